@@ -1,0 +1,58 @@
+/** What every part is handed instead of reaching for globals: time, chance, logs and meters. */
+
+export interface Clock {
+  /** Wall clock, milliseconds since the Unix epoch. For records shown to people only. */
+  nowMs(): number;
+  /** Monotonic milliseconds. For durations and deadlines. */
+  monotonicMs(): number;
+  /** Resolves after `ms`, or at once when `signal` aborts (never rejects). Does not keep the process alive. */
+  sleep(ms: number, signal?: AbortSignal): Promise<void>;
+}
+
+export interface Random {
+  /** Cryptographically strong bytes. */
+  bytes(length: number): Uint8Array;
+}
+
+/** Structured log: static message, facts as fields (`request_id`, `repo`, `component`, ...). Shaped like pino. */
+export interface Logger {
+  debug(fields: object, message: string): void;
+  info(fields: object, message: string): void;
+  warn(fields: object, message: string): void;
+  error(fields: object, message: string): void;
+  child(fields: object): Logger;
+}
+
+/** Closed label values only; never a repository, user or ref name. */
+export type Labels = Readonly<Record<string, string>>;
+
+export type CounterName =
+  | 'requests' // labels: transport, service, outcome
+  | 'request_bytes' // labels: transport, service, direction (in | out)
+  | 'pushes' // labels: outcome (ok | partial | refused | error)
+  | 'authentications' // labels: transport, outcome
+  | 'git_spawns' // labels: command
+  | 'packs_indexed' // labels: engine (libgit2 | git), outcome
+  | 'maintenance_runs'; // labels: outcome
+
+export type HistogramName =
+  | 'request_seconds' // labels: transport, service
+  | 'push_step_seconds' // labels: step (upload | lock | prepare | commit | apply)
+  | 'lock_wait_seconds' // labels: scope (refs | repository | global)
+  | 'git_seconds' // labels: command
+  | 'commit_batch_size';
+
+export type GaugeName =
+  | 'connections' // labels: transport
+  | 'locks_held' // labels: scope
+  | 'locks_waiting' // labels: scope
+  | 'quarantines'
+  | 'queue_depth'; // labels: queue (spawn | libgit2 | maintenance | outbox | audit)
+
+/** Metrics, injected. Names are closed; the registry (`server/observe/metrics.ts`) says units and help. */
+export interface Meter {
+  count(name: CounterName, labels?: Labels, by?: number): void;
+  observe(name: HistogramName, value: number, labels?: Labels): void;
+  /** Registers a function that is read at each scrape; registering the same name and labels again replaces it. */
+  gauge(name: GaugeName, labels: Labels, read: () => number): void;
+}

@@ -1,0 +1,58 @@
+/** Closed set of operating errors. Each listener maps every code once (`error-map.ts`). */
+export type ErrorCode =
+  /** The request is malformed or breaks a stated limit of its own form. */
+  | 'invalid-argument'
+  /** Nobody is signed in and the action needs somebody. */
+  | 'unauthenticated'
+  /** Signed in, and not allowed. */
+  | 'permission-denied'
+  /** It does not exist, or the principal may not know that it does. */
+  | 'not-found'
+  | 'already-exists'
+  /** The state of the thing does not permit it now (stale old value, frozen repository, wrong epoch). */
+  | 'failed-precondition'
+  /** Lost a race; nothing changed; safe to retry. */
+  | 'aborted'
+  /** A size, count or rate limit was reached; nothing changed. */
+  | 'resource-exhausted'
+  /** Waiting took longer than the deadline allows; nothing changed. */
+  | 'deadline-exceeded'
+  /** The caller went away or gave up. */
+  | 'cancelled'
+  /** Not serving now: starting, draining, no quorum. Nothing changed; safe to retry. */
+  | 'unavailable'
+  /** The disk is full, read-only or failing. */
+  | 'storage-failure'
+  /** Stored data is damaged. */
+  | 'data-corrupt'
+  /** The transaction's answer was lost: it may or may not have happened. */
+  | 'outcome-unknown'
+  /** Not offered here. */
+  | 'unimplemented'
+  /** A bug. */
+  | 'internal';
+
+/** An operating error. `message` is one clear sentence for the user; secrets and paths stay out of it. */
+export class QuorateError extends Error {
+  readonly code: ErrorCode;
+  /** Machine-readable facts for logs and API answers. */
+  readonly details: Readonly<Record<string, unknown>>;
+
+  constructor(
+    code: ErrorCode,
+    message: string,
+    options: { details?: Record<string, unknown>; cause?: unknown } = {},
+  ) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.name = 'QuorateError';
+    this.code = code;
+    this.details = options.details ?? {};
+  }
+}
+
+/** The error as a QuorateError; anything unforeseen becomes `internal` and keeps its cause. */
+export function asQuorateError(error: unknown): QuorateError {
+  if (error instanceof QuorateError) return error;
+  const message = error instanceof Error ? error.message : String(error);
+  return new QuorateError('internal', `internal error: ${message}`, { cause: error });
+}

@@ -1,0 +1,44 @@
+/** The coordinator's key space (docs/architecture.md, "Keys in the coordinator"). The only place that spells a key. */
+
+/** End of the range that covers every key starting with `prefix` (which must end in an ASCII character). */
+export function prefixEnd(prefix: string): string {
+  const last = prefix.charCodeAt(prefix.length - 1);
+  if (!(last < 0x7f)) throw new RangeError('prefix must end in an ASCII character');
+  return prefix.slice(0, -1) + String.fromCharCode(last + 1);
+}
+
+/** Generations are padded so that bytewise order is numeric order. */
+export function paddedGeneration(generation: number): string {
+  return String(generation).padStart(16, '0');
+}
+
+export const keys = {
+  repos: 'repos/',
+  repo: (id: string) => `repos/${id}`,
+  head: (id: string) => `heads/${id}`,
+  names: 'names/',
+  name: (path: string) => `names/${path}`,
+  /** Everything lock-related of one repository: ref locks, the exclusive lock, waiters. */
+  locks: (id: string) => `locks/${id}/`,
+  refLocks: (id: string) => `locks/${id}/refs/`,
+  refLock: (id: string, ref: string) => `locks/${id}/refs/${ref}`,
+  exclusiveLock: (id: string) => `locks/${id}/exclusive`,
+  lockWaiters: (id: string) => `locks/${id}/waiters/`,
+  lockWaiter: (id: string, waiter: string) => `locks/${id}/waiters/${waiter}`,
+  allLocks: 'locks/',
+  globalLock: 'locks/global',
+  globalWaiters: 'locks/global-waiters/',
+  globalWaiter: (waiter: string) => `locks/global-waiters/${waiter}`,
+  log: (id: string) => `log/${id}/`,
+  allLogs: 'log/',
+  logEntry: (id: string, generation: number) => `log/${id}/${paddedGeneration(generation)}`,
+  outboxes: 'outbox/',
+  outbox: (id: string, pushId: string) => `outbox/${id}/${pushId}`,
+  users: 'users/',
+  user: (name: string) => `users/${name}`,
+  sshKeys: 'keys/',
+  sshKey: (fingerprint: string) => `keys/${fingerprint}`,
+  tokens: 'tokens/',
+  token: (hash: string) => `tokens/${hash}`,
+  cluster: 'cluster/',
+} as const;

@@ -1,0 +1,42 @@
+import type { RefCommand } from './objects.js';
+import type { LogEntry, RefOutcome, Repository } from './repository.js';
+
+/** What the stages before the commit are told. */
+export interface PushContext {
+  readonly repository: Repository;
+  readonly pushId: string;
+  readonly actor: string;
+  readonly pushOptions: readonly string[];
+  /** Updates that are still in the race, judged at the basis. */
+  readonly commands: readonly RefCommand[];
+  /** Those of them that are no fast-forward. */
+  readonly forced: ReadonlySet<string>;
+  /** Branch that HEAD names at the basis, full name; undefined when detached. */
+  readonly currentBranch: string | undefined;
+  readonly progress: (text: Uint8Array) => void;
+  readonly signal: AbortSignal;
+}
+
+/** What post-receive is told. It comes from the outbox: at least once, after the commit, never in its way. */
+export interface CommittedPush {
+  readonly repositoryId: string;
+  readonly entry: LogEntry;
+}
+
+/** The stages of a push, implemented in `hooks/`. A stage runs at least once; none may push to its own repository. */
+export interface PushPipeline {
+  /** Refuses the whole push: the reason for every ref, or undefined to let it pass. */
+  preReceive(context: PushContext): Promise<string | undefined>;
+  /** Refuses single refs: ref -> text of the `ng` line. */
+  update(context: PushContext): Promise<ReadonlyMap<string, string>>;
+  /** After the commit point. Failing is logged and retried; it cannot fail the push. */
+  postReceive(push: CommittedPush): Promise<void>;
+}
+
+/** A push as the audit log records it. */
+export interface PushRecord {
+  readonly repository: string;
+  readonly actor: string;
+  readonly pushId: string;
+  readonly refs: readonly RefOutcome[];
+}

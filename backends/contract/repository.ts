@@ -1,0 +1,106 @@
+import type { Head, ObjectFormat, Oid, RefCommand } from './objects.js';
+import type { StoredSettings } from './settings.js';
+
+export type AccessLevel = 'read' | 'write' | 'admin';
+
+/** Who may do what; judged by `server/auth`, stored with the repository so that it changes and dies with it. */
+export interface RepositoryAccess {
+  /** Anonymous read. */
+  readonly public: boolean;
+  /** User name -> level. A level includes the ones below it. */
+  readonly grants: Readonly<Record<string, AccessLevel>>;
+}
+
+export interface Repository {
+  /** Opaque, never reused. The directory backend uses the path. */
+  readonly id: string;
+  /** Path below the server's root, without `.git`: `team/app`. */
+  readonly name: string;
+  readonly objectFormat: ObjectFormat;
+  readonly settings: StoredSettings;
+  readonly access: RepositoryAccess;
+  readonly createdAtMs: number;
+  /** Version of this record; every change adds one. */
+  readonly epoch: number;
+}
+
+export interface NewRepository {
+  readonly name: string;
+  /** Branch that HEAD names, short: `main`. */
+  readonly defaultBranch: string;
+  readonly objectFormat: ObjectFormat;
+  readonly settings: StoredSettings;
+  readonly access: RepositoryAccess;
+}
+
+/** Fields given replace the stored ones; a setting of `null` goes back to its default. */
+export interface RepositoryPatch {
+  readonly settings?: Readonly<Record<string, string | null>>;
+  readonly access?: RepositoryAccess;
+}
+
+export interface RepositoryStats {
+  readonly head: Head;
+  readonly generation: number;
+  readonly refCount: number;
+  readonly packCount: number;
+  readonly looseObjectCount: number;
+  readonly sizeBytes: number;
+}
+
+/**
+ * The registry. Names are validated by `server/core/repository-name.ts` before they get here; implementations still
+ * refuse anything that would leave their root. All mutations are durable on return, and all-or-nothing across a crash.
+ */
+export interface RepositoryRegistry {
+  /** `already-exists` when the name is taken, or when it and an existing one would nest (`a` beside `a/b`). */
+  create(repository: NewRepository): Promise<Repository>;
+  /** Undefined when there is none. Linearizable. */
+  get(name: string): Promise<Repository | undefined>;
+  /** In name order, names strictly after `after`. */
+  list(page: {
+    readonly prefix?: string;
+    readonly after?: string;
+    readonly limit: number;
+  }): Promise<readonly Repository[]>;
+  /** Retries lost races by itself. `not-found` when it is gone. */
+  update(id: string, change: (current: Repository) => RepositoryPatch): Promise<Repository>;
+  /** Instant in the local backend. `already-exists` as for `create`. Requests that run keep the repository they opened. */
+  rename(id: string, name: string): Promise<Repository>;
+  /** Pushes that have not committed fail; reads that run finish. The name is free at once; the files go in the background. */
+  delete(id: string): Promise<void>;
+  /** Points HEAD at a branch (born or not): a log entry of its own. `branch` is a full ref name under `refs/heads/`. */
+  setHead(id: string, branch: string): Promise<void>;
+  stats(id: string): Promise<RepositoryStats>;
+}
+
+/** What a log entry changes. A HEAD change is an entry of its own and has no updates. */
+export interface LogEntry {
+  readonly generation: number;
+  readonly pushId: string;
+  readonly updates: readonly RefCommand[];
+  readonly head?: { readonly old: Head; readonly new: Head };
+  /** Store ids of the voters whose *prepared* was counted. */
+  readonly prepared: readonly string[];
+  /** Digest of the refs after this entry (`backends/git/digest.ts`), 128 hexadecimal digits. */
+  readonly digest: string;
+  /** User name, or `anonymous` / `system`. */
+  readonly actor: string;
+  readonly atMs: number;
+}
+
+export interface HeadRecord {
+  readonly generation: number;
+  readonly digest: string;
+}
+
+export type RefOutcome =
+  | {
+      readonly ref: string;
+      readonly status: 'ok';
+      readonly oldOid: Oid;
+      readonly newOid: Oid;
+      readonly forced: boolean;
+    }
+  /** `reason` is the text of the `ng` line. */
+  | { readonly ref: string; readonly status: 'refused'; readonly reason: string };

@@ -1,0 +1,141 @@
+/**
+ * Repository settings, under git's own names where git has one. Values are stored as git would print them; this table
+ * is the only place that knows the keys, their types, defaults and meanings.
+ */
+
+type SettingKind = 'boolean' | 'size' | 'count' | 'refs' | 'fsck-ids';
+
+interface SettingDefinition {
+  readonly kind: SettingKind;
+  readonly default: string;
+  readonly help: string;
+}
+
+export const settingDefinitions = {
+  'receive.denyDeletes': { kind: 'boolean', default: 'false', help: 'refuse deletion of any ref' },
+  'receive.denyDeleteCurrent': {
+    kind: 'boolean',
+    default: 'true',
+    help: 'refuse deletion of the branch HEAD names',
+  },
+  'receive.denyNonFastForwards': {
+    kind: 'boolean',
+    default: 'false',
+    help: 'refuse updates that are no fast-forward',
+  },
+  'receive.maxInputSize': {
+    kind: 'size',
+    default: '4g',
+    help: 'largest pack accepted (0: no limit)',
+  },
+  'receive.maxObjectSize': {
+    kind: 'size',
+    default: '2g',
+    help: 'largest single object accepted, inflated (0: no limit)',
+  },
+  'receive.maxCommands': { kind: 'count', default: '50000', help: 'ref updates in one push' },
+  'receive.maxRefs': {
+    kind: 'count',
+    default: '1000000',
+    help: 'refs that the repository may hold',
+  },
+  'receive.fsckObjects': {
+    kind: 'boolean',
+    default: 'true',
+    help: 'check incoming objects with fsck rules',
+  },
+  'receive.fsck.ignore': {
+    kind: 'fsck-ids',
+    default: '',
+    help: 'fsck message ids to let pass, comma separated (e.g. zeroPaddedFilemode)',
+  },
+  'receive.advertisePushOptions': {
+    kind: 'boolean',
+    default: 'true',
+    help: 'accept push options (git push -o)',
+  },
+  'receive.advertiseAtomic': { kind: 'boolean', default: 'true', help: 'accept atomic pushes' },
+  'uploadpack.allowFilter': { kind: 'boolean', default: 'true', help: 'partial clones (--filter)' },
+  'uploadpack.allowAnySHA1InWant': {
+    kind: 'boolean',
+    default: 'true',
+    help: 'wants by object id; commits and tags must still be reachable',
+  },
+  'uploadpack.allowRefInWant': { kind: 'boolean', default: 'true', help: 'ref-in-want' },
+  'transfer.hideRefs': {
+    kind: 'refs',
+    default: '',
+    help: 'ref prefixes hidden from everybody, comma separated, as git-config(1) says',
+  },
+  'uploadpack.hideRefs': { kind: 'refs', default: '', help: 'ref prefixes hidden from fetches' },
+  'receive.hideRefs': {
+    kind: 'refs',
+    default: '',
+    help: 'ref prefixes hidden from pushes, and not writable by them',
+  },
+} as const satisfies Record<string, SettingDefinition>;
+
+export type SettingKey = keyof typeof settingDefinitions;
+
+/** Only what was set; absent keys have the definition's default. */
+export type StoredSettings = Readonly<Partial<Record<SettingKey, string>>>;
+
+export function isSettingKey(key: string): key is SettingKey {
+  return Object.hasOwn(settingDefinitions, key);
+}
+
+/** Why `value` cannot be stored under `key`, or undefined when it can. */
+export function settingProblem(key: SettingKey, value: string): string | undefined {
+  const { kind } = settingDefinitions[key];
+  switch (kind) {
+    case 'boolean':
+      return parseBoolean(value) === undefined ? `${key} wants true or false` : undefined;
+    case 'size':
+    case 'count':
+      return parseSize(value) === undefined
+        ? `${key} wants a whole number, with k, m or g if you like`
+        : undefined;
+    case 'refs':
+      return list(value).every((ref) => /^[!^]{0,2}[^\s~^:?*[\\\x00-\x1f\x7f]+$/.test(ref))
+        ? undefined
+        : `${key} wants ref prefixes, comma separated`;
+    case 'fsck-ids':
+      return list(value).every((id) => /^[A-Za-z0-9]+$/.test(id))
+        ? undefined
+        : `${key} wants fsck message ids`;
+  }
+}
+
+export function booleanSetting(settings: StoredSettings, key: SettingKey): boolean {
+  return parseBoolean(settings[key] ?? settingDefinitions[key].default) === true;
+}
+
+/** Bytes or a count; 0 means no limit where the definition says so. */
+export function numberSetting(settings: StoredSettings, key: SettingKey): number {
+  return parseSize(settings[key] ?? settingDefinitions[key].default) ?? 0;
+}
+
+export function listSetting(settings: StoredSettings, key: SettingKey): readonly string[] {
+  return list(settings[key] ?? settingDefinitions[key].default);
+}
+
+function parseBoolean(value: string): boolean | undefined {
+  if (/^(true|yes|on|1)$/i.test(value)) return true;
+  if (/^(false|no|off|0)$/i.test(value)) return false;
+  return undefined;
+}
+
+function parseSize(value: string): number | undefined {
+  const match = /^(\d{1,15})([kmg]?)$/i.exec(value);
+  if (match === null) return undefined;
+  const unit = { '': 1, k: 1024, m: 1024 ** 2, g: 1024 ** 3 }[(match[2] ?? '').toLowerCase()] ?? 1;
+  const bytes = Number(match[1]) * unit;
+  return Number.isSafeInteger(bytes) ? bytes : undefined;
+}
+
+function list(value: string): readonly string[] {
+  return value
+    .split(',')
+    .map((part) => part.trim())
+    .filter((part) => part !== '');
+}

@@ -1,0 +1,53 @@
+import type { Readable } from 'node:stream';
+import type { GitStream } from '../contract/backend.js';
+
+/** How one git is run. Never a shell: `args` is git's argv after `git`. */
+export interface GitCommand {
+  readonly args: readonly string[];
+  /** Working directory. Default: a directory that is no repository. */
+  readonly cwd?: string;
+  /** Added to the fixed minimal environment (PATH, LC_ALL=C, HOME at an empty directory, no system or global config). */
+  readonly env?: Readonly<Record<string, string>>;
+  /** git configuration for this run; handed over in the environment (GIT_CONFIG_COUNT), never in argv. */
+  readonly config?: Readonly<Record<string, string>>;
+  /** Bytes, or a stream that is piped in; default: closed at once. */
+  readonly stdin?: Uint8Array | Readable;
+  readonly signal?: AbortSignal;
+  /** SIGTERM, then SIGKILL to the process group after this long. Default 1 hour. */
+  readonly timeoutMs?: number;
+  /** Lower CPU and I/O priority (maintenance). */
+  readonly background?: boolean;
+  /** Cap on the process's private memory in bytes (RLIMIT_DATA). */
+  readonly memoryLimitBytes?: number;
+}
+
+export interface GitResult {
+  /** null when a signal or the timeout ended it. */
+  readonly exitCode: number | null;
+  readonly stdout: Buffer;
+  /** Last 16 KiB. */
+  readonly stderr: string;
+}
+
+/** A git that answers on its stdout for as long as it is fed (`update-ref --stdin`, `cat-file --batch-check`). */
+export interface GitConversation extends GitStream {
+  /** Writes with back-pressure; rejects once git is gone. */
+  write(bytes: Uint8Array | string): Promise<void>;
+  /** Closes git's stdin. */
+  end(): void;
+}
+
+/** The only way to run git. Spawns from small helper processes, since spawning from a large one blocks its event loop. */
+export interface GitRunner {
+  /** `2.39.5` */
+  readonly version: string;
+  /** Runs to the end. Rejects only when git could not be run (`unavailable`, `cancelled`) or its stdout passes `maxStdoutBytes` (default 64 MiB, `resource-exhausted`). */
+  run(command: GitCommand & { readonly maxStdoutBytes?: number }): Promise<GitResult>;
+  /** Output is streamed; the child writes straight into the socket that `stdout` reads. */
+  stream(command: GitCommand): Promise<GitStream>;
+  converse(command: Omit<GitCommand, 'stdin'>): Promise<GitConversation>;
+  /** Children running now. */
+  readonly running: number;
+  /** Ends all children and the helpers. */
+  close(): Promise<void>;
+}

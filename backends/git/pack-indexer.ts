@@ -1,0 +1,40 @@
+import type { ObjectFormat } from '../contract/objects.js';
+
+export interface IndexPackRequest {
+  /** Bytes of one pack, thin or not. */
+  readonly pack: AsyncIterable<Uint8Array>;
+  /** Where `pack-<hash>.pack` and `.idx` are written: an existing, empty directory. */
+  readonly quarantinePackDir: string;
+  /** `objects` of the repository: bases of a thin pack are looked up there. */
+  readonly objectsDir: string;
+  readonly objectFormat: ObjectFormat;
+  /** 0: no limit. Beyond it: `resource-exhausted`. */
+  readonly maxPackBytes: number;
+  /** Largest inflated object; 0: no limit. */
+  readonly maxObjectBytes: number;
+  readonly fsck: { readonly enabled: boolean; readonly ignore: readonly string[] };
+  readonly signal: AbortSignal;
+  /** Text for the pusher (side-band 2): git's own progress lines for large packs. */
+  readonly progress: (text: Uint8Array) => void;
+}
+
+export interface IndexedPack {
+  /** `pack-<hash>`, the common name of the files; undefined when the pack held no object (nothing is left then). */
+  readonly name: string | undefined;
+  readonly objectCount: number;
+  readonly sizeBytes: number;
+  readonly engine: 'libgit2' | 'git';
+}
+
+/**
+ * Indexes packs into quarantines: small ones by libgit2 in a worker process, large ones by `git index-pack`.
+ * On return both files and their directory are on disk (fsync). On rejection (`invalid-argument` with git's own words
+ * for a bad pack or fsck finding, `resource-exhausted`, `cancelled`, `storage-failure`) the directory is empty.
+ */
+export interface PackIndexer {
+  index(request: IndexPackRequest): Promise<IndexedPack>;
+  /** `libgit2 1.5.1 + git 2.39.5`, or `git 2.39.5 (libgit2 not found)`. */
+  readonly description: string;
+  readonly queued: number;
+  close(): Promise<void>;
+}

@@ -1,0 +1,67 @@
+import type { Principal, TokenScope } from './principal.js';
+
+export interface User {
+  readonly name: string;
+  readonly admin: boolean;
+  readonly disabled: boolean;
+  /** May create repositories. */
+  readonly canCreate: boolean;
+  readonly createdAtMs: number;
+}
+
+export interface SshKey {
+  /** `SHA256:...` as `ssh-keygen -l` prints it. */
+  readonly fingerprint: string;
+  readonly user: string;
+  /** `ssh-ed25519`, ... */
+  readonly type: string;
+  readonly comment: string;
+  readonly createdAtMs: number;
+}
+
+export interface AccessToken {
+  /** Public: names the token in lists and logs; not the secret. */
+  readonly id: string;
+  readonly user: string;
+  readonly name: string;
+  readonly scope: TokenScope;
+  readonly repositoryPattern: string | undefined;
+  readonly createdAtMs: number;
+  readonly expiresAtMs: number | undefined;
+}
+
+export interface NewToken {
+  readonly user: string;
+  readonly name: string;
+  readonly scope: TokenScope;
+  readonly repositoryPattern?: string;
+  readonly expiresAtMs?: number;
+}
+
+/**
+ * Users, SSH keys and tokens, kept in the coordinator. Reads for authentication come from it linearizably: a disabled
+ * user or a removed key is refused from the next request on. Tokens are stored as SHA-256 hashes and compared in
+ * constant time. Names: 1 to 64 of `a-z 0-9 . _ -`, starting with a letter or digit.
+ * Errors: `invalid-argument`, `already-exists`, `not-found`, `unavailable`.
+ */
+export interface Accounts {
+  createUser(user: { name: string; admin: boolean; canCreate?: boolean }): Promise<User>;
+  listUsers(): Promise<readonly User[]>;
+  getUser(name: string): Promise<User | undefined>;
+  setUserDisabled(name: string, disabled: boolean): Promise<User>;
+
+  /** `line` is one line of a public key file. `already-exists` names the owner only to whom it belongs. */
+  addKey(user: string, line: string): Promise<SshKey>;
+  listKeys(user?: string): Promise<readonly SshKey[]>;
+  removeKey(fingerprint: string): Promise<void>;
+
+  /** `secret` is shown once and stored nowhere. */
+  createToken(token: NewToken): Promise<{ token: AccessToken; secret: string }>;
+  listTokens(user?: string): Promise<readonly AccessToken[]>;
+  revokeToken(id: string): Promise<void>;
+
+  /** The principal of a token, or undefined for an unknown, expired or revoked one and for a disabled user. */
+  authenticateToken(secret: string): Promise<Principal | undefined>;
+  /** The principal of an SSH public key (SSH wire format blob), or undefined. The caller has verified the signature. */
+  authenticateKey(publicKeyBlob: Uint8Array): Promise<Principal | undefined>;
+}

@@ -1,0 +1,53 @@
+import type { Readable, Writable } from 'node:stream';
+import type { Principal } from '../auth/principal.js';
+
+export type GitServiceName = 'git-upload-pack' | 'git-receive-pack' | 'git-upload-archive';
+
+/** What a listener makes of its protocol. Knows no HTTP and no SSH. */
+export interface GitRequest {
+  readonly requestId: string;
+  readonly service: GitServiceName;
+  /** As the client wrote it, percent-decoded once, with or without leading `/` and `.git`. Hostile. */
+  readonly path: string;
+  readonly principal: Principal;
+  readonly transport: 'http' | 'ssh';
+  readonly remoteAddress: string;
+  /** From `Git-Protocol` / `GIT_PROTOCOL`; anything unknown is 0. */
+  readonly protocol: 0 | 1 | 2;
+  /**
+   * `advertise`: only the advertisement (`GET info/refs`). `stateless`: one request without advertisement (HTTP POST).
+   * `session`: advertisement, then the conversation (SSH).
+   */
+  readonly mode: 'advertise' | 'stateless' | 'session';
+  /** Aborted when the client is gone, on drain's end, or at the time limits. */
+  readonly signal: AbortSignal;
+}
+
+/** What the listener logs and counts when an exchange is over. */
+export interface GitOutcome {
+  /** `ok`, `refused` (the protocol told the client no), or `error`. */
+  readonly status: 'ok' | 'refused' | 'error';
+  /** Exit status for SSH: 0 for ok and for refused refs that were reported, else 1 or 128 as git does. */
+  readonly exitCode: number;
+  /** Facts for the log line: refs updated, generation, wants, ... */
+  readonly fields: Readonly<Record<string, unknown>>;
+}
+
+/** An authorised request on a resolved repository. */
+export interface GitExchange {
+  /**
+   * Talks git with the client. Rejects with a QuorateError only before the first byte was written to `output`; later
+   * trouble is told in the protocol's own form (`ERR` packet, side-band 3, `ng`) and shows in the outcome.
+   * Writes with back-pressure and does not end `output`. Consumes or abandons `input`; the listener drains it.
+   */
+  run(input: Readable, output: Writable): Promise<GitOutcome>;
+}
+
+/** The flow all listeners share: name -> authorise -> resolve -> serve. */
+export interface GitService {
+  /**
+   * Rejects with `unauthenticated`, `permission-denied`, `not-found`, `invalid-argument`, `unavailable`,
+   * `resource-exhausted`. Nothing was written by then, so the listener can still answer in its own form.
+   */
+  open(request: GitRequest): Promise<GitExchange>;
+}
