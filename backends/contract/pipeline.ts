@@ -1,5 +1,5 @@
 import type { RefCommand } from './objects.js';
-import type { LogEntry, RefOutcome, Repository } from './repository.js';
+import type { LogEntry, Repository } from './repository.js';
 
 /** What the stages before the commit are told. */
 export interface PushContext {
@@ -9,8 +9,8 @@ export interface PushContext {
   readonly pushOptions: readonly string[];
   /** Updates that are still in the race, judged at the basis. */
   readonly commands: readonly RefCommand[];
-  /** Those of them that are no fast-forward. */
-  readonly forced: ReadonlySet<string>;
+  /** Those of them that are no fast-forward. Walks history: ask only when a rule wants to know. */
+  readonly nonFastForwards: () => Promise<ReadonlySet<string>>;
   /** Branch that HEAD names at the basis, full name; undefined when detached. */
   readonly currentBranch: string | undefined;
   readonly progress: (text: Uint8Array) => void;
@@ -31,12 +31,4 @@ export interface PushPipeline {
   update(context: PushContext): Promise<ReadonlyMap<string, string>>;
   /** After the commit point. Failing is logged and retried; it cannot fail the push. */
   postReceive(push: CommittedPush): Promise<void>;
-}
-
-/** A push as the audit log records it. */
-export interface PushRecord {
-  readonly repository: string;
-  readonly actor: string;
-  readonly pushId: string;
-  readonly refs: readonly RefOutcome[];
 }

@@ -40,7 +40,7 @@ export interface PrepareRequest {
   readonly shallow: readonly Oid[];
   /** Create revisions of the push's locks: kept with the quarantine, so that its fate can be found out later. */
   readonly lockRevisions: readonly { readonly key: string; readonly createRevision: number }[];
-  /** True on the primary: it walks the new objects and classifies the updates. */
+  /** True on the primary: it walks the new objects. */
   readonly walk: boolean;
   readonly signal: AbortSignal;
 }
@@ -49,8 +49,6 @@ export interface Prepared {
   readonly storeId: string;
   /** Refused refs and the text of their `ng` line. What is not here would apply, all together, in one transaction. */
   readonly refused: ReadonlyMap<string, string>;
-  /** Refs whose update is no fast-forward (known on the primary; empty elsewhere). */
-  readonly forced: ReadonlySet<string>;
 }
 
 /** A read of one replica, pinned to a generation. */
@@ -92,6 +90,17 @@ export interface Replica {
   ): Promise<Uploaded>;
   /** Judges at the basis, dry-runs the ref transaction, and marks the quarantine prepared, durably. */
   prepare(request: PrepareRequest): Promise<Prepared>;
+  /** Refs of a prepared push whose update is no fast-forward. */
+  nonFastForwards(
+    key: QuarantineKey,
+    commands: readonly RefCommand[],
+    signal: AbortSignal,
+  ): Promise<ReadonlySet<string>>;
+  /**
+   * Keeps the updates of an entry too large for the log in the quarantine, durably; the log then carries the SHA-256
+   * of their JSON form, which this returns.
+   */
+  storeUpdates(key: QuarantineKey, updates: readonly RefCommand[]): Promise<string>;
   /**
    * Applies committed entries up to `generation`, read from the log, one at a time: intent, promote, refs, marker.
    * Resolves when the marker of `generation` is durable.

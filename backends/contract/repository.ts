@@ -79,6 +79,8 @@ export interface LogEntry {
   readonly generation: number;
   readonly pushId: string;
   readonly updates: readonly RefCommand[];
+  /** Set when the updates were too large for the log: SHA-256 of what the voters keep; `updates` is empty then. */
+  readonly updatesDigest?: string;
   readonly head?: { readonly old: Head; readonly new: Head };
   /** Store ids of the voters whose *prepared* was counted. */
   readonly prepared: readonly string[];
@@ -95,12 +97,6 @@ export interface HeadRecord {
 }
 
 export type RefOutcome =
-  | {
-      readonly ref: string;
-      readonly status: 'ok';
-      readonly oldOid: Oid;
-      readonly newOid: Oid;
-      readonly forced: boolean;
-    }
+  | { readonly ref: string; readonly status: 'ok'; readonly oldOid: Oid; readonly newOid: Oid }
   /** `reason` is the text of the `ng` line. */
   | { readonly ref: string; readonly status: 'refused'; readonly reason: string };
