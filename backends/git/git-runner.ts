@@ -19,6 +19,8 @@ export interface GitCommand {
   readonly background?: boolean;
   /** Cap on the process's private memory in bytes (RLIMIT_DATA). */
   readonly memoryLimitBytes?: number;
+  /** Told git's stderr as it comes (progress for a pusher's terminal). Must not throw; has no back-pressure. */
+  readonly onStderr?: (bytes: Uint8Array) => void;
 }
 
 export interface GitResult {
