@@ -10,6 +10,8 @@ export type Principal =
       readonly name: string;
       /** Server administrator: everything, within the token's scope. */
       readonly admin: boolean;
+      /** May create repositories (administrators always may). */
+      readonly canCreate: boolean;
       readonly via: PrincipalSource;
     }
   /** Everybody is this under `--no-auth` (loopback only): everything is allowed. */

@@ -1,0 +1,313 @@
+import { timingSafeEqual } from 'node:crypto';
+import type { Compare, Coordinator, KeyValue } from '../../backends/contract/coordinator.js';
+import type { Clock, Random } from '../../backends/contract/environment.js';
+import { QuorateError } from '../../backends/contract/errors.js';
+import { keys, prefixEnd } from '../../backends/contract/keys.js';
+import {
+  decodeRecord,
+  encodeRecord,
+  sshKeyRecord,
+  tokenRecord,
+  userRecord,
+  type SshKeyRecord,
+  type TokenRecord,
+  type UserRecord,
+} from './account-records.js';
+import type { AccessToken, Accounts, NewToken, SshKey } from './accounts.js';
+import type { Principal, PrincipalSource } from './principal.js';
+import { repositoryPatternProblem } from './repository-pattern.js';
+import { parseSshPublicKeyLine, sshFingerprint } from './ssh-public-key.js';
+import {
+  classifyTokenSecret,
+  hashTokenSecret,
+  isTokenId,
+  makeTokenSecret,
+  tokenIdOf,
+} from './token-secret.js';
+
+/** Entries per range read: far below what a reply can hold, and few round trips for thousands of users. */
+const pageSize = 500;
+
+/** Lost races before giving up. Two administrators changing one user at once lose one or two. */
+const maxAttempts = 16;
+
+/** What audit and push log call those who are no user: a user of that name could pass for them. */
+const reservedNames: ReadonlySet<string> = new Set(['anonymous', 'trusted', 'system']);
+
+/** Accounts in the coordinator. `accounts.ts` says what each method promises. */
+export function createAccounts(parts: {
+  readonly coordinator: Coordinator;
+  readonly clock: Clock;
+  readonly random: Random;
+}): Accounts {
+  return new CoordinatedAccounts(parts.coordinator, parts.clock, parts.random);
+}
+
+class CoordinatedAccounts implements Accounts {
+  readonly #coordinator: Coordinator;
+  readonly #clock: Clock;
+  readonly #random: Random;
+
+  constructor(coordinator: Coordinator, clock: Clock, random: Random) {
+    this.#coordinator = coordinator;
+    this.#clock = clock;
+    this.#random = random;
+  }
+
+  async createUser(user: {
+    name: string;
+    admin: boolean;
+    canCreate?: boolean;
+  }): Promise<UserRecord> {
+    checkUserName(user.name);
+    if (reservedNames.has(user.name)) throw invalid(`${user.name} is not a name for a user`);
+    const record: UserRecord = {
+      name: user.name,
+      admin: user.admin,
+      disabled: false,
+      canCreate: user.canCreate ?? true,
+      createdAtMs: this.#clock.nowMs(),
+    };
+    const key = keys.user(user.name);
+    const result = await this.#coordinator.transaction({
+      compares: [absent(key)],
+      success: [{ type: 'put', key, value: encodeRecord(record) }],
+      failure: [],
+    });
+    if (!result.succeeded) {
+      throw new QuorateError('already-exists', `there is a user ${user.name} already`);
+    }
+    return record;
+  }
+
+  async listUsers(): Promise<readonly UserRecord[]> {
+    const entries = await this.#readAll(keys.users);
+    return entries.map((entry) => decodeRecord(userRecord, entry));
+  }
+
+  async getUser(name: string): Promise<UserRecord | undefined> {
+    if (!isUserName(name)) return undefined;
+    const entry = await this.#coordinator.get(keys.user(name));
+    return entry && decodeRecord(userRecord, entry);
+  }
+
+  async setUserDisabled(name: string, disabled: boolean): Promise<UserRecord> {
+    checkUserName(name);
+    const key = keys.user(name);
+    for (let attempt = 0; attempt < maxAttempts; attempt++) {
+      const entry = await this.#coordinator.get(key);
+      if (entry === undefined) throw noSuchUser(name);
+      const record = { ...decodeRecord(userRecord, entry), disabled };
+      const result = await this.#coordinator.transaction({
+        compares: [{ key, target: 'modRevision', op: '=', operand: entry.modRevision }],
+        success: [{ type: 'put', key, value: encodeRecord(record) }],
+        failure: [],
+      });
+      if (result.succeeded) return record;
+    }
+    throw new QuorateError('aborted', `user ${name} is being changed by others; try again`);
+  }
+
+  async addKey(user: string, line: string): Promise<SshKey> {
+    checkUserName(user);
+    const { key, comment } = parseSshPublicKeyLine(line);
+    const record: SshKeyRecord = {
+      fingerprint: key.fingerprint,
+      user,
+      type: key.type,
+      comment,
+      blob: Buffer.from(key.blob).toString('base64'),
+      createdAtMs: this.#clock.nowMs(),
+    };
+    const storeKey = keys.sshKey(key.fingerprint);
+    const result = await this.#coordinator.transaction({
+      compares: [present(keys.user(user)), absent(storeKey)],
+      success: [{ type: 'put', key: storeKey, value: encodeRecord(record) }],
+      failure: [{ type: 'get', key: storeKey }],
+    });
+    if (result.succeeded) return publicKey(record);
+    const [found] = result.results;
+    const existing = found?.type === 'get' ? found.entries[0] : undefined;
+    if (existing === undefined) throw noSuchUser(user);
+    const { user: owner } = decodeRecord(sshKeyRecord, existing);
+    throw new QuorateError(
+      'already-exists',
+      owner === user ? `${user} has this key already` : 'this key is in use by another user',
+    );
+  }
+
+  async listKeys(user?: string): Promise<readonly SshKey[]> {
+    const entries = await this.#readAll(keys.sshKeys);
+    const records = entries.map((entry) => decodeRecord(sshKeyRecord, entry));
+    return records.filter((record) => user === undefined || record.user === user).map(publicKey);
+  }
+
+  async removeKey(fingerprint: string): Promise<void> {
+    const noSuchKey = new QuorateError('not-found', 'there is no key with this fingerprint');
+    if (!/^SHA256:[A-Za-z0-9+/]{43}$/.test(fingerprint)) throw noSuchKey;
+    if (!(await this.#deleteKey(keys.sshKey(fingerprint)))) throw noSuchKey;
+  }
+
+  async createToken(token: NewToken): Promise<{ token: AccessToken; secret: string }> {
+    checkUserName(token.user);
+    checkNewToken(token, this.#clock.nowMs());
+    const secret = makeTokenSecret(this.#random);
+    const hash = hashTokenSecret(secret);
+    const record: TokenRecord = {
+      id: tokenIdOf(hash),
+      hash,
+      user: token.user,
+      name: token.name,
+      scope: token.scope,
+      repositoryPattern: token.repositoryPattern ?? null,
+      createdAtMs: this.#clock.nowMs(),
+      expiresAtMs: token.expiresAtMs ?? null,
+    };
+    const sameId = keys.token(record.id);
+    const result = await this.#coordinator.transaction({
+      compares: [
+        present(keys.user(token.user)),
+        // The id is a prefix of the key, so this says that no token has the id.
+        { ...absent(sameId), rangeEnd: prefixEnd(sameId) },
+      ],
+      success: [{ type: 'put', key: keys.token(hash), value: encodeRecord(record) }],
+      failure: [],
+    });
+    // The other compare cannot fail with a sound source of random bytes.
+    if (!result.succeeded) throw noSuchUser(token.user);
+    return { token: publicToken(record), secret };
+  }
+
+  async listTokens(user?: string): Promise<readonly AccessToken[]> {
+    const entries = await this.#readAll(keys.tokens);
+    const records = entries.map((entry) => decodeRecord(tokenRecord, entry));
+    return records.filter((record) => user === undefined || record.user === user).map(publicToken);
+  }
+
+  async revokeToken(id: string): Promise<void> {
+    const noSuchToken = new QuorateError('not-found', 'there is no token with this id');
+    if (!isTokenId(id)) throw noSuchToken;
+    const sameId = keys.token(id);
+    const found = await this.#coordinator.range(sameId, { rangeEnd: prefixEnd(sameId), limit: 1 });
+    const [entry] = found.entries;
+    if (entry === undefined || !(await this.#deleteKey(entry.key))) throw noSuchToken;
+  }
+
+  async authenticateToken(secret: string): Promise<Principal | undefined> {
+    if (classifyTokenSecret(secret) !== 'well-formed') return undefined;
+    const hash = hashTokenSecret(secret);
+    const entry = await this.#coordinator.get(keys.token(hash));
+    if (entry === undefined) return undefined;
+    const token = decodeRecord(tokenRecord, entry);
+    if (!sameBytes(Buffer.from(token.hash), Buffer.from(hash))) return undefined;
+    if (token.expiresAtMs !== null && token.expiresAtMs <= this.#clock.nowMs()) return undefined;
+    return this.#principalOf(token.user, {
+      type: 'token',
+      tokenId: token.id,
+      scope: token.scope,
+      repositoryPattern: token.repositoryPattern ?? undefined,
+    });
+  }
+
+  async authenticateKey(publicKeyBlob: Uint8Array): Promise<Principal | undefined> {
+    const fingerprint = sshFingerprint(publicKeyBlob);
+    const entry = await this.#coordinator.get(keys.sshKey(fingerprint));
+    if (entry === undefined) return undefined;
+    const record = decodeRecord(sshKeyRecord, entry);
+    if (!sameBytes(Buffer.from(record.blob, 'base64'), publicKeyBlob)) return undefined;
+    return this.#principalOf(record.user, { type: 'key', fingerprint });
+  }
+
+  async #principalOf(name: string, via: PrincipalSource): Promise<Principal | undefined> {
+    const user = await this.getUser(name);
+    if (user === undefined || user.disabled) return undefined;
+    return { kind: 'user', name: user.name, admin: user.admin, canCreate: user.canCreate, via };
+  }
+
+  async #deleteKey(key: string): Promise<boolean> {
+    const result = await this.#coordinator.transaction({
+      compares: [present(key)],
+      success: [{ type: 'delete', key }],
+      failure: [],
+    });
+    return result.succeeded;
+  }
+
+  async #readAll(prefix: string): Promise<readonly KeyValue[]> {
+    const entries: KeyValue[] = [];
+    let start = prefix;
+    for (;;) {
+      const page = await this.#coordinator.range(start, {
+        rangeEnd: prefixEnd(prefix),
+        limit: pageSize,
+      });
+      entries.push(...page.entries);
+      const last = page.entries.at(-1);
+      if (!page.more || last === undefined) return entries;
+      // The next key in bytewise order.
+      start = `${last.key}\0`;
+    }
+  }
+}
+
+function isUserName(name: string): boolean {
+  return /^[a-z0-9][a-z0-9._-]{0,63}$/.test(name);
+}
+
+function checkUserName(name: string): void {
+  if (isUserName(name)) return;
+  throw invalid('a user name is 1 to 64 of a-z 0-9 . _ - and starts with a letter or digit');
+}
+
+function invalid(message: string): QuorateError {
+  return new QuorateError('invalid-argument', message);
+}
+
+function checkNewToken(token: NewToken, nowMs: number): void {
+  if (!/^[^\x00-\x1f\x7f-\x9f]{0,64}$/u.test(token.name)) {
+    throw invalid('a token name is at most 64 characters long, without control characters');
+  }
+  if (token.repositoryPattern !== undefined) {
+    const problem = repositoryPatternProblem(token.repositoryPattern);
+    if (problem !== undefined) throw invalid(problem);
+  }
+  if (token.expiresAtMs !== undefined && !(token.expiresAtMs > nowMs)) {
+    throw invalid('the time at which a token expires must be in the future');
+  }
+}
+
+function absent(
+  key: string,
+): Extract<Compare, { target: 'createRevision' | 'modRevision' | 'version' }> {
+  return { key, target: 'createRevision', op: '=', operand: 0 };
+}
+
+function present(key: string): Compare {
+  return { key, target: 'createRevision', op: '>', operand: 0 };
+}
+
+function sameBytes(left: Uint8Array, right: Uint8Array): boolean {
+  return left.length === right.length && timingSafeEqual(left, right);
+}
+
+function noSuchUser(name: string): QuorateError {
+  return new QuorateError('not-found', `there is no user ${name}`);
+}
+
+function publicKey(record: SshKeyRecord): SshKey {
+  const { fingerprint, user, type, comment, createdAtMs } = record;
+  return { fingerprint, user, type, comment, createdAtMs };
+}
+
+function publicToken(record: TokenRecord): AccessToken {
+  const { id, user, name, scope, createdAtMs } = record;
+  return {
+    id,
+    user,
+    name,
+    scope,
+    repositoryPattern: record.repositoryPattern ?? undefined,
+    createdAtMs,
+    expiresAtMs: record.expiresAtMs ?? undefined,
+  };
+}
