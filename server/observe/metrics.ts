@@ -1,0 +1,256 @@
+import assert from 'node:assert/strict';
+import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from 'prom-client';
+import type {
+  CounterName,
+  GaugeName,
+  HistogramName,
+  Labels,
+  Logger,
+  Meter,
+} from '../../backends/contract/environment.js';
+
+interface MetricDefinition {
+  /** Exposed name: unit and suffix as Prometheus' naming conventions want them. */
+  readonly name: string;
+  readonly help: string;
+  readonly labels: readonly string[];
+}
+
+interface HistogramDefinition extends MetricDefinition {
+  readonly buckets: readonly number[];
+}
+
+/** Tiny ls-refs take a millisecond, a clone of gigabytes takes half an hour. */
+const requestBuckets = [
+  0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 1800,
+];
+const stepBuckets = [
+  0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60, 600,
+];
+
+const counters: Record<CounterName, MetricDefinition> = {
+  requests: {
+    name: 'quorate_requests_total',
+    help: 'Git requests that ended, by outcome.',
+    labels: ['transport', 'service', 'outcome'],
+  },
+  request_bytes: {
+    name: 'quorate_request_bytes_total',
+    help: 'Bytes of Git requests read from (in) and written to (out) clients.',
+    labels: ['transport', 'service', 'direction'],
+  },
+  pushes: {
+    name: 'quorate_pushes_total',
+    help: 'Pushes that ended, by outcome (ok, partial, refused, error).',
+    labels: ['outcome'],
+  },
+  authentications: {
+    name: 'quorate_authentications_total',
+    help: 'Attempts to authenticate, by outcome.',
+    labels: ['transport', 'outcome'],
+  },
+  git_spawns: {
+    name: 'quorate_git_spawns_total',
+    help: 'git processes started, by git command.',
+    labels: ['command'],
+  },
+  packs_indexed: {
+    name: 'quorate_packs_indexed_total',
+    help: 'Received packs indexed, by engine (libgit2 or git) and outcome.',
+    labels: ['engine', 'outcome'],
+  },
+  maintenance_runs: {
+    name: 'quorate_maintenance_runs_total',
+    help: 'Repository maintenance runs, by outcome.',
+    labels: ['outcome'],
+  },
+};
+
+const histograms: Record<HistogramName, HistogramDefinition> = {
+  request_seconds: {
+    name: 'quorate_request_duration_seconds',
+    help: 'Time from the first byte of a Git request to the end of its answer.',
+    labels: ['transport', 'service'],
+    buckets: requestBuckets,
+  },
+  push_step_seconds: {
+    name: 'quorate_push_step_duration_seconds',
+    help: 'Time that pushes spent in each step (upload, lock, prepare, commit, apply).',
+    labels: ['step'],
+    buckets: stepBuckets,
+  },
+  lock_wait_seconds: {
+    name: 'quorate_lock_wait_seconds',
+    help: 'Time waited for locks, by scope (refs, repository, global).',
+    labels: ['scope'],
+    buckets: stepBuckets,
+  },
+  git_seconds: {
+    name: 'quorate_git_duration_seconds',
+    help: 'Run time of git processes, by git command.',
+    labels: ['command'],
+    buckets: requestBuckets,
+  },
+  commit_batch_size: {
+    name: 'quorate_commit_batch_entries',
+    help: 'Pushes committed in one coordinator transaction.',
+    labels: [],
+    buckets: [1, 2, 4, 8, 16, 32, 64, 100],
+  },
+};
+
+const gauges: Record<GaugeName, MetricDefinition> = {
+  connections: {
+    name: 'quorate_connections',
+    help: 'Open client connections.',
+    labels: ['transport'],
+  },
+  locks_held: { name: 'quorate_locks_held', help: 'Locks held now, by scope.', labels: ['scope'] },
+  locks_waiting: {
+    name: 'quorate_locks_waiting',
+    help: 'Pushes that wait for locks now, by scope.',
+    labels: ['scope'],
+  },
+  quarantines: {
+    name: 'quorate_quarantines',
+    help: 'Uploads on disk that are neither applied nor dropped.',
+    labels: [],
+  },
+  queue_depth: {
+    name: 'quorate_queue_depth',
+    help: 'Entries waiting in internal queues.',
+    labels: ['queue'],
+  },
+};
+
+/**
+ * Values that one label of one metric may take. Ours are closed sets of a dozen at most (git commands are the largest);
+ * more means that somebody put a name into a label, which would grow the registry without end: a bug.
+ */
+const maxLabelValues = 48;
+
+export interface Metrics extends Meter {
+  /** The registry in Prometheus' text exposition format. */
+  expose(): Promise<string>;
+  /** `Content-Type` of `expose()`. */
+  readonly contentType: string;
+}
+
+/** The metrics registry, with the process's own metrics (CPU, memory, event loop lag, garbage collection). */
+export function createMetrics(options: { logger: Logger; version: string }): Metrics {
+  const registry = new Registry();
+  collectDefaultMetrics({ register: registry });
+  new Gauge({
+    name: 'quorate_build_info',
+    help: 'Always 1; the labels say what runs.',
+    labelNames: ['version', 'node'],
+    registers: [registry],
+  }).set({ version: options.version, node: process.version }, 1);
+  const counterOf = makeAll(counters, (definition) => makeCounter(registry, definition));
+  const histogramOf = makeAll(histograms, (definition) => makeHistogram(registry, definition));
+  const gaugeOf = makeAll(gauges, (definition) => makeGauge(registry, definition, options.logger));
+  const checkLabels = labelCheck();
+  return {
+    count(name, labels = {}, by = 1) {
+      checkLabels(counters[name], labels);
+      counterOf(name).inc(labels, by);
+    },
+    observe(name, value, labels = {}) {
+      checkLabels(histograms[name], labels);
+      histogramOf(name).observe(labels, value);
+    },
+    gauge(name, labels, read) {
+      checkLabels(gauges[name], labels);
+      gaugeOf(name).set(labelKey(gauges[name], labels), { labels, read });
+    },
+    expose: () => registry.metrics(),
+    contentType: registry.contentType,
+  };
+}
+
+type GaugeReaders = Map<string, { readonly labels: Labels; readonly read: () => number }>;
+
+function makeCounter(registry: Registry, definition: MetricDefinition): Counter {
+  const counter = new Counter({
+    name: definition.name,
+    help: definition.help,
+    labelNames: definition.labels,
+    registers: [registry],
+  });
+  return counter;
+}
+
+function makeHistogram(registry: Registry, definition: HistogramDefinition): Histogram {
+  return new Histogram({
+    name: definition.name,
+    help: definition.help,
+    labelNames: definition.labels,
+    buckets: [...definition.buckets],
+    registers: [registry],
+  });
+}
+
+function makeGauge(registry: Registry, definition: MetricDefinition, logger: Logger): GaugeReaders {
+  const readers: GaugeReaders = new Map();
+  const gauge: Gauge = new Gauge({
+    name: definition.name,
+    help: definition.help,
+    labelNames: definition.labels,
+    registers: [registry],
+    collect() {
+      for (const { labels, read } of readers.values()) {
+        try {
+          gauge.set(labels, read());
+        } catch (error) {
+          logger.warn(
+            { component: 'metrics', metric: definition.name, err: error },
+            'gauge failed',
+          );
+        }
+      }
+    },
+  });
+  return readers;
+}
+
+/** Asserts that labels are exactly the declared ones and that their values stay a small set of plain words. */
+function labelCheck(): (definition: MetricDefinition, labels: Labels) => void {
+  const seen = new Map<string, Set<string>>();
+  return (definition, labels) => {
+    const names = Object.keys(labels);
+    assert.ok(
+      names.length === definition.labels.length &&
+        definition.labels.every((label) => Object.hasOwn(labels, label)),
+      `metric ${definition.name} wants labels [${definition.labels.join()}], got [${names.join()}]`,
+    );
+    for (const label of definition.labels) {
+      const value = labels[label] ?? '';
+      const key = `${definition.name}/${label}`;
+      const values = seen.get(key) ?? new Set();
+      if (values.has(value)) continue;
+      assert.match(value, /^[a-z0-9][a-z0-9_.-]{0,39}$/, `metric ${key}: not a closed value`);
+      assert.ok(values.size < maxLabelValues, `metric ${key}: too many different values`);
+      seen.set(key, values.add(value));
+    }
+  };
+}
+
+function labelKey(definition: MetricDefinition, labels: Labels): string {
+  return definition.labels.map((label) => labels[label]).join(' ');
+}
+
+/** Makes every metric at once, so that each is exposed from the first scrape on. */
+function makeAll<Name extends string, Definition, Made>(
+  definitions: Record<Name, Definition>,
+  make: (definition: Definition) => Made,
+): (name: Name) => Made {
+  const made = new Map<string, Made>();
+  for (const [name, definition] of Object.entries<Definition>(definitions)) {
+    made.set(name, make(definition));
+  }
+  return (name) => {
+    const metric = made.get(name);
+    assert.ok(metric !== undefined, `no metric is named ${name}`);
+    return metric;
+  };
+}
