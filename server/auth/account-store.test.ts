@@ -1,0 +1,386 @@
+import assert from 'node:assert/strict';
+import { createHash, randomBytes } from 'node:crypto';
+import { beforeEach, describe, test } from 'node:test';
+import type {
+  Compare,
+  Coordinator,
+  KeyValue,
+  Operation,
+  OperationResult,
+  Transaction,
+} from '../../backends/contract/coordinator.js';
+import type { Clock } from '../../backends/contract/environment.js';
+import { QuorateError, type ErrorCode } from '../../backends/contract/errors.js';
+import { createAccounts } from './account-store.js';
+import type { Accounts } from './accounts.js';
+import { classifyTokenSecret } from './token-secret.js';
+import { parseSshPublicKeyLine } from './ssh-public-key.js';
+
+/** What accounts use of a coordinator, in a Map: the embedded one is tested end to end. */
+class MemoryCoordinator {
+  readonly limits = { maxOperations: 128, maxCompares: 128, maxRequestBytes: 1_572_864 } as const;
+  readonly entries = new Map<string, KeyValue>();
+  revision = 0;
+  /** Called before each transaction: the place where somebody else wins a race. */
+  beforeTransaction: () => void = () => undefined;
+
+  async get(key: string): Promise<KeyValue | undefined> {
+    return this.entries.get(key);
+  }
+
+  async range(key: string, options: { rangeEnd?: string; limit?: number } = {}) {
+    const { entries, more } = this.#select(key, options);
+    return { entries, more, revision: this.revision };
+  }
+
+  async transaction(transaction: Transaction) {
+    this.beforeTransaction();
+    const succeeded = transaction.compares.every((compare) => this.#holds(compare));
+    const operations = succeeded ? transaction.success : transaction.failure;
+    if (operations.some((operation) => operation.type !== 'get')) this.revision++;
+    return { succeeded, revision: this.revision, results: operations.map((op) => this.#run(op)) };
+  }
+
+  put(key: string, value: Uint8Array): void {
+    const old = this.entries.get(key);
+    this.entries.set(key, {
+      key,
+      value,
+      createRevision: old?.createRevision ?? this.revision,
+      modRevision: this.revision,
+      version: (old?.version ?? 0) + 1,
+    });
+  }
+
+  #select(key: string, options: { rangeEnd?: string; limit?: number }) {
+    const end = options.rangeEnd ?? `${key}\0`;
+    const all = [...this.entries.values()]
+      .filter((entry) => entry.key >= key && entry.key < end)
+      .sort((a, b) => (a.key < b.key ? -1 : 1));
+    const entries = all.slice(0, options.limit);
+    return { entries, more: entries.length < all.length };
+  }
+
+  #holds(compare: Compare): boolean {
+    if (compare.target === 'value') throw new Error('not used here');
+    const { target, op, operand } = compare;
+    const end = compare.rangeEnd;
+    const values =
+      end === undefined
+        ? [this.entries.get(compare.key)?.[target] ?? 0]
+        : this.#select(compare.key, { rangeEnd: end }).entries.map((entry) => entry[target]);
+    return values.every((value) => {
+      if (op === '=') return value === operand;
+      if (op === '!=') return value !== operand;
+      return op === '<' ? value < operand : value > operand;
+    });
+  }
+
+  #run(operation: Operation): OperationResult {
+    if (operation.type === 'get') return { type: 'get', ...this.#select(operation.key, operation) };
+    if (operation.type === 'delete') {
+      return { type: 'delete', deleted: this.entries.delete(operation.key) ? 1 : 0 };
+    }
+    this.put(operation.key, operation.value);
+    return { type: 'put' };
+  }
+}
+
+const unused = (): never => {
+  throw new Error('not used by accounts');
+};
+
+function asCoordinator(memory: MemoryCoordinator): Coordinator {
+  return {
+    limits: memory.limits,
+    get: (key) => memory.get(key),
+    range: (key, options) => memory.range(key, options),
+    transaction: (transaction) => memory.transaction(transaction),
+    grantLease: unused,
+    watch: unused,
+    ping: unused,
+    close: unused,
+  };
+}
+
+const field = (bytes: Uint8Array): Buffer =>
+  Buffer.concat([Buffer.of(0, 0, 0, bytes.length), bytes]);
+const ed25519Line = (comment = ''): string => {
+  const blob = Buffer.concat([field(Buffer.from('ssh-ed25519')), field(randomBytes(32))]);
+  return `ssh-ed25519 ${blob.toString('base64')} ${comment}`;
+};
+const keyOf = (secret: string) => `tokens/${createHash('sha256').update(secret).digest('hex')}`;
+const blobOf = (line: string): Uint8Array => parseSshPublicKeyLine(line).key.blob;
+
+async function rejects(promise: Promise<unknown>, code: ErrorCode): Promise<string> {
+  try {
+    await promise;
+  } catch (error) {
+    assert.ok(error instanceof QuorateError, String(error));
+    assert.equal(error.code, code);
+    return error.message;
+  }
+  return assert.fail(`resolved instead of failing with ${code}`);
+}
+
+let memory: MemoryCoordinator;
+let accounts: Accounts;
+let now = 1000;
+const clock: Clock = { nowMs: () => now, monotonicMs: () => now, sleep: unused };
+
+beforeEach(async () => {
+  memory = new MemoryCoordinator();
+  now = 1000;
+  accounts = createAccounts({
+    coordinator: asCoordinator(memory),
+    clock,
+    random: { bytes: (length) => randomBytes(length) },
+  });
+  await accounts.createUser({ name: 'alice', admin: false });
+});
+
+describe('users', () => {
+  test('are created once, found and listed', async () => {
+    await accounts.createUser({ name: 'root', admin: true, canCreate: false });
+    await rejects(accounts.createUser({ name: 'alice', admin: true }), 'already-exists');
+    assert.deepEqual(await accounts.getUser('alice'), {
+      name: 'alice',
+      admin: false,
+      disabled: false,
+      canCreate: true,
+      createdAtMs: 1000,
+    });
+    assert.equal(await accounts.getUser('nobody'), undefined);
+    assert.deepEqual(
+      (await accounts.listUsers()).map((user) => user.name),
+      ['alice', 'root'],
+    );
+  });
+
+  test('of which two requests make one: one of them', async () => {
+    const outcomes = await Promise.allSettled(
+      Array.from({ length: 8 }, () => accounts.createUser({ name: 'bob', admin: false })),
+    );
+    assert.equal(outcomes.filter((outcome) => outcome.status === 'fulfilled').length, 1);
+  });
+
+  test('have decent names', async () => {
+    const bad = [
+      '',
+      'Alice',
+      '-a',
+      '.a',
+      'a/b',
+      '../a',
+      'a b',
+      'a\n',
+      'é',
+      'a'.repeat(65),
+      'anonymous',
+      'trusted',
+    ];
+    for (const name of bad) {
+      await rejects(accounts.createUser({ name, admin: false }), 'invalid-argument');
+      assert.equal(await accounts.getUser(name), undefined);
+    }
+    for (const name of ['a', '0', 'a.b_c-d', 'a'.repeat(64), 'constructor']) {
+      await accounts.createUser({ name, admin: false });
+    }
+  });
+
+  test('more than a page of them are all listed', async () => {
+    for (let index = 0; index < 1200; index++) {
+      await accounts.createUser({ name: `u${index}`, admin: false });
+    }
+    assert.equal((await accounts.listUsers()).length, 1201);
+  });
+
+  test('can be disabled and enabled; a lost race is run again', async () => {
+    let races = 3;
+    memory.beforeTransaction = () => {
+      if (races-- <= 0) return;
+      const entry = memory.entries.get('users/alice');
+      assert.ok(entry);
+      memory.revision++;
+      const changed = { ...JSON.parse(Buffer.from(entry.value).toString()), canCreate: false };
+      memory.put('users/alice', Buffer.from(JSON.stringify(changed)));
+    };
+    const user = await accounts.setUserDisabled('alice', true);
+    assert.deepEqual([user.disabled, user.canCreate], [true, false]);
+    assert.equal((await accounts.setUserDisabled('alice', false)).disabled, false);
+    await rejects(accounts.setUserDisabled('nobody', true), 'not-found');
+  });
+
+  test('a race that never ends is given up', async () => {
+    memory.beforeTransaction = () => {
+      memory.revision++;
+      const entry = memory.entries.get('users/alice');
+      assert.ok(entry);
+      memory.put('users/alice', entry.value);
+    };
+    await rejects(accounts.setUserDisabled('alice', true), 'aborted');
+  });
+
+  test('damaged records are reported, not believed', async () => {
+    memory.put('users/mallory', Buffer.from('{"name":"mallory","admin":"yes"}'));
+    await rejects(accounts.getUser('mallory'), 'data-corrupt');
+    memory.put('users/mallory', Buffer.from('{'));
+    await rejects(accounts.getUser('mallory'), 'data-corrupt');
+  });
+});
+
+describe('keys', () => {
+  test('say who somebody is', async () => {
+    const line = ed25519Line('alice@laptop');
+    const key = await accounts.addKey('alice', line);
+    assert.deepEqual(await accounts.listKeys('alice'), [key]);
+    assert.deepEqual(
+      [key.user, key.type, key.comment, key.createdAtMs],
+      ['alice', 'ssh-ed25519', 'alice@laptop', 1000],
+    );
+    assert.deepEqual(await accounts.authenticateKey(blobOf(line)), {
+      kind: 'user',
+      name: 'alice',
+      admin: false,
+      canCreate: true,
+      via: { type: 'key', fingerprint: key.fingerprint },
+    });
+    assert.equal(await accounts.authenticateKey(blobOf(ed25519Line())), undefined);
+    assert.equal(await accounts.authenticateKey(new Uint8Array(0)), undefined);
+  });
+
+  test('belong to one user, and only that one is told who it is', async () => {
+    await accounts.createUser({ name: 'bob', admin: false });
+    const line = ed25519Line();
+    await accounts.addKey('alice', line);
+    assert.match(await rejects(accounts.addKey('alice', line), 'already-exists'), /alice/);
+    assert.doesNotMatch(await rejects(accounts.addKey('bob', line), 'already-exists'), /alice/);
+    const contested = ed25519Line();
+    const outcomes = await Promise.allSettled(
+      ['alice', 'bob'].map((user) => accounts.addKey(user, contested)),
+    );
+    assert.equal(outcomes.filter((outcome) => outcome.status === 'fulfilled').length, 1);
+  });
+
+  test('need a user', async () => {
+    await rejects(accounts.addKey('nobody', ed25519Line()), 'not-found');
+    assert.deepEqual(await accounts.listKeys(), []);
+  });
+
+  test('removed, or of a disabled user, are nobody from then on', async () => {
+    const line = ed25519Line();
+    const { fingerprint } = await accounts.addKey('alice', line);
+    await accounts.setUserDisabled('alice', true);
+    assert.equal(await accounts.authenticateKey(blobOf(line)), undefined);
+    await accounts.setUserDisabled('alice', false);
+    assert.notEqual(await accounts.authenticateKey(blobOf(line)), undefined);
+    await accounts.removeKey(fingerprint);
+    assert.equal(await accounts.authenticateKey(blobOf(line)), undefined);
+    await rejects(accounts.removeKey(fingerprint), 'not-found');
+    for (const fake of ['', 'SHA256:', '../users/alice'])
+      await rejects(accounts.removeKey(fake), 'not-found');
+  });
+});
+
+describe('tokens', () => {
+  test('say who somebody is; the secret is stored nowhere', async () => {
+    const { token, secret } = await accounts.createToken({
+      user: 'alice',
+      name: 'ci',
+      scope: 'write',
+      repositoryPattern: 'team/*',
+    });
+    assert.match(secret, /^qrt_[A-Za-z0-9_-]{49}$/);
+    assert.deepEqual(await accounts.authenticateToken(secret), {
+      kind: 'user',
+      name: 'alice',
+      admin: false,
+      canCreate: true,
+      via: { type: 'token', tokenId: token.id, scope: 'write', repositoryPattern: 'team/*' },
+    });
+    const hash = createHash('sha256').update(secret).digest('hex');
+    assert.ok(memory.entries.has(`tokens/${hash}`));
+    for (const entry of memory.entries.values()) {
+      assert.ok(!Buffer.from(entry.value).toString().includes(secret.slice(4, 30)));
+    }
+    assert.deepEqual(await accounts.listTokens('alice'), [token]);
+    assert.ok(!JSON.stringify(token).includes(hash));
+  });
+
+  test('of another spelling are nobody', async () => {
+    const { secret } = await accounts.createToken({ user: 'alice', name: '', scope: 'read' });
+    const flipped = secret.slice(0, 10) + (secret[10] === 'A' ? 'B' : 'A') + secret.slice(11);
+    for (const wrong of [
+      '',
+      'qrt_',
+      flipped,
+      `${secret} `,
+      secret.toUpperCase(),
+      secret.slice(0, -1),
+    ]) {
+      assert.equal(await accounts.authenticateToken(wrong), undefined, wrong);
+    }
+    assert.equal(classifyTokenSecret(secret), 'well-formed');
+    assert.equal(classifyTokenSecret(flipped), 'mistyped');
+    assert.equal(classifyTokenSecret('hunter2'), 'foreign');
+  });
+
+  test('a record under a hash that is not its own is not believed', async () => {
+    const one = await accounts.createToken({ user: 'alice', name: '', scope: 'read' });
+    const two = await accounts.createToken({ user: 'alice', name: '', scope: 'admin' });
+    memory.put(
+      keyOf(one.secret),
+      memory.entries.get(keyOf(two.secret))?.value ?? new Uint8Array(0),
+    );
+    assert.equal(await accounts.authenticateToken(one.secret), undefined);
+  });
+
+  test('expire at their time', async () => {
+    const { secret } = await accounts.createToken({
+      user: 'alice',
+      name: '',
+      scope: 'read',
+      expiresAtMs: 2000,
+    });
+    now = 1999;
+    assert.notEqual(await accounts.authenticateToken(secret), undefined);
+    now = 2000;
+    assert.equal(await accounts.authenticateToken(secret), undefined);
+    await rejects(
+      accounts.createToken({ user: 'alice', name: '', scope: 'read', expiresAtMs: 2000 }),
+      'invalid-argument',
+    );
+  });
+
+  test('revoked, or of a disabled user, are nobody from then on', async () => {
+    const kept = await accounts.createToken({ user: 'alice', name: 'kept', scope: 'read' });
+    const { token, secret } = await accounts.createToken({
+      user: 'alice',
+      name: '',
+      scope: 'read',
+    });
+    await accounts.setUserDisabled('alice', true);
+    assert.equal(await accounts.authenticateToken(secret), undefined);
+    await accounts.setUserDisabled('alice', false);
+    assert.notEqual(await accounts.authenticateToken(secret), undefined);
+    await accounts.revokeToken(token.id);
+    assert.equal(await accounts.authenticateToken(secret), undefined);
+    assert.notEqual(await accounts.authenticateToken(kept.secret), undefined);
+    await rejects(accounts.revokeToken(token.id), 'not-found');
+    for (const fake of ['', 'x', token.id.slice(0, 8)])
+      await rejects(accounts.revokeToken(fake), 'not-found');
+  });
+
+  test('need a user, a decent name and pattern', async () => {
+    await rejects(accounts.createToken({ user: 'nobody', name: '', scope: 'read' }), 'not-found');
+    await rejects(
+      accounts.createToken({ user: 'alice', name: 'a\nb', scope: 'read' }),
+      'invalid-argument',
+    );
+    await rejects(
+      accounts.createToken({ user: 'alice', name: '', scope: 'read', repositoryPattern: '/x' }),
+      'invalid-argument',
+    );
+    assert.deepEqual(await accounts.listTokens(), []);
+  });
+});
