@@ -1,0 +1,180 @@
+/**
+ * Every setting of the server: its key, kind, default and meaning. The parser (`config.ts`), `quorate serve --help`
+ * and `docs/configuration.md` are made from this table, so they cannot disagree. It imports nothing: the CLI shows
+ * help without loading what the server needs.
+ */
+
+export type SettingKind =
+  | 'path'
+  | 'url'
+  | 'address'
+  | 'boolean'
+  | 'count'
+  | 'size'
+  | 'duration'
+  | 'choice';
+
+export interface Setting {
+  readonly kind: SettingKind;
+  /** As it would be written in the environment; undefined: not set. */
+  readonly default: string | undefined;
+  readonly help: string;
+  /** `choice` only. */
+  readonly choices?: readonly string[];
+  /** `count` only. Default 1. */
+  readonly minimum?: number;
+  /** Name of its own flag; every other setting is reached with `--set KEY=VALUE`. */
+  readonly flag?: string;
+}
+
+export const configTable = {
+  data: {
+    kind: 'path',
+    default: './data',
+    flag: '--data',
+    help: 'data directory: repositories, users, keys, host keys, audit log; one server at a time',
+  },
+  backend: {
+    kind: 'choice',
+    choices: ['local', 'directory'],
+    default: 'local',
+    flag: '--backend',
+    help: "where repositories live: `local`, Quorate's own store in the data directory, or `directory`, plain bare repositories below `root` that other tools may use too",
+  },
+  root: {
+    kind: 'path',
+    default: undefined,
+    flag: '--root',
+    help: 'directory of bare repositories; needed by, and only for, the directory backend',
+  },
+  noAuth: {
+    kind: 'boolean',
+    default: 'false',
+    flag: '--no-auth',
+    help: 'everybody may do everything; refused unless every address is a loopback one',
+  },
+  http: {
+    kind: 'address',
+    default: '127.0.0.1:8080',
+    flag: '--http',
+    help: 'address for Git over HTTP and the admin API',
+  },
+  ssh: {
+    kind: 'address',
+    default: '127.0.0.1:2222',
+    flag: '--ssh',
+    help: 'address for Git over SSH',
+  },
+  ops: {
+    kind: 'address',
+    default: '127.0.0.1:9091',
+    flag: '--ops',
+    help: 'address for health, metrics and debugging; it asks nobody who they are, so keep it private',
+  },
+  publicUrl: {
+    kind: 'url',
+    default: undefined,
+    help: 'URL under which clients reach the HTTP address (through a proxy, say); used in the lines that are printed',
+  },
+  'log.level': {
+    kind: 'choice',
+    choices: ['debug', 'info', 'warn', 'error'],
+    default: 'info',
+    flag: '--log-level',
+    help: 'least serious log lines written (JSON, on stderr)',
+  },
+  autoCreate: {
+    kind: 'boolean',
+    default: 'true',
+    help: 'a push to a repository that does not exist creates it, if the user may create repositories',
+  },
+  'shutdown.grace': {
+    kind: 'duration',
+    default: '30s',
+    help: "how long running requests may finish after SIGTERM; keep it some seconds shorter than the time after which your supervisor kills (a pod's terminationGracePeriodSeconds, systemd's TimeoutStopSec)",
+  },
+  'audit.maxFileSize': {
+    kind: 'size',
+    default: '64m',
+    help: 'the audit log is set aside as `audit-<time>.jsonl` before it grows beyond this',
+  },
+  'audit.maxFiles': {
+    kind: 'count',
+    minimum: 0,
+    default: '16',
+    help: 'audit files set aside that are kept (0: all; then removing them is yours)',
+  },
+} as const satisfies Record<string, Setting>;
+
+export type SettingName = keyof typeof configTable;
+
+export function isSettingName(key: string): key is SettingName {
+  return Object.hasOwn(configTable, key);
+}
+
+export const settingEntries: readonly (readonly [SettingName, Setting])[] = Object.entries<Setting>(
+  configTable,
+).filter((entry): entry is [SettingName, Setting] => isSettingName(entry[0]));
+
+/** `limits.idleTime` -> `QUORATE_LIMITS_IDLE_TIME`. */
+export function environmentName(key: string): string {
+  const words = key.replaceAll(/([a-z])([A-Z])/g, '$1_$2').replaceAll('.', '_');
+  return `QUORATE_${words.toUpperCase()}`;
+}
+
+/** What a value of a setting looks like, for help and messages. */
+export function valueForm(setting: Setting): string {
+  switch (setting.kind) {
+    case 'path':
+      return 'a path';
+    case 'url':
+      return 'an http or https URL';
+    case 'address':
+      return 'HOST:PORT (an IPv6 address in brackets, port 0 for a free one)';
+    case 'boolean':
+      return 'true or false';
+    case 'count':
+      return `a whole number, ${setting.minimum ?? 1} or more`;
+    case 'size':
+      return 'bytes, with k, m or g if you like (64m)';
+    case 'duration':
+      return 'a number with ms, s, m, h or d (30s)';
+    case 'choice':
+      return (setting.choices ?? []).join(' or ');
+  }
+}
+
+/** Argument of a flag in help; undefined for a switch. */
+export function flagArgument(setting: Setting): string | undefined {
+  switch (setting.kind) {
+    case 'boolean':
+      return undefined;
+    case 'address':
+      return 'HOST:PORT';
+    case 'path':
+      return 'DIR';
+    case 'url':
+      return 'URL';
+    case 'choice':
+      return (setting.choices ?? []).join('|');
+    case 'count':
+    case 'size':
+    case 'duration':
+      return 'VALUE';
+  }
+}
+
+/** The settings as the table in `docs/configuration.md`. */
+export function configurationMarkdown(): string {
+  const rows = settingEntries.map(([key, setting]) => {
+    const flag = setting.flag !== undefined ? `\`${setting.flag}\`` : '';
+    const value = setting.default === undefined ? '' : `\`${setting.default}\``;
+    const form = valueForm(setting);
+    return `| \`${key}\` | \`${environmentName(key)}\` | ${flag} | ${value} | ${setting.help} (${form}) |`;
+  });
+  return [
+    '| key | environment | flag | default | meaning |',
+    '|---|---|---|---|---|',
+    ...rows,
+  ].join('\n');
+}
