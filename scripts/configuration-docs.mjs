@@ -5,4 +5,7 @@ const { configurationMarkdown } = await import('../dist/server/config-table.js')
 const file = new URL('../docs/configuration.md', import.meta.url);
 const text = readFileSync(file, 'utf8');
 const table = /(<!-- settings -->\n)[^]*(\n<!-- end of settings -->)/;
-writeFileSync(file, text.replace(table, (_, start, end) => start + configurationMarkdown() + end));
+writeFileSync(
+  file,
+  text.replace(table, (_, start, end) => start + configurationMarkdown() + end),
+);
