@@ -10,7 +10,10 @@ export interface GitCommand {
   readonly env?: Readonly<Record<string, string>>;
   /** git configuration for this run; handed over in the environment (GIT_CONFIG_COUNT), never in argv. */
   readonly config?: Readonly<Record<string, string>>;
-  /** Bytes, or a stream that is piped in; default: closed at once. */
+  /**
+   * Bytes, or a stream that is piped in; default: closed at once. A stream that fails ends git; one that git does not
+   * read to its end is left as it is, for its owner to drain.
+   */
   readonly stdin?: Uint8Array | Readable;
   readonly signal?: AbortSignal;
   /** SIGTERM, then SIGKILL to the process group after this long. Default 1 hour. */
@@ -21,6 +24,8 @@ export interface GitCommand {
   readonly memoryLimitBytes?: number;
   /** Told git's stderr as it comes (progress for a pusher's terminal). Must not throw; has no back-pressure. */
   readonly onStderr?: (bytes: Uint8Array) => void;
+  /** What a hook left running may outlive git (default: whatever git leaves behind is ended with it). */
+  readonly leaveDescendants?: boolean;
 }
 
 export interface GitResult {

@@ -1,0 +1,271 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Readable } from 'node:stream';
+import type { Logger, Meter } from '../contract/environment.js';
+import { QuorateError } from '../contract/errors.js';
+import { feed, watchChild, type GitChild } from './child.js';
+import {
+  assertNoNul,
+  commandLabel,
+  configVariables,
+  createBaseEnvironment,
+  findProgram,
+  type BaseEnvironment,
+} from './environment.js';
+import type { GitCommand, GitConversation, GitResult, GitRunner } from './git-runner.js';
+import { takeRunLock } from './spawner/run-lock.js';
+import { cancelled, Slots } from './spawner/slots.js';
+import { Spawner, type Spawned } from './spawner/spawner.js';
+
+export interface GitRunnerOptions {
+  readonly logger: Logger;
+  readonly meter: Meter;
+  /** Helper processes (default 2: one may be restarting, and one alone does some 400 spawns a second). */
+  readonly helpers?: number;
+  /**
+   * A directory of this server's data. At most one runner at a time works on it: creation waits until every git of a
+   * previous run is gone, and fails with `unavailable` after 10 seconds.
+   */
+  readonly runDirectory?: string;
+  readonly limits?: Partial<GitRunnerLimits>;
+}
+
+/**
+ * Three bounds, one per kind, since the kinds wait for each other: a stream is paced by a client and may hold its
+ * place for an hour, while the push that it belongs to needs short runs; a conversation is held by a pool.
+ */
+export interface GitRunnerLimits {
+  /** `run` at once (64): more than any machine has cores for. */
+  readonly runs: number;
+  /** `stream` at once (64): slow clients each hold one. */
+  readonly streams: number;
+  /** `converse` at once (256): the pools of refs and objects hold 64 each. Never queued: beyond it, refused. */
+  readonly conversations: number;
+  /** Waiting for each of the first two (1,024): at 64 at a time, already some seconds. */
+  readonly queued: number;
+}
+
+const defaultLimits: GitRunnerLimits = {
+  runs: 64,
+  streams: 64,
+  conversations: 256,
+  queued: 1024,
+};
+const defaultTimeoutMs = 3_600_000;
+/** Conversations are ended by their pools; a limit on their whole life would end them in use. */
+const conversationTimeoutMs = 24 * 3_600_000;
+const defaultMaxStdoutBytes = 64 * 1024 * 1024;
+
+/**
+ * Starts the spawn helpers and finds out git's version. Fails with `unavailable` when git cannot be run or when
+ * another run holds `runDirectory`.
+ */
+export async function createGitRunner(options: GitRunnerOptions): Promise<GitRunner> {
+  const runLock =
+    options.runDirectory === undefined ? undefined : await takeRunLock(options.runDirectory);
+  // Short and private: the path of a socket has 107 bytes at most, and only we may connect to it.
+  const directory = await mkdtemp(join(tmpdir(), 'quorate-git-'));
+  let spawner: Spawner | undefined;
+  try {
+    const environment = await createBaseEnvironment(directory);
+    const path = environment.variables['PATH'] ?? '';
+    spawner = await Spawner.start({
+      directory,
+      helpers: options.helpers ?? 2,
+      runLock,
+      path,
+      logger: options.logger,
+    });
+    const tools = await findTools(path, options.logger);
+    const runner = new HelperGitRunner({ ...options, spawner, environment, tools });
+    await runner.findVersion();
+    return runner;
+  } catch (error) {
+    await spawner?.close();
+    await rm(directory, { recursive: true, force: true });
+    throw error;
+  }
+}
+
+interface Tools {
+  readonly ionice: string | undefined;
+  readonly prlimit: string | undefined;
+}
+
+async function findTools(path: string, logger: Logger): Promise<Tools> {
+  const ionice = await findProgram('ionice', path);
+  const prlimit = await findProgram('prlimit', path);
+  if (ionice === undefined) {
+    logger.warn({ component: 'git' }, 'no ionice: maintenance runs at normal I/O priority');
+  }
+  if (prlimit === undefined) {
+    logger.warn({ component: 'git' }, 'no prlimit: the memory of git processes is not limited');
+  }
+  return { ionice, prlimit };
+}
+
+class HelperGitRunner implements GitRunner {
+  readonly #spawner: Spawner;
+  readonly #environment: BaseEnvironment;
+  readonly #tools: Tools;
+  readonly #meter: Meter;
+  readonly #runs: Slots;
+  readonly #streams: Slots;
+  readonly #conversations: Slots;
+  readonly #children = new Set<GitChild>();
+  #version = '';
+  #closing: Promise<void> | undefined;
+
+  constructor(
+    options: GitRunnerOptions & {
+      readonly spawner: Spawner;
+      readonly environment: BaseEnvironment;
+      readonly tools: Tools;
+    },
+  ) {
+    const limits = { ...defaultLimits, ...options.limits };
+    this.#spawner = options.spawner;
+    this.#environment = options.environment;
+    this.#tools = options.tools;
+    this.#meter = options.meter;
+    this.#runs = new Slots(limits.runs, limits.queued);
+    this.#streams = new Slots(limits.streams, limits.queued);
+    this.#conversations = new Slots(limits.conversations, 0);
+    this.#meter.gauge(
+      'queue_depth',
+      { queue: 'spawn' },
+      () => this.#runs.queued + this.#streams.queued,
+    );
+  }
+
+  get version(): string {
+    return this.#version;
+  }
+
+  get running(): number {
+    return this.#children.size;
+  }
+
+  async findVersion(): Promise<void> {
+    const { exitCode, stdout } = await this.run({ args: ['version'] });
+    const match = /^git version (\S+)/.exec(stdout.toString());
+    if (exitCode !== 0 || match?.[1] === undefined) {
+      throw new QuorateError('unavailable', 'git does not run on this machine');
+    }
+    this.#version = match[1];
+  }
+
+  async run(command: GitCommand & { readonly maxStdoutBytes?: number }): Promise<GitResult> {
+    const child = await this.#start(command, this.#runs);
+    const maxBytes = command.maxStdoutBytes ?? defaultMaxStdoutBytes;
+    const chunks: Buffer[] = [];
+    let sizeBytes = 0;
+    child.stdout.on('data', (chunk: Buffer) => {
+      sizeBytes += chunk.length;
+      if (sizeBytes > maxBytes) child.kill();
+      else chunks.push(chunk);
+    });
+    const { exitCode, stderr } = await child.exited;
+    if (sizeBytes > maxBytes) {
+      throw new QuorateError('resource-exhausted', 'git answered with more than expected');
+    }
+    if (command.signal?.aborted === true && exitCode !== 0) throw cancelled();
+    if ((await child.left).lost) {
+      throw new QuorateError('unavailable', 'the process that runs git died');
+    }
+    return { exitCode, stdout: Buffer.concat(chunks), stderr };
+  }
+
+  stream(command: GitCommand): Promise<GitChild> {
+    return this.#start(command, this.#streams);
+  }
+
+  converse(command: Omit<GitCommand, 'stdin'>): Promise<GitConversation> {
+    return this.#start(
+      { timeoutMs: conversationTimeoutMs, ...command },
+      this.#conversations,
+      'open',
+    );
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    const refusal = shuttingDown();
+    for (const slots of [this.#runs, this.#streams, this.#conversations]) slots.refuseAll(refusal);
+    for (const child of this.#children) child.kill();
+    await this.#spawner.close();
+  }
+
+  async #start(command: GitCommand, slots: Slots, stdin?: 'open'): Promise<GitChild> {
+    const source = command.stdin;
+    // A source that fails while git waits for its turn must not be an uncaught error; `feed` looks again.
+    if (source instanceof Readable) source.on('error', () => {});
+    const env = {
+      ...this.#environment.variables,
+      ...command.env,
+      ...configVariables(command.config ?? {}),
+    };
+    assertNoNul([...command.args, command.cwd ?? '', ...Object.entries(env).flat()]);
+    await slots.take(command.signal);
+    let spawned: Spawned;
+    try {
+      if (this.#closing !== undefined) throw shuttingDown();
+      spawned = await this.#spawner.spawn({
+        ...this.#program(command),
+        cwd: command.cwd ?? this.#environment.emptyDirectory,
+        env,
+        stdin: stdin === 'open' || source !== undefined,
+        background: command.background ?? false,
+        leaveDescendants: command.leaveDescendants ?? false,
+      });
+    } catch (error) {
+      slots.release();
+      throw error;
+    }
+    const child = this.#watch(command, spawned, slots);
+    if (source instanceof Readable) feed(source, spawned, () => child.kill());
+    else if (source !== undefined) spawned.stdin?.end(source);
+    return child;
+  }
+
+  #watch(command: GitCommand, spawned: Spawned, slots: Slots): GitChild {
+    const label = { command: commandLabel(command.args) };
+    const startedMs = performance.now();
+    this.#meter.count('git_spawns', label);
+    const child = watchChild(spawned, {
+      signal: command.signal,
+      timeoutMs: command.timeoutMs ?? defaultTimeoutMs,
+      onStderr: command.onStderr,
+      onLeft: () => {
+        this.#children.delete(child);
+        slots.release();
+        this.#meter.observe('git_seconds', (performance.now() - startedMs) / 1000, label);
+      },
+    });
+    this.#children.add(child);
+    return child;
+  }
+
+  /** git, behind the programs that limit it; each replaces itself by the next, so the process stays the same. */
+  #program(command: GitCommand): { file: string; args: string[] } {
+    const argv = ['git', ...command.args];
+    if (command.memoryLimitBytes !== undefined && this.#tools.prlimit !== undefined) {
+      const limit = String(command.memoryLimitBytes);
+      argv.unshift(this.#tools.prlimit, `--data=${limit}:${limit}`, '--');
+    }
+    if (command.background === true && this.#tools.ionice !== undefined) {
+      argv.unshift(this.#tools.ionice, '-c', '3');
+    }
+    const [file = 'git', ...args] = argv;
+    return { file, args };
+  }
+}
+
+function shuttingDown(): QuorateError {
+  return new QuorateError('unavailable', 'the server is shutting down');
+}
