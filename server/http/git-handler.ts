@@ -1,0 +1,237 @@
+import { Readable } from 'node:stream';
+import type { Clock, Logger, Meter } from '../../backends/contract/environment.js';
+import { asQuorateError, QuorateError } from '../../backends/contract/errors.js';
+import { principalName } from '../auth/principal.js';
+import type { GitExchange, GitOutcome, GitRequest, GitService } from '../core/git-request.js';
+import type { HttpAuthenticator } from './authenticator.js';
+import { addressKey, ConcurrencyLimit } from './concurrency-limit.js';
+import { parseGitProtocol } from './credentials.js';
+import { HttpRefusal, refusalOf } from './error-map.js';
+import { GitReply } from './git-reply.js';
+import type { HttpExchange } from './http-exchange.js';
+import type { HttpLimits } from './http-limits.js';
+import { announcesBody, drainRequest, RequestBody } from './request-body.js';
+import type { Route } from './route.js';
+import { noCacheHeaders, replyRefusal, replyText } from './text-reply.js';
+
+export interface GitHandlerOptions {
+  readonly service: GitService;
+  readonly authenticator: HttpAuthenticator;
+  readonly limits: HttpLimits;
+  readonly logger: Logger;
+  readonly meter: Meter;
+  readonly clock: Clock;
+  /** Where clients reach this listener, when it is not what their Host header says. */
+  readonly publicUrl?: string | undefined;
+}
+
+type GitRoute = Exclude<Route, { kind: 'api' }>;
+
+interface Served {
+  readonly outcome: GitOutcome['status'];
+  readonly fields: Readonly<Record<string, unknown>>;
+}
+
+/** Translates Git's HTTP requests into `GitRequest`s and their outcome into HTTP. */
+export class GitHandler {
+  readonly #options: GitHandlerOptions;
+  readonly #running: ConcurrencyLimit;
+
+  constructor(options: GitHandlerOptions) {
+    this.#options = options;
+    this.#running = new ConcurrencyLimit(options.limits.maxRequestsPerPrincipal);
+  }
+
+  /** Serves one request to its end and logs it. Never rejects. */
+  async serve(exchange: HttpExchange, route: GitRoute): Promise<void> {
+    let served: Served;
+    try {
+      served = await this.#answer(exchange, route);
+    } catch (error) {
+      served = await this.#fail(exchange, error);
+    }
+    this.#log(exchange, route, served);
+  }
+
+  async #answer(exchange: HttpExchange, route: GitRoute): Promise<Served> {
+    checkForm(exchange, route, this.#options.limits);
+    const { request, remoteAddress, requestId } = exchange;
+    const { authorization } = request.headers;
+    exchange.principal = await this.#options.authenticator.authenticate({
+      authorization,
+      remoteAddress,
+      requestId,
+    });
+    const key =
+      exchange.principal.kind === 'user'
+        ? `user ${exchange.principal.name}`
+        : `address ${addressKey(remoteAddress)}`;
+    if (!this.#running.enter(key)) {
+      throw new HttpRefusal(429, 'Too many requests of yours are running: try again in a moment.', {
+        'Retry-After': '5',
+      });
+    }
+    try {
+      return await (route.kind === 'page'
+        ? this.#page(exchange, route)
+        : this.#talk(exchange, route));
+    } finally {
+      this.#running.leave(key);
+    }
+  }
+
+  async #talk(exchange: HttpExchange, route: Exclude<GitRoute, { kind: 'page' }>): Promise<Served> {
+    const { request, response, body } = exchange;
+    const opened = await this.#open(exchange, route);
+    if (request.headers.expect !== undefined) response.writeContinue();
+    const kind = route.kind === 'advertise' ? 'advertisement' : 'result';
+    const reply = new GitReply(response, {
+      'Content-Type': `application/x-${route.service}-${kind}`,
+      'X-Request-Id': exchange.requestId,
+      ...noCacheHeaders,
+    });
+    exchange.reply = reply;
+    const outcome = await opened.run(body ?? Readable.from([]), reply);
+    // A body that was refused (too large, not gzip) is an HTTP error, however the service took the failing stream.
+    if (body?.errored instanceof HttpRefusal && !reply.started) throw body.errored;
+    await ended(reply);
+    if (exchange.stopped !== undefined) throw exchange.stopped;
+    if (body !== undefined && !request.readableEnded) await this.#takeRest(exchange);
+    return { outcome: outcome.status, fields: outcome.fields };
+  }
+
+  /** A person's browser: what to type instead. Says no more than a clone would. */
+  async #page(exchange: HttpExchange, route: GitRoute & { kind: 'page' }): Promise<Served> {
+    await this.#open(exchange, route);
+    const { request, response } = exchange;
+    const origin = this.#options.publicUrl?.replace(/\/+$/, '') ?? originOf(request.headers.host);
+    const url = `${origin}${encodeURI(route.path.replace(/\/+$/, ''))}`;
+    await replyText(request, response, {
+      status: 200,
+      text: `This is a Git repository. To get a copy of it:\n\n    git clone ${url}`,
+    });
+    return { outcome: 'ok', fields: {} };
+  }
+
+  #open(exchange: HttpExchange, route: GitRoute): Promise<GitExchange> {
+    const protocol = exchange.request.headers['git-protocol'];
+    const gitRequest: GitRequest = {
+      requestId: exchange.requestId,
+      service: route.kind === 'page' ? 'git-upload-pack' : route.service,
+      path: route.path,
+      principal: exchange.principal,
+      transport: 'http',
+      remoteAddress: exchange.remoteAddress,
+      protocol: parseGitProtocol(typeof protocol === 'string' ? protocol : undefined),
+      mode: route.kind === 'rpc' ? 'stateless' : 'advertise',
+      signal: exchange.signal,
+    };
+    return this.#options.service.open(gitRequest);
+  }
+
+  /** The answer is out, but git goes on sending until its body is over: take it, or git reports a broken pipe. */
+  async #takeRest(exchange: HttpExchange): Promise<void> {
+    exchange.body?.destroy();
+    const drained = await drainRequest(exchange.request, {
+      maxBytes: 1024 ** 3,
+      timeoutMs: this.#options.limits.idleTimeoutMs,
+    });
+    if (!drained) exchange.request.socket.destroy();
+  }
+
+  async #fail(exchange: HttpExchange, thrown: unknown): Promise<Served> {
+    const { request, response, reply } = exchange;
+    const error =
+      exchange.stopped ??
+      (exchange.body?.errored instanceof HttpRefusal ? exchange.body.errored : thrown);
+    const operating = error instanceof HttpRefusal ? undefined : asQuorateError(error);
+    const refusal =
+      error instanceof HttpRefusal ? error : refusalOf(asQuorateError(error), exchange.requestId);
+    exchange.body?.destroy();
+    const noVerdict = operating?.code === 'outcome-unknown';
+    if (reply?.started === true || response.headersSent || response.destroyed || noVerdict) {
+      // Part of a 200 is out, or what happened is not known: only a broken connection says neither yes nor no.
+      request.socket.destroy();
+    } else {
+      reply?.destroy();
+      await replyRefusal(request, response, refusal);
+    }
+    if (operating?.code === 'internal') {
+      this.#options.logger.error(
+        { component: 'http', request_id: exchange.requestId, err: operating.cause ?? operating },
+        'request failed',
+      );
+    }
+    const outcome = refusal.status >= 500 ? 'error' : 'refused';
+    return {
+      outcome,
+      fields: { status: refusal.status, error: operating?.code, reason: refusal.message },
+    };
+  }
+
+  #log(exchange: HttpExchange, route: GitRoute, served: Served): void {
+    const { logger, meter, clock } = this.#options;
+    const durationMs = clock.monotonicMs() - exchange.startedAtMs;
+    const service = route.kind === 'page' ? 'page' : route.service;
+    const labels = { transport: 'http', service };
+    const bytesIn = exchange.body?.receivedBytes ?? 0;
+    const bytesOut = exchange.reply?.sentBytes ?? 0;
+    meter.count('requests', { ...labels, outcome: served.outcome });
+    meter.observe('request_seconds', durationMs / 1000, labels);
+    if (bytesIn > 0) meter.count('request_bytes', { ...labels, direction: 'in' }, bytesIn);
+    if (bytesOut > 0) meter.count('request_bytes', { ...labels, direction: 'out' }, bytesOut);
+    logger.info(
+      {
+        component: 'http',
+        request_id: exchange.requestId,
+        principal: principalName(exchange.principal),
+        remote_address: exchange.remoteAddress,
+        repo: route.path,
+        service,
+        step: route.kind,
+        status: exchange.response.statusCode,
+        outcome: served.outcome,
+        bytes_in: bytesIn,
+        bytes_out: bytesOut,
+        duration_ms: Math.round(durationMs * 1000) / 1000,
+        ...served.fields,
+      },
+      'request',
+    );
+  }
+}
+
+/** What can be refused before anybody is asked: content type, encoding, announced length. Sets the exchange's body. */
+function checkForm(exchange: HttpExchange, route: GitRoute, limits: HttpLimits): void {
+  const { request } = exchange;
+  if (route.kind !== 'rpc') {
+    if (!announcesBody(request)) return;
+    throw new HttpRefusal(400, 'This request takes no body.');
+  }
+  const wanted = `application/x-${route.service}-request`;
+  if (request.headers['content-type'] !== wanted) {
+    throw new HttpRefusal(415, `The Content-Type of this request is ${wanted}.`);
+  }
+  const maxBytes =
+    route.service === 'git-upload-pack' ? limits.maxFetchBodyBytes : limits.maxPushBodyBytes;
+  exchange.body = new RequestBody(request, maxBytes);
+}
+
+function originOf(host = ''): string {
+  const plain = /^(?:[A-Za-z0-9.-]+|\[[0-9a-f:.]+\])(?::\d+)?$/i.test(host);
+  return plain ? `http://${host}` : 'http://SERVER';
+}
+
+/** Resolves when the answer is handed to the system, or can no longer be. */
+function ended(reply: GitReply): Promise<void> {
+  if (reply.destroyed) return Promise.resolve();
+  return new Promise((resolve) => {
+    reply.once('close', () => resolve());
+    reply.end();
+  });
+}
+
+/** The reason that a client's leaving gives to everything that runs for it. */
+export function clientLeft(): QuorateError {
+  return new QuorateError('cancelled', 'The client closed the connection.');
+}

@@ -1,0 +1,100 @@
+import type { OutgoingHttpHeaders, ServerResponse } from 'node:http';
+import { Writable } from 'node:stream';
+import { QuorateError } from '../../backends/contract/errors.js';
+
+/** An answer that is complete below this size goes out in one write, with a Content-Length. */
+const holdBytes = 64 * 1024;
+
+/**
+ * The body of a 200, as a stream for the service. Nothing is sent before the service wrote something, so that whatever
+ * fails before can still become a status. First bytes are held for one turn of the event loop: an answer that is ready
+ * at once is one segment with a length, a long one is chunked and never waits.
+ */
+export class GitReply extends Writable {
+  sentBytes = 0;
+  readonly #response: ServerResponse;
+  readonly #headers: OutgoingHttpHeaders;
+  #held: Buffer[] = [];
+  #heldBytes = 0;
+  #flush: NodeJS.Immediate | undefined;
+  #started = false;
+
+  constructor(response: ServerResponse, headers: OutgoingHttpHeaders) {
+    super({ highWaterMark: holdBytes });
+    this.#response = response;
+    this.#headers = headers;
+    this.on('error', () => {});
+    response.on('close', this.#closed);
+  }
+
+  /** True once bytes of the 200 are on their way: no other status can follow. */
+  get started(): boolean {
+    return this.#started;
+  }
+
+  override _write(chunk: Buffer, _encoding: string, done: (error?: Error | null) => void): void {
+    this.sentBytes += chunk.length;
+    if (this.#started) {
+      this.#send(chunk, done);
+      return;
+    }
+    this.#held.push(chunk);
+    this.#heldBytes += chunk.length;
+    if (this.#heldBytes >= holdBytes) {
+      this.#start(done);
+      return;
+    }
+    this.#flush ??= setImmediate(() => this.#start(() => {}));
+    done();
+  }
+
+  override _final(done: (error?: Error | null) => void): void {
+    this.#cancelFlush();
+    if (this.#started) {
+      this.#response.end(done);
+      return;
+    }
+    this.#started = true;
+    const body = this.#takeHeld();
+    this.#response.writeHead(200, { ...this.#headers, 'Content-Length': body.length });
+    this.#response.end(body, done);
+  }
+
+  override _destroy(error: Error | null, done: (error: Error | null) => void): void {
+    this.#cancelFlush();
+    this.#held = [];
+    this.#response.removeListener('close', this.#closed);
+    done(error);
+  }
+
+  readonly #closed = (): void => {
+    if (!this.writableFinished) {
+      this.destroy(new QuorateError('cancelled', 'The client closed the connection.'));
+    }
+  };
+
+  #start(done: (error?: Error | null) => void): void {
+    this.#cancelFlush();
+    this.#started = true;
+    this.#response.writeHead(200, this.#headers);
+    this.#send(this.#takeHeld(), done);
+  }
+
+  #send(chunk: Buffer, done: (error?: Error | null) => void): void {
+    // When the client leaves, `drain` never comes; the stream is destroyed then, and needs no answer here.
+    if (this.#response.write(chunk)) done();
+    else this.#response.once('drain', done);
+  }
+
+  #takeHeld(): Buffer {
+    const [only] = this.#held;
+    const held = this.#held.length === 1 && only !== undefined ? only : Buffer.concat(this.#held);
+    this.#held = [];
+    return held;
+  }
+
+  #cancelFlush(): void {
+    if (this.#flush !== undefined) clearImmediate(this.#flush);
+    this.#flush = undefined;
+  }
+}

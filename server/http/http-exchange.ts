@@ -1,0 +1,60 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { QuorateError } from '../../backends/contract/errors.js';
+import type { Principal } from '../auth/principal.js';
+import type { HttpRefusal } from './error-map.js';
+import type { GitReply } from './git-reply.js';
+import type { RequestBody } from './request-body.js';
+
+/** One request and its answer, from headers to log line. */
+export class HttpExchange {
+  readonly request: IncomingMessage;
+  readonly response: ServerResponse;
+  readonly requestId: string;
+  readonly startedAtMs: number;
+  readonly remoteAddress: string;
+  principal: Principal = { kind: 'anonymous' };
+  body: RequestBody | undefined;
+  reply: GitReply | undefined;
+  readonly #controller = new AbortController();
+  #stopped: HttpRefusal | QuorateError | undefined;
+
+  constructor(
+    request: IncomingMessage,
+    response: ServerResponse,
+    facts: { readonly requestId: string; readonly startedAtMs: number },
+  ) {
+    this.request = request;
+    this.response = response;
+    this.requestId = facts.requestId;
+    this.startedAtMs = facts.startedAtMs;
+    this.remoteAddress = request.socket.remoteAddress ?? '';
+  }
+
+  /** Aborted when the client is gone, at the time limits, or at the end of a drain. */
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  /** Why it was stopped from outside, if it was. */
+  get stopped(): HttpRefusal | QuorateError | undefined {
+    return this.#stopped;
+  }
+
+  /** True while nothing goes on because of the client: it does not send what it announced, or does not read. */
+  get waitsForClient(): boolean {
+    return (
+      this.body?.waitsForClient === true ||
+      this.response.writableLength > 0 ||
+      this.request.socket.writableLength > 0
+    );
+  }
+
+  /** Ends what runs. Whoever serves it still answers, when nothing was sent yet. The first reason counts. */
+  stop(reason: HttpRefusal | QuorateError): void {
+    if (this.#stopped !== undefined) return;
+    this.#stopped = reason;
+    this.#controller.abort(reason);
+    this.body?.destroy(reason);
+    this.reply?.destroy(reason);
+  }
+}

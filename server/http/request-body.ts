@@ -1,0 +1,163 @@
+import type { IncomingMessage } from 'node:http';
+import { Readable } from 'node:stream';
+import { createGunzip, type Gunzip } from 'node:zlib';
+import { QuorateError } from '../../backends/contract/errors.js';
+import { HttpRefusal } from './error-map.js';
+
+/**
+ * The decoded body of a request, as a stream that the service reads at its own pace. Nothing is read from the client
+ * before the service reads, and never more than the limit, counted both before and after decoding: a bomb is cut off
+ * when the limit is passed, and so is an encoding that grows without yielding anything.
+ * Fails with `HttpRefusal` (400, 413) or `cancelled`.
+ */
+export class RequestBody extends Readable {
+  /** Bytes taken from the client so far, before decoding. */
+  receivedBytes = 0;
+  readonly #request: IncomingMessage;
+  readonly #gunzip: Gunzip | undefined;
+  readonly #maxBytes: number;
+  #decodedBytes = 0;
+  #started = false;
+  #wanted = false;
+
+  /** Throws `HttpRefusal` 400, 413 or 415 for a body that need not be looked at. `maxBytes` 0: no limit. */
+  constructor(request: IncomingMessage, maxBytes: number) {
+    super({ highWaterMark: 64 * 1024 });
+    this.#request = request;
+    this.#maxBytes = maxBytes === 0 ? Number.MAX_SAFE_INTEGER : maxBytes;
+    const encoding = request.headers['content-encoding']?.toLowerCase() ?? 'identity';
+    if (encoding !== 'identity' && encoding !== 'gzip' && encoding !== 'x-gzip') {
+      throw new HttpRefusal(415, 'This Content-Encoding is not known: send gzip or none.', {
+        'Accept-Encoding': 'gzip',
+      });
+    }
+    const transfer = request.headers['transfer-encoding'];
+    if (transfer !== undefined && transfer.toLowerCase() !== 'chunked') {
+      throw new HttpRefusal(400, 'This Transfer-Encoding is not known: send chunked or none.');
+    }
+    const length = request.headers['content-length'];
+    if (length !== undefined && Number(length) > this.#maxBytes) throw this.#tooLarge();
+    this.#gunzip = encoding === 'identity' ? undefined : createGunzip();
+    // The error reaches whoever reads; without a reader it must not end the process.
+    this.on('error', () => {});
+  }
+
+  /** True while the next step is the client's: the service waits for bytes that have not come. */
+  get waitsForClient(): boolean {
+    return this.#wanted && !this.#request.complete && !this.#request.isPaused();
+  }
+
+  override _read(): void {
+    this.#wanted = true;
+    if (!this.#started) this.#start();
+    else if (this.#gunzip === undefined) this.#request.resume();
+    else this.#gunzip.resume();
+  }
+
+  override _destroy(error: Error | null, done: (error: Error | null) => void): void {
+    this.#wanted = false;
+    this.#request.removeListener('data', this.#received);
+    this.#request.removeListener('end', this.#receivedAll);
+    this.#request.removeListener('close', this.#closed);
+    if (this.#started) this.#request.pause();
+    this.#gunzip?.removeAllListeners('data').destroy();
+    done(error);
+  }
+
+  #start(): void {
+    this.#started = true;
+    const gunzip = this.#gunzip;
+    if (gunzip !== undefined) {
+      gunzip.on('data', (chunk: Buffer) => this.#deliver(chunk, gunzip));
+      gunzip.on('end', () => this.push(null));
+      gunzip.on('drain', () => this.#request.resume());
+      gunzip.on('error', () => {
+        this.destroy(new HttpRefusal(400, 'The request body is not valid gzip.'));
+      });
+    }
+    this.#request.on('end', this.#receivedAll);
+    this.#request.on('close', this.#closed);
+    this.#request.on('data', this.#received);
+  }
+
+  readonly #received = (chunk: Buffer): void => {
+    this.receivedBytes += chunk.length;
+    if (this.receivedBytes > this.#maxBytes) {
+      this.destroy(this.#tooLarge());
+    } else if (this.#gunzip === undefined) {
+      this.#deliver(chunk, this.#request);
+    } else if (!this.#gunzip.write(chunk)) {
+      this.#request.pause();
+    }
+  };
+
+  readonly #receivedAll = (): void => {
+    if (this.#gunzip === undefined) this.push(null);
+    else this.#gunzip.end();
+  };
+
+  readonly #closed = (): void => {
+    if (!this.#request.complete) {
+      this.destroy(
+        new QuorateError('cancelled', 'The client closed the connection while sending.'),
+      );
+    }
+  };
+
+  #deliver(chunk: Buffer, source: Readable): void {
+    this.#decodedBytes += chunk.length;
+    if (this.#decodedBytes > this.#maxBytes) {
+      this.destroy(this.#tooLarge());
+      return;
+    }
+    if (this.push(chunk)) return;
+    this.#wanted = false;
+    source.pause();
+  }
+
+  #tooLarge(): HttpRefusal {
+    return new HttpRefusal(413, `The request body is larger than ${this.#maxBytes} bytes.`);
+  }
+}
+
+/** True when the request announces a body (RFC 9112 section 6). */
+export function announcesBody(request: IncomingMessage): boolean {
+  const length = request.headers['content-length'];
+  return (
+    request.headers['transfer-encoding'] !== undefined || (length !== undefined && length !== '0')
+  );
+}
+
+/**
+ * Reads and drops what is left of a request, so that the client, which may still be sending, gets to read its answer
+ * instead of a reset connection. Resolves with true when all was read; false when a bound was met or the client left.
+ */
+export function drainRequest(
+  request: IncomingMessage,
+  bounds: { readonly maxBytes: number; readonly timeoutMs: number },
+): Promise<boolean> {
+  if (request.readableEnded || request.destroyed) return Promise.resolve(request.complete);
+  return new Promise((resolve) => {
+    let bytes = 0;
+    const finish = (drained: boolean): void => {
+      clearTimeout(timer);
+      request.removeListener('data', count);
+      request.removeListener('end', ended);
+      request.removeListener('close', closed);
+      resolve(drained);
+    };
+    const ended = (): void => finish(true);
+    const closed = (): void => finish(request.complete);
+    const count = (chunk: Buffer): void => {
+      bytes += chunk.length;
+      if (bytes <= bounds.maxBytes) return;
+      request.pause();
+      finish(false);
+    };
+    const timer = setTimeout(() => finish(false), bounds.timeoutMs);
+    request.on('end', ended);
+    request.on('close', closed);
+    request.on('data', count);
+    request.resume();
+  });
+}

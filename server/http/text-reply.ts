@@ -1,0 +1,72 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { HttpRefusal } from './error-map.js';
+import { announcesBody, drainRequest } from './request-body.js';
+
+/** As git http-backend sends them, so that no proxy keeps an answer. */
+export const noCacheHeaders = {
+  Expires: 'Fri, 01 Jan 1980 00:00:00 GMT',
+  Pragma: 'no-cache',
+  'Cache-Control': 'no-cache, max-age=0, must-revalidate',
+} as const;
+
+/** A connection is worth keeping for at most this much of an unread body. git buffers 1 MiB before it chunks. */
+const keepAliveBytes = 1024 ** 2;
+
+/** What a refused client may still have in flight: generous for curl, which stops at the status; nothing for a flood. */
+const drainBounds = { maxBytes: 64 * 1024 ** 2, timeoutMs: 10_000 } as const;
+
+interface TextReply {
+  readonly status: number;
+  /** One sentence or more; a line feed is added. */
+  readonly text: string;
+  readonly headers?: Readonly<Record<string, string>>;
+}
+
+/**
+ * Answers with plain text, and takes what the client is still sending before the connection is closed.
+ * Resolves when the answer is handed over and the request is read or given up.
+ */
+export async function replyText(
+  request: IncomingMessage,
+  response: ServerResponse,
+  reply: TextReply,
+): Promise<void> {
+  const body = Buffer.from(`${reply.text}\n`);
+  const unread = announcesBody(request) && !request.readableEnded;
+  if (unread && !keepsConnection(request)) response.shouldKeepAlive = false;
+  response.writeHead(reply.status, {
+    'Content-Type': 'text/plain; charset=utf-8',
+    'Content-Length': body.length,
+    'X-Content-Type-Options': 'nosniff',
+    ...noCacheHeaders,
+    ...reply.headers,
+  });
+  if (!unread) {
+    response.end(body);
+    return;
+  }
+  response.write(body);
+  const drained = await drainRequest(request, drainBounds);
+  response.end();
+  if (!drained) request.socket.destroy();
+}
+
+export function replyRefusal(
+  request: IncomingMessage,
+  response: ServerResponse,
+  refusal: HttpRefusal,
+): Promise<void> {
+  return replyText(request, response, {
+    status: refusal.status,
+    text: refusal.message,
+    headers: refusal.headers,
+  });
+}
+
+/** A client that waits for 100 Continue and gets a refusal may or may not send its body: only a new connection is clear. */
+function keepsConnection(request: IncomingMessage): boolean {
+  const length = request.headers['content-length'];
+  return (
+    request.headers.expect === undefined && length !== undefined && Number(length) <= keepAliveBytes
+  );
+}
