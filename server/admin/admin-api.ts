@@ -1,0 +1,78 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import express from 'express';
+import type { Backend } from '../../backends/contract/backend.js';
+import type { Clock, Logger, Meter, Random } from '../../backends/contract/environment.js';
+import { QuorateError } from '../../backends/contract/errors.js';
+import type { Accounts } from '../auth/accounts.js';
+import type { Authorizer } from '../auth/authorizer.js';
+import type { AuditLog } from '../observe/audit.js';
+import { createDispatcher } from './dispatch.js';
+import type { Endpoint } from './endpoint.js';
+import { HttpRefusal } from './error-map.js';
+import { keyEndpoints } from './routes/keys.js';
+import { longRunningEndpoints } from './routes/long-running.js';
+import { repositoryAccessEndpoints } from './routes/repository-access.js';
+import { repositoryEndpoints } from './routes/repositories.js';
+import { type ServerInfo, statusEndpoints } from './routes/status.js';
+import { tokenEndpoints } from './routes/tokens.js';
+import { userEndpoints } from './routes/users.js';
+
+export type { ServerInfo } from './routes/status.js';
+
+export interface AdminApiOptions {
+  readonly backend: Backend;
+  readonly accounts: Accounts;
+  readonly authorizer: Authorizer;
+  readonly audit: AuditLog;
+  readonly logger: Logger;
+  readonly meter: Meter;
+  readonly clock: Clock;
+  readonly random: Random;
+  /** Read at each request: addresses are known only once the listeners listen. */
+  readonly serverInfo: () => ServerInfo;
+  /** `--no-auth`: everybody is `trusted`, whatever credentials come along. */
+  readonly noAuth: boolean;
+}
+
+/**
+ * The admin REST API: an Express application for requests whose path starts with `/api/`. It answers every request
+ * itself, with JSON; nothing falls through. See docs/admin-api.md for what it offers.
+ */
+export function createAdminApi(
+  options: AdminApiOptions,
+): (request: IncomingMessage, response: ServerResponse) => void {
+  const endpoints: readonly Endpoint[] = [
+    ...userEndpoints(options),
+    ...keyEndpoints(options),
+    ...tokenEndpoints(options),
+    ...repositoryEndpoints(options),
+    ...repositoryAccessEndpoints(options),
+    ...longRunningEndpoints(options),
+    ...statusEndpoints(options),
+  ];
+  const dispatch = createDispatcher(options);
+  const app = express();
+  app.disable('x-powered-by');
+  app.disable('etag');
+  app.set('case sensitive routing', true);
+  app.set('strict routing', true);
+  for (const endpoint of endpoints) {
+    app[endpoint.method](`/api/v1${endpoint.path}`, dispatch.serve(endpoint));
+  }
+  for (const path of new Set(endpoints.map((endpoint) => endpoint.path))) {
+    const sharing = endpoints.filter((endpoint) => endpoint.path === path);
+    const allowed = sharing.map((endpoint) => endpoint.method.toUpperCase()).join(', ');
+    app.all(`/api/v1${path}`, (_request, response) => {
+      response.setHeader('Allow', allowed);
+      throw new HttpRefusal(
+        405,
+        new QuorateError('invalid-argument', `this path takes ${allowed} only`),
+      );
+    });
+  }
+  app.use(() => {
+    throw new QuorateError('not-found', 'there is no such path; the admin API is under /api/v1');
+  });
+  app.use(dispatch.refuse);
+  return app;
+}

@@ -1,0 +1,141 @@
+import { asQuorateError, type ErrorCode, QuorateError } from '../../backends/contract/errors.js';
+
+/** HTTP status of every error code (RFC 9110; 507 from RFC 4918). The admin API maps errors nowhere else. */
+const statusByCode: Record<ErrorCode, number> = {
+  'invalid-argument': 400,
+  unauthenticated: 401,
+  'permission-denied': 403,
+  'not-found': 404,
+  'already-exists': 409,
+  'failed-precondition': 409,
+  aborted: 409,
+  'resource-exhausted': 429,
+  'deadline-exceeded': 504,
+  cancelled: 503,
+  unavailable: 503,
+  'storage-failure': 507,
+  'data-corrupt': 500,
+  'outcome-unknown': 500,
+  unimplemented: 501,
+  internal: 500,
+};
+
+/** Seconds after which a retry makes sense; codes that are not listed do not get better by waiting. */
+const retryAfterByCode: Partial<Record<ErrorCode, number>> = {
+  aborted: 1,
+  unavailable: 2,
+  'deadline-exceeded': 5,
+  'resource-exhausted': 10,
+};
+
+/** What the audit log calls a failure: a `refused` request was judged, an `error` could not be served. */
+const outcomeByCode: Record<ErrorCode, 'refused' | 'error'> = {
+  'invalid-argument': 'refused',
+  unauthenticated: 'refused',
+  'permission-denied': 'refused',
+  'not-found': 'refused',
+  'already-exists': 'refused',
+  'failed-precondition': 'refused',
+  aborted: 'error',
+  'resource-exhausted': 'refused',
+  'deadline-exceeded': 'error',
+  cancelled: 'error',
+  unavailable: 'error',
+  'storage-failure': 'error',
+  'data-corrupt': 'error',
+  'outcome-unknown': 'error',
+  unimplemented: 'refused',
+  internal: 'error',
+};
+
+/** The body of every failed answer, and the last line of a stream that failed. */
+export interface ErrorBody {
+  readonly error: {
+    readonly code: ErrorCode;
+    readonly message: string;
+    readonly details: Readonly<Record<string, unknown>>;
+  };
+}
+
+export interface MappedError {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body: ErrorBody;
+  readonly outcome: 'refused' | 'error';
+  /** For the log; carries the cause. */
+  readonly cause: QuorateError;
+}
+
+/**
+ * The answer to an error. What a bug says about itself (`internal`) stays in the log: the client gets the request id
+ * to quote.
+ */
+export function mapError(error: unknown, requestId: string): MappedError {
+  const http = fromBodyParser(error);
+  const cause = http?.error ?? asQuorateError(error);
+  const retryAfter = retryAfterByCode[cause.code];
+  const hidden = cause.code === 'internal';
+  return {
+    status: http?.status ?? statusByCode[cause.code],
+    headers: {
+      ...(cause.code === 'unauthenticated'
+        ? { 'WWW-Authenticate': 'Bearer realm="Quorate", Basic realm="Quorate", charset="UTF-8"' }
+        : {}),
+      ...(retryAfter === undefined || http !== undefined
+        ? {}
+        : { 'Retry-After': String(retryAfter) }),
+    },
+    body: {
+      error: {
+        code: cause.code,
+        message: hidden
+          ? `internal error; the server's log has it under request id ${requestId}`
+          : cause.message,
+        details: hidden ? {} : cause.details,
+      },
+    },
+    outcome: outcomeByCode[cause.code],
+    cause,
+  };
+}
+
+/** A request that HTTP itself has a better status for than its error code: 405, 408, 413, 415. */
+export class HttpRefusal extends Error {
+  readonly status: number;
+  readonly error: QuorateError;
+
+  constructor(status: number, error: QuorateError) {
+    super(error.message);
+    this.status = status;
+    this.error = error;
+  }
+}
+
+/** Express and its body parser throw errors with `status` and, from the body parser, `type`. */
+function fromBodyParser(error: unknown): { status: number; error: QuorateError } | undefined {
+  if (error instanceof HttpRefusal) return error;
+  if (!(error instanceof Error) || error instanceof QuorateError) return undefined;
+  const type = 'type' in error ? error.type : undefined;
+  const refuse = (status: number, message: string) => ({
+    status,
+    error: new QuorateError('invalid-argument', message, { cause: error }),
+  });
+  switch (type) {
+    case 'entity.too.large':
+      return refuse(413, 'the request body is larger than 1 MiB');
+    case 'entity.parse.failed':
+      return refuse(400, 'the request body is not valid JSON');
+    case 'encoding.unsupported':
+      return refuse(415, 'compressed request bodies are not accepted');
+    case 'charset.unsupported':
+      return refuse(415, 'the request body has to be UTF-8');
+    case 'request.aborted':
+    case 'request.size.invalid':
+      return refuse(400, 'the request body ended early');
+    default:
+      // A path parameter that is no valid percent-encoding.
+      return error instanceof URIError
+        ? refuse(400, 'the path is not valid percent-encoding')
+        : undefined;
+  }
+}

@@ -1,0 +1,93 @@
+import { z } from 'zod';
+import { isSettingKey, settingDefinitions, settingProblem } from '../../../backends/contract/settings.js';
+
+/*
+ * Fields that several endpoints take. Their messages are shown after the field's name: "scope: has to be ...".
+ */
+
+/** The registry and Accounts judge names by their own rules; these bounds only keep absurd input out of them. */
+export const userName = z.string({ error: 'a user name is wanted' }).min(1).max(64);
+export const repositoryName = z.string({ error: 'a repository name is wanted' }).min(1).max(1024);
+
+export const scope = z.enum(['read', 'write', 'admin'], {
+  error: 'has to be read, write or admin',
+});
+
+/**
+ * A branch's short name, by the rules of git-check-ref-format(1). `refs/heads/` in front is taken as well.
+ * Answers the full ref name.
+ */
+export const branch = z
+  .string({ error: 'a branch name is wanted' })
+  .max(512)
+  .transform((name) => (name.startsWith('refs/heads/') ? name : `refs/heads/${name}`))
+  .refine((ref) => isBranch(ref.slice('refs/heads/'.length)), {
+    error: 'is not a branch name that git allows',
+  });
+
+function isBranch(name: string): boolean {
+  if (name === '' || name === 'HEAD' || name === '@' || name.startsWith('-')) return false;
+  if (/[\x00-\x20\x7f~^:?*[\\]|\.\.|@\{/.test(name) || name.endsWith('.')) return false;
+  return name
+    .split('/')
+    .every((part) => part !== '' && !part.startsWith('.') && !part.endsWith('.lock'));
+}
+
+/** Settings to store, under git's names; `null` takes one back to its default. Keys are matched as git matches them. */
+export const settings = z
+  .record(z.string(), z.union([z.string().max(64 * 1024), z.null()], { error: 'wants a string, or null' }))
+  .transform((given, context) => {
+    const accepted: Record<string, string | null> = {};
+    for (const [given_, value] of Object.entries(given)) {
+      const key = canonicalKey(given_);
+      const problem = !isSettingKey(key)
+        ? unknownKey(given_)
+        : value === null
+          ? undefined
+          : settingProblem(key, value);
+      if (problem !== undefined) {
+        context.addIssue({ code: 'custom', message: problem, path: [given_] });
+      }
+      accepted[key] = value;
+    }
+    return accepted;
+  });
+
+const allKeys: readonly string[] = Object.keys(settingDefinitions);
+
+/** git's configuration keys are case-insensitive; the table's spelling is the one stored. */
+function canonicalKey(key: string): string {
+  const lower = key.toLowerCase();
+  return allKeys.find((known) => known.toLowerCase() === lower) ?? key;
+}
+
+/** Names the keys that may have been meant, or else all there are. */
+function unknownKey(key: string): string {
+  const near = allKeys.filter((known) => isNear(known.toLowerCase(), key.toLowerCase()));
+  return near.length > 0
+    ? `unknown setting; did you mean ${near.join(' or ')}?`
+    : `unknown setting; there are ${allKeys.join(', ')}`;
+}
+
+/** One is the end of the other, or few letters are different. */
+function isNear(known: string, given: string): boolean {
+  const last = known.slice(known.lastIndexOf('.') + 1);
+  return last === given.slice(given.lastIndexOf('.') + 1) || editDistance(known, given.slice(0, 100)) <= 3;
+}
+
+/** Levenshtein's distance. */
+function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
+  for (let i = 1; i <= a.length; i += 1) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j += 1) {
+      const substituted = (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1);
+      next.push(Math.min(substituted, (row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1));
+    }
+    row = next;
+  }
+  return row[b.length] ?? 0;
+}
+
+/** No input at all, and none is taken. */
+export const nothing = z.strictObject({});

@@ -1,0 +1,217 @@
+import { z } from 'zod';
+import type { Backend } from '../../../backends/contract/backend.js';
+import { QuorateError } from '../../../backends/contract/errors.js';
+import type { NewRepository, Repository } from '../../../backends/contract/repository.js';
+import type { StoredSettings } from '../../../backends/contract/settings.js';
+import type { Authorizer } from '../../auth/authorizer.js';
+import type { Principal } from '../../auth/principal.js';
+import { parseRepositoryName } from '../../core/repository-name.js';
+import type { AdminApiOptions } from '../admin-api.js';
+import { type Call, endpoint, type Endpoint } from '../endpoint.js';
+import { requireOnRepository, requireRepositoryCreator } from '../permissions.js';
+import { branch, nothing, repositoryName, settings } from './fields.js';
+
+type RepositoryOptions = Pick<AdminApiOptions, 'backend' | 'authorizer'>;
+
+/** Names read from the registry at a time while a page is filled. */
+const batchSize = 500;
+/** Hidden names that one request may pass over: some seconds of work. A prefix narrows it. */
+const maxScanned = 100_000;
+
+/** Finds the repository that the path names and checks the right to the action on it. */
+export async function openRepository(
+  options: RepositoryOptions,
+  call: Call,
+  action: 'read' | 'write' | 'admin',
+): Promise<Repository> {
+  const name = parseRepositoryName(call.param('repository'));
+  call.noteRepository(name);
+  const repository = await options.backend.repositories.get(name);
+  return requireOnRepository(options.authorizer, call.principal, { action, name, repository });
+}
+
+/** What a new repository starts with: who makes it administers it. */
+export function newRepository(
+  principal: Principal,
+  wanted: {
+    readonly name: string;
+    readonly defaultBranch?: string | undefined;
+    readonly public: boolean;
+    readonly objectFormat?: 'sha1' | 'sha256';
+    readonly settings?: StoredSettings;
+  },
+): NewRepository {
+  return {
+    name: wanted.name,
+    defaultBranch: (wanted.defaultBranch ?? 'refs/heads/main').slice('refs/heads/'.length),
+    objectFormat: wanted.objectFormat ?? 'sha1',
+    settings: wanted.settings ?? {},
+    access: {
+      public: wanted.public,
+      grants: principal.kind === 'user' ? { [principal.name]: 'admin' } : {},
+    },
+  };
+}
+
+/** Making, finding, renaming and deleting repositories. */
+export function repositoryEndpoints(options: RepositoryOptions): Endpoint[] {
+  const { backend, authorizer } = options;
+  return [
+    listEndpoint(options),
+    createEndpoint(options),
+    endpoint({
+      method: 'get',
+      path: '/repositories/:repository',
+      action: 'repository.show',
+      input: nothing,
+      run: async (call) => {
+        const repository = await openRepository(options, call, 'read');
+        const administers = authorizer.decide(call.principal, 'admin', repository.name, repository);
+        const stats = await backend.repositories.stats(repository.id);
+        return {
+          status: 200,
+          body: {
+            repository: {
+              ...shownRepository(repository),
+              head: 'symref' in stats.head ? stats.head.symref : stats.head.oid,
+              generation: stats.generation,
+              refCount: stats.refCount,
+              packCount: stats.packCount,
+              looseObjectCount: stats.looseObjectCount,
+              sizeBytes: stats.sizeBytes,
+              // Who else has access, and how it is guarded, is for those who administer it.
+              ...(administers.allowed
+                ? { settings: repository.settings, grants: repository.access.grants }
+                : {}),
+            },
+          },
+        };
+      },
+    }),
+    endpoint({
+      method: 'post',
+      path: '/repositories/:repository/rename',
+      action: 'repository.rename',
+      input: z.strictObject({ name: repositoryName }),
+      run: async (call, input) => {
+        const repository = await openRepository(options, call, 'admin');
+        const name = parseRepositoryName(input.name);
+        requireRepositoryCreator(authorizer, call.principal, name);
+        const renamed = await backend.repositories.rename(repository.id, name);
+        return { status: 200, body: { repository: shownRepository(renamed) } };
+      },
+    }),
+    endpoint({
+      method: 'delete',
+      path: '/repositories/:repository',
+      action: 'repository.delete',
+      input: nothing,
+      run: async (call) => {
+        const repository = await openRepository(options, call, 'admin');
+        await backend.repositories.delete(repository.id);
+        return { status: 200, body: { deleted: repository.name } };
+      },
+    }),
+  ];
+}
+
+function createEndpoint({ backend, authorizer }: RepositoryOptions): Endpoint {
+  return endpoint({
+    method: 'post',
+    path: '/repositories',
+    action: 'repository.create',
+    input: z.strictObject({
+      name: repositoryName,
+      public: z.boolean().default(false),
+      defaultBranch: branch.optional(),
+      objectFormat: z.enum(['sha1', 'sha256'], { error: 'has to be sha1 or sha256' }).default('sha1'),
+      settings: settings.default({}),
+    }),
+    run: async (call, { settings, ...input }) => {
+      const name = parseRepositoryName(input.name);
+      call.noteRepository(name);
+      requireRepositoryCreator(authorizer, call.principal, name);
+      const stored = Object.fromEntries(
+        Object.entries(settings).filter((entry): entry is [string, string] => entry[1] !== null),
+      );
+      const repository = await backend.repositories.create(
+        newRepository(call.principal, { ...input, name, settings: stored }),
+      );
+      return { status: 201, body: { repository: shownRepository(repository) } };
+    },
+  });
+}
+
+function listEndpoint({ backend, authorizer }: RepositoryOptions): Endpoint {
+  return endpoint({
+    method: 'get',
+    path: '/repositories',
+    action: 'repository.list',
+    input: z.strictObject({
+      prefix: z.string().max(1024).optional(),
+      after: z.string().max(1024).optional(),
+      limit: z
+        .string()
+        .regex(/^\d{1,4}$/, { error: 'has to be a whole number from 1 to 1000' })
+        .transform(Number)
+        .refine((limit) => limit >= 1 && limit <= 1000, {
+          error: 'has to be a whole number from 1 to 1000',
+        })
+        .default(100),
+    }),
+    run: async (call, { prefix, after, limit }) => {
+      // One more than the page tells whether there is a next one without naming what the caller may not see.
+      const found = await readable(backend, authorizer, {
+        principal: call.principal,
+        page: {
+          ...(prefix === undefined ? {} : { prefix }),
+          ...(after === undefined ? {} : { after }),
+        },
+        count: limit + 1,
+      });
+      const page = found.slice(0, limit);
+      return {
+        status: 200,
+        body: {
+          repositories: page.map(shownRepository),
+          next: found.length > limit ? (page.at(-1)?.name ?? null) : null,
+        },
+      };
+    },
+  });
+}
+
+/** The first `count` repositories of the page that the principal may read, in name order. */
+async function readable(
+  backend: Backend,
+  authorizer: Authorizer,
+  wanted: {
+    readonly principal: Principal;
+    readonly page: { readonly prefix?: string; readonly after?: string };
+    readonly count: number;
+  },
+): Promise<readonly Repository[]> {
+  const found: Repository[] = [];
+  let page = wanted.page;
+  for (let scanned = 0; scanned < maxScanned; scanned += batchSize) {
+    const batch = await backend.repositories.list({ ...page, limit: batchSize });
+    for (const repository of batch) {
+      const { allowed } = authorizer.decide(wanted.principal, 'read', repository.name, repository);
+      if (allowed && found.push(repository) === wanted.count) return found;
+    }
+    const last = batch.at(-1);
+    if (last === undefined || batch.length < batchSize) return found;
+    page = { ...page, after: last.name };
+  }
+  throw new QuorateError('resource-exhausted', 'too many repositories to look through: give a prefix');
+}
+
+export function shownRepository(repository: Repository): object {
+  return {
+    name: repository.name,
+    public: repository.access.public,
+    objectFormat: repository.objectFormat,
+    createdAt: new Date(repository.createdAtMs).toISOString(),
+    epoch: repository.epoch,
+  };
+}

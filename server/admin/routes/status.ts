@@ -1,0 +1,61 @@
+import type { AdminApiOptions } from '../admin-api.js';
+import { endpoint, type Endpoint } from '../endpoint.js';
+import { requireServerAdmin } from '../permissions.js';
+import { nothing } from './fields.js';
+
+/** What the program knows of itself and the backend does not. */
+export interface ServerInfo {
+  readonly version: string;
+  readonly startedAtMs: number;
+  /** Where it listens: `http://127.0.0.1:8080`, `ssh://127.0.0.1:2222`; undefined when it does not. */
+  readonly httpUrl: string | undefined;
+  readonly sshUrl: string | undefined;
+  readonly opsUrl: string | undefined;
+  /** More for `quorate status`, shown as it is: what SSH's cryptography runs on, ... No secrets. */
+  readonly notes: Readonly<Record<string, string>>;
+}
+
+/** The state of the server: for server administrators only. */
+export function statusEndpoints(
+  options: Pick<AdminApiOptions, 'backend' | 'clock' | 'serverInfo'>,
+): Endpoint[] {
+  const { backend, clock, serverInfo } = options;
+
+  const status = endpoint({
+    method: 'get',
+    path: '/status',
+    action: 'status',
+    input: nothing,
+    run: async (call) => {
+      requireServerAdmin(call.principal, "seeing the server's status");
+      const info = serverInfo();
+      return {
+        status: 200,
+        body: {
+          version: info.version,
+          node: process.version,
+          startedAt: new Date(info.startedAtMs).toISOString(),
+          uptimeSeconds: Math.max(0, Math.floor((clock.nowMs() - info.startedAtMs) / 1000)),
+          httpUrl: info.httpUrl ?? null,
+          sshUrl: info.sshUrl ?? null,
+          opsUrl: info.opsUrl ?? null,
+          notes: info.notes,
+          storage: await backend.status(),
+        },
+      };
+    },
+  });
+
+  const locks = endpoint({
+    method: 'get',
+    path: '/locks',
+    action: 'lock.list',
+    input: nothing,
+    run: async (call) => {
+      requireServerAdmin(call.principal, 'seeing locks');
+      return { status: 200, body: { locks: await backend.locks() } };
+    },
+  });
+
+  return [status, locks];
+}
