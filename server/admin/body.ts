@@ -34,7 +34,7 @@ export async function readBody(
   const parsed = new Promise<void>((resolve, reject) => {
     parseJson(request, response, (error?: unknown) => {
       if (error === undefined) resolve();
-      else reject(error instanceof Error ? error : new Error(String(error)));
+      else reject(error instanceof Error ? error : new Error('the body parser failed'));
     });
   });
   const late = clock.sleep(maxBodyTimeMs, over.signal).then(() => {

@@ -24,7 +24,7 @@ export interface Reply {
   readonly body: object;
 }
 
-export interface EndpointDefinition<Input> {
+export interface EndpointDefinition<Input extends object> {
   /** `get` only reads; every other method changes something and leaves an audit event. */
   readonly method: 'get' | 'post' | 'put' | 'patch' | 'delete';
   /** Below `/api/v1`. A repository's name is one percent-encoded segment: `/repositories/team%2Fapp`. */
@@ -41,14 +41,14 @@ export interface EndpointDefinition<Input> {
 
 /** An endpoint whose input is checked by itself, so that endpoints of different inputs fit one list. */
 export interface Endpoint {
-  readonly method: EndpointDefinition<unknown>['method'];
+  readonly method: EndpointDefinition<object>['method'];
   readonly path: string;
   readonly action: string;
   /** Throws `invalid-argument` when `raw` does not fit. */
   readonly handle: (call: Call, raw: unknown) => Promise<Reply | undefined>;
 }
 
-export function endpoint<Input>(definition: EndpointDefinition<Input>): Endpoint {
+export function endpoint<Input extends object>(definition: EndpointDefinition<Input>): Endpoint {
   const { method, path, action, input, shown, run } = definition;
   return {
     method,
@@ -56,7 +56,7 @@ export function endpoint<Input>(definition: EndpointDefinition<Input>): Endpoint
     action,
     handle: async (call, raw) => {
       const parsed = parseInput(input, raw);
-      call.note(shown?.(parsed) ?? { ...parsed });
+      call.note(shown?.(parsed) ?? Object.fromEntries(Object.entries(parsed)));
       return await run(call, parsed);
     },
   };

@@ -44,7 +44,10 @@ export function parseImportSource(source: string): ImportSource {
     throw refusal('host or user starts with "-"');
   }
   const shown = `${url.protocol}//${url.host}${url.pathname}`;
-  const secrets = [source, ...[url.password, url.search, url.hash].flatMap((part) => [part, decoded(part)])];
+  const secrets = [
+    source,
+    ...[url.password, url.search, url.hash].flatMap((part) => [part, decoded(part)]),
+  ];
   return {
     source,
     shown,

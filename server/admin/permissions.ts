@@ -1,6 +1,7 @@
 import { QuorateError } from '../../backends/contract/errors.js';
 import type { Repository } from '../../backends/contract/repository.js';
 import type { AccessToken, NewToken } from '../auth/accounts.js';
+import { creationProblem, mayAdministerServer } from '../auth/access-rules.js';
 import type { Authorizer } from '../auth/authorizer.js';
 import type { Principal, RepositoryAction, TokenScope } from '../auth/principal.js';
 
@@ -13,7 +14,7 @@ const scopeRank: Record<TokenScope, number> = { read: 1, write: 2, admin: 3 };
 
 /** Everything about the server itself: users, other people's keys and tokens, status, locks, its disk. */
 export function requireServerAdmin(principal: Principal, what: string): void {
-  if (isServerAdmin(principal)) return;
+  if (mayAdministerServer(principal)) return;
   requireSomebody(principal);
   throw new QuorateError(
     'permission-denied',
@@ -21,11 +22,6 @@ export function requireServerAdmin(principal: Principal, what: string): void {
       ? `${what} needs a token of scope admin that is not limited to some repositories`
       : `${what} needs a server administrator`,
   );
-}
-
-export function isServerAdmin(principal: Principal): boolean {
-  if (principal.kind === 'trusted') return true;
-  return principal.kind === 'user' && principal.admin && hasFullAuthority(principal);
 }
 
 /** Looking at the keys and tokens of `user`: the user and server administrators. */
@@ -58,7 +54,7 @@ export function requireTokenCreator(
   wanted: NewToken,
   inUse: AccessToken | undefined,
 ): void {
-  if (isServerAdmin(principal)) return;
+  if (mayAdministerServer(principal)) return;
   if (principal.kind !== 'user' || principal.name !== wanted.user) {
     requireServerAdmin(principal, 'creating tokens for other people');
     return;
@@ -116,13 +112,11 @@ export function requireOnRepository(
   return repository;
 }
 
-export function requireRepositoryCreator(
-  authorizer: Authorizer,
-  principal: Principal,
-  name: string,
-): void {
-  const decision = authorizer.decide(principal, 'create', name, undefined);
-  if (!decision.allowed) refuse(decision, name);
+/** An explicit creation: allowed by the right to create, whether or not pushes may create repositories. */
+export function requireRepositoryCreator(principal: Principal, name: string): void {
+  requireSomebody(principal);
+  const problem = creationProblem(principal, name);
+  if (problem !== undefined) throw new QuorateError('permission-denied', problem);
 }
 
 /** The same words whether it is hidden or absent. */

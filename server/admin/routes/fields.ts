@@ -1,5 +1,9 @@
 import { z } from 'zod';
-import { isSettingKey, settingDefinitions, settingProblem } from '../../../backends/contract/settings.js';
+import {
+  isSettingKey,
+  settingDefinitions,
+  settingProblem,
+} from '../../../backends/contract/settings.js';
 
 /*
  * Fields that several endpoints take. Their messages are shown after the field's name: "scope: has to be ...".
@@ -35,7 +39,10 @@ function isBranch(name: string): boolean {
 
 /** Settings to store, under git's names; `null` takes one back to its default. Keys are matched as git matches them. */
 export const settings = z
-  .record(z.string(), z.union([z.string().max(64 * 1024), z.null()], { error: 'wants a string, or null' }))
+  .record(
+    z.string(),
+    z.union([z.string().max(64 * 1024), z.null()], { error: 'wants a string, or null' }),
+  )
   .transform((given, context) => {
     const accepted: Record<string, string | null> = {};
     for (const [given_, value] of Object.entries(given)) {
@@ -72,7 +79,10 @@ function unknownKey(key: string): string {
 /** One is the end of the other, or few letters are different. */
 function isNear(known: string, given: string): boolean {
   const last = known.slice(known.lastIndexOf('.') + 1);
-  return last === given.slice(given.lastIndexOf('.') + 1) || editDistance(known, given.slice(0, 100)) <= 3;
+  return (
+    last === given.slice(given.lastIndexOf('.') + 1) ||
+    editDistance(known, given.slice(0, 100)) <= 3
+  );
 }
 
 /** Levenshtein's distance. */

@@ -1,9 +1,10 @@
 import { z } from 'zod';
 import { QuorateError } from '../../../backends/contract/errors.js';
 import type { SshKey } from '../../auth/accounts.js';
+import { mayAdministerServer } from '../../auth/access-rules.js';
 import type { AdminApiOptions } from '../admin-api.js';
 import { endpoint, type Endpoint } from '../endpoint.js';
-import { isServerAdmin, requireAccountReader, requireKeyWriter, requireSomebody } from '../permissions.js';
+import { requireAccountReader, requireKeyWriter, requireSomebody } from '../permissions.js';
 import { nothing, userName } from './fields.js';
 
 /** Longer than any public key line that ssh-keygen writes (RSA with 16,384 bits: 2.8 KB) with its comment. */
@@ -19,7 +20,7 @@ export function keyEndpoints({ accounts }: Pick<AdminApiOptions, 'accounts'>): E
     run: async (call, { user }) => {
       requireSomebody(call.principal);
       const own = call.principal.kind === 'user' ? call.principal.name : undefined;
-      const wanted = user ?? (isServerAdmin(call.principal) ? undefined : own);
+      const wanted = user ?? (mayAdministerServer(call.principal) ? undefined : own);
       if (wanted !== undefined) requireAccountReader(call.principal, wanted);
       const found = await accounts.listKeys(wanted);
       return { status: 200, body: { keys: found.map(shownKey) } };
@@ -48,7 +49,7 @@ export function keyEndpoints({ accounts }: Pick<AdminApiOptions, 'accounts'>): E
     input: nothing,
     run: async (call) => {
       const fingerprint = call.param('fingerprint');
-      if (!isServerAdmin(call.principal) && call.principal.kind === 'user') {
+      if (!mayAdministerServer(call.principal) && call.principal.kind === 'user') {
         const own = await accounts.listKeys(call.principal.name);
         // Another's key is as good as none: who owns which key is nobody else's business.
         if (!own.some((key) => key.fingerprint === fingerprint)) throw noSuchKey();

@@ -2,11 +2,15 @@ import { z } from 'zod';
 import { asQuorateError, QuorateError } from '../../../backends/contract/errors.js';
 import type { Repository } from '../../../backends/contract/repository.js';
 import { principalName } from '../../auth/principal.js';
-import { parseRepositoryName } from '../../core/repository-name.js';
+import { parseRepositoryName } from '../repository-name.js';
 import type { AdminApiOptions } from '../admin-api.js';
 import { type Call, endpoint, type Endpoint } from '../endpoint.js';
 import { type ImportSource, parseImportSource } from '../import-source.js';
-import { requireOnRepository, requireRepositoryCreator, requireServerAdmin } from '../permissions.js';
+import {
+  requireOnRepository,
+  requireRepositoryCreator,
+  requireServerAdmin,
+} from '../permissions.js';
 import { branch, nothing } from './fields.js';
 import { newRepository, openRepository, shownRepository } from './repositories.js';
 
@@ -23,7 +27,10 @@ export function longRunningEndpoints(options: LongRunningOptions): Endpoint[] {
   /** Runs `work` as one of the few at a time, and streams its result. */
   const stream = async (call: Call, work: () => Promise<object>): Promise<undefined> => {
     if (running >= maxRunning) {
-      throw new QuorateError('resource-exhausted', `${maxRunning} imports and maintenance runs are at work already`);
+      throw new QuorateError(
+        'resource-exhausted',
+        `${maxRunning} imports and maintenance runs are at work already`,
+      );
     }
     running += 1;
     try {
@@ -68,15 +75,25 @@ export function longRunningEndpoints(options: LongRunningOptions): Endpoint[] {
       const source = parseImportSource(input.source);
       const existing = await backend.repositories.get(name);
       if (existing === undefined) {
-        requireRepositoryCreator(options.authorizer, call.principal, name);
+        requireRepositoryCreator(call.principal, name);
       } else {
-        requireOnRepository(options.authorizer, call.principal, { action: 'admin', name, repository: existing });
+        requireOnRepository(options.authorizer, call.principal, {
+          action: 'admin',
+          name,
+          repository: existing,
+        });
         if (input.public !== undefined || input.defaultBranch !== undefined) {
-          throw new QuorateError('failed-precondition', `${name} exists: public and defaultBranch are for a new repository`);
+          throw new QuorateError(
+            'failed-precondition',
+            `${name} exists: public and defaultBranch are for a new repository`,
+          );
         }
       }
       if (source.privileged) {
-        requireServerAdmin(call.principal, "importing from the server's disk or over its SSH identity");
+        requireServerAdmin(
+          call.principal,
+          "importing from the server's disk or over its SSH identity",
+        );
       }
       return await stream(call, async () => {
         const target =
@@ -84,7 +101,11 @@ export function longRunningEndpoints(options: LongRunningOptions): Endpoint[] {
           (await backend.repositories.create(
             newRepository(call.principal, { ...input, public: input.public ?? false, name }),
           ));
-        const { refs } = await fill(options, call, { target, source, created: existing === undefined });
+        const { refs } = await fill(options, call, {
+          target,
+          source,
+          created: existing === undefined,
+        });
         return { repository: shownRepository(target), created: existing === undefined, refs };
       });
     },

@@ -5,7 +5,7 @@ import type { NewRepository, Repository } from '../../../backends/contract/repos
 import type { StoredSettings } from '../../../backends/contract/settings.js';
 import type { Authorizer } from '../../auth/authorizer.js';
 import type { Principal } from '../../auth/principal.js';
-import { parseRepositoryName } from '../../core/repository-name.js';
+import { parseRepositoryName } from '../repository-name.js';
 import type { AdminApiOptions } from '../admin-api.js';
 import { type Call, endpoint, type Endpoint } from '../endpoint.js';
 import { requireOnRepository, requireRepositoryCreator } from '../permissions.js';
@@ -96,7 +96,7 @@ export function repositoryEndpoints(options: RepositoryOptions): Endpoint[] {
       run: async (call, input) => {
         const repository = await openRepository(options, call, 'admin');
         const name = parseRepositoryName(input.name);
-        requireRepositoryCreator(authorizer, call.principal, name);
+        requireRepositoryCreator(call.principal, name);
         const renamed = await backend.repositories.rename(repository.id, name);
         return { status: 200, body: { repository: shownRepository(renamed) } };
       },
@@ -115,7 +115,7 @@ export function repositoryEndpoints(options: RepositoryOptions): Endpoint[] {
   ];
 }
 
-function createEndpoint({ backend, authorizer }: RepositoryOptions): Endpoint {
+function createEndpoint({ backend }: RepositoryOptions): Endpoint {
   return endpoint({
     method: 'post',
     path: '/repositories',
@@ -124,13 +124,15 @@ function createEndpoint({ backend, authorizer }: RepositoryOptions): Endpoint {
       name: repositoryName,
       public: z.boolean().default(false),
       defaultBranch: branch.optional(),
-      objectFormat: z.enum(['sha1', 'sha256'], { error: 'has to be sha1 or sha256' }).default('sha1'),
+      objectFormat: z
+        .enum(['sha1', 'sha256'], { error: 'has to be sha1 or sha256' })
+        .default('sha1'),
       settings: settings.default({}),
     }),
     run: async (call, { settings, ...input }) => {
       const name = parseRepositoryName(input.name);
       call.noteRepository(name);
-      requireRepositoryCreator(authorizer, call.principal, name);
+      requireRepositoryCreator(call.principal, name);
       const stored = Object.fromEntries(
         Object.entries(settings).filter((entry): entry is [string, string] => entry[1] !== null),
       );
@@ -203,7 +205,10 @@ async function readable(
     if (last === undefined || batch.length < batchSize) return found;
     page = { ...page, after: last.name };
   }
-  throw new QuorateError('resource-exhausted', 'too many repositories to look through: give a prefix');
+  throw new QuorateError(
+    'resource-exhausted',
+    'too many repositories to look through: give a prefix',
+  );
 }
 
 export function shownRepository(repository: Repository): object {

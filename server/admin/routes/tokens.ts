@@ -2,10 +2,10 @@ import { z } from 'zod';
 import { QuorateError } from '../../../backends/contract/errors.js';
 import type { AccessToken, NewToken } from '../../auth/accounts.js';
 import type { Principal } from '../../auth/principal.js';
+import { mayAdministerServer } from '../../auth/access-rules.js';
 import type { AdminApiOptions } from '../admin-api.js';
 import { endpoint, type Endpoint } from '../endpoint.js';
 import {
-  isServerAdmin,
   requireAccountReader,
   requireSomebody,
   requireTokenCreator,
@@ -29,7 +29,7 @@ export function tokenEndpoints({
     run: async (call, { user }) => {
       requireSomebody(call.principal);
       const own = call.principal.kind === 'user' ? call.principal.name : undefined;
-      const wanted = user ?? (isServerAdmin(call.principal) ? undefined : own);
+      const wanted = user ?? (mayAdministerServer(call.principal) ? undefined : own);
       if (wanted !== undefined) requireAccountReader(call.principal, wanted);
       const found = await accounts.listTokens(wanted);
       return { status: 200, body: { tokens: found.map(shownToken) } };
@@ -76,7 +76,8 @@ export function tokenEndpoints({
     run: async (call) => {
       const id = call.param('token');
       const { principal } = call;
-      const own = !isServerAdmin(principal) && principal.kind === 'user' ? principal.name : undefined;
+      const own =
+        !mayAdministerServer(principal) && principal.kind === 'user' ? principal.name : undefined;
       const token = (await accounts.listTokens(own)).find((known) => known.id === id);
       if (token === undefined) {
         throw new QuorateError('not-found', 'there is no token with that id');

@@ -1,0 +1,10 @@
+/** A failure told to the user in one sentence: `quorate: MESSAGE`. */
+export class CliError extends Error {
+  /** 1: it failed; 2: it was asked for in the wrong way; 130: ended by Ctrl-C. */
+  readonly exitCode: 1 | 2 | 130;
+
+  constructor(message: string, options: { exitCode?: 1 | 2 | 130; cause?: unknown } = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.exitCode = options.exitCode ?? 1;
+  }
+}
