@@ -17,18 +17,17 @@ export interface Progress {
   readonly total: number;
 }
 
+export interface StreamOptions {
+  readonly body?: Json;
+  readonly signal: AbortSignal;
+  readonly progress: (progress: Progress) => void;
+}
+
 /** The admin API, as commands use it. Every failure is a CliError that says what to do. */
 export interface ApiClient {
-  request(method: Method, path: string, body?: Json): Promise<Json>;
+  readonly request: (method: Method, path: string, body?: Json) => Promise<Json>;
   /** A long-running request: tells progress, answers the result. Ends on the server when `signal` aborts. */
-  stream(
-    path: string,
-    options: {
-      readonly body?: Json;
-      readonly signal: AbortSignal;
-      readonly progress: (progress: Progress) => void;
-    },
-  ): Promise<Json>;
+  readonly stream: (path: string, options: StreamOptions) => Promise<Json>;
 }
 
 export function createApiClient(server: ServerAddress): ApiClient {
@@ -64,9 +63,15 @@ export function createApiClient(server: ServerAddress): ApiClient {
     },
     stream: async (path, { body, signal, progress }) => {
       const silence = new AbortController();
-      const timer = setTimeout(() => silence.abort(new DOMException('silent', 'TimeoutError')), streamSilenceMs);
+      const timer = setTimeout(
+        () => silence.abort(new DOMException('silent', 'TimeoutError')),
+        streamSilenceMs,
+      );
       try {
-        const response = await send('POST', path, { body, signal: AbortSignal.any([signal, silence.signal]) });
+        const response = await send('POST', path, {
+          body,
+          signal: AbortSignal.any([signal, silence.signal]),
+        });
         if (!response.ok) throw refusal(server, response, asJson(await response.text()));
         for await (const line of lines(response)) {
           timer.refresh();
@@ -112,9 +117,7 @@ function refusal(server: ServerAddress, response: Response, answer: Json | undef
     );
   }
   const retryAfter = response.headers.get('retry-after');
-  return new CliError(
-    retryAfter === null ? message : `${message}; try again in ${retryAfter} s`,
-  );
+  return new CliError(retryAfter === null ? message : `${message}; try again in ${retryAfter} s`);
 }
 
 function asCliError(server: ServerAddress, error: unknown): CliError {
@@ -129,7 +132,9 @@ function asCliError(server: ServerAddress, error: unknown): CliError {
       ? 'check QUORATE_URL'
       : `start it with "${server.startCommand}"`;
   const why = typeof code === 'string' ? (reasons[code] ?? code) : 'the connection broke';
-  return new CliError(`the server at ${server.url} does not answer (${why}): ${remedy}`, { cause: error });
+  return new CliError(`the server at ${server.url} does not answer (${why}): ${remedy}`, {
+    cause: error,
+  });
 }
 
 const reasons: Readonly<Record<string, string>> = {

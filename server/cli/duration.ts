@@ -15,7 +15,9 @@ export function parseDuration(text: string): number {
   const unit = secondsPerUnit[match?.[2] ?? ''];
   const seconds = Number(match?.[1]) * (unit ?? Number.NaN);
   if (!(seconds > 0)) {
-    throw new CliError(`"${text}" is no duration: write it like 12h, 30d, 4w or 1y`, { exitCode: 2 });
+    throw new CliError(`"${text}" is no duration: write it like 12h, 30d, 4w or 1y`, {
+      exitCode: 2,
+    });
   }
   return seconds;
 }

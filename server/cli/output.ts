@@ -16,9 +16,16 @@ export function table(columns: readonly Column[], rows: readonly Json[]): string
     columns.map(({ title }) => title),
     ...rows.map((row) => columns.map(({ key, show }) => printable((show ?? plain)(row[key])))),
   ];
-  const widths = columns.map((_, index) => Math.max(...cells.map((line) => line[index]?.length ?? 0)));
+  const widths = columns.map((_, index) =>
+    Math.max(...cells.map((line) => line[index]?.length ?? 0)),
+  );
   return cells
-    .map((line) => line.map((cell, index) => cell.padEnd(widths[index] ?? 0)).join('  ').trimEnd())
+    .map((line) =>
+      line
+        .map((cell, index) => cell.padEnd(widths[index] ?? 0))
+        .join('  ')
+        .trimEnd(),
+    )
     .map((line) => `${line}\n`)
     .join('');
 }
@@ -32,17 +39,11 @@ export function facts(entries: readonly (readonly [string, unknown])[]): string 
     .join('');
 }
 
+/** Text of a JSON value, for people. */
 export function plain(value: unknown): string {
-  switch (typeof value) {
-    case 'string':
-      return value;
-    case 'boolean':
-      return value ? 'yes' : 'no';
-    case 'number':
-      return String(value);
-    default:
-      return value === null || value === undefined ? '-' : JSON.stringify(value);
-  }
+  if (typeof value === 'string') return value;
+  if (typeof value === 'boolean') return value ? 'yes' : 'no';
+  return value === null || value === undefined ? '-' : JSON.stringify(value);
 }
 
 /** `2026-11-21T00:44:19.000Z` as `2026-11-21 00:44`, in UTC. */

@@ -52,7 +52,9 @@ function createLines(stderr: NodeJS.WriteStream): ProgressDisplay {
       if (now.step === step && nowMs - saidMs < lineIntervalMs) return;
       step = now.step;
       saidMs = nowMs;
-      stderr.write(now.total > 0 ? `${now.step}: ${now.done} of ${now.total}\n` : `${now.step}: ${now.done}\n`);
+      stderr.write(
+        now.total > 0 ? `${now.step}: ${now.done} of ${now.total}\n` : `${now.step}: ${now.done}\n`,
+      );
     },
     stop: () => undefined,
   };

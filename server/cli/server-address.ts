@@ -15,7 +15,7 @@ export interface ServerAddress {
 
 /**
  * Finds the server. `--data DIR` names its data directory on this machine; without it, `QUORATE_URL` and
- * `QUORATE_TOKEN` say where it is; without those it is `./data`. The administrator's token in a data directory is used
+ * `QUORATE_TOKEN` say where it is; without those it is `QUORATE_DATA` or `./data`. The administrator's token in a data directory is used
  * with that directory's server only, never sent to where `QUORATE_URL` points.
  */
 export async function findServer(
@@ -32,7 +32,7 @@ export async function findServer(
       startCommand: undefined,
     };
   }
-  const directory = dataDirectory ?? './data';
+  const directory = dataDirectory ?? nonEmpty(environment['QUORATE_DATA']) ?? './data';
   const tokenFile = join(directory, 'admin-token');
   return {
     url: await urlIn(directory),
@@ -64,7 +64,10 @@ async function urlIn(directory: string): Promise<string> {
 function httpUrlIn(text: string): string | undefined {
   try {
     const record: unknown = JSON.parse(text);
-    const url = typeof record === 'object' && record !== null && 'httpUrl' in record ? record.httpUrl : undefined;
+    const url =
+      typeof record === 'object' && record !== null && 'httpUrl' in record
+        ? record.httpUrl
+        : undefined;
     return typeof url === 'string' ? url : undefined;
   } catch {
     return undefined;

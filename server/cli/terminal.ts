@@ -23,7 +23,8 @@ export function createTerminal(json: boolean): Terminal {
   return {
     json,
     print: (text) => void stdout.write(text),
-    printJson: (value) => void stdout.write(`${JSON.stringify(value, undefined, stdout.isTTY ? 2 : 0)}\n`),
+    printJson: (value) =>
+      void stdout.write(`${JSON.stringify(value, undefined, stdout.isTTY ? 2 : 0)}\n`),
     hint: (text) => {
       if (!json) stderr.write(`${text}\n`);
     },

@@ -1,0 +1,50 @@
+import type { Command } from 'commander';
+import { contextOf, field, rows } from '../context.js';
+import { duration, facts, plain, table, time } from '../output.js';
+
+export function addServerStateCommands(program: Command): void {
+  program
+    .command('status')
+    .description('show how the server is')
+    .action(async (_options: object, command: Command) => {
+      const { terminal, request } = contextOf(command);
+      const status = await request('GET', '/status');
+      if (terminal.json) return terminal.printJson(status);
+      const storage = field(status, 'storage');
+      terminal.print(
+        facts([
+          ['version', `${plain(status['version'])} (node ${plain(status['node'])})`],
+          ['started (UTC)', time(status['startedAt'])],
+          ['http', status['httpUrl']],
+          ['ssh', status['sshUrl']],
+          ['operations', status['opsUrl']],
+          ['backend', storage['backend']],
+          ['object engine', storage['objectEngine']],
+          ['repositories', storage['repositories']],
+          ['pushes running', storage['pushesRunning']],
+          ['maintenance queued', storage['maintenanceQueued']],
+          ['quarantines', storage['quarantines']],
+          ...Object.entries(field(status, 'notes')),
+        ]),
+      );
+    });
+
+  program
+    .command('locks')
+    .description('list the locks that pushes hold or wait for')
+    .action(async (_options: object, command: Command) => {
+      const { terminal, request } = contextOf(command);
+      const locks = rows(await request('GET', '/locks'), 'locks');
+      if (terminal.json) return terminal.printJson(locks);
+      const columns = [
+        { title: 'SCOPE', key: 'scope' },
+        { title: 'REPOSITORY ID', key: 'repositoryId' },
+        { title: 'REF', key: 'ref' },
+        { title: 'STATE', key: 'state' },
+        { title: 'AGE', key: 'ageMs', show: duration },
+        { title: 'HOLDER', key: 'holder' },
+        { title: 'PUSH', key: 'pushId' },
+      ];
+      terminal.print(table(columns, locks));
+    });
+}

@@ -1,0 +1,71 @@
+import type { Command } from 'commander';
+import { type ApiClient, createApiClient, type Json } from './api-client.js';
+import { CliError } from './cli-error.js';
+import { createProgressDisplay } from './progress-display.js';
+import { findServer } from './server-address.js';
+import { createTerminal, type Terminal } from './terminal.js';
+
+/** What the action of a command works with. */
+export interface CommandContext {
+  readonly terminal: Terminal;
+  /** One request to the admin API; `path` is below `/api/v1`. */
+  readonly request: ApiClient['request'];
+  /** Runs a long request with its progress on stderr. Ctrl-C ends it, here and on the server. */
+  readonly stream: (path: string, body?: Json) => Promise<Json>;
+}
+
+/** The context of a command, by the options that every command takes. */
+export function contextOf(command: Command): CommandContext {
+  const { json, data } = globalOptions(command);
+  const api = async () => createApiClient(await findServer(data, process.env));
+  return {
+    terminal: createTerminal(json),
+    request: async (method, path, body) => await (await api()).request(method, path, body),
+    stream: async (path, body) => {
+      const client = await api();
+      const display = await createProgressDisplay(process.stderr);
+      const interrupted = new AbortController();
+      const interrupt = () => interrupted.abort();
+      process.once('SIGINT', interrupt).once('SIGTERM', interrupt);
+      try {
+        return await client.stream(path, {
+          ...(body === undefined ? {} : { body }),
+          signal: interrupted.signal,
+          progress: (progress) => display.update(progress),
+        });
+      } catch (error) {
+        if (interrupted.signal.aborted) {
+          throw new CliError('interrupted; the server has been told to stop', { exitCode: 130 });
+        }
+        throw error;
+      } finally {
+        display.stop();
+        process.off('SIGINT', interrupt).off('SIGTERM', interrupt);
+      }
+    },
+  };
+}
+
+export function globalOptions(command: Command): {
+  readonly json: boolean;
+  readonly data: string | undefined;
+} {
+  const { json, data }: Readonly<Record<string, unknown>> = command.optsWithGlobals();
+  return { json: json === true, data: typeof data === 'string' ? data : undefined };
+}
+
+/** `user` of an answer, checked to be an object. */
+export function field(answer: Json, name: string): Json {
+  const value = answer[name];
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return { ...value };
+  throw new CliError(`the server's answer lacks "${name}"; is it of another version?`);
+}
+
+/** `users` of an answer, checked to be objects. */
+export function rows(answer: Json, name: string): readonly Json[] {
+  const value = answer[name];
+  if (!Array.isArray(value)) {
+    throw new CliError(`the server's answer lacks "${name}"; is it of another version?`);
+  }
+  return value.map((row: unknown) => (typeof row === 'object' && row !== null ? { ...row } : {}));
+}

@@ -1,0 +1,85 @@
+import { readFileSync } from 'node:fs';
+import { Command, CommanderError } from 'commander';
+import { CliError } from './cli-error.js';
+import { addKeyCommands } from './commands/key.js';
+import { addRepositoryAccessCommands } from './commands/repo-access.js';
+import { addRepositoryCommands } from './commands/repo.js';
+import { addRepositoryWorkCommands } from './commands/repo-work.js';
+import { addServeCommand, type Serve } from './commands/serve.js';
+import { addServerStateCommands } from './commands/server-state.js';
+import { addTokenCommands } from './commands/token.js';
+import { addUserCommands } from './commands/user.js';
+
+/**
+ * Runs `quorate` with the arguments after the program's name. Resolves with the exit status: 0; 1 when it failed; 2
+ * when it was used in the wrong way; 130 after Ctrl-C. Never rejects. `serve` is handed in so that every other
+ * command starts without loading the server.
+ */
+export async function runCli(
+  argv: readonly string[],
+  parts: { readonly serve: Serve },
+): Promise<number> {
+  endQuietlyWithReader(process.stdout);
+  endQuietlyWithReader(process.stderr);
+  let exitCode = 0;
+  const program = createProgram(parts.serve, (code) => {
+    exitCode = code;
+  });
+  try {
+    await program.parseAsync(argv, { from: 'user' });
+    return exitCode;
+  } catch (error) {
+    if (error instanceof CommanderError) {
+      // Commander has said what it had to say. Only what was asked for (--help, --version) went well.
+      return error.code === 'commander.helpDisplayed' || error.code === 'commander.version' ? 0 : 2;
+    }
+    const message = error instanceof Error ? error.message : String(error);
+    process.stderr.write(`quorate: ${message}\n`);
+    return error instanceof CliError ? error.exitCode : 1;
+  }
+}
+
+function createProgram(serve: Serve, finish: (exitCode: number) => void): Command {
+  const program = new Command('quorate');
+  program
+    .description('A Git server whose repositories are replicated.')
+    .version(version(), '-V, --version', 'print the version')
+    .option('--data <dir>', 'data directory of a server on this machine (default: "./data")')
+    .option('--json', 'print machine-readable results on stdout')
+    .configureHelp({ showGlobalOptions: true })
+    .configureOutput({
+      outputError: (text, write) => write(text.replace(/^error: /, 'quorate: ')),
+    })
+    .exitOverride()
+    .addHelpText(
+      'after',
+      `
+Commands find the server by --data, or else by the environment's QUORATE_URL and QUORATE_TOKEN, or else in ./data.`,
+    );
+  addServeCommand(program, serve, finish);
+  addUserCommands(program);
+  addKeyCommands(program);
+  addTokenCommands(program);
+  const repo = program.command('repo').description('repositories');
+  addRepositoryCommands(repo);
+  addRepositoryAccessCommands(repo);
+  addRepositoryWorkCommands(repo);
+  addServerStateCommands(program);
+  return program;
+}
+
+function version(): string {
+  const text = readFileSync(new URL('../../../package.json', import.meta.url), 'utf8');
+  const manifest: unknown = JSON.parse(text);
+  return typeof manifest === 'object' && manifest !== null && 'version' in manifest
+    ? String(manifest.version)
+    : 'unknown';
+}
+
+/** `quorate repo list | head -1`: the reader has seen enough, and nobody is left to tell about it. */
+function endQuietlyWithReader(stream: NodeJS.WriteStream): void {
+  stream.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit(0);
+    throw error;
+  });
+}
