@@ -23,9 +23,9 @@ export type LeaseId = string;
 
 /**
  * A condition of a transaction. An absent key has createRevision, modRevision and version 0. With `rangeEnd` the
- * condition must hold for every key in the range and holds for an empty one, so
+ * condition must hold for every key in the range; an empty range is judged as one absent key (etcd does so), so
  * `{target: 'createRevision', op: '=', operand: 0, rangeEnd}` says "no key in this range".
- * `value` compares are false for an absent key. `lease` compares the lease id ('' for none).
+ * `value` compares are false for an absent key.
  */
 export type Compare =
   | {
@@ -70,7 +70,10 @@ export type OperationResult =
 
 export interface TransactionResult {
   readonly succeeded: boolean;
-  /** The store's revision after this transaction; a transaction that writes advances it by exactly one. */
+  /**
+   * The store's revision after this transaction; one that writes advances it by exactly one. Deleting what is absent
+   * writes nothing.
+   */
   readonly revision: number;
   /** One per operation of the branch that ran, in order. Gets see the puts and deletes before them. */
   readonly results: readonly OperationResult[];
@@ -79,7 +82,7 @@ export interface TransactionResult {
 export interface RangeOptions {
   /** End of the range, exclusive; without it the single key. */
   readonly rangeEnd?: string;
-  /** At most this many entries (default: all, within `limits.maxRangeEntries`). */
+  /** At most this many entries, at least 1 (default: all). */
   readonly limit?: number;
   /** Keys and revisions without values. */
   readonly keysOnly?: boolean;
