@@ -20,7 +20,7 @@ export interface ServerOptions {
 }
 
 interface Endpoints {
-  readonly url: string;
+  readonly httpUrl: string;
   readonly sshHost: string;
   readonly sshPort: number;
   readonly opsUrl: string;
@@ -57,7 +57,7 @@ export class ServerProcess {
 
   /** `http://127.0.0.1:PORT` */
   get url(): string {
-    return this.#known.url;
+    return this.#known.httpUrl;
   }
   get sshHost(): string {
     return this.#known.sshHost;
@@ -149,10 +149,10 @@ export class ServerProcess {
   /** Starts again on the same data and the same ports, after `stop` if it still runs. */
   async restart(): Promise<this> {
     await this.stop();
-    const { url, sshHost, sshPort, opsUrl } = this.#known;
+    const { httpUrl, sshHost, sshPort, opsUrl } = this.#known;
     this.#child = this.#spawn([
       '--http',
-      new URL(url).host,
+      new URL(httpUrl).host,
       '--ssh',
       `${sshHost}:${sshPort}`,
       '--ops',

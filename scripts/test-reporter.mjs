@@ -1,0 +1,39 @@
+// Reporter for `node --test`: a line per finished file, failures in full, and the counts as JSON in TEST_COUNTS_FILE.
+import { writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { inspect } from 'node:util';
+
+export default async function* report(source) {
+  const counts = { passed: 0, failed: 0, skipped: 0 };
+  const files = new Map();
+  for await (const { type, data } of source) {
+    if (type === 'test:stderr' || type === 'test:stdout') yield data.message;
+    if (type !== 'test:pass' && type !== 'test:fail') continue;
+    // What only holds other tests, or failed only since one of them did, is not counted again.
+    if (data.details?.type === 'suite') continue;
+    if (type === 'test:fail' && data.details?.error?.failureType === 'subtestsFailed') continue;
+    const file = path.relative(process.cwd(), data.file ?? data.name);
+    const verdict = verdictOf(type, data);
+    counts[verdict] += 1;
+    files.set(file, (files.get(file) ?? 0) + 1);
+    if (verdict !== 'passed') yield describe(verdict, file, data);
+  }
+  const sorted = [...files].sort(([a], [b]) => a.localeCompare(b));
+  for (const [file, count] of sorted) yield `${String(count).padStart(5)}  ${file}\n`;
+  writeFileSync(process.env.TEST_COUNTS_FILE, JSON.stringify(counts));
+}
+
+function verdictOf(type, data) {
+  // A `todo` that fails is a failure here: the tests on the main branch pass.
+  if (type === 'test:fail') return 'failed';
+  return data.skip === undefined || data.skip === false ? 'passed' : 'skipped';
+}
+
+function describe(verdict, file, data) {
+  const place = `${file}${data.line === undefined ? '' : `:${data.line}`}`;
+  if (verdict === 'skipped') return `SKIPPED ${place} ${data.name}\n`;
+  const error = data.details?.error;
+  const cause = error?.cause ?? error;
+  const seconds = ((data.details?.duration_ms ?? 0) / 1000).toFixed(1);
+  return `\nFAILED ${place} ${data.name} (${seconds} s)\n${inspect(cause, { depth: 6 })}\n\n`;
+}

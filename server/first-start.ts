@@ -1,0 +1,99 @@
+import type { Accounts } from './auth/accounts.js';
+import type { Config } from './config.js';
+import { adminTokenFileName } from './data-directory.js';
+import type { DataDirectory, ServerFile } from './data-directory.js';
+
+const adminName = 'admin';
+const tokenName = 'first start';
+
+/**
+ * Makes the user `admin` and its token, and writes the token where only this system user can read it. Run again after
+ * a crash at any point of it, it ends the same way: a token whose file was never written is revoked, since nobody
+ * knows it. The first start counts as done when `server.json` exists, which is written after this.
+ */
+export async function createFirstAdmin(accounts: Accounts, data: DataDirectory): Promise<void> {
+  if ((await accounts.getUser(adminName)) === undefined) {
+    await accounts.createUser({ name: adminName, admin: true, canCreate: true });
+  }
+  for (const token of await accounts.listTokens(adminName)) {
+    if (token.name === tokenName) await accounts.revokeToken(token.id);
+  }
+  const { secret } = await accounts.createToken({
+    user: adminName,
+    name: tokenName,
+    scope: 'admin',
+  });
+  await data.write(adminTokenFileName, `${secret}\n`);
+}
+
+export interface Announcement {
+  readonly config: Config;
+  readonly server: ServerFile;
+  readonly dataDirectory: string;
+  /** Prints the lines to paste too. */
+  readonly first: boolean;
+  /** How this program was called: `node dist/server/main.js`, or `quorate`. */
+  readonly command: string;
+  readonly workingDirectory: string;
+}
+
+/** The lines that a start prints for people, on stdout. */
+export function announcement(options: Announcement): string {
+  const { config, server } = options;
+  const url = config.publicUrl ?? server.httpUrl;
+  const sshUrl = `ssh://git@${sshHostOf(url, server)}:${server.sshPort}`;
+  const lines = [
+    `Quorate ${server.version} serves`,
+    `  Git over HTTP  ${url}/`,
+    `  Git over SSH   ${sshUrl}/`,
+    `  operations     ${server.opsUrl}/metrics (/healthz, /readyz, /debug/locks)`,
+    `  data           ${options.dataDirectory}`,
+  ];
+  if (!options.first) return `${lines.join('\n')}\n`;
+  return `${[...lines, '', ...(config.noAuth ? openLines(url) : pasteLines(options, url, sshUrl))].join('\n')}\n`;
+}
+
+function openLines(url: string): readonly string[] {
+  return [
+    'Nobody is asked who they are (--no-auth). In any Git repository:',
+    `  git push ${url}/demo.git HEAD:refs/heads/main`,
+    `  git clone ${url}/demo.git`,
+  ];
+}
+
+function pasteLines(options: Announcement, url: string, sshUrl: string): readonly string[] {
+  const token = quote(`${options.dataDirectory}/${adminTokenFileName}`);
+  const helper = `!f() { echo username=${adminName}; echo password=$(cat ${token}); }; f`;
+  const data = relativeTo(options.workingDirectory, options.dataDirectory);
+  return [
+    `The user \`${adminName}\` was made; its token is in ${options.dataDirectory}/${adminTokenFileName}. To paste:`,
+    '',
+    '# let git take the token from there, for this server',
+    `git config --global credential.${url}.helper ${quote(helper)}`,
+    '# in any Git repository: push it (the first push makes the repository on the server)',
+    `git push ${url}/demo.git HEAD:refs/heads/main`,
+    '# clone it',
+    `git clone ${url}/demo.git`,
+    '# add your SSH key (ssh-keygen makes one), then clone over SSH',
+    `${options.command} key add ${adminName} ~/.ssh/id_ed25519.pub${data === 'data' ? '' : ` --data ${quote(data)}`}`,
+    `git clone ${sshUrl}/demo.git demo-ssh`,
+  ];
+}
+
+/** Behind a public name SSH is on the same name; on this machine it is where it listens. */
+function sshHostOf(url: string, server: ServerFile): string {
+  const host = new URL(url).hostname;
+  const own = new URL(server.httpUrl).hostname;
+  if (host !== own) return host;
+  return server.sshHost.includes(':') ? `[${server.sshHost}]` : server.sshHost;
+}
+
+function relativeTo(workingDirectory: string, directory: string): string {
+  const inside = directory.startsWith(`${workingDirectory}/`);
+  return inside ? directory.slice(workingDirectory.length + 1) : directory;
+}
+
+/** For a POSIX shell; plain words stay as they are. */
+function quote(word: string): string {
+  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
+}
