@@ -1,0 +1,273 @@
+import { open, readdir, rm, stat, statfs, writeFile } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { QuorateError } from '../contract/errors.js';
+import type { ObjectFormat } from '../contract/objects.js';
+import { isIgnorableFsckId } from './fsck-messages.js';
+import type { GitResult, GitRunner } from './git-runner.js';
+import type { IndexedPack } from './pack-indexer.js';
+import { orAborted, PackFeed, type PackSource } from './pack-source.js';
+import { syncDirectory } from './repository-files.js';
+
+export interface IndexPackRun {
+  readonly git: GitRunner;
+  readonly source: PackSource;
+  readonly quarantinePackDir: string;
+  readonly objectsDir: string;
+  readonly objectFormat: ObjectFormat;
+  readonly maxObjectBytes: number;
+  readonly fsck: { readonly enabled: boolean; readonly ignore: readonly string[] };
+  readonly signal: AbortSignal;
+  readonly progress: (text: Uint8Array) => void;
+  readonly threads: number;
+  readonly memoryLimitBytes: number;
+  readonly timeoutMs: number;
+}
+
+/**
+ * Indexes a pack with `git index-pack`, as git receive-pack does: GIT_OBJECT_DIRECTORY is the quarantine, the
+ * repository's objects are its alternate. Errors as `PackIndexer` says; what git left in the directory is for the
+ * caller to remove.
+ */
+export async function indexPackWithGit(run: IndexPackRun): Promise<IndexedPack> {
+  const stopping = new AbortController();
+  const feed = new PackFeed(run.source);
+  let timedOut = false;
+  const timer = setTimeout(() => {
+    timedOut = true;
+    stopping.abort();
+  }, run.timeoutMs);
+  feed.finished.catch(() => stopping.abort());
+  let result: GitResult;
+  try {
+    result = await runGit(run, feed, AbortSignal.any([run.signal, stopping.signal]));
+  } catch (error) {
+    await throwFeedError(feed, stopping.signal, timedOut);
+    throw error;
+  } finally {
+    clearTimeout(timer);
+    feed.stream.destroy();
+  }
+  if (stopping.signal.aborted || run.signal.aborted) {
+    await throwFeedError(feed, stopping.signal, timedOut);
+  }
+  if (result.exitCode !== 0) throw await refusal(run, result);
+  return accept(run, feed, result.stdout.toString('latin1'));
+}
+
+function runGit(run: IndexPackRun, feed: PackFeed, signal: AbortSignal): Promise<GitResult> {
+  return run.git.run({
+    args: [
+      'index-pack',
+      '--stdin',
+      '--fix-thin',
+      '--show-resolving-progress',
+      `--threads=${run.threads}`,
+      ...strictness(run.fsck),
+    ],
+    env: quarantineEnvironment(run),
+    config: {
+      // Whatever the repository's own config says: the pack is on disk when git exits.
+      'core.fsync': 'committed',
+      'core.fsyncMethod': 'fsync',
+      // A third file that nothing here reads yet.
+      'pack.writeReverseIndex': 'false',
+      // Larger blobs are hashed piecewise instead of being held in memory (git's default: 512m).
+      'core.bigFileThreshold': '64m',
+    },
+    stdin: feed.stream,
+    signal,
+    // The timer of the caller is first; this is for the case that it fails.
+    timeoutMs: run.timeoutMs + 60_000,
+    memoryLimitBytes: run.memoryLimitBytes,
+    onStderr: run.progress,
+    maxStdoutBytes: 64 * 1024,
+  });
+}
+
+/** git's environment for writing into a quarantine. Objects are looked up in both, written to the first. */
+export function quarantineEnvironment(paths: {
+  readonly quarantinePackDir: string;
+  readonly objectsDir: string;
+}): Record<string, string> {
+  if (basename(paths.quarantinePackDir) !== 'pack') {
+    throw new Error('a quarantine keeps its packs in a directory named pack');
+  }
+  return {
+    GIT_DIR: dirname(paths.objectsDir),
+    GIT_OBJECT_DIRECTORY: dirname(paths.quarantinePackDir),
+    // A list separated by colons; a quoted path may hold them (git(1)).
+    GIT_ALTERNATE_OBJECT_DIRECTORIES: `"${paths.objectsDir.replace(/["\\]/g, '\\$&')}"`,
+  };
+}
+
+/** `--strict` also checks that what the pack's objects name is there, as receive-pack with transfer.fsckObjects. */
+function strictness(fsck: IndexPackRun['fsck']): string[] {
+  if (!fsck.enabled) return [];
+  const ignored = fsck.ignore.filter(isIgnorableFsckId).map((id) => `${id}=ignore`);
+  return [ignored.length === 0 ? '--strict' : `--strict=${ignored.join(',')}`];
+}
+
+/** Throws why the feed broke off, or that time ran out; returns when neither is the reason. */
+async function throwFeedError(
+  feed: PackFeed,
+  stopping: AbortSignal,
+  timedOut: boolean,
+): Promise<void> {
+  if (timedOut) {
+    throw new QuorateError('deadline-exceeded', 'indexing the pack took too long');
+  }
+  if (stopping.aborted) await feed.finished;
+}
+
+async function accept(run: IndexPackRun, feed: PackFeed, stdout: string): Promise<IndexedPack> {
+  // The line is followed by what git read beyond the pack.
+  const match = /^pack\t([0-9a-f]{40,64})\n([^]*)$/.exec(stdout);
+  if (match === null) throw new QuorateError('internal', 'git index-pack named no pack');
+  const wholeSourceRead = await orAborted(feed.finished, run.signal);
+  const name = `pack-${match[1] ?? ''}`;
+  const packPath = join(run.quarantinePackDir, `${name}.pack`);
+  const { size: sizeBytes } = await stat(packPath);
+  const objectCount = await storedObjectCount(run, name, sizeBytes);
+  if (match[2] !== '' || !wholeSourceRead || objectCount === undefined) {
+    throw new QuorateError('invalid-argument', 'the pack has junk at its end');
+  }
+  if (objectCount === 0) return { name: undefined, objectCount, sizeBytes: 0, engine: 'git' };
+  if (run.maxObjectBytes > 0) await requireSmallObjects(run);
+  await syncDirectory(run.quarantinePackDir);
+  return { name, objectCount, sizeBytes, engine: 'git' };
+}
+
+/** Up to and with the fan-out table, whose last entry is the number of objects (gitformat-pack(5), version 2). */
+const INDEX_HEADER_BYTES = 8 + 256 * 4;
+const CHUNK_BYTES = 64 * 1024;
+
+/**
+ * Objects in the stored pack; undefined when bytes came between the objects and the checksum, or behind it, that git
+ * left alone. A thick pack is stored as it came; in a thin one, the first base that git appended sits where the
+ * checksum was.
+ */
+async function storedObjectCount(
+  run: IndexPackRun,
+  name: string,
+  sizeBytes: number,
+): Promise<number | undefined> {
+  const oidBytes = run.objectFormat === 'sha1' ? 20 : 32;
+  const index = await open(join(run.quarantinePackDir, `${name}.idx`));
+  try {
+    const header = Buffer.alloc(INDEX_HEADER_BYTES);
+    await index.read(header, 0, INDEX_HEADER_BYTES, 0);
+    const stored = header.readUInt32BE(INDEX_HEADER_BYTES - 4);
+    const appended = stored - run.source.declaredObjects;
+    if (appended === 0) return sizeBytes === run.source.sizeBytes ? stored : undefined;
+    const end = run.source.sizeBytes - oidBytes;
+    // Offsets from 2 GiB on are kept in another table. What git left in its buffer has been looked at anyway.
+    if (end >= 2 ** 31) return stored;
+    let beyond = 0;
+    let atEnd = 0;
+    const chunk = Buffer.alloc(CHUNK_BYTES);
+    let at = INDEX_HEADER_BYTES + stored * (oidBytes + 4);
+    const tableEnd = at + stored * 4;
+    while (at < tableEnd) {
+      const { bytesRead } = await index.read(chunk, 0, Math.min(CHUNK_BYTES, tableEnd - at), at);
+      if (bytesRead === 0) throw new QuorateError('internal', 'git index-pack cut its index short');
+      for (let i = 0; i + 4 <= bytesRead; i += 4) {
+        const offset = chunk.readUInt32BE(i);
+        if (offset >= end) beyond += 1;
+        if (offset === end) atEnd += 1;
+      }
+      at += bytesRead - (bytesRead % 4);
+    }
+    return atEnd === 1 && beyond === appended ? stored : undefined;
+  } finally {
+    await index.close();
+  }
+}
+
+/** git index-pack knows no limit for objects; their sizes are asked for afterwards, from their headers. */
+async function requireSmallObjects(run: IndexPackRun): Promise<void> {
+  const { GIT_DIR = '', GIT_OBJECT_DIRECTORY = '' } = quarantineEnvironment(run);
+  const sizes = await run.git.stream({
+    args: ['cat-file', '--batch-all-objects', '--unordered', '--batch-check=%(objectsize)'],
+    // Without the alternate, so that these are the objects of the pack only.
+    env: { GIT_DIR, GIT_OBJECT_DIRECTORY },
+    signal: run.signal,
+    timeoutMs: run.timeoutMs,
+  });
+  try {
+    let largest = 0;
+    let rest = '';
+    for await (const chunk of sizes.stdout) {
+      const lines = (rest + String(chunk)).split('\n');
+      rest = lines.pop() ?? '';
+      for (const line of lines) largest = Math.max(largest, Number(line));
+    }
+    const { exitCode } = await sizes.exited;
+    if (run.signal.aborted) throw new QuorateError('cancelled', 'the push was given up');
+    if (exitCode !== 0) throw new QuorateError('internal', 'git cat-file could not list the pack');
+    if (largest > run.maxObjectBytes) throw objectTooLarge(largest, run.maxObjectBytes);
+  } finally {
+    sizes.kill();
+  }
+}
+
+export function objectTooLarge(objectBytes: number, limitBytes: number): QuorateError {
+  return new QuorateError(
+    'resource-exhausted',
+    `an object of ${objectBytes} bytes is larger than the limit of ${limitBytes} bytes (receive.maxObjectSize)`,
+  );
+}
+
+/** Why git refused. Its exit status is 128 for a bad pack and a full disk alike: the disk is asked. */
+async function refusal(run: IndexPackRun, result: GitResult): Promise<QuorateError> {
+  const problem = await storageProblem(run.quarantinePackDir, run.source.sizeBytes);
+  if (problem !== undefined) return problem;
+  if (result.exitCode === null) {
+    return new QuorateError('resource-exhausted', 'git index-pack was killed: too much memory?');
+  }
+  return new QuorateError('invalid-argument', gitWords(run, result.stderr));
+}
+
+const PROBE_BYTES = 4096;
+
+/**
+ * A disk that takes no small synced file, or has less room than the pack needed, is taken for the cause of a failure.
+ * Undefined when it is well.
+ */
+export async function storageProblem(
+  directory: string,
+  neededBytes: number,
+): Promise<QuorateError | undefined> {
+  const probe = join(directory, 'probe');
+  try {
+    await writeFile(probe, Buffer.alloc(PROBE_BYTES), { flush: true });
+    const { bavail, bsize } = await statfs(directory);
+    if (bavail * bsize > neededBytes) return undefined;
+    return new QuorateError('storage-failure', 'the disk is full');
+  } catch (cause) {
+    return new QuorateError('storage-failure', 'the disk takes no files', { cause });
+  } finally {
+    await rm(probe, { force: true }).catch(() => {});
+  }
+}
+
+const MAX_WORDS = 1000;
+
+/** git's complaints for the pusher: without progress, and without this machine's paths. */
+function gitWords(run: IndexPackRun, stderr: string): string {
+  const { GIT_DIR = '', GIT_OBJECT_DIRECTORY = '' } = quarantineEnvironment(run);
+  const words = stderr
+    .replaceAll(GIT_OBJECT_DIRECTORY, '')
+    .replaceAll(GIT_DIR, '')
+    .split(/[\r\n]+/)
+    .filter((line) => /^(?:error|fatal|warning): /.test(line))
+    .join('; ')
+    .slice(-MAX_WORDS);
+  return words === '' ? 'git index-pack refused the pack' : words;
+}
+
+/** Removes everything in a quarantine's pack directory. */
+export async function emptyDirectory(directory: string): Promise<void> {
+  for (const file of await readdir(directory)) {
+    await rm(join(directory, file), { recursive: true, force: true });
+  }
+}

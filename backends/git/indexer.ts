@@ -1,0 +1,222 @@
+import { availableParallelism } from 'node:os';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Logger, Meter } from '../contract/environment.js';
+import { QuorateError } from '../contract/errors.js';
+import type { GitRunner } from './git-runner.js';
+import { emptyDirectory, indexPackWithGit, objectTooLarge, storageProblem } from './index-pack.js';
+import type { Verdict } from './libgit2/messages.js';
+import { isEmptyPack } from './libgit2/pack-format.js';
+import { startLibgit2Pool, type Libgit2Pool } from './libgit2/worker-pool.js';
+import { PackSource } from './pack-source.js';
+import { progressLines } from './progress-lines.js';
+import type { IndexedPack, IndexPackRequest, PackIndexer } from './pack-indexer.js';
+
+export interface PackIndexerOptions {
+  readonly git: GitRunner;
+  readonly logger: Logger;
+  readonly meter: Meter;
+  /** libgit2 worker processes. 0: git does everything. Default: 2, or 1 on a single core. */
+  readonly workers?: number;
+  /** Packs up to this size go to libgit2; larger ones, which git indexes faster and smaller, to git. */
+  readonly smallPackBytes?: number;
+  /** Names to look for libgit2 under, in order. For tests. */
+  readonly libraryNames?: readonly string[];
+  /** Longest that libgit2 may work on one pack. */
+  readonly workerTimeoutMs?: number;
+}
+
+const MIB = 1024 ** 2;
+const SMALL_PACK_BYTES = 8 * MIB;
+/** Bytes held in memory by all requests together; a request that finds no room goes to git, which needs none. */
+const BUFFER_BUDGET_BYTES = 64 * MIB;
+/** Above this a pack passes through a file, whose bytes cross into the worker at memory speed. */
+const INLINE_BYTES = 256 * 1024;
+/** A small pack takes milliseconds. One that takes this long was made to. */
+const WORKER_TIMEOUT_MS = 20_000;
+/**
+ * Private memory of a worker, of which Node is some 50 MiB. A delta needs its base and its result at once: this allows
+ * both at git's own limit for deltas (core.bigFileThreshold, 512 MiB), and no inflation bomb.
+ */
+const WORKER_MEMORY_BYTES = 1536 * MIB;
+/** A large pack has that pair on each of up to four threads, seldom at once, and caches of 96 MiB each. */
+const GIT_MEMORY_BYTES = 4096 * MIB;
+const GIT_TIMEOUT_MS = 3_600_000;
+/** For a small pack that libgit2 would not vouch for: room for the worst honest one, and no more. */
+const SECOND_OPINION_TIMEOUT_MS = 300_000;
+
+/** Starts the workers. Without libgit2 it still serves, with git alone, and `description` says so. */
+export async function createPackIndexer(options: PackIndexerOptions): Promise<PackIndexer> {
+  const workers = options.workers ?? Math.min(2, availableParallelism());
+  const pool =
+    workers === 0
+      ? undefined
+      : await startLibgit2Pool({
+          workers,
+          logger: options.logger,
+          jobTimeoutMs: options.workerTimeoutMs ?? WORKER_TIMEOUT_MS,
+          memoryLimitBytes: WORKER_MEMORY_BYTES,
+          ...(options.libraryNames === undefined ? {} : { libraryNames: options.libraryNames }),
+        });
+  if (pool === undefined && workers > 0) {
+    options.logger.warn({ component: 'libgit2' }, 'libgit2 not found: git indexes every pack');
+  }
+  const indexer = new RoutingIndexer(options, pool);
+  options.meter.gauge('queue_depth', { queue: 'libgit2' }, () => indexer.queued);
+  return indexer;
+}
+
+class RoutingIndexer implements PackIndexer {
+  readonly description: string;
+  readonly #options: PackIndexerOptions;
+  readonly #pool: Libgit2Pool | undefined;
+  readonly #smallPackBytes: number;
+  #bufferedBytes = 0;
+
+  constructor(options: PackIndexerOptions, pool: Libgit2Pool | undefined) {
+    this.#options = options;
+    this.#pool = pool;
+    this.#smallPackBytes = options.smallPackBytes ?? SMALL_PACK_BYTES;
+    const { version } = options.git;
+    this.description =
+      pool === undefined
+        ? `git ${version} (libgit2 ${options.workers === 0 ? 'off' : 'not found'})`
+        : `libgit2 ${pool.version} + git ${version}`;
+  }
+
+  get queued(): number {
+    return this.#pool?.queued ?? 0;
+  }
+
+  async index(request: IndexPackRequest): Promise<IndexedPack> {
+    const source = new PackSource(request.pack, request.maxPackBytes, request.signal);
+    const held = { bytes: 0 };
+    try {
+      const indexed = await this.#route(request, source, held);
+      if (indexed.name === undefined) await emptyDirectory(request.quarantinePackDir);
+      this.#count(indexed.engine, 'ok');
+      return indexed;
+    } catch (error) {
+      await emptyDirectory(request.quarantinePackDir).catch(() => {});
+      this.#count('git', 'refused');
+      throw await this.#typed(error, request, source);
+    } finally {
+      this.#release(held);
+      source.stop();
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#pool?.close();
+  }
+
+  async #route(
+    request: IndexPackRequest,
+    source: PackSource,
+    held: { bytes: number },
+  ): Promise<IndexedPack> {
+    const whole = await this.#bufferWhole(source, held);
+    if (whole === undefined) {
+      this.#release(held);
+      return this.#byGit(request, source, GIT_TIMEOUT_MS);
+    }
+    if (isEmptyPack(whole, request.objectFormat)) {
+      const engine = this.#pool === undefined ? 'git' : 'libgit2';
+      return { name: undefined, objectCount: 0, sizeBytes: 0, engine };
+    }
+    const byLibgit2 = await this.#byLibgit2(request, whole);
+    if (byLibgit2 !== undefined) return byLibgit2;
+    source.unread([whole]);
+    return this.#byGit(request, source, SECOND_OPINION_TIMEOUT_MS);
+  }
+
+  /** The whole pack when it is small; else undefined, and the source gives all of it again. */
+  async #bufferWhole(source: PackSource, held: { bytes: number }): Promise<Buffer | undefined> {
+    const chunks: Uint8Array[] = [];
+    for (;;) {
+      const chunk = await source.next();
+      if (chunk === undefined) return Buffer.concat(chunks);
+      chunks.push(chunk);
+      // Doubled: the chunks and the whole exist side by side for a moment.
+      held.bytes += chunk.byteLength * 2;
+      this.#bufferedBytes += chunk.byteLength * 2;
+      if (
+        source.sizeBytes > this.#smallPackBytes ||
+        this.#bufferedBytes > BUFFER_BUDGET_BYTES * 2
+      ) {
+        source.unread(chunks);
+        return undefined;
+      }
+    }
+  }
+
+  #release(held: { bytes: number }): void {
+    this.#bufferedBytes -= held.bytes;
+    held.bytes = 0;
+  }
+
+  /** Undefined when git has to judge; the quarantine is empty then. */
+  async #byLibgit2(request: IndexPackRequest, pack: Buffer): Promise<IndexedPack | undefined> {
+    if (this.#pool === undefined || request.objectFormat !== 'sha1') return undefined;
+    const verdict = await this.#ask(this.#pool, request, pack);
+    if (request.signal.aborted) throw new QuorateError('cancelled', 'the push was given up');
+    switch (verdict.kind) {
+      case 'indexed': {
+        const { name, objectCount, sizeBytes } = verdict;
+        return { name, objectCount, sizeBytes, engine: 'libgit2' };
+      }
+      case 'too-large':
+        throw objectTooLarge(verdict.objectBytes, request.maxObjectBytes);
+      case 'undecided':
+        this.#options.logger.debug(
+          { component: 'libgit2', reason: verdict.reason },
+          'git judges a small pack',
+        );
+        await emptyDirectory(request.quarantinePackDir);
+        this.#count('libgit2', 'undecided');
+        return undefined;
+    }
+  }
+
+  async #ask(pool: Libgit2Pool, request: IndexPackRequest, pack: Buffer): Promise<Verdict> {
+    const file = join(request.quarantinePackDir, 'incoming');
+    const inline = pack.byteLength <= INLINE_BYTES;
+    if (!inline) await writeFile(file, pack);
+    const verdict = await pool.index({
+      pack: inline ? pack : file,
+      quarantinePackDir: request.quarantinePackDir,
+      objectsDir: request.objectsDir,
+      maxObjectBytes: request.maxObjectBytes,
+      fsck: request.fsck.enabled,
+    });
+    return verdict;
+  }
+
+  #byGit(request: IndexPackRequest, source: PackSource, timeoutMs: number): Promise<IndexedPack> {
+    const { quarantinePackDir, objectsDir, objectFormat, maxObjectBytes, fsck, signal } = request;
+    return indexPackWithGit({
+      git: this.#options.git,
+      source,
+      quarantinePackDir,
+      objectsDir,
+      objectFormat,
+      maxObjectBytes,
+      fsck,
+      signal,
+      progress: progressLines(request.progress),
+      threads: Math.min(4, availableParallelism()),
+      memoryLimitBytes: GIT_MEMORY_BYTES,
+      timeoutMs,
+    });
+  }
+
+  async #typed(error: unknown, request: IndexPackRequest, source: PackSource): Promise<unknown> {
+    if (error instanceof QuorateError) return error;
+    // A failed system call: of the quarantine's disk, as it is the only one that was touched.
+    return (await storageProblem(request.quarantinePackDir, source.sizeBytes)) ?? error;
+  }
+
+  #count(engine: 'libgit2' | 'git', outcome: string): void {
+    this.#options.meter.count('packs_indexed', { engine, outcome });
+  }
+}

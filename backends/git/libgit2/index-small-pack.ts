@@ -1,0 +1,174 @@
+import { readdirSync, readFileSync, statSync, unlinkSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import type { ObjectType } from '../../contract/objects.js';
+import type { Libgit2, ObjectStore } from './library.js';
+import type { IndexJob, Verdict } from './messages.js';
+import {
+  attributesAreFine,
+  recogniseCommit,
+  recogniseTag,
+  recogniseTree,
+  type Link,
+  type Recognised,
+  type Undecided,
+} from './object-rules.js';
+import {
+  declaredObjectCount,
+  entryEndsAt,
+  entryHeader,
+  readPackIndex,
+  type PackedObject,
+} from './pack-format.js';
+
+const CHECKSUM_BYTES = 20;
+/** A commit, tree or tag beyond this is unusual; git may look at it. */
+const MAX_PARSED_BYTES = 16 * 1024 ** 2;
+/** Links out of the pack that are looked up, 10 to 20 microseconds each: beyond, git's threads are as fast. */
+const MAX_OUTSIDE_LINKS = 20_000;
+
+/** Thrown to give the pack to git; caught in `indexSmallPack`. */
+class GiveUp extends Error {}
+
+/**
+ * Indexes a pack and checks what git would check, or gives up. Gives up whenever something is not recognised as
+ * right, since git then judges; so an `indexed` is certain and an `undecided` costs only time. Files may be left
+ * behind after `undecided` and `too-large`.
+ */
+export function indexSmallPack(library: Libgit2, job: IndexJob): Verdict {
+  let store: ObjectStore | undefined;
+  try {
+    const pack = takePack(job.pack);
+    store = library.openStore(job.objectsDir);
+    store.indexPack(job.quarantinePackDir, pack);
+    const { name, objects } = readIndex(job.quarantinePackDir);
+    requireNothingHidden(pack, objects);
+    store.addAlternate(dirname(job.quarantinePackDir));
+    const inspected = inspectObjects({ store, pack, objects, job });
+    if (inspected.largestBytes > job.maxObjectBytes && job.maxObjectBytes > 0) {
+      return { kind: 'too-large', objectBytes: inspected.largestBytes };
+    }
+    if (job.fsck) checkLinks(store, inspected);
+    const sizeBytes = statSync(join(job.quarantinePackDir, `${name}.pack`)).size;
+    return { kind: 'indexed', name, objectCount: objects.length, sizeBytes };
+  } catch (error) {
+    return { kind: 'undecided', reason: error instanceof Error ? error.message : String(error) };
+  } finally {
+    store?.close();
+  }
+}
+
+/** Files go before the pack is written, so that syncing the directory covers their removal. */
+function takePack(pack: Uint8Array | string): Buffer {
+  if (typeof pack !== 'string') return Buffer.from(pack.buffer, pack.byteOffset, pack.byteLength);
+  const bytes = readFileSync(pack);
+  unlinkSync(pack);
+  return bytes;
+}
+
+function readIndex(packDir: string): { name: string; objects: readonly PackedObject[] } {
+  const indexes = readdirSync(packDir).filter((file) => file.endsWith('.idx'));
+  const [file] = indexes;
+  if (file === undefined || indexes.length !== 1) throw new GiveUp('no index was written');
+  const objects = readPackIndex(readFileSync(join(packDir, file)));
+  if (objects === undefined) throw new GiveUp('unknown index version');
+  return { name: file.slice(0, -'.idx'.length), objects };
+}
+
+/**
+ * libgit2 believes the checksum at the end, wherever the objects end: bytes between the last object and the checksum
+ * would stay in the store.
+ */
+function requireNothingHidden(pack: Buffer, objects: readonly PackedObject[]): void {
+  const end = pack.length - CHECKSUM_BYTES;
+  let count = 0;
+  let last = 0;
+  for (const { offset } of objects) {
+    if (offset >= end) continue; // A base that completes a thin pack.
+    count += 1;
+    last = Math.max(last, offset);
+  }
+  if (count !== declaredObjectCount(pack)) throw new GiveUp('object count');
+  if (!entryEndsAt(pack, last, end, MAX_PARSED_BYTES)) throw new GiveUp('end of the last object');
+}
+
+interface Inspected {
+  /** Objects that came in the pack, by id. */
+  readonly types: ReadonlyMap<string, ObjectType>;
+  readonly links: ReadonlyMap<string, ObjectType>;
+  readonly attributes: ReadonlySet<string>;
+  readonly largestBytes: number;
+}
+
+function inspectObjects(options: {
+  readonly store: ObjectStore;
+  readonly pack: Buffer;
+  readonly objects: readonly PackedObject[];
+  readonly job: IndexJob;
+}): Inspected {
+  const { store, pack, objects, job } = options;
+  const types = new Map<string, ObjectType>();
+  const links = new Map<string, ObjectType>();
+  const attributes = new Set<string>();
+  let largestBytes = 0;
+  for (const { oid, offset } of objects) {
+    if (offset >= pack.length - CHECKSUM_BYTES) continue;
+    const entry = entryHeader(pack, offset);
+    if (entry === undefined) throw new GiveUp('entry header');
+    const { type, sizeBytes } =
+      entry.kind === 'delta'
+        ? resolveDelta(store, oid)
+        : { type: entry.kind, sizeBytes: entry.sizeBytes };
+    largestBytes = Math.max(largestBytes, sizeBytes);
+    types.set(oid.toString('hex'), type);
+    if (!job.fsck || type === 'blob') continue;
+    if (sizeBytes > MAX_PARSED_BYTES) throw new GiveUp('large object');
+    const recognised = store.read(oid, (content) => recognise(type, content));
+    if ('undecided' in recognised) throw new GiveUp(recognised.undecided);
+    for (const link of recognised.links) addLink(links, link);
+    for (const blob of recognised.attributes) attributes.add(blob);
+  }
+  return { types, links, attributes, largestBytes };
+}
+
+function resolveDelta(store: ObjectStore, oid: Buffer): { type: ObjectType; sizeBytes: number } {
+  const header = store.header(oid);
+  if (header === undefined) throw new GiveUp('unreadable delta');
+  return header;
+}
+
+function recognise(type: Exclude<ObjectType, 'blob'>, content: Buffer): Recognised | Undecided {
+  switch (type) {
+    case 'commit':
+      return recogniseCommit(content);
+    case 'tree':
+      return recogniseTree(content);
+    case 'tag':
+      return recogniseTag(content);
+  }
+}
+
+function addLink(links: Map<string, ObjectType>, link: Link): void {
+  const known = links.get(link.oid);
+  if (known !== undefined && known !== link.type) throw new GiveUp('one object, two types');
+  links.set(link.oid, link.type);
+}
+
+/** As `index-pack --strict`: what the pack's objects name is there and of the right type. */
+function checkLinks(store: ObjectStore, inspected: Inspected): void {
+  let outside = 0;
+  for (const [oid, type] of inspected.links) {
+    let found = inspected.types.get(oid);
+    if (found === undefined) {
+      outside += 1;
+      if (outside > MAX_OUTSIDE_LINKS) throw new GiveUp('many links');
+      found = store.header(Buffer.from(oid, 'hex'))?.type;
+    }
+    if (found !== type) throw new GiveUp('broken link');
+  }
+  for (const oid of inspected.attributes) {
+    const id = Buffer.from(oid, 'hex');
+    const header = store.header(id);
+    if (header === undefined || header.sizeBytes > MAX_PARSED_BYTES) throw new GiveUp('attributes');
+    if (!store.read(id, attributesAreFine)) throw new GiveUp('attributes');
+  }
+}

@@ -1,0 +1,48 @@
+/** What the server and a libgit2 worker process tell each other over the IPC channel (advanced serialization). */
+
+export interface IndexJob {
+  readonly id: number;
+  /** The pack itself, or the file that holds it (the worker removes it). */
+  readonly pack: Uint8Array | string;
+  /** Existing and empty but for the file of `pack`; its parent is the quarantine's object directory. */
+  readonly quarantinePackDir: string;
+  readonly objectsDir: string;
+  /** 0: no limit. */
+  readonly maxObjectBytes: number;
+  /** Whether objects have to be recognised as sound by git's fsck rules. */
+  readonly fsck: boolean;
+}
+
+export type Verdict =
+  | {
+      readonly kind: 'indexed';
+      readonly name: string;
+      readonly objectCount: number;
+      readonly sizeBytes: number;
+    }
+  /** Certain: an object is larger than `maxObjectBytes`. */
+  | { readonly kind: 'too-large'; readonly objectBytes: number }
+  /** Anything else: git shall judge. `reason` is for the log. */
+  | { readonly kind: 'undecided'; readonly reason: string };
+
+export interface WorkerConfiguration {
+  /** Cap on the process's private memory in bytes (RLIMIT_DATA). */
+  readonly memoryLimitBytes: number;
+  /** Names to look for libgit2 under; the usual ones when absent. */
+  readonly libraryNames?: readonly string[];
+}
+
+export type ToWorker =
+  | { readonly type: 'configure'; readonly configuration: WorkerConfiguration }
+  | { readonly type: 'index'; readonly job: IndexJob };
+
+export type FromWorker =
+  | { readonly type: 'ready'; readonly version: string }
+  | { readonly type: 'no-library' }
+  | {
+      readonly type: 'verdict';
+      readonly id: number;
+      readonly verdict: Verdict;
+      /** The worker ends now, since the pack left it large; another takes its place. */
+      readonly retiring: boolean;
+    };

@@ -1,0 +1,112 @@
+import { fork, type ChildProcess } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import type { FromWorker, IndexJob, ToWorker, Verdict, WorkerConfiguration } from './messages.js';
+
+/** Loading Node, koffi and libgit2 takes 0.1 s; a machine so slow that it takes this long has no use for workers. */
+const START_TIMEOUT_MS = 30_000;
+const STDERR_BYTES = 4096;
+
+/** One running worker. Takes one job at a time. */
+export interface WorkerProcess {
+  readonly pid: number;
+  readonly libgit2Version: string;
+  /**
+   * Resolves in every case: a worker that dies or takes longer than `timeoutMs` (it is killed) is undecided.
+   * `reusable`: it takes another job.
+   */
+  index(
+    job: IndexJob,
+    timeoutMs: number,
+  ): Promise<{ readonly verdict: Verdict; readonly reusable: boolean }>;
+  /** Resolves once the process is gone, with what it last wrote to stderr; `expected` when it was meant to end. */
+  readonly exited: Promise<{ readonly expected: boolean; readonly stderr: string }>;
+  kill(): void;
+}
+
+/** Resolves to undefined when the worker found no libgit2 or could not start. */
+export async function startWorkerProcess(
+  configuration: WorkerConfiguration,
+): Promise<WorkerProcess | undefined> {
+  const child = fork(fileURLToPath(new URL('worker.js', import.meta.url)), [], {
+    serialization: 'advanced',
+    stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+    cwd: '/',
+    // No configuration of the person who runs the server reaches libgit2.
+    env: { HOME: '/nonexistent', XDG_CONFIG_HOME: '/nonexistent' },
+    // The server's own flags (an inspector's port, say) are not for its workers.
+    execArgv: [],
+  });
+  const state = { expected: false };
+  const exited = watchExit(child, state);
+  const kill = (): void => {
+    state.expected = true;
+    child.kill('SIGKILL');
+  };
+  send(child, { type: 'configure', configuration });
+  const first = await nextMessage(child, START_TIMEOUT_MS);
+  if (first?.type !== 'ready' || child.pid === undefined) {
+    kill();
+    await exited;
+    return undefined;
+  }
+  return {
+    pid: child.pid,
+    libgit2Version: first.version,
+    async index(job, timeoutMs) {
+      send(child, { type: 'index', job });
+      const answer = await nextMessage(child, timeoutMs);
+      if (answer?.type === 'verdict' && answer.id === job.id) {
+        if (answer.retiring) state.expected = true;
+        return { verdict: answer.verdict, reusable: !answer.retiring };
+      }
+      child.kill('SIGKILL');
+      // Nothing writes into the quarantine any more once it is gone.
+      await exited;
+      const reason = 'the worker died or took too long';
+      return { verdict: { kind: 'undecided', reason }, reusable: false };
+    },
+    exited,
+    kill,
+  };
+}
+
+function send(child: ChildProcess, message: ToWorker): void {
+  // A failure shows as an exit; the callback keeps it from being thrown as an 'error' event.
+  child.send(message, () => {});
+}
+
+function watchExit(
+  child: ChildProcess,
+  state: { readonly expected: boolean },
+): WorkerProcess['exited'] {
+  let stderr = '';
+  child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+    stderr = (stderr + text).slice(-STDERR_BYTES);
+  });
+  return new Promise((resolve) => {
+    const done = (): void => resolve({ expected: state.expected, stderr });
+    child.once('exit', done);
+    // Could not be spawned: there is no exit then.
+    child.once('error', done);
+  });
+}
+
+/** The next message, or undefined when the process ends or says nothing for `timeoutMs`. */
+function nextMessage(child: ChildProcess, timeoutMs: number): Promise<FromWorker | undefined> {
+  return new Promise((resolve) => {
+    const finish = (message: FromWorker | undefined): void => {
+      clearTimeout(timer);
+      child.off('message', onMessage);
+      child.off('exit', onEnd);
+      child.off('error', onEnd);
+      resolve(message);
+    };
+    const onMessage = (message: FromWorker): void => finish(message);
+    const onEnd = (): void => finish(undefined);
+    const timer = setTimeout(onEnd, timeoutMs);
+    child.on('message', onMessage);
+    child.on('exit', onEnd);
+    child.on('error', onEnd);
+    if (child.exitCode !== null || child.signalCode !== null) onEnd();
+  });
+}

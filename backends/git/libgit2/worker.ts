@@ -1,0 +1,65 @@
+/**
+ * A process of its own that indexes small packs with libgit2: crashes, leaks and memory bombs stay in here.
+ * Serves one job after the other, synchronously; ends with its parent.
+ */
+import koffi from 'koffi';
+import { indexSmallPack } from './index-small-pack.js';
+import { loadLibgit2, type Libgit2 } from './library.js';
+import type { FromWorker, ToWorker } from './messages.js';
+
+/**
+ * A worker begins with some 50 MiB resident. One that a large object left above this is replaced, since malloc seldom
+ * gives such memory back.
+ */
+const RETIRE_RSS_BYTES = 256 * 1024 ** 2;
+
+let library: Libgit2 | undefined;
+
+process.on('message', (message: ToWorker) => {
+  switch (message.type) {
+    case 'configure': {
+      confine(message.configuration.memoryLimitBytes);
+      library = loadLibgit2(message.configuration.libraryNames);
+      tell(
+        library === undefined
+          ? { type: 'no-library' }
+          : { type: 'ready', version: library.version },
+      );
+      return;
+    }
+    case 'index': {
+      if (library === undefined) throw new Error('a job came before libgit2 was loaded');
+      const verdict = indexSmallPack(library, message.job);
+      const retiring = process.memoryUsage.rss() > RETIRE_RSS_BYTES;
+      tell({ type: 'verdict', id: message.job.id, verdict, retiring }, () => {
+        if (retiring) process.disconnect();
+      });
+      return;
+    }
+  }
+});
+process.on('disconnect', () => process.exit(0));
+
+function tell(message: FromWorker, sent: () => void = () => {}): void {
+  process.send?.(message, undefined, undefined, sent);
+}
+
+/**
+ * Linux: caps private memory (the mappings of packs do not count), leaves no core dumps of users' data, and dies with
+ * the server even in the middle of a call. Elsewhere there is only the deadline.
+ */
+function confine(memoryLimitBytes: number): void {
+  if (process.platform !== 'linux') return;
+  const [RLIMIT_DATA, RLIMIT_CORE, PR_SET_PDEATHSIG, SIGKILL] = [2, 4, 1, 9];
+  const c = koffi.load(null);
+  const setLimit: (resource: number, limits: BigUint64Array) => number = c.func(
+    'setrlimit',
+    'int',
+    ['int', 'void *'],
+  );
+  const cap = BigInt(memoryLimitBytes);
+  setLimit(RLIMIT_DATA, new BigUint64Array([cap, cap]));
+  setLimit(RLIMIT_CORE, new BigUint64Array([0n, 0n]));
+  const control: (...parameters: unknown[]) => number = c.func('int prctl(int option, ...)');
+  control(PR_SET_PDEATHSIG, 'ulong', SIGKILL);
+}

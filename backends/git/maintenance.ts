@@ -1,0 +1,156 @@
+import { join } from 'node:path';
+import type { MaintenanceProgress, MaintenanceReport } from '../contract/backend.js';
+import type { Clock } from '../contract/environment.js';
+import type { Oid } from '../contract/objects.js';
+import {
+  readObjectStoreStats,
+  removeStaleFiles,
+  syncDirectory,
+  type ObjectStoreStats,
+} from './repository-files.js';
+import { pruneUnreachable, recordTips } from './retention.js';
+import { runMaintenanceGit, type MaintenanceContext } from './run-maintenance-git.js';
+
+export interface MaintainOptions extends MaintenanceContext {
+  readonly clock: Clock;
+  /**
+   * Runs a step while no ref transaction of ours runs in this repository: `git pack-refs` takes the lock of
+   * packed-refs, on which a transaction would fail.
+   */
+  readonly holdRefs: (step: () => Promise<void>) => Promise<void>;
+  /** Objects that may not go, nor what they reach: tips of pinned generations and of prepared pushes. */
+  readonly pinned: readonly Oid[];
+  /** How long an object has to be unreachable before it goes. Default: two weeks. */
+  readonly graceMs?: number;
+  readonly progress?: (progress: MaintenanceProgress) => void;
+}
+
+/** What the policy asks for: nothing, rolling small packs up, or one new pack of everything. */
+export type MaintenanceNeed = 'none' | 'geometric' | 'full';
+
+/**
+ * A clone of 13 packs without a bitmap costs 15 to 20 times one of a repacked repository, so five is where it begins
+ * to hurt; fewer would repack after every push.
+ */
+const MAX_PACKS = 5;
+const MAX_LOOSE_OBJECTS = 500;
+/** Below this a clone is quick without a bitmap. */
+const MIN_BITMAP_BYTES = 1024 ** 2;
+/** One pack of everything serves clones best, and making it of this much takes seconds. */
+const CHEAP_FULL_BYTES = 256 * 1024 ** 2;
+
+const DAY_MS = 86_400_000;
+const GRACE_MS = 14 * DAY_MS;
+
+/** The policy. Pure. Packs under `.keep` belong to pushes that are being applied and do not count. */
+export function needsMaintenance(stats: ObjectStoreStats): MaintenanceNeed {
+  const packs = stats.packCount - stats.keptPackCount;
+  const due =
+    packs > MAX_PACKS ||
+    stats.looseObjectCount > MAX_LOOSE_OBJECTS ||
+    (!stats.hasBitmap && stats.sizeBytes > MIN_BITMAP_BYTES && packs > 0);
+  return due ? repackKind(stats) : 'none';
+}
+
+/**
+ * Full when it is cheap, when there is no large pack that a geometric repack would spare anyway, and for the first
+ * bitmap (made with a pack of its own it also serves verbatim reuse). Else geometric, whose cost follows the pushes.
+ */
+function repackKind(stats: ObjectStoreStats): 'geometric' | 'full' {
+  const cheap = stats.sizeBytes <= CHEAP_FULL_BYTES;
+  const noLargePack = stats.largestPackBytes * 2 < stats.sizeBytes;
+  return cheap || noLargePack || !stats.hasBitmap ? 'full' : 'geometric';
+}
+
+/**
+ * Packs refs, repacks objects, prunes what has been unreachable for the grace period, and writes the commit graph.
+ * The caller runs one at a time for a repository. Pushes and fetches may go on beside it:
+ * - a pack that is promoted meanwhile is not among those that git listed at its start, or is under `.keep`, and is
+ *   neither repacked nor removed;
+ * - what is not reachable goes into a cruft pack and stays, but for the prune step (see `retention.ts`);
+ * - a fetch keeps open packs open, and looks again for those that are gone.
+ * Interrupted anywhere, it leaves a sound repository and temporary files, which a later run removes.
+ */
+export async function maintainRepository(options: MaintainOptions): Promise<MaintenanceReport> {
+  const { clock, gitDir, progress } = options;
+  const objectsDir = join(gitDir, 'objects');
+  const startedMs = clock.monotonicMs();
+  const before = await readObjectStoreStats(objectsDir);
+  const graceMs = options.graceMs ?? GRACE_MS;
+  const steps: readonly (readonly [string, () => Promise<unknown>])[] = [
+    ['clean', () => removeLeftovers(gitDir, { nowMs: clock.nowMs(), olderThanMs: DAY_MS })],
+    ['refs', () => options.holdRefs(() => packRefs(options))],
+    ['tips', () => recordTips(options, { nowMs: clock.nowMs(), graceMs })],
+    ['objects', () => repackObjects(options, repackKind(before))],
+    [
+      'prune',
+      () => pruneUnreachable(options, { nowMs: clock.nowMs(), graceMs, pinned: options.pinned }),
+    ],
+    ['graph', () => writeCommitGraph(options)],
+  ];
+  for (const [done, [step, run]] of steps.entries()) {
+    progress?.({ step, done, total: steps.length });
+    await run();
+  }
+  progress?.({ step: 'done', done: steps.length, total: steps.length });
+  const after = await readObjectStoreStats(objectsDir);
+  return {
+    packsBefore: before.packCount + before.cruftPackCount,
+    packsAfter: after.packCount + after.cruftPackCount,
+    sizeBytesBefore: before.sizeBytes,
+    sizeBytesAfter: after.sizeBytes,
+    durationMs: clock.monotonicMs() - startedMs,
+  };
+}
+
+/** Moves loose refs into packed-refs. The caller lets no ref transaction run meanwhile. */
+export async function packRefs(context: MaintenanceContext): Promise<void> {
+  await runMaintenanceGit(context, { args: ['pack-refs', '--all', '--prune'] });
+}
+
+/**
+ * Repacks and removes only what a new pack holds. Geometric: rolls packs and loose objects up, reachable or not, under
+ * a multi-pack index with a bitmap. Full: one pack of what refs reach, with a bitmap, and a cruft pack of the rest.
+ * Never `-a -d` without `--cruft`: that would drop a promoted pack whose refs are not written yet.
+ */
+export async function repackObjects(
+  context: MaintenanceContext,
+  kind: 'geometric' | 'full',
+): Promise<void> {
+  const args =
+    kind === 'geometric'
+      ? ['--geometric=2', '--write-midx', '--write-bitmap-index']
+      : ['-a', '--cruft', '--cruft-expiration=never', '--write-bitmap-index'];
+  await runMaintenanceGit(context, { args: ['repack', '-d', '-n', '-q', ...args] });
+  await syncDirectory(join(context.gitDir, 'objects', 'pack'));
+}
+
+/**
+ * The commit graph: connectivity checks, negotiation and reachability read it instead of commits. Without Bloom
+ * filters (`--changed-paths`), which only `git log -- path` uses and which cost a diff per commit.
+ */
+export async function writeCommitGraph(context: MaintenanceContext): Promise<void> {
+  await runMaintenanceGit(context, {
+    args: ['commit-graph', 'write', '--reachable', '--split', '--no-progress'],
+  });
+}
+
+const temporaryPackFile = /^(?:\.?tmp[-_].*|multi-pack-index\.lock)$/;
+const temporaryGraphFile = /^(?:tmp_.*|.*\.lock)$/;
+
+/**
+ * Removes what killed gits left beside packs and commit graphs. Files younger than `olderThanMs` may belong to a
+ * running one; at recovery, when nothing runs, 0 removes all.
+ */
+export async function removeLeftovers(
+  gitDir: string,
+  options: { readonly nowMs: number; readonly olderThanMs: number },
+): Promise<number> {
+  const objectsDir = join(gitDir, 'objects');
+  const packs = join(objectsDir, 'pack');
+  const graphs = join(objectsDir, 'info', 'commit-graphs');
+  return (
+    (await removeStaleFiles(packs, (name) => temporaryPackFile.test(name), options)) +
+    (await removeStaleFiles(graphs, (name) => temporaryGraphFile.test(name), options))
+  );
+}

@@ -1,0 +1,272 @@
+import { randomBytes } from 'node:crypto';
+import { open, opendir, readdir, rename, rm, stat, unlink } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { QuorateError } from '../contract/errors.js';
+import type { ObjectFormat } from '../contract/objects.js';
+import type { GitRunner } from './git-runner.js';
+
+/** Makes entries of a directory (creations, renames, removals) durable. */
+export async function syncDirectory(directory: string): Promise<void> {
+  const handle = await open(directory, 'r');
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+/** Replaces a file as a whole: readers and crashes see the old bytes or the new ones. Durable on return. */
+export async function writeFileDurably(path: string, bytes: string | Uint8Array): Promise<void> {
+  const temporary = `${path}.tmp-${randomBytes(8).toString('hex')}`;
+  try {
+    const handle = await open(temporary, 'wx', 0o644);
+    try {
+      await handle.writeFile(bytes);
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+    await rename(temporary, path);
+  } catch (error) {
+    await rm(temporary, { force: true }).catch(() => {});
+    throw error;
+  }
+  await syncDirectory(dirname(path));
+}
+
+/** Makes every file and directory below (and including) `directory` durable. For small trees. */
+async function syncTree(directory: string): Promise<void> {
+  for (const entry of await readdir(directory, { withFileTypes: true })) {
+    const path = join(directory, entry.name);
+    if (entry.isDirectory()) await syncTree(path);
+    else if (entry.isFile()) await syncDirectory(path);
+  }
+  await syncDirectory(directory);
+}
+
+/** Removes a directory and what is in it, if it is there. Durable on return as to the name: nobody finds it again. */
+export async function removeTree(directory: string): Promise<void> {
+  await rm(directory, { recursive: true, force: true, maxRetries: 3 });
+  await syncDirectory(dirname(directory));
+}
+
+/**
+ * What every repository of ours is configured with. Housekeeping is done by `maintenance.ts` only: a git that packs or
+ * prunes by itself, after a fetch by some administrator for example, could remove what a push has just promoted.
+ */
+const repositoryConfig: Readonly<Record<string, string>> = {
+  'gc.auto': '0',
+  'gc.autoDetach': 'false',
+  'maintenance.auto': 'false',
+  'receive.autogc': 'false',
+  'core.logAllRefUpdates': 'false',
+  // Objects, refs and indexes, with their directories' metadata: git promises nothing without it.
+  'core.fsync': 'committed',
+  'core.fsyncMethod': 'fsync',
+  'core.multiPackIndex': 'true',
+  'core.commitGraph': 'true',
+  'pack.useBitmaps': 'true',
+};
+
+/**
+ * Creates a bare, empty repository. Built beside `gitDir` and renamed into place, so that it exists whole or not at
+ * all; durable on return. `already-exists` when something is at `gitDir`. The parent directory has to exist.
+ */
+export async function createRepositoryFiles(options: {
+  readonly git: GitRunner;
+  readonly gitDir: string;
+  readonly objectFormat: ObjectFormat;
+  /** The full name of the branch that HEAD names: `refs/heads/main`. */
+  readonly head: string;
+  readonly signal?: AbortSignal;
+}): Promise<void> {
+  const { git, gitDir, objectFormat, head, signal } = options;
+  if (!head.startsWith('refs/heads/') || /[\s\0]/.test(head)) {
+    throw new QuorateError('invalid-argument', 'HEAD names a branch');
+  }
+  const building = `${gitDir}.creating-${randomBytes(8).toString('hex')}`;
+  try {
+    const result = await git.run({
+      args: [
+        'init',
+        '--quiet',
+        '--bare',
+        '--template=',
+        `--object-format=${objectFormat}`,
+        '--end-of-options',
+        building,
+      ],
+      ...(signal === undefined ? {} : { signal }),
+    });
+    if (result.exitCode !== 0) {
+      throw new QuorateError('storage-failure', 'git init failed', {
+        details: { stderr: result.stderr },
+      });
+    }
+    await appendConfig(join(building, 'config'));
+    await writeFileDurably(join(building, 'HEAD'), `ref: ${head}\n`);
+    await syncTree(building);
+    await claim(building, gitDir);
+  } catch (error) {
+    await rm(building, { recursive: true, force: true }).catch(() => {});
+    throw error;
+  }
+  await syncDirectory(dirname(gitDir));
+}
+
+/** Renames onto a free name. (A rename would replace an empty directory.) */
+async function claim(building: string, gitDir: string): Promise<void> {
+  const taken = await stat(gitDir).then(
+    () => true,
+    () => false,
+  );
+  if (taken) throw new QuorateError('already-exists', 'a repository is there already');
+  await rename(building, gitDir);
+}
+
+/** Appends our keys in git's own file format (git-config(1)): one process less than a `git config` for each. */
+async function appendConfig(path: string): Promise<void> {
+  const lines = Object.entries(repositoryConfig).map(([key, value]) => {
+    const [section, name] = key.split('.');
+    return `[${section}]\n\t${name} = ${value}\n`;
+  });
+  const handle = await open(path, 'a');
+  try {
+    await handle.writeFile(lines.join(''));
+  } finally {
+    await handle.close();
+  }
+}
+
+/** What of a repository's objects lies where. */
+export interface ObjectStoreStats {
+  /** Packs with an index, `.keep` or not; without cruft packs. */
+  readonly packCount: number;
+  /** Packs that hold unreachable objects (`.mtimes` beside them). */
+  readonly cruftPackCount: number;
+  /** Packs that a `.keep` holds. */
+  readonly keptPackCount: number;
+  /** Counted up to the limit, then extrapolated. */
+  readonly looseObjectCount: number;
+  /** Packs, indexes and loose objects, in bytes; an estimate like the loose count. */
+  readonly sizeBytes: number;
+  /** Size of the largest pack that is neither kept nor cruft. */
+  readonly largestPackBytes: number;
+  readonly hasBitmap: boolean;
+  readonly hasCommitGraph: boolean;
+}
+
+/** Of the 256 fan-out directories, which hold objects evenly spread, this many are read. */
+const SAMPLED_FANOUTS = 16;
+/** An estimate that rests on so many files of one directory needs no more of them. */
+const MAX_LOOSE_PER_FANOUT = 4096;
+const MAX_PACK_FILES = 100_000;
+
+/** Reads directories, never objects; bounded in time for any repository. */
+export async function readObjectStoreStats(objectsDir: string): Promise<ObjectStoreStats> {
+  const packs = await readPackFiles(join(objectsDir, 'pack'));
+  const loose = await sampleLooseObjects(objectsDir);
+  return {
+    ...packs,
+    looseObjectCount: loose.count,
+    sizeBytes: packs.sizeBytes + loose.sizeBytes,
+    hasCommitGraph:
+      (await exists(join(objectsDir, 'info', 'commit-graph'))) ||
+      (await exists(join(objectsDir, 'info', 'commit-graphs'))),
+  };
+}
+
+async function readPackFiles(
+  packDir: string,
+): Promise<Omit<ObjectStoreStats, 'looseObjectCount' | 'hasCommitGraph'>> {
+  const files = new Set<string>();
+  for await (const name of fileNames(packDir)) {
+    files.add(name);
+    if (files.size >= MAX_PACK_FILES) break;
+  }
+  const stats = { packCount: 0, cruftPackCount: 0, keptPackCount: 0, sizeBytes: 0 };
+  let largestPackBytes = 0;
+  let hasBitmap = false;
+  for (const name of files) {
+    if (name.endsWith('.bitmap')) hasBitmap = true;
+    const size = await fileSize(join(packDir, name));
+    stats.sizeBytes += size;
+    if (!name.startsWith('pack-') || !name.endsWith('.pack')) continue;
+    const base = name.slice(0, -'.pack'.length);
+    if (!files.has(`${base}.idx`)) continue;
+    if (files.has(`${base}.mtimes`)) {
+      stats.cruftPackCount += 1;
+      continue;
+    }
+    stats.packCount += 1;
+    if (files.has(`${base}.keep`)) stats.keptPackCount += 1;
+    else largestPackBytes = Math.max(largestPackBytes, size);
+  }
+  return { ...stats, largestPackBytes, hasBitmap };
+}
+
+async function sampleLooseObjects(
+  objectsDir: string,
+): Promise<{ readonly count: number; readonly sizeBytes: number }> {
+  const step = 256 / SAMPLED_FANOUTS;
+  let count = 0;
+  let sizeBytes = 0;
+  for (let fanout = 0; fanout < 256; fanout += step) {
+    const directory = join(objectsDir, fanout.toString(16).padStart(2, '0'));
+    let here = 0;
+    for await (const name of fileNames(directory)) {
+      here += 1;
+      if (here <= 16) sizeBytes += (await fileSize(join(directory, name))) * step;
+      if (here >= MAX_LOOSE_PER_FANOUT) break;
+    }
+    count += here * step;
+  }
+  return { count, sizeBytes };
+}
+
+/** Names in a directory as they come; nothing when it is not there. */
+async function* fileNames(directory: string): AsyncGenerator<string> {
+  let handle;
+  try {
+    handle = await opendir(directory);
+  } catch {
+    return;
+  }
+  for await (const entry of handle) yield entry.name;
+}
+
+async function fileSize(path: string): Promise<number> {
+  try {
+    return (await stat(path)).size;
+  } catch {
+    return 0; // Removed since it was listed.
+  }
+}
+
+async function exists(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    () => false,
+  );
+}
+
+/** Removes temporary files in `directory` that are older than `olderThanMs` and that `isTemporary` names. */
+export async function removeStaleFiles(
+  directory: string,
+  isTemporary: (name: string) => boolean,
+  options: { readonly nowMs: number; readonly olderThanMs: number },
+): Promise<number> {
+  let removed = 0;
+  for await (const name of fileNames(directory)) {
+    if (!isTemporary(name)) continue;
+    const path = join(directory, name);
+    const modifiedMs = await stat(path).then(
+      (file) => file.mtimeMs,
+      () => Infinity,
+    );
+    if (modifiedMs > options.nowMs - options.olderThanMs) continue;
+    await unlink(path).catch(() => {});
+    removed += 1;
+  }
+  return removed;
+}

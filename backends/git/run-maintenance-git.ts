@@ -1,0 +1,48 @@
+import { QuorateError } from '../contract/errors.js';
+import type { GitCommand, GitResult, GitRunner } from './git-runner.js';
+
+/** How a step of maintenance runs git. */
+export interface MaintenanceContext {
+  readonly git: GitRunner;
+  /** A bare repository. */
+  readonly gitDir: string;
+  readonly signal: AbortSignal;
+  /** Niced (default). `quorate repo maintain` is niced as well; only tests are in a hurry. */
+  readonly background?: boolean;
+}
+
+/** Two hours repack tens of gigabytes on two threads; a run that takes longer is stuck. */
+const STEP_TIMEOUT_MS = 7_200_000;
+/** Twice the window memory for each thread, and the object tables of some ten million objects. */
+const MEMORY_LIMIT_BYTES = 4 * 1024 ** 3;
+
+/** Runs git in the repository, niced and bounded. Throws `cancelled`, or `data-corrupt` / `storage-failure`. */
+export async function runMaintenanceGit(
+  context: MaintenanceContext,
+  command: GitCommand & { readonly maxStdoutBytes?: number },
+): Promise<GitResult> {
+  const result = await context.git.run({
+    ...command,
+    env: { GIT_DIR: context.gitDir, ...command.env },
+    config: {
+      'core.fsync': 'committed',
+      'core.fsyncMethod': 'fsync',
+      'pack.threads': '2',
+      'pack.windowMemory': '256m',
+      'pack.deltaCacheSize': '64m',
+      'pack.writeReverseIndex': 'true',
+      ...command.config,
+    },
+    signal: context.signal,
+    timeoutMs: STEP_TIMEOUT_MS,
+    background: context.background ?? true,
+    memoryLimitBytes: MEMORY_LIMIT_BYTES,
+  });
+  if (context.signal.aborted) throw new QuorateError('cancelled', 'maintenance was stopped');
+  if (result.exitCode !== 0) {
+    throw new QuorateError('storage-failure', `git ${command.args[0]} failed in maintenance`, {
+      details: { exitCode: result.exitCode, stderr: result.stderr },
+    });
+  }
+  return result;
+}
