@@ -3,7 +3,7 @@ import { basename, dirname, join } from 'node:path';
 import { QuorateError } from '../contract/errors.js';
 import type { ObjectFormat } from '../contract/objects.js';
 import { isIgnorableFsckId } from './fsck-messages.js';
-import type { GitResult, GitRunner } from './git-runner.js';
+import type { GitRunner } from './git-runner.js';
 import type { IndexedPack } from './pack-indexer.js';
 import { orAborted, PackFeed, type PackSource } from './pack-source.js';
 import { syncDirectory } from './repository-files.js';
@@ -37,7 +37,7 @@ export async function indexPackWithGit(run: IndexPackRun): Promise<IndexedPack> 
     stopping.abort();
   }, run.timeoutMs);
   feed.finished.catch(() => stopping.abort());
-  let result: GitResult;
+  let result: GitEnd;
   try {
     result = await runGit(run, feed, AbortSignal.any([run.signal, stopping.signal]));
   } catch (error) {
@@ -47,15 +47,15 @@ export async function indexPackWithGit(run: IndexPackRun): Promise<IndexedPack> 
     clearTimeout(timer);
     feed.stream.destroy();
   }
-  if (stopping.signal.aborted || run.signal.aborted) {
-    await throwFeedError(feed, stopping.signal, timedOut);
-  }
+  await throwFeedError(feed, stopping.signal, timedOut);
+  if (run.signal.aborted) throw new QuorateError('cancelled', 'the push was given up');
   if (result.exitCode !== 0) throw await refusal(run, result);
-  return accept(run, feed, result.stdout.toString('latin1'));
+  return accept(run, feed, result.stdout);
 }
 
-function runGit(run: IndexPackRun, feed: PackFeed, signal: AbortSignal): Promise<GitResult> {
-  return run.git.run({
+/** As a stream, not a run: it is paced by the sender, and must not take the place of short runs. */
+async function runGit(run: IndexPackRun, feed: PackFeed, signal: AbortSignal): Promise<GitEnd> {
+  const child = await run.git.stream({
     args: [
       'index-pack',
       '--stdin',
@@ -80,9 +80,27 @@ function runGit(run: IndexPackRun, feed: PackFeed, signal: AbortSignal): Promise
     timeoutMs: run.timeoutMs + 60_000,
     memoryLimitBytes: run.memoryLimitBytes,
     onStderr: run.progress,
-    maxStdoutBytes: 64 * 1024,
   });
+  const chunks: Buffer[] = [];
+  let stdoutBytes = 0;
+  child.stdout.on('data', (chunk: Buffer) => {
+    stdoutBytes += chunk.byteLength;
+    if (stdoutBytes <= MAX_STDOUT_BYTES) chunks.push(chunk);
+  });
+  child.stdout.on('error', () => {});
+  const { exitCode, stderr } = await child.exited;
+  return { exitCode, stdout: Buffer.concat(chunks).toString('latin1'), stderr };
 }
+
+interface GitEnd {
+  /** null when a signal ended it. */
+  readonly exitCode: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** One line, and what git had in its buffer of 4 KiB beyond the pack. */
+const MAX_STDOUT_BYTES = 64 * 1024;
 
 /** git's environment for writing into a quarantine. Objects are looked up in both, written to the first. */
 export function quarantineEnvironment(paths: {
@@ -218,7 +236,7 @@ export function objectTooLarge(objectBytes: number, limitBytes: number): Quorate
 }
 
 /** Why git refused. Its exit status is 128 for a bad pack and a full disk alike: the disk is asked. */
-async function refusal(run: IndexPackRun, result: GitResult): Promise<QuorateError> {
+async function refusal(run: IndexPackRun, result: GitEnd): Promise<QuorateError> {
   const problem = await storageProblem(run.quarantinePackDir, run.source.sizeBytes);
   if (problem !== undefined) return problem;
   if (result.exitCode === null) {

@@ -55,8 +55,10 @@ export async function createPackIndexer(options: PackIndexerOptions): Promise<Pa
           workers,
           logger: options.logger,
           jobTimeoutMs: options.workerTimeoutMs ?? WORKER_TIMEOUT_MS,
-          memoryLimitBytes: WORKER_MEMORY_BYTES,
-          ...(options.libraryNames === undefined ? {} : { libraryNames: options.libraryNames }),
+          configuration: {
+            memoryLimitBytes: WORKER_MEMORY_BYTES,
+            ...(options.libraryNames === undefined ? {} : { libraryNames: options.libraryNames }),
+          },
         });
   if (pool === undefined && workers > 0) {
     options.logger.warn({ component: 'libgit2' }, 'libgit2 not found: git indexes every pack');

@@ -2,7 +2,8 @@ import type { Logger } from '../../contract/environment.js';
 import type { IndexJob, Verdict, WorkerConfiguration } from './messages.js';
 import { startWorkerProcess, type WorkerProcess } from './worker-process.js';
 
-export interface Libgit2PoolOptions extends WorkerConfiguration {
+export interface Libgit2PoolOptions {
+  readonly configuration: WorkerConfiguration;
   readonly workers: number;
   /** Longest that one pack may take before its worker is killed. */
   readonly jobTimeoutMs: number;
@@ -40,7 +41,7 @@ interface Waiting {
 export async function startLibgit2Pool(
   options: Libgit2PoolOptions,
 ): Promise<Libgit2Pool | undefined> {
-  const first = await startWorkerProcess(options);
+  const first = await startWorkerProcess(options.configuration);
   if (first === undefined) return undefined;
   const pool = new WorkerPool(options, first.libgit2Version);
   pool.adopt(first);
@@ -127,7 +128,7 @@ class WorkerPool implements Libgit2Pool {
   }
 
   async #start(): Promise<void> {
-    const worker = await startWorkerProcess(this.#options);
+    const worker = await startWorkerProcess(this.#options.configuration);
     if (worker === undefined) {
       this.#options.logger.warn({ component: 'libgit2' }, 'a libgit2 worker did not start');
       this.startAnother(MAX_BACKOFF_MS);
