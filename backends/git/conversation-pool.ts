@@ -1,0 +1,241 @@
+import type { Readable } from 'node:stream';
+import type { Clock } from '../contract/environment.js';
+import { QuorateError } from '../contract/errors.js';
+import type { GitConversation, GitRunner } from './git-runner.js';
+import { Slots } from './spawner/slots.js';
+
+/** What the answers of one conversation are read with. */
+export interface Dialogue {
+  write(bytes: Uint8Array | string): Promise<void>;
+  /** The next line without its newline; undefined when git has ended. */
+  readLine(): Promise<string | undefined>;
+  /** How git ended; for an exchange that finds that it has. */
+  ended(): Promise<{ readonly exitCode: number | null }>;
+}
+
+export interface ConversationPoolOptions {
+  readonly git: GitRunner;
+  readonly clock: Clock;
+  /** git's arguments and configuration; GIT_DIR is set for each repository. */
+  readonly args: readonly string[];
+  readonly config?: Readonly<Record<string, string>>;
+  /** Processes kept (default 64: some 5 MB each). */
+  readonly maxOpen?: number;
+  /** A process that was not used for this long ends (default 30 s). */
+  readonly idleMs?: number;
+}
+
+/** An exchange that takes longer than this is stuck; its process is killed. */
+const exchangeTimeoutMs = 300_000;
+/** Waiting exchanges; far more than the pushes that run at once. */
+const maxQueued = 1024;
+
+interface Partner {
+  readonly conversation: GitConversation;
+  readonly dialogue: Dialogue;
+  dead: boolean;
+  lastUsedMs: number;
+}
+
+interface Place {
+  partner: Partner | undefined;
+  /** One exchange at a time on one repository. */
+  readonly turn: Slots;
+}
+
+/** Persistent git processes, one for each repository that was used lately. */
+export class ConversationPool {
+  readonly #options: ConversationPoolOptions;
+  readonly #maxOpen: number;
+  readonly #idleMs: number;
+  readonly #busy: Slots;
+  /** In the order of last use. */
+  readonly #places = new Map<string, Place>();
+  readonly #stop = new AbortController();
+  #sweeping = false;
+
+  constructor(options: ConversationPoolOptions) {
+    this.#options = options;
+    this.#maxOpen = options.maxOpen ?? 64;
+    this.#idleMs = options.idleMs ?? 30_000;
+    this.#busy = new Slots(this.#maxOpen, maxQueued);
+  }
+
+  /** Processes that are open. */
+  get open(): number {
+    let open = 0;
+    for (const { partner } of this.#places.values()) if (partner !== undefined) open += 1;
+    return open;
+  }
+
+  /**
+   * Runs one exchange with the repository's process, after those that came before. When `talk` rejects, the process
+   * is ended, since what it would say next is unknown.
+   */
+  async exchange<T>(gitDir: string, talk: (dialogue: Dialogue) => Promise<T>): Promise<T> {
+    const place = this.#place(gitDir);
+    await place.turn.take();
+    try {
+      await this.#busy.take();
+      try {
+        return await this.#talk(gitDir, place, talk);
+      } finally {
+        this.#busy.release();
+      }
+    } finally {
+      place.turn.release();
+      this.#forget(gitDir, place);
+    }
+  }
+
+  /** Ends the repository's process, after the exchange that runs. For a repository that goes away. */
+  async release(gitDir: string): Promise<void> {
+    const place = this.#places.get(gitDir);
+    if (place === undefined) return;
+    await place.turn.take();
+    const { partner } = place;
+    place.partner = undefined;
+    place.turn.release();
+    this.#forget(gitDir, place);
+    await endPartner(partner);
+  }
+
+  async close(): Promise<void> {
+    this.#stop.abort();
+    const partners = [...this.#places.values()].map(({ partner }) => partner);
+    this.#places.clear();
+    await Promise.all(partners.map(endPartner));
+  }
+
+  async #talk<T>(
+    gitDir: string,
+    place: Place,
+    talk: (dialogue: Dialogue) => Promise<T>,
+  ): Promise<T> {
+    const partner = await this.#partner(gitDir, place);
+    const timer = setTimeout(() => partner.conversation.kill(), exchangeTimeoutMs);
+    try {
+      return await talk(partner.dialogue);
+    } catch (error) {
+      place.partner = undefined;
+      partner.conversation.kill();
+      // Whoever looks at the repository next is to find it at rest: a git that is being killed may still write.
+      await partner.conversation.exited;
+      throw error;
+    } finally {
+      clearTimeout(timer);
+      partner.lastUsedMs = this.#options.clock.monotonicMs();
+    }
+  }
+
+  async #partner(gitDir: string, place: Place): Promise<Partner> {
+    if (place.partner?.dead === false) return place.partner;
+    place.partner = undefined;
+    if (this.#stop.signal.aborted) throw new QuorateError('unavailable', 'the server is stopping');
+    this.#makeRoom();
+    const { git, args, config } = this.#options;
+    const conversation = await git.converse({
+      args,
+      env: { GIT_DIR: gitDir },
+      ...(config === undefined ? {} : { config }),
+    });
+    const partner: Partner = {
+      conversation,
+      dialogue: {
+        write: (bytes) => conversation.write(bytes),
+        readLine: lineReader(conversation.stdout),
+        ended: () => conversation.exited,
+      },
+      dead: false,
+      lastUsedMs: this.#options.clock.monotonicMs(),
+    };
+    conversation.stdout.once('close', () => (partner.dead = true));
+    place.partner = partner;
+    void this.#sweep();
+    return partner;
+  }
+
+  #forget(gitDir: string, place: Place): void {
+    if (place.partner !== undefined || place.turn.taken > 0) return;
+    if (this.#places.get(gitDir) === place) this.#places.delete(gitDir);
+  }
+
+  /** The place of a repository, moved to the end of the order of use. */
+  #place(gitDir: string): Place {
+    const place = this.#places.get(gitDir) ?? {
+      partner: undefined,
+      turn: new Slots(1, maxQueued),
+    };
+    this.#places.delete(gitDir);
+    this.#places.set(gitDir, place);
+    return place;
+  }
+
+  /** At most `maxOpen` exchanges run, so when that many processes are open, one of them is idle. */
+  #makeRoom(): void {
+    if (this.open < this.#maxOpen) return;
+    for (const [gitDir, place] of this.#places) {
+      if (place.turn.taken === 0 && this.#drop(gitDir, place)) return;
+    }
+  }
+
+  #drop(gitDir: string, place: Place): boolean {
+    const { partner } = place;
+    if (partner === undefined) return false;
+    this.#places.delete(gitDir);
+    void endPartner(partner);
+    return true;
+  }
+
+  async #sweep(): Promise<void> {
+    if (this.#sweeping) return;
+    this.#sweeping = true;
+    const { clock } = this.#options;
+    while (this.open > 0 && !this.#stop.signal.aborted) {
+      await clock.sleep(this.#idleMs, this.#stop.signal);
+      const before = clock.monotonicMs() - this.#idleMs;
+      for (const [gitDir, place] of this.#places) {
+        if (place.turn.taken > 0 || (place.partner?.lastUsedMs ?? 0) > before) continue;
+        this.#drop(gitDir, place);
+      }
+    }
+    this.#sweeping = false;
+  }
+}
+
+/** git ends by itself at the end of its input, and aborts what it had begun. */
+async function endPartner(partner: Partner | undefined): Promise<void> {
+  if (partner === undefined) return;
+  partner.conversation.end();
+  await partner.conversation.exited;
+}
+
+/**
+ * Lines as they come. Answers are bounded by the questions, so they are taken in at once, also between exchanges:
+ * that is how the end of an idle git is noticed.
+ */
+function lineReader(stdout: Readable): () => Promise<string | undefined> {
+  let rest = '';
+  let ended = false;
+  let wake: (() => void) | undefined;
+  stdout.on('data', (chunk: Buffer) => {
+    rest += chunk.toString('latin1');
+    wake?.();
+  });
+  stdout.once('close', () => {
+    ended = true;
+    wake?.();
+  });
+  return async () => {
+    for (;;) {
+      const end = rest.indexOf('\n');
+      if (end >= 0) {
+        const line = rest.slice(0, end);
+        rest = rest.slice(end + 1);
+        return line;
+      }
+      if (ended) return undefined;
+      await new Promise<void>((resolve) => (wake = resolve));
+    }
+  };
+}

@@ -1,0 +1,13 @@
+/**
+ * Durable refs (git's own default does not sync them), and patience with the locks of a `pack-refs` or of another
+ * push to the same repository: they are held for milliseconds, so that seconds mean a disk that hangs. HEAD's lock is
+ * among them, since git takes it for each change of the current branch. No hook runs: rules are judged before.
+ */
+export const refConfig: Readonly<Record<string, string>> = {
+  'core.fsync': 'objects,derived-metadata,reference',
+  'core.fsyncMethod': 'fsync',
+  'core.filesRefLockTimeout': '10000',
+  'core.packedRefsTimeout': '30000',
+  'core.logAllRefUpdates': 'false',
+  'core.hooksPath': '/dev/null',
+};

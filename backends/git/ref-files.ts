@@ -1,0 +1,153 @@
+import type { Dirent } from 'node:fs';
+import { open, readdir, rename, unlink, type FileHandle } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import type { Clock } from '../contract/environment.js';
+import { QuorateError } from '../contract/errors.js';
+import type { RefCommand } from '../contract/objects.js';
+import { isZero } from './ref-commands.js';
+
+/** Directories synced at once: enough for the disk's queue. */
+const syncWidth = 16;
+/** HEAD's lock is held for milliseconds by whoever updates the branch it names. */
+const headLock = { waitMs: 10_000, pollMs: 10 };
+
+/**
+ * Puts the names of changed refs on disk: git syncs the files it writes, not the directories that it renames them
+ * in, so that a new branch could be gone after a power cut.
+ */
+export async function syncRefDirectories(
+  gitDir: string,
+  updates: readonly RefCommand[],
+): Promise<void> {
+  const directories = new Set<string>();
+  for (const { ref, newOid } of updates) {
+    for (let name = dirname(ref); name !== '.'; name = dirname(name)) directories.add(name);
+    // A deletion rewrites packed-refs beside HEAD.
+    if (isZero(newOid)) directories.add('.');
+  }
+  const queue = [...directories].map((directory) => join(gitDir, directory));
+  const workers = Array.from({ length: Math.min(syncWidth, queue.length) }, async () => {
+    for (let next = queue.pop(); next !== undefined; next = queue.pop()) await syncDirectory(next);
+  });
+  await Promise.all(workers);
+}
+
+/** A directory that is gone was emptied by a deletion; its parent is synced too. */
+async function syncDirectory(path: string): Promise<void> {
+  let directory: FileHandle;
+  try {
+    directory = await open(path, 'r');
+  } catch (error) {
+    if (['ENOENT', 'ENOTDIR'].includes(errorCode(error))) return;
+    throw storageFailure(error);
+  }
+  try {
+    await directory.sync();
+  } catch (error) {
+    throw storageFailure(error);
+  } finally {
+    await directory.close();
+  }
+}
+
+/**
+ * Points HEAD at `branch` under git's own lock of it, durably (`git symbolic-ref` syncs nothing).
+ * `invalid-argument` when it is no full branch name.
+ */
+export async function writeHead(gitDir: string, branch: string, clock: Clock): Promise<void> {
+  if (!isBranchName(branch)) {
+    throw new QuorateError('invalid-argument', 'HEAD can name a branch only');
+  }
+  const path = join(gitDir, 'HEAD');
+  const lock = await openLock(`${path}.lock`, clock);
+  try {
+    await lock.writeFile(`ref: ${branch}\n`);
+    await lock.sync();
+    await lock.close();
+    await rename(`${path}.lock`, path);
+  } catch (error) {
+    await lock.close().catch(() => {});
+    await unlink(`${path}.lock`).catch(() => {});
+    throw storageFailure(error);
+  }
+  await syncDirectory(gitDir);
+}
+
+/** git-check-ref-format(1), for a branch. */
+function isBranchName(name: string): boolean {
+  return (
+    name.startsWith('refs/heads/') &&
+    !/[\x00-\x20\x7f~^:?*[\\]|\.\.|@\{|\/\/|\/\.|\.lock(?:\/|$)|[./]$/.test(name)
+  );
+}
+
+async function openLock(path: string, clock: Clock): Promise<FileHandle> {
+  const deadlineMs = clock.monotonicMs() + headLock.waitMs;
+  for (;;) {
+    try {
+      return await open(path, 'wx', 0o644);
+    } catch (error) {
+      if (errorCode(error) !== 'EEXIST' || clock.monotonicMs() >= deadlineMs) {
+        throw storageFailure(error);
+      }
+    }
+    await clock.sleep(headLock.pollMs);
+  }
+}
+
+/**
+ * Removes the lock files that a killed git left, and returns how many there were. Only for recovery: when no git can
+ * be running on the repository, since a lock that is in use would be broken.
+ */
+export async function removeStaleLocks(gitDir: string): Promise<number> {
+  const files = ['HEAD.lock', 'packed-refs.lock', 'packed-refs.new', 'config.lock', 'shallow.lock'];
+  const objectFiles = [
+    'objects/info/commit-graph.lock',
+    'objects/info/commit-graphs/commit-graph-chain.lock',
+    'objects/pack/multi-pack-index.lock',
+  ];
+  // No ref can be named like this: git refuses names that end with `.lock`.
+  const refLocks = await filesUnder(join(gitDir, 'refs'), (name) => name.endsWith('.lock'));
+  const candidates = [...[...files, ...objectFiles].map((name) => join(gitDir, name)), ...refLocks];
+  let removed = 0;
+  for (const path of candidates) {
+    try {
+      await unlink(path);
+      removed += 1;
+    } catch (error) {
+      if (!['ENOENT', 'ENOTDIR'].includes(errorCode(error))) throw storageFailure(error);
+    }
+  }
+  return removed;
+}
+
+async function filesUnder(root: string, wanted: (name: string) => boolean): Promise<string[]> {
+  const found: string[] = [];
+  const directories = [root];
+  for (let next = directories.pop(); next !== undefined; next = directories.pop()) {
+    let entries: Dirent[];
+    try {
+      entries = await readdir(next, { withFileTypes: true });
+    } catch (error) {
+      if (errorCode(error) === 'ENOENT') continue;
+      throw storageFailure(error);
+    }
+    for (const entry of entries) {
+      const path = join(next, entry.name);
+      if (entry.isDirectory()) directories.push(path);
+      else if (wanted(entry.name)) found.push(path);
+    }
+  }
+  return found;
+}
+
+function errorCode(error: unknown): string {
+  return error instanceof Error && 'code' in error ? String(error.code) : '';
+}
+
+function storageFailure(error: unknown): QuorateError {
+  return new QuorateError('storage-failure', 'the refs could not be written', {
+    cause: error,
+    details: { code: errorCode(error) },
+  });
+}

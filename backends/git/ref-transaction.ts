@@ -1,0 +1,122 @@
+import type { Clock } from '../contract/environment.js';
+import { QuorateError } from '../contract/errors.js';
+import type { Oid, RefCommand } from '../contract/objects.js';
+import { ConversationPool, type Dialogue } from './conversation-pool.js';
+import type { GitRunner } from './git-runner.js';
+import { writeRefCommands } from './ref-commands.js';
+import { refConfig } from './ref-config.js';
+import { dryRunRefs, type DryRun, type RefFailure } from './ref-dry-run.js';
+import { syncRefDirectories, writeHead } from './ref-files.js';
+import { readRefValues, valueOf, type RefValuesOptions } from './ref-values.js';
+
+/** The one writer of refs. */
+export interface RefTransactions {
+  /**
+   * Applies all updates or, short of an I/O failure, none. Each ref must have its `oldOid` (zeros: must not exist).
+   * Durable on return, the directories of the changed refs included.
+   * Errors: `failed-precondition` (`details.refs`: those whose value is another; nothing changed), `storage-failure`
+   * (after which some may have been applied: `commitEither` completes them), `invalid-argument`, `unavailable`.
+   */
+  commit(gitDir: string, updates: readonly RefCommand[]): Promise<void>;
+  /** As `commit`, where a ref may have its new value already. For entries that are committed in the log. Idempotent. */
+  commitEither(gitDir: string, updates: readonly RefCommand[]): Promise<void>;
+  /** Points HEAD at a branch, born or not (full name under `refs/heads/`). Durable on return. */
+  setHead(gitDir: string, branch: string): Promise<void>;
+  /** Which updates git would not apply; the others it would apply all together. Changes nothing. */
+  dryRun(run: DryRun): Promise<ReadonlyMap<string, RefFailure>>;
+  /** Ends the process kept for a repository. */
+  release(gitDir: string): Promise<void>;
+  close(): Promise<void>;
+}
+
+export interface RefTransactionsOptions {
+  readonly git: GitRunner;
+  readonly clock: Clock;
+  /** Persistent processes kept (default 64), each for at most `idleMs` after its last use (default 30 s). */
+  readonly maxOpen?: number;
+  readonly idleMs?: number;
+}
+
+export function createRefTransactions(options: RefTransactionsOptions): RefTransactions {
+  const { git, clock } = options;
+  const pool = new ConversationPool({
+    ...options,
+    args: ['update-ref', '--stdin', '-z'],
+    config: refConfig,
+  });
+
+  async function apply(gitDir: string, updates: readonly RefCommand[]): Promise<Outcome> {
+    if (updates.length === 0) return 'applied';
+    const commands = writeRefCommands(updates, 'commit');
+    const outcome = await pool.exchange(gitDir, (dialogue) => transact(dialogue, commands));
+    if (outcome === 'applied') await syncRefDirectories(gitDir, updates);
+    return outcome;
+  }
+
+  return {
+    async commit(gitDir, updates) {
+      const outcome = await apply(gitDir, updates);
+      if (outcome === 'applied') return;
+      if (outcome === 'refused') await assertValues({ git, gitDir }, updates, 'old');
+      throw refsNotWritten();
+    },
+    async commitEither(gitDir, updates) {
+      if ((await apply(gitDir, updates)) === 'applied') return;
+      const values = await assertValues({ git, gitDir }, updates, 'old or new');
+      const left = updates.filter((update) => valueOf(values, update) !== update.newOid);
+      if ((await apply(gitDir, left)) !== 'applied') throw refsNotWritten();
+      // What a run before this one had written may not be on disk yet.
+      await syncRefDirectories(gitDir, updates);
+    },
+    setHead: (gitDir, branch) => writeHead(gitDir, branch, clock),
+    dryRun: (run) => dryRunRefs(git, run),
+    release: (gitDir) => pool.release(gitDir),
+    close: () => pool.close(),
+  };
+}
+
+/** `refused`: git changed nothing and ended. `broken`: it was lost on the way, and may have applied all or some. */
+type Outcome = 'applied' | 'refused' | 'broken';
+
+async function transact(dialogue: Dialogue, commands: Buffer): Promise<Outcome> {
+  // All at once: git reads on only while what it has read is fine, and each round trip saved is time under lock.
+  await dialogue.write(commands).catch(ignoreEnd);
+  for (const expected of ['start: ok', 'prepare: ok', 'commit: ok']) {
+    const line = await dialogue.readLine();
+    if (line === expected) continue;
+    const { exitCode } = await dialogue.ended();
+    return exitCode !== null && expected !== 'commit: ok' ? 'refused' : 'broken';
+  }
+  return 'applied';
+}
+
+/** A git that ends while it is written to says on its output, or by its exit, how far it came. */
+function ignoreEnd(error: unknown): void {
+  if (!(error instanceof QuorateError && error.code === 'unavailable')) throw error;
+}
+
+/** The values on disk, when they are as they should be; else `failed-precondition` with the refs that are not. */
+async function assertValues(
+  options: RefValuesOptions,
+  updates: readonly RefCommand[],
+  expected: 'old' | 'old or new',
+): Promise<ReadonlyMap<string, Oid>> {
+  const values = await readRefValues(
+    options,
+    updates.map(({ ref }) => ref),
+  );
+  const stale = updates.filter((update) => {
+    const value = valueOf(values, update);
+    return value !== update.oldOid && !(expected === 'old or new' && value === update.newOid);
+  });
+  if (stale.length > 0) {
+    throw new QuorateError('failed-precondition', 'a ref has another value than expected', {
+      details: { refs: stale.map(({ ref }) => ref) },
+    });
+  }
+  return values;
+}
+
+function refsNotWritten(): QuorateError {
+  return new QuorateError('storage-failure', 'the refs could not be written');
+}
