@@ -39,6 +39,7 @@ export class ServerProcess {
   #adminToken = '';
   #stdout = '';
   #logs = '';
+  #killed = false;
 
   constructor(
     serveArguments: readonly string[],
@@ -77,6 +78,10 @@ export class ServerProcess {
   }
   get running(): boolean {
     return this.#child.exitCode === null && this.#child.signalCode === null;
+  }
+  /** True when a signal ended it, or it ended with a failure: it had no chance to clean up then. */
+  get endedBadly(): boolean {
+    return this.#killed || (!this.running && this.#child.exitCode !== 0);
   }
   /** What the server printed for people, over all restarts. */
   get stdout(): string {
@@ -135,6 +140,7 @@ export class ServerProcess {
 
   /** Sends a signal and waits until the process has gone. */
   async kill(signal: NodeJS.Signals): Promise<void> {
+    this.#killed ||= signal === 'SIGKILL';
     this.#child.kill(signal);
     await this.exited();
   }

@@ -93,6 +93,72 @@ export const configTable = {
     default: '30s',
     help: "how long running requests may finish after SIGTERM; keep it some seconds shorter than the time after which your supervisor kills (a pod's terminationGracePeriodSeconds, systemd's TimeoutStopSec)",
   },
+  'limits.handshakeTime': {
+    kind: 'duration',
+    default: '30s',
+    help: 'time a client has to send its HTTP headers, or to sign in over SSH',
+  },
+  'limits.idleTime': {
+    kind: 'duration',
+    default: '5m',
+    help: 'longest silence of a client that is waited for; git is silent while it compresses a large push',
+  },
+  'limits.requestTime': {
+    kind: 'duration',
+    default: '6h',
+    help: 'longest request in all (100 GB over 50 Mbit/s take under 5 hours)',
+  },
+  'limits.fetchBody': {
+    kind: 'size',
+    default: '64m',
+    help: 'bytes of a fetch request over HTTP, after decoding (a want is 50 bytes)',
+  },
+  'limits.pushBody': {
+    kind: 'size',
+    default: '0',
+    help: "bytes of a push over HTTP, after decoding (0: only the repository's own receive.maxInputSize)",
+  },
+  'limits.connections': {
+    kind: 'count',
+    default: '10000',
+    help: 'open connections of HTTP, and of SSH',
+  },
+  'limits.connectionsPerAddress': {
+    kind: 'count',
+    default: '512',
+    help: 'open connections of one IPv4 address or IPv6 /64, over HTTP, and over SSH; raise it behind a proxy',
+  },
+  'limits.requestsPerPrincipal': {
+    kind: 'count',
+    default: '256',
+    help: 'running HTTP requests, and SSH connections, of one user (of one address when anonymous)',
+  },
+  'limits.failedSignIns': {
+    kind: 'count',
+    minimum: 0,
+    default: '30',
+    help: 'wrong credentials from one address in a minute before it has to wait (0: no limit)',
+  },
+  'limits.gitProcesses': {
+    kind: 'count',
+    default: '64',
+    help: 'git processes of each kind (short runs, streams to clients) at once; more wait',
+  },
+  'locks.timeout': {
+    kind: 'duration',
+    default: '30s',
+    help: 'how long a push waits for the refs it updates before it is refused',
+  },
+  'maintenance.enabled': {
+    kind: 'boolean',
+    default: 'true',
+    help: 'repack repositories in the background after pushes',
+  },
+  'maintenance.grace': {
+    kind: 'duration',
+    default: '14d',
+    help: 'how long objects that nothing reaches any more are kept',
+  },
   'audit.maxFileSize': {
     kind: 'size',
     default: '64m',
@@ -130,15 +196,15 @@ export function valueForm(setting: Setting): string {
     case 'url':
       return 'an http or https URL';
     case 'address':
-      return 'HOST:PORT (an IPv6 address in brackets, port 0 for a free one)';
+      return 'HOST:PORT, an IPv6 address in brackets; port 0 for a free one';
     case 'boolean':
       return 'true or false';
     case 'count':
       return `a whole number, ${setting.minimum ?? 1} or more`;
     case 'size':
-      return 'bytes, with k, m or g if you like (64m)';
+      return 'bytes, with k, m or g if you like, as in 64m';
     case 'duration':
-      return 'a number with ms, s, m, h or d (30s)';
+      return 'a number with ms, s, m, h or d, as in 30s';
     case 'choice':
       return (setting.choices ?? []).join(' or ');
   }
@@ -170,11 +236,11 @@ export function configurationMarkdown(): string {
     const flag = setting.flag !== undefined ? `\`${setting.flag}\`` : '';
     const value = setting.default === undefined ? '' : `\`${setting.default}\``;
     const form = valueForm(setting);
-    return `| \`${key}\` | \`${environmentName(key)}\` | ${flag} | ${value} | ${setting.help} (${form}) |`;
+    return `| \`${key}\` | \`${environmentName(key)}\` | ${flag} | ${value} | ${setting.help} | ${form} |`;
   });
   return [
-    '| key | environment | flag | default | meaning |',
-    '|---|---|---|---|---|',
+    '| key | environment | flag | default | meaning | value |',
+    '|---|---|---|---|---|---|',
     ...rows,
   ].join('\n');
 }

@@ -9,6 +9,8 @@ import { QuorateError } from '../backends/contract/errors.js';
 export interface ServerFile {
   /** `http://127.0.0.1:8080`, without a slash at the end. */
   readonly httpUrl: string;
+  /** `ssh://git@127.0.0.1:2222` */
+  readonly sshUrl: string;
   readonly sshHost: string;
   readonly sshPort: number;
   readonly opsUrl: string;

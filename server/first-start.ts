@@ -11,7 +11,10 @@ const tokenName = 'first start';
  * a crash at any point of it, it ends the same way: a token whose file was never written is revoked, since nobody
  * knows it. The first start counts as done when `server.json` exists, which is written after this.
  */
-export async function createFirstAdmin(accounts: Accounts, data: DataDirectory): Promise<void> {
+export async function createFirstAdmin(
+  accounts: Pick<Accounts, 'getUser' | 'createUser' | 'listTokens' | 'createToken' | 'revokeToken'>,
+  data: Pick<DataDirectory, 'write'>,
+): Promise<void> {
   if ((await accounts.getUser(adminName)) === undefined) {
     await accounts.createUser({ name: adminName, admin: true, canCreate: true });
   }

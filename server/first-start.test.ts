@@ -1,0 +1,116 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { AccessToken, Accounts, User } from './auth/accounts.js';
+import { loadConfig } from './config.js';
+import type { DataDirectory } from './data-directory.js';
+import { announcement, createFirstAdmin } from './first-start.js';
+
+/** The part of accounts that the first start uses, in memory. */
+class FakeAccounts implements Pick<
+  Accounts,
+  'getUser' | 'createUser' | 'listTokens' | 'createToken' | 'revokeToken'
+> {
+  readonly users: User[] = [];
+  readonly tokens: AccessToken[] = [];
+
+  getUser(name: string): Promise<User | undefined> {
+    return Promise.resolve(this.users.find((user) => user.name === name));
+  }
+  createUser(user: { name: string; admin: boolean; canCreate?: boolean }): Promise<User> {
+    const made = { canCreate: false, ...user, disabled: false, createdAtMs: 0 };
+    this.users.push(made);
+    return Promise.resolve(made);
+  }
+  listTokens(): Promise<readonly AccessToken[]> {
+    return Promise.resolve([...this.tokens]);
+  }
+  createToken(token: { user: string; name: string; scope: 'read' | 'write' | 'admin' }) {
+    const made = {
+      ...token,
+      id: `id${this.tokens.length}`,
+      repositoryPattern: undefined,
+      createdAtMs: 0,
+      expiresAtMs: undefined,
+    };
+    this.tokens.push(made);
+    return Promise.resolve({ token: made, secret: `secret-${made.id}` });
+  }
+  revokeToken(id: string): Promise<void> {
+    this.tokens.splice(
+      this.tokens.findIndex((token) => token.id === id),
+      1,
+    );
+    return Promise.resolve();
+  }
+}
+
+function dataThat(write: DataDirectory['write']): Pick<DataDirectory, 'write'> {
+  return { write };
+}
+
+test('a first start that was cut short leaves one administrator with one known token', async () => {
+  const accounts = new FakeAccounts();
+  await assert.rejects(
+    createFirstAdmin(
+      accounts,
+      dataThat(() => Promise.reject(new Error('power cut'))),
+    ),
+    /power cut/,
+  );
+  const files = new Map<string, string>();
+  const data = dataThat((name, content) => {
+    files.set(name, content);
+    return Promise.resolve();
+  });
+  await createFirstAdmin(accounts, data);
+  assert.deepEqual(
+    accounts.users.map(({ name, admin }) => ({ name, admin })),
+    [{ name: 'admin', admin: true }],
+  );
+  assert.equal(accounts.tokens.length, 1);
+  assert.equal(files.get('admin-token'), `secret-${accounts.tokens[0]?.id}\n`);
+});
+
+function say(settings: readonly string[], first: boolean): string {
+  return announcement({
+    config: loadConfig({ env: {}, flags: {}, set: settings, workingDirectory: '/srv' }),
+    server: {
+      httpUrl: 'http://127.0.0.1:8080',
+      sshUrl: 'ssh://git@127.0.0.1:2222',
+      sshHost: '127.0.0.1',
+      sshPort: 2222,
+      opsUrl: 'http://127.0.0.1:9091',
+      pid: 1,
+      version: '1.2.3',
+    },
+    dataDirectory: "/srv/it's/data",
+    first,
+    command: 'node main.js',
+    workingDirectory: '/srv',
+  });
+}
+
+test('a later start says where everything is, and nothing to paste', () => {
+  const text = say([], false);
+  assert.match(text, /http:\/\/127.0.0.1:8080\//);
+  assert.match(text, /ssh:\/\/git@127.0.0.1:2222\//);
+  assert.doesNotMatch(text, /git push/);
+});
+
+test('lines to paste are quoted for the shell, and name the data directory when it is not ./data', () => {
+  const text = say([], true);
+  assert.match(text, /cat .*it.*s\/data\/admin-token/);
+  assert.match(text, /key add admin ~\/.ssh\/id_ed25519.pub --data 'it'\\''s\/data'/);
+});
+
+test('behind a proxy the public name is printed, for SSH too', () => {
+  const text = say(['publicUrl=https://git.example.org/'], true);
+  assert.match(text, /git clone https:\/\/git.example.org\/demo.git/);
+  assert.match(text, /git clone ssh:\/\/git@git.example.org:2222\/demo.git/);
+});
+
+test('without authentication there is nothing to sign in with', () => {
+  const text = say(['noAuth=true'], true);
+  assert.match(text, /git push/);
+  assert.doesNotMatch(text, /credential|admin/);
+});
