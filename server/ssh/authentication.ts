@@ -1,0 +1,79 @@
+import { verify } from 'node:crypto';
+import type { AuthContext, PublicKeyAuthContext } from 'ssh2';
+import { QuorateError } from '../../backends/contract/errors.js';
+import type { Accounts } from '../auth/accounts.js';
+import type { Principal } from '../auth/principal.js';
+import { parseSshPublicKey, type SshPublicKey } from '../auth/ssh-public-key.js';
+
+/** The key that a client proved to have, and whose it was then. */
+export interface AuthenticatedKey {
+  readonly principal: Extract<Principal, { kind: 'user' }>;
+  readonly key: SshPublicKey;
+}
+
+export type AuthenticationStep =
+  /** The client asked whether this key would do. */
+  | { readonly type: 'probe'; readonly known: boolean; readonly fingerprint?: string }
+  | { readonly type: 'accepted'; readonly who: AuthenticatedKey }
+  | { readonly type: 'rejected'; readonly why: string; readonly fingerprint?: string };
+
+/**
+ * Judges one authentication request (RFC 4252 section 7). Only public keys; the user name says nothing. The signature
+ * is verified before the key is looked up, so that a client without the private key learns nothing from the answer to
+ * a signed request; unknown keys, removed keys and those of disabled users are refused alike.
+ * Throws what the accounts throw.
+ */
+export async function judge(context: AuthContext, accounts: Accounts): Promise<AuthenticationStep> {
+  if (context.method !== 'publickey') return { type: 'rejected', why: `method ${context.method}` };
+  const key = readKey(context);
+  if (key === undefined) return { type: 'rejected', why: 'algorithm or key not accepted' };
+  const { fingerprint } = key;
+  const signed = context.signature !== undefined;
+  if (signed && !isSignedWith(key, context)) {
+    return { type: 'rejected', why: 'wrong signature', fingerprint };
+  }
+  const principal = await accounts.authenticateKey(key.blob);
+  if (!signed) return { type: 'probe', known: principal !== undefined, fingerprint };
+  if (principal?.kind !== 'user') return { type: 'rejected', why: 'unknown key', fingerprint };
+  return { type: 'accepted', who: { principal, key } };
+}
+
+/** The key on offer, if it is of a type that is accepted and its algorithm is one of that type's. */
+function readKey(context: PublicKeyAuthContext): SshPublicKey | undefined {
+  // ssh2 calls rsa-sha2-256 and -512 `ssh-rsa` with a hash; without one it is RSA with SHA-1, which is refused.
+  const isRsa = context.key.algo === 'ssh-rsa';
+  if (isRsa && context.hashAlgo !== 'sha256' && context.hashAlgo !== 'sha512') return undefined;
+  try {
+    const key = parseSshPublicKey(Uint8Array.from(context.key.data));
+    return key.type === context.key.algo ? key : undefined;
+  } catch (error) {
+    if (error instanceof QuorateError) return undefined;
+    throw error;
+  }
+}
+
+function isSignedWith(key: SshPublicKey, context: PublicKeyAuthContext): boolean {
+  const { signature, blob } = context;
+  if (signature === undefined || blob === undefined) return false;
+  try {
+    return verify(hashOf(key, context), blob, key.keyObject, signature);
+  } catch {
+    // OpenSSL refuses to look at a signature that is malformed enough.
+    return false;
+  }
+}
+
+function hashOf(key: SshPublicKey, context: PublicKeyAuthContext): string | null {
+  switch (key.type) {
+    case 'ssh-ed25519':
+      return null;
+    case 'ecdsa-sha2-nistp256':
+      return 'sha256';
+    case 'ecdsa-sha2-nistp384':
+      return 'sha384';
+    case 'ecdsa-sha2-nistp521':
+      return 'sha512';
+    case 'ssh-rsa':
+      return context.hashAlgo ?? null;
+  }
+}

@@ -1,0 +1,17 @@
+import type { Clock, Logger, Meter, Random } from '../../backends/contract/environment.js';
+import type { Accounts } from '../auth/accounts.js';
+import type { GitService } from '../core/git-request.js';
+import type { AuditLog } from '../observe/audit.js';
+import type { SshLimits } from './ssh-limits.js';
+
+/** What the parts of the SSH listener are handed. */
+export interface SshEnvironment {
+  readonly service: GitService;
+  readonly accounts: Accounts;
+  readonly audit: AuditLog;
+  readonly logger: Logger;
+  readonly meter: Meter;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly limits: SshLimits;
+}
