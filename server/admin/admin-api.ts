@@ -41,15 +41,7 @@ export interface AdminApiOptions {
 export function createAdminApi(
   options: AdminApiOptions,
 ): (request: IncomingMessage, response: ServerResponse) => void {
-  const endpoints: readonly Endpoint[] = [
-    ...userEndpoints(options),
-    ...keyEndpoints(options),
-    ...tokenEndpoints(options),
-    ...repositoryEndpoints(options),
-    ...repositoryAccessEndpoints(options),
-    ...longRunningEndpoints(options),
-    ...statusEndpoints(options),
-  ];
+  const endpoints = adminEndpoints(options);
   const dispatch = createDispatcher(options);
   const app = express();
   app.disable('x-powered-by');
@@ -75,4 +67,17 @@ export function createAdminApi(
   });
   app.use(dispatch.refuse);
   return app;
+}
+
+/** Everything the admin API offers. */
+export function adminEndpoints(options: AdminApiOptions): readonly Endpoint[] {
+  return [
+    ...userEndpoints(options),
+    ...keyEndpoints(options),
+    ...tokenEndpoints(options),
+    ...repositoryEndpoints(options),
+    ...repositoryAccessEndpoints(options),
+    ...longRunningEndpoints(options),
+    ...statusEndpoints(options),
+  ];
 }

@@ -1,8 +1,9 @@
 import { QuorateError } from '../../backends/contract/errors.js';
 import type { Accounts } from '../auth/accounts.js';
 import type { Principal } from '../auth/principal.js';
+import { parseAuthorization } from '../http/credentials.js';
 
-/** A token with its framing is far shorter; longer headers are refused unread. */
+/** A token with its framing is far shorter; what follows is not read. */
 const maxHeaderLength = 1024;
 
 /**
@@ -15,14 +16,14 @@ export async function authenticate(
   header: string | undefined,
 ): Promise<Principal> {
   if (header === undefined) return { kind: 'anonymous' };
-  const secret = header.length > maxHeaderLength ? undefined : secretIn(header);
-  if (secret === undefined) {
+  const credentials = parseAuthorization(header.slice(0, maxHeaderLength));
+  if (credentials.kind !== 'token') {
     throw new QuorateError(
       'unauthenticated',
       'the Authorization header has to be "Bearer TOKEN", or Basic with the token as the password',
     );
   }
-  const principal = await accounts.authenticateToken(secret);
+  const principal = await accounts.authenticateToken(credentials.secret);
   if (principal === undefined) {
     throw new QuorateError(
       'unauthenticated',
@@ -30,15 +31,4 @@ export async function authenticate(
     );
   }
   return principal;
-}
-
-function secretIn(header: string): string | undefined {
-  const match = /^(bearer|basic) +([A-Za-z0-9._~+/-]+=*) *$/i.exec(header);
-  const credentials = match?.[2];
-  if (match === null || credentials === undefined) return undefined;
-  if (match[1]?.toLowerCase() === 'bearer') return credentials;
-  const decoded = Buffer.from(credentials, 'base64').toString('utf8');
-  const colon = decoded.indexOf(':');
-  const password = colon === -1 ? '' : decoded.slice(colon + 1);
-  return password === '' ? undefined : password;
 }

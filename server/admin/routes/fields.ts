@@ -4,6 +4,7 @@ import {
   settingDefinitions,
   settingProblem,
 } from '../../../backends/contract/settings.js';
+import { isRefName } from '../../wire/ref-name.js';
 
 /*
  * Fields that several endpoints take. Their messages are shown after the field's name: "scope: has to be ...".
@@ -29,12 +30,9 @@ export const branch = z
     error: 'is not a branch name that git allows',
   });
 
+/** A ref name, and none that git would take for an option or for HEAD itself. */
 function isBranch(name: string): boolean {
-  if (name === '' || name === 'HEAD' || name === '@' || name.startsWith('-')) return false;
-  if (/[\x00-\x20\x7f~^:?*[\\]|\.\.|@\{/.test(name) || name.endsWith('.')) return false;
-  return name
-    .split('/')
-    .every((part) => part !== '' && !part.startsWith('.') && !part.endsWith('.lock'));
+  return isRefName(`refs/heads/${name}`) && !name.startsWith('-') && name !== 'HEAD';
 }
 
 /** Settings to store, under git's names; `null` takes one back to its default. Keys are matched as git matches them. */

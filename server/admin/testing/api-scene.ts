@@ -1,0 +1,193 @@
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { createServer, type Server } from 'node:http';
+import type { Clock, Logger, Meter } from '../../../backends/contract/environment.js';
+import { createAuthorizer } from '../../auth/access-rules.js';
+import { createAccounts } from '../../auth/account-store.js';
+import type { Accounts, NewToken } from '../../auth/accounts.js';
+import { asCoordinator, MemoryCoordinator } from '../../auth/memory-coordinator.fixture.js';
+import type { AuditEvent } from '../../observe/audit.js';
+import { type AdminApiOptions, createAdminApi } from '../admin-api.js';
+import { MemoryBackend } from './memory-backend.js';
+
+export const testClock: Clock = {
+  nowMs: () => Date.now(),
+  monotonicMs: () => performance.now(),
+  sleep: (ms, signal) =>
+    new Promise((resolve) => {
+      if (signal?.aborted === true) {
+        resolve();
+        return;
+      }
+      const end = () => {
+        clearTimeout(timer);
+        signal?.removeEventListener('abort', end);
+        resolve();
+      };
+      const timer = setTimeout(end, ms).unref();
+      signal?.addEventListener('abort', end);
+    }),
+};
+
+const noMeter: Meter = {
+  count: () => undefined,
+  observe: () => undefined,
+  gauge: () => undefined,
+};
+
+export interface ApiAnswer {
+  readonly status: number;
+  readonly headers: Headers;
+  readonly text: string;
+  /** The body as JSON; undefined when it is none. */
+  readonly body: Readonly<Record<string, unknown>> | undefined;
+}
+
+export interface ApiRequest {
+  readonly token?: string | undefined;
+  readonly body?: unknown;
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly signal?: AbortSignal;
+}
+
+/** The admin API over real HTTP, with real accounts and rules, and a backend in memory. */
+export class ApiScene {
+  readonly backend: MemoryBackend;
+  readonly accounts: Accounts;
+  readonly audited: AuditEvent[] = [];
+  /** Everything logged, as JSON lines. */
+  readonly logged: string[] = [];
+  readonly url: string;
+  readonly options: AdminApiOptions;
+  readonly #server: Server;
+
+  private constructor(parts: {
+    backend: MemoryBackend;
+    accounts: Accounts;
+    audited: AuditEvent[];
+    logged: string[];
+    server: Server;
+    options: AdminApiOptions;
+  }) {
+    this.options = parts.options;
+    this.backend = parts.backend;
+    this.accounts = parts.accounts;
+    this.audited = parts.audited;
+    this.logged = parts.logged;
+    this.#server = parts.server;
+    const address = parts.server.address();
+    if (address === null || typeof address === 'string') throw new Error('no TCP address');
+    this.url = `http://127.0.0.1:${address.port}`;
+  }
+
+  static async open(
+    options: { readonly noAuth?: boolean; readonly clock?: Clock } = {},
+  ): Promise<ApiScene> {
+    const clock = options.clock ?? testClock;
+    const random = { bytes: (length: number) => randomBytes(length) };
+    const accounts = createAccounts({
+      coordinator: asCoordinator(new MemoryCoordinator()),
+      clock,
+      random,
+    });
+    const backend = new MemoryBackend();
+    const audited: AuditEvent[] = [];
+    const logged: string[] = [];
+    const api: AdminApiOptions = {
+      backend,
+      accounts,
+      authorizer: createAuthorizer({ autoCreate: true }),
+      audit: {
+        record: (event) => void audited.push(event),
+        flush: async () => undefined,
+        close: async () => undefined,
+      },
+      logger: recordingLogger(logged, {}),
+      meter: noMeter,
+      clock,
+      random,
+      noAuth: options.noAuth ?? false,
+      serverInfo: () => ({
+        version: '0.0.0',
+        startedAtMs: clock.nowMs(),
+        httpUrl: 'http://127.0.0.1:8080',
+        sshUrl: undefined,
+        opsUrl: undefined,
+        notes: { 'ssh cryptography': 'native' },
+      }),
+    };
+    const server = createServer(createAdminApi(api));
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    return new ApiScene({ backend, accounts, audited, logged, server, options: api });
+  }
+
+  /** A token's secret for a user, who is made when there is none of that name. */
+  async token(
+    user: string,
+    token: Partial<NewToken> & { readonly admin?: boolean; readonly canCreate?: boolean } = {},
+  ): Promise<string> {
+    const { admin = false, canCreate = true, ...rest } = token;
+    if ((await this.accounts.getUser(user)) === undefined) {
+      await this.accounts.createUser({ name: user, admin, canCreate });
+    }
+    const created = await this.accounts.createToken({
+      user,
+      name: 'test',
+      scope: 'admin',
+      ...rest,
+    });
+    return created.secret;
+  }
+
+  async request(method: string, path: string, request: ApiRequest = {}): Promise<ApiAnswer> {
+    const { token, body, headers = {}, signal } = request;
+    const response = await fetch(`${this.url}/api/v1${path}`, {
+      method,
+      headers: {
+        ...(token === undefined ? {} : { Authorization: `Bearer ${token}` }),
+        ...(body === undefined ? {} : { 'Content-Type': 'application/json' }),
+        ...headers,
+      },
+      ...(body === undefined
+        ? {}
+        : { body: typeof body === 'string' ? body : JSON.stringify(body) }),
+      ...(signal === undefined ? {} : { signal }),
+    });
+    const text = await response.text();
+    return { status: response.status, headers: response.headers, text, body: jsonObject(text) };
+  }
+
+  async close(): Promise<void> {
+    this.#server.closeAllConnections();
+    await new Promise((resolve) => this.#server.close(resolve));
+  }
+}
+
+function recordingLogger(lines: string[], context: object): Logger {
+  const write = (level: string) => (fields: object, message: string) => {
+    lines.push(JSON.stringify({ level, ...context, ...fields, message }, withErrors));
+  };
+  return {
+    debug: write('debug'),
+    info: write('info'),
+    warn: write('warn'),
+    error: write('error'),
+    child: (fields) => recordingLogger(lines, { ...context, ...fields }),
+  };
+}
+
+function withErrors(_key: string, value: unknown): unknown {
+  return value instanceof Error
+    ? { message: value.message, stack: value.stack, cause: value.cause }
+    : value;
+}
+
+function jsonObject(text: string): Readonly<Record<string, unknown>> | undefined {
+  try {
+    const value: unknown = JSON.parse(text);
+    return typeof value === 'object' && value !== null ? { ...value } : undefined;
+  } catch {
+    return undefined;
+  }
+}
