@@ -1,0 +1,397 @@
+import assert from 'node:assert/strict';
+import { connect } from 'node:net';
+import { afterEach, beforeEach, describe, test } from 'node:test';
+import { QuorateError } from '../../backends/contract/errors.js';
+import { ApiScene } from './testing/api-scene.js';
+
+let scene: ApiScene;
+let admin: string;
+
+beforeEach(async () => {
+  scene = await ApiScene.open();
+  admin = await scene.token('root', { admin: true });
+});
+afterEach(async () => await scene.close());
+
+describe('requests that do not fit', () => {
+  const cases = [
+    {
+      desc: 'an unknown field is named',
+      request: ['POST', '/users', { name: 'ann', role: 'x' }],
+      status: 400,
+      says: /^role: unknown field$/,
+    },
+    {
+      desc: 'every unknown field is named',
+      request: ['POST', '/users', { name: 'ann', a: 1, b: 2 }],
+      status: 400,
+      says: /a: unknown field; b: unknown field/,
+    },
+    {
+      desc: 'a missing field is named',
+      request: ['POST', '/users', {}],
+      status: 400,
+      says: /^name: a user name is wanted$/,
+    },
+    {
+      desc: 'a wrong type is named',
+      request: ['POST', '/users', { name: 'ann', admin: 'yes' }],
+      status: 400,
+      says: /^admin: /,
+    },
+    {
+      desc: 'an unknown parameter of a query',
+      request: ['GET', '/repositories?limt=3'],
+      status: 400,
+      says: /^limt: unknown field$/,
+    },
+    {
+      desc: 'a limit out of range',
+      request: ['GET', '/repositories?limit=0'],
+      status: 400,
+      says: /^limit: has to be/,
+    },
+    {
+      desc: 'a level that there is not',
+      request: ['PUT', '/repositories/team%2Fapp/grants/root', { level: 'owner' }],
+      status: 400,
+      says: /^level: has to be read, write or admin$/,
+    },
+    {
+      desc: 'a setting that is nearly one',
+      request: ['PATCH', '/repositories/team%2Fapp', { settings: { 'receive.denyDelete': 'x' } }],
+      status: 400,
+      says: /did you mean receive\.denyDeletes\?/,
+    },
+    {
+      desc: 'a setting in the wrong section',
+      request: ['PATCH', '/repositories/team%2Fapp', { settings: { 'transfer.fsckObjects': 'x' } }],
+      status: 400,
+      says: /did you mean receive\.fsckObjects\?/,
+    },
+    {
+      desc: 'a setting like no other gets the whole list',
+      request: ['PATCH', '/repositories/team%2Fapp', { settings: { colour: 'x' } }],
+      status: 400,
+      says: /there are receive\.denyDeletes, .*uploadpack\.allowFilter/,
+    },
+    {
+      desc: 'a value that does not fit its setting',
+      request: [
+        'PATCH',
+        '/repositories/team%2Fapp',
+        { settings: { 'receive.maxInputSize': 'big' } },
+      ],
+      status: 400,
+      says: /receive\.maxInputSize wants a whole number/,
+    },
+    {
+      desc: 'a branch name that git refuses',
+      request: ['PUT', '/repositories/team%2Fapp/head', { branch: 'a..b' }],
+      status: 400,
+      says: /^branch: is not a branch name/,
+    },
+    {
+      desc: 'a repository name that climbs',
+      request: ['POST', '/repositories', { name: '../x' }],
+      status: 400,
+      says: /./,
+    },
+    {
+      desc: 'what is no JSON',
+      request: ['POST', '/users', '{"name":'],
+      status: 400,
+      says: /not valid JSON/,
+    },
+    {
+      desc: 'a body that is too large',
+      request: ['POST', '/users', JSON.stringify({ name: 'x'.repeat(1024 * 1024) })],
+      status: 413,
+      says: /larger than 1 MiB/,
+    },
+    {
+      desc: 'a user that exists',
+      request: ['POST', '/users', { name: 'root' }],
+      status: 409,
+      says: /root/,
+    },
+    {
+      desc: 'a path that there is not',
+      request: ['GET', '/nothing'],
+      status: 404,
+      says: /no such path/,
+    },
+    {
+      desc: 'a method that there is not',
+      request: ['DELETE', '/users'],
+      status: 405,
+      says: /takes GET, POST only/,
+    },
+    {
+      desc: 'broken percent-encoding',
+      request: ['GET', '/repositories/%E0%A4%A'],
+      status: 400,
+      says: /percent-encoding/,
+    },
+    {
+      desc: 'disabling oneself',
+      request: ['PATCH', '/users/root', { disabled: true }],
+      status: 409,
+      says: /cannot disable yourself/,
+    },
+  ] as const;
+
+  for (const { desc, request, status, says } of cases) {
+    test(desc, async () => {
+      await create('team/app');
+      const [method, path, body] = request;
+      const answer = await scene.request(method, path, { token: admin, body });
+      assert.equal(answer.status, status, answer.text);
+      assert.match(messageOf(answer.text), says);
+    });
+  }
+
+  test('a body of another type', async () => {
+    const headers = { 'Content-Type': 'text/plain' };
+    const answer = await scene.request('POST', '/users', { token: admin, body: '{}', headers });
+    assert.equal(answer.status, 415);
+  });
+
+  test('a compressed body', async () => {
+    const headers = { 'Content-Encoding': 'gzip' };
+    const answer = await scene.request('POST', '/users', { token: admin, body: '{}', headers });
+    assert.equal(answer.status, 415);
+  });
+
+  test('a change asked for by a web page', async () => {
+    const headers = { Origin: 'https://evil.example' };
+    const body = { name: 'ann' };
+    const answer = await scene.request('POST', '/users', { token: admin, body, headers });
+    assert.equal(answer.status, 403);
+    assert.equal(await scene.accounts.getUser('ann'), undefined);
+  });
+
+  test('anonymous changes are refused before their body is read', async () => {
+    const socket = connect(Number(new URL(scene.url).port), '127.0.0.1');
+    socket.write('POST /api/v1/users HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n');
+    socket.write('Content-Type: application/json\r\n\r\n{');
+    let answer = '';
+    for await (const chunk of socket) answer += String(chunk);
+    assert.match(answer, /^HTTP\/1\.1 401 /);
+  });
+});
+
+describe('signing in', () => {
+  const encoded = (text: string) => Buffer.from(text).toString('base64');
+  const cases = [
+    {
+      desc: 'Basic, token as the password',
+      header: (t: string) => `Basic ${encoded(`x:${t}`)}`,
+      status: 200,
+    },
+    { desc: 'scheme in lower case', header: (t: string) => `bearer ${t}`, status: 200 },
+    {
+      desc: 'Basic, token as the user',
+      header: (t: string) => `Basic ${encoded(`${t}:`)}`,
+      status: 401,
+    },
+    { desc: 'another scheme', header: (t: string) => `Digest ${t}`, status: 401 },
+    {
+      desc: 'an endless header',
+      header: (t: string) => `Bearer ${t}${'x'.repeat(4000)}`,
+      status: 401,
+    },
+  ];
+  for (const { desc, header, status } of cases) {
+    test(desc, async () => {
+      const headers = { Authorization: header(admin) };
+      const answer = await scene.request('GET', '/users', { headers });
+      assert.equal(answer.status, status);
+      const challenged = (answer.headers.get('www-authenticate') ?? '').includes('Bearer');
+      assert.equal(challenged, status === 401);
+      const [event] = scene.audited;
+      assert.equal(event?.event, 'authentication');
+      assert.equal(event?.outcome, status === 200 ? 'ok' : 'refused');
+    });
+  }
+
+  test('a disabled user is nobody', async () => {
+    const token = await scene.token('ann');
+    await scene.request('PATCH', '/users/ann', { token: admin, body: { disabled: true } });
+    assert.equal((await scene.request('GET', '/keys', { token })).status, 401);
+  });
+
+  test('a token that expires makes none that lives longer', async () => {
+    const token = await scene.token('ann', { expiresAtMs: Date.now() + 3_600_000 });
+    const make = async (life: object) =>
+      (await scene.request('POST', '/tokens', { token, body: { user: 'ann', ...life } })).status;
+    assert.equal(await make({}), 403);
+    assert.equal(await make({ expiresInSeconds: 7200 }), 403);
+    assert.equal(await make({ expiresInSeconds: 60 }), 201);
+  });
+});
+
+describe('what is left behind', () => {
+  test('the secret of a token is answered once and written nowhere', async () => {
+    const body = { user: 'root', name: 'laptop', scope: 'read' };
+    const answer = await scene.request('POST', '/tokens', { token: admin, body });
+    const secret = String(answer.body?.['secret']);
+    assert.notEqual(await scene.accounts.authenticateToken(secret), undefined);
+    const list = await scene.request('GET', '/tokens', { token: admin });
+    const traces = [list.text, JSON.stringify(scene.audited), ...scene.logged].join('\n');
+    assert.match(traces, /laptop/);
+    assert.ok(!traces.includes(secret) && !traces.includes(admin));
+  });
+
+  test('a request id is in the header, the log and the audit event', async () => {
+    const answer = await scene.request('POST', '/users', { token: admin, body: { name: 'ann' } });
+    const id = answer.headers.get('x-request-id') ?? '';
+    assert.match(id, /^[0-9a-f]{16}$/);
+    assert.ok(scene.logged.some((line) => line.includes(id)));
+    const event = scene.audited.find(({ event }) => event === 'admin');
+    assert.equal(event?.requestId, id);
+    assert.deepEqual(event?.details, {
+      action: 'user.create',
+      name: 'ann',
+      admin: false,
+      canCreate: true,
+    });
+  });
+
+  test('a bug tells the log, and the client only where to look', async () => {
+    await create('team/app');
+    scene.backend.repositories.stats = async () => {
+      throw new Error('ENOENT /srv/data/secret-place');
+    };
+    const answer = await scene.request('GET', '/repositories/team%2Fapp', { token: admin });
+    assert.equal(answer.status, 500);
+    assert.ok(!answer.text.includes('secret-place'));
+    assert.ok(scene.logged.some((line) => line.includes('secret-place')));
+  });
+
+  test('trouble that passes says when to come back', async () => {
+    scene.backend.status = async () => {
+      throw new QuorateError('unavailable', 'the server is starting');
+    };
+    const answer = await scene.request('GET', '/status', { token: admin });
+    assert.equal(answer.status, 503);
+    assert.equal(answer.headers.get('retry-after'), '2');
+  });
+});
+
+describe('repositories', () => {
+  test('whoever creates one administers it', async () => {
+    const token = await scene.token('ann', { scope: 'admin' });
+    const made = await scene.request('POST', '/repositories', {
+      token,
+      body: {
+        name: 'team/app.git',
+        defaultBranch: 'trunk',
+        settings: { 'RECEIVE.denydeletes': 'true' },
+      },
+    });
+    assert.equal(made.status, 201, made.text);
+    const shown = await scene.request('GET', '/repositories/team%2Fapp.git', { token });
+    const { createdAt: _, ...repository } = objectIn(shown.body, 'repository');
+    assert.deepEqual(repository, {
+      name: 'team/app',
+      public: false,
+      objectFormat: 'sha1',
+      epoch: 1,
+      head: 'refs/heads/trunk',
+      generation: 1,
+      refCount: 0,
+      packCount: 0,
+      looseObjectCount: 0,
+      sizeBytes: 1536,
+      settings: { 'receive.denyDeletes': 'true' },
+      grants: { ann: 'admin' },
+    });
+  });
+
+  test('readers do not see grants and settings', async () => {
+    await create('team/app', { public: true });
+    const shown = await scene.request('GET', '/repositories/team%2Fapp');
+    const repository = objectIn(shown.body, 'repository');
+    assert.ok(!('grants' in repository) && !('settings' in repository));
+  });
+
+  test('settings are set and unset, visibility and grants kept', async () => {
+    await create('team/app');
+    await scene.token('ann');
+    const change = (body: object) =>
+      scene.request('PATCH', '/repositories/team%2Fapp', { token: admin, body });
+    await scene.request('PUT', '/repositories/team%2Fapp/grants/ann', {
+      token: admin,
+      body: { level: 'read' },
+    });
+    await change({ settings: { 'receive.maxRefs': '10', 'receive.denyDeletes': 'true' } });
+    const answer = await change({ settings: { 'receive.maxRefs': null }, public: true });
+    const repository = objectIn(answer.body, 'repository');
+    assert.deepEqual(repository['settings'], { 'receive.denyDeletes': 'true' });
+    assert.deepEqual(repository['grants'], { root: 'admin', ann: 'read' });
+    assert.equal(repository['public'], true);
+  });
+
+  test('a grant to nobody, and one that is not there', async () => {
+    await create('team/app');
+    const path = '/repositories/team%2Fapp/grants/constructor';
+    const granted = await scene.request('PUT', path, { token: admin, body: { level: 'read' } });
+    assert.equal(granted.status, 404);
+    assert.equal((await scene.request('DELETE', path, { token: admin })).status, 404);
+  });
+
+  test('pages hold what the caller may read, and do not name the rest', async () => {
+    for (const name of ['a', 'b', 'c', 'd', 'e']) {
+      await create(`${name}/public`, { public: true });
+      await create(`${name}/secret`);
+    }
+    const pages: unknown[] = [];
+    let after = '';
+    do {
+      const page = await scene.request('GET', `/repositories?limit=2${after}`);
+      assert.ok(!page.text.includes('secret'));
+      pages.push(namesIn(page.body));
+      const next = page.body?.['next'];
+      after = typeof next === 'string' ? `&after=${encodeURIComponent(next)}` : '';
+    } while (after !== '');
+    assert.deepEqual(pages, [['a/public', 'b/public'], ['c/public', 'd/public'], ['e/public']]);
+    const all = await scene.request('GET', '/repositories?prefix=b/', { token: admin });
+    assert.deepEqual(namesIn(all.body), ['b/public', 'b/secret']);
+  });
+
+  test('pages reach over more hidden names than one batch of the registry', async () => {
+    for (let index = 0; index < 1100; index += 1) await create(`hidden/${10_000 + index}`);
+    await create('last/one', { public: true });
+    assert.deepEqual(namesIn((await scene.request('GET', '/repositories')).body), ['last/one']);
+  });
+});
+
+function messageOf(text: string): string {
+  const body: unknown = JSON.parse(text);
+  const error = objectIn(body, 'error');
+  return String(error['message']);
+}
+
+function objectIn(body: unknown, name: string): Record<string, unknown> {
+  assert.ok(typeof body === 'object' && body !== null && name in body, JSON.stringify(body));
+  const value: unknown = Object.entries(body).find(([key]) => key === name)?.[1];
+  assert.ok(typeof value === 'object' && value !== null);
+  return { ...value };
+}
+
+function namesIn(body: unknown): unknown[] {
+  return Object.values(objectIn(body, 'repositories')).map(
+    (row) => objectIn({ row }, 'row')['name'],
+  );
+}
+
+async function create(name: string, options: { readonly public?: boolean } = {}): Promise<void> {
+  await scene.backend.repositories.create({
+    name,
+    defaultBranch: 'main',
+    objectFormat: 'sha1',
+    settings: {},
+    access: { public: options.public ?? false, grants: { root: 'admin' } },
+  });
+}
