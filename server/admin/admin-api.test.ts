@@ -182,7 +182,6 @@ describe('requests that do not fit', () => {
 });
 
 describe('signing in', () => {
-  const encoded = (text: string) => Buffer.from(text).toString('base64');
   const cases = [
     {
       desc: 'Basic, token as the password',
@@ -366,6 +365,10 @@ describe('repositories', () => {
     assert.deepEqual(namesIn((await scene.request('GET', '/repositories')).body), ['last/one']);
   });
 });
+
+function encoded(text: string): string {
+  return Buffer.from(text).toString('base64');
+}
 
 function messageOf(text: string): string {
   const body: unknown = JSON.parse(text);

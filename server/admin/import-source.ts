@@ -17,7 +17,7 @@ export interface ImportSource {
    */
   readonly privileged: boolean;
   /** `text` with the source's credentials taken out, for what git may say about it. */
-  redact(text: string): string;
+  readonly redact: (text: string) => string;
 }
 
 /**

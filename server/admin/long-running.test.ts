@@ -4,6 +4,7 @@ import type { Clock } from '../../backends/contract/environment.js';
 import { QuorateError } from '../../backends/contract/errors.js';
 import { parseImportSource } from './import-source.js';
 import { ApiScene, testClock } from './testing/api-scene.js';
+import { eventually, Gate } from './testing/waiting.js';
 
 const path = '/repositories/team%2Fnew/import';
 const remote = { source: 'https://example.org/x.git' };
@@ -157,8 +158,8 @@ describe('long work over HTTP', () => {
   });
 
   test('when the client leaves, the import is aborted and the new repository taken back', async () => {
-    const started = gate();
-    const aborted = gate();
+    const started = new Gate();
+    const aborted = new Gate();
     scene.backend.importing = async ({ signal, progress }) => {
       progress({ step: 'receiving', done: 0, total: 1 });
       started.resolve();
@@ -200,7 +201,7 @@ describe('long work over HTTP', () => {
   });
 
   test('only so many at a time', async () => {
-    const finish = gate();
+    const finish = new Gate();
     let running = 0;
     scene.backend.importing = async () => {
       running += 1;
@@ -255,20 +256,3 @@ test('silence is filled while work goes on', async () => {
     await scene.close();
   }
 });
-
-/** A promise and its resolution (`Promise.withResolvers` came with Node 22). */
-function gate(): { readonly promise: Promise<void>; readonly resolve: () => void } {
-  let resolve: () => void = () => undefined;
-  const promise = new Promise<void>((done) => {
-    resolve = done;
-  });
-  return { promise, resolve };
-}
-
-async function eventually(holds: () => boolean): Promise<void> {
-  const deadline = performance.now() + 10_000;
-  while (!holds()) {
-    assert.ok(performance.now() < deadline, 'it never came');
-    await new Promise((resolve) => setImmediate(resolve));
-  }
-}

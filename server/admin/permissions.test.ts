@@ -538,7 +538,10 @@ function checkUnchanged({ backend }: ApiScene): void {
 }
 
 function newKey(): string {
-  const field = (bytes: Uint8Array) => Buffer.concat([Buffer.of(0, 0, 0, bytes.length), bytes]);
   const blob = Buffer.concat([field(Buffer.from('ssh-ed25519')), field(randomBytes(32))]);
   return `ssh-ed25519 ${blob.toString('base64')} test`;
+}
+
+function field(bytes: Uint8Array): Buffer {
+  return Buffer.concat([Buffer.of(0, 0, 0, bytes.length), bytes]);
 }

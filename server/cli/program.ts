@@ -1,5 +1,5 @@
-import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
+import { version } from '../version.js';
 import { CliError } from './cli-error.js';
 import { addKeyCommands } from './commands/key.js';
 import { addRepositoryAccessCommands } from './commands/repo-access.js';
@@ -43,7 +43,7 @@ function createProgram(serve: Serve, finish: (exitCode: number) => void): Comman
   const program = new Command('quorate');
   program
     .description('A Git server whose repositories are replicated.')
-    .version(version(), '-V, --version', 'print the version')
+    .version(version, '-V, --version', 'print the version')
     .option('--data <dir>', 'data directory of a server on this machine (default: "./data")')
     .option('--json', 'print machine-readable results on stdout')
     .configureHelp({ showGlobalOptions: true })
@@ -66,14 +66,6 @@ Commands find the server by --data, or else by the environment's QUORATE_URL and
   addRepositoryWorkCommands(repo);
   addServerStateCommands(program);
   return program;
-}
-
-function version(): string {
-  const text = readFileSync(new URL('../../../package.json', import.meta.url), 'utf8');
-  const manifest: unknown = JSON.parse(text);
-  return typeof manifest === 'object' && manifest !== null && 'version' in manifest
-    ? String(manifest.version)
-    : 'unknown';
 }
 
 /** `quorate repo list | head -1`: the reader has seen enough, and nobody is left to tell about it. */

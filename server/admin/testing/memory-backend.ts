@@ -164,12 +164,14 @@ export class MemoryBackend implements Backend {
   }
 
   #refuseTaken(name: string): void {
-    const nests = (a: string, b: string) =>
-      a === b || a.startsWith(`${b}/`) || b.startsWith(`${a}/`);
     if ([...this.records.values()].some((other) => nests(other.name, name))) {
       throw new QuorateError('already-exists', `${name} is taken`);
     }
   }
+}
+
+function nests(a: string, b: string): boolean {
+  return a === b || a.startsWith(`${b}/`) || b.startsWith(`${a}/`);
 }
 
 function merged(
