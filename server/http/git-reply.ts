@@ -1,6 +1,5 @@
 import type { OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import { Writable } from 'node:stream';
-import { QuorateError } from '../../backends/contract/errors.js';
 
 /** An answer that is complete below this size goes out in one write, with a Content-Length. */
 const holdBytes = 64 * 1024;
@@ -24,7 +23,6 @@ export class GitReply extends Writable {
     this.#response = response;
     this.#headers = headers;
     this.on('error', () => {});
-    response.on('close', this.#closed);
   }
 
   /** True once bytes of the 200 are on their way: no other status can follow. */
@@ -63,15 +61,8 @@ export class GitReply extends Writable {
   override _destroy(error: Error | null, done: (error: Error | null) => void): void {
     this.#cancelFlush();
     this.#held = [];
-    this.#response.removeListener('close', this.#closed);
     done(error);
   }
-
-  readonly #closed = (): void => {
-    if (!this.writableFinished) {
-      this.destroy(new QuorateError('cancelled', 'The client closed the connection.'));
-    }
-  };
 
   #start(done: (error?: Error | null) => void): void {
     this.#cancelFlush();
@@ -81,7 +72,7 @@ export class GitReply extends Writable {
   }
 
   #send(chunk: Buffer, done: (error?: Error | null) => void): void {
-    // When the client leaves, `drain` never comes; the stream is destroyed then, and needs no answer here.
+    // When the client leaves, `drain` never comes; the exchange destroys this stream then, and no answer is needed.
     if (this.#response.write(chunk)) done();
     else this.#response.once('drain', done);
   }

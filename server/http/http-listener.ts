@@ -149,6 +149,8 @@ class Listener implements HttpListener {
     socket.on('close', () => {
       this.#sockets.delete(socket);
       this.#addresses.leave(key);
+      // A pipelined request has no answer on the socket yet, so the answers' own events would not tell all of them.
+      for (const exchange of this.#exchanges.get(socket) ?? []) exchange.stop(clientLeft());
     });
   }
 
@@ -179,9 +181,6 @@ class Listener implements HttpListener {
     this.#running += 1;
     request.on('error', () => {});
     response.on('error', () => {});
-    response.on('close', () => {
-      if (!response.writableFinished) exchange.stop(clientLeft());
-    });
     void this.#serve(exchange).finally(() => this.#finished(exchange));
   }
 
@@ -221,7 +220,8 @@ class Listener implements HttpListener {
     }
     if (request.headers.expect !== undefined) response.writeContinue();
     const closed = new Promise<void>((resolve) => {
-      response.once('close', () => resolve());
+      response.once('close', resolve);
+      exchange.signal.addEventListener('abort', () => resolve());
     });
     this.#options.adminApi(request, response);
     await closed;

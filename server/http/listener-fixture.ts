@@ -1,0 +1,261 @@
+/** A listener over real sockets with a fake service behind it, for this folder's tests. */
+import { randomBytes } from 'node:crypto';
+import { request as httpRequest, type IncomingHttpHeaders } from 'node:http';
+import { connect, type Socket } from 'node:net';
+import type { Readable, Writable } from 'node:stream';
+import type { Clock, Logger, Meter } from '../../backends/contract/environment.js';
+import { QuorateError } from '../../backends/contract/errors.js';
+import type { Accounts } from '../auth/accounts.js';
+import type { GitOutcome, GitRequest, GitService } from '../core/git-request.js';
+import type { AuditEvent } from '../observe/audit.js';
+import {
+  createHttpListener,
+  type HttpListener,
+  type HttpListenerOptions,
+} from './http-listener.js';
+import { defaultHttpLimits, type HttpLimits } from './http-limits.js';
+
+export const ok: GitOutcome = { status: 'ok', exitCode: 0, fields: {} };
+
+export type Run = (input: Readable, output: Writable, request: GitRequest) => Promise<GitOutcome>;
+
+export interface Fixture {
+  readonly port: number;
+  readonly listener: HttpListener;
+  readonly requests: GitRequest[];
+  readonly lines: { readonly fields: Record<string, unknown>; readonly message: string }[];
+  readonly audited: AuditEvent[];
+  readonly counts: string[];
+  /** Exchanges that the service runs now. */
+  running(): number;
+  close(): Promise<void>;
+}
+
+interface FixtureOptions {
+  readonly limits?: Partial<HttpLimits>;
+  readonly noAuth?: boolean;
+  readonly open?: (request: GitRequest) => Promise<void> | void;
+  readonly run?: Run;
+  readonly adminApi?: HttpListenerOptions['adminApi'];
+  readonly clock?: Clock;
+}
+
+export const systemClock: Clock = {
+  nowMs: () => Date.now(),
+  monotonicMs: () => performance.now(),
+  sleep: (ms, signal) =>
+    new Promise((resolve) => {
+      const timer = setTimeout(resolve, ms).unref();
+      signal?.addEventListener('abort', () => {
+        clearTimeout(timer);
+        resolve();
+      });
+    }),
+};
+
+/** Starts a listener on a free port. User `ann` has the token `good-token`. */
+export async function startListener(options: FixtureOptions = {}): Promise<Fixture> {
+  const requests: GitRequest[] = [];
+  const lines: Fixture['lines'] = [];
+  const audited: AuditEvent[] = [];
+  const counts: string[] = [];
+  let running = 0;
+  const run = options.run ?? echo;
+  const service: GitService = {
+    async open(request) {
+      requests.push(request);
+      await options.open?.(request);
+      return {
+        async run(input, output) {
+          running += 1;
+          try {
+            return await run(input, output, request);
+          } finally {
+            running -= 1;
+          }
+        },
+      };
+    },
+  };
+  const listener = createHttpListener({
+    service,
+    accounts: fakeAccounts,
+    audit: {
+      record: (event) => void audited.push(event),
+      flush: () => Promise.resolve(),
+      close: () => Promise.resolve(),
+    },
+    adminApi: options.adminApi ?? ((_request, response) => response.writeHead(404).end()),
+    logger: memoryLogger(lines),
+    meter: memoryMeter(counts),
+    clock: options.clock ?? systemClock,
+    random: { bytes: (length) => randomBytes(length) },
+    limits: { ...defaultHttpLimits, ...options.limits },
+    noAuth: options.noAuth ?? false,
+  });
+  const { port } = await listener.listen('127.0.0.1', 0);
+  return {
+    port,
+    listener,
+    requests,
+    lines,
+    audited,
+    counts,
+    running: () => running,
+    close: () => listener.drain(0),
+  };
+}
+
+/** Answers with what it was sent. */
+const echo: Run = async (input, output) => {
+  const parts: Buffer[] = [];
+  for await (const chunk of input) parts.push(Buffer.from(chunk));
+  output.write(Buffer.concat([Buffer.from('got:'), ...parts]));
+  return ok;
+};
+
+function absent(): Promise<never> {
+  return Promise.reject(new QuorateError('internal', 'not part of this fixture'));
+}
+
+const fakeAccounts: Accounts = {
+  createUser: absent,
+  listUsers: absent,
+  getUser: absent,
+  setUserDisabled: absent,
+  addKey: absent,
+  listKeys: absent,
+  removeKey: absent,
+  createToken: absent,
+  listTokens: absent,
+  revokeToken: absent,
+  authenticateKey: absent,
+  authenticateToken: (secret) =>
+    Promise.resolve(
+      secret === 'good-token'
+        ? {
+            kind: 'user',
+            name: 'ann',
+            admin: false,
+            canCreate: true,
+            via: { type: 'token', tokenId: 't1', scope: 'write', repositoryPattern: undefined },
+          }
+        : undefined,
+    ),
+};
+
+function memoryLogger(lines: Fixture['lines']): Logger {
+  const add = (fields: object, message: string): void => {
+    lines.push({ fields: { ...fields }, message });
+  };
+  const logger: Logger = { debug: add, info: add, warn: add, error: add, child: () => logger };
+  return logger;
+}
+
+function memoryMeter(counts: string[]): Meter {
+  return {
+    count: (name, labels = {}) => void counts.push(`${name} ${Object.values(labels).join(' ')}`),
+    observe: () => {},
+    gauge: () => {},
+  };
+}
+
+export interface Answer {
+  readonly status: number;
+  readonly headers: IncomingHttpHeaders;
+  readonly body: Buffer;
+  readonly continued: boolean;
+}
+
+export interface Ask {
+  readonly method?: string;
+  readonly path: string;
+  readonly headers?: Record<string, string | number>;
+  readonly body?: Buffer | string;
+}
+
+/** One request on a connection of its own. With `Expect`, the body is sent only after 100 Continue. */
+export function ask(port: number, what: Ask): Promise<Answer> {
+  return new Promise((resolve, reject) => {
+    let continued = false;
+    const request = httpRequest({
+      host: '127.0.0.1',
+      port,
+      path: what.path,
+      method: what.method ?? 'GET',
+      headers: what.headers ?? {},
+      agent: false,
+    });
+    request.on('error', reject);
+    request.on('continue', () => {
+      continued = true;
+      request.end(what.body);
+    });
+    request.on('response', (response) => {
+      const parts: Buffer[] = [];
+      response.on('data', (chunk: Buffer) => parts.push(chunk));
+      response.on('error', reject);
+      response.on('end', () => {
+        request.destroy();
+        resolve({
+          status: response.statusCode ?? 0,
+          headers: response.headers,
+          body: Buffer.concat(parts),
+          continued,
+        });
+      });
+    });
+    if (what.headers?.['Expect'] === undefined) request.end(what.body);
+    else request.flushHeaders();
+  });
+}
+
+export function pushTo(
+  path: string,
+  body: Buffer | string,
+  headers: Record<string, string> = {},
+): Ask {
+  const service = path.slice(path.lastIndexOf('/') + 1);
+  return {
+    method: 'POST',
+    path,
+    body,
+    headers: { 'Content-Type': `application/x-${service}-request`, ...headers },
+  };
+}
+
+export const basic = (user: string, password: string): Record<string, string> => ({
+  Authorization: `Basic ${Buffer.from(`${user}:${password}`).toString('base64')}`,
+});
+
+export interface RawConnection {
+  readonly socket: Socket;
+  /** Everything received so far. */
+  received(): string;
+  closed(): boolean;
+}
+
+/** A connection on which a test writes bytes of its own. Errors count as closed. */
+export async function rawConnection(
+  port: number,
+  firstBytes: string | Buffer = '',
+): Promise<RawConnection> {
+  const socket = connect(port, '127.0.0.1');
+  let text = '';
+  let closed = false;
+  socket.on('data', (chunk: Buffer) => (text += chunk.toString('latin1')));
+  socket.on('error', () => {});
+  socket.on('close', () => (closed = true));
+  await new Promise((resolve) => socket.once('connect', resolve));
+  if (firstBytes.length > 0) socket.write(firstBytes);
+  return { socket, received: () => text, closed: () => closed };
+}
+
+/** Waits until the condition holds; fails after 10 s. */
+export async function until(what: string, condition: () => boolean): Promise<void> {
+  const deadline = performance.now() + 10_000;
+  while (!condition()) {
+    if (performance.now() > deadline) throw new Error(`never happened: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+}
