@@ -21,14 +21,3 @@ export function parseAuthorization(header: string | undefined): Credentials {
   if (colon < 0 || colon === pair.length - 1) return { kind: 'malformed' };
   return { kind: 'token', secret: pair.slice(colon + 1), scheme: 'basic' };
 }
-
-/** Protocol version in a `Git-Protocol` header (gitprotocol-v2): the highest known one; anything unknown is 0. */
-export function parseGitProtocol(header: string | undefined): 0 | 1 | 2 {
-  if (header === undefined) return 0;
-  let version: 0 | 1 | 2 = 0;
-  for (const entry of header.split(':')) {
-    if (entry === 'version=2') version = 2;
-    else if (entry === 'version=1' && version === 0) version = 1;
-  }
-  return version;
-}

@@ -4,10 +4,12 @@ import { afterEach, test } from 'node:test';
 import type { GitRequest } from '../core/git-request.js';
 import {
   ask,
+  deferred,
   type Fixture,
   ok,
   pushTo,
   rawConnection,
+  readAll,
   type Run,
   startListener,
   until,
@@ -40,7 +42,7 @@ const stages: readonly { desc: string; open?: (request: GitRequest) => Promise<v
     {
       desc: 'while its body is read',
       async run(input) {
-        for await (const _chunk of input);
+        await readAll(input);
         return ok;
       },
     },
@@ -98,7 +100,7 @@ test('one connection serves many requests', async () => {
 test('a drain closes idle connections, lets a running request end, and accepts nothing new', async () => {
   const { port, listener, running } = await start({
     async run(input, output) {
-      for await (const _chunk of input);
+      await readAll(input);
       output.write(Buffer.from('done'));
       return ok;
     },
@@ -134,9 +136,8 @@ test('a drain ends what outlasts its grace, with a 503 where nothing was sent', 
 });
 
 test('a drain ends even when the service does not listen to its signal', async () => {
-  let finish = (): void => {};
-  const finished = new Promise<void>((resolve) => (finish = resolve));
-  const { port, listener, running } = await start({ run: () => finished.then(() => ok) });
+  const { done, finish } = deferred();
+  const { port, listener, running } = await start({ run: () => done.then(() => ok) });
   const busy = await rawConnection(port, `${post}${'x'.repeat(1000)}`);
   await until('it runs', () => running() === 1);
   await listener.drain(10);

@@ -3,7 +3,16 @@ import { afterEach, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import { QuorateError, type ErrorCode } from '../../backends/contract/errors.js';
 import { statusOfCode } from './error-map.js';
-import { ask, basic, type Fixture, ok, pushTo, startListener, until } from './listener-fixture.js';
+import {
+  ask,
+  basic,
+  deferred,
+  type Fixture,
+  ok,
+  pushTo,
+  startListener,
+  until,
+} from './listener-fixture.js';
 
 const open: Fixture[] = [];
 async function start(...options: Parameters<typeof startListener>): Promise<Fixture> {
@@ -107,13 +116,8 @@ for (const { desc, headers, status } of wrongForms) {
 for (const [code, status] of Object.entries(statusOfCode)) {
   if (code === 'outcome-unknown') continue;
   test(`${code} becomes ${status} when nothing was sent`, async () => {
-    const failing = (at: 'open' | 'run'): Promise<Fixture> => {
-      const fail = (): Promise<never> =>
-        Promise.reject(new QuorateError(asCode(code), 'This is the sentence.'));
-      return start(at === 'open' ? { open: fail } : { run: fail });
-    };
     for (const at of ['open', 'run'] as const) {
-      const { port } = await failing(at);
+      const { port } = await start(failing(at, asCode(code)));
       const answer = await ask(port, { path: '/a/info/refs?service=git-upload-pack' });
       assert.equal(answer.status, status);
       assert.equal(answer.headers['content-type'], 'text/plain; charset=utf-8');
@@ -123,6 +127,12 @@ for (const [code, status] of Object.entries(statusOfCode)) {
       if (status === 503 || status === 429) assert.ok(answer.headers['retry-after']);
     }
   });
+}
+
+function failing(at: 'open' | 'run', code: ErrorCode): Parameters<typeof startListener>[0] {
+  const fail = (): Promise<never> =>
+    Promise.reject(new QuorateError(code, 'This is the sentence.'));
+  return at === 'open' ? { open: fail } : { run: fail };
 }
 
 function asCode(code: string): ErrorCode {
@@ -150,12 +160,11 @@ test('a failure after the first byte breaks the connection instead of ending the
 });
 
 test('bytes that are not followed at once are sent, chunked, without waiting for the end', async () => {
-  let finish = (): void => {};
-  const finished = new Promise<void>((resolve) => (finish = resolve));
+  const { done, finish } = deferred();
   const { port } = await start({
     async run(_input, output) {
       output.write(Buffer.from('first'));
-      await finished;
+      await done;
       output.write(Buffer.from(' last'));
       return ok;
     },

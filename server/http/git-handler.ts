@@ -3,9 +3,9 @@ import type { Clock, Logger, Meter } from '../../backends/contract/environment.j
 import { asQuorateError, QuorateError } from '../../backends/contract/errors.js';
 import { principalName } from '../auth/principal.js';
 import type { GitExchange, GitOutcome, GitRequest, GitService } from '../core/git-request.js';
+import { parseGitProtocol } from '../wire/git-protocol.js';
 import type { HttpAuthenticator } from './authenticator.js';
 import { addressKey, ConcurrencyLimit } from './concurrency-limit.js';
-import { parseGitProtocol } from './credentials.js';
 import { HttpRefusal, refusalOf } from './error-map.js';
 import { GitReply } from './git-reply.js';
 import type { HttpExchange } from './http-exchange.js';

@@ -9,6 +9,7 @@ import {
   ok,
   pushTo,
   rawConnection,
+  readAll,
   startListener,
   systemClock,
   until,
@@ -166,7 +167,7 @@ test('a client that does not read its answer is dropped', async () => {
   });
   const connection = await rawConnection(port);
   connection.socket.pause();
-  connection.socket.write(`${post('Content-Length: 0\r\n')}`);
+  connection.socket.write(post('Content-Length: 0\r\n'));
   await until('it runs', () => running() === 1);
   await until('it is ended', () => running() === 0);
 });
@@ -175,7 +176,7 @@ test('git may work longer than a client may be silent', async () => {
   const { port } = await start({
     limits: { idleTimeoutMs: 50 },
     async run(input, output) {
-      for await (const _chunk of input);
+      await readAll(input);
       await new Promise((resolve) => setTimeout(resolve, 300));
       output.write(Buffer.from('done'));
       return ok;
@@ -328,7 +329,7 @@ test('running requests of one principal are limited', async () => {
   const { port, running } = await start({
     limits: { maxRequestsPerPrincipal: 1 },
     async run(input) {
-      for await (const _chunk of input);
+      await readAll(input);
       return ok;
     },
   });

@@ -27,7 +27,7 @@ export interface Fixture {
   readonly audited: AuditEvent[];
   readonly counts: string[];
   /** Exchanges that the service runs now. */
-  running(): number;
+  readonly running: () => number;
   close(): Promise<void>;
 }
 
@@ -249,6 +249,22 @@ export async function rawConnection(
   await new Promise((resolve) => socket.once('connect', resolve));
   if (firstBytes.length > 0) socket.write(firstBytes);
   return { socket, received: () => text, closed: () => closed };
+}
+
+/** Reads a request's body and forgets it. */
+export async function readAll(input: Readable): Promise<number> {
+  let bytes = 0;
+  for await (const chunk of input) bytes += Buffer.from(chunk).length;
+  return bytes;
+}
+
+/** A promise that a test fulfils when it wants. */
+export function deferred(): { readonly done: Promise<void>; readonly finish: () => void } {
+  const later: { finish: () => void } = { finish: () => {} };
+  const done = new Promise<void>((resolve) => {
+    later.finish = resolve;
+  });
+  return { done, finish: () => later.finish() };
 }
 
 /** Waits until the condition holds; fails after 10 s. */
