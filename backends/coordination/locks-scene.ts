@@ -1,0 +1,172 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
+import type { Coordinator, Transaction, TransactionResult } from '../contract/coordinator.js';
+import type { Meter } from '../contract/environment.js';
+import { QuorateError } from '../contract/errors.js';
+import { keys, prefixEnd } from '../contract/keys.js';
+import { openEmbeddedCoordinator } from './embedded/embedded-coordinator.js';
+import { parseLockEntry } from './lock-record.js';
+import { createLocks, type Locks, type RefWish } from './locks.js';
+import { createManualClock, type ManualClock, silentLogger } from './test-environment.js';
+
+/** Two front-ends on one coordinator, with time and lost answers in the test's hands. */
+export interface LockScene {
+  readonly coordinator: Coordinator;
+  readonly clock: ManualClock;
+  locks(frontEnd?: number): Locks;
+  ask(pushId: string, scope: readonly string[] | 'repository'): RefWish;
+  /** Resolves when this push has a waiter's key. */
+  queued(pushId: string): Promise<void>;
+  /** `push held` or `push waiting` for every key in the lock space, in the order of their creation. */
+  pushes(): Promise<readonly string[]>;
+  /** Lets everything that is under way go on for a while. */
+  settle(): Promise<void>;
+  /**
+   * The next transaction that puts a lock fails with `outcome-unknown`: after it was done, without, or with the doing
+   * left to the function returned.
+   */
+  loseAnswer(how: 'done' | 'undone' | 'late'): () => Promise<void>;
+  gauge(name: string, scope: string): number;
+}
+
+export async function withLocks(
+  options: { readonly maxWaiters?: number },
+  run: (scene: LockScene) => Promise<void>,
+): Promise<void> {
+  const directory = await mkdtemp(join(tmpdir(), 'quorate-locks-'));
+  const clock = createManualClock();
+  const coordinator = await openEmbeddedCoordinator({ directory, clock, logger: silentLogger });
+  const losing = new LosingCoordinator(coordinator);
+  const gauges = new Map<string, () => number>();
+  const meter: Meter = {
+    count: () => undefined,
+    observe: () => undefined,
+    gauge: (name, labels, read) => gauges.set(`${name} ${labels['scope'] ?? ''}`, read),
+  };
+  const frontEnds = [0, 1].map((i) =>
+    createLocks({
+      coordinator: losing.coordinator,
+      clock,
+      random: { bytes: (length) => randomBytes(length) },
+      meter: i === 0 ? meter : { ...meter, gauge: () => undefined },
+      logger: silentLogger,
+      holder: `front-end-${i}`,
+      ...options,
+    }),
+  );
+  try {
+    await run({ ...observe(coordinator), clock, ...act(frontEnds, losing, gauges) });
+  } finally {
+    for (const locks of frontEnds) await locks.close();
+    await coordinator.close();
+    await rm(directory, { recursive: true });
+  }
+}
+
+export function heads(...names: readonly string[]): readonly string[] {
+  return names.map((name) => `refs/heads/${name}`);
+}
+
+/** Waits for a condition, through at most 10,000 turns of the event loop. */
+export async function until(condition: () => Promise<boolean>): Promise<void> {
+  for (let i = 0; i < 10_000; i += 1) {
+    if (await condition()) return;
+    await setImmediate();
+  }
+  assert.fail('the condition was never met');
+}
+
+function observe(
+  coordinator: Coordinator,
+): Pick<LockScene, 'coordinator' | 'pushes' | 'queued' | 'settle'> {
+  const pushes = async (): Promise<readonly string[]> => {
+    const { entries } = await coordinator.range(keys.allLocks, {
+      rangeEnd: prefixEnd(keys.allLocks),
+    });
+    const locks = entries.map((entry) => parseLockEntry(entry)).filter((one) => one !== undefined);
+    locks.sort((a, b) => a.createRevision - b.createRevision);
+    return locks.map(({ record, state }) => `${record.pushId} ${state}`);
+  };
+  return {
+    coordinator,
+    pushes,
+    queued: (pushId) => until(async () => (await pushes()).includes(`${pushId} waiting`)),
+    settle: async () => {
+      for (let i = 0; i < 50; i += 1) {
+        await setImmediate();
+        await coordinator.ping();
+      }
+    },
+  };
+}
+
+function act(
+  frontEnds: readonly Locks[],
+  losing: LosingCoordinator,
+  gauges: ReadonlyMap<string, () => number>,
+): Pick<LockScene, 'locks' | 'ask' | 'loseAnswer' | 'gauge'> {
+  return {
+    locks: (frontEnd = 0) => {
+      const locks = frontEnds[frontEnd];
+      assert.ok(locks);
+      return locks;
+    },
+    ask: (pushId, scope) => ({
+      repositoryId: 'r1',
+      scope: scope === 'repository' ? scope : { refs: scope },
+      pushId,
+      timeoutMs: 60_000,
+      signal: new AbortController().signal,
+      read: [],
+    }),
+    loseAnswer: (how) => losing.loseNext(how),
+    gauge: (name, scope) => gauges.get(`${name} ${scope}`)?.() ?? Number.NaN,
+  };
+}
+
+/** A coordinator whose answers can be lost on the way. */
+class LosingCoordinator {
+  readonly coordinator: Coordinator;
+  readonly #real: Coordinator;
+  #next: 'done' | 'undone' | 'late' | undefined;
+  #late: (() => Promise<void>) | undefined;
+
+  constructor(real: Coordinator) {
+    this.#real = real;
+    this.coordinator = {
+      limits: real.limits,
+      get: (key, options) => real.get(key, options),
+      range: (key, options) => real.range(key, options),
+      grantLease: (ttlMs) => real.grantLease(ttlMs),
+      watch: (key, options) => real.watch(key, options),
+      ping: () => real.ping(),
+      close: () => real.close(),
+      transaction: (transaction) => this.#transaction(transaction),
+    };
+  }
+
+  loseNext(how: 'done' | 'undone' | 'late'): () => Promise<void> {
+    this.#next = how;
+    return async () => this.#late?.();
+  }
+
+  async #transaction(transaction: Transaction): Promise<TransactionResult> {
+    const how = this.#next;
+    const takes = transaction.success.some(
+      (operation) => operation.type === 'put' && operation.key.includes('/refs/'),
+    );
+    if (how === undefined || !takes) return this.#real.transaction(transaction);
+    this.#next = undefined;
+    if (how === 'done') await this.#real.transaction(transaction);
+    if (how === 'late') {
+      this.#late = async () => {
+        await this.#real.transaction(transaction);
+      };
+    }
+    throw new QuorateError('outcome-unknown', 'the answer was lost');
+  }
+}
