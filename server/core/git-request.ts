@@ -15,7 +15,8 @@ export interface GitRequest {
   /** From `Git-Protocol` / `GIT_PROTOCOL`; anything unknown is 0. */
   readonly protocol: 0 | 1 | 2;
   /**
-   * `advertise`: only the advertisement (`GET info/refs`). `stateless`: one request without advertisement (HTTP POST).
+   * `advertise`: only the advertisement: the whole answer of `GET info/refs`, over HTTP with its `# service=` line
+   * (gitprotocol-http(5); v2 has none). `stateless`: one request without advertisement (HTTP POST).
    * `session`: advertisement, then the conversation (SSH).
    */
   readonly mode: 'advertise' | 'stateless' | 'session';

@@ -1,0 +1,107 @@
+import { QuorateError } from '../../backends/contract/errors.js';
+import type { Repository, RepositoryRegistry } from '../../backends/contract/repository.js';
+import type { Authorizer, Decision } from '../auth/authorizer.js';
+import type { Principal, RepositoryAction } from '../auth/principal.js';
+import type { PushCommand } from '../wire/command-list.js';
+import { isZeroOid } from '../wire/oid.js';
+import { newObjectFormat } from './git-context.js';
+
+/** Looks repositories up and lets in whom the authorizer lets in. The only place in core that asks it. */
+export class Access {
+  readonly #repositories: RepositoryRegistry;
+  readonly #authorizer: Authorizer;
+
+  constructor(repositories: RepositoryRegistry, authorizer: Authorizer) {
+    this.#repositories = repositories;
+    this.#authorizer = authorizer;
+  }
+
+  /** Throws `unauthenticated`, `permission-denied`, `not-found`. */
+  async forReading(principal: Principal, name: string): Promise<Repository> {
+    const repository = await this.#repositories.get(name);
+    this.#demand({ principal, action: 'read', name }, repository);
+    if (repository === undefined) throw notFound(name);
+    return repository;
+  }
+
+  /** Undefined when the push may create the repository. Throws as `forReading` does. */
+  async forPushing(principal: Principal, name: string): Promise<Repository | undefined> {
+    const repository = await this.#repositories.get(name);
+    const action = repository === undefined ? 'create' : 'write';
+    this.#demand({ principal, action, name }, repository);
+    return repository;
+  }
+
+  /**
+   * The repository that a push was opened on, as it is when the commands are there; created now if it was none then.
+   * Two first pushes may meet: the second one then pushes to what the first one made, if it may.
+   */
+  async confirmPush(
+    {
+      principal,
+      name,
+      opened,
+    }: {
+      readonly principal: Principal;
+      readonly name: string;
+      readonly opened: Repository | undefined;
+    },
+    commands: readonly PushCommand[],
+  ): Promise<Repository> {
+    const current = await this.forPushing(principal, name);
+    if (opened !== undefined && current?.id !== opened.id) throw notFound(name);
+    if (current !== undefined) return current;
+    try {
+      return await this.#repositories.create({
+        name,
+        defaultBranch: defaultBranch(commands),
+        objectFormat: newObjectFormat,
+        settings: {},
+        access: {
+          public: false,
+          grants: principal.kind === 'user' ? { [principal.name]: 'admin' } : {},
+        },
+      });
+    } catch (error) {
+      if (!(error instanceof QuorateError && error.code === 'already-exists')) throw error;
+      const made = await this.forPushing(principal, name);
+      // Still none of that name: it would nest with another repository, which the error says.
+      if (made === undefined) throw error;
+      return made;
+    }
+  }
+
+  #demand(
+    { principal, action, name }: { principal: Principal; action: RepositoryAction; name: string },
+    repository: Repository | undefined,
+  ): void {
+    const decision = this.#authorizer.decide(principal, action, name, repository);
+    if (!decision.allowed) throw refusal(decision, name);
+  }
+}
+
+function refusal(decision: Extract<Decision, { allowed: false }>, name: string): QuorateError {
+  switch (decision.because) {
+    case 'sign-in':
+      return new QuorateError('unauthenticated', decision.reason);
+    case 'denied':
+      return new QuorateError('permission-denied', decision.reason);
+    case 'hidden':
+      // The reason would tell apart what is to look alike.
+      return notFound(name);
+  }
+}
+
+function notFound(name: string): QuorateError {
+  return new QuorateError('not-found', `repository '${name}' not found`);
+}
+
+/** The branch that HEAD will name: the usual one if it is pushed, else the first branch that is. */
+function defaultBranch(commands: readonly PushCommand[]): string {
+  const prefix = 'refs/heads/';
+  const branches = commands
+    .filter(({ ref, newOid }) => ref.startsWith(prefix) && !isZeroOid(newOid))
+    .map(({ ref }) => ref.slice(prefix.length));
+  const usual = ['main', 'master'].find((branch) => branches.includes(branch));
+  return usual ?? branches[0] ?? 'main';
+}

@@ -1,0 +1,82 @@
+import type { Writable } from 'node:stream';
+import { QuorateError } from '../../backends/contract/errors.js';
+import { flushPkt, writeErrorPkt } from '../wire/pkt-line.js';
+import { writeSideBand } from '../wire/side-band.js';
+import { cancelledBy } from './service-error.js';
+
+/**
+ * How the client can be told that something went wrong, at this point of the conversation: an `ERR` packet, a packet
+ * on side-band 3, or not at all (inside a packet, or inside a pack without side-bands).
+ */
+export type Voice = 'error-packet' | 'side-band' | 'none';
+
+const done: Promise<void> = Promise.resolve();
+
+/** What goes to the client: written with back-pressure, and aware of how an error could be told. */
+export class ClientOutput {
+  /** Kept by whoever is writing. */
+  voice: Voice = 'error-packet';
+  writtenBytes = 0;
+  readonly #stream: Writable;
+  readonly #signal: AbortSignal;
+
+  constructor(stream: Writable, signal: AbortSignal) {
+    this.#stream = stream;
+    this.#signal = signal;
+    // A broken connection shows at the next write; the event itself must not end the process.
+    stream.on('error', () => {});
+  }
+
+  /** True once the listener can no longer answer in its own form. */
+  get started(): boolean {
+    return this.writtenBytes > 0;
+  }
+
+  /** Resolves when more may be written. Throws `cancelled` when the client is gone. */
+  write(data: Uint8Array | string): Promise<void> {
+    const bytes = typeof data === 'string' ? Buffer.from(data) : data;
+    if (this.#stream.destroyed || this.#signal.aborted) return Promise.reject(this.#gone());
+    this.writtenBytes += bytes.length;
+    return this.#stream.write(bytes) ? done : this.#drained();
+  }
+
+  /** Writes without waiting, unless more than `maxPendingBytes` wait already: then drops the bytes. */
+  offer(data: Uint8Array, maxPendingBytes: number): void {
+    const { destroyed, writableLength } = this.#stream;
+    if (destroyed || this.#signal.aborted || writableLength + data.length > maxPendingBytes) return;
+    this.writtenBytes += data.length;
+    this.#stream.write(data);
+  }
+
+  /** Tells the client why it gets no more, if it can still be told. Never throws. */
+  async tell(message: string): Promise<void> {
+    try {
+      if (this.voice === 'error-packet') await this.write(writeErrorPkt(message));
+      if (this.voice === 'side-band') {
+        await this.write(Buffer.concat([writeSideBand(3, Buffer.from(`${message}\n`)), flushPkt]));
+      }
+    } catch {
+      // The client is gone: there is nobody to tell.
+    }
+    this.voice = 'none';
+  }
+
+  #drained(): Promise<void> {
+    const stream = this.#stream;
+    return new Promise((resolve, reject) => {
+      const settle = (): void => {
+        stream.off('drain', settle).off('close', settle).off('error', settle);
+        this.#signal.removeEventListener('abort', settle);
+        if (stream.destroyed || this.#signal.aborted) reject(this.#gone());
+        else resolve();
+      };
+      stream.on('drain', settle).on('close', settle).on('error', settle);
+      this.#signal.addEventListener('abort', settle);
+    });
+  }
+
+  #gone(): QuorateError {
+    if (this.#signal.aborted) return cancelledBy(this.#signal);
+    return new QuorateError('cancelled', 'the client is gone', { cause: this.#stream.errored });
+  }
+}

@@ -1,0 +1,121 @@
+import type { Readable, Writable } from 'node:stream';
+import type { Backend } from '../../backends/contract/backend.js';
+import type { Clock, Logger, Meter, Random } from '../../backends/contract/environment.js';
+import { QuorateError } from '../../backends/contract/errors.js';
+import type { Authorizer } from '../auth/authorizer.js';
+import type { AuditLog } from '../observe/audit.js';
+import { Access } from './access.js';
+import { ClientInput } from './client-input.js';
+import { ClientOutput } from './client-output.js';
+import type { GitContext, ServiceParts } from './git-context.js';
+import type { GitExchange, GitOutcome, GitRequest, GitService } from './git-request.js';
+import type { GitServiceLimits } from './limits.js';
+import { asServiceError, cancelledBy, ProtocolRefusal, publicMessage } from './service-error.js';
+import { receivePack } from './receive-pack.js';
+import { RefEncodings } from './ref-encoding.js';
+import { RefViews } from './ref-view.js';
+import { parseRepositoryName } from './repository-name.js';
+import { uploadArchive } from './upload-archive.js';
+import { uploadPack } from './upload-pack.js';
+
+export interface GitServiceOptions {
+  readonly backend: Backend;
+  readonly authorizer: Authorizer;
+  readonly audit: AuditLog;
+  readonly meter: Meter;
+  readonly logger: Logger;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly limits: GitServiceLimits;
+}
+
+type Serve = (context: GitContext) => Promise<GitOutcome>;
+
+/** The one flow of all listeners: name -> look up -> authorise -> serve. */
+export function createGitService({ authorizer, ...options }: GitServiceOptions): GitService {
+  const parts: ServiceParts = {
+    ...options,
+    views: new RefViews(),
+    encodings: new RefEncodings(options.limits.refCacheBytes),
+  };
+  const access = new Access(options.backend.repositories, authorizer);
+  return {
+    async open(request: GitRequest): Promise<GitExchange> {
+      const serve = await resolve(access, request);
+      return {
+        run: (input, output) => run({ parts, request }, serve, { input, output }),
+      };
+    },
+  };
+}
+
+async function resolve(access: Access, request: GitRequest): Promise<Serve> {
+  const { principal, service } = request;
+  const name = parseRepositoryName(request.path);
+  switch (service) {
+    case 'git-upload-pack': {
+      const repository = await access.forReading(principal, name);
+      return (context) => uploadPack(context, repository);
+    }
+    case 'git-receive-pack': {
+      const repository = await access.forPushing(principal, name);
+      return (context) =>
+        receivePack(context, {
+          repository,
+          confirm: (commands) =>
+            access.confirmPush({ principal, name, opened: repository }, commands),
+        });
+    }
+    case 'git-upload-archive': {
+      if (request.mode !== 'session') {
+        throw new QuorateError('unimplemented', 'git archive --remote works over SSH only');
+      }
+      const repository = await access.forReading(principal, name);
+      return (context) => uploadArchive(context, repository);
+    }
+  }
+}
+
+/** Serves, and tells the client of trouble in the form that fits the point reached. */
+async function run(
+  { parts, request }: { readonly parts: ServiceParts; readonly request: GitRequest },
+  serve: Serve,
+  streams: { readonly input: Readable; readonly output: Writable },
+): Promise<GitOutcome> {
+  const input = new ClientInput(streams.input, request.signal);
+  const output = new ClientOutput(streams.output, request.signal);
+  try {
+    return await serve({ parts, request, input, output });
+  } catch (error) {
+    if (error instanceof ProtocolRefusal) {
+      await output.tell(error.message);
+      return { status: 'refused', exitCode: 128, fields: { reason: error.message } };
+    }
+    // The listener's own error about its stream (a limit, a bad encoding) goes back as it is.
+    if (!output.started && error === input.failure) throw error;
+    const failure = request.signal.aborted ? cancelledBy(request.signal) : asServiceError(error);
+    if (!output.started) throw failure;
+    return await afterStart(parts, request, { output, error: failure });
+  } finally {
+    input.abandon();
+  }
+}
+
+async function afterStart(
+  { logger }: ServiceParts,
+  { requestId }: GitRequest,
+  { output, error }: { readonly output: ClientOutput; readonly error: QuorateError },
+): Promise<GitOutcome> {
+  const fields = { error: error.code, reason: error.message };
+  if (error.code === 'internal') {
+    logger.error(
+      { component: 'core', request_id: requestId, err: error.cause ?? error },
+      'a request failed',
+    );
+  }
+  if (error.code !== 'cancelled' && error.code !== 'outcome-unknown') {
+    await output.tell(publicMessage(error, requestId));
+  }
+  const refused = ['invalid-argument', 'resource-exhausted', 'unimplemented', 'permission-denied'];
+  return { status: refused.includes(error.code) ? 'refused' : 'error', exitCode: 128, fields };
+}

@@ -1,0 +1,80 @@
+import type { ReadSession } from '../../backends/contract/backend.js';
+import type { Repository } from '../../backends/contract/repository.js';
+import { capabilityValue } from '../wire/capabilities.js';
+import { PktReader } from '../wire/pkt-line.js';
+import { readCommandRequest, type CommandRequest } from '../wire/v2-request.js';
+import { excerpt } from '../wire/wire-error.js';
+import type { FetchGround } from './fetch-checks.js';
+import { fetch } from './fetch.js';
+import type { GitContext } from './git-context.js';
+import type { GitOutcome } from './git-request.js';
+import { lsRefs } from './ls-refs.js';
+import { objectInfo } from './object-info.js';
+import { ProtocolRefusal } from './service-error.js';
+import { groundOf } from './upload-run.js';
+
+/**
+ * Protocol v2 after the advertisement (gitprotocol-v2(5)): one command request over HTTP, request after request in a
+ * session, until the client says that it is done. A session reads one generation throughout, so that a fetch finds
+ * what its ls-refs told; nothing is pinned before the first command.
+ */
+export async function serveCommands(
+  context: GitContext,
+  repository: Repository,
+): Promise<GitOutcome> {
+  const { input, parts, request } = context;
+  const reader = new PktReader(input);
+  let session: ReadSession | undefined;
+  let outcome: GitOutcome = { status: 'ok', exitCode: 0, fields: {} };
+  try {
+    do {
+      reader.limit(parts.limits.maxFetchRequestBytes);
+      reader.record();
+      const command = await readCommandRequest(reader);
+      if (command === undefined) return outcome;
+      const bytes = reader.takeRecorded();
+      checkRequest(command, repository);
+      session ??= await parts.backend.read(repository, request.signal);
+      outcome = await serveCommand(context, groundOf(context, session), { command, bytes });
+    } while (request.mode === 'session' && outcome.status === 'ok');
+    return outcome;
+  } finally {
+    session?.release();
+  }
+}
+
+function checkRequest({ command, capabilities }: CommandRequest, repository: Repository): void {
+  const format = capabilityValue(capabilities, 'object-format') ?? 'sha1';
+  if (format !== repository.objectFormat) {
+    throw new ProtocolRefusal(
+      `mismatched object format: server ${repository.objectFormat}; client ${excerpt(format)}`,
+    );
+  }
+  const offered = new Set(['agent', 'object-format', 'server-option', 'session-id']);
+  const unknown = capabilities.find(({ name }) => !offered.has(name));
+  if (unknown !== undefined) {
+    throw new ProtocolRefusal(`unknown capability '${excerpt(unknown.name)}'`);
+  }
+  if (!['ls-refs', 'fetch', 'object-info'].includes(command)) {
+    throw new ProtocolRefusal(`invalid command '${excerpt(command)}'`);
+  }
+}
+
+async function serveCommand(
+  context: GitContext,
+  ground: FetchGround,
+  { command, bytes }: { readonly command: CommandRequest; readonly bytes: Buffer },
+): Promise<GitOutcome> {
+  switch (command.command) {
+    case 'ls-refs': {
+      const fields = await lsRefs(context, ground.view, command.args);
+      return { status: 'ok', exitCode: 0, fields: { command: 'ls-refs', ...fields } };
+    }
+    case 'object-info': {
+      const fields = await objectInfo(context, ground, command.args);
+      return { status: 'ok', exitCode: 0, fields: { command: 'object-info', ...fields } };
+    }
+    default:
+      return fetch(context, ground, { args: command.args, bytes });
+  }
+}

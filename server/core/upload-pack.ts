@@ -1,0 +1,83 @@
+import { Readable } from 'node:stream';
+import type { Repository } from '../../backends/contract/repository.js';
+import { hasCapability } from '../wire/capabilities.js';
+import { readUploadRequest, type UploadRequest } from '../wire/fetch-request.js';
+import { PktReader } from '../wire/pkt-line.js';
+import { advertiseFetch, advertiseV2 } from './advertise.js';
+import { checkFetch, type FetchGround } from './fetch-checks.js';
+import type { GitContext } from './git-context.js';
+import type { GitOutcome } from './git-request.js';
+import { relayGit } from './relay-git.js';
+import { serveCommands } from './serve-commands.js';
+import { failureText, groundOf, outcomeOf, runConfig } from './upload-run.js';
+
+/** Serves fetches: the advertisement, one stateless request, or a whole conversation. */
+export async function uploadPack(context: GitContext, repository: Repository): Promise<GitOutcome> {
+  const { mode, protocol } = context.request;
+  if (protocol === 2) {
+    if (mode !== 'stateless') await advertiseV2(context, repository);
+    return mode === 'advertise' ? done({}) : serveCommands(context, repository);
+  }
+  const session = await context.parts.backend.read(repository, context.request.signal);
+  try {
+    return await talkV0(context, groundOf(context, session));
+  } finally {
+    session.release();
+  }
+}
+
+function done(fields: Readonly<Record<string, unknown>>): GitOutcome {
+  return { status: 'ok', exitCode: 0, fields };
+}
+
+/** v0 and v1: these differ in the advertisement's first line only. */
+async function talkV0(context: GitContext, ground: FetchGround): Promise<GitOutcome> {
+  const { request, input, output, parts } = context;
+  if (request.mode !== 'stateless') {
+    await advertiseFetch(context, ground.session.repository, ground.view);
+  }
+  if (request.mode === 'advertise') return done({});
+  const reader = new PktReader(input);
+  reader.limit(parts.limits.maxFetchRequestBytes);
+  reader.record();
+  const wanted = await readUploadRequest(reader);
+  if (wanted === undefined) return done({ wants: 0 });
+  await checkFetch(ground, wanted);
+  const section = reader.takeRecorded();
+  const replay = Readable.from(replayed(section, reader), { objectMode: false });
+  // The client leaving breaks this stream off; whoever reads from it says so.
+  replay.on('error', () => {});
+  try {
+    const git = await ground.session.uploadPack({
+      protocol: 0,
+      input: replay,
+      stateless: request.mode === 'stateless',
+      visible: ground.visible,
+      config: runConfig(ground),
+      signal: request.signal,
+    });
+    const relayed = await relayGit(git, output, {
+      // A stateful upload-pack begins with an advertisement of its own; the client has ours, which it answers.
+      dropAdvertisement: request.mode === 'session',
+      failure: failureText(context),
+    });
+    return outcomeOf(context, relayed, scopeFields(wanted));
+  } finally {
+    input.abandon();
+    replay.destroy();
+  }
+}
+
+async function* replayed(section: Buffer, reader: PktReader): AsyncGenerator<Uint8Array> {
+  yield section;
+  yield* reader.rest();
+}
+
+function scopeFields(wanted: UploadRequest): Readonly<Record<string, unknown>> {
+  return {
+    wants: wanted.wants.length,
+    ...(wanted.depth === undefined ? {} : { depth: wanted.depth }),
+    ...(wanted.filter === undefined ? {} : { filter: wanted.filter }),
+    side_band: hasCapability(wanted.capabilities, 'side-band-64k'),
+  };
+}

@@ -1,0 +1,54 @@
+import type { ReadSession } from '../../backends/contract/backend.js';
+import { booleanSetting } from '../../backends/contract/settings.js';
+import type { FetchGround } from './fetch-checks.js';
+import type { GitContext } from './git-context.js';
+import type { GitOutcome } from './git-request.js';
+import { visibleRefs } from './hidden-refs.js';
+import type { Relayed } from './relay-git.js';
+
+/** The refs that a fetch may know of, in the generation that it reads. */
+export function groundOf(context: GitContext, session: ReadSession): FetchGround {
+  const visible = visibleRefs(session.repository.settings, 'uploadpack');
+  return { session, visible, view: context.parts.views.of(session.snapshot, visible) };
+}
+
+/** git's configuration of a run. What may be wanted was checked here; git would refuse hidden and past commits. */
+export function runConfig({ session }: FetchGround): Record<string, string> {
+  const { settings } = session.repository;
+  return {
+    'uploadpack.allowFilter': String(booleanSetting(settings, 'uploadpack.allowFilter')),
+    'uploadpack.allowRefInWant': String(booleanSetting(settings, 'uploadpack.allowRefInWant')),
+    'uploadpack.allowAnySHA1InWant': 'true',
+    'uploadpack.allowSidebandAll': 'true',
+  };
+}
+
+/** The outcome of a relayed run. */
+export function outcomeOf(
+  { parts, request }: GitContext,
+  { exitCode, errorTold, stderr }: Relayed,
+  fields: Readonly<Record<string, unknown>>,
+): GitOutcome {
+  if (exitCode === 0) return { status: 'ok', exitCode: 0, fields };
+  parts.logger.warn(
+    {
+      component: 'core',
+      request_id: request.requestId,
+      exit_code: exitCode,
+      stderr: stderr.slice(-1000),
+      error_told: errorTold,
+    },
+    'git upload-pack failed',
+  );
+  // A code of git's own (128: die) after an error packet is its refusal; anything else broke.
+  return {
+    status: exitCode === 128 && errorTold ? 'refused' : 'error',
+    exitCode: 128,
+    fields,
+  };
+}
+
+/** What clients are told when git fails without a word of its own. */
+export function failureText({ request }: GitContext): string {
+  return `the server's git failed (request ${request.requestId})`;
+}
