@@ -6,7 +6,7 @@ import type {
   VisibleRefs,
 } from './backend.js';
 import type { Head, ObjectFormat, Oid, RefCommand, RefSnapshot } from './objects.js';
-import type { LogEntry } from './repository.js';
+import type { HeadRecord, LogEntry } from './repository.js';
 import type { StoredSettings } from './settings.js';
 import type { Readable } from 'node:stream';
 
@@ -49,6 +49,8 @@ export interface Prepared {
   readonly storeId: string;
   /** Refused refs and the text of their `ng` line. What is not here would apply, all together, in one transaction. */
   readonly refused: ReadonlyMap<string, string>;
+  /** Branch that HEAD names at the basis, full name; undefined when HEAD is detached. */
+  readonly currentBranch: string | undefined;
 }
 
 /** A read of one replica, pinned to a generation. */
@@ -125,6 +127,8 @@ export interface Replica {
 
 /** How a replica reads the committed log. */
 export interface LogReader {
+  /** The committed head, linearizable. `not-found` when the repository is gone. */
+  head(repositoryId: string): Promise<HeadRecord>;
   /** Entries with generations in (after, upTo], in order, linearizable. */
   entries(repositoryId: string, after: number, upTo: number): Promise<readonly LogEntry[]>;
 }

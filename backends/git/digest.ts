@@ -20,6 +20,13 @@ export function digestOf(snapshot: RefSnapshot): string {
   return sum.hex();
 }
 
+/** Digest of a repository without refs. */
+export function emptyDigest(head: Head): string {
+  const sum = new Sum512();
+  sum.add(headTerm(head), 1);
+  return sum.hex();
+}
+
 /** The digest after `updates` (all of them applied) and, if given, a change of HEAD. */
 export function digestAfter(
   digest: string,

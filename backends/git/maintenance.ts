@@ -18,6 +18,11 @@ export interface MaintainOptions extends MaintenanceContext {
    * packed-refs, on which a transaction would fail.
    */
   readonly holdRefs: (step: () => Promise<void>) => Promise<void>;
+  /**
+   * Runs a step while no push is between its judgement and its refs: what it found in the store may not go. Resolves
+   * with false, and runs nothing, when there is such a push; the next run prunes.
+   */
+  readonly holdJudging: (step: () => Promise<void>) => Promise<boolean>;
   /** Objects that may not go, nor what they reach: tips of pinned generations and of prepared pushes. */
   readonly pinned: readonly Oid[];
   /** How long an object has to be unreachable before it goes. Default: two weeks. */
@@ -84,7 +89,14 @@ export async function maintainRepository(options: MaintainOptions): Promise<Main
     ['objects', () => repackObjects(options, repackKind(before))],
     [
       'prune',
-      () => pruneUnreachable(options, { nowMs: clock.nowMs(), graceMs, pinned: options.pinned }),
+      () =>
+        options.holdJudging(async () => {
+          await pruneUnreachable(options, {
+            nowMs: clock.nowMs(),
+            graceMs,
+            pinned: options.pinned,
+          });
+        }),
     ],
     ['graph', () => writeCommitGraph(options)],
   ];

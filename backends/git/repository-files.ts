@@ -270,3 +270,8 @@ export async function removeStaleFiles(
   }
   return removed;
 }
+
+/** Whether an error says that there is no such file. */
+export function isMissing(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && error.code === 'ENOENT';
+}

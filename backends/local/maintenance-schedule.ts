@@ -1,0 +1,84 @@
+import type { MaintenanceReport } from '../contract/backend.js';
+import type { Clock, Logger, Meter } from '../contract/environment.js';
+import { asQuorateError } from '../contract/errors.js';
+
+export interface MaintainedStore {
+  /** A look at file counts: cheap enough after every push. */
+  needsMaintenance(repositoryId: string): Promise<boolean>;
+  maintain(
+    repositoryId: string,
+    options: { readonly signal: AbortSignal },
+  ): Promise<MaintenanceReport>;
+}
+
+export interface MaintenanceScheduleDependencies {
+  readonly enabled: boolean;
+  readonly replica: () => MaintainedStore;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly meter: Meter;
+}
+
+/** A burst of pushes is looked at once. */
+const settleMs = 1000;
+/** Repositories that wait; what is beyond is considered again at its next push. */
+const maxQueued = 10_000;
+
+/** Background maintenance after pushes: one repository at a time, so that it never takes more than one core or so. */
+export class MaintenanceSchedule {
+  readonly #dependencies: MaintenanceScheduleDependencies;
+  readonly #queued = new Set<string>();
+  readonly #closing = new AbortController();
+  #working: Promise<void> | undefined;
+
+  constructor(dependencies: MaintenanceScheduleDependencies) {
+    this.#dependencies = dependencies;
+    dependencies.meter.gauge('queue_depth', { queue: 'maintenance' }, () => this.queued);
+  }
+
+  get queued(): number {
+    return this.#queued.size;
+  }
+
+  /** A push was applied: look at the repository soon. */
+  consider(repositoryId: string): void {
+    if (!this.#dependencies.enabled || this.#closing.signal.aborted) return;
+    if (this.#queued.size < maxQueued) this.#queued.add(repositoryId);
+    this.#working ??= this.#work().finally(() => {
+      this.#working = undefined;
+    });
+  }
+
+  async close(): Promise<void> {
+    this.#closing.abort();
+    await this.#working;
+  }
+
+  async #work(): Promise<void> {
+    const { signal } = this.#closing;
+    while (this.#queued.size > 0) {
+      await this.#dependencies.clock.sleep(settleMs, signal);
+      for (const id of this.#queued) {
+        if (signal.aborted) return;
+        this.#queued.delete(id);
+        await this.#maintain(id);
+      }
+    }
+  }
+
+  async #maintain(id: string): Promise<void> {
+    const { replica, logger, meter } = this.#dependencies;
+    const fields = { component: 'maintenance', repo: id };
+    try {
+      if (!(await replica().needsMaintenance(id))) return;
+      const report = await replica().maintain(id, { signal: this.#closing.signal });
+      meter.count('maintenance_runs', { outcome: 'ok' });
+      logger.info({ ...fields, ...report }, 'repository maintained');
+    } catch (error) {
+      const { code } = asQuorateError(error);
+      if (code === 'cancelled' || code === 'not-found') return;
+      meter.count('maintenance_runs', { outcome: 'error' });
+      logger.error({ ...fields, err: error }, 'maintenance failed');
+    }
+  }
+}

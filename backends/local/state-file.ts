@@ -1,0 +1,68 @@
+import { readFile } from 'node:fs/promises';
+import { z } from 'zod';
+import { QuorateError } from '../contract/errors.js';
+import type { ObjectFormat } from '../contract/objects.js';
+import type { QuarantineKey } from '../contract/replica.js';
+import type { LogEntry } from '../contract/repository.js';
+import { isMissing, writeFileDurably } from '../git/repository-files.js';
+
+/** What a store says of one repository: the durable marker, and the intent while an entry is being applied. */
+export interface RepositoryState {
+  readonly objectFormat: ObjectFormat;
+  /** The applied generation: refs and objects of every entry up to it are on this disk. */
+  readonly generation: number;
+  /** Digest of the refs at `generation`. */
+  readonly digest: string;
+  /** The entry being applied: its effects may be there in part. Recovery runs it again. */
+  readonly applying?: {
+    readonly entry: Pick<LogEntry, 'generation' | 'pushId' | 'updates' | 'head' | 'digest'>;
+    readonly quarantine?: QuarantineKey;
+  };
+}
+
+const oid = z.string().regex(/^(?:[0-9a-f]{40}|[0-9a-f]{64})$/);
+const head = z.union([z.strictObject({ symref: z.string() }), z.strictObject({ oid })]);
+const schema = z.strictObject({
+  objectFormat: z.enum(['sha1', 'sha256']),
+  generation: z.int().min(0),
+  digest: z.string(),
+  applying: z
+    .strictObject({
+      entry: z.strictObject({
+        generation: z.int(),
+        pushId: z.string(),
+        updates: z.array(z.strictObject({ ref: z.string(), oldOid: oid, newOid: oid })),
+        head: z.strictObject({ old: head, new: head }).exactOptional(),
+        digest: z.string(),
+      }),
+      quarantine: z
+        .strictObject({ repositoryId: z.string(), pushId: z.string(), attempt: z.int() })
+        .exactOptional(),
+    })
+    .exactOptional(),
+});
+
+/** `not-found` when this store does not have the repository. */
+export async function readState(path: string): Promise<RepositoryState> {
+  let text: string;
+  try {
+    text = await readFile(path, 'utf8');
+  } catch (cause) {
+    if (isMissing(cause)) {
+      throw new QuorateError('not-found', 'this store does not have the repository', { cause });
+    }
+    throw new QuorateError('storage-failure', 'the state of a repository cannot be read', {
+      cause,
+    });
+  }
+  try {
+    return schema.parse(JSON.parse(text));
+  } catch (cause) {
+    throw new QuorateError('data-corrupt', 'the state of a repository is damaged', { cause });
+  }
+}
+
+/** Durable on return; a crash leaves the old state or the new one. */
+export async function writeState(path: string, state: RepositoryState): Promise<void> {
+  await writeFileDurably(path, JSON.stringify(state));
+}

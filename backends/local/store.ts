@@ -1,0 +1,120 @@
+import { mkdir, readdir, readFile, rename } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Random } from '../contract/environment.js';
+import { QuorateError } from '../contract/errors.js';
+import type { QuarantineKey } from '../contract/replica.js';
+import { isMissing, removeTree, syncDirectory, writeFileDurably } from '../git/repository-files.js';
+
+const storeIdPattern = /^[0-9a-f]{32}$/;
+const repositoryIdPattern = /^[0-9a-f]{32}$/;
+const pushIdPattern = /^[A-Za-z0-9_-]{8,64}$/;
+
+/**
+ * Where things lie below the store's root:
+ *
+ *     store-id                        random, written once: this disk and no other
+ *     repos/{id[0..2]}/{id}/git       a plain bare repository
+ *     repos/{id[0..2]}/{id}/state     applied generation and digest, and the entry being applied
+ *     quarantine/{id}.{push}.{n}/     a push's objects until its entry is applied
+ *     views/                          ref views of running fetches; emptied at every start
+ *     trash/                          repositories on their way out
+ */
+export class Store {
+  readonly #root: string;
+  readonly id: string;
+
+  private constructor(root: string, id: string) {
+    this.#root = root;
+    this.id = id;
+  }
+
+  static async open(root: string, random: Random): Promise<Store> {
+    await mkdir(root, { recursive: true, mode: 0o700 });
+    const idPath = join(root, 'store-id');
+    let id = await readFile(idPath, 'utf8').catch((error: unknown) => {
+      if (isMissing(error)) return undefined;
+      throw error;
+    });
+    if (id === undefined) {
+      id = Buffer.from(random.bytes(16)).toString('hex');
+      await writeFileDurably(idPath, id);
+    }
+    if (!storeIdPattern.test(id)) {
+      throw new QuorateError('data-corrupt', `${idPath} does not hold a store id`);
+    }
+    const store = new Store(root, id);
+    await removeTree(store.viewsDirectory);
+    for (const directory of [
+      join(root, 'repos'),
+      store.quarantineRoot,
+      store.viewsDirectory,
+      store.trashDirectory,
+    ]) {
+      await mkdir(directory, { recursive: true, mode: 0o700 });
+    }
+    await syncDirectory(root);
+    for (const name of await readdir(store.trashDirectory)) {
+      await removeTree(join(store.trashDirectory, name));
+    }
+    return store;
+  }
+
+  get viewsDirectory(): string {
+    return join(this.#root, 'views');
+  }
+
+  get quarantineRoot(): string {
+    return join(this.#root, 'quarantine');
+  }
+
+  get trashDirectory(): string {
+    return join(this.#root, 'trash');
+  }
+
+  repositoryDirectory(id: string): string {
+    if (!repositoryIdPattern.test(id)) {
+      throw new QuorateError('invalid-argument', 'that is not the id of a repository');
+    }
+    return join(this.#root, 'repos', id.slice(0, 2), id);
+  }
+
+  gitDirectory(id: string): string {
+    return join(this.repositoryDirectory(id), 'git');
+  }
+
+  objectsDirectory(id: string): string {
+    return join(this.gitDirectory(id), 'objects');
+  }
+
+  statePath(id: string): string {
+    return join(this.repositoryDirectory(id), 'state');
+  }
+
+  quarantineDirectory({ repositoryId, pushId, attempt }: QuarantineKey): string {
+    if (!repositoryIdPattern.test(repositoryId) || !pushIdPattern.test(pushId)) {
+      throw new QuorateError('invalid-argument', 'that is not the id of a push');
+    }
+    return join(this.quarantineRoot, `${repositoryId}.${pushId}.${Math.trunc(attempt)}`);
+  }
+
+  /** Every quarantine on the disk. */
+  async quarantines(): Promise<readonly QuarantineKey[]> {
+    return (await readdir(this.quarantineRoot)).flatMap((name) => {
+      const [repositoryId = '', pushId = '', attempt = ''] = name.split('.');
+      return repositoryIdPattern.test(repositoryId) && pushIdPattern.test(pushId)
+        ? [{ repositoryId, pushId, attempt: Number(attempt) }]
+        : [];
+    });
+  }
+
+  /** Takes a repository out of sight in one rename, then removes its files. */
+  async destroy(id: string): Promise<void> {
+    const trash = join(this.trashDirectory, id);
+    try {
+      await rename(this.repositoryDirectory(id), trash);
+    } catch (error) {
+      if (!isMissing(error)) throw error;
+    }
+    await removeTree(trash);
+  }
+}

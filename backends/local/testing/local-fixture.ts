@@ -1,0 +1,207 @@
+import { execFile } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import { openEmbeddedCoordinator } from '../../coordination/embedded/embedded-coordinator.js';
+import { silentLogger } from '../../coordination/test-environment.js';
+import type { Backend, PushRequest, PushResult } from '../../contract/backend.js';
+import type { Coordinator } from '../../contract/coordinator.js';
+import type { Clock, Meter, Random } from '../../contract/environment.js';
+import type { RefCommand } from '../../contract/objects.js';
+import type { PushPipeline } from '../../contract/pipeline.js';
+import type { Repository } from '../../contract/repository.js';
+import { createPackIndexer } from '../../git/indexer.js';
+import { createGitRunner } from '../../git/runner.js';
+import { createLocalBackend } from '../local-backend.js';
+
+export const zeroOid = '0'.repeat(40);
+
+const systemClock: Clock = {
+  nowMs: () => Date.now(),
+  monotonicMs: () => performance.now(),
+  sleep: async (ms, signal) => {
+    await delay(ms, undefined, { ref: false, ...(signal === undefined ? {} : { signal }) }).catch(
+      () => undefined,
+    );
+  },
+};
+
+const random: Random = { bytes: (length) => randomBytes(length) };
+const meter: Meter = { count: () => undefined, observe: () => undefined, gauge: () => undefined };
+
+export const permissivePipeline: PushPipeline = {
+  preReceive: async () => undefined,
+  update: async () => new Map(),
+  postReceive: async () => undefined,
+};
+
+export interface LocalFixture {
+  readonly directory: string;
+  readonly backend: Backend;
+  readonly coordinator: Coordinator;
+  /** A work tree whose commits are pushed from. */
+  readonly source: string;
+  git(...args: string[]): Promise<string>;
+  commit(content: string): Promise<string>;
+  create(name: string): Promise<Repository>;
+  /** Pushes with the objects that `have` lacks. */
+  push(
+    repository: Repository,
+    commands: readonly RefCommand[],
+    options?: { have?: readonly string[]; atomic?: boolean; pack?: Buffer },
+  ): Promise<PushResult>;
+  /** Closes everything without removing the data. */
+  stop(): Promise<void>;
+  remove(): Promise<void>;
+}
+
+export interface FixtureOptions {
+  /** Data of an earlier fixture. */
+  readonly directory?: string;
+  readonly pipeline?: PushPipeline;
+  /** Puts something between the backend and its coordinator. */
+  readonly wrap?: (coordinator: Coordinator) => Coordinator;
+}
+
+/** A started local backend over real git, libgit2 and LMDB, and a repository to push from. */
+export async function startLocal(options: FixtureOptions = {}): Promise<LocalFixture> {
+  const directory = options.directory ?? (await mkdtemp(join(tmpdir(), 'quorate-local-')));
+  const source = join(directory, 'source');
+  const git = async (...args: string[]): Promise<string> => (await runGit(source, args)).trim();
+  if (options.directory === undefined) {
+    await mkdir(source);
+    await git('init', '-q', '-b', 'main');
+  }
+  const runner = await createGitRunner({ logger: silentLogger, meter });
+  const indexer = await createPackIndexer({ git: runner, logger: silentLogger, meter });
+  const coordinator = await openEmbeddedCoordinator({
+    directory: join(directory, 'coordinator'),
+    clock: systemClock,
+    logger: silentLogger,
+  });
+  const backend = await createLocalBackend({
+    dataDirectory: directory,
+    coordinator: options.wrap?.(coordinator) ?? coordinator,
+    git: runner,
+    indexer,
+    pipeline: options.pipeline ?? permissivePipeline,
+    clock: systemClock,
+    random,
+    logger: silentLogger,
+    meter,
+    options: {
+      nodeId: 'test',
+      lockTimeoutMs: 10_000,
+      maintenance: { enabled: false, pruneGraceMs: 1000 },
+    },
+  });
+  await backend.start();
+  const stop = async (): Promise<void> => {
+    await backend.close(5000);
+    await coordinator.close();
+    await indexer.close();
+    await runner.close();
+  };
+  return {
+    directory,
+    backend,
+    coordinator,
+    source,
+    git,
+    stop,
+    commit: async (content) => {
+      const blob = (await runGit(source, ['hash-object', '-w', '--stdin'], content)).trim();
+      const tree = (await runGit(source, ['mktree'], `100644 blob ${blob}\tfile\n`)).trim();
+      const head = await git('rev-parse', '-q', '--verify', 'HEAD').catch(() => '');
+      const parent = head === '' ? [] : ['-p', head];
+      const commit = await git('commit-tree', tree, ...parent, '-m', content);
+      await git('update-ref', 'HEAD', commit);
+      return commit;
+    },
+    create: (name) =>
+      backend.repositories.create({
+        name,
+        defaultBranch: 'main',
+        objectFormat: 'sha1',
+        settings: {},
+        access: { public: false, grants: {} },
+      }),
+    push: async (repository, commands, { have = [], atomic = false, pack } = {}) => {
+      const wants = commands.map(({ newOid }) => newOid).filter((oid) => oid !== zeroOid);
+      const bytes = pack ?? (wants.length === 0 ? undefined : await packOf(source, wants, have));
+      return backend.push(repository, pushRequest(commands, { atomic, pack: bytes }));
+    },
+    remove: async () => {
+      await stop();
+      await rm(directory, { recursive: true });
+    },
+  };
+}
+
+export function pushRequest(
+  commands: readonly RefCommand[],
+  options: { atomic?: boolean; pack?: Buffer | undefined; signal?: AbortSignal } = {},
+): PushRequest {
+  const { pack } = options;
+  return {
+    pushId: randomBytes(12).toString('hex'),
+    actor: 'tester',
+    commands,
+    refused: new Map(),
+    atomic: options.atomic ?? false,
+    pushOptions: [],
+    pack:
+      pack === undefined
+        ? undefined
+        : (async function* bytes() {
+            yield pack;
+          })(),
+    shallow: [],
+    progress: () => undefined,
+    quiet: true,
+    signal: options.signal ?? new AbortController().signal,
+  };
+}
+
+/** A pack of what `wants` reach and `have` do not. */
+export async function packOf(
+  source: string,
+  wants: readonly string[],
+  have: readonly string[],
+): Promise<Buffer> {
+  const revisions = [...wants, ...have.map((oid) => `^${oid}`)].join('\n');
+  const packed = runGitBuffer(source, ['pack-objects', '--revs', '--stdout', '-q', '--thin']);
+  packed.child.stdin?.end(`${revisions}\n`);
+  return (await packed).stdout;
+}
+
+const environment = {
+  PATH: process.env['PATH'],
+  HOME: '/nonexistent',
+  GIT_CONFIG_NOSYSTEM: '1',
+  GIT_AUTHOR_NAME: 'A',
+  GIT_AUTHOR_EMAIL: 'a@example.org',
+  GIT_COMMITTER_NAME: 'A',
+  GIT_COMMITTER_EMAIL: 'a@example.org',
+};
+
+function runGitBuffer(cwd: string, args: readonly string[]) {
+  return promisify(execFile)('git', args, {
+    cwd,
+    env: environment,
+    encoding: 'buffer',
+    maxBuffer: 1 << 28,
+  });
+}
+
+/** Runs git in a directory; rejects when it fails. */
+export async function runGit(cwd: string, args: readonly string[], input = ''): Promise<string> {
+  const running = runGitBuffer(cwd, args);
+  // git may exit without reading what it was given.
+  running.child.stdin?.on('error', () => undefined);
+  running.child.stdin?.end(input);
+  return (await running).stdout.toString('utf8');
+}

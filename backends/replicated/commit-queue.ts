@@ -1,0 +1,319 @@
+import type { HeldLocks } from '../coordination/locks.js';
+import type { Clock, Logger, Meter } from '../contract/environment.js';
+import { asQuorateError, QuorateError } from '../contract/errors.js';
+import type {
+  Coordinator,
+  KeyValue,
+  Operation,
+  TransactionResult,
+} from '../contract/coordinator.js';
+import { keys, prefixEnd } from '../contract/keys.js';
+import type { HeadRecord, LogEntry } from '../contract/repository.js';
+import { digestAfter } from '../git/digest.js';
+import { decodeHead, decodeLogEntry, encodeRecord } from './records.js';
+
+/** A push that is prepared and holds its locks. */
+export interface ReadyPush {
+  readonly held: HeldLocks;
+  /** Modification revision of `repos/{id}` against which it was judged. */
+  readonly configRevision: number;
+  /** The head it was judged against: where the search for it starts if the commit's answer is lost. */
+  readonly basis: number;
+  readonly entry: Omit<LogEntry, 'generation' | 'digest'>;
+  /** What the digest is computed from: the updates, even when the entry carries only their digest. */
+  readonly changes: Pick<LogEntry, 'updates' | 'head'>;
+}
+
+export type CommitOutcome =
+  | { readonly status: 'committed'; readonly generation: number }
+  /** A lock is gone, or the configuration changed: nothing was committed; judge again. */
+  | { readonly status: 'lost-lock' | 'reconfigured' };
+
+interface Waiting {
+  readonly push: ReadyPush;
+  readonly bytes: number;
+  readonly settle: (outcome: CommitOutcome) => void;
+  readonly fail: (error: unknown) => void;
+}
+
+export interface CommitQueueDependencies {
+  readonly coordinator: Coordinator;
+  readonly clock: Clock;
+  readonly meter: Meter;
+  readonly logger: Logger;
+}
+
+/** Half of what a transaction may carry (1.5 MiB), so that envelopes never matter. */
+const maxBatchBytes = 768 * 1024;
+/** Of etcd's 128 operations and 128 compares; the rest is head, configuration and slack. */
+const maxBatchOperations = 100;
+/** Every lost race means that somebody else's commit went through, so this bound is never met by bad luck alone. */
+const maxRaces = 50;
+
+/**
+ * The commit point of one repository. One transaction is in flight at a time; what becomes ready meanwhile goes into
+ * the next one together, as consecutive entries (docs/architecture.md, "A push", step 4).
+ */
+export class CommitQueue {
+  readonly #repositoryId: string;
+  readonly #dependencies: CommitQueueDependencies;
+  readonly #waiting: Waiting[] = [];
+  #running = false;
+
+  constructor(repositoryId: string, dependencies: CommitQueueDependencies) {
+    this.#repositoryId = repositoryId;
+    this.#dependencies = dependencies;
+  }
+
+  get idle(): boolean {
+    return !this.#running && this.#waiting.length === 0;
+  }
+
+  /** Resolves with what became of it. `outcome-unknown` when nobody can say: locks and quarantine are to be left alone. */
+  commit(push: ReadyPush): Promise<CommitOutcome> {
+    return new Promise((settle, fail) => {
+      const bytes = encodeRecord(push.entry).length + 1024;
+      this.#waiting.push({ push, bytes, settle, fail });
+      if (!this.#running) void this.#drain();
+    });
+  }
+
+  async #drain(): Promise<void> {
+    this.#running = true;
+    // One turn of the loop lets pushes that finished preparing together share a transaction.
+    await Promise.resolve();
+    while (this.#waiting.length > 0) {
+      const batch = this.#takeBatch();
+      this.#dependencies.meter.observe('commit_batch_size', batch.length);
+      try {
+        await this.#commitBatch(batch);
+      } catch (error) {
+        for (const waiting of batch) waiting.fail(error);
+      }
+    }
+    this.#running = false;
+  }
+
+  #takeBatch(): Waiting[] {
+    let operations = 2;
+    let bytes = 0;
+    let count = 0;
+    for (const { push, bytes: size } of this.#waiting) {
+      operations += 2 + push.held.deletes.length;
+      bytes += size;
+      if (count > 0 && (operations > maxBatchOperations || bytes > maxBatchBytes)) break;
+      count++;
+    }
+    return this.#waiting.splice(0, count);
+  }
+
+  async #commitBatch(batch: Waiting[]): Promise<void> {
+    let live = batch;
+    let state = await this.#readState();
+    for (let race = 0; race < maxRaces && live.length > 0; race++) {
+      live = live.filter(({ push, settle }) => {
+        if (push.configRevision === state.configRevision) return true;
+        settle({ status: 'reconfigured' });
+        return false;
+      });
+      if (live.length === 0) return;
+      const result = await this.#tryCommit(live, state);
+      if (result === 'settled') return;
+      state = result.state;
+      live = live.filter(({ push, settle }) => {
+        if (stillHeld(push.held, result.locks)) return true;
+        settle({ status: 'lost-lock' });
+        return false;
+      });
+    }
+    if (live.length > 0) {
+      throw new QuorateError(
+        'aborted',
+        'too many pushes to this repository at once; nothing changed, push again',
+      );
+    }
+  }
+
+  async #readState(): Promise<RepositoryHead> {
+    const id = this.#repositoryId;
+    const { results } = await this.#dependencies.coordinator.transaction({
+      compares: [],
+      success: [
+        { type: 'get', key: keys.head(id) },
+        { type: 'get', key: keys.repo(id) },
+      ],
+      failure: [],
+    });
+    return headFrom(id, entriesOf(results[0]), entriesOf(results[1]));
+  }
+
+  /** One transaction. Settles every push of `live` when it succeeded or when its fate could be found out. */
+  async #tryCommit(
+    live: readonly Waiting[],
+    state: RepositoryHead,
+  ): Promise<'settled' | { state: RepositoryHead; locks: readonly KeyValue[] }> {
+    const id = this.#repositoryId;
+    const entries = this.#entries(live, state.head);
+    const head = entries.at(-1);
+    if (head === undefined) throw new QuorateError('internal', 'a commit without an entry');
+    const lockKeys = live.flatMap(({ push }) => push.held.locks.map((lock) => lock.key));
+    let result: TransactionResult;
+    try {
+      result = await this.#dependencies.coordinator.transaction({
+        compares: [
+          { key: keys.head(id), target: 'modRevision', op: '=', operand: state.headRevision },
+          { key: keys.repo(id), target: 'modRevision', op: '=', operand: state.configRevision },
+          ...live.flatMap(({ push }) => push.held.compares),
+        ],
+        success: [
+          {
+            type: 'put',
+            key: keys.head(id),
+            value: encodeRecord({ generation: head.generation, digest: head.digest }),
+          },
+          ...entries.flatMap((entry) => entryOperations(id, entry)),
+          ...live.flatMap(({ push }) => push.held.deletes),
+        ],
+        failure: [
+          { type: 'get', key: keys.head(id) },
+          { type: 'get', key: keys.repo(id) },
+          ...lockKeys.map((key): Operation => ({ type: 'get', key })),
+        ],
+      });
+    } catch (error) {
+      if (asQuorateError(error).code !== 'outcome-unknown') throw error;
+      await Promise.all(live.map((waiting) => this.#settleUnknown(waiting)));
+      return 'settled';
+    }
+    if (result.succeeded) {
+      live.forEach(({ push, settle }, index) => {
+        push.held.released();
+        settle({ status: 'committed', generation: entries[index]?.generation ?? head.generation });
+      });
+      return 'settled';
+    }
+    const [headResult, repositoryResult, ...lockResults] = result.results;
+    return {
+      state: headFrom(id, entriesOf(headResult), entriesOf(repositoryResult)),
+      locks: lockResults.flatMap(entriesOf),
+    };
+  }
+
+  #entries(live: readonly Waiting[], head: HeadRecord): LogEntry[] {
+    let { generation, digest } = head;
+    return live.map(({ push }) => {
+      generation++;
+      digest = digestAfter(digest, push.changes.updates, push.changes.head);
+      return { ...push.entry, generation, digest };
+    });
+  }
+
+  /**
+   * The commit's answer was lost. One transaction decides: while the locks still carry our create revisions the commit
+   * has not happened, and deleting them makes sure that it never will; otherwise the log tells.
+   */
+  async #settleUnknown({ push, settle, fail }: Waiting): Promise<void> {
+    const id = this.#repositoryId;
+    try {
+      const { succeeded, results } = await retryUnknown(this.#dependencies, () =>
+        this.#dependencies.coordinator.transaction({
+          compares: push.held.compares,
+          success: push.held.deletes,
+          failure: [
+            {
+              type: 'get',
+              key: keys.logEntry(id, push.basis + 1),
+              rangeEnd: prefixEnd(keys.log(id)),
+            },
+          ],
+        }),
+      );
+      if (succeeded) {
+        push.held.released();
+        settle({ status: 'lost-lock' });
+        return;
+      }
+      const entry = entriesOf(results[0])
+        .map(decodeLogEntry)
+        .find(({ pushId }) => pushId === push.entry.pushId);
+      if (entry === undefined) throw unknownOutcome();
+      push.held.released();
+      settle({ status: 'committed', generation: entry.generation });
+    } catch (error) {
+      this.#dependencies.logger.warn(
+        { component: 'commit', repo: id, push_id: push.entry.pushId, err: error },
+        'the outcome of a commit could not be found out',
+      );
+      fail(unknownOutcome(error));
+    }
+  }
+}
+
+interface RepositoryHead {
+  readonly head: HeadRecord;
+  readonly headRevision: number;
+  readonly configRevision: number;
+}
+
+function headFrom(
+  id: string,
+  heads: readonly KeyValue[],
+  repositories: readonly KeyValue[],
+): RepositoryHead {
+  const [head] = heads;
+  const [repository] = repositories;
+  if (head === undefined || repository === undefined) {
+    throw new QuorateError('not-found', 'the repository was deleted', { details: { id } });
+  }
+  return {
+    head: decodeHead(head),
+    headRevision: head.modRevision,
+    configRevision: repository.modRevision,
+  };
+}
+
+function entryOperations(id: string, entry: LogEntry): readonly Operation[] {
+  return [
+    { type: 'put', key: keys.logEntry(id, entry.generation), value: encodeRecord(entry) },
+    {
+      type: 'put',
+      key: keys.outbox(id, entry.pushId),
+      value: encodeRecord({ generation: entry.generation }),
+    },
+  ];
+}
+
+function entriesOf(result: TransactionResult['results'][number] | undefined): readonly KeyValue[] {
+  return result?.type === 'get' ? result.entries : [];
+}
+
+function stillHeld(held: HeldLocks, current: readonly KeyValue[]): boolean {
+  return held.locks.every(({ key, createRevision }) =>
+    current.some((kv) => kv.key === key && kv.createRevision === createRevision),
+  );
+}
+
+function unknownOutcome(cause?: unknown): QuorateError {
+  return new QuorateError(
+    'outcome-unknown',
+    'the coordinator did not say whether the push was committed; fetch to find out',
+    cause === undefined ? {} : { cause },
+  );
+}
+
+/** The deciding transaction is safe to repeat: it deletes locks of a given create revision, or reads. */
+async function retryUnknown<T>(
+  { clock }: CommitQueueDependencies,
+  attempt: () => Promise<T>,
+): Promise<T> {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await attempt();
+    } catch (error) {
+      const { code } = asQuorateError(error);
+      // 20 tries 250 ms apart outlast the election of a new coordinator leader.
+      if (tries >= 20 || (code !== 'outcome-unknown' && code !== 'unavailable')) throw error;
+      await clock.sleep(250);
+    }
+  }
+}

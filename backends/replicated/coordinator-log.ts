@@ -1,0 +1,27 @@
+import { QuorateError } from '../contract/errors.js';
+import type { Coordinator } from '../contract/coordinator.js';
+import { keys } from '../contract/keys.js';
+import type { LogReader } from '../contract/replica.js';
+import type { HeadRecord } from '../contract/repository.js';
+import { decodeHead, decodeLogEntry } from './records.js';
+
+/** Reads the committed log from the coordinator, linearizably. */
+export function coordinatorLog(coordinator: Coordinator): LogReader {
+  return {
+    async head(repositoryId): Promise<HeadRecord> {
+      const kv = await coordinator.get(keys.head(repositoryId));
+      if (kv === undefined) {
+        throw new QuorateError('not-found', 'the repository was deleted', {
+          details: { id: repositoryId },
+        });
+      }
+      return decodeHead(kv);
+    },
+    async entries(repositoryId, after, upTo) {
+      const { entries } = await coordinator.range(keys.logEntry(repositoryId, after + 1), {
+        rangeEnd: keys.logEntry(repositoryId, upTo + 1),
+      });
+      return entries.map(decodeLogEntry);
+    },
+  };
+}

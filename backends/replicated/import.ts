@@ -1,0 +1,215 @@
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Backend, MaintenanceProgress } from '../contract/backend.js';
+import type { Logger, Random } from '../contract/environment.js';
+import { QuorateError } from '../contract/errors.js';
+import type { Oid, RefCommand } from '../contract/objects.js';
+import type { Repository } from '../contract/repository.js';
+import type { GitCommand, GitRunner } from '../git/git-runner.js';
+import { removeTree } from '../git/repository-files.js';
+
+export interface ImportDependencies {
+  readonly git: GitRunner;
+  readonly backend: Backend;
+  readonly random: Random;
+  readonly logger: Logger;
+  readonly scratchDirectory: string;
+}
+
+export interface ImportRequest {
+  readonly repository: Repository;
+  readonly source: string;
+  readonly actor: string;
+  readonly signal: AbortSignal;
+  readonly progress: (progress: MaintenanceProgress) => void;
+}
+
+/** Long enough for a repository of tens of gigabytes over a slow line. */
+const fetchTimeoutMs = 12 * 3600 * 1000;
+
+/**
+ * Fetches the source into a scratch repository, then pushes that as one push: the objects pass the same checks, and
+ * the refs appear in one entry or not at all.
+ */
+export async function importRepository(
+  dependencies: ImportDependencies,
+  request: ImportRequest,
+): Promise<{ readonly refs: number }> {
+  const { backend, random } = dependencies;
+  const { repository } = request;
+  const stats = await backend.repositories.stats(repository.id);
+  if (stats.refCount > 0) {
+    throw new QuorateError(
+      'failed-precondition',
+      `${repository.name} is not empty; import into a new repository`,
+    );
+  }
+  const pushId = `import-${Buffer.from(random.bytes(12)).toString('hex')}`;
+  const scratch = join(dependencies.scratchDirectory, pushId);
+  await mkdir(scratch, { recursive: true, mode: 0o700 });
+  try {
+    const branch = await fetchSource(dependencies, request, scratch);
+    const commands = await scratchRefs(dependencies.git, scratch, request.signal);
+    if (commands.length > 0)
+      await pushScratch(dependencies, request, { scratch, pushId, commands });
+    if (branch !== undefined) await backend.repositories.setHead(repository.id, branch);
+    return { refs: commands.length };
+  } finally {
+    await removeTree(scratch);
+  }
+}
+
+/** Returns the branch that the source's HEAD names. */
+async function fetchSource(
+  { git }: ImportDependencies,
+  { repository, source, signal, progress }: ImportRequest,
+  scratch: string,
+): Promise<string | undefined> {
+  const run = async (step: string, command: GitCommand): Promise<string> => {
+    const result = await git.run({ timeoutMs: fetchTimeoutMs, signal, ...command });
+    signal.throwIfAborted();
+    if (result.exitCode === 0) return result.stdout.toString('utf8');
+    throw new QuorateError(
+      'failed-precondition',
+      `the source cannot be ${step}: ${lastLine(result.stderr)}`,
+    );
+  };
+  const { url, credentials } = withoutCredentials(source);
+  const transports = {
+    ...credentials,
+    'protocol.allow': 'never',
+    'protocol.http.allow': 'always',
+    'protocol.https.allow': 'always',
+    'protocol.ssh.allow': 'always',
+    'protocol.git.allow': 'always',
+    'protocol.file.allow': 'always',
+  };
+  await run('prepared for', {
+    args: [
+      'init',
+      '--quiet',
+      '--bare',
+      '--template=',
+      `--object-format=${repository.objectFormat}`,
+      scratch,
+    ],
+  });
+  progress({ step: 'connecting', done: 0, total: 1 });
+  const head = await run('reached', {
+    args: ['ls-remote', '--symref', '--end-of-options', url, 'HEAD'],
+    config: transports,
+  });
+  await run('fetched', {
+    args: [
+      'fetch',
+      '--progress',
+      '--no-write-fetch-head',
+      '--end-of-options',
+      url,
+      '+refs/*:refs/*',
+    ],
+    cwd: scratch,
+    config: { ...transports, 'gc.auto': '0', 'fetch.fsckObjects': 'false' },
+    onStderr: percentages((done, total) => progress({ step: 'fetching', done, total })),
+  });
+  return /^ref: (refs\/heads\/\S+)\tHEAD$/m.exec(head)?.[1];
+}
+
+/** User and password of an HTTP URL go to git in its environment: arguments can be read by everybody on the machine. */
+function withoutCredentials(source: string): {
+  readonly url: string;
+  readonly credentials: Readonly<Record<string, string>>;
+} {
+  if (!/^https?:/i.test(source) || !URL.canParse(source)) return { url: source, credentials: {} };
+  const url = new URL(source);
+  if (url.username === '' && url.password === '') return { url: source, credentials: {} };
+  const pair = `${decodeURIComponent(url.username)}:${decodeURIComponent(url.password)}`;
+  url.username = '';
+  url.password = '';
+  return {
+    url: url.href,
+    credentials: {
+      [`http.${url.origin}/.extraHeader`]: `Authorization: Basic ${Buffer.from(pair).toString('base64')}`,
+    },
+  };
+}
+
+async function scratchRefs(
+  git: GitRunner,
+  scratch: string,
+  signal: AbortSignal,
+): Promise<readonly RefCommand[]> {
+  const { exitCode, stdout } = await git.run({
+    args: ['for-each-ref', '--format=%(objectname) %(refname)'],
+    cwd: scratch,
+    signal,
+    maxStdoutBytes: 512 * 1024 * 1024,
+  });
+  if (exitCode !== 0) throw new QuorateError('internal', 'the refs of the source cannot be listed');
+  return stdout
+    .toString('utf8')
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line): RefCommand => {
+      const newOid: Oid = line.slice(0, line.indexOf(' '));
+      return { ref: line.slice(newOid.length + 1), oldOid: '0'.repeat(newOid.length), newOid };
+    });
+}
+
+async function pushScratch(
+  { git, backend }: ImportDependencies,
+  { repository, actor, signal, progress }: ImportRequest,
+  {
+    scratch,
+    pushId,
+    commands,
+  }: { scratch: string; pushId: string; commands: readonly RefCommand[] },
+): Promise<void> {
+  const packer = await git.stream({
+    args: ['pack-objects', '--all', '--stdout', '--progress', '--delta-base-offset'],
+    cwd: scratch,
+    signal,
+    timeoutMs: fetchTimeoutMs,
+    onStderr: percentages((done, total) => progress({ step: 'storing', done, total })),
+  });
+  try {
+    const result = await backend.push(repository, {
+      pushId,
+      actor,
+      commands,
+      refused: new Map(),
+      atomic: true,
+      pushOptions: [],
+      pack: packer.stdout,
+      shallow: [],
+      progress: () => undefined,
+      quiet: true,
+      signal,
+    });
+    const refusal = result.refs.find((outcome) => outcome.status === 'refused');
+    if (result.unpack === 'ok' && refusal === undefined) return;
+    const reason = refusal?.status === 'refused' ? `${refusal.ref}: ${refusal.reason}` : '';
+    throw new QuorateError(
+      'failed-precondition',
+      `the source was fetched but not accepted: ${result.unpack === 'ok' ? reason : result.unpack}`,
+    );
+  } finally {
+    packer.kill();
+  }
+}
+
+/** Reads `12% (34/283)` out of git's progress lines. Shown to people, decides nothing. */
+function percentages(report: (done: number, total: number) => void): (chunk: Uint8Array) => void {
+  return (chunk) => {
+    const last = [
+      ...Buffer.from(chunk)
+        .toString('latin1')
+        .matchAll(/\((\d+)\/(\d+)\)/g),
+    ].at(-1);
+    if (last !== undefined) report(Number(last[1]), Number(last[2]));
+  };
+}
+
+function lastLine(stderr: string): string {
+  return stderr.trim().split('\n').at(-1) ?? 'git failed without a word';
+}

@@ -1,0 +1,119 @@
+import { z } from 'zod';
+import { QuorateError } from '../contract/errors.js';
+import type { Coordinator, KeyValue } from '../contract/coordinator.js';
+import type { HeadRecord, LogEntry, Repository } from '../contract/repository.js';
+import { isSettingKey } from '../contract/settings.js';
+
+/** JSON forms of what the coordinator keeps about repositories. Read through these only: what is stored is validated. */
+
+const oid = z.string().regex(/^(?:[0-9a-f]{40}|[0-9a-f]{64})$/);
+const head = z.union([z.strictObject({ symref: z.string() }), z.strictObject({ oid })]);
+
+const voterSchema = z.strictObject({
+  nodeId: z.string(),
+  storeId: z.string(),
+  joinedEpoch: z.int(),
+});
+export type Voter = z.infer<typeof voterSchema>;
+
+const repositorySchema = z.strictObject({
+  name: z.string(),
+  objectFormat: z.enum(['sha1', 'sha256']),
+  settings: z.record(z.string().refine(isSettingKey), z.string()),
+  access: z.strictObject({
+    public: z.boolean(),
+    grants: z.record(z.string(), z.enum(['read', 'write', 'admin'])),
+  }),
+  createdAtMs: z.number(),
+  epoch: z.int(),
+  /** `creating` until its files are on disk and its name is taken; `deleted` is the tombstone. */
+  state: z.enum(['creating', 'active', 'deleted']),
+  voters: z.array(voterSchema),
+  learners: z.array(voterSchema),
+});
+
+export type RepositoryRecord = Repository &
+  Omit<z.infer<typeof repositorySchema>, keyof Repository>;
+
+const headSchema = z.strictObject({ generation: z.int().min(0), digest: z.string() });
+
+const logEntrySchema = z.strictObject({
+  generation: z.int().min(1),
+  pushId: z.string(),
+  updates: z.array(z.strictObject({ ref: z.string(), oldOid: oid, newOid: oid })),
+  updatesDigest: z.string().optional(),
+  head: z.strictObject({ old: head, new: head }).optional(),
+  prepared: z.array(z.string()),
+  digest: z.string(),
+  actor: z.string(),
+  atMs: z.number(),
+});
+
+const outboxSchema = z.strictObject({ generation: z.int().min(1) });
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
+
+/** A record as the bytes that the coordinator keeps. */
+export function encodeRecord(record: object): Uint8Array {
+  return encoder.encode(JSON.stringify(record));
+}
+
+function decode<T>(schema: z.ZodType<T>, kv: KeyValue): T {
+  let json: unknown;
+  try {
+    json = JSON.parse(decoder.decode(kv.value));
+  } catch (cause) {
+    throw new QuorateError('data-corrupt', `the coordinator's record ${kv.key} is not JSON`, {
+      cause,
+    });
+  }
+  const parsed = schema.safeParse(json);
+  if (parsed.success) return parsed.data;
+  throw new QuorateError('data-corrupt', `the coordinator's record ${kv.key} is damaged`, {
+    details: { issues: parsed.error.issues.length },
+    cause: parsed.error,
+  });
+}
+
+export function decodeRepository(kv: KeyValue): RepositoryRecord {
+  return { id: kv.key.slice(kv.key.indexOf('/') + 1), ...decode(repositorySchema, kv) };
+}
+
+export function encodeRepository(record: RepositoryRecord): Uint8Array {
+  const { id: _id, ...stored } = record;
+  return encodeRecord(stored);
+}
+
+export function decodeHead(kv: KeyValue): HeadRecord {
+  return decode(headSchema, kv);
+}
+
+export function decodeLogEntry(kv: KeyValue): LogEntry {
+  const { updatesDigest, head: headChange, ...entry } = decode(logEntrySchema, kv);
+  return {
+    ...entry,
+    ...(updatesDigest === undefined ? {} : { updatesDigest }),
+    ...(headChange === undefined ? {} : { head: headChange }),
+  };
+}
+
+export function decodeOutbox(kv: KeyValue): { generation: number } {
+  return decode(outboxSchema, kv);
+}
+
+/** Every entry of a key range, page by page, so that no single request grows with the number of repositories. */
+export async function* scan(
+  coordinator: Coordinator,
+  prefix: string,
+  rangeEnd: string,
+): AsyncGenerator<KeyValue> {
+  let from = prefix;
+  for (;;) {
+    const page = await coordinator.range(from, { rangeEnd, limit: 500 });
+    yield* page.entries;
+    const last = page.entries.at(-1);
+    if (!page.more || last === undefined) return;
+    from = `${last.key}\0`;
+  }
+}

@@ -1,0 +1,349 @@
+import type { Clock, Logger, Random } from '../contract/environment.js';
+import { QuorateError } from '../contract/errors.js';
+import type { Compare, Coordinator, KeyValue, Operation } from '../contract/coordinator.js';
+import { keys, prefixEnd } from '../contract/keys.js';
+import type { NewRepository, RepositoryPatch } from '../contract/repository.js';
+import type { StoredSettings } from '../contract/settings.js';
+import { emptyDigest } from '../git/digest.js';
+import { deleted } from './commit.js';
+import {
+  decodeRepository,
+  encodeRecord,
+  encodeRepository,
+  type RepositoryRecord,
+  scan,
+} from './records.js';
+import { primaryOf, type ReplicaDirectory } from './voters.js';
+
+export interface RegistryDependencies {
+  readonly coordinator: Coordinator;
+  readonly replicas: ReplicaDirectory;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+}
+
+/** A lost compare-and-swap means that somebody else's went through; this many in a row do not happen by chance. */
+const maxRaces = 30;
+
+/** Names and configurations of repositories: the coordinator's `names/` and `repos/`. */
+export class Registry {
+  readonly #dependencies: RegistryDependencies;
+  /** Deletions whose files are being removed, so that close can wait for them. */
+  readonly #removals = new Set<Promise<void>>();
+
+  constructor(dependencies: RegistryDependencies) {
+    this.#dependencies = dependencies;
+  }
+
+  /**
+   * Three durable steps: a record in state `creating`, the files, then name, head and state `active` in one
+   * transaction. A crash in between leaves a record that `sweep` turns into a tombstone; absence never deletes files.
+   */
+  async create(repository: NewRepository): Promise<RepositoryRecord> {
+    const { coordinator, replicas, clock, random } = this.#dependencies;
+    await this.#refuseTaken(repository.name);
+    const { defaultBranch, ...stored } = repository;
+    const record: RepositoryRecord = {
+      ...stored,
+      id: Buffer.from(random.bytes(16)).toString('hex'),
+      createdAtMs: clock.nowMs(),
+      epoch: 1,
+      state: 'creating',
+      voters: replicas.place().map((voter) => ({ ...voter, joinedEpoch: 1 })),
+      learners: [],
+    };
+    await coordinator.transaction({
+      compares: [],
+      success: [{ type: 'put', key: keys.repo(record.id), value: encodeRepository(record) }],
+      failure: [],
+    });
+    try {
+      const head = `refs/heads/${defaultBranch}`;
+      await primaryOf(replicas, record.voters).create(record.id, {
+        objectFormat: repository.objectFormat,
+        head,
+      });
+      const active: RepositoryRecord = { ...record, state: 'active' };
+      const { succeeded } = await coordinator.transaction({
+        compares: nameFree(repository.name),
+        success: [
+          { type: 'put', key: keys.name(repository.name), value: encodeRecord({ id: record.id }) },
+          { type: 'put', key: keys.repo(record.id), value: encodeRepository(active) },
+          {
+            type: 'put',
+            key: keys.head(record.id),
+            value: encodeRecord({ generation: 0, digest: emptyDigest({ symref: head }) }),
+          },
+        ],
+        failure: [],
+      });
+      if (!succeeded) throw await this.#takenError(repository.name);
+      return active;
+    } catch (error) {
+      if (!(error instanceof QuorateError && error.code === 'outcome-unknown')) {
+        await this.#bury(record);
+      }
+      throw error;
+    }
+  }
+
+  async get(name: string): Promise<RepositoryRecord | undefined> {
+    const { coordinator } = this.#dependencies;
+    for (let race = 0; race < maxRaces; race++) {
+      const pointer = await coordinator.get(keys.name(name));
+      if (pointer === undefined) return undefined;
+      const stored = await coordinator.get(keys.repo(idOf(pointer)));
+      const record = stored === undefined ? undefined : decodeRepository(stored);
+      // Renamed or deleted between the two reads: look again.
+      if (record?.state === 'active' && record.name === name) return record;
+    }
+    throw new QuorateError('aborted', `${name} is being renamed; try again`);
+  }
+
+  async list(page: {
+    readonly prefix?: string;
+    readonly after?: string;
+    readonly limit: number;
+  }): Promise<readonly RepositoryRecord[]> {
+    const { coordinator } = this.#dependencies;
+    const prefix = keys.name(page.prefix ?? '');
+    const after = page.after === undefined ? undefined : `${keys.name(page.after)}\0`;
+    const { entries } = await coordinator.range(
+      after !== undefined && after > prefix ? after : prefix,
+      { rangeEnd: prefixEnd(prefix), limit: page.limit },
+    );
+    const records = await this.#getAll(entries.map(idOf));
+    return records.filter(({ state }) => state === 'active');
+  }
+
+  async update(
+    id: string,
+    change: (current: RepositoryRecord) => RepositoryPatch,
+  ): Promise<RepositoryRecord> {
+    return this.#swap(id, (current) => {
+      const patch = change(current);
+      return {
+        record: {
+          ...current,
+          settings: patchSettings(current.settings, patch.settings),
+          access: patch.access ?? current.access,
+        },
+        compares: [],
+        operations: [],
+      };
+    });
+  }
+
+  async rename(id: string, name: string): Promise<RepositoryRecord> {
+    await this.#refuseTaken(name);
+    return this.#swap(
+      id,
+      (current) => ({
+        record: { ...current, name },
+        compares: nameFree(name, current.name),
+        operations: [
+          { type: 'delete', key: keys.name(current.name) },
+          { type: 'put', key: keys.name(name), value: encodeRecord({ id }) },
+        ],
+      }),
+      () => this.#refuseTaken(name),
+    );
+  }
+
+  /** The tombstone and the freed name are durable on return; the files go in the background. */
+  async delete(id: string): Promise<void> {
+    const record = await this.#swap(id, (current) => ({
+      record: { ...current, state: 'deleted' },
+      compares: [],
+      operations: [{ type: 'delete', key: keys.name(current.name) }],
+    }));
+    const removal = this.#remove(record)
+      .catch((error: unknown) => {
+        this.#dependencies.logger.error(
+          { component: 'registry', repo: id, err: error },
+          'files of a deleted repository stay until the next start',
+        );
+      })
+      .finally(() => this.#removals.delete(removal));
+    this.#removals.add(removal);
+  }
+
+  /** Finishes what a crash interrupted: half-made repositories are buried, buried ones removed. Counts the living. */
+  async sweep(): Promise<number> {
+    let active = 0;
+    for await (const entry of scan(
+      this.#dependencies.coordinator,
+      keys.repos,
+      prefixEnd(keys.repos),
+    )) {
+      const record = decodeRepository(entry);
+      if (record.state === 'active') active++;
+      else await this.#bury(record);
+    }
+    return active;
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.#removals);
+  }
+
+  async #bury(record: RepositoryRecord): Promise<void> {
+    const { coordinator } = this.#dependencies;
+    const tombstone: RepositoryRecord = { ...record, state: 'deleted' };
+    await coordinator.transaction({
+      compares: [{ key: keys.repo(record.id), target: 'version', op: '>', operand: 0 }],
+      success: [{ type: 'put', key: keys.repo(record.id), value: encodeRepository(tombstone) }],
+      failure: [],
+    });
+    await this.#remove(tombstone);
+  }
+
+  /** Files first, then the records: a crash in between finds the tombstone again. */
+  async #remove(tombstone: RepositoryRecord): Promise<void> {
+    const { coordinator, replicas } = this.#dependencies;
+    await primaryOf(replicas, tombstone.voters).destroy(tombstone.id);
+    const { id } = tombstone;
+    await coordinator.transaction({
+      compares: [],
+      success: [
+        { type: 'delete', key: keys.repo(id) },
+        { type: 'delete', key: keys.head(id) },
+        { type: 'delete', key: keys.log(id), rangeEnd: prefixEnd(keys.log(id)) },
+        { type: 'delete', key: keys.outbox(id, ''), rangeEnd: prefixEnd(keys.outbox(id, '')) },
+      ],
+      failure: [],
+    });
+  }
+
+  async #getAll(ids: readonly string[]): Promise<readonly RepositoryRecord[]> {
+    const records: RepositoryRecord[] = [];
+    for (let from = 0; from < ids.length; from += 100) {
+      const { results } = await this.#dependencies.coordinator.transaction({
+        compares: [],
+        success: ids.slice(from, from + 100).map((id) => ({ type: 'get', key: keys.repo(id) })),
+        failure: [],
+      });
+      for (const result of results) {
+        if (result.type === 'get') records.push(...result.entries.map(decodeRepository));
+      }
+    }
+    return records;
+  }
+
+  /** Compare-and-swap of one record, with its epoch advanced. */
+  async #swap(
+    id: string,
+    change: (current: RepositoryRecord) => {
+      readonly record: RepositoryRecord;
+      readonly compares: readonly Compare[];
+      readonly operations: readonly Operation[];
+    },
+    onLost: () => Promise<void> = () => Promise.resolve(),
+  ): Promise<RepositoryRecord> {
+    const { coordinator } = this.#dependencies;
+    for (let race = 0; race < maxRaces; race++) {
+      const stored = await coordinator.get(keys.repo(id));
+      const current = stored === undefined ? undefined : decodeRepository(stored);
+      if (stored === undefined || current?.state !== 'active') throw deleted(id);
+      const { record, compares, operations } = change(current);
+      const next = { ...record, epoch: current.epoch + 1 };
+      const { succeeded } = await coordinator.transaction({
+        compares: [
+          { key: keys.repo(id), target: 'modRevision', op: '=', operand: stored.modRevision },
+          ...compares,
+        ],
+        success: [
+          { type: 'put', key: keys.repo(id), value: encodeRepository(next) },
+          ...operations,
+        ],
+        failure: [],
+      });
+      if (succeeded) return next;
+      await onLost();
+    }
+    throw new QuorateError('aborted', 'the repository is being changed by others; try again');
+  }
+
+  async #refuseTaken(name: string): Promise<void> {
+    const { coordinator } = this.#dependencies;
+    const below = await coordinator.range(keys.name(`${name}/`), {
+      rangeEnd: prefixEnd(keys.name(`${name}/`)),
+      limit: 1,
+      keysOnly: true,
+    });
+    const [nested] = below.entries;
+    if (nested !== undefined) throw taken(name, nested.key.slice(keys.names.length));
+    for (const candidate of [name, ...ancestors(name)]) {
+      if ((await coordinator.get(keys.name(candidate))) !== undefined) throw taken(name, candidate);
+    }
+  }
+
+  async #takenError(name: string): Promise<unknown> {
+    try {
+      await this.#refuseTaken(name);
+    } catch (error) {
+      return error;
+    }
+    return new QuorateError('aborted', `${name} was taken and given up just now; try again`);
+  }
+}
+
+function taken(name: string, by: string): QuorateError {
+  return new QuorateError(
+    'already-exists',
+    name === by
+      ? `a repository named ${name} exists already`
+      : `${name} cannot be a repository beside ${by}: one path would lie inside the other`,
+  );
+}
+
+/** `a/b/c` -> `a/b`, `a`. */
+function ancestors(name: string): string[] {
+  const parts = name.split('/');
+  return parts.slice(1).map((_, index) => parts.slice(0, index + 1).join('/'));
+}
+
+/** No key here, or in this range. */
+function free(key: string, rangeEnd?: string): Compare {
+  return {
+    key,
+    ...(rangeEnd === undefined ? {} : { rangeEnd }),
+    target: 'createRevision',
+    op: '=',
+    operand: 0,
+  };
+}
+
+/** Nobody has this name, one above it, or one below it; `except` is the name that the same transaction gives up. */
+function nameFree(name: string, except?: string): Compare[] {
+  return [
+    ...[name, ...ancestors(name)]
+      .filter((other) => other !== except)
+      .map((other) => free(keys.name(other))),
+    ...(except?.startsWith(`${name}/`) === true
+      ? []
+      : [free(keys.name(`${name}/`), prefixEnd(keys.name(`${name}/`)))]),
+  ];
+}
+
+function patchSettings(
+  current: StoredSettings,
+  patch: RepositoryPatch['settings'] = {},
+): StoredSettings {
+  const merged = Object.entries({ ...current, ...patch });
+  return Object.fromEntries(merged.filter(([, value]) => value !== null));
+}
+
+function idOf(pointer: KeyValue): string {
+  const parsed: unknown = JSON.parse(new TextDecoder().decode(pointer.value));
+  if (
+    typeof parsed === 'object' &&
+    parsed !== null &&
+    'id' in parsed &&
+    typeof parsed.id === 'string'
+  ) {
+    return parsed.id;
+  }
+  throw new QuorateError('data-corrupt', `the coordinator's record ${pointer.key} is damaged`);
+}

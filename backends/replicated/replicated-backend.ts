@@ -1,0 +1,318 @@
+import type { Locks } from '../coordination/locks.js';
+import type {
+  Backend,
+  BackendStatus,
+  LockInfo,
+  MaintenanceProgress,
+  MaintenanceReport,
+  PushRequest,
+  PushResult,
+  ReadSession,
+} from '../contract/backend.js';
+import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
+import { QuorateError } from '../contract/errors.js';
+import type { Coordinator } from '../contract/coordinator.js';
+import { keys, prefixEnd } from '../contract/keys.js';
+import type { PushPipeline } from '../contract/pipeline.js';
+import type { LogReader } from '../contract/replica.js';
+import type { Repository, RepositoryRegistry, RepositoryStats } from '../contract/repository.js';
+import type { GitRunner } from '../git/git-runner.js';
+import { commitChange, type CommitDependencies, deleted } from './commit.js';
+import { CommitQueue } from './commit-queue.js';
+import { importRepository } from './import.js';
+import { Outbox } from './outbox.js';
+import { type PushDependencies, runPush } from './push.js';
+import { decodeRepository, type RepositoryRecord, scan } from './records.js';
+import { Registry } from './registry.js';
+import { primaryOf, type ReplicaDirectory } from './voters.js';
+
+export interface ReplicatedBackendDependencies {
+  readonly coordinator: Coordinator;
+  readonly locks: Locks;
+  readonly log: LogReader;
+  readonly replicas: ReplicaDirectory;
+  readonly pipeline: PushPipeline;
+  readonly git: GitRunner;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  readonly meter: Meter;
+  /** Where an import is fetched to before it is pushed. */
+  readonly scratchDirectory: string;
+  readonly lockTimeoutMs: number;
+  /** What only the stores of this process know. */
+  readonly local: {
+    readonly objectEngine: string;
+    readonly stats: (repositoryId: string) => Promise<Omit<RepositoryStats, 'generation'>>;
+    readonly quarantines: () => number;
+    readonly maintenanceQueued: () => number;
+    /** Settles quarantines that an earlier process left; called once the log is applied. */
+    readonly resolveQuarantines: () => Promise<void>;
+    readonly close: () => Promise<void>;
+  };
+}
+
+type BackendState = 'starting' | 'serving' | 'draining' | 'stopped';
+
+/**
+ * Quorum commit over replicas and a coordinator (docs/architecture.md). With one local replica and the embedded
+ * coordinator it is the `local` backend.
+ */
+export class ReplicatedBackend implements Backend {
+  readonly capabilities = { generations: true, renameIsInstant: true };
+  readonly repositories: RepositoryRegistry;
+  readonly #dependencies: ReplicatedBackendDependencies;
+  readonly #registry: Registry;
+  readonly #outbox: Outbox;
+  readonly #commit: CommitDependencies;
+  readonly #queues = new Map<string, CommitQueue>();
+  /** Pushes and imports running, so that close can wait for them. */
+  readonly #running = new Set<Promise<unknown>>();
+  #state: BackendState = 'starting';
+
+  constructor(dependencies: ReplicatedBackendDependencies) {
+    this.#dependencies = dependencies;
+    this.#registry = new Registry(dependencies);
+    this.repositories = this.#registryView();
+    this.#outbox = new Outbox({
+      ...dependencies,
+      appliedEverywhere: async (id) => (await this.#replicaOf(id)).applied(id),
+    });
+    this.#commit = {
+      locks: dependencies.locks,
+      replicas: dependencies.replicas,
+      queueOf: (id) => this.#queueOf(id),
+      committed: (id, pushId) => this.#outbox.notify(id, pushId),
+      clock: dependencies.clock,
+      meter: dependencies.meter,
+      logger: dependencies.logger,
+      lockTimeoutMs: dependencies.lockTimeoutMs,
+    };
+  }
+
+  /** Applies what the log still holds, settles old quarantines, buries half-made repositories, resumes the outbox. */
+  async start(): Promise<void> {
+    const { logger } = this.#dependencies;
+    const repositories = await this.#registry.sweep();
+    const applied = await this.#applyLog();
+    await this.#dependencies.local.resolveQuarantines();
+    await this.#outbox.resume();
+    this.#state = 'serving';
+    logger.info({ component: 'backend', repositories, applied }, 'repositories recovered');
+  }
+
+  async read(repository: Repository, signal: AbortSignal): Promise<ReadSession> {
+    this.#refuseUnlessServing();
+    signal.throwIfAborted();
+    const { id } = repository;
+    // A strong read: the head is read after the request came in, never before (docs/architecture.md, "A read").
+    const [{ generation }, replica] = await Promise.all([
+      this.#dependencies.log.head(id),
+      this.#replicaOf(id, repository),
+    ]);
+    const read = await replica.read(id, generation);
+    return {
+      repository,
+      snapshot: read.snapshot,
+      firstForbiddenWant: (wants, visible) => read.firstForbiddenWant(wants, visible),
+      objectSizes: (oids) => read.objectSizes(oids),
+      uploadPack: (run) => read.uploadPack(run),
+      uploadArchive: (run) => read.uploadArchive(run),
+      release: () => read.release(),
+    };
+  }
+
+  async push(repository: Repository, request: PushRequest): Promise<PushResult> {
+    this.#refuseUnlessServing();
+    return this.#track(async () => {
+      const record = await this.#record(repository.id);
+      return runPush(this.#pushDependencies(), record, request);
+    });
+  }
+
+  async maintain(
+    repository: Repository,
+    options: {
+      readonly signal: AbortSignal;
+      readonly progress?: (progress: MaintenanceProgress) => void;
+    },
+  ): Promise<MaintenanceReport> {
+    this.#refuseUnlessServing();
+    return (await this.#replicaOf(repository.id, repository)).maintain(repository.id, options);
+  }
+
+  async importFrom(
+    repository: Repository,
+    source: string,
+    options: {
+      readonly actor: string;
+      readonly signal: AbortSignal;
+      readonly progress: (progress: MaintenanceProgress) => void;
+    },
+  ): Promise<{ readonly refs: number }> {
+    this.#refuseUnlessServing();
+    return this.#track(() =>
+      importRepository(
+        {
+          ...this.#dependencies,
+          backend: this,
+          scratchDirectory: this.#dependencies.scratchDirectory,
+        },
+        { ...options, repository, source },
+      ),
+    );
+  }
+
+  locks(): Promise<readonly LockInfo[]> {
+    return this.#dependencies.locks.list();
+  }
+
+  async status(): Promise<BackendStatus> {
+    const { coordinator, local } = this.#dependencies;
+    let repositories = 0;
+    for await (const name of scan(coordinator, keys.names, prefixEnd(keys.names))) {
+      if (name.version > 0) repositories++;
+    }
+    return {
+      backend: 'local',
+      repositories,
+      objectEngine: local.objectEngine,
+      pushesRunning: this.#running.size,
+      maintenanceQueued: local.maintenanceQueued(),
+      quarantines: local.quarantines(),
+    };
+  }
+
+  async close(graceMs: number): Promise<void> {
+    if (this.#state === 'stopped') return;
+    this.#state = 'draining';
+    await Promise.race([
+      Promise.allSettled(this.#running),
+      this.#dependencies.clock.sleep(graceMs),
+    ]);
+    this.#state = 'stopped';
+    await this.#outbox.close();
+    await this.#registry.close();
+    await this.#dependencies.local.close();
+  }
+
+  #pushDependencies(): PushDependencies {
+    return { ...this.#commit, pipeline: this.#dependencies.pipeline };
+  }
+
+  #registryView(): RepositoryRegistry {
+    const registry = this.#registry;
+    return {
+      create: (repository) => registry.create(repository),
+      get: (name) => registry.get(name),
+      list: (page) => registry.list(page),
+      update: (id, change) => registry.update(id, change),
+      rename: (id, name) => registry.rename(id, name),
+      delete: (id) => registry.delete(id),
+      setHead: (id, branch) => this.#setHead(id, branch),
+      stats: async (id) => ({
+        ...(await this.#dependencies.local.stats(id)),
+        generation: (await this.#dependencies.log.head(id)).generation,
+      }),
+    };
+  }
+
+  async #setHead(id: string, branch: string): Promise<void> {
+    const replica = await this.#replicaOf(id);
+    const { generation } = await this.#dependencies.log.head(id);
+    const read = await replica.read(id, generation);
+    const { head } = read.snapshot;
+    read.release();
+    if ('symref' in head && head.symref === branch) return;
+    const { random } = this.#dependencies;
+    const key = {
+      repositoryId: id,
+      pushId: `head-${Buffer.from(random.bytes(12)).toString('hex')}`,
+      attempt: 1,
+    };
+    await this.#track(() =>
+      commitChange(this.#commit, {
+        key,
+        actor: 'system',
+        commands: [],
+        head: { old: head, new: { symref: branch } },
+        shallow: [],
+        signal: new AbortController().signal,
+        judge: () => Promise.resolve([]),
+      }),
+    );
+  }
+
+  async #record(id: string): Promise<RepositoryRecord> {
+    const kv = await this.#dependencies.coordinator.get(keys.repo(id));
+    const record = kv === undefined ? undefined : decodeRepository(kv);
+    if (record?.state !== 'active') throw deleted(id);
+    return record;
+  }
+
+  /** The primary; a repository that `registry` handed out brings its voters along. */
+  async #replicaOf(id: string, repository?: Repository): Promise<ReturnType<typeof primaryOf>> {
+    const voters =
+      repository !== undefined && isRecord(repository)
+        ? repository.voters
+        : (await this.#record(id)).voters;
+    return primaryOf(this.#dependencies.replicas, voters);
+  }
+
+  #queueOf(id: string): CommitQueue {
+    const queue = this.#queues.get(id) ?? new CommitQueue(id, this.#dependencies);
+    if (this.#queues.size >= 1000) {
+      for (const [other, candidate] of this.#queues) if (candidate.idle) this.#queues.delete(other);
+    }
+    this.#queues.set(id, queue);
+    return queue;
+  }
+
+  /** Brings every repository with log entries up to its head. One that cannot be is logged and stays unserved. */
+  async #applyLog(): Promise<number> {
+    const { coordinator, log, logger } = this.#dependencies;
+    const ids = new Set<string>();
+    for await (const { key } of scan(coordinator, keys.allLogs, prefixEnd(keys.allLogs))) {
+      ids.add(key.slice(keys.allLogs.length).split('/', 1)[0] ?? '');
+    }
+    for (const id of ids) {
+      try {
+        const { generation } = await log.head(id);
+        await (await this.#replicaOf(id)).apply(id, generation);
+      } catch (error) {
+        logger.error(
+          { component: 'backend', repo: id, err: error },
+          'a repository was not recovered',
+        );
+      }
+    }
+    return ids.size;
+  }
+
+  #refuseUnlessServing(): void {
+    switch (this.#state) {
+      case 'serving':
+        return;
+      case 'starting':
+        throw new QuorateError('unavailable', 'the server is starting; try again');
+      case 'draining':
+      case 'stopped':
+        throw new QuorateError('unavailable', 'the server is shutting down; try again');
+    }
+  }
+
+  async #track<T>(run: () => Promise<T>): Promise<T> {
+    const running = run();
+    this.#running.add(running);
+    try {
+      return await running;
+    } finally {
+      this.#running.delete(running);
+    }
+  }
+}
+
+/** What this backend's registry hands out is a whole record. */
+function isRecord(repository: Repository): repository is RepositoryRecord {
+  return 'voters' in repository;
+}

@@ -1,0 +1,18 @@
+import type { PushPipeline } from '../backends/contract/pipeline.js';
+import type { Logger } from '../backends/contract/environment.js';
+import { postReceive } from './post-receive.js';
+import { judgeUpdates } from './update.js';
+
+export interface PipelineDependencies {
+  readonly logger: Logger;
+}
+
+/** The stages of a push, in git's order. Each stage has a file of its own name. */
+export function createPushPipeline({ logger }: PipelineDependencies): PushPipeline {
+  return {
+    // No rule concerns a push as a whole yet.
+    preReceive: () => Promise.resolve(undefined),
+    update: judgeUpdates,
+    postReceive: (push) => postReceive(logger, push),
+  };
+}
