@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdir, mkdtemp, readFile, readdir, realpath, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import type { TestContext } from 'node:test';
 import { processesUsing } from './processes.js';
 import { runProcess } from './run-process.js';
 import type { Finished } from './run-process.js';
@@ -39,16 +40,15 @@ export interface RepositoryShape {
   readonly files?: Readonly<Record<string, string | Uint8Array>>;
 }
 
-/** Where cleaning up is registered: a test's context, or `{ after }` of node:test for a whole file. */
-export interface Hooks {
-  after(clean: () => Promise<void>): void;
-}
-
-/** Makes the place in which one test, or one file of tests, works. All of it is gone afterwards, and checked to be. */
-export async function createScene(hooks: Hooks): Promise<Scene> {
-  const directory = await realpath(await mkdtemp(path.join(tmpdir(), 'quorate-e2e-')));
+/**
+ * Makes the place in which one test works; all of it is gone after the test, and checked to be. For a whole suite call
+ * it without `t` in `before`, and `scene.close()` in `after`: hooks that are registered inside `before` run right
+ * after `before`.
+ */
+export async function createScene(t?: Pick<TestContext, 'after'>): Promise<Scene> {
+  const directory = await realpath(await mkdtemp(path.join(tmpdir(), 'e2e-')));
   const scene = new Scene(directory);
-  hooks.after(() => scene.close());
+  t?.after(() => scene.close());
   await Promise.all(
     ['home', 'tmp', 'keys', 'work'].map((name) => mkdir(path.join(directory, name))),
   );

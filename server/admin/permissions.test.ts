@@ -487,7 +487,10 @@ async function signIn(
     case 'anonymous':
       return { self: 'nobody', token: undefined };
     case 'unknown':
-      return { self: 'nobody', token: (await scene.token('gone')).replace(/.$/, '0') };
+      return {
+        self: 'nobody',
+        token: (await scene.token('gone')).replace(/.$/, (last) => (last === '0' ? '1' : '0')),
+      };
     case 'stranger':
     case 'reader':
     case 'writer':
