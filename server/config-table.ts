@@ -111,7 +111,7 @@ export const configTable = {
   'limits.fetchBody': {
     kind: 'size',
     default: '64m',
-    help: 'bytes of a fetch request over HTTP, after decoding (a want is 50 bytes)',
+    help: 'bytes of a fetch request, after decoding (a want is 50 bytes)',
   },
   'limits.pushBody': {
     kind: 'size',

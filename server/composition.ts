@@ -1,0 +1,266 @@
+import { constants } from 'node:fs';
+import { access, statfs } from 'node:fs/promises';
+import path from 'node:path';
+import type { Backend } from '../backends/contract/backend.js';
+import type { Coordinator } from '../backends/contract/coordinator.js';
+import type { Clock, Logger, Random } from '../backends/contract/environment.js';
+import { QuorateError } from '../backends/contract/errors.js';
+import { openEmbeddedCoordinator } from '../backends/coordination/embedded/embedded-coordinator.js';
+import type { GitRunner } from '../backends/git/git-runner.js';
+import { createPackIndexer } from '../backends/git/indexer.js';
+import { createGitRunner } from '../backends/git/runner.js';
+import { createLocalBackend } from '../backends/local/local-backend.js';
+import { createPushPipeline } from '../hooks/pipeline.js';
+import { createAdminApi } from './admin/admin-api.js';
+import { createAuthorizer } from './auth/access-rules.js';
+import { createAccounts } from './auth/account-store.js';
+import type { Accounts } from './auth/accounts.js';
+import type { Address, Config } from './config.js';
+import { createGitService } from './core/git-service.js';
+import { defaultGitServiceLimits } from './core/limits.js';
+import type { DataDirectory, ServerFile } from './data-directory.js';
+import { createHttpListener } from './http/http-listener.js';
+import { defaultHttpLimits } from './http/http-limits.js';
+import type { Lifecycle } from './lifecycle.js';
+import { formatAddress, listenOn, reachableAddress } from './listen.js';
+import { openAuditLog } from './observe/audit-log.js';
+import type { FileAuditLog } from './observe/audit-log.js';
+import { createMetrics } from './observe/metrics.js';
+import type { Metrics } from './observe/metrics.js';
+import { createOpsServer } from './observe/ops-server.js';
+import { loadHostKeys } from './ssh/host-keys.js';
+import { createSshListener } from './ssh/ssh-listener.js';
+import { defaultSshLimits } from './ssh/ssh-limits.js';
+import type { Teardown } from './teardown.js';
+
+export interface CompositionParts {
+  readonly config: Config;
+  readonly data: DataDirectory;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  readonly lifecycle: Lifecycle;
+  /** Gets a way to close each part as it is opened. */
+  readonly teardown: Teardown;
+  readonly version: string;
+}
+
+export interface ComposedServer {
+  readonly accounts: Accounts;
+  /** Opens the doors. Resolves with where they are. */
+  listen(): Promise<ServerFile>;
+  /** Stops accepting; what runs may finish until the deadline on the monotonic clock. */
+  drain(deadlineMs: number): Promise<void>;
+}
+
+/** What the rest is built on. */
+interface Foundation extends CompositionParts {
+  readonly metrics: Metrics;
+  readonly meter: Metrics;
+  readonly audit: FileAuditLog;
+  readonly git: GitRunner;
+  readonly coordinator: Coordinator;
+  readonly backend: Backend;
+}
+
+/**
+ * The composition root: the only place that constructs parts and hands them to each other. Nothing is served before
+ * `listen`, except health and metrics: recovery after a crash may take its time, and should be seen.
+ */
+export async function compose(parts: CompositionParts): Promise<ComposedServer> {
+  const foundation = await layFoundation(parts);
+  const ops = await openOps(foundation);
+  await foundation.backend.start();
+  return openDoors(foundation, ops);
+}
+
+async function layFoundation(parts: CompositionParts): Promise<Foundation> {
+  const { config, data, clock, logger, teardown, version } = parts;
+  const metrics = createMetrics({ logger, version });
+  const audit = await openAuditLog({
+    directory: data.path,
+    logger,
+    clock,
+    meter: metrics,
+    maxFileBytes: config['audit.maxFileSize'],
+    maxFiles: config['audit.maxFiles'],
+  });
+  teardown.add('audit log', () => audit.close());
+  const processes = config['limits.gitProcesses'];
+  const git = await createGitRunner({
+    logger,
+    meter: metrics,
+    runDirectory: path.join(data.path, 'run'),
+    limits: { runs: processes, streams: processes },
+  });
+  teardown.add('git', () => git.close());
+  const coordinator = await openEmbeddedCoordinator({
+    directory: path.join(data.path, 'coordinator'),
+    clock,
+    logger,
+  });
+  teardown.add('coordinator', () => coordinator.close());
+  const below = { ...parts, metrics, meter: metrics, audit, git, coordinator };
+  const backend = await openBackend(below);
+  // Requests were drained before; what the backend itself still does (maintenance) is cut short.
+  teardown.add('backend', () => backend.close(0));
+  return { ...below, backend };
+}
+
+async function openBackend(below: Omit<Foundation, 'backend'>): Promise<Backend> {
+  const { config, data, git, logger, teardown } = below;
+  if (config.backend === 'directory') {
+    throw new QuorateError('unimplemented', 'the directory backend is not there yet');
+  }
+  const indexer = await createPackIndexer({ git, logger, meter: below.meter });
+  teardown.add('pack indexer', () => indexer.close());
+  return createLocalBackend({
+    ...below,
+    dataDirectory: data.path,
+    indexer,
+    pipeline: createPushPipeline({ logger }),
+    options: {
+      nodeId: 'local',
+      lockTimeoutMs: config['locks.timeout'],
+      maintenance: {
+        enabled: config['maintenance.enabled'],
+        pruneGraceMs: config['maintenance.grace'],
+      },
+    },
+  });
+}
+
+async function openOps(foundation: Foundation): Promise<Address> {
+  const { config, coordinator, backend, audit, data } = foundation;
+  const server = createOpsServer({
+    ...foundation,
+    phase: () => foundation.lifecycle.state.phase,
+    checks: {
+      coordinator: () => coordinator.ping(),
+      storage: () => checkStorage(config.root ?? data.path),
+      audit: async () => {
+        const problem = audit.problem();
+        if (problem !== undefined) throw new Error(problem);
+        return Promise.resolve();
+      },
+    },
+    locks: () => backend.locks(),
+  });
+  const address = await listenOn('ops', server, config.ops);
+  foundation.teardown.add('operations server', () => server.close());
+  return address;
+}
+
+/** Below this a push fails soon, and so may the coordinator's store: no more requests should come here. */
+const minFreeBytes = 64 * 1024 * 1024;
+
+async function checkStorage(directory: string): Promise<void> {
+  await access(directory, constants.R_OK | constants.W_OK);
+  const { bavail, bsize } = await statfs(directory);
+  if (bavail * bsize < minFreeBytes) throw new Error('the disk is full');
+}
+
+async function openDoors(foundation: Foundation, opsAddress: Address): Promise<ComposedServer> {
+  const { config, data, clock, teardown, version } = foundation;
+  const { noAuth } = config;
+  const accounts = createAccounts(foundation);
+  const authorizer = createAuthorizer({ autoCreate: config.autoCreate });
+  const service = createGitService({
+    ...foundation,
+    authorizer,
+    limits: { ...defaultGitServiceLimits, maxFetchRequestBytes: config['limits.fetchBody'] },
+  });
+  const startedAtMs = clock.nowMs();
+  let file: ServerFile | undefined;
+  const ssh = createSshListener({
+    ...foundation,
+    accounts,
+    service,
+    hostKeys: await loadHostKeys(path.join(data.path, 'host-keys'), foundation.logger),
+    limits: sshLimits(config),
+  });
+  const adminApi = createAdminApi({
+    ...foundation,
+    accounts,
+    authorizer,
+    noAuth,
+    serverInfo: () => ({
+      version,
+      startedAtMs,
+      httpUrl: file?.httpUrl,
+      sshUrl: file?.sshUrl,
+      opsUrl: file?.opsUrl,
+      notes: {
+        'SSH cryptography': ssh.cryptoDescription.native ? 'native' : 'JavaScript (slower)',
+      },
+    }),
+  });
+  const http = createHttpListener({
+    ...foundation,
+    accounts,
+    service,
+    adminApi,
+    noAuth,
+    limits: httpLimits(config),
+    publicUrl: config.publicUrl,
+  });
+  return {
+    accounts,
+    async listen() {
+      const httpAddress = await listenOn('http', http, config.http);
+      teardown.add('http', () => http.drain(0));
+      const sshAddress = await listenOn('ssh', ssh, config.ssh);
+      teardown.add('ssh', () => ssh.drain(0));
+      file = serverFile({ http: httpAddress, ssh: sshAddress, ops: opsAddress }, version);
+      return file;
+    },
+    async drain(deadlineMs) {
+      const graceMs = Math.max(0, deadlineMs - clock.monotonicMs());
+      await Promise.all([http.drain(graceMs), ssh.drain(graceMs)]);
+    },
+  };
+}
+
+function httpLimits(config: Config): typeof defaultHttpLimits {
+  return {
+    ...defaultHttpLimits,
+    headersTimeoutMs: config['limits.handshakeTime'],
+    idleTimeoutMs: config['limits.idleTime'],
+    requestTimeoutMs: config['limits.requestTime'],
+    maxFetchBodyBytes: config['limits.fetchBody'],
+    maxPushBodyBytes: config['limits.pushBody'],
+    maxConnections: config['limits.connections'],
+    maxConnectionsPerAddress: config['limits.connectionsPerAddress'],
+    maxRequestsPerPrincipal: config['limits.requestsPerPrincipal'],
+    maxAuthenticationFailuresPerMinute: config['limits.failedSignIns'],
+  };
+}
+
+function sshLimits(config: Config): typeof defaultSshLimits {
+  return {
+    ...defaultSshLimits,
+    loginGraceMs: config['limits.handshakeTime'],
+    idleTimeoutMs: config['limits.idleTime'],
+    requestTimeoutMs: config['limits.requestTime'],
+    maxConnections: config['limits.connections'],
+    maxConnectionsPerAddress: config['limits.connectionsPerAddress'],
+    maxConnectionsPerPrincipal: config['limits.requestsPerPrincipal'],
+  };
+}
+
+/** Where this machine reaches the listeners. */
+function serverFile(
+  addresses: { http: Address; ssh: Address; ops: Address },
+  version: string,
+): ServerFile {
+  const ssh = reachableAddress(addresses.ssh);
+  return {
+    httpUrl: `http://${formatAddress(reachableAddress(addresses.http))}`,
+    sshUrl: `ssh://git@${formatAddress(ssh)}`,
+    sshHost: ssh.host,
+    sshPort: ssh.port,
+    opsUrl: `http://${formatAddress(reachableAddress(addresses.ops))}`,
+    pid: process.pid,
+    version,
+  };
+}

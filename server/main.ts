@@ -1,0 +1,14 @@
+#!/usr/bin/env node
+// Threads for file work (fsync, mostly): Node's 4 would queue pushes behind each other's disk. Node reads it when the
+// first of them starts; Node 20's module loader has started it by now, so there it is set from outside (docs/configuration.md).
+process.env['UV_THREADPOOL_SIZE'] ??= '16';
+
+const { runCli } = await import('./cli/program.js');
+
+process.exitCode = await runCli(process.argv.slice(2), {
+  // Loaded only when it is wanted: every other command is a small client.
+  serve: async (given) => {
+    const { serve } = await import('./serve.js');
+    return serve(given);
+  },
+});

@@ -1,0 +1,167 @@
+import path from 'node:path';
+import type { Logger } from '../backends/contract/environment.js';
+import { asQuorateError, QuorateError } from '../backends/contract/errors.js';
+import { compose } from './composition.js';
+import type { ComposedServer } from './composition.js';
+import { loadConfig } from './config.js';
+import type { Config, ConfigSources } from './config.js';
+import { openDataDirectory, serverFileName } from './data-directory.js';
+import { systemClock, systemRandom } from './environment.js';
+import { announcement, createFirstAdmin } from './first-start.js';
+import { Lifecycle } from './lifecycle.js';
+import { createLogger } from './observe/logger.js';
+import type { RootLogger } from './observe/logger.js';
+import { Teardown } from './teardown.js';
+import { version } from './version.js';
+
+/** What `quorate serve` was given on the command line. */
+export type ServeArguments = Pick<ConfigSources, 'file' | 'flags' | 'set'>;
+
+/**
+ * Time after the drain's grace in which everything must have closed. Then the process ends as it is: data is safe at
+ * any instant, and a supervisor would kill it soon anyway.
+ */
+const teardownTimeoutMs = 15_000;
+
+/**
+ * `quorate serve`: starts, serves until SIGTERM or SIGINT, drains, stops. Resolves with the exit status: 0 after a
+ * drain, 1 when the start failed (one sentence on stderr says why, and nothing is left running). A second signal ends
+ * the process at once; so does an uncaught exception, after it was logged.
+ */
+export async function serve(given: ServeArguments): Promise<number> {
+  let config: Config;
+  try {
+    config = loadConfig({ ...given, env: process.env, workingDirectory: process.cwd() });
+  } catch (error) {
+    return sayFailure(error);
+  }
+  const logger = createLogger({ level: config['log.level'] });
+  // Nothing else keeps the process alive while parts are being closed; unfinished work must not end it silently.
+  const alive = setInterval(() => undefined, 60_000);
+  const signals = new StopSignals(logger);
+  const lifecycle = new Lifecycle();
+  const teardown = new Teardown({ clock: systemClock, logger });
+  try {
+    const server = await start({ config, logger, lifecycle, teardown });
+    lifecycle.enter({ phase: 'serving' });
+    logger.info({ component: 'server', version, node: process.version }, 'serving');
+    const signal = await signals.first;
+    await drain({ server, config, logger, lifecycle, signal });
+    return 0;
+  } catch (error) {
+    // An operating error is told in one sentence; only a bug wants its stack looked at.
+    if (error instanceof QuorateError)
+      logger.debug({ component: 'server', err: error }, 'no start');
+    else logger.error({ component: 'server', err: error }, 'the server could not start');
+    return sayFailure(error);
+  } finally {
+    const overdue = setTimeout(
+      () => endNow(logger, 'the server did not close in time'),
+      teardownTimeoutMs,
+    );
+    await teardown.run();
+    clearTimeout(overdue);
+    lifecycle.enter({ phase: 'stopped' });
+    logger.info({ component: 'server' }, 'stopped');
+    logger.flush();
+    signals.dispose();
+    clearInterval(alive);
+  }
+}
+
+interface Starting {
+  readonly config: Config;
+  readonly logger: Logger;
+  readonly lifecycle: Lifecycle;
+  readonly teardown: Teardown;
+}
+
+async function start(options: Starting): Promise<ComposedServer> {
+  const { config, teardown } = options;
+  const data = await openDataDirectory(config.data);
+  teardown.add('data directory', () => data.release());
+  const parts = { ...options, data, clock: systemClock, random: systemRandom, version };
+  const server = await compose(parts);
+  if (data.fresh) await createFirstAdmin(server.accounts, data);
+  const file = await server.listen();
+  await data.write(serverFileName, `${JSON.stringify(file, undefined, 2)}\n`);
+  process.stdout.write(
+    announcement({
+      config: options.config,
+      server: file,
+      dataDirectory: data.path,
+      first: data.fresh,
+      command: `node ${path.relative(process.cwd(), process.argv[1] ?? '')}`,
+      workingDirectory: process.cwd(),
+    }),
+  );
+  return server;
+}
+
+async function drain(options: {
+  readonly server: ComposedServer;
+  readonly config: Config;
+  readonly logger: Logger;
+  readonly lifecycle: Lifecycle;
+  readonly signal: NodeJS.Signals;
+}): Promise<void> {
+  const graceMs = options.config['shutdown.grace'];
+  options.logger.info({ component: 'server', signal: options.signal, graceMs }, 'draining');
+  const deadlineMs = systemClock.monotonicMs() + graceMs;
+  options.lifecycle.enter({ phase: 'draining', deadlineMs });
+  await options.server.drain(deadlineMs);
+}
+
+/** SIGTERM and SIGINT: the first asks to stop, the second ends at once. */
+class StopSignals {
+  readonly first: Promise<NodeJS.Signals>;
+  readonly #handlers: (() => void)[] = [];
+
+  constructor(logger: RootLogger) {
+    let seen = false;
+    this.first = new Promise((resolve) => {
+      for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+        this.#on(signal, () => {
+          if (seen) endNow(logger, 'a second signal ends the server at once');
+          seen = true;
+          resolve(signal);
+        });
+      }
+    });
+    // Bugs crash: what state they left is unknown, while a restart recovers from any instant.
+    const crash = (error: unknown): void => {
+      logger.error({ component: 'server', err: error }, 'uncaught exception');
+      endNow(logger, 'the server crashed');
+    };
+    process.on('uncaughtException', crash);
+    this.#handlers.push(() => process.off('uncaughtException', crash));
+    // Who reads our output may go away. That ends a command, but it is no reason to stop serving.
+    for (const stream of [process.stdout, process.stderr]) {
+      stream.removeAllListeners('error');
+      stream.on('error', () => undefined);
+    }
+  }
+
+  dispose(): void {
+    for (const remove of this.#handlers) remove();
+  }
+
+  #on(signal: NodeJS.Signals, handler: () => void): void {
+    process.on(signal, handler);
+    this.#handlers.push(() => process.off(signal, handler));
+  }
+}
+
+function endNow(logger: RootLogger, why: string): never {
+  logger.error({ component: 'server' }, why);
+  try {
+    logger.flush();
+  } finally {
+    process.exit(1);
+  }
+}
+
+function sayFailure(error: unknown): number {
+  process.stderr.write(`quorate: ${asQuorateError(error).message}\n`);
+  return 1;
+}
