@@ -14,14 +14,16 @@ export interface FetchGround {
   readonly visible: VisibleRefs;
 }
 
+export interface WantedRef {
+  readonly name: string;
+  readonly oid: Oid;
+}
+
 /**
  * Refuses, in git's words, a fetch of what the client may not have. git itself is then told to take any want, since
  * it knows neither of hidden nor of past refs. Throws ProtocolRefusal.
  */
-export async function checkFetch(
-  ground: FetchGround,
-  scope: FetchScope & { readonly wantRefs?: readonly string[] },
-): Promise<void> {
+export async function checkFetch(ground: FetchGround, scope: FetchScope): Promise<void> {
   const { settings, objectFormat } = ground.session.repository;
   const length = oidLength(objectFormat);
   const odd = [...scope.wants, ...scope.shallow].find((oid) => oid.length !== length);
@@ -34,7 +36,6 @@ export async function checkFetch(
       throw new ProtocolRefusal(`upload-pack: filter '${excerpt(scope.filter)}' not supported`);
     }
   }
-  checkWantRefs(ground, scope.wantRefs ?? []);
   for (const name of scope.deepenNot) {
     if (!isOneRef(ground.view, name)) {
       throw new ProtocolRefusal(`upload-pack: ambiguous deepen-not: ${excerpt(name)}`);
@@ -57,15 +58,21 @@ export async function forbiddenObject(
   return session.firstForbiddenWant(others, visible);
 }
 
-function checkWantRefs({ session, view }: FetchGround, names: readonly string[]): void {
-  if (names.length === 0) return;
+/** The objects of `want-ref` arguments, in their order. Throws ProtocolRefusal for a ref that is not to be seen. */
+export function resolveWantRefs(
+  { session, view }: FetchGround,
+  names: readonly string[],
+): readonly WantedRef[] {
+  if (names.length === 0) return [];
   if (!booleanSetting(session.repository.settings, 'uploadpack.allowRefInWant')) {
     throw new ProtocolRefusal('upload-pack: want-ref is not allowed here');
   }
-  for (const name of names) {
-    const known = name === 'HEAD' ? view.head?.oid !== undefined : view.find(name) !== undefined;
-    if (!known) throw new ProtocolRefusal(`unknown ref ${excerpt(name)}`);
-  }
+  if (new Set(names).size < names.length) throw new ProtocolRefusal('duplicate want-ref');
+  return names.map((name) => {
+    const oid = (name === 'HEAD' ? view.head : view.find(name))?.oid;
+    if (oid === undefined) throw new ProtocolRefusal(`unknown ref ${excerpt(name)}`);
+    return { name, oid };
+  });
 }
 
 /** git's rules for a short ref name (gitrevisions(7)). */

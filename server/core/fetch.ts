@@ -1,30 +1,48 @@
 import { parseFetchArguments, type FetchRequest } from '../wire/fetch-request.js';
+import { writeCommandRequest, type CommandRequest } from '../wire/v2-request.js';
 import { WireError } from '../wire/wire-error.js';
-import { checkFetch, type FetchGround } from './fetch-checks.js';
+import { checkFetch, resolveWantRefs, type FetchGround, type WantedRef } from './fetch-checks.js';
 import type { GitContext } from './git-context.js';
 import type { GitOutcome } from './git-request.js';
-import { ProtocolRefusal } from './service-error.js';
 import { relayGit } from './relay-git.js';
+import { ProtocolRefusal } from './service-error.js';
 import { failureText, outcomeOf, runConfig } from './upload-run.js';
+import { withWantedRefs } from './wanted-refs.js';
 
-/** v2 `fetch` (gitprotocol-v2(5)): judged here, then negotiated and packed by git from the very bytes that the client sent. */
+/**
+ * v2 `fetch` (gitprotocol-v2(5)): judged here, then negotiated and packed by git from the very bytes that the client
+ * sent, except that refs wanted by name are resolved here (`wanted-refs.ts` says why).
+ */
 export async function fetch(
   context: GitContext,
   ground: FetchGround,
-  { args, bytes }: { readonly args: readonly string[]; readonly bytes: Uint8Array },
+  { command, bytes }: { readonly command: CommandRequest; readonly bytes: Uint8Array },
 ): Promise<GitOutcome> {
-  const wanted = parse(args);
+  const wanted = parse(command.args);
+  const refs = resolveWantRefs(ground, wanted.wantRefs);
   await checkFetch(ground, wanted);
   const git = await ground.session.uploadPack({
     protocol: 2,
-    input: bytes,
+    input: refs.length === 0 ? bytes : wantingById(command, refs),
     stateless: true,
     visible: ground.visible,
     config: runConfig(ground),
     signal: context.request.signal,
   });
-  const relayed = await relayGit(git, context.output, { failure: failureText(context) });
+  const sideBandAll = wanted.flags.has('sideband-all');
+  const relayed = await relayGit(git, context.output, {
+    failure: failureText(context),
+    ...(refs.length === 0
+      ? {}
+      : { through: (answer) => withWantedRefs(answer, refs, { sideBandAll }) }),
+  });
   return outcomeOf(context, relayed, fieldsOf(wanted));
+}
+
+function wantingById(command: CommandRequest, refs: readonly WantedRef[]): Uint8Array {
+  const args = command.args.filter((arg) => !arg.startsWith('want-ref '));
+  const wants = refs.map(({ oid }) => `want ${oid}`);
+  return Buffer.from(writeCommandRequest({ ...command, args: [...wants, ...args] }));
 }
 
 function parse(args: readonly string[]): FetchRequest {

@@ -1,6 +1,4 @@
 import type { GitStream } from '../../backends/contract/backend.js';
-import { PktReader } from '../wire/pkt-line.js';
-import { WireError } from '../wire/wire-error.js';
 import type { ClientOutput } from './client-output.js';
 import { PktTracker } from './pkt-tracker.js';
 
@@ -12,8 +10,8 @@ export interface Relayed {
 }
 
 export interface RelayOptions {
-  /** Drop git's own advertisement: everything up to and with the first flush. */
-  readonly dropAdvertisement?: boolean;
+  /** What is made of git's answer on its way. */
+  readonly through?: (answer: AsyncIterable<Uint8Array>) => AsyncIterable<Uint8Array>;
   /** What the client is told when git fails without having said so itself. */
   readonly failure: string;
 }
@@ -26,12 +24,15 @@ export interface RelayOptions {
 export async function relayGit(
   git: GitStream,
   output: ClientOutput,
-  { dropAdvertisement = false, failure }: RelayOptions,
+  { through = (answer) => answer, failure }: RelayOptions,
 ): Promise<Relayed> {
   const tracker = new PktTracker();
   output.voice = 'none';
   try {
-    await passOn(git, { output, tracker, dropAdvertisement });
+    for await (const bytes of through(git.stdout)) {
+      tracker.see(bytes);
+      await output.write(bytes);
+    }
   } catch (error) {
     git.kill();
     await git.exited;
@@ -44,41 +45,4 @@ export async function relayGit(
     return { exitCode, stderr, errorTold: true };
   }
   return { exitCode, stderr, errorTold: tracker.errorTold };
-}
-
-async function passOn(
-  git: GitStream,
-  {
-    output,
-    tracker,
-    dropAdvertisement,
-  }: {
-    readonly output: ClientOutput;
-    readonly tracker: PktTracker;
-    readonly dropAdvertisement: boolean;
-  },
-): Promise<void> {
-  const source: AsyncIterable<Uint8Array> = git.stdout;
-  for await (const bytes of dropAdvertisement ? behindAdvertisement(source) : source) {
-    tracker.see(bytes);
-    await output.write(bytes);
-  }
-}
-
-/** What follows the first flush packet. A git that dies before has said nothing. */
-async function* behindAdvertisement(
-  source: AsyncIterable<Uint8Array>,
-): AsyncGenerator<Uint8Array, void, undefined> {
-  const reader = new PktReader(source);
-  try {
-    for (;;) {
-      const pkt = await reader.read();
-      if (pkt === undefined) return;
-      if (pkt.type === 'flush') break;
-    }
-  } catch (error) {
-    if (error instanceof WireError) return;
-    throw error;
-  }
-  yield* reader.rest();
 }

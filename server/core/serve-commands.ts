@@ -75,6 +75,6 @@ async function serveCommand(
       return { status: 'ok', exitCode: 0, fields: { command: 'object-info', ...fields } };
     }
     default:
-      return fetch(context, ground, { args: command.args, bytes });
+      return fetch(context, ground, { command, bytes });
   }
 }

@@ -3,6 +3,7 @@ import type { Repository } from '../../backends/contract/repository.js';
 import { hasCapability } from '../wire/capabilities.js';
 import { readUploadRequest, type UploadRequest } from '../wire/fetch-request.js';
 import { PktReader } from '../wire/pkt-line.js';
+import { WireError } from '../wire/wire-error.js';
 import { advertiseFetch, advertiseV2 } from './advertise.js';
 import { checkFetch, type FetchGround } from './fetch-checks.js';
 import type { GitContext } from './git-context.js';
@@ -57,9 +58,9 @@ async function talkV0(context: GitContext, ground: FetchGround): Promise<GitOutc
       signal: request.signal,
     });
     const relayed = await relayGit(git, output, {
-      // A stateful upload-pack begins with an advertisement of its own; the client has ours, which it answers.
-      dropAdvertisement: request.mode === 'session',
       failure: failureText(context),
+      // A stateful upload-pack begins with an advertisement of its own; the client has ours, which it answers.
+      ...(request.mode === 'session' ? { through: behindAdvertisement } : {}),
     });
     return outcomeOf(context, relayed, scopeFields(wanted));
   } finally {
@@ -70,6 +71,24 @@ async function talkV0(context: GitContext, ground: FetchGround): Promise<GitOutc
 
 async function* replayed(section: Buffer, reader: PktReader): AsyncGenerator<Uint8Array> {
   yield section;
+  yield* reader.rest();
+}
+
+/** What follows the first flush packet. A git that dies before has said nothing. */
+async function* behindAdvertisement(
+  answer: AsyncIterable<Uint8Array>,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  const reader = new PktReader(answer);
+  try {
+    for (;;) {
+      const pkt = await reader.read();
+      if (pkt === undefined) return;
+      if (pkt.type === 'flush') break;
+    }
+  } catch (error) {
+    if (error instanceof WireError) return;
+    throw error;
+  }
   yield* reader.rest();
 }
 

@@ -17,7 +17,6 @@ export function runConfig({ session }: FetchGround): Record<string, string> {
   const { settings } = session.repository;
   return {
     'uploadpack.allowFilter': String(booleanSetting(settings, 'uploadpack.allowFilter')),
-    'uploadpack.allowRefInWant': String(booleanSetting(settings, 'uploadpack.allowRefInWant')),
     'uploadpack.allowAnySHA1InWant': 'true',
     'uploadpack.allowSidebandAll': 'true',
   };
