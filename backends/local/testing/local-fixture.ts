@@ -61,6 +61,8 @@ export interface LocalFixture {
 export interface FixtureOptions {
   /** Data of an earlier fixture. */
   readonly directory?: string;
+  /** Where to push from. Default: a new repository beside the data. */
+  readonly source?: string;
   readonly pipeline?: PushPipeline;
   /** Puts something between the backend and its coordinator. */
   readonly wrap?: (coordinator: Coordinator) => Coordinator;
@@ -69,10 +71,10 @@ export interface FixtureOptions {
 /** A started local backend over real git, libgit2 and LMDB, and a repository to push from. */
 export async function startLocal(options: FixtureOptions = {}): Promise<LocalFixture> {
   const directory = options.directory ?? (await mkdtemp(join(tmpdir(), 'quorate-local-')));
-  const source = join(directory, 'source');
+  const source = options.source ?? join(directory, 'source');
   const git = async (...args: string[]): Promise<string> => (await runGit(source, args)).trim();
   if (options.directory === undefined) {
-    await mkdir(source);
+    await mkdir(source, { recursive: true });
     await git('init', '-q', '-b', 'main');
   }
   const runner = await createGitRunner({ logger: silentLogger, meter });

@@ -1,0 +1,284 @@
+import assert from 'node:assert/strict';
+import { cpSync, readdirSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import type { Coordinator, Transaction, TransactionResult } from '../contract/coordinator.js';
+import { QuorateError } from '../contract/errors.js';
+import { keys, prefixEnd } from '../contract/keys.js';
+import type { Repository } from '../contract/repository.js';
+import {
+  type LocalFixture,
+  permissivePipeline,
+  startLocal,
+  zeroOid,
+} from '../local/testing/local-fixture.js';
+
+const signal = new AbortController().signal;
+
+type Step = (run: () => Promise<TransactionResult>) => Promise<TransactionResult>;
+
+/** A coordinator whose transactions pass through `step`, chosen by what they do. */
+function intercepting(
+  coordinator: Coordinator,
+  step: (transaction: Transaction) => Step | undefined,
+): Coordinator {
+  return {
+    limits: coordinator.limits,
+    get: (key, options) => coordinator.get(key, options),
+    range: (key, options) => coordinator.range(key, options),
+    transaction: (transaction) => {
+      const run = (): Promise<TransactionResult> => coordinator.transaction(transaction);
+      return step(transaction)?.(run) ?? run();
+    },
+    grantLease: (ttlMs) => coordinator.grantLease(ttlMs),
+    watch: (key, options) => coordinator.watch(key, options),
+    ping: () => coordinator.ping(),
+    close: () => coordinator.close(),
+  };
+}
+
+const isCommit = ({ success }: Transaction): boolean =>
+  success.some((operation) => operation.type === 'put' && operation.key.startsWith(keys.allLogs));
+
+const isResolution = ({ failure }: Transaction): boolean =>
+  failure.some((operation) => operation.type === 'get' && operation.key.startsWith(keys.allLogs));
+
+const lost = new QuorateError('outcome-unknown', 'the answer was lost');
+
+async function logOf({ coordinator }: LocalFixture, { id }: Repository): Promise<number> {
+  const head = await coordinator.get(keys.head(id));
+  return Number(JSON.parse(new TextDecoder().decode(head?.value)).generation);
+}
+
+async function pushOne(local: LocalFixture, name: string) {
+  const repository = await local.create(name);
+  const tip = await local.commit(name);
+  const result = await local.push(repository, [
+    { ref: 'refs/heads/main', oldOid: zeroOid, newOid: tip },
+  ]);
+  return { repository, tip, result };
+}
+
+const lostAnswers: { desc: string; step: Step }[] = [
+  {
+    desc: 'the commit happened and its answer was lost',
+    step: async (run) => {
+      await run();
+      throw lost;
+    },
+  },
+  {
+    desc: 'the commit did not happen and nobody said so',
+    step: async () => {
+      throw lost;
+    },
+  },
+];
+
+for (const { desc, step } of lostAnswers) {
+  test(`a lost answer: ${desc}: the push is there exactly once`, async () => {
+    let times = 0;
+    const local = await startLocal({
+      wrap: (coordinator) =>
+        intercepting(coordinator, (transaction) =>
+          isCommit(transaction) && times++ === 0 ? step : undefined,
+        ),
+    });
+    try {
+      const { repository, tip, result } = await pushOne(local, 'lost');
+      assert.equal(result.refs[0]?.status, 'ok');
+      assert.equal(result.generation, 1);
+      assert.equal(await logOf(local, repository), 1);
+      const read = await local.backend.read(repository, signal);
+      assert.equal(read.snapshot.find('refs/heads/main')?.oid, tip);
+      read.release();
+      assert.deepEqual(await local.backend.locks(), []);
+    } finally {
+      await local.remove();
+    }
+  });
+}
+
+test('an answer that stays lost gives no verdict; the next start finds out', async () => {
+  const local = await startLocal({
+    wrap: (coordinator) =>
+      intercepting(coordinator, (transaction) => async (run) => {
+        if (isResolution(transaction)) throw new QuorateError('internal', 'gone for good');
+        if (!isCommit(transaction)) return run();
+        await run();
+        throw lost;
+      }),
+  });
+  const quarantine = join(local.directory, 'store', 'quarantine');
+  try {
+    const repository = await local.create('silent');
+    const tip = await local.commit('silent');
+    const command = { ref: 'refs/heads/main', oldOid: zeroOid, newOid: tip };
+    await assert.rejects(local.push(repository, [command]), { code: 'outcome-unknown' });
+    assert.equal(readdirSync(quarantine).length, 1);
+    await local.stop();
+    const again = await startLocal({ directory: local.directory, source: local.source });
+    const read = await again.backend.read(repository, signal);
+    assert.equal(read.snapshot.find('refs/heads/main')?.oid, tip);
+    read.release();
+    assert.deepEqual(readdirSync(quarantine), []);
+    await again.stop();
+  } finally {
+    await local.remove();
+  }
+});
+
+test('a lock that is gone at the commit: judged again, committed once', async () => {
+  let fixture: LocalFixture | undefined;
+  let times = 0;
+  const local = await startLocal({
+    wrap: (coordinator) =>
+      intercepting(coordinator, (transaction) => {
+        if (!isCommit(transaction) || times++ > 0) return undefined;
+        return async (run) => {
+          const held = transaction.compares.find(({ key }) => key.startsWith(keys.allLocks));
+          await fixture?.coordinator.transaction({
+            compares: [],
+            success: [{ type: 'delete', key: held?.key ?? '' }],
+            failure: [],
+          });
+          return run();
+        };
+      }),
+  });
+  fixture = local;
+  try {
+    const { repository, result } = await pushOne(local, 'fenced');
+    assert.equal(times, 2);
+    assert.equal(result.refs[0]?.status, 'ok');
+    assert.equal(await logOf(local, repository), 1);
+  } finally {
+    await local.remove();
+  }
+});
+
+test('settings that change before the commit are judged by', async () => {
+  let fixture: LocalFixture | undefined;
+  const judgedBy: (string | undefined)[] = [];
+  const local = await startLocal({
+    pipeline: {
+      ...permissivePipeline,
+      update: async ({ repository }) => {
+        judgedBy.push(repository.settings['receive.denyDeletes']);
+        if (judgedBy.length > 1) return new Map([['refs/heads/main', 'by the new settings']]);
+        await fixture?.backend.repositories.update(repository.id, () => ({
+          settings: { 'receive.denyDeletes': 'true' },
+        }));
+        return new Map();
+      },
+    },
+  });
+  fixture = local;
+  try {
+    const { repository, result } = await pushOne(local, 'settings');
+    assert.deepEqual(judgedBy, [undefined, 'true']);
+    assert.deepEqual(result.refs, [
+      { ref: 'refs/heads/main', status: 'refused', reason: 'by the new settings' },
+    ]);
+    assert.equal(await logOf(local, repository), 0);
+  } finally {
+    await local.remove();
+  }
+});
+
+test('a crash at any transaction of a push: all of it or nothing, and nothing left over', async () => {
+  const copies = await mkdtemp(join(tmpdir(), 'quorate-crash-'));
+  const points: string[] = [];
+  let recording = false;
+  let data = '';
+  const crashCopy = (): void => {
+    if (!recording) return;
+    const copy = join(copies, String(points.length));
+    cpSync(data, copy, {
+      recursive: true,
+      filter: (path) => !path.startsWith(join(data, 'source')),
+    });
+    points.push(copy);
+  };
+  const local = await startLocal({
+    pipeline: {
+      preReceive: async () => {
+        crashCopy();
+        return undefined;
+      },
+      update: async () => new Map(),
+      postReceive: async () => crashCopy(),
+    },
+    wrap: (coordinator) =>
+      intercepting(coordinator, () => async (run) => {
+        crashCopy();
+        const result = await run();
+        crashCopy();
+        return result;
+      }),
+  });
+  data = local.directory;
+  try {
+    const { repository, tip: base } = await pushOne(local, 'crash');
+    const tip = await local.commit('crash tip');
+    await local.git('tag', '-a', '-m', 'tag', 'crash-tag', tip);
+    const tag = await local.git('rev-parse', 'refs/tags/crash-tag');
+    recording = true;
+    await local.push(
+      repository,
+      [
+        { ref: 'refs/heads/main', oldOid: base, newOid: tip },
+        { ref: 'refs/tags/crash-tag', oldOid: zeroOid, newOid: tag },
+      ],
+      { have: [base] },
+    );
+    await local.stop();
+    assert.ok(points.length >= 6, `only ${points.length} crash points`);
+    const seen = new Set<number>();
+    for (const directory of points) {
+      const again = await startLocal({ directory, source: local.source });
+      const read = await again.backend.read(repository, signal);
+      const refs = Object.fromEntries(read.snapshot.refs.map(({ name, oid }) => [name, oid]));
+      read.release();
+      seen.add(read.snapshot.generation);
+      assert.deepEqual(
+        refs,
+        read.snapshot.generation === 1
+          ? { 'refs/heads/main': base }
+          : { 'refs/heads/main': tip, 'refs/tags/crash-tag': tag },
+      );
+      assert.equal(await logOf(again, repository), read.snapshot.generation);
+      assert.deepEqual(readdirSync(join(directory, 'store', 'quarantine')), []);
+      assert.deepEqual(await again.backend.locks(), []);
+      const next = await again.push(
+        repository,
+        [{ ref: 'refs/heads/next', oldOid: zeroOid, newOid: tip }],
+        { have: [base] },
+      );
+      assert.equal(next.refs[0]?.status, 'ok');
+      await again.stop();
+      const left = await openLeftovers(again);
+      assert.deepEqual(left, []);
+    }
+    assert.deepEqual(
+      [...seen].toSorted((a, b) => a - b),
+      [1, 2],
+    );
+  } finally {
+    await local.remove();
+    await rm(copies, { recursive: true });
+  }
+});
+
+/** Log and outbox entries that a stopped backend left in its coordinator. */
+async function openLeftovers({ directory }: LocalFixture): Promise<readonly string[]> {
+  const again = await startLocal({ directory, source: directory });
+  try {
+    const logs = await again.coordinator.range(keys.allLogs, { rangeEnd: prefixEnd(keys.allLogs) });
+    return logs.entries.map(({ key }) => key);
+  } finally {
+    await again.stop();
+  }
+}
