@@ -72,6 +72,8 @@ export class SshConnection implements SessionHost {
     client.on('error', (error: Error) => {
       const fields = { component: 'ssh', remote_address: this.remoteAddress, error: error.message };
       this.#environment.logger.debug(fields, 'SSH connection failed');
+      // Keepalives went unanswered: there is nobody to say goodbye to.
+      if ('level' in error && error.level === 'client-timeout') this.abandon();
       this.#closingSinceMs ??= this.#environment.clock.monotonicMs();
     });
     client.on('authentication', (context) => void this.#authenticate(context));

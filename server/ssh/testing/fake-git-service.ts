@@ -113,8 +113,7 @@ async function send({ state, output }: Streams, sizeBytes: number): Promise<void
     state.sentBytes += part.length;
     const room = output.write(part);
     state.maxBufferedBytes = Math.max(state.maxBufferedBytes, output.writableLength);
-    if (!room) await Promise.race([once(output, 'drain'), aborted(state.request.signal)]);
-    if (state.request.signal.aborted) throw state.request.signal.reason;
+    if (!room) await once(output, 'drain', { signal: state.request.signal });
   }
 }
 

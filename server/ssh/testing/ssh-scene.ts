@@ -61,6 +61,9 @@ export interface SshScene {
   close(): Promise<void>;
 }
 
+/** Making an RSA key takes a second; the scenes of one process share theirs. */
+let hostKeysOfProcess: Promise<readonly HostKey[]> | undefined;
+
 export async function createSshScene(
   service: GitService,
   limits: Partial<SshLimits> = {},
@@ -68,7 +71,8 @@ export async function createSshScene(
   const directory = mkdtempSync(join(tmpdir(), 'quorate-ssh-'));
   const owners = new Map<string, string>();
   const audited: AuditEvent[] = [];
-  const hostKeys = await loadHostKeys(join(directory, 'host'), silentLogger);
+  hostKeysOfProcess ??= loadHostKeys(join(directory, 'host'), silentLogger);
+  const hostKeys = await hostKeysOfProcess;
   const listener = createSshListener({
     service,
     accounts: accountsOf(owners),
