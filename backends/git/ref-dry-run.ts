@@ -61,7 +61,8 @@ async function prepares(
   const result = await git.run({
     args: ['update-ref', '--stdin', '-z'],
     env: objectEnvironment(run),
-    config: refConfig,
+    // What is aborted need not reach the disk.
+    config: { ...refConfig, 'core.fsync': 'none' },
     stdin: writeRefCommands(updates, 'abort'),
     ...(run.signal === undefined ? {} : { signal: run.signal }),
   });

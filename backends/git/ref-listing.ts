@@ -1,5 +1,6 @@
 import { QuorateError } from '../contract/errors.js';
 import type { Head, ObjectFormat, RefEntry } from '../contract/objects.js';
+import { isZero } from './ref-commands.js';
 
 /**
  * `ls-refs` of gitprotocol-v2, as a client of our own git: the one listing that gives values, full peeling (through
@@ -31,15 +32,17 @@ export function parseRefListing(output: Buffer): RefListing {
   let head: Head | undefined;
   let offset = 0;
   for (;;) {
-    const length = Number.parseInt(output.toString('latin1', offset, offset + 4), 16);
-    if (length === 0) return { head, refs };
-    // At least an object id, and not past the end.
-    if (!(length > 4) || offset + length > output.length) throw cutShort();
+    const digits = output.toString('latin1', offset, offset + 4);
+    if (digits === '0000') return { head, refs };
+    const length = /^[0-9a-f]{4}$/.test(digits) ? Number.parseInt(digits, 16) : 0;
+    if (length <= 4 || offset + length > output.length) throw cutShort();
     const start = offset + 4;
     const end = offset + length - 1;
     const line = output.toString('utf8', start, end);
     offset += length;
     const entry = parseLine(line);
+    // git lists refs that it cannot read, and ones with impossible names, with an object id of zeros.
+    if (isZero(entry.oid)) continue;
     if (entry.name === 'HEAD') head = headOf(entry);
     else if (isUtf8(line, output.subarray(start, end))) refs.push(refOf(entry));
   }

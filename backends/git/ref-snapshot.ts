@@ -25,8 +25,8 @@ export interface ReadRefSnapshot {
 }
 
 /**
- * All refs as they are on disk, hidden ones included. As git advertises them: refs that are broken, that dangle, or
- * whose object is missing are left out, and so are names that are not UTF-8 (nothing can ask for them).
+ * All refs as they are on disk, hidden ones included. Left out are broken and dangling refs, and names that are not
+ * UTF-8 (nothing can ask for them). A ref whose object is missing is listed: its value is what it is.
  * Errors: `data-corrupt` (no HEAD that can be read), `storage-failure`.
  */
 export async function readRefSnapshot(options: ReadRefSnapshot): Promise<RefSnapshot> {

@@ -88,21 +88,27 @@ export async function createGitRunner(options: GitRunnerOptions): Promise<GitRun
   }
 }
 
+/** Niceness of background git: well below the foreground, above idle. */
+const backgroundNice = '10';
+
+/** Full paths; undefined for what this machine does not have. */
 interface Tools {
+  readonly nice: string | undefined;
   readonly ionice: string | undefined;
   readonly prlimit: string | undefined;
 }
 
 async function findTools(path: string, logger: Logger): Promise<Tools> {
+  const nice = await findProgram('nice', path);
   const ionice = await findProgram('ionice', path);
   const prlimit = await findProgram('prlimit', path);
-  if (ionice === undefined) {
-    logger.warn({ component: 'git' }, 'no ionice: maintenance runs at normal I/O priority');
+  if (nice === undefined || ionice === undefined) {
+    logger.warn({ component: 'git' }, 'no nice or no ionice: maintenance runs at normal priority');
   }
   if (prlimit === undefined) {
     logger.warn({ component: 'git' }, 'no prlimit: the memory of git processes is not limited');
   }
-  return { ionice, prlimit };
+  return { nice, ionice, prlimit };
 }
 
 class HelperGitRunner implements GitRunner {
@@ -220,7 +226,6 @@ class HelperGitRunner implements GitRunner {
         cwd: command.cwd ?? this.#environment.emptyDirectory,
         env,
         stdin: stdin === 'open' || source !== undefined,
-        background: command.background ?? false,
         leaveDescendants: command.leaveDescendants ?? false,
       });
     } catch (error) {
@@ -260,6 +265,9 @@ class HelperGitRunner implements GitRunner {
     }
     if (command.background === true && this.#tools.ionice !== undefined) {
       argv.unshift(this.#tools.ionice, '-c', '3');
+    }
+    if (command.background === true && this.#tools.nice !== undefined) {
+      argv.unshift(this.#tools.nice, '-n', backgroundNice);
     }
     const [file = 'git', ...args] = argv;
     return { file, args };

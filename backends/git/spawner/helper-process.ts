@@ -66,10 +66,6 @@ export class HelperProcess {
     });
   }
 
-  get pid(): number | undefined {
-    return this.#process.pid;
-  }
-
   /** It has said that it takes jobs, and its channel is open. */
   get ready(): boolean {
     return this.#ready;

@@ -8,7 +8,6 @@
 import { spawn, type ChildProcess, type StdioOptions } from 'node:child_process';
 import { constants, openSync, rmSync } from 'node:fs';
 import { Socket } from 'node:net';
-import { setPriority } from 'node:os';
 import { dirname } from 'node:path';
 import {
   isToHelper,
@@ -22,9 +21,7 @@ import {
 const killGraceMs = 5_000;
 /** The same when the server is gone: the next one waits for us. */
 const orphanGraceMs = 2_000;
-/** Niceness of background children: well below the foreground, above idle. */
-const backgroundNice = 10;
-
+const orphanPollMs = 10;
 interface Job {
   readonly message: SpawnMessage;
   cancelled: boolean;
@@ -115,7 +112,6 @@ async function start(job: Job): Promise<void> {
       child.once('exit', (exitCode, signal) => ended(job, exitCode, signal));
     });
     if (child.pid === undefined) return;
-    if (message.background) lowerPriority(child.pid);
     send({ type: 'spawned', job: message.job, pid: child.pid });
     if (job.cancelled || orphaned) endGroup(child.pid);
   } finally {
@@ -159,14 +155,6 @@ function kill(jobId: number): void {
   if (pid !== undefined) endGroup(pid);
 }
 
-function lowerPriority(pid: number): void {
-  try {
-    setPriority(pid, backgroundNice);
-  } catch {
-    // It has exited already.
-  }
-}
-
 function errorCode(error: unknown): string {
   if (typeof error === 'object' && error !== null && 'code' in error) return String(error.code);
   return 'EUNKNOWN';
@@ -177,7 +165,8 @@ function abandon(): void {
   orphaned = true;
   for (const [jobId] of jobs) kill(jobId);
   setTimeout(leave, orphanGraceMs);
-  leaveIfDone();
+  // What is left of a group after its leader tells nobody when it ends.
+  setInterval(leaveIfDone, orphanPollMs);
 }
 
 function leaveIfDone(): void {

@@ -15,8 +15,6 @@ export interface SpawnMessage {
     readonly stdout: string;
     readonly stderr: string;
   };
-  /** Lower CPU priority. */
-  readonly background: boolean;
   /** Processes that the child left running may go on after it exited. */
   readonly leaveDescendants: boolean;
 }

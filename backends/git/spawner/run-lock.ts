@@ -8,7 +8,7 @@ import { QuorateError } from '../../contract/errors.js';
 import { runLockDescriptor } from './messages.js';
 
 /** Helpers of a killed server leave within 2 s by themselves; a disk that is busy may add some. */
-const waitMs = 10_000;
+const defaultWaitMs = 10_000;
 /** Then git processes whose helper was killed as well are ended. */
 const patienceMs = 3_000;
 const pollMs = 50;
@@ -20,7 +20,7 @@ const pollMs = 50;
  * The lock is a FIFO. Helpers and their children hold it open for reading (the kernel lets go for them however they
  * die), and opening it for writing fails with ENXIO exactly when nobody does.
  */
-export async function takeRunLock(directory: string): Promise<string> {
+export async function takeRunLock(directory: string, waitMs = defaultWaitMs): Promise<string> {
   await mkdir(directory, { recursive: true, mode: 0o700 });
   const path = join(directory, 'spawn.lock');
   await makeFifo(path);

@@ -26,7 +26,6 @@ export interface SpawnRequest {
   readonly env: Readonly<Record<string, string>>;
   /** False: stdin is /dev/null. */
   readonly stdin: boolean;
-  readonly background: boolean;
   readonly leaveDescendants: boolean;
 }
 
@@ -90,11 +89,6 @@ export class Spawner {
     return new Spawner(options, socketPath, rendezvous);
   }
 
-  /** Process ids of the helpers that run. */
-  get helperPids(): number[] {
-    return this.#helpers.flatMap((helper) => helper?.pid ?? []);
-  }
-
   /** Resolves when the process runs. Rejects with `unavailable` when it could not be started, or `invalid-argument`. */
   async spawn(request: SpawnRequest): Promise<Spawned> {
     const helper = await this.#pickHelper();
@@ -121,7 +115,6 @@ export class Spawner {
         stdout: stdout.token,
         stderr: stderr.token,
       },
-      background: request.background,
       leaveDescendants: request.leaveDescendants,
     };
     const timer = setTimeout(
