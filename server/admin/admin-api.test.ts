@@ -104,6 +104,12 @@ describe('requests that do not fit', () => {
       says: /not valid JSON/,
     },
     {
+      desc: 'a body of half a megabyte is read',
+      request: ['POST', '/users', JSON.stringify({ name: 'x'.repeat(512 * 1024) })],
+      status: 400,
+      says: /^name: /,
+    },
+    {
       desc: 'a body that is too large',
       request: ['POST', '/users', JSON.stringify({ name: 'x'.repeat(1024 * 1024) })],
       status: 413,

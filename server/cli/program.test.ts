@@ -372,7 +372,8 @@ describe('pipes, signals and terminals', () => {
   test('a reader that has seen enough ends it quietly', async () => {
     for (let index = 0; index < 2000; index += 1) {
       await scene.backend.repositories.create({
-        name: `many/repository-${index}`,
+        // More than a pipe takes without its reader.
+        name: `many/${'x'.repeat(400)}-${index}`,
         defaultBranch: 'main',
         objectFormat: 'sha1',
         settings: {},
