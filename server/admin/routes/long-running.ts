@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { asQuorateError, QuorateError } from '../../../backends/contract/errors.js';
 import type { Repository } from '../../../backends/contract/repository.js';
 import { principalName } from '../../auth/principal.js';
-import { parseRepositoryName } from '../repository-name.js';
+import { parseRepositoryName } from '../../core/repository-name.js';
 import type { AdminApiOptions } from '../admin-api.js';
 import { type Call, endpoint, type Endpoint } from '../endpoint.js';
 import { type ImportSource, parseImportSource } from '../import-source.js';
