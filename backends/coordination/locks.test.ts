@@ -317,6 +317,19 @@ describe('a lock whose answer is lost', () => {
   });
 });
 
+test('a turn in the queue is taken once, however late the first try arrives', async () => {
+  await withLocks({}, async (scene) => {
+    const first = await scene.locks(1).acquire(scene.ask('p0', heads('a')));
+    const waiting = scene.locks().acquire(scene.ask('p1', heads('a')));
+    await scene.queued('p1');
+    const late = scene.loseAnswer('late');
+    await first.release();
+    await (await waiting).release();
+    await late();
+    assert.deepEqual(await scene.pushes(), []);
+  });
+});
+
 test('locks are listed with their holders', async () => {
   await withLocks({}, async (scene) => {
     const held = await scene.locks().acquire(scene.ask('p0', heads('a')));
