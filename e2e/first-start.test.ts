@@ -5,6 +5,7 @@ import { request } from 'node:http';
 import { after, before, describe, test } from 'node:test';
 import { createScene, waitFor } from './harness.js';
 import type { Scene, ServerProcess } from './harness.js';
+import { processesUsing } from './processes.js';
 import { mainScript } from './server-process.js';
 
 describe('a first start', () => {
@@ -151,7 +152,11 @@ test('a second signal ends the server at once', async (t) => {
   await continued;
   process.kill(server.pid, 'SIGTERM');
   await waitFor('the drain', async () => (await fetch(`${server.opsUrl}/readyz`)).status === 503);
-  process.kill(server.pid, 'SIGTERM');
+  // One that follows within half a second is taken for the same one.
+  await waitFor('the server to end', () => {
+    if (server.running) process.kill(server.pid, 'SIGTERM');
+    return !server.running;
+  });
   assert.deepEqual(await server.exited(), { exitCode: 1, signal: null });
   await broken;
 });
@@ -210,4 +215,19 @@ test('a start on a port in use says which, and leaves nothing running', async (t
     );
     assert.match(server.logs(), says);
   }
+});
+
+test('kill -9 leaves no process, and the next start serves what was pushed', async (t) => {
+  const scene = await createScene(t);
+  const server = await scene.startServer();
+  const repository = await scene.makeRepository({ commits: 2 });
+  await scene.git(['push', '-q', server.httpUrl('team/app.git'), 'main'], { cwd: repository });
+  await server.kill('SIGKILL');
+  await waitFor('its processes to end', async () => {
+    return (await processesUsing(scene.directory)).length === 0;
+  });
+  await server.restart();
+  const head = (await scene.git(['rev-parse', 'main'], { cwd: repository })).trim();
+  const listed = await scene.git(['ls-remote', server.httpUrl('team/app'), 'refs/heads/main']);
+  assert.equal(listed, `${head}\trefs/heads/main\n`);
 });

@@ -47,6 +47,7 @@ export interface CompositionParts {
 
 export interface ComposedServer {
   readonly accounts: Accounts;
+  readonly audit: FileAuditLog;
   /** Opens the doors. Resolves with where they are. */
   listen(): Promise<ServerFile>;
   /** Stops accepting; what runs may finish until the deadline on the monotonic clock. */
@@ -206,6 +207,7 @@ async function openDoors(foundation: Foundation, opsAddress: Address): Promise<C
   });
   return {
     accounts,
+    audit: foundation.audit,
     async listen() {
       const httpAddress = await listenOn('http', http, config.http);
       teardown.add('http', () => http.drain(0));

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { AccessToken, Accounts, User } from './auth/accounts.js';
+import type { AuditEvent } from './observe/audit.js';
 import { loadConfig } from './config.js';
 import type { DataDirectory } from './data-directory.js';
 import { announcement, createFirstAdmin } from './first-start.js';
@@ -50,9 +51,11 @@ function dataThat(write: DataDirectory['write']): Pick<DataDirectory, 'write'> {
 
 test('a first start that was cut short leaves one administrator with one known token', async () => {
   const accounts = new FakeAccounts();
+  const events: AuditEvent[] = [];
+  const audit = { record: (event: AuditEvent) => void events.push(event) };
   await assert.rejects(
     createFirstAdmin(
-      accounts,
+      { accounts, audit },
       dataThat(() => Promise.reject(new Error('power cut'))),
     ),
     /power cut/,
@@ -62,13 +65,15 @@ test('a first start that was cut short leaves one administrator with one known t
     files.set(name, content);
     return Promise.resolve();
   });
-  await createFirstAdmin(accounts, data);
+  await createFirstAdmin({ accounts, audit }, data);
   assert.deepEqual(
     accounts.users.map(({ name, admin }) => ({ name, admin })),
     [{ name: 'admin', admin: true }],
   );
   assert.equal(accounts.tokens.length, 1);
   assert.equal(files.get('admin-token'), `secret-${accounts.tokens[0]?.id}\n`);
+  assert.equal(events.length, 1);
+  assert.ok(!JSON.stringify(events).includes('secret-'));
 });
 
 function say(settings: readonly string[], first: boolean): string {

@@ -2,9 +2,15 @@ import type { Accounts } from './auth/accounts.js';
 import type { Config } from './config.js';
 import { adminTokenFileName } from './data-directory.js';
 import type { DataDirectory, ServerFile } from './data-directory.js';
+import type { AuditLog } from './observe/audit.js';
 
 const adminName = 'admin';
 const tokenName = 'first start';
+
+type FirstAccounts = Pick<
+  Accounts,
+  'getUser' | 'createUser' | 'listTokens' | 'createToken' | 'revokeToken'
+>;
 
 /**
  * Makes the user `admin` and its token, and writes the token where only this system user can read it. Run again after
@@ -12,21 +18,24 @@ const tokenName = 'first start';
  * knows it. The first start counts as done when `server.json` exists, which is written after this.
  */
 export async function createFirstAdmin(
-  accounts: Pick<Accounts, 'getUser' | 'createUser' | 'listTokens' | 'createToken' | 'revokeToken'>,
+  parts: { readonly accounts: FirstAccounts; readonly audit: Pick<AuditLog, 'record'> },
   data: Pick<DataDirectory, 'write'>,
 ): Promise<void> {
+  const { accounts, audit } = parts;
   if ((await accounts.getUser(adminName)) === undefined) {
     await accounts.createUser({ name: adminName, admin: true, canCreate: true });
   }
   for (const token of await accounts.listTokens(adminName)) {
     if (token.name === tokenName) await accounts.revokeToken(token.id);
   }
-  const { secret } = await accounts.createToken({
+  const { token, secret } = await accounts.createToken({
     user: adminName,
     name: tokenName,
     scope: 'admin',
   });
   await data.write(adminTokenFileName, `${secret}\n`);
+  const details = { action: 'first start', user: adminName, token: token.id };
+  audit.record({ event: 'admin', outcome: 'ok', actor: 'system', details });
 }
 
 export interface Announcement {

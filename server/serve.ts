@@ -23,6 +23,9 @@ export type ServeArguments = Pick<ConfigSources, 'file' | 'flags' | 'set'>;
  */
 const teardownTimeoutMs = 15_000;
 
+/** One Ctrl-C arrives twice under npm: from the terminal, and passed on by npm. Nobody presses it twice this fast. */
+const sameSignalMs = 500;
+
 /**
  * `quorate serve`: starts, serves until SIGTERM or SIGINT, drains, stops. Resolves with the exit status: 0 after a
  * drain, 1 when the start failed (one sentence on stderr says why, and nothing is left running). A second signal ends
@@ -82,7 +85,7 @@ async function start(options: Starting): Promise<ComposedServer> {
   teardown.add('data directory', () => data.release());
   const parts = { ...options, data, clock: systemClock, random: systemRandom, version };
   const server = await compose(parts);
-  if (data.fresh) await createFirstAdmin(server.accounts, data);
+  if (data.fresh) await createFirstAdmin(server, data);
   const file = await server.listen();
   await data.write(serverFileName, `${JSON.stringify(file, undefined, 2)}\n`);
   process.stdout.write(
@@ -118,12 +121,13 @@ class StopSignals {
   readonly #handlers: (() => void)[] = [];
 
   constructor(logger: RootLogger) {
-    let seen = false;
+    let firstMs: number | undefined;
     this.first = new Promise((resolve) => {
       for (const signal of ['SIGTERM', 'SIGINT'] as const) {
         this.#on(signal, () => {
-          if (seen) endNow(logger, 'a second signal ends the server at once');
-          seen = true;
+          const nowMs = systemClock.monotonicMs();
+          firstMs ??= nowMs;
+          if (nowMs - firstMs > sameSignalMs) endNow(logger, 'a second signal ends the server');
           resolve(signal);
         });
       }
