@@ -26,7 +26,7 @@ export async function isFastForward(check: FastForwardCheck): Promise<boolean> {
 
 export interface ReachabilityCheck {
   readonly git: GitRunner;
-  readonly objects: ObjectReader;
+  readonly objects: Pick<ObjectReader, 'info'>;
   readonly gitDir: string;
   /** Commits and tags; a tree or blob counts as unreachable here. */
   readonly wants: readonly Oid[];

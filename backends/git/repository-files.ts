@@ -35,7 +35,7 @@ export async function writeFileDurably(path: string, bytes: string | Uint8Array)
 }
 
 /** Makes every file and directory below (and including) `directory` durable. For small trees. */
-async function syncTree(directory: string): Promise<void> {
+export async function syncTree(directory: string): Promise<void> {
   for (const entry of await readdir(directory, { withFileTypes: true })) {
     const path = join(directory, entry.name);
     if (entry.isDirectory()) await syncTree(path);

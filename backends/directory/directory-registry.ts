@@ -1,0 +1,292 @@
+import { lstat, rename, rm, stat } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import type { Clock, Random } from '../contract/environment.js';
+import { QuorateError } from '../contract/errors.js';
+import type {
+  NewRepository,
+  Repository,
+  RepositoryPatch,
+  RepositoryRegistry,
+  RepositoryStats,
+} from '../contract/repository.js';
+import type { GitRunner } from '../git/git-runner.js';
+import { readRefSnapshot } from '../git/ref-snapshot.js';
+import {
+  readObjectStoreStats,
+  removeTree,
+  syncDirectory,
+  syncTree,
+} from '../git/repository-files.js';
+import { SerialQueue } from '../local/serial-queue.js';
+import type { AccessRecord, AccessRecords } from './access-records.js';
+import type { RepositoryConfigs } from './repository-config.js';
+import type { FoundRepository, RepositoryPaths } from './repository-paths.js';
+
+export interface DirectoryRegistryOptions {
+  readonly paths: RepositoryPaths;
+  readonly configs: RepositoryConfigs;
+  readonly access: AccessRecords;
+  readonly git: GitRunner;
+  readonly clock: Clock;
+  readonly random: Random;
+}
+
+/** A lost race means that somebody else's change went through; this many in a row do not happen by chance. */
+const maxRaces = 30;
+/** Repositories of one page whose configuration is read at once. */
+const pageConcurrency = 8;
+
+/**
+ * The registry of what lies below the root. The disk says what exists, the repository's configuration how it is set,
+ * the coordinator who may use it. Changes made here come one after the other; changes by other tools are found by
+ * looking, never remembered.
+ */
+export class DirectoryRegistry implements RepositoryRegistry {
+  readonly #options: DirectoryRegistryOptions;
+  readonly #changes = new SerialQueue();
+  readonly #removals = new Set<Promise<void>>();
+
+  constructor(options: DirectoryRegistryOptions) {
+    this.#options = options;
+  }
+
+  async get(name: string): Promise<Repository | undefined> {
+    const found = await this.#options.paths.find(name);
+    return found === undefined ? undefined : this.#describe(found);
+  }
+
+  /** `not-found` when it is gone. */
+  async locate(id: string): Promise<FoundRepository> {
+    const found = await this.#options.paths.find(id);
+    if (found === undefined) throw new QuorateError('not-found', 'there is no such repository');
+    return found;
+  }
+
+  async list(page: {
+    readonly prefix?: string;
+    readonly after?: string;
+    readonly limit: number;
+  }): Promise<readonly Repository[]> {
+    const names = await this.#options.paths.names(page.prefix);
+    const start =
+      page.after === undefined ? 0 : names.filter((name) => name <= (page.after ?? '')).length;
+    const wanted = names.slice(start, start + page.limit);
+    const listed: Repository[] = [];
+    for (let from = 0; from < wanted.length; from += pageConcurrency) {
+      const part = wanted.slice(from, from + pageConcurrency).map((name) => this.get(name));
+      // One may have gone since the walk.
+      listed.push(...(await Promise.all(part)).filter((each) => each !== undefined));
+    }
+    return listed;
+  }
+
+  create(repository: NewRepository): Promise<Repository> {
+    return this.#changes.run(async () => {
+      const { paths, access, configs, random, clock } = this.#options;
+      await this.#refuseTaken(repository.name);
+      const place = await paths.placeFor(repository.name);
+      const building = join(await paths.ownDirectory('new'), hex(random));
+      try {
+        await this.#init(building, repository);
+        await configs.write(building, repository.settings);
+        await syncTree(building);
+        await access.put(repository.name, {
+          ...repository.access,
+          createdAtMs: clock.nowMs(),
+          epoch: 1,
+        });
+        await moveTo(building, place);
+      } catch (error) {
+        await rm(building, { recursive: true, force: true });
+        throw error;
+      }
+      return this.#describe(await this.locate(repository.name));
+    });
+  }
+
+  update(id: string, change: (current: Repository) => RepositoryPatch): Promise<Repository> {
+    return this.#changes.run(async () => {
+      const { access, configs } = this.#options;
+      for (let race = 0; race < maxRaces; race += 1) {
+        const found = await this.locate(id);
+        const stored = await access.get(id);
+        const patch = change(await this.#compose(found, stored.record));
+        if (patch.settings !== undefined) await configs.write(found.gitDir, patch.settings);
+        const record = { ...stored.record, ...patch.access, epoch: stored.record.epoch + 1 };
+        if (await access.swap(id, stored, record)) return this.#describe(found);
+      }
+      throw new QuorateError('aborted', 'the repository is being changed by others; try again');
+    });
+  }
+
+  /** Renames the directory. The record is written first: without it the new name would be open to nobody. */
+  rename(id: string, name: string): Promise<Repository> {
+    return this.#changes.run(async () => {
+      const { paths, access } = this.#options;
+      const { place } = await this.locate(id);
+      if (place === undefined) throw hasWorkingTree(id);
+      await this.#refuseTaken(name, id);
+      const target = await paths.placeFor(name);
+      const { record } = await access.get(id);
+      await access.put(name, { ...record, epoch: record.epoch + 1 });
+      await moveTo(place, target);
+      await syncDirectory(dirname(place));
+      await access.delete(id);
+      return this.#describe(await this.locate(name));
+    });
+  }
+
+  delete(id: string): Promise<void> {
+    return this.#changes.run(async () => {
+      const { paths, access, random } = this.#options;
+      const { place } = await this.locate(id);
+      if (place === undefined) throw hasWorkingTree(id);
+      const trash = join(await paths.ownDirectory('trash'), hex(random));
+      await rename(place, trash).catch((cause: unknown) => {
+        throw new QuorateError('storage-failure', 'the repository could not be moved away', {
+          cause,
+        });
+      });
+      await syncDirectory(dirname(place));
+      await access.delete(id);
+      this.#removeLater(trash);
+    });
+  }
+
+  setHead(id: string, branch: string): Promise<void> {
+    return this.#changes.run(async () => {
+      const { git } = this.#options;
+      const { gitDir } = await this.locate(id);
+      const valid = await git.run({ args: ['check-ref-format', branch] });
+      if (!branch.startsWith('refs/heads/') || valid.exitCode !== 0) {
+        throw new QuorateError('invalid-argument', 'HEAD names a branch: refs/heads/...');
+      }
+      const result = await git.run({
+        args: ['symbolic-ref', '--', 'HEAD', branch],
+        env: { GIT_DIR: gitDir },
+      });
+      if (result.exitCode !== 0) {
+        throw new QuorateError('storage-failure', 'HEAD could not be written', {
+          details: { stderr: result.stderr },
+        });
+      }
+      await syncDirectory(join(gitDir, 'HEAD')); // A file, here: it opens and syncs either.
+      await syncDirectory(gitDir);
+    });
+  }
+
+  async stats(id: string): Promise<RepositoryStats> {
+    const { git, configs } = this.#options;
+    const { gitDir } = await this.locate(id);
+    const { objectFormat } = await configs.read(gitDir);
+    const snapshot = await readRefSnapshot({ git, gitDir, generation: 0, objectFormat });
+    const store = await readObjectStoreStats(join(gitDir, 'objects'));
+    return {
+      head: snapshot.head,
+      generation: 0,
+      refCount: snapshot.refs.length,
+      packCount: store.packCount + store.cruftPackCount,
+      looseObjectCount: store.looseObjectCount,
+      sizeBytes: store.sizeBytes,
+    };
+  }
+
+  /** Removes what a crash left in our own directories. Nothing of ours may be running. */
+  async cleanUp(): Promise<void> {
+    for (const purpose of ['new', 'trash', 'import', 'views'] as const) {
+      await removeTree(await this.#options.paths.ownDirectory(purpose));
+    }
+  }
+
+  /** Waits for files that are being removed. What is left then goes at the next start. */
+  async close(): Promise<void> {
+    await Promise.all(this.#removals);
+  }
+
+  #removeLater(directory: string): void {
+    const removal = rm(directory, { recursive: true, force: true, maxRetries: 3 })
+      .catch(() => {}) // The next start tries again.
+      .finally(() => this.#removals.delete(removal));
+    this.#removals.add(removal);
+  }
+
+  async #init(directory: string, { objectFormat, defaultBranch }: NewRepository): Promise<void> {
+    const { exitCode, stderr } = await this.#options.git.run({
+      args: [
+        'init',
+        '--quiet',
+        '--bare',
+        '--template=',
+        `--object-format=${objectFormat}`,
+        `--initial-branch=${defaultBranch}`,
+        '--end-of-options',
+        directory,
+      ],
+    });
+    if (exitCode === 0) return;
+    throw new QuorateError('storage-failure', 'git init failed', { details: { stderr } });
+  }
+
+  /** `except`: the name that is being given up. */
+  async #refuseTaken(name: string, except?: string): Promise<void> {
+    const { paths } = this.#options;
+    const parts = name.split('/');
+    const candidates = parts.map((_, index) => parts.slice(0, index + 1).join('/'));
+    for (const candidate of candidates.filter((each) => each !== except)) {
+      if ((await paths.find(candidate)) !== undefined) throw taken(name, candidate);
+    }
+    const below = (await paths.names(`${name}/`)).find((each) => each !== except);
+    if (below !== undefined) throw taken(name, below);
+  }
+
+  async #describe(found: FoundRepository): Promise<Repository> {
+    const { record } = await this.#options.access.get(found.name);
+    return this.#compose(found, record);
+  }
+
+  async #compose(found: FoundRepository, record: AccessRecord): Promise<Repository> {
+    const { objectFormat, settings } = await this.#options.configs.read(found.gitDir);
+    const exported = (): Promise<boolean> =>
+      lstat(join(found.gitDir, 'git-daemon-export-ok')).then(
+        () => true,
+        () => false,
+      );
+    return {
+      id: found.name,
+      name: found.name,
+      objectFormat,
+      settings,
+      access: { public: record.public ?? (await exported()), grants: record.grants },
+      createdAtMs: record.createdAtMs ?? Math.floor((await stat(found.gitDir)).birthtimeMs),
+      epoch: record.epoch,
+    };
+  }
+}
+
+/** Renames onto a free name. (A rename would replace an empty directory; no repository is empty.) */
+async function moveTo(from: string, to: string): Promise<void> {
+  await rename(from, to).catch((cause: unknown) => {
+    throw new QuorateError('already-exists', 'something else has this name on the disk', { cause });
+  });
+  await syncDirectory(dirname(to));
+}
+
+function hex(random: Random): string {
+  return Buffer.from(random.bytes(8)).toString('hex');
+}
+
+function taken(name: string, by: string): QuorateError {
+  return new QuorateError(
+    'already-exists',
+    name === by
+      ? `a repository named ${name} exists already`
+      : `${name} cannot be a repository beside ${by}: one path would lie inside the other`,
+  );
+}
+
+function hasWorkingTree(name: string): QuorateError {
+  return new QuorateError(
+    'failed-precondition',
+    `${name} is the repository of a working tree; move or remove that on the server itself`,
+  );
+}

@@ -1,0 +1,205 @@
+import { dirname, join } from 'node:path';
+import type { PushRequest, PushResult } from '../contract/backend.js';
+import { QuorateError } from '../contract/errors.js';
+import type { ObjectFormat, RefCommand } from '../contract/objects.js';
+import type { RefOutcome } from '../contract/repository.js';
+import { listSetting } from '../contract/settings.js';
+import type { GitCommand, GitRunner } from '../git/git-runner.js';
+import { isZero } from '../git/ref-commands.js';
+import { readRefSnapshot } from '../git/ref-snapshot.js';
+import { isMissing, syncDirectory } from '../git/repository-files.js';
+import type { Capability } from '../../server/wire/capabilities.js';
+import { writeCommandList } from '../../server/wire/command-list.js';
+import { PktReader } from '../../server/wire/pkt-line.js';
+import { readStatusReport, type StatusReport } from '../../server/wire/report-status.js';
+import { parseSideBand } from '../../server/wire/side-band.js';
+import { WireError } from '../../server/wire/wire-error.js';
+import { PushInput } from './push-input.js';
+import type { RepositoryConfig } from './repository-config.js';
+
+export interface ReceivePackRun {
+  readonly git: GitRunner;
+  readonly gitDir: string;
+  readonly config: RepositoryConfig;
+  readonly request: PushRequest;
+  /** Commands less the refused ones; at least one. */
+  readonly commands: readonly RefCommand[];
+}
+
+/** As long as the longest request of the listeners; what is stuck in a hook goes then. */
+const pushTimeoutMs = 12 * 3_600_000;
+/** 1,000,000 refs with long names. */
+const maxReportBytes = 256 * 1024 ** 2;
+/** Directories made durable after a push, one by one; a push to more of them is rare, and as durable as git makes it. */
+const maxSyncedDirectories = 1_000;
+
+/**
+ * Hands a push to `git receive-pack` in the repository, whose configuration and hooks rule. git's report becomes the
+ * result; its side-band goes to the pusher. Errors: `cancelled`, `storage-failure` (nothing changed),
+ * `outcome-unknown` (git ended without a report after it had changed something).
+ */
+export async function runReceivePack(run: ReceivePackRun): Promise<PushResult> {
+  const { git, request } = run;
+  const input = new PushInput(commandList(run), request.pack);
+  const stop = (): void => input.stop();
+  request.signal.addEventListener('abort', stop);
+  if (request.signal.aborted) stop();
+  try {
+    const stream = await git.stream({ ...commandOf(run), stdin: input });
+    const report = await readReport(stream.stdout, request.progress).catch((error: unknown) => {
+      if (error instanceof WireError) return undefined;
+      throw error;
+    });
+    stream.stdout.resume();
+    const { exitCode, stderr } = await stream.exited;
+    if (report === undefined) {
+      throw await withoutReport(run, input, { exitCode, stderr });
+    }
+    const result = resultOf(run.commands, report);
+    const changed = result.refs.filter(({ status }) => status === 'ok');
+    if (changed.length === 0 && input.failure !== undefined) throw input.failure;
+    if (changed.length === 0 && request.signal.aborted) throw left();
+    await makeDurable(run.gitDir, changed);
+    return result;
+  } finally {
+    request.signal.removeEventListener('abort', stop);
+    input.stop();
+  }
+}
+
+function commandList({ config, request, commands }: ReceivePackRun): string {
+  const capabilities: Capability[] = [
+    { name: 'report-status' },
+    { name: 'side-band-64k' },
+    { name: 'object-format', value: config.objectFormat },
+    ...(request.atomic ? [{ name: 'atomic' }] : []),
+    ...(request.quiet ? [{ name: 'quiet' }] : []),
+    ...(request.pushOptions.length > 0 ? [{ name: 'push-options' }] : []),
+  ];
+  return writeCommandList(
+    { commands, capabilities, shallow: request.shallow },
+    request.pushOptions.length > 0 ? request.pushOptions : undefined,
+  );
+}
+
+function commandOf({ gitDir, config, request }: ReceivePackRun): GitCommand {
+  const { actor } = request;
+  return {
+    args: ['receive-pack', '--stateless-rpc', gitDir],
+    env: {
+      GIT_PROTOCOL: 'version=0',
+      // As git http-backend tells hooks and reflogs who it is.
+      REMOTE_USER: actor,
+      GIT_COMMITTER_NAME: actor,
+      GIT_COMMITTER_EMAIL: `${actor}@quorate`,
+    },
+    config: {
+      'core.fsync': 'objects,derived-metadata,reference',
+      'core.fsyncMethod': 'fsync',
+      ...(request.pushOptions.length > 0 ? { 'receive.advertisePushOptions': 'true' } : {}),
+      ...defaultsFor(config),
+    },
+    timeoutMs: pushTimeoutMs,
+    // A hook may start something that outlives the push, as it may behind any git server.
+    leaveDescendants: true,
+  };
+}
+
+/** Our defaults, where they are not git's and the repository says nothing itself. */
+function defaultsFor(config: RepositoryConfig): Record<string, string> {
+  const values: Record<string, string> = {};
+  if (!config.has('receive.fsckObjects') && !config.has('transfer.fsckObjects')) {
+    values['receive.fsckObjects'] = 'true';
+  }
+  if (!config.has('receive.maxInputSize')) values['receive.maxInputSize'] = '4g';
+  for (const id of listSetting(config.settings, 'receive.fsck.ignore')) {
+    values[`receive.fsck.${id}`] = 'ignore';
+  }
+  return values;
+}
+
+/** Band 1 carries the report, in packets of its own; band 2 is for the pusher; band 3 is git's end. */
+async function readReport(
+  stdout: AsyncIterable<Uint8Array>,
+  progress: (text: Uint8Array) => void,
+): Promise<StatusReport> {
+  const reader = new PktReader(stdout);
+  const parts: Buffer[] = [];
+  let bytes = 0;
+  for (;;) {
+    const pkt = await reader.read();
+    if (pkt === undefined || pkt.type === 'flush') break;
+    if (pkt.type !== 'data') throw new WireError('malformed', `unexpected ${pkt.type} packet`);
+    const { band, data } = parseSideBand(pkt.payload);
+    if (band === 2) progress(data);
+    if (band === 3) throw new WireError('unsupported', data.toString());
+    if (band === 1) {
+      bytes += data.length;
+      if (bytes > maxReportBytes) throw new WireError('too-large', 'the report is too long');
+      parts.push(data);
+    }
+  }
+  return readStatusReport(new PktReader(once(Buffer.concat(parts))));
+}
+
+async function* once(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
+  yield bytes;
+}
+
+function resultOf(commands: readonly RefCommand[], report: StatusReport): PushResult {
+  const reports = new Map(report.refs.map((each) => [each.ref, each]));
+  const refs = commands.map(({ ref, oldOid, newOid }): RefOutcome => {
+    const told = reports.get(ref);
+    if (told?.status === 'ok') return { ref, status: 'ok', oldOid, newOid };
+    const reason =
+      told?.reason ?? (report.unpack === 'ok' ? 'git did not report it' : 'unpacker error');
+    return { ref, status: 'refused', reason };
+  });
+  return { unpack: report.unpack, refs };
+}
+
+/** git ended without a word: what the refs are now says whether something happened. */
+async function withoutReport(
+  { git, gitDir, config, commands, request }: ReceivePackRun,
+  input: PushInput,
+  end: { readonly exitCode: number | null; readonly stderr: string },
+): Promise<unknown> {
+  if (await noneApplied({ git, gitDir, commands, objectFormat: config.objectFormat })) {
+    if (input.failure !== undefined) return input.failure;
+    if (request.signal.aborted) return left();
+    return new QuorateError('storage-failure', 'git receive-pack failed; nothing was changed', {
+      details: { ...end },
+    });
+  }
+  return new QuorateError('outcome-unknown', 'git receive-pack ended without a report', {
+    details: { ...end },
+  });
+}
+
+async function noneApplied(options: {
+  readonly git: GitRunner;
+  readonly gitDir: string;
+  readonly commands: readonly RefCommand[];
+  readonly objectFormat: ObjectFormat;
+}): Promise<boolean> {
+  const snapshot = await readRefSnapshot({ ...options, generation: 0 });
+  return options.commands.every(({ ref, newOid }) => {
+    const current = snapshot.find(ref)?.oid;
+    return isZero(newOid) ? current !== undefined : current !== newOid;
+  });
+}
+
+function left(): QuorateError {
+  return new QuorateError('cancelled', 'the client went away before its push was complete');
+}
+
+/** git syncs files, but not the directories that name them. */
+async function makeDurable(gitDir: string, changed: readonly RefOutcome[]): Promise<void> {
+  const directories = new Set(changed.map(({ ref }) => dirname(join(gitDir, ref))));
+  const wanted = [gitDir, join(gitDir, 'objects', 'pack'), ...directories];
+  for (const directory of wanted.slice(0, maxSyncedDirectories)) {
+    await syncDirectory(directory).catch((error: unknown) => {
+      if (!isMissing(error)) throw error;
+    });
+  }
+}

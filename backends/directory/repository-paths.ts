@@ -1,0 +1,142 @@
+import { mkdir, readdir, realpath, stat } from 'node:fs/promises';
+import { join, sep } from 'node:path';
+import { QuorateError } from '../contract/errors.js';
+import { compareBytewise } from '../git/ref-order.js';
+
+/** A repository on disk. */
+export interface FoundRepository {
+  /** Path below the root, without `.git`: the repository's name and id. */
+  readonly name: string;
+  /** The git directory, with every symbolic link resolved. */
+  readonly gitDir: string;
+  /** What a rename moves: the entry below the root. Undefined for the `.git` of a working tree, which stays put. */
+  readonly place: string | undefined;
+}
+
+/** Directories read in one walk: seconds on a cold disk. A root with more is listed in part. */
+const maxDirectories = 100_000;
+/** As deep as names go. */
+const maxDepth = 8;
+/** The segments that can be named from outside. What else lies below the root is not served. */
+const segment = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$/;
+/** Work of our own below the root; begins with a dot, so that it is no name. */
+const ownDirectory = '.quorate';
+
+/**
+ * Finds bare repositories below a root that others may write too: `team/app` is `team/app.git`, `team/app`, or the
+ * `.git` of a working tree at `team/app`, in this order.
+ *
+ * Symbolic links are followed as long as they end below the root; one that leads out of it does not exist. Whoever
+ * may write below the root is trusted not to swap directories under a running request.
+ */
+export class RepositoryPaths {
+  /** Without symbolic links. */
+  readonly root: string;
+
+  private constructor(root: string) {
+    this.root = root;
+  }
+
+  /** `unavailable` when the root is no directory: a disk that is not mounted must not look like an empty server. */
+  static async open(root: string): Promise<RepositoryPaths> {
+    try {
+      const resolved = await realpath(root);
+      if (!(await stat(resolved)).isDirectory()) throw new Error('not a directory');
+      return new RepositoryPaths(resolved);
+    } catch (cause) {
+      throw new QuorateError('unavailable', 'the root of the repositories is no directory', {
+        cause,
+      });
+    }
+  }
+
+  async find(name: string): Promise<FoundRepository | undefined> {
+    if (!isName(name)) return undefined;
+    return (
+      (await this.#repositoryAt(name, `${name}.git`)) ??
+      (await this.#repositoryAt(name, name)) ??
+      (await this.#repositoryAt(name, `${name}/.git`))
+    );
+  }
+
+  /** Where a new repository of this name goes. Makes the directories above it. Throws `invalid-argument`. */
+  async placeFor(name: string): Promise<string> {
+    if (!isName(name))
+      throw new QuorateError('invalid-argument', 'the name of the repository is not valid');
+    const place = join(this.root, `${name}.git`);
+    const parent = join(place, '..');
+    await mkdir(parent, { recursive: true });
+    if (!this.#isBelow(await realpath(parent))) {
+      throw new QuorateError(
+        'invalid-argument',
+        'the name leads out of the root of the repositories',
+      );
+    }
+    return place;
+  }
+
+  /** A directory of ours on the same file system as the repositories. */
+  async ownDirectory(purpose: 'new' | 'trash' | 'import' | 'views'): Promise<string> {
+    const directory = join(this.root, ownDirectory, purpose);
+    await mkdir(directory, { recursive: true, mode: 0o700 });
+    return directory;
+  }
+
+  /** Names of all repositories, sorted bytewise; those that begin with `prefix`. */
+  async names(prefix = ''): Promise<readonly string[]> {
+    const top = prefix.slice(0, prefix.lastIndexOf('/') + 1);
+    if (top !== '' && !isName(top.slice(0, -1))) return [];
+    const found = new Set<string>();
+    const waiting = [top];
+    for (let read = 0; read < maxDirectories; read += 1) {
+      const directory = waiting.pop();
+      if (directory === undefined) break;
+      await this.#visit(directory, found, waiting);
+    }
+    return [...found].filter((name) => name.startsWith(prefix)).sort(compareBytewise);
+  }
+
+  /** Adds the repositories directly in `directory` (ends in `/`, or is empty) and what is to be visited below it. */
+  async #visit(directory: string, found: Set<string>, waiting: string[]): Promise<void> {
+    const entries = await readdir(join(this.root, directory), { withFileTypes: true }).catch(
+      () => [],
+    );
+    for (const entry of entries) {
+      const path = `${directory}${entry.name}`;
+      const name = path.replace(/\.git$/, '');
+      if (!isName(name) || !(entry.isDirectory() || entry.isSymbolicLink())) continue;
+      if ((await this.#repositoryAt(name, path)) !== undefined) found.add(name);
+      else if ((await this.#repositoryAt(name, `${path}/.git`)) !== undefined) found.add(path);
+      // Links to directories are not walked: they may lead in circles. Repositories in them can still be named.
+      else if (entry.isDirectory() && path.split('/').length < maxDepth) waiting.push(`${path}/`);
+    }
+  }
+
+  async #repositoryAt(name: string, path: string): Promise<FoundRepository | undefined> {
+    const place = join(this.root, path);
+    const gitDir = await realpath(place).catch(() => undefined);
+    if (gitDir === undefined || !this.#isBelow(gitDir) || !(await isGitDirectory(gitDir))) {
+      return undefined;
+    }
+    return { name, gitDir, place: path.endsWith('/.git') ? undefined : place };
+  }
+
+  #isBelow(path: string): boolean {
+    return (
+      path === this.root || path.startsWith(this.root.endsWith(sep) ? this.root : this.root + sep)
+    );
+  }
+}
+
+function isName(name: string): boolean {
+  const segments = name.split('/');
+  return segments.length <= maxDepth && segments.every((each) => segment.test(each));
+}
+
+/** What git itself looks for (gitrepository-layout(5)). */
+async function isGitDirectory(directory: string): Promise<boolean> {
+  const [head, objects, refs] = await Promise.all(
+    ['HEAD', 'objects', 'refs'].map((name) => stat(join(directory, name)).catch(() => undefined)),
+  );
+  return head?.isFile() === true && objects?.isDirectory() === true && refs?.isDirectory() === true;
+}
