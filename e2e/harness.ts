@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { mkdirSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile, readdir, realpath, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -99,6 +100,7 @@ export class Scene {
     this.#count += 1;
     const dataDirectory = options.dataDirectory ?? this.path(`data-${this.#count}`);
     const root = options.backend === 'directory' ? this.path(`root-${this.#count}`) : undefined;
+    if (root !== undefined) mkdirSync(root);
     const serveArguments = [
       'serve',
       '--data',

@@ -1,14 +1,15 @@
+import assert from 'node:assert/strict';
 import { constants } from 'node:fs';
 import { access, statfs } from 'node:fs/promises';
 import path from 'node:path';
 import type { Backend } from '../backends/contract/backend.js';
 import type { Coordinator } from '../backends/contract/coordinator.js';
 import type { Clock, Logger, Random } from '../backends/contract/environment.js';
-import { QuorateError } from '../backends/contract/errors.js';
 import { openEmbeddedCoordinator } from '../backends/coordination/embedded/embedded-coordinator.js';
 import type { GitRunner } from '../backends/git/git-runner.js';
 import { createPackIndexer } from '../backends/git/indexer.js';
 import { createGitRunner } from '../backends/git/runner.js';
+import { createDirectoryBackend } from '../backends/directory/directory-backend.js';
 import { createLocalBackend } from '../backends/local/local-backend.js';
 import { createPushPipeline } from '../hooks/pipeline.js';
 import { createAdminApi } from './admin/admin-api.js';
@@ -111,7 +112,8 @@ async function layFoundation(parts: CompositionParts): Promise<Foundation> {
 async function openBackend(below: Omit<Foundation, 'backend'>): Promise<Backend> {
   const { config, data, git, logger, teardown } = below;
   if (config.backend === 'directory') {
-    throw new QuorateError('unimplemented', 'the directory backend is not there yet');
+    assert(config.root !== undefined, 'the configuration sees to it');
+    return createDirectoryBackend({ ...below, root: config.root });
   }
   const indexer = await createPackIndexer({ git, logger, meter: below.meter });
   teardown.add('pack indexer', () => indexer.close());
