@@ -8,6 +8,8 @@ export type LogLevel = (typeof logLevels)[number];
 export interface RootLogger extends Logger {
   /** Writes what is buffered, synchronously. For the last moments of the process. */
   flush(): void;
+  /** Resolves when the destination is open; lines before that are buffered, but cannot be flushed. */
+  readonly ready: Promise<void>;
 }
 
 /** Field names whose values never reach the log, at the top or one level down. */
@@ -50,7 +52,12 @@ export function createLogger(options: {
     },
     destination,
   );
-  return Object.assign(adapt(logger), { flush: () => destination.flushSync() });
+  const ready = new Promise<void>((resolve) => {
+    // A descriptor is open already, and says nothing.
+    if (typeof options.destination === 'string') destination.once('ready', () => resolve());
+    else resolve();
+  });
+  return { ...adapt(logger), flush: () => destination.flushSync(), ready };
 }
 
 function adapt(logger: PinoLogger): Logger {
