@@ -32,10 +32,12 @@ export async function serveCommands(
       reader.record();
       const command = await readCommandRequest(reader);
       if (command === undefined) return outcome;
-      const bytes = reader.takeRecorded();
       checkRequest(command, repository);
       session ??= await parts.backend.read(repository, request.signal);
-      outcome = await serveCommand(context, groundOf(context, session), { command, bytes });
+      outcome = await serveCommand(context, groundOf(context, session), {
+        command,
+        takeBytes: () => reader.takeRecorded(),
+      });
     } while (request.mode === 'session' && outcome.status === 'ok');
     return outcome;
   } finally {
@@ -63,7 +65,7 @@ function checkRequest({ command, capabilities }: CommandRequest, repository: Rep
 async function serveCommand(
   context: GitContext,
   ground: FetchGround,
-  { command, bytes }: { readonly command: CommandRequest; readonly bytes: Buffer },
+  { command, takeBytes }: { readonly command: CommandRequest; readonly takeBytes: () => Buffer },
 ): Promise<GitOutcome> {
   switch (command.command) {
     case 'ls-refs': {
@@ -75,6 +77,6 @@ async function serveCommand(
       return { status: 'ok', exitCode: 0, fields: { command: 'object-info', ...fields } };
     }
     default:
-      return fetch(context, ground, { command, bytes });
+      return fetch(context, ground, { command, bytes: takeBytes() });
   }
 }

@@ -174,11 +174,15 @@ export class PktReader {
         ended = true;
       } else {
         const { buffer, byteOffset, byteLength } = next.value;
-        parts.push(Buffer.from(buffer, byteOffset, byteLength));
+        const chunk = Buffer.from(buffer, byteOffset, byteLength);
+        // The usual case, a small request in one chunk, is not copied.
+        if (length === 0) parts.length = 0;
+        parts.push(chunk);
         length += byteLength;
       }
     }
-    this.#buffered = Buffer.concat(parts, length);
+    const [only] = parts;
+    this.#buffered = parts.length === 1 && only !== undefined ? only : Buffer.concat(parts, length);
     return !ended;
   }
 }
