@@ -208,24 +208,25 @@ test('a session: the pack ends by its trailer, deletes alone wait for none', asy
   }
 });
 
-test('a refused pack is read to its end before a session’s report', async () => {
+test('a refused pack is read to its end before the report of a session', async () => {
   const client = new PassThrough();
   const fake = new FakeService({
-    push: (request) =>
-      Promise.resolve({
+    push: ({ commands }) => {
+      // Behind the backend's back: its verdict is out before the rest of the pack is.
+      setImmediate(() => client.write(pack.subarray(packStart.length)));
+      return Promise.resolve({
         unpack: 'bad pack',
-        refs: request.commands.map(({ ref }) => ({
-          ref,
-          status: 'refused',
-          reason: 'unpacker error',
-        })),
-      }),
+        refs: commands.map(({ ref }) => ({ ref, status: 'refused', reason: 'unpacker error' })),
+      });
+    },
   });
-  client.write(pushOf([create]));
+  client.write(pushOf([create], { pack: packStart }));
   const { outcome } = await fake.talk(session, client);
   assert.equal(outcome?.status, 'refused');
   assert.equal(outcome.exitCode, 0, 'told by the report');
-  assert.equal(client.readableLength, 0);
+  assert.equal(client.writableLength + client.readableLength, 0);
+  await new Promise(setImmediate);
+  assert.equal(client.readableLength, 0, 'the trailer was taken');
   client.destroy();
 });
 
