@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import type { Compare, Coordinator, Lease } from '../contract/coordinator.js';
 import type { Clock, Logger } from '../contract/environment.js';
 import { asQuorateError } from '../contract/errors.js';
@@ -30,6 +31,8 @@ export class LockJanitor {
     this.#coordinator = coordinator;
     this.#clock = clock;
     this.#logger = logger;
+    // Every key that is looked for listens.
+    setMaxListeners(0, this.#closed.signal);
   }
 
   /** Resolves when the keys are gone or left to the background. Never rejects. */

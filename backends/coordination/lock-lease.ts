@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import type { Coordinator, Lease } from '../contract/coordinator.js';
 import { QuorateError } from '../contract/errors.js';
 
@@ -30,6 +31,8 @@ export class LeaseSource {
   async #grant(): Promise<Lease> {
     try {
       this.#lease = await this.#coordinator.grantLease(this.#ttlMs);
+      // Every lock under it listens.
+      setMaxListeners(0, this.#lease.lost);
       return this.#lease;
     } finally {
       this.#granting = undefined;

@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import type { LockInfo } from '../contract/backend.js';
 import type { Compare, Coordinator, KeyValue, Lease, Operation } from '../contract/coordinator.js';
 import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
@@ -115,6 +116,8 @@ class LeasedLocks implements Locks {
     const { coordinator, clock, meter } = options;
     const logger = options.logger.child({ component: 'locks' });
     this.#options = options;
+    // Every acquisition that runs listens.
+    setMaxListeners(0, this.#closed.signal);
     this.#leases = new LeaseSource(coordinator, options.leaseTtlMs ?? defaultLeaseTtlMs);
     this.#janitor = new LockJanitor(coordinator, clock, logger);
     this.#services = {
