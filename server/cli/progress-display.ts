@@ -17,30 +17,36 @@ export async function createProgressDisplay(stderr: NodeJS.WriteStream): Promise
 async function createBars(stderr: NodeJS.WriteStream): Promise<ProgressDisplay> {
   const { default: progress } = await import('cli-progress');
   let bar: InstanceType<typeof progress.SingleBar> | undefined;
-  let step = '';
-  const begin = ({ step, done, total }: Progress) => {
+  let last: Progress | undefined;
+  const begin = (now: Progress) => {
     // A total of 0 means that nobody knows yet: a count says more than an empty bar.
-    const format = total > 0 ? '{step} {bar} {percentage}% | {value}/{total}' : '{step} {value}';
+    const format =
+      now.total > 0 ? '{step} {bar} {percentage}% | {value}/{total}' : '{step} {value}';
     const next = new progress.SingleBar(
       { stream: stderr, format, hideCursor: true, barsize: 30, noTTYOutput: false },
       progress.Presets.shades_classic,
     );
-    next.start(total, done, { step: step.padEnd(20) });
+    next.start(now.total, now.done, { step: label(now) });
     return next;
   };
   return {
     update: (now) => {
-      if (bar === undefined || now.step !== step || (bar.getTotal() === 0 && now.total > 0)) {
-        bar?.stop();
-        bar = begin(now);
-        step = now.step;
+      // Steps of one whole (the same total, further on) share a bar; a step that counts something else has its own.
+      const goesOn = now.total === last?.total && (now.step === last.step || now.done > last.done);
+      last = now;
+      if (bar !== undefined && goesOn) {
+        bar.update(now.done, { step: label(now) });
         return;
       }
-      if (now.total !== bar.getTotal()) bar.setTotal(now.total);
-      bar.update(now.done);
+      bar?.stop();
+      bar = begin(now);
     },
     stop: () => bar?.stop(),
   };
+}
+
+function label({ step }: Progress): string {
+  return step.padEnd(12);
 }
 
 function createLines(stderr: NodeJS.WriteStream): ProgressDisplay {

@@ -11,7 +11,7 @@ import {
   requireRepositoryCreator,
   requireServerAdmin,
 } from '../permissions.js';
-import { branch, nothing } from './fields.js';
+import { nothing } from './fields.js';
 import { newRepository, openRepository, shownRepository } from './repositories.js';
 
 type LongRunningOptions = Pick<AdminApiOptions, 'backend' | 'authorizer' | 'logger'>;
@@ -66,7 +66,6 @@ export function longRunningEndpoints(options: LongRunningOptions): Endpoint[] {
     input: z.strictObject({
       source: z.string({ error: 'a URL or an absolute path is wanted' }).min(1),
       public: z.boolean().optional(),
-      defaultBranch: branch.optional(),
     }),
     shown: ({ source, ...rest }) => ({ ...rest, source: parseImportSource(source).shown }),
     run: async (call, input) => {
@@ -82,10 +81,10 @@ export function longRunningEndpoints(options: LongRunningOptions): Endpoint[] {
           name,
           repository: existing,
         });
-        if (input.public !== undefined || input.defaultBranch !== undefined) {
+        if (input.public !== undefined) {
           throw new QuorateError(
             'failed-precondition',
-            `${name} exists: public and defaultBranch are for a new repository`,
+            `${name} exists: public is for a new repository`,
           );
         }
       }
