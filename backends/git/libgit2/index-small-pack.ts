@@ -21,13 +21,19 @@ import {
 } from './pack-format.js';
 
 const CHECKSUM_BYTES = 20;
-/** A commit, tree or tag beyond this is unusual; git may look at it. */
-const MAX_PARSED_BYTES = 16 * 1024 ** 2;
+/** A larger object in a small pack is unusual, or a bomb: git, which needs less memory for it, may look at it. */
+const MAX_OBJECT_BYTES = 64 * 1024 ** 2;
 /** Links out of the pack that are looked up, 10 to 20 microseconds each: beyond, git's threads are as fast. */
 const MAX_OUTSIDE_LINKS = 20_000;
 
 /** Thrown to give the pack to git; caught in `indexSmallPack`. */
 class GiveUp extends Error {}
+
+class TooLarge extends Error {
+  constructor(readonly objectBytes: number) {
+    super('object too large');
+  }
+}
 
 /**
  * Indexes a pack and checks what git would check, or gives up. Gives up whenever something is not recognised as
@@ -35,25 +41,25 @@ class GiveUp extends Error {}
  * behind after `undecided` and `too-large`.
  */
 export function indexSmallPack(library: Libgit2, job: IndexJob): Verdict {
-  let store: ObjectStore | undefined;
+  let repository: ObjectStore | undefined;
+  let quarantine: ObjectStore | undefined;
   try {
     const pack = takePack(job.pack);
-    store = library.openStore(job.objectsDir);
-    store.indexPack(job.quarantinePackDir, pack);
+    repository = library.openStore(job.objectsDir);
+    repository.indexPack(job.quarantinePackDir, pack);
     const { name, objects } = readIndex(job.quarantinePackDir);
     requireNothingHidden(pack, objects);
-    store.addAlternate(dirname(job.quarantinePackDir));
-    const inspected = inspectObjects({ store, pack, objects, job });
-    if (inspected.largestBytes > job.maxObjectBytes && job.maxObjectBytes > 0) {
-      return { kind: 'too-large', objectBytes: inspected.largestBytes };
-    }
-    if (job.fsck) checkLinks(store, inspected);
+    quarantine = library.openStore(dirname(job.quarantinePackDir));
+    const inspected = inspectObjects({ quarantine, pack, objects, job });
+    if (job.fsck) checkLinks({ quarantine, repository }, inspected);
     const sizeBytes = statSync(join(job.quarantinePackDir, `${name}.pack`)).size;
     return { kind: 'indexed', name, objectCount: objects.length, sizeBytes };
   } catch (error) {
+    if (error instanceof TooLarge) return { kind: 'too-large', objectBytes: error.objectBytes };
     return { kind: 'undecided', reason: error instanceof Error ? error.message : String(error) };
   } finally {
-    store?.close();
+    quarantine?.close();
+    repository?.close();
   }
 }
 
@@ -88,7 +94,7 @@ function requireNothingHidden(pack: Buffer, objects: readonly PackedObject[]): v
     last = Math.max(last, offset);
   }
   if (count !== declaredObjectCount(pack)) throw new GiveUp('object count');
-  if (!entryEndsAt(pack, last, end, MAX_PARSED_BYTES)) throw new GiveUp('end of the last object');
+  if (!entryEndsAt(pack, last, end, MAX_OBJECT_BYTES)) throw new GiveUp('end of the last object');
 }
 
 interface Inspected {
@@ -96,39 +102,45 @@ interface Inspected {
   readonly types: ReadonlyMap<string, ObjectType>;
   readonly links: ReadonlyMap<string, ObjectType>;
   readonly attributes: ReadonlySet<string>;
-  readonly largestBytes: number;
 }
 
+/**
+ * Reads every object of the pack back from the quarantine. libgit2 compares the content with the id then, and its
+ * length with the declared one, which its indexer does not.
+ */
 function inspectObjects(options: {
-  readonly store: ObjectStore;
+  readonly quarantine: ObjectStore;
   readonly pack: Buffer;
   readonly objects: readonly PackedObject[];
   readonly job: IndexJob;
 }): Inspected {
-  const { store, pack, objects, job } = options;
+  const { quarantine, pack, objects, job } = options;
   const types = new Map<string, ObjectType>();
   const links = new Map<string, ObjectType>();
   const attributes = new Set<string>();
-  let largestBytes = 0;
   for (const { oid, offset } of objects) {
     if (offset >= pack.length - CHECKSUM_BYTES) continue;
     const entry = entryHeader(pack, offset);
     if (entry === undefined) throw new GiveUp('entry header');
     const { type, sizeBytes } =
       entry.kind === 'delta'
-        ? resolveDelta(store, oid)
+        ? resolveDelta(quarantine, oid)
         : { type: entry.kind, sizeBytes: entry.sizeBytes };
-    largestBytes = Math.max(largestBytes, sizeBytes);
-    types.set(oid.toString('hex'), type);
-    if (!job.fsck || type === 'blob') continue;
-    if (sizeBytes > MAX_PARSED_BYTES) throw new GiveUp('large object');
-    const recognised = store.read(oid, (content) => recognise(type, content));
+    if (sizeBytes > MAX_OBJECT_BYTES) throw new GiveUp('large object');
+    const recognised = quarantine.read(oid, (content) =>
+      job.fsck ? recognise(type, content) : nothingNamed,
+    );
     if ('undecided' in recognised) throw new GiveUp(recognised.undecided);
+    // Only now is the size more than a claim.
+    if (job.maxObjectBytes > 0 && sizeBytes > job.maxObjectBytes) throw new TooLarge(sizeBytes);
+    types.set(oid.toString('hex'), type);
     for (const link of recognised.links) addLink(links, link);
     for (const blob of recognised.attributes) attributes.add(blob);
   }
-  return { types, links, attributes, largestBytes };
+  return { types, links, attributes };
 }
+
+const nothingNamed: Recognised = { links: [], attributes: [] };
 
 function resolveDelta(store: ObjectStore, oid: Buffer): { type: ObjectType; sizeBytes: number } {
   const header = store.header(oid);
@@ -136,7 +148,7 @@ function resolveDelta(store: ObjectStore, oid: Buffer): { type: ObjectType; size
   return header;
 }
 
-function recognise(type: Exclude<ObjectType, 'blob'>, content: Buffer): Recognised | Undecided {
+function recognise(type: ObjectType, content: Buffer): Recognised | Undecided {
   switch (type) {
     case 'commit':
       return recogniseCommit(content);
@@ -144,6 +156,8 @@ function recognise(type: Exclude<ObjectType, 'blob'>, content: Buffer): Recognis
       return recogniseTree(content);
     case 'tag':
       return recogniseTag(content);
+    case 'blob':
+      return nothingNamed;
   }
 }
 
@@ -154,21 +168,25 @@ function addLink(links: Map<string, ObjectType>, link: Link): void {
 }
 
 /** As `index-pack --strict`: what the pack's objects name is there and of the right type. */
-function checkLinks(store: ObjectStore, inspected: Inspected): void {
+function checkLinks(
+  stores: { readonly quarantine: ObjectStore; readonly repository: ObjectStore },
+  inspected: Inspected,
+): void {
   let outside = 0;
   for (const [oid, type] of inspected.links) {
     let found = inspected.types.get(oid);
     if (found === undefined) {
       outside += 1;
       if (outside > MAX_OUTSIDE_LINKS) throw new GiveUp('many links');
-      found = store.header(Buffer.from(oid, 'hex'))?.type;
+      found = stores.repository.header(Buffer.from(oid, 'hex'))?.type;
     }
     if (found !== type) throw new GiveUp('broken link');
   }
   for (const oid of inspected.attributes) {
+    const store = inspected.types.has(oid) ? stores.quarantine : stores.repository;
     const id = Buffer.from(oid, 'hex');
     const header = store.header(id);
-    if (header === undefined || header.sizeBytes > MAX_PARSED_BYTES) throw new GiveUp('attributes');
+    if (header === undefined || header.sizeBytes > MAX_OBJECT_BYTES) throw new GiveUp('attributes');
     if (!store.read(id, attributesAreFine)) throw new GiveUp('attributes');
   }
 }

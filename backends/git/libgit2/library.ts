@@ -17,11 +17,9 @@ export interface Libgit2 {
 export interface ObjectStore {
   /** Writes `pack-*.pack` and `.idx` into `packDir`, synced, with the bases of a thin pack taken from this store. */
   indexPack(packDir: string, pack: Uint8Array): void;
-  /** Also reads objects of `objectsDir` (a directory that holds `pack/`). */
-  addAlternate(objectsDir: string): void;
   /** Type and size of an object, or undefined when it is not there (or is damaged). */
   header(oid: Uint8Array): { readonly type: ObjectType; readonly sizeBytes: number } | undefined;
-  /** Calls `use` with the content, which is gone when `use` returns. */
+  /** Calls `use` with the content, which has been compared with the id and is gone when `use` returns. */
   read<T>(oid: Uint8Array, use: (content: Buffer) => T): T;
   close(): void;
 }
@@ -37,6 +35,7 @@ export class Libgit2Error extends Error {
 }
 
 const GIT_OPT_ENABLE_FSYNC_GITDIR = 19;
+const GIT_OPT_ENABLE_STRICT_HASH_VERIFICATION = 22;
 const MAJOR_VERSION = 1;
 /** Debian's spelling comes before the development link, which may be of another build. */
 const sonames = [
@@ -56,6 +55,7 @@ export function loadLibgit2(names: readonly string[] = sonames): Libgit2 | undef
     bound.version(major, minor, revision);
     if (major[0] !== MAJOR_VERSION) continue;
     bound.check(bound.options(GIT_OPT_ENABLE_FSYNC_GITDIR, 'int', 1));
+    bound.check(bound.options(GIT_OPT_ENABLE_STRICT_HASH_VERIFICATION, 'int', 1));
     return {
       version: `${major[0]}.${minor[0]}.${revision[0]}`,
       openStore: (objectsDir) => openStore(bound, objectsDir),
@@ -100,7 +100,6 @@ function bind(library: LibraryHandle) {
     version: call('git_libgit2_version', 'void *', 'void *', 'void *'),
     options,
     odbOpen: call('git_odb_open', outPointer, 'str'),
-    odbAddAlternate: call('git_odb_add_disk_alternate', 'void *', 'str'),
     odbFree: release('git_odb_free'),
     odbHeader: call('git_odb_read_header', 'void *', 'void *', 'void *', 'void *'),
     odbRead: call('git_odb_read', outPointer, 'void *', 'void *'),
@@ -148,7 +147,6 @@ function openStore(git: Bound, objectsDir: string): ObjectStore {
         git.indexerFree(made[0]);
       }
     },
-    addAlternate: (directory) => git.check(git.odbAddAlternate(odb, directory)),
     header(oid) {
       if (git.odbHeader(size, type, odb, oid) < 0) return undefined;
       const objectType = typesByNumber[type[0] ?? 0];
