@@ -10,6 +10,9 @@ import { cancelledBy } from './service-error.js';
  */
 export type Voice = 'error-packet' | 'side-band' | 'none';
 
+/** Longest single write: what a slow client makes the layers below copy and hold (a reference list is megabytes). */
+const maxWriteBytes = 256 * 1024;
+
 const done: Promise<void> = Promise.resolve();
 
 /** What goes to the client: written with back-pressure, and aware of how an error could be told. */
@@ -35,6 +38,16 @@ export class ClientOutput {
   /** Resolves when more may be written. Throws `cancelled` when the client is gone. */
   write(data: Uint8Array | string): Promise<void> {
     const bytes = typeof data === 'string' ? Buffer.from(data) : data;
+    return bytes.length > maxWriteBytes ? this.#writeParts(bytes) : this.#writePart(bytes);
+  }
+
+  async #writeParts(bytes: Uint8Array): Promise<void> {
+    for (let from = 0; from < bytes.length; from += maxWriteBytes) {
+      await this.#writePart(bytes.subarray(from, from + maxWriteBytes));
+    }
+  }
+
+  #writePart(bytes: Uint8Array): Promise<void> {
     if (this.#stream.destroyed || this.#signal.aborted) return Promise.reject(this.#gone());
     this.writtenBytes += bytes.length;
     return this.#stream.write(bytes) ? done : this.#drained();
