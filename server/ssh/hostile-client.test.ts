@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { after, afterEach, before, test } from 'node:test';
+import ssh2 from 'ssh2';
 import { FakeGitService } from './testing/fake-git-service.js';
 import { connectRaw } from './testing/raw-client.js';
 import { createSshScene, until, type SshScene } from './testing/ssh-scene.js';
@@ -27,6 +29,32 @@ const closing = (socket: Socket): Promise<void> => {
 };
 
 const window = 2 * 1024 * 1024;
+
+test('a public key without its private key is no login', async () => {
+  const stranger = scene.addKey('stranger', { keygen: ['-t', 'ed25519'], stranger: true });
+  const [known, own] = [key, stranger].map((file) => ssh2.utils.parseKey(readFileSync(file)));
+  assert.ok(known !== undefined && !(known instanceof Error));
+  // Shows alice's public key and signs with another.
+  const forged: ssh2.ParsedKey = Object.create(own ?? null, {
+    getPublicSSH: { value: () => known.getPublicSSH() },
+  });
+  const method: ssh2.PublicKeyAuthMethod = { type: 'publickey', username: 'git', key: '' };
+  // ssh2 takes a parsed key as well; its types do not say so.
+  Object.assign(method, { key: forged });
+  const client = new ssh2.Client();
+  const failed = new Promise<Error>((resolve, reject) => {
+    client.once('error', resolve);
+    client.once('ready', () => reject(new Error('logged in')));
+  });
+  client.connect({
+    host: '127.0.0.1',
+    port: scene.port,
+    username: 'git',
+    authHandler: [method],
+  });
+  assert.match((await failed).message, /authentication methods failed/);
+  assert.ok(scene.audited.some(({ details }) => details['why'] === 'wrong signature'));
+});
 
 test('a packet size of 0, with which ssh2 would loop for ever, ends the connection', async () => {
   const client = await connectRaw(scene, key, { window, packetBytes: 0 });

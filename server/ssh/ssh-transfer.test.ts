@@ -109,6 +109,19 @@ test('nor does a reader with a window of 4 GiB get it filled', async () => {
   await until('the end of the exchange', () => exchange.ended !== undefined);
 });
 
+test('nor one that begins a key exchange and does not go on with it', async () => {
+  const client = await connectRaw(scene, key, { window: 0xffff_ffff, packetBytes: 32_768 });
+  client.exec("git-upload-pack 'flood/2000000001'");
+  await until('the exchange', () => service.exchanges.at(-1)?.request.path === 'flood/2000000001');
+  const exchange = lastExchange();
+  client.rekey();
+  client.socket.pause();
+  const sentBytes = await standstill(() => exchange.sentBytes);
+  assert.ok(sentBytes < 32 * 1024 ** 2, `${sentBytes}`);
+  client.socket.destroy();
+  await until('the end of the exchange', () => exchange.ended !== undefined);
+});
+
 test('a sender that is not read is held back', async () => {
   const child = scene.start(key, 'git@127.0.0.1', "git-receive-pack 'hang'");
   let sentBytes = 0;

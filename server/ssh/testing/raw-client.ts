@@ -11,6 +11,8 @@ export interface RawClient {
   /** Channel data without regard to the server's window. */
   data(bytes: Buffer): void;
   eof(): void;
+  /** Begins a key exchange. */
+  rekey(): void;
 }
 
 type Message = (...values: readonly unknown[]) => unknown;
@@ -44,5 +46,6 @@ export async function connectRaw(
     exec: (command) => void message('exec')(0, command, true),
     data: (bytes) => void message('channelData')(0, bytes),
     eof: () => void message('channelEOF')(0),
+    rekey: () => void message('rekey')(),
   };
 }
