@@ -179,6 +179,7 @@ async function openDoors(foundation: Foundation, opsAddress: Address): Promise<C
     ...foundation,
     accounts,
     service,
+    noAuth,
     hostKeys: await loadHostKeys(path.join(data.path, 'host-keys'), foundation.logger),
     limits: sshLimits(config),
   });

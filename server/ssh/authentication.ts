@@ -5,16 +5,16 @@ import type { Accounts } from '../auth/accounts.js';
 import type { Principal } from '../auth/principal.js';
 import { parseSshPublicKey, type SshPublicKey } from '../auth/ssh-public-key.js';
 
-/** The key that a client proved to have, and whose it was then. */
-export interface AuthenticatedKey {
-  readonly principal: Extract<Principal, { kind: 'user' }>;
-  readonly key: SshPublicKey;
+/** Who a client is, and the key that it proved to have; without one where nobody has to (`--no-auth`). */
+export interface SignedIn {
+  readonly principal: Principal;
+  readonly key?: SshPublicKey;
 }
 
 export type AuthenticationStep =
   /** The client asked whether this key would do. */
   | { readonly type: 'probe'; readonly known: boolean; readonly fingerprint?: string }
-  | { readonly type: 'accepted'; readonly who: AuthenticatedKey }
+  | { readonly type: 'accepted'; readonly who: SignedIn }
   | { readonly type: 'rejected'; readonly why: string; readonly fingerprint?: string };
 
 /**
@@ -34,7 +34,7 @@ export async function judge(context: AuthContext, accounts: Accounts): Promise<A
   }
   const principal = await accounts.authenticateKey(key.blob);
   if (!signed) return { type: 'probe', known: principal !== undefined, fingerprint };
-  if (principal?.kind !== 'user') return { type: 'rejected', why: 'unknown key', fingerprint };
+  if (principal === undefined) return { type: 'rejected', why: 'unknown key', fingerprint };
   return { type: 'accepted', who: { principal, key } };
 }
 

@@ -2,7 +2,7 @@ import type { Socket } from 'node:net';
 import type { AuthContext, Connection, Session } from 'ssh2';
 import { asQuorateError, QuorateError } from '../../backends/contract/errors.js';
 import { principalName, type Principal } from '../auth/principal.js';
-import { judge, type AuthenticatedKey } from './authentication.js';
+import { judge, type AuthenticationStep, type SignedIn } from './authentication.js';
 import { SocketPressure } from './socket-pressure.js';
 import type { SshEnvironment } from './ssh-environment.js';
 import { SshSession, type SessionHost } from './ssh-session.js';
@@ -41,7 +41,7 @@ export class SshConnection implements SessionHost {
   readonly #offered: string[] = [];
   readonly #startedMs: number;
   #client: Connection | undefined;
-  #who: AuthenticatedKey | undefined;
+  #who: SignedIn | undefined;
   #refusal: QuorateError | undefined;
   #counted = false;
   #attempts = 0;
@@ -93,8 +93,11 @@ export class SshConnection implements SessionHost {
 
   async currentPrincipal(): Promise<Principal> {
     const who = this.#who;
-    const principal = who && (await this.#environment.accounts.authenticateKey(who.key.blob));
-    if (principal !== undefined) return principal;
+    if (who !== undefined) {
+      if (who.key === undefined) return who.principal;
+      const principal = await this.#environment.accounts.authenticateKey(who.key.blob);
+      if (principal !== undefined) return principal;
+    }
     throw new QuorateError('unauthenticated', 'this key is no longer accepted');
   }
 
@@ -144,13 +147,13 @@ export class SshConnection implements SessionHost {
   }
 
   async #authenticate(context: AuthContext): Promise<void> {
-    const { limits, accounts, logger } = this.#environment;
+    const { limits, logger } = this.#environment;
     if (++this.#attempts > limits.maxAuthenticationAttempts) {
       this.end();
       return;
     }
     try {
-      const step = await judge(context, accounts);
+      const step = await this.#judge(context);
       if (this.#closed || this.#closingSinceMs !== undefined) return;
       if (step.type === 'accepted') {
         this.#admit(step.who);
@@ -175,9 +178,16 @@ export class SshConnection implements SessionHost {
     }
   }
 
-  #admit(who: AuthenticatedKey): void {
+  async #judge(context: AuthContext): Promise<AuthenticationStep> {
+    const { accounts, noAuth } = this.#environment;
+    return noAuth
+      ? { type: 'accepted', who: { principal: { kind: 'trusted' } } }
+      : judge(context, accounts);
+  }
+
+  #admit(who: SignedIn): void {
     const { audit, meter } = this.#environment;
-    const { name } = who.principal;
+    const name = principalName(who.principal);
     this.#who = who;
     this.#idleSinceMs = this.#environment.clock.monotonicMs();
     this.#counted = this.#owner.enterPrincipal(name);
@@ -194,7 +204,7 @@ export class SshConnection implements SessionHost {
       actor: name,
       remoteAddress: this.remoteAddress,
       transport: 'ssh',
-      details: { key: who.key.fingerprint },
+      details: { key: who.key?.fingerprint ?? 'none' },
     });
   }
 
@@ -244,7 +254,7 @@ export class SshConnection implements SessionHost {
     if (this.#who === undefined) {
       if (this.#offered.length > 0) this.#auditRefusal('no accepted key');
     } else if (this.#counted) {
-      this.#owner.leavePrincipal(this.#who.principal.name);
+      this.#owner.leavePrincipal(principalName(this.#who.principal));
     }
     this.#socket.destroySoon();
   }

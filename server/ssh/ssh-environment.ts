@@ -14,4 +14,6 @@ export interface SshEnvironment {
   readonly clock: Clock;
   readonly random: Random;
   readonly limits: SshLimits;
+  /** Everybody is trusted, with any key or none. For loopback addresses only; the configuration sees to that. */
+  readonly noAuth: boolean;
 }

@@ -16,7 +16,9 @@ afterEach(async () => {
   scene = undefined;
 });
 
-async function setUp(limits: Partial<SshLimits> = {}): Promise<{ scene: SshScene; key: string }> {
+async function setUp(
+  limits: Partial<SshLimits> & { readonly noAuth?: boolean } = {},
+): Promise<{ scene: SshScene; key: string }> {
   service = new FakeGitService();
   scene = await createSshScene(service, limits);
   return { scene, key: scene.addKey('alice', { keygen: ['-t', 'ed25519'] }) };
@@ -37,6 +39,16 @@ const exchangesOf = (path: string): readonly FakeExchange[] =>
 function codeOf(exchange: FakeExchange | undefined): string {
   return exchange?.ended instanceof QuorateError ? exchange.ended.code : String(exchange?.ended);
 }
+
+test('without authentication everybody is trusted, with a strange key or none', async () => {
+  const { scene } = await setUp({ noAuth: true });
+  const stranger = scene.addKey('stranger', { keygen: ['-t', 'ed25519'], stranger: true });
+  for (const options of [[], ['-o', 'PubkeyAuthentication=no']]) {
+    const command = [...options, 'git@127.0.0.1', "git-upload-pack 'facts'"];
+    const { stdout } = await scene.ssh(stranger, ...command);
+    assert.match(stdout.toString(), /"principal":\{"kind":"trusted"\}/);
+  }
+});
 
 describe('several sessions on one connection', () => {
   test('run side by side, and one that is interrupted leaves the others alone', async () => {

@@ -66,7 +66,7 @@ let hostKeysOfProcess: Promise<readonly HostKey[]> | undefined;
 
 export async function createSshScene(
   service: GitService,
-  limits: Partial<SshLimits> = {},
+  limits: Partial<SshLimits> & { readonly noAuth?: boolean } = {},
 ): Promise<SshScene> {
   const directory = mkdtempSync(join(tmpdir(), 'quorate-ssh-'));
   const owners = new Map<string, string>();
@@ -87,6 +87,7 @@ export async function createSshScene(
     random: { bytes: (length) => randomBytes(length) },
     limits: { ...defaultSshLimits, ...limits },
     hostKeys,
+    noAuth: limits.noAuth ?? false,
   });
   const { port } = await listener.listen('127.0.0.1', 0);
   const children = new Set<ChildProcessWithoutNullStreams>();
