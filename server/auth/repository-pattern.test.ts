@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import * as fc from 'fast-check';
 import { repositoryPatternMatches, repositoryPatternProblem } from './repository-pattern.js';
 
 const cases: readonly { pattern: string; yes: readonly string[]; no: readonly string[] }[] = [
@@ -41,4 +42,23 @@ test('patterns that cannot be meant are refused', () => {
   }
   for (const { pattern } of cases)
     assert.equal(repositoryPatternProblem(pattern), undefined, pattern);
+});
+
+test('patterns mean what the same regular expression means', () => {
+  const word = fc.array(fc.constantFrom('a', 'b', '/', '.'), { maxLength: 8 });
+  const pattern = fc.array(fc.constantFrom('a', 'b', '/', '.', '*', '**'), { maxLength: 8 });
+  fc.assert(
+    fc.property(pattern, word, (parts, letters) => {
+      const text = parts.join('');
+      const source = text
+        .replaceAll('.', '\\.')
+        .replace(/(?<!\*)((?:\*\*)*)\/\*$/, '$1/@')
+        .replaceAll('**', '@')
+        .replaceAll('*', '[^/]*')
+        .replaceAll('@', '.*');
+      const name = letters.join('');
+      return repositoryPatternMatches(text, name) === new RegExp(`^${source}$`).test(name);
+    }),
+    { numRuns: 2000 },
+  );
 });

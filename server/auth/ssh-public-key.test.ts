@@ -4,6 +4,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import * as fc from 'fast-check';
 import { QuorateError } from '../../backends/contract/errors.js';
 import { parseSshPublicKey, parseSshPublicKeyLine } from './ssh-public-key.js';
 
@@ -165,5 +166,42 @@ describe('lines that are no public key', () => {
     for (let length = 0; length < key.blob.length; length++) {
       assert.throws(() => parseSshPublicKey(key.blob.subarray(0, length)), QuorateError);
     }
+  });
+});
+
+describe('whatever comes over the wire', () => {
+  const { blob } = parseSshPublicKeyLine(
+    'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl',
+  ).key;
+  const accepts = (bytes: Uint8Array): boolean => {
+    try {
+      parseSshPublicKey(bytes);
+      return true;
+    } catch (error) {
+      assert.ok(error instanceof QuorateError && error.code === 'invalid-argument', String(error));
+      return false;
+    }
+  };
+
+  test('noise is refused', () => {
+    fc.assert(fc.property(fc.uint8Array({ maxLength: 200 }), (bytes) => !accepts(bytes)));
+  });
+
+  test('noise behind a good type is refused', () => {
+    const types = fc.constantFrom('ssh-rsa', 'ecdsa-sha2-nistp256', 'ecdsa-sha2-nistp521');
+    const fields = fc.array(fc.uint8Array({ maxLength: 80 }), { maxLength: 5 });
+    fc.assert(fc.property(types, fields, (type, parts) => !accepts(wire(type, ...parts))));
+  });
+
+  test('a changed byte makes another key or none', () => {
+    const position = fc.nat({ max: blob.length - 1 });
+    fc.assert(
+      fc.property(position, fc.integer({ min: 1, max: 255 }), (index, change) => {
+        const bytes = Uint8Array.from(blob);
+        bytes[index] = (bytes[index] ?? 0) ^ change;
+        // The last 32 bytes are the key itself.
+        return accepts(bytes) === index >= blob.length - 32;
+      }),
+    );
   });
 });
