@@ -50,9 +50,10 @@ afterEach(async () => {
   await rm(directory, { recursive: true, force: true });
 });
 
+const field = (bytes: Uint8Array): Buffer =>
+  Buffer.concat([Buffer.of(0, 0, 0, bytes.length), bytes]);
+
 function newKeyLine(): string {
-  const field = (bytes: Uint8Array): Buffer =>
-    Buffer.concat([Buffer.of(0, 0, 0, bytes.length), bytes]);
   const blob = Buffer.concat([field(Buffer.from('ssh-ed25519')), field(randomBytes(32))]);
   return `ssh-ed25519 ${blob.toString('base64')} test`;
 }

@@ -169,20 +169,20 @@ describe('lines that are no public key', () => {
   });
 });
 
+const accepts = (bytes: Uint8Array): boolean => {
+  try {
+    parseSshPublicKey(bytes);
+    return true;
+  } catch (error) {
+    assert.ok(error instanceof QuorateError && error.code === 'invalid-argument', String(error));
+    return false;
+  }
+};
+
 describe('whatever comes over the wire', () => {
   const { blob } = parseSshPublicKeyLine(
     'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl',
   ).key;
-  const accepts = (bytes: Uint8Array): boolean => {
-    try {
-      parseSshPublicKey(bytes);
-      return true;
-    } catch (error) {
-      assert.ok(error instanceof QuorateError && error.code === 'invalid-argument', String(error));
-      return false;
-    }
-  };
-
   test('noise is refused', () => {
     fc.assert(fc.property(fc.uint8Array({ maxLength: 200 }), (bytes) => !accepts(bytes)));
   });
