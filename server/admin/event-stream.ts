@@ -17,7 +17,7 @@ const heartbeatMs = 10_000;
 export interface EventStream {
   /** True once the status line is out: from then on a failure is an event. */
   readonly started: boolean;
-  /** At most ten a second are sent, plus each step's last; dropped while the client does not read. Never throws. */
+  /** At most ten a second are sent, plus each step's first and last; repeats are not, and all are dropped while the client does not read. Never throws. */
   progress(progress: MaintenanceProgress): void;
   /** Keeps the stream alive until its end, while `work` runs. */
   during<T>(work: Promise<T>): Promise<T>;
@@ -32,7 +32,7 @@ export function createEventStream(options: {
 }): EventStream {
   const { response, clock, signal } = options;
   let started = false;
-  let step = '';
+  let last: MaintenanceProgress | undefined;
   let lastSentMs = -Infinity;
 
   const send = (event: object): void => {
@@ -51,10 +51,12 @@ export function createEventStream(options: {
     },
     progress: (progress) => {
       const due = clock.monotonicMs() - lastSentMs >= progressIntervalMs;
-      const telling = progress.step !== step || progress.done === progress.total;
-      if ((!due && !telling) || response.writableNeedDrain) return;
-      step = progress.step;
-      send({ progress: { step: progress.step, done: progress.done, total: progress.total } });
+      const { step, done, total } = progress;
+      const telling = step !== last?.step || done === total;
+      const repeated = step === last?.step && done === last.done && total === last.total;
+      if ((!due && !telling) || repeated || response.writableNeedDrain) return;
+      last = progress;
+      send({ progress: { step, done, total } });
     },
     during: async (work) => {
       const over = new AbortController();
