@@ -1,0 +1,389 @@
+import { randomBytes } from 'node:crypto';
+
+/*
+ * The table of who may do what over the admin API: every endpoint, for every kind of principal. A cell is the HTTP
+ * status. The type of a row keeps a cell from being forgotten, and `permissions.test.ts` keeps an endpoint from it.
+ */
+
+export const principals = [
+  'anonymous',
+  'unknown', // a token that does not exist
+  'stranger', // a user without any grant
+  'noCreate', // the same, who may not create repositories
+  'reader', // grants on team/app
+  'writer',
+  'owner',
+  'ownerWrite', // the owner with lesser tokens
+  'ownerRead',
+  'ownerOther', // ... limited to other/*
+  'admin',
+  'adminWrite', // the server administrator with lesser tokens
+  'adminTeam', // ... limited to team/*
+] as const;
+export type PrincipalName = (typeof principals)[number];
+
+export interface Row {
+  readonly desc: string;
+  readonly action: string;
+  readonly request: (place: Place) => readonly [method: string, path: string, body?: object];
+  readonly expected: readonly [
+    ...[number, number, number, number, number, number, number],
+    ...[number, number, number, number, number, number],
+  ];
+}
+
+/** What a request may be about. `self` is the principal's own user name. */
+export interface Place {
+  readonly self: string;
+  readonly ownKey: string;
+  readonly victimKey: string;
+  readonly tokenInUse: string;
+  readonly otherToken: string;
+  readonly victimToken: string;
+}
+
+const app = '/repositories/team%2Fapp';
+const remote = { source: 'https://example.org/x.git' };
+// columns: anonymous unknown | stranger noCreate | reader writer owner | ownerWrite ownerRead ownerOther | admin adminWrite adminTeam
+const adminOnly = (ok: number): Row['expected'] => [
+  401,
+  401,
+  403,
+  403,
+  403,
+  403,
+  403,
+  403,
+  403,
+  403,
+  ok,
+  403,
+  403,
+];
+const signedIn = (ok: number): Row['expected'] => [
+  401,
+  401,
+  ok,
+  ok,
+  ok,
+  ok,
+  ok,
+  ok,
+  ok,
+  ok,
+  ok,
+  ok,
+  ok,
+];
+const ownWithAllRights = (ok: number): Row['expected'] => [
+  401,
+  401,
+  ok,
+  ok,
+  ok,
+  ok,
+  ok,
+  403,
+  403,
+  403,
+  ok,
+  403,
+  403,
+];
+const othersUnseen = (ok: number): Row['expected'] => [
+  401,
+  401,
+  404,
+  404,
+  404,
+  404,
+  404,
+  404,
+  404,
+  404,
+  ok,
+  404,
+  404,
+];
+const creators = (ok: number): Row['expected'] => [
+  401,
+  401,
+  ok,
+  403,
+  ok,
+  ok,
+  ok,
+  ok,
+  403,
+  403,
+  ok,
+  ok,
+  ok,
+];
+const repositoryAdmins = (ok: number): Row['expected'] => [
+  401,
+  401,
+  404,
+  404,
+  403,
+  403,
+  ok,
+  403,
+  403,
+  404,
+  ok,
+  403,
+  ok,
+];
+
+export const rows: readonly Row[] = [
+  {
+    desc: 'list users',
+    action: 'user.list',
+    request: () => ['GET', '/users'],
+    expected: adminOnly(200),
+  },
+  {
+    desc: 'create a user',
+    action: 'user.create',
+    request: () => ['POST', '/users', { name: 'new' }],
+    expected: adminOnly(201),
+  },
+  {
+    desc: 'disable a user',
+    action: 'user.change',
+    request: () => ['PATCH', '/users/victim', { disabled: true }],
+    expected: adminOnly(200),
+  },
+  {
+    desc: 'list keys',
+    action: 'key.list',
+    request: () => ['GET', '/keys'],
+    expected: signedIn(200),
+  },
+  {
+    desc: 'list own keys',
+    action: 'key.list',
+    request: ({ self }) => ['GET', `/keys?user=${self}`],
+    expected: signedIn(200),
+  },
+  {
+    desc: "list another's keys",
+    action: 'key.list',
+    request: () => ['GET', '/keys?user=victim'],
+    expected: adminOnly(200),
+  },
+  {
+    desc: 'add an own key',
+    action: 'key.add',
+    request: ({ self }) => ['POST', '/keys', { user: self, key: newKey() }],
+    expected: ownWithAllRights(201),
+  },
+  {
+    desc: 'add a key to another',
+    action: 'key.add',
+    request: () => ['POST', '/keys', { user: 'victim', key: newKey() }],
+    expected: adminOnly(201),
+  },
+  {
+    desc: 'remove an own key',
+    action: 'key.remove',
+    request: ({ ownKey }) => ['DELETE', `/keys/${encodeURIComponent(ownKey)}`],
+    expected: ownWithAllRights(200),
+  },
+  {
+    desc: "remove another's key",
+    action: 'key.remove',
+    request: ({ victimKey }) => ['DELETE', `/keys/${encodeURIComponent(victimKey)}`],
+    expected: othersUnseen(200),
+  },
+  {
+    desc: 'list tokens',
+    action: 'token.list',
+    request: () => ['GET', '/tokens'],
+    expected: signedIn(200),
+  },
+  {
+    desc: "list another's tokens",
+    action: 'token.list',
+    request: () => ['GET', '/tokens?user=victim'],
+    expected: adminOnly(200),
+  },
+  {
+    desc: 'create an own token of scope read',
+    action: 'token.create',
+    request: ({ self }) => ['POST', '/tokens', { user: self, scope: 'read' }],
+    expected: [401, 401, 201, 201, 201, 201, 201, 201, 201, 403, 201, 201, 403],
+  },
+  {
+    desc: 'create an own token of scope write',
+    action: 'token.create',
+    request: ({ self }) => ['POST', '/tokens', { user: self, scope: 'write' }],
+    expected: [401, 401, 201, 201, 201, 201, 201, 201, 403, 403, 201, 201, 403],
+  },
+  {
+    desc: 'create an own token of scope admin',
+    action: 'token.create',
+    request: ({ self }) => ['POST', '/tokens', { user: self, scope: 'admin' }],
+    expected: ownWithAllRights(201),
+  },
+  {
+    desc: 'create an own token for other/*',
+    action: 'token.create',
+    request: ({ self }) => [
+      'POST',
+      '/tokens',
+      { user: self, scope: 'read', repositoryPattern: 'other/*' },
+    ],
+    expected: [401, 401, 201, 201, 201, 201, 201, 201, 201, 201, 201, 201, 403],
+  },
+  {
+    desc: 'create a token for another',
+    action: 'token.create',
+    request: () => ['POST', '/tokens', { user: 'victim', scope: 'read' }],
+    expected: adminOnly(201),
+  },
+  {
+    desc: 'revoke the token in use',
+    action: 'token.revoke',
+    request: ({ tokenInUse }) => ['DELETE', `/tokens/${tokenInUse}`],
+    expected: signedIn(200),
+  },
+  {
+    desc: 'revoke another own token',
+    action: 'token.revoke',
+    request: ({ otherToken }) => ['DELETE', `/tokens/${otherToken}`],
+    expected: ownWithAllRights(200),
+  },
+  {
+    desc: "revoke another's token",
+    action: 'token.revoke',
+    request: ({ victimToken }) => ['DELETE', `/tokens/${victimToken}`],
+    expected: othersUnseen(200),
+  },
+  {
+    desc: 'list repositories',
+    action: 'repository.list',
+    request: () => ['GET', '/repositories'],
+    expected: [200, 401, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200],
+  },
+  {
+    desc: 'create a repository',
+    action: 'repository.create',
+    request: () => ['POST', '/repositories', { name: 'team/new' }],
+    expected: creators(201),
+  },
+  {
+    desc: 'show a private repository',
+    action: 'repository.show',
+    request: () => ['GET', app],
+    expected: [401, 401, 404, 404, 200, 200, 200, 200, 200, 404, 200, 200, 200],
+  },
+  {
+    desc: 'show a public repository',
+    action: 'repository.show',
+    request: () => ['GET', '/repositories/open%2Flib'],
+    expected: [200, 401, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200],
+  },
+  {
+    desc: 'show a repository that does not exist',
+    action: 'repository.show',
+    request: () => ['GET', '/repositories/team%2Fnone'],
+    expected: othersUnseen(404),
+  },
+  {
+    desc: 'change a private repository',
+    action: 'repository.set',
+    request: () => ['PATCH', app, { public: true }],
+    expected: repositoryAdmins(200),
+  },
+  {
+    desc: 'change a public repository',
+    action: 'repository.set',
+    request: () => ['PATCH', '/repositories/open%2Flib', { public: false }],
+    expected: [401, 401, 403, 403, 403, 403, 403, 403, 403, 403, 200, 403, 403],
+  },
+  {
+    desc: 'change the default branch',
+    action: 'repository.set-head',
+    request: () => ['PUT', `${app}/head`, { branch: 'trunk' }],
+    expected: repositoryAdmins(200),
+  },
+  {
+    desc: 'grant',
+    action: 'repository.grant',
+    request: () => ['PUT', `${app}/grants/victim`, { level: 'write' }],
+    expected: repositoryAdmins(200),
+  },
+  {
+    desc: 'revoke a grant',
+    action: 'repository.revoke',
+    request: () => ['DELETE', `${app}/grants/reader`],
+    expected: repositoryAdmins(200),
+  },
+  {
+    desc: 'rename',
+    action: 'repository.rename',
+    request: () => ['POST', `${app}/rename`, { name: 'team/renamed' }],
+    expected: repositoryAdmins(200),
+  },
+  {
+    desc: 'rename to where the token does not reach',
+    action: 'repository.rename',
+    request: () => ['POST', `${app}/rename`, { name: 'elsewhere/app' }],
+    expected: [401, 401, 404, 404, 403, 403, 200, 403, 403, 404, 200, 403, 403],
+  },
+  {
+    desc: 'delete',
+    action: 'repository.delete',
+    request: () => ['DELETE', app],
+    expected: repositoryAdmins(200),
+  },
+  {
+    desc: 'maintain',
+    action: 'repository.maintain',
+    request: () => ['POST', `${app}/maintain`],
+    expected: repositoryAdmins(200),
+  },
+  {
+    desc: 'import into an existing repository',
+    action: 'repository.import',
+    request: () => ['POST', `${app}/import`, remote],
+    expected: repositoryAdmins(200),
+  },
+  {
+    desc: 'import into a new repository',
+    action: 'repository.import',
+    request: () => ['POST', '/repositories/team%2Fnew/import', remote],
+    expected: creators(200),
+  },
+  {
+    desc: "import from the server's disk",
+    action: 'repository.import',
+    request: () => ['POST', '/repositories/team%2Fnew/import', { source: '/srv/git/x.git' }],
+    expected: adminOnly(200),
+  },
+  {
+    desc: "import over the server's SSH identity",
+    action: 'repository.import',
+    request: () => ['POST', '/repositories/team%2Fnew/import', { source: 'ssh://git@h/x.git' }],
+    expected: adminOnly(200),
+  },
+  { desc: 'status', action: 'status', request: () => ['GET', '/status'], expected: adminOnly(200) },
+  {
+    desc: 'locks',
+    action: 'lock.list',
+    request: () => ['GET', '/locks'],
+    expected: adminOnly(200),
+  },
+];
+
+/** A public key line that nobody has yet. */
+export function newKey(): string {
+  const blob = Buffer.concat([field(Buffer.from('ssh-ed25519')), field(randomBytes(32))]);
+  return `ssh-ed25519 ${blob.toString('base64')} test`;
+}
+
+function field(bytes: Uint8Array): Buffer {
+  return Buffer.concat([Buffer.of(0, 0, 0, bytes.length), bytes]);
+}
