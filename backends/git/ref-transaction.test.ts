@@ -91,6 +91,18 @@ describe('ref transactions', () => {
     assert.deepEqual(repository.refs(), [`refs/heads/keep ${one}`]);
   });
 
+  it('changes the ref that it is told, not the one that a symbolic ref names', async () => {
+    const { gitDir } = repository;
+    await refs.commit(gitDir, [create('refs/heads/main'), create('refs/heads/x')]);
+    repository.git(['symbolic-ref', 'refs/heads/link', 'refs/heads/main']);
+    await refs.commit(gitDir, [{ ref: 'refs/heads/link', oldOid: one, newOid: two }]);
+    assert.deepEqual(repository.refs(), [
+      `refs/heads/link ${two}`,
+      `refs/heads/main ${one}`,
+      `refs/heads/x ${one}`,
+    ]);
+  });
+
   it('takes only object ids', async () => {
     for (const oid of ['main', `${one}\0`, '', '-x', one.toUpperCase()]) {
       await assert.rejects(refs.commit(repository.gitDir, [create('refs/heads/a', oid)]), {

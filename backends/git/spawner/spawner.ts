@@ -223,13 +223,23 @@ export class Spawner {
     const deadlineMs = performance.now() + helperWaitMs;
     for (;;) {
       if (this.#closed) throw new QuorateError('unavailable', 'the server is shutting down');
-      const ready = this.#helpers.filter((helper) => helper?.ready === true);
-      const helper = ready[this.#nextJob % Math.max(ready.length, 1)];
+      // The one with the fewest starts under way: one that hangs is not asked again and again.
+      const [helper] = this.#helpers
+        .flatMap((each) => (each?.ready === true ? [each] : []))
+        .sort((a, b) => this.#starting(a) - this.#starting(b));
       if (helper !== undefined) return helper;
       const waitMs = deadlineMs - performance.now();
       if (waitMs <= 0) throw new QuorateError('unavailable', 'git cannot be started now');
       await this.#helperReady(waitMs);
     }
+  }
+
+  #starting(helper: HelperProcess): number {
+    let starting = 0;
+    for (const job of this.#jobs.values()) {
+      if (job.helper === helper && job.pid === undefined) starting += 1;
+    }
+    return starting;
   }
 
   #helperReady(waitMs: number): Promise<void> {
