@@ -53,21 +53,18 @@ export async function judge(
   sources: ObjectSources,
 ): Promise<Map<string, string>> {
   const refused = judgeNames(repository.snapshot, request.commands, request.settings);
-  const left = (): readonly RefCommand[] => request.commands.filter(({ ref }) => !refused.has(ref));
-  if (request.walk) {
-    for (const ref of await unconnectedRefs(dependencies, repository, left(), request, sources)) {
-      refused.set(
-        ref,
-        request.shallow.length > 0 ? 'shallow update not allowed' : 'missing necessary objects',
-      );
-    }
-  }
-  const commands = left();
+  const commands = request.commands.filter(({ ref }) => !refused.has(ref));
   if (commands.length === 0) return refused;
-  const failures = await repository.refsQueue.run(() =>
-    dependencies.refs.dryRun({ ...sources, updates: commands, signal: request.signal }),
-  );
+  const [failures, unconnected] = await Promise.all([
+    repository.refsQueue.run(() =>
+      dependencies.refs.dryRun({ ...sources, updates: commands, signal: request.signal }),
+    ),
+    request.walk ? unconnectedRefs(dependencies, repository, commands, request, sources) : [],
+  ]);
   for (const [ref, failure] of failures) refused.set(ref, dryRunWords[failure]);
+  const missing =
+    request.shallow.length > 0 ? 'shallow update not allowed' : 'missing necessary objects';
+  for (const ref of unconnected) refused.set(ref, missing);
   return refused;
 }
 

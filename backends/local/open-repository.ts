@@ -1,3 +1,4 @@
+import { rm } from 'node:fs/promises';
 import type { Logger } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import type { Head, RefCommand, RefSnapshot } from '../contract/objects.js';
@@ -9,10 +10,15 @@ import type { ObjectReader } from '../git/object-reader.js';
 import { nextSnapshot, readRefSnapshot } from '../git/ref-snapshot.js';
 import { removeStaleLocks } from '../git/ref-files.js';
 import type { RefTransactions } from '../git/ref-transaction.js';
-import { removeTree } from '../git/repository-files.js';
 import { isZero } from './judge-names.js';
 import { PruneGate } from './prune-gate.js';
-import { loadUpdates, promote, quarantinedPacks, removeKeeps } from './quarantine.js';
+import {
+  loadUpdates,
+  promote,
+  quarantinedPacks,
+  removeKeeps,
+  removeStaleKeeps,
+} from './quarantine.js';
 import { SerialQueue } from './serial-queue.js';
 import { readState, type RepositoryState, writeState } from './state-file.js';
 import type { Store } from './store.js';
@@ -83,7 +89,7 @@ export class OpenRepository {
     if (state.applying !== undefined) {
       state = await runIntent(dependencies, id, state, state.applying);
     }
-    if (afterStart) await removeKeeps(store.objectsDirectory(id), 'all');
+    if (afterStart) await removeStaleKeeps(store.objectsDirectory(id));
     const snapshot = await readRefSnapshot({
       git,
       gitDir,
@@ -210,7 +216,8 @@ async function runIntent(
   await writeState(store.statePath(id), applied);
   await removeKeeps(objectsDirectory, packs);
   if (quarantine !== undefined && directory !== undefined) {
-    await removeTree(directory);
+    // Not synced: what a power cut brings back, the next start removes.
+    await rm(directory, { recursive: true, force: true });
     dependencies.quarantineApplied(quarantine);
   }
   return applied;

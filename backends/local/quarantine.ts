@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { mkdir, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { QuorateError } from '../contract/errors.js';
@@ -30,17 +30,23 @@ export async function makeQuarantine(directory: string): Promise<string> {
   return packDirectory;
 }
 
+/** Durable on return. Cut short by a crash, it reads as never prepared. */
 export async function markPrepared(directory: string, mark: PreparedMark): Promise<void> {
-  await writeFileDurably(join(directory, markName), JSON.stringify(mark));
+  await writeFile(join(directory, markName), JSON.stringify(mark), { flush: true });
+  await syncDirectory(directory);
 }
 
 /** Undefined when the quarantine never became prepared. */
 export async function readPreparedMark(directory: string): Promise<PreparedMark | undefined> {
   const text = await readFile(join(directory, markName), 'utf8').catch((error: unknown) => {
-    if (isMissing(error)) return undefined;
+    if (isMissing(error)) return '';
     throw error;
   });
-  return text === undefined ? undefined : markSchema.parse(JSON.parse(text));
+  try {
+    return markSchema.parse(JSON.parse(text));
+  } catch {
+    return undefined;
+  }
 }
 
 /** Keeps the updates of an entry too large for the log; returns the SHA-256 of what was written. */
@@ -83,31 +89,38 @@ export async function promote(directory: string, objectsDirectory: string): Prom
   const to = join(objectsDirectory, 'pack');
   const names = await namesIn(from);
   if (names.length === 0) return;
-  const idxLast = names.toSorted((a, b) => Number(a.endsWith('.idx')) - Number(b.endsWith('.idx')));
-  for (const name of names.filter((candidate) => candidate.endsWith('.idx'))) {
-    await writeFileDurably(join(to, name.replace(/\.idx$/, '.keep')), keepReason);
-  }
-  for (const name of idxLast) await rename(join(from, name), join(to, name));
+  const [indexes, others] = [names.filter(isIndex), names.filter((name) => !isIndex(name))];
+  const rise = (name: string): Promise<void> => rename(join(from, name), join(to, name));
+  await Promise.all(
+    indexes.map((name) => writeFile(join(to, name.replace(/\.idx$/, '.keep')), keepReason)),
+  );
+  await Promise.all(others.map(rise));
+  await Promise.all(indexes.map(rise));
   await syncDirectory(to);
 }
 
-/** First line of the `.keep` files that `promote` writes; other keep files belong to people and stay. */
+const isIndex = (name: string): boolean => name.endsWith('.idx');
+
+/** What `promote` writes into `.keep` files; other keep files belong to people and stay. */
 const keepReason = 'quorate: refs not written yet\n';
 
-/** Removes the `.keep` files that `promote` wrote: to be called once the marker of their entries is durable. */
+/** Removes the `.keep` files of packs that `promote` moved just now: once the marker of their entry is durable. */
 export async function removeKeeps(
   objectsDirectory: string,
-  packNames: readonly string[] | 'all',
+  packNames: readonly string[],
 ): Promise<void> {
+  await Promise.all(
+    packNames.map((name) => rm(join(objectsDirectory, 'pack', `${name}.keep`), { force: true })),
+  );
+}
+
+/** Removes those that an earlier process left. A power cut may have taken what was written into them. */
+export async function removeStaleKeeps(objectsDirectory: string): Promise<void> {
   const packDirectory = join(objectsDirectory, 'pack');
-  const names =
-    packNames === 'all'
-      ? (await namesIn(packDirectory)).filter((name) => name.endsWith('.keep'))
-      : packNames.map((name) => `${name}.keep`);
-  for (const name of names) {
-    const path = join(packDirectory, name);
-    const reason = await readFile(path, 'utf8').catch(() => '');
-    if (reason === keepReason) await rm(path, { force: true });
+  for (const name of await namesIn(packDirectory)) {
+    if (!name.endsWith('.keep')) continue;
+    const reason = await readFile(join(packDirectory, name), 'utf8');
+    if (reason === keepReason || reason === '') await rm(join(packDirectory, name));
   }
 }
 
