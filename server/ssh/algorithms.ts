@@ -2,7 +2,7 @@ import { createRequire } from 'node:module';
 import type { Algorithms } from 'ssh2';
 
 /**
- * What is offered, best first: nothing with SHA-1, CBC, or encrypt-and-MAC. ssh2 adds strict key exchange
+ * What is offered, best first: nothing with SHA-1 or CBC. ssh2 adds strict key exchange
  * (the answer to Terrapin, CVE-2023-48795) by itself.
  *
  * Left out although ssh2 has them: ChaCha20-Poly1305, whose native version fails on OpenSSL 3.5 (Node 22 and 24);
@@ -26,7 +26,13 @@ export const sshAlgorithms = {
     'aes192-ctr',
     'aes256-ctr',
   ],
-  hmac: ['hmac-sha2-256-etm@openssh.com', 'hmac-sha2-512-etm@openssh.com'],
+  // Encrypt-then-MAC first. The other two are for libssh2 before 1.11 (libgit2 on Debian 12), which has nothing better.
+  hmac: [
+    'hmac-sha2-256-etm@openssh.com',
+    'hmac-sha2-512-etm@openssh.com',
+    'hmac-sha2-256',
+    'hmac-sha2-512',
+  ],
   compress: ['none'],
 } as const satisfies Algorithms;
 

@@ -131,12 +131,15 @@ describe('who may log in', () => {
     ['Ciphers', 'aes256-gcm@openssh.com'],
     ['Ciphers', 'aes128-ctr'],
     ['Ciphers', 'aes256-ctr'],
+    ['MACs', 'hmac-sha2-512'],
   ] as const) {
     test(`${algorithm} works`, async () => {
+      const cipher = option === 'MACs' ? ['-o', 'Ciphers=aes128-ctr'] : [];
       const { stdout } = await scene.ssh(
         key,
         '-o',
         `${option}=${algorithm}`,
+        ...cipher,
         'git@127.0.0.1',
         "git-upload-pack 'source/300000'",
       );
