@@ -42,8 +42,8 @@ export function parseRefListing(output: Buffer): RefListing {
     offset += length;
     const entry = parseLine(line);
     // git lists refs that it cannot read, and ones with impossible names, with an object id of zeros.
-    if (isZero(entry.oid)) continue;
     if (entry.name === 'HEAD') head = headOf(entry);
+    else if (isZero(entry.oid)) continue;
     else if (isUtf8(line, output.subarray(start, end))) refs.push(refOf(entry));
   }
 }
@@ -73,8 +73,9 @@ function parseLine(line: string): Line {
   return entry;
 }
 
-function headOf({ oid, symref }: Line): Head {
-  return symref === undefined ? { oid } : { symref };
+function headOf({ oid, symref }: Line): Head | undefined {
+  if (symref !== undefined) return { symref };
+  return isZero(oid) ? undefined : { oid };
 }
 
 function refOf({ oid, name, symref, peeled }: Line): RefEntry {

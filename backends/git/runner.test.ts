@@ -351,8 +351,7 @@ describe('git runner', () => {
       const next = await createGitRunner({ logger: quietLogger, meter: noMeter, runDirectory });
       assert.deepEqual(processesWith(marker), []);
       await next.close();
-      if (desc === 'the server') await until(() => !existsSync(directory), 'its directory is gone');
-      rmSync(directory, { recursive: true, force: true });
+      await until(() => !existsSync(directory), 'its directory is gone');
       rmSync(runDirectory, { recursive: true, force: true });
     });
   }

@@ -1,6 +1,6 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { Readable } from 'node:stream';
 import type { Logger, Meter } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
@@ -65,9 +65,12 @@ export async function createGitRunner(options: GitRunnerOptions): Promise<GitRun
   const runLock =
     options.runDirectory === undefined ? undefined : await takeRunLock(options.runDirectory);
   // Short and private: the path of a socket has 107 bytes at most, and only we may connect to it.
-  const directory = await mkdtemp(join(tmpdir(), 'quorate-git-'));
+  const directory = await mkdtemp(join(tmpdir(), directoryPrefix));
   let spawner: Spawner | undefined;
   try {
+    if (options.runDirectory !== undefined) {
+      await replaceScratch(join(options.runDirectory, 'spawn.directory'), directory);
+    }
     const environment = await createBaseEnvironment(directory);
     const path = environment.variables['PATH'] ?? '';
     spawner = await Spawner.start({
@@ -86,6 +89,17 @@ export async function createGitRunner(options: GitRunnerOptions): Promise<GitRun
     await rm(directory, { recursive: true, force: true });
     throw error;
   }
+}
+
+const directoryPrefix = 'quorate-git-';
+
+/** Removes the temporary directory of a run that was killed together with its helpers, and notes this run's. */
+async function replaceScratch(noteFile: string, directory: string): Promise<void> {
+  const previous = await readFile(noteFile, 'utf8').catch(() => '');
+  if (dirname(previous) === tmpdir() && basename(previous).startsWith(directoryPrefix)) {
+    await rm(previous, { recursive: true, force: true });
+  }
+  await writeFile(noteFile, directory, { mode: 0o600 });
 }
 
 /** Niceness of background git: well below the foreground, above idle. */
@@ -264,7 +278,8 @@ class HelperGitRunner implements GitRunner {
       argv.unshift(this.#tools.prlimit, `--data=${limit}:${limit}`, '--');
     }
     if (command.background === true && this.#tools.ionice !== undefined) {
-      argv.unshift(this.#tools.ionice, '-c', '3');
+      // -t: a container may forbid it, and that is no reason not to run.
+      argv.unshift(this.#tools.ionice, '-t', '-c', '3');
     }
     if (command.background === true && this.#tools.nice !== undefined) {
       argv.unshift(this.#tools.nice, '-n', backgroundNice);
