@@ -9,7 +9,11 @@ import {
   type ObjectStoreStats,
 } from './repository-files.js';
 import { pruneUnreachable, recordTips } from './retention.js';
-import { runMaintenanceGit, type MaintenanceContext } from './run-maintenance-git.js';
+import {
+  runMaintenanceGit,
+  writeCommitGraph,
+  type MaintenanceContext,
+} from './run-maintenance-git.js';
 
 export interface MaintainOptions extends MaintenanceContext {
   readonly clock: Clock;
@@ -87,6 +91,7 @@ export async function maintainRepository(options: MaintainOptions): Promise<Main
     ['refs', () => options.holdRefs(() => packRefs(options))],
     ['tips', () => recordTips(options, { nowMs: clock.nowMs(), graceMs })],
     ['objects', () => repackObjects(options, repackKind(before))],
+    ['graph', () => writeCommitGraph(options, 'added')],
     [
       'prune',
       () =>
@@ -98,7 +103,6 @@ export async function maintainRepository(options: MaintainOptions): Promise<Main
           });
         }),
     ],
-    ['graph', () => writeCommitGraph(options)],
   ];
   for (const [done, [step, run]] of steps.entries()) {
     progress?.({ step, done, total: steps.length });
@@ -135,16 +139,6 @@ export async function repackObjects(
       : ['-a', '--cruft', '--cruft-expiration=never', '--write-bitmap-index'];
   await runMaintenanceGit(context, { args: ['repack', '-d', '-n', '-q', ...args] });
   await syncDirectory(join(context.gitDir, 'objects', 'pack'));
-}
-
-/**
- * The commit graph: connectivity checks, negotiation and reachability read it instead of commits. Without Bloom
- * filters (`--changed-paths`), which only `git log -- path` uses and which cost a diff per commit.
- */
-export async function writeCommitGraph(context: MaintenanceContext): Promise<void> {
-  await runMaintenanceGit(context, {
-    args: ['commit-graph', 'write', '--reachable', '--split', '--no-progress'],
-  });
 }
 
 const temporaryPackFile = /^(?:\.?tmp[-_].*|multi-pack-index\.lock)$/;

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { open, opendir, readdir, rename, rm, stat, unlink } from 'node:fs/promises';
+import { mkdir, open, opendir, readdir, rename, rm, stat, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { QuorateError } from '../contract/errors.js';
 import type { ObjectFormat } from '../contract/objects.js';
@@ -86,6 +86,8 @@ export async function createRepositoryFiles(options: {
   }
   const building = `${gitDir}.creating-${randomBytes(8).toString('hex')}`;
   try {
+    // git would make missing parents as well, and not durably.
+    await mkdir(building);
     const result = await git.run({
       args: [
         'init',

@@ -11,7 +11,11 @@ import { join } from 'node:path';
 import { QuorateError } from '../contract/errors.js';
 import type { Oid } from '../contract/objects.js';
 import { readObjectStoreStats, syncDirectory, writeFileDurably } from './repository-files.js';
-import { runMaintenanceGit, type MaintenanceContext } from './run-maintenance-git.js';
+import {
+  runMaintenanceGit,
+  writeCommitGraph,
+  type MaintenanceContext,
+} from './run-maintenance-git.js';
 
 /** Beside the refs, in files that git does not know: `<milliseconds>`, one object id a line. */
 const RECORDS = 'quorate-tips';
@@ -74,6 +78,8 @@ export async function pruneUnreachable(
   }
   const current = await currentTips(context);
   const tips = new Set([...current, ...(await existing(context, kept))]);
+  // Before the commits go: a graph that lists a commit vouches for it.
+  await writeCommitGraph(context, 'anew');
   await repackReaching(context, tips, horizonMs);
   await syncDirectory(join(objectsDir, 'pack'));
   return true;

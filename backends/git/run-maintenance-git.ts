@@ -46,3 +46,18 @@ export async function runMaintenanceGit(
   }
   return result;
 }
+
+/**
+ * The commit graph: connectivity checks, negotiation and reachability read it instead of commits. Without Bloom
+ * filters (`--changed-paths`), which only `git log -- path` uses and which cost a diff per commit.
+ * `added` writes a layer for new commits; `anew` drops the ones that no ref reaches any more.
+ */
+export async function writeCommitGraph(
+  context: MaintenanceContext,
+  mode: 'added' | 'anew',
+): Promise<void> {
+  const split = mode === 'added' ? '--split' : '--split=replace';
+  await runMaintenanceGit(context, {
+    args: ['commit-graph', 'write', '--reachable', split, '--no-progress'],
+  });
+}

@@ -1,0 +1,295 @@
+import assert from 'node:assert/strict';
+import { mkdirSync, readdirSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, test } from 'node:test';
+import type { Clock } from '../contract/environment.js';
+import {
+  maintainRepository,
+  needsMaintenance,
+  removeLeftovers,
+  repackObjects,
+  type MaintainOptions,
+} from './maintenance.js';
+import { readObjectStoreStats, type ObjectStoreStats } from './repository-files.js';
+import { createFixture, type Fixture } from './testing/indexer-fixture.js';
+
+const DAY_MS = 86_400_000;
+const signal = new AbortController().signal;
+
+let fixture: Fixture;
+let nowMs: number;
+const clock: Clock = {
+  nowMs: () => nowMs,
+  monotonicMs: () => performance.now(),
+  sleep: () => Promise.resolve(),
+};
+
+beforeEach(async () => {
+  fixture = await createFixture();
+  nowMs = Date.now();
+});
+afterEach(() => fixture.close());
+
+function maintain(more: Partial<MaintainOptions> = {}) {
+  return maintainRepository({
+    git: fixture.git,
+    gitDir: fixture.gitDir,
+    signal,
+    background: false,
+    clock,
+    holdRefs: (step) => step(),
+    holdJudging: async (step) => {
+      await step();
+      return true;
+    },
+    pinned: [],
+    ...more,
+  });
+}
+
+let serial = 0;
+
+/** A commit of its own content, in a pack of its own, as a promoted push leaves it; no ref names it yet. */
+function promoteCommit(parents: readonly string[], keep = false): string {
+  const blob = fixture.write('blob', `content ${(serial += 1)}`);
+  const tree = fixture.run(['mktree'], `100644 blob ${blob}\tfile\n`).toString().trim();
+  const options = parents.flatMap((parent) => ['-p', parent]);
+  const commit = fixture
+    .run(['commit-tree', tree, '-m', `commit ${serial}`, ...options])
+    .toString()
+    .trim();
+  const prefix = join(fixture.packDir, 'pack');
+  const hash = fixture
+    .run(['pack-objects', '-q', prefix], [blob, tree, commit, ''].join('\n'))
+    .toString()
+    .trim();
+  const target = join(fixture.objectsDir, 'pack', `pack-${hash}`);
+  if (keep) writeFileSync(`${target}.keep`, '');
+  for (const suffix of ['pack', 'idx'])
+    renameSync(`${prefix}-${hash}.${suffix}`, `${target}.${suffix}`);
+  for (const oid of [blob, tree, commit]) {
+    rmSync(join(fixture.objectsDir, oid.slice(0, 2), oid.slice(2)), { force: true });
+  }
+  return commit;
+}
+
+function setRef(name: string, oid: string): void {
+  fixture.run(['update-ref', name, oid]);
+}
+
+function exists(oid: string): boolean {
+  return !fixture.run(['cat-file', '--batch-check'], `${oid}\n`).toString().includes('missing');
+}
+
+function fsck(): void {
+  fixture.run(['fsck', '--strict', '--connectivity-only']);
+}
+
+function history(packs: number): string {
+  let tip = promoteCommit([]);
+  for (let i = 1; i < packs; i++) tip = promoteCommit([tip]);
+  setRef('refs/heads/main', tip);
+  return tip;
+}
+
+describe('repacking', () => {
+  test('many packs become one with a bitmap, refs are packed, steps are reported', async () => {
+    const tip = history(8);
+    const steps: string[] = [];
+    const report = await maintain({
+      progress: ({ step, done, total }) => steps.push(`${step} ${done}/${total}`),
+    });
+    assert.equal(report.packsBefore, 8);
+    assert.equal(report.packsAfter, 1);
+    assert.ok(report.sizeBytesAfter > 0 && report.sizeBytesAfter < report.sizeBytesBefore);
+    const stats = await readObjectStoreStats(fixture.objectsDir);
+    assert.ok(stats.hasBitmap && stats.hasCommitGraph);
+    assert.equal(needsMaintenance(stats), 'none');
+    assert.ok(!readdirSync(join(fixture.gitDir, 'refs', 'heads')).includes('main'));
+    assert.ok(exists(tip));
+    assert.deepEqual(steps.at(0), 'clean 0/6');
+    assert.deepEqual(steps.at(-1), 'done 6/6');
+    fsck();
+    assert.ok(!readdirSync(fixture.gitDir).some((name) => name.startsWith('quorate-view-')));
+  });
+
+  test('geometric: rolls small packs up under a multi-pack index with a bitmap', async () => {
+    history(4);
+    await repackObjects({ git: fixture.git, gitDir: fixture.gitDir, signal }, 'full');
+    history(8);
+    await repackObjects({ git: fixture.git, gitDir: fixture.gitDir, signal }, 'geometric');
+    const names = readdirSync(join(fixture.objectsDir, 'pack'));
+    assert.ok(names.includes('multi-pack-index'));
+    assert.ok(names.some((name) => name.endsWith('.bitmap')));
+    assert.ok((await readObjectStoreStats(fixture.objectsDir)).packCount <= 3);
+    fsck();
+    await repackObjects({ git: fixture.git, gitDir: fixture.gitDir, signal }, 'full');
+    assert.equal((await readObjectStoreStats(fixture.objectsDir)).packCount, 1);
+    fsck();
+  });
+
+  for (const kind of ['geometric', 'full'] as const) {
+    test(`${kind}: a promoted pack without refs stays, under .keep and without`, async () => {
+      history(3);
+      const kept = promoteCommit([], true);
+      const bare = promoteCommit([]);
+      await repackObjects({ git: fixture.git, gitDir: fixture.gitDir, signal }, kind);
+      assert.ok(exists(kept) && exists(bare));
+      setRef('refs/heads/kept', kept);
+      setRef('refs/heads/bare', bare);
+      fsck();
+    });
+  }
+
+  test('pushes that are promoted meanwhile lose nothing', async () => {
+    let tip = history(6);
+    const tips: string[] = [];
+    for (let round = 0; round < 3; round++) {
+      const running = maintain();
+      const state = { finished: false };
+      const end = running.finally(() => (state.finished = true));
+      do {
+        tip = promoteCommit([tip], true);
+        setRef('refs/heads/main', tip);
+        const packs = join(fixture.objectsDir, 'pack');
+        for (const name of readdirSync(packs)) {
+          if (name.endsWith('.keep')) rmSync(join(packs, name));
+        }
+        tips.push(tip);
+        await new Promise((resolve) => setImmediate(resolve));
+      } while (!state.finished && tips.length < 12 * (round + 1));
+      await end;
+    }
+    assert.ok(tips.length >= 3);
+    assert.ok(tips.every(exists));
+    fsck();
+  });
+
+  test('an abort stops git and is said to be one', async () => {
+    history(3);
+    const controller = new AbortController();
+    const running = maintain({
+      signal: controller.signal,
+      progress: ({ step }) => step === 'objects' && controller.abort(),
+    });
+    await assert.rejects(running, { code: 'cancelled' });
+    assert.equal(fixture.git.running, 0);
+    fsck();
+  });
+});
+
+describe('pruning', () => {
+  let main: string;
+  let deleted: string;
+
+  beforeEach(async () => {
+    main = history(2);
+    deleted = promoteCommit([main]);
+    setRef('refs/heads/topic', deleted);
+    await maintain();
+    fixture.run(['update-ref', '-d', 'refs/heads/topic']);
+    nowMs += DAY_MS;
+    await maintain();
+    assert.ok(exists(deleted), 'it was reachable a day ago');
+  });
+
+  test('an object goes when it has been unreachable for the grace period', async () => {
+    nowMs += 14 * DAY_MS;
+    await maintain();
+    assert.ok(!exists(deleted));
+    assert.ok(exists(main));
+    fsck();
+  });
+
+  test('not before, however old its pack is', async () => {
+    nowMs += 13.5 * DAY_MS;
+    await maintain();
+    assert.ok(exists(deleted));
+    nowMs += DAY_MS;
+    await maintain();
+    assert.ok(!exists(deleted));
+  });
+
+  test('a pinned object stays with all it reaches', async () => {
+    nowMs += 14 * DAY_MS;
+    await maintain({ pinned: [deleted, '12'.repeat(20)] });
+    assert.ok(exists(deleted));
+    setRef('refs/heads/topic', deleted);
+    fsck();
+  });
+
+  test('nothing goes while a push is being judged', async () => {
+    nowMs += 14 * DAY_MS;
+    await maintain({ holdJudging: () => Promise.resolve(false) });
+    assert.ok(exists(deleted));
+  });
+
+  test('without records nothing goes', async () => {
+    rmSync(join(fixture.gitDir, 'quorate-tips'), { recursive: true });
+    nowMs += 100 * DAY_MS;
+    await maintain();
+    assert.ok(exists(deleted));
+  });
+
+  test('what came in the grace period stays, though no record knows it', async () => {
+    nowMs = Date.now() + 13 * DAY_MS;
+    const young = promoteCommit([main]);
+    await maintain();
+    assert.ok(exists(young));
+  });
+});
+
+test('leftovers of killed gits go when they are old', async () => {
+  const packs = join(fixture.objectsDir, 'pack');
+  const graphs = join(fixture.objectsDir, 'info', 'commit-graphs');
+  mkdirSync(graphs, { recursive: true });
+  const tip = history(1);
+  const left = [
+    join(packs, 'tmp_pack_abcdef'),
+    join(packs, '.tmp-123-pack-abc.pack'),
+    join(packs, 'multi-pack-index.lock'),
+    join(graphs, 'commit-graph-chain.lock'),
+  ];
+  for (const path of left) writeFileSync(path, '');
+  assert.equal(await removeLeftovers(fixture.gitDir, { nowMs, olderThanMs: DAY_MS }), 0);
+  const old = new Date(nowMs - 2 * DAY_MS);
+  for (const path of left) utimesSync(path, old, old);
+  assert.equal(await removeLeftovers(fixture.gitDir, { nowMs, olderThanMs: DAY_MS }), 4);
+  assert.ok(exists(tip));
+});
+
+describe('the policy', () => {
+  const tidy: ObjectStoreStats = {
+    packCount: 1,
+    cruftPackCount: 0,
+    keptPackCount: 0,
+    looseObjectCount: 0,
+    sizeBytes: 10_000_000,
+    largestPackBytes: 9_000_000,
+    hasBitmap: true,
+    hasCommitGraph: true,
+  };
+  const gib = 2 ** 30;
+  for (const [desc, change, expected] of [
+    ['tidy', {}, 'none'],
+    ['five packs', { packCount: 5 }, 'none'],
+    ['six packs', { packCount: 6 }, 'full'],
+    ['six packs, one kept', { packCount: 6, keptPackCount: 1 }, 'none'],
+    [
+      'six packs, large',
+      { packCount: 6, sizeBytes: gib, largestPackBytes: 0.9 * gib },
+      'geometric',
+    ],
+    [
+      'six packs, large, none of them alone',
+      { packCount: 6, sizeBytes: gib, largestPackBytes: 0.4 * gib },
+      'full',
+    ],
+    ['loose objects', { looseObjectCount: 501 }, 'full'],
+    ['no bitmap', { hasBitmap: false }, 'full'],
+    ['no bitmap, tiny', { hasBitmap: false, sizeBytes: 1000 }, 'none'],
+    ['empty', { packCount: 0, hasBitmap: false, sizeBytes: 0, largestPackBytes: 0 }, 'none'],
+  ] as const) {
+    test(desc, () => assert.equal(needsMaintenance({ ...tidy, ...change }), expected));
+  }
+});
