@@ -8,7 +8,7 @@ import { findUnconnected } from './connectivity.js';
 import type { GitRunner } from './git-runner.js';
 import { createObjectReader, type ObjectReader } from './object-reader.js';
 import { createGitRunner } from './runner.js';
-import { noMeter, quietLogger, realClock, TestRepository } from './test-repository.js';
+import { noMeter, quietLogger, realClock, TestRepository } from './testing/repository.js';
 
 let git: GitRunner;
 let repository: TestRepository;

@@ -5,7 +5,7 @@ import * as fc from 'fast-check';
 import type { Head, RefCommand, RefSnapshot } from '../contract/objects.js';
 import { digestAfter, digestOf } from './digest.js';
 import { createRefSnapshot, nextSnapshot } from './ref-snapshot.js';
-import { zero } from './test-repository.js';
+import { zero } from './testing/repository.js';
 
 const oid = fc.integer({ min: 1, max: 5 }).map((n) => String(n).repeat(40));
 const name = fc

@@ -10,7 +10,7 @@ import {
   realClock,
   TestRepository,
   until,
-} from './test-repository.js';
+} from './testing/repository.js';
 
 describe('object reader', () => {
   let git: GitRunner;

@@ -9,7 +9,7 @@ import { parseRefListing } from './ref-listing.js';
 import { compareBytewise } from './ref-order.js';
 import { createRefSnapshot, nextSnapshot, readRefSnapshot } from './ref-snapshot.js';
 import { createGitRunner } from './runner.js';
-import { noMeter, quietLogger, TestRepository, zero } from './test-repository.js';
+import { noMeter, quietLogger, TestRepository, zero } from './testing/repository.js';
 
 describe('ref snapshot', () => {
   let git: GitRunner;

@@ -7,7 +7,7 @@ import type { GitConversation, GitRunner } from './git-runner.js';
 import { removeStaleLocks } from './ref-files.js';
 import { createRefTransactions, type RefTransactions } from './ref-transaction.js';
 import { createGitRunner } from './runner.js';
-import { noMeter, quietLogger, realClock, TestRepository, zero } from './test-repository.js';
+import { noMeter, quietLogger, realClock, TestRepository, zero } from './testing/repository.js';
 
 describe('ref transactions', () => {
   let git: GitRunner;

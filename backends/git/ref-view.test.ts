@@ -9,7 +9,7 @@ import type { GitRunner } from './git-runner.js';
 import { readRefSnapshot } from './ref-snapshot.js';
 import { writeRefView } from './ref-view.js';
 import { createGitRunner } from './runner.js';
-import { noMeter, quietLogger, TestRepository } from './test-repository.js';
+import { noMeter, quietLogger, TestRepository } from './testing/repository.js';
 
 describe('ref view', () => {
   let git: GitRunner;

@@ -10,7 +10,13 @@ import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import type { GitRunner } from './git-runner.js';
 import { createGitRunner } from './runner.js';
-import { noMeter, processesWith, quietLogger, TestRepository, until } from './test-repository.js';
+import {
+  noMeter,
+  processesWith,
+  quietLogger,
+  TestRepository,
+  until,
+} from './testing/repository.js';
 
 /** A command that runs a script, as a hook or an alias does. */
 function shell(script: string): { args: string[]; config: Record<string, string> } {
@@ -333,7 +339,7 @@ describe('git runner', () => {
       const victim = spawn(
         process.execPath,
         [
-          fileURLToPath(new URL('./test-victim.js', import.meta.url)),
+          fileURLToPath(new URL('./testing/victim.js', import.meta.url)),
           runDirectory,
           repository.gitDir,
           blob,

@@ -3,8 +3,8 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Clock, Logger, Meter } from '../contract/environment.js';
-import type { ObjectFormat, Oid } from '../contract/objects.js';
+import type { Clock, Logger, Meter } from '../../contract/environment.js';
+import type { ObjectFormat, Oid } from '../../contract/objects.js';
 
 /** What tests of this folder share: real repositories, a real clock, and a look at processes. */
 

@@ -2,8 +2,8 @@
  * A server to be killed: runs git commands that never end by themselves and says so. Started by `runner.test.ts` with
  * a run directory, a repository with a large blob, and a marker for the environment of what it starts.
  */
-import { createGitRunner } from './runner.js';
-import { noMeter, quietLogger } from './test-repository.js';
+import { createGitRunner } from '../runner.js';
+import { noMeter, quietLogger } from './repository.js';
 
 const [runDirectory = '', gitDir = '', blob = '', marker = ''] = process.argv.slice(2);
 const git = await createGitRunner({ logger: quietLogger, meter: noMeter, runDirectory });
