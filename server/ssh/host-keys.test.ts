@@ -4,8 +4,9 @@ import { chmodSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import ssh2 from 'ssh2';
 import { QuorateError } from '../../backends/contract/errors.js';
-import { loadHostKeys } from './host-keys.js';
+import { loadHostKeys, soundKeyPair, type GeneratedPair } from './host-keys.js';
 import { silentLogger } from './testing/ssh-scene.js';
 
 let root = '';
@@ -79,4 +80,22 @@ test('an unusable directory is a storage failure', async () => {
   await assert.rejects(loadHostKeys(join(root, 'file', 'ssh'), silentLogger), (error: unknown) => {
     return error instanceof QuorateError && error.code === 'storage-failure';
   });
+});
+
+test('a pair that ssh2 wrote wrong is thrown away and made again', async () => {
+  const { generateKeyPairSync } = ssh2.utils;
+  // Not ed25519, of which ssh2 makes bad ones.
+  const [sound, other] = [1, 2].map(() => generateKeyPairSync('ecdsa', { bits: 256 }));
+  assert.ok(sound !== undefined && other !== undefined);
+  const foreign = { private: sound.private, public: other.public };
+  const damaged = { private: sound.private.replace(/\n.{8}/, '\n'), public: sound.public };
+  const pairs: GeneratedPair[] = [damaged, foreign, sound];
+  const made = await soundKeyPair(
+    async () => pairs.shift() ?? assert.fail('no pair was good enough'),
+  );
+  assert.equal(made, sound);
+  await assert.rejects(
+    soundKeyPair(async () => damaged),
+    QuorateError,
+  );
 });

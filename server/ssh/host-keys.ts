@@ -64,7 +64,7 @@ async function readPrivate(path: string, logger: Logger): Promise<string | undef
   }
 }
 
-interface GeneratedPair {
+export interface GeneratedPair {
   readonly private: string;
   readonly public: string;
 }
@@ -85,9 +85,27 @@ function generate(
   });
 }
 
+/** A pair fails with a chance of 1 in 256: eight in a row do not happen. */
+const maxGenerations = 8;
+
+/**
+ * A pair that can be read back. ssh2 1.17.0 strips leading zero bytes from ed25519 public keys and so writes a file
+ * that neither it nor OpenSSH can read, once in 256 times.
+ */
+export async function soundKeyPair(make: () => Promise<GeneratedPair>): Promise<GeneratedPair> {
+  for (let attempt = 0; attempt < maxGenerations; attempt++) {
+    const pair = await make();
+    const [key, publicKey] = [pair.private, pair.public].map((text) => ssh2.utils.parseKey(text));
+    if (key === undefined || key instanceof Error) continue;
+    if (publicKey === undefined || publicKey instanceof Error) continue;
+    if (publicKey.getPublicSSH().equals(key.getPublicSSH())) return pair;
+  }
+  throw new QuorateError('internal', 'SSH host keys that were made cannot be read back');
+}
+
 /** Whole or not at all, and never over a file that is there: a link fails when another process was first. */
 async function create(path: string, make: () => Promise<GeneratedPair>): Promise<string> {
-  const pair = await make();
+  const pair = await soundKeyPair(make);
   const draft = `${path}.${randomBytes(6).toString('hex')}`;
   try {
     await writeDurably(draft, pair.private, 0o600);
