@@ -252,9 +252,13 @@ test('leftovers of killed gits go when they are old', async () => {
   ];
   for (const path of left) writeFileSync(path, '');
   assert.equal(await removeLeftovers(fixture.gitDir, { nowMs, olderThanMs: DAY_MS }), 0);
+  const view = join(fixture.gitDir, 'quorate-view-abcdef');
+  mkdirSync(view);
   const old = new Date(nowMs - 2 * DAY_MS);
+  utimesSync(view, old, old);
   for (const path of left) utimesSync(path, old, old);
   assert.equal(await removeLeftovers(fixture.gitDir, { nowMs, olderThanMs: DAY_MS }), 4);
+  assert.ok(!readdirSync(fixture.gitDir).includes('quorate-view-abcdef'));
   assert.ok(exists(tip));
 });
 

@@ -8,7 +8,7 @@ import {
   syncDirectory,
   type ObjectStoreStats,
 } from './repository-files.js';
-import { pruneUnreachable, recordTips } from './retention.js';
+import { pruneUnreachable, recordTips, removeStaleViews } from './retention.js';
 import {
   runMaintenanceGit,
   writeCommitGraph,
@@ -155,6 +155,7 @@ export async function removeLeftovers(
   const objectsDir = join(gitDir, 'objects');
   const packs = join(objectsDir, 'pack');
   const graphs = join(objectsDir, 'info', 'commit-graphs');
+  await removeStaleViews(gitDir, options);
   return (
     (await removeStaleFiles(packs, (name) => temporaryPackFile.test(name), options)) +
     (await removeStaleFiles(graphs, (name) => temporaryGraphFile.test(name), options))

@@ -6,7 +6,7 @@
  *   (which says what was there when the period began); and
  * - its pack is older than the grace period, for what came and went between two records.
  */
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { QuorateError } from '../contract/errors.js';
 import type { Oid } from '../contract/objects.js';
@@ -19,6 +19,7 @@ import {
 
 /** Beside the refs, in files that git does not know: `<milliseconds>`, one object id a line. */
 const RECORDS = 'quorate-tips';
+const VIEW_PREFIX = 'quorate-view-';
 /** Records in one grace period: bounds their size, and costs no more than this part of the period. */
 const RECORDS_PER_GRACE = 14;
 const DAY_MS = 86_400_000;
@@ -94,7 +95,7 @@ async function repackReaching(
   tips: ReadonlySet<Oid>,
   horizonMs: number,
 ): Promise<void> {
-  const view = await mkdtemp(join(context.gitDir, 'quorate-view-'));
+  const view = await mkdtemp(join(context.gitDir, VIEW_PREFIX));
   try {
     const format = await runMaintenanceGit(context, {
       args: ['rev-parse', '--show-object-format'],
@@ -125,6 +126,19 @@ async function repackReaching(
     });
   } finally {
     await rm(view, { recursive: true, force: true });
+  }
+}
+
+/** Removes what a killed prune left beside the refs. */
+export async function removeStaleViews(
+  gitDir: string,
+  options: { readonly nowMs: number; readonly olderThanMs: number },
+): Promise<void> {
+  for (const name of await readdir(gitDir)) {
+    if (!name.startsWith(VIEW_PREFIX)) continue;
+    const { mtimeMs } = await stat(join(gitDir, name));
+    if (mtimeMs > options.nowMs - options.olderThanMs) continue;
+    await rm(join(gitDir, name), { recursive: true, force: true });
   }
 }
 

@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, statSync, unlinkSync } from 'node:fs';
+import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { ObjectType } from '../../contract/objects.js';
 import type { Libgit2, ObjectStore } from './library.js';
@@ -44,7 +44,7 @@ export function indexSmallPack(library: Libgit2, job: IndexJob): Verdict {
   let repository: ObjectStore | undefined;
   let quarantine: ObjectStore | undefined;
   try {
-    const pack = takePack(job.pack);
+    const pack = Buffer.from(job.pack.buffer, job.pack.byteOffset, job.pack.byteLength);
     repository = library.openStore(job.objectsDir);
     repository.indexPack(job.quarantinePackDir, pack);
     const { name, objects } = readIndex(job.quarantinePackDir);
@@ -61,14 +61,6 @@ export function indexSmallPack(library: Libgit2, job: IndexJob): Verdict {
     quarantine?.close();
     repository?.close();
   }
-}
-
-/** Files go before the pack is written, so that syncing the directory covers their removal. */
-function takePack(pack: Uint8Array | string): Buffer {
-  if (typeof pack !== 'string') return Buffer.from(pack.buffer, pack.byteOffset, pack.byteLength);
-  const bytes = readFileSync(pack);
-  unlinkSync(pack);
-  return bytes;
 }
 
 function readIndex(packDir: string): { name: string; objects: readonly PackedObject[] } {

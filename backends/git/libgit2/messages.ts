@@ -2,9 +2,8 @@
 
 export interface IndexJob {
   readonly id: number;
-  /** The pack itself, or the file that holds it (the worker removes it). */
-  readonly pack: Uint8Array | string;
-  /** Existing and empty but for the file of `pack`; its parent is the quarantine's object directory. */
+  readonly pack: Uint8Array;
+  /** Existing and empty; its parent is the quarantine's object directory. */
   readonly quarantinePackDir: string;
   readonly objectsDir: string;
   /** 0: no limit. */
