@@ -116,6 +116,7 @@ export class LocalReplica implements Replica {
     repositoryId: string,
     options: { readonly objectFormat: ObjectFormat; readonly head: string },
   ): Promise<void> {
+    await this.#store.makeRepositoryDirectory(repositoryId);
     await createRepositoryFiles({
       git: this.#dependencies.git,
       gitDir: this.#store.gitDirectory(repositoryId),

@@ -1,5 +1,5 @@
 import { mkdir, readdir, readFile, rename } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { Random } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import type { QuarantineKey } from '../contract/replica.js';
@@ -84,6 +84,15 @@ export class Store {
 
   objectsDirectory(id: string): string {
     return join(this.gitDirectory(id), 'objects');
+  }
+
+  /** Makes the directory of a repository, durably: a power cut must not take the name of what a push relies on. */
+  async makeRepositoryDirectory(id: string): Promise<void> {
+    const directory = this.repositoryDirectory(id);
+    const shard = dirname(directory);
+    await mkdir(directory, { recursive: true, mode: 0o700 });
+    await syncDirectory(shard);
+    await syncDirectory(dirname(shard));
   }
 
   statePath(id: string): string {
