@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { createPackIndexer } from './indexer.js';
 import type { PackIndexer } from './pack-indexer.js';
 import { buildPack, copyDelta, objectId, sealPack } from './testing/build-pack.js';
@@ -242,6 +243,24 @@ describe('packs that are refused, by both engines alike, leaving nothing', () =>
       assert.ok(!ending.message?.includes(fixture.root), ending.message);
     });
   }
+
+  test('garbage that comes when git is done', async () => {
+    const late = (async function* () {
+      yield thin;
+      for (let i = 0; i < 200 && fixture.git.running > 0; i++) await sleep(10);
+      yield Buffer.from('garbage');
+    })();
+    const streaming = await createPackIndexer({
+      git: fixture.git,
+      logger: silentLogger,
+      meter: idleMeter,
+      workers: 0,
+      smallPackBytes: 1,
+    });
+    const ending = await fixture.index(streaming, late);
+    assert.equal(ending.code, 'invalid-argument', ending.message);
+    assert.deepEqual(ending.files, []);
+  });
 
   test('an object above the limit, inflated from a small pack', async () => {
     const bomb = buildPack([{ type: 'blob', content: Buffer.alloc(200_000_000) }]);

@@ -73,8 +73,8 @@ function readIndex(packDir: string): { name: string; objects: readonly PackedObj
 }
 
 /**
- * libgit2 believes the checksum at the end, wherever the objects end: bytes between the last object and the checksum
- * would stay in the store.
+ * Bytes between the last object and the checksum would stay in the store. libgit2 1.5 finds them by itself; that the
+ * other versions do is not known.
  */
 function requireNothingHidden(pack: Buffer, objects: readonly PackedObject[]): void {
   const end = pack.length - CHECKSUM_BYTES;
