@@ -1,5 +1,5 @@
 import fs from 'node:fs';
-import git from 'isomorphic-git';
+import { clone, Errors, fetch, push } from 'isomorphic-git';
 import http from 'isomorphic-git/http/node';
 import { defineThirdPartySuite } from './third-party-suite.js';
 import type { ThirdPartyClient, Transport } from './third-party-suite.js';
@@ -12,17 +12,17 @@ function isomorphicGit(token: string): ThirdPartyClient {
     onAuthFailure: () => ({ cancel: true }),
   };
   return {
-    clone: (url, dir) => git.clone({ ...remote, dir, url }),
-    fetch: async (dir) => void (await git.fetch({ ...remote, dir, tags: true })),
+    clone: (url, dir) => clone({ ...remote, dir, url }),
+    fetch: async (dir) => void (await fetch({ ...remote, dir, tags: true })),
     push: async (dir, refspec) => {
       const [, plus, source = '', target = ''] = /^(\+?)([^:]*):(.*)$/.exec(refspec) ?? [];
       const deletes = source === '' ? { delete: true } : { ref: source, force: plus === '+' };
       try {
-        const { ok, refs } = await git.push({ ...remote, dir, remoteRef: target, ...deletes });
+        const { ok, refs } = await push({ ...remote, dir, remoteRef: target, ...deletes });
         return ok ? undefined : JSON.stringify(refs);
       } catch (error) {
-        if (error instanceof git.Errors.PushRejectedError) return error.message;
-        if (error instanceof git.Errors.GitPushError) return error.message;
+        if (error instanceof Errors.PushRejectedError) return error.message;
+        if (error instanceof Errors.GitPushError) return error.message;
         throw error;
       }
     },
