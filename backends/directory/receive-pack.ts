@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import { dirname, join } from 'node:path';
 import type { PushRequest, PushResult } from '../contract/backend.js';
 import { QuorateError } from '../contract/errors.js';
@@ -46,11 +47,13 @@ export async function runReceivePack(run: ReceivePackRun): Promise<PushResult> {
   if (request.signal.aborted) stop();
   try {
     const stream = await git.stream({ ...commandOf(run), stdin: input });
-    const report = await readReport(stream.stdout, request.progress).catch((error: unknown) => {
+    const reader = new PktReader(stream.stdout);
+    const report = await readReport(reader, request.progress).catch((error: unknown) => {
       if (error instanceof WireError) return undefined;
       throw error;
     });
-    stream.stdout.resume();
+    // To its end, whatever it is: git is not to wait for a reader.
+    for await (const bytes of reader.rest()) assert(bytes.length > 0);
     const { exitCode, stderr } = await stream.exited;
     if (report === undefined) {
       throw await withoutReport(run, input, { exitCode, stderr });
@@ -120,10 +123,9 @@ function defaultsFor(config: RepositoryConfig): Record<string, string> {
 
 /** Band 1 carries the report, in packets of its own; band 2 is for the pusher; band 3 is git's end. */
 async function readReport(
-  stdout: AsyncIterable<Uint8Array>,
+  reader: PktReader,
   progress: (text: Uint8Array) => void,
 ): Promise<StatusReport> {
-  const reader = new PktReader(stdout);
   const parts: Buffer[] = [];
   let bytes = 0;
   for (;;) {

@@ -1,0 +1,69 @@
+/** A directory backend on temporary storage, for this folder's tests. */
+import { randomBytes } from 'node:crypto';
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Backend } from '../contract/backend.js';
+import type { Clock, Meter } from '../contract/environment.js';
+import type { BackendHarness } from '../conformance/backend-suite.js';
+import { openEmbeddedCoordinator } from '../coordination/embedded/embedded-coordinator.js';
+import { silentLogger } from '../coordination/test-environment.js';
+import { createGitRunner } from '../git/runner.js';
+import { createDirectoryBackend } from './directory-backend.js';
+
+const clock: Clock = {
+  nowMs: () => Date.now(),
+  monotonicMs: () => performance.now(),
+  sleep: (ms, signal) =>
+    delay(ms, undefined, { ref: false, ...(signal === undefined ? {} : { signal }) }).catch(
+      () => {},
+    ),
+};
+const meter: Meter = { count: () => {}, observe: () => {}, gauge: () => {} };
+
+export interface DirectoryFixture extends BackendHarness {
+  readonly root: string;
+}
+
+export async function startDirectory(): Promise<DirectoryFixture> {
+  const directory = await mkdtemp(join(tmpdir(), 'quorate-directory-'));
+  const root = join(directory, 'root');
+  await mkdir(root);
+  const git = await createGitRunner({ logger: silentLogger, meter });
+  const coordinator = await openEmbeddedCoordinator({
+    directory: join(directory, 'coordinator'),
+    clock,
+    logger: silentLogger,
+  });
+  const open = async (): Promise<Backend> => {
+    const backend = createDirectoryBackend({
+      root,
+      coordinator,
+      git,
+      clock,
+      random: { bytes: (length) => randomBytes(length) },
+      logger: silentLogger,
+      meter,
+    });
+    await backend.start();
+    return backend;
+  };
+  const backend = await open();
+  let current = backend;
+  return {
+    root,
+    backend,
+    reopen: async () => {
+      await current.close(5_000);
+      current = await open();
+      return current;
+    },
+    dispose: async () => {
+      await current.close(5_000);
+      await coordinator.close();
+      await git.close();
+      await rm(directory, { recursive: true, force: true });
+    },
+  };
+}
