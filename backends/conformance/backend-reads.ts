@@ -117,14 +117,10 @@ export function defineBackendReads(space: () => BackendSpace): void {
     await mustPush(space(), repository, {
       commands: [create(main, one), create('refs/hidden/x', one)],
     });
-    const request = (ref: string): Readable =>
-      Readable.from([
-        Buffer.from(`${pktText('argument --format=tar\n')}${pktText(`argument ${ref}\n`)}0000`),
-      ]);
     const visible = { key: 'no hidden', test: (ref: string) => !ref.startsWith('refs/hidden/') };
     await reading(space(), repository, async (session) => {
       const archive = await session.uploadArchive({
-        input: request('main'),
+        input: archiveRequest('main'),
         visible,
         signal: never(),
       });
@@ -133,7 +129,7 @@ export function defineBackendReads(space: () => BackendSpace): void {
       assert.equal((await archive.exited).exitCode, 0);
       assert.match(Buffer.concat(parts).toString('latin1'), /^0008ACK\n[^]*archived content/);
       const refused = await session.uploadArchive({
-        input: request('refs/hidden/x'),
+        input: archiveRequest('refs/hidden/x'),
         visible,
         signal: never(),
       });
@@ -170,4 +166,10 @@ export function defineBackendReads(space: () => BackendSpace): void {
     waiting.destroy();
     session.release();
   });
+}
+
+/** What a client of `git upload-archive` sends. */
+function archiveRequest(ref: string): Readable {
+  const lines = [pktText('argument --format=tar\n'), pktText(`argument ${ref}\n`), '0000'];
+  return Readable.from([Buffer.from(lines.join(''))]);
 }

@@ -8,15 +8,18 @@ import type { Oid } from '../contract/objects.js';
 export interface SourceRepository {
   readonly directory: string;
   /** Runs git in it; returns stdout without the last line feed. Rejects when git fails. */
-  git(...args: readonly string[]): Promise<string>;
-  gitWithInput(input: string | Uint8Array, ...args: readonly string[]): Promise<Buffer>;
+  readonly git: (...args: readonly string[]) => Promise<string>;
+  readonly gitWithInput: (
+    input: string | Uint8Array,
+    ...args: readonly string[]
+  ) => Promise<Buffer>;
   /** A commit with one file, `content` its text; no branch is moved. */
-  commit(content: string, ...parents: readonly Oid[]): Promise<Oid>;
+  readonly commit: (content: string, ...parents: readonly Oid[]) => Promise<Oid>;
   /** An annotated tag of an object; no ref is made. */
-  tag(target: Oid, name: string): Promise<Oid>;
+  readonly tag: (target: Oid, name: string) => Promise<Oid>;
   /** A thin pack of what `wants` reach and `have` do not. */
-  pack(wants: readonly Oid[], have?: readonly Oid[]): Promise<Buffer>;
-  remove(): Promise<void>;
+  readonly pack: (wants: readonly Oid[], have?: readonly Oid[]) => Promise<Buffer>;
+  readonly remove: () => Promise<void>;
 }
 
 const environment = {
@@ -42,12 +45,12 @@ export async function createSourceRepository(): Promise<SourceRepository> {
     directory,
     git,
     gitWithInput: (input, ...args) => run(input, args),
-    async commit(content, ...parents) {
+    commit: async (content, ...parents) => {
       const blob = (await run(content, ['hash-object', '-w', '--stdin'])).toString().trim();
       const tree = (await run(`100644 blob ${blob}\tfile\n`, ['mktree'])).toString().trim();
       return git('commit-tree', tree, ...parents.flatMap((oid) => ['-p', oid]), '-m', content);
     },
-    async tag(target, name) {
+    tag: async (target, name) => {
       const type = await git('cat-file', '-t', target);
       const text = `object ${target}\ntype ${type}\ntag ${name}\ntagger Ann <ann@example.org> 1700000000 +0000\n\n${name}\n`;
       return (await run(text, ['mktag'])).toString().trim();

@@ -2,6 +2,7 @@ import { mkdir, readdir, realpath, stat } from 'node:fs/promises';
 import { join, sep } from 'node:path';
 import { QuorateError } from '../contract/errors.js';
 import { compareBytewise } from '../git/ref-order.js';
+import { syncDirectory } from '../git/repository-files.js';
 
 /** A repository on disk. */
 export interface FoundRepository {
@@ -59,20 +60,26 @@ export class RepositoryPaths {
     );
   }
 
-  /** Where a new repository of this name goes. Makes the directories above it. Throws `invalid-argument`. */
+  /** Where a new repository of this name goes. Makes the directories above it, durably. Throws `invalid-argument`. */
   async placeFor(name: string): Promise<string> {
-    if (!isName(name))
+    if (!isName(name)) {
       throw new QuorateError('invalid-argument', 'the name of the repository is not valid');
-    const place = join(this.root, `${name}.git`);
-    const parent = join(place, '..');
-    await mkdir(parent, { recursive: true });
-    if (!this.#isBelow(await realpath(parent))) {
-      throw new QuorateError(
-        'invalid-argument',
-        'the name leads out of the root of the repositories',
-      );
     }
-    return place;
+    const segments = name.split('/');
+    const last = segments.pop() ?? '';
+    let parent = this.root;
+    for (const each of segments) {
+      // One at a time, each below a directory that was found to be below the root: nothing is made outside of it.
+      await mkdir(join(parent, each)).then(
+        () => syncDirectory(parent),
+        () => {},
+      );
+      parent = await realpath(join(parent, each)).catch(() => '');
+      if (!this.#isBelow(parent)) {
+        throw new QuorateError('invalid-argument', 'something else is in the way of this name');
+      }
+    }
+    return join(parent, `${last}.git`);
   }
 
   /** A directory of ours on the same file system as the repositories. */

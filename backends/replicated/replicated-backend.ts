@@ -17,6 +17,7 @@ import type { PushPipeline } from '../contract/pipeline.js';
 import type { LogReader } from '../contract/replica.js';
 import type { Repository, RepositoryRegistry, RepositoryStats } from '../contract/repository.js';
 import type { GitRunner } from '../git/git-runner.js';
+import { isRefName } from '../../server/wire/ref-name.js';
 import { commitChange, type CommitDependencies, deleted } from './commit.js';
 import { CommitQueue } from './commit-queue.js';
 import { importRepository } from './import.js';
@@ -218,6 +219,10 @@ export class ReplicatedBackend implements Backend {
   }
 
   async #setHead(id: string, branch: string): Promise<void> {
+    // Before the commit point: an entry that no store can apply would stop the repository for good.
+    if (!branch.startsWith('refs/heads/') || !isRefName(branch)) {
+      throw new QuorateError('invalid-argument', 'HEAD names a branch: refs/heads/...');
+    }
     const replica = await this.#replicaOf(id);
     const { generation } = await this.#dependencies.log.head(id);
     const read = await replica.read(id, generation);
