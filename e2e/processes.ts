@@ -22,6 +22,47 @@ export async function processesUsing(directory: string): Promise<readonly Proces
   );
 }
 
+/** Ids of a process and of everything it started, as far as their parents still live. */
+export async function processTree(root: number): Promise<readonly number[]> {
+  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number);
+  const parents = new Map(
+    await Promise.all(
+      pids.map(async (pid) => {
+        // The second field, the command, is in parentheses and may hold anything.
+        const fields = (await procText(pid, 'stat')).replace(/^.*\) /s, '').split(' ');
+        return [pid, Number(fields[1])] as const;
+      }),
+    ),
+  );
+  const tree = [root];
+  for (const pid of tree) {
+    for (const [child, parent] of parents) if (parent === pid) tree.push(child);
+  }
+  return tree;
+}
+
+/** Stops a process and everything it started, until nothing new is found. */
+export async function stopTree(root: number): Promise<readonly number[]> {
+  const stopped = new Set<number>();
+  for (let before = -1; before !== stopped.size; ) {
+    before = stopped.size;
+    for (const pid of await processTree(root)) {
+      if (!stopped.has(pid)) sendSignal(pid, 'SIGSTOP');
+      stopped.add(pid);
+    }
+  }
+  return [...stopped];
+}
+
+/** To a process that may be gone. */
+export function sendSignal(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal);
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'ESRCH')) throw error;
+  }
+}
+
 async function uses(pid: number, directory: string): Promise<boolean> {
   const texts = await Promise.all([
     procText(pid, 'cmdline'),

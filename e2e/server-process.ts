@@ -4,6 +4,7 @@ import type { ChildProcess } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { sendSignal, stopTree } from './processes.js';
 import { waitFor } from './wait.js';
 
 /** The built server, beside this file in `dist/`. */
@@ -155,6 +156,12 @@ export class ServerProcess {
   /** Starts again on the same data and the same ports, after `stop` if it still runs. */
   async restart(): Promise<this> {
     await this.stop();
+    return this.relaunch().ready();
+  }
+
+  /** Starts again on the same data and the same ports after it has ended; `ready` waits until it serves. */
+  relaunch(): this {
+    assert.ok(!this.running, 'it has ended');
     const { httpUrl, sshHost, sshPort, opsUrl } = this.#known;
     this.#child = this.#spawn([
       '--http',
@@ -164,7 +171,15 @@ export class ServerProcess {
       '--ops',
       new URL(opsUrl).host,
     ]);
-    return this.ready();
+    return this;
+  }
+
+  /** SIGKILL to the server and everything it started, all of it stopped first so that none sees another die. */
+  async killTree(): Promise<void> {
+    this.#killed = true;
+    const pids = await stopTree(this.pid);
+    for (const pid of pids) sendSignal(pid, 'SIGKILL');
+    await this.exited();
   }
 
   readonly #closed = new WeakSet<ChildProcess>();

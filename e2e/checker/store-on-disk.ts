@@ -1,0 +1,101 @@
+import { readFile, readdir } from 'node:fs/promises';
+import path from 'node:path';
+import { runProcess } from '../run-process.js';
+
+/* What lies on the server's disk, read without the server: with git, and as files. */
+
+export interface RepositoryOnDisk {
+  /** The directory that holds `git/` and `state`. */
+  readonly directory: string;
+  readonly id: string;
+  readonly generation: number;
+  readonly refs: ReadonlyMap<string, string>;
+}
+
+type Environment = Readonly<Record<string, string>>;
+
+export async function repositoriesOnDisk(
+  dataDirectory: string,
+  env: Environment,
+): Promise<readonly RepositoryOnDisk[]> {
+  const root = path.join(dataDirectory, 'store', 'repos');
+  const shards = await readdir(root);
+  const directories = await Promise.all(
+    shards.map(async (shard) =>
+      (await readdir(path.join(root, shard))).map((id) => path.join(root, shard, id)),
+    ),
+  );
+  return Promise.all(directories.flat().map((directory) => readRepository(directory, env)));
+}
+
+async function readRepository(directory: string, env: Environment): Promise<RepositoryOnDisk> {
+  const state: unknown = JSON.parse(await readFile(path.join(directory, 'state'), 'utf8'));
+  if (typeof state !== 'object' || state === null || !('generation' in state)) {
+    throw new Error(`${directory}/state has no generation`);
+  }
+  if ('applying' in state) throw new Error(`${directory}/state holds an unfinished entry`);
+  const listed = await runProcess(
+    'git',
+    ['--git-dir', path.join(directory, 'git'), 'for-each-ref', '--format=%(objectname) %(refname)'],
+    { env },
+  );
+  if (listed.exitCode !== 0) throw new Error(listed.stderr);
+  const refs = new Map<string, string>();
+  for (const line of listed.stdout.trim().split('\n')) {
+    const [oid = '', ref = ''] = line.split(' ');
+    if (ref !== '') refs.set(ref, oid);
+  }
+  return { directory, id: path.basename(directory), generation: Number(state.generation), refs };
+}
+
+/** What `git fsck` complains of; empty when all is well. Objects that nothing reaches are no complaint. */
+export async function fsck(
+  { directory }: RepositoryOnDisk,
+  env: Environment,
+  depth: 'connectivity' | 'full',
+): Promise<readonly string[]> {
+  const result = await runProcess(
+    'git',
+    [
+      '--git-dir',
+      path.join(directory, 'git'),
+      'fsck',
+      '--full',
+      '--strict',
+      '--no-dangling',
+      '--no-progress',
+      ...(depth === 'connectivity' ? ['--connectivity-only'] : []),
+    ],
+    { env },
+  );
+  // HEAD names a branch that need not be born.
+  const lines = `${result.stdout}\n${result.stderr}`
+    .split('\n')
+    .filter((line) => line !== '' && !line.startsWith('notice:'));
+  const failed = result.exitCode === 0 ? [] : [`fsck exited with ${result.exitCode}`];
+  return [...failed, ...lines].map((line) => `${directory}: ${line}`);
+}
+
+/** Files that only exist while something runs: quarantines, locks, `.keep`, temporary files. */
+export async function leftovers(dataDirectory: string): Promise<readonly string[]> {
+  const found: string[] = [];
+  for (const place of ['store/quarantine', 'store/trash', 'scratch']) {
+    const names = await readdir(path.join(dataDirectory, place)).catch(() => []);
+    found.push(...names.map((name) => `${place}/${name}`));
+  }
+  const repositories = path.join(dataDirectory, 'store', 'repos');
+  for (const name of await readdir(repositories, { recursive: true }).catch(() => [])) {
+    const file = path.basename(name);
+    if (isTransient(file)) found.push(name);
+  }
+  return found;
+}
+
+function isTransient(file: string): boolean {
+  return (
+    /\.(?:lock|keep|new)$/.test(file) ||
+    /^\.?tmp[-_]/.test(file) ||
+    /\.(?:tmp|creating)-/.test(file) ||
+    file.startsWith('incoming-')
+  );
+}
