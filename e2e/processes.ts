@@ -44,7 +44,7 @@ export async function processTree(root: number): Promise<readonly number[]> {
 /** Stops a process and everything it started, until nothing new is found. */
 export async function stopTree(root: number): Promise<readonly number[]> {
   const stopped = new Set<number>();
-  for (let before = -1; before !== stopped.size; ) {
+  for (let before = -1; before !== stopped.size;) {
     before = stopped.size;
     for (const pid of await processTree(root)) {
       if (!stopped.has(pid)) sendSignal(pid, 'SIGSTOP');

@@ -4,11 +4,12 @@ import type { Clock } from '../contract/environment.js';
 import type { Oid } from '../contract/objects.js';
 import {
   readObjectStoreStats,
+  removeHalfWritten,
   removeStaleFiles,
   syncDirectory,
   type ObjectStoreStats,
 } from './repository-files.js';
-import { pruneUnreachable, recordTips, removeStaleViews } from './retention.js';
+import { pruneUnreachable, recordTips, RECORDS, removeStaleViews } from './retention.js';
 import {
   runMaintenanceGit,
   writeCommitGraph,
@@ -145,9 +146,14 @@ const temporaryPackFile = /^(?:\.?tmp[-_].*|multi-pack-index\.lock)$/;
 const temporaryGraphFile = /^(?:tmp_.*|.*\.lock)$/;
 
 /**
- * Removes what killed gits left beside packs and commit graphs. Files younger than `olderThanMs` may belong to a
- * running one; at recovery, when nothing runs, 0 removes all.
+ * Removes what killed maintenance left beside packs, commit graphs and records. At recovery only, when nothing runs.
  */
+export async function removeAllLeftovers(gitDir: string): Promise<void> {
+  await removeLeftovers(gitDir, { nowMs: Infinity, olderThanMs: 0 });
+  await removeHalfWritten(join(gitDir, RECORDS));
+}
+
+/** Removes what killed gits left beside packs and commit graphs. Younger files may belong to a running one. */
 export async function removeLeftovers(
   gitDir: string,
   options: { readonly nowMs: number; readonly olderThanMs: number },

@@ -34,6 +34,13 @@ export async function writeFileDurably(path: string, bytes: string | Uint8Array)
   await syncDirectory(dirname(path));
 }
 
+/** What `writeFileDurably` left in a directory when its process was killed. Only while nobody writes there. */
+export async function removeHalfWritten(directory: string): Promise<void> {
+  for await (const name of fileNames(directory)) {
+    if (/\.tmp-[0-9a-f]{16}$/.test(name)) await rm(join(directory, name), { force: true });
+  }
+}
+
 /** Makes every file and directory below (and including) `directory` durable. For small trees. */
 export async function syncTree(directory: string): Promise<void> {
   for (const entry of await readdir(directory, { withFileTypes: true })) {

@@ -18,7 +18,7 @@ import {
 } from './run-maintenance-git.js';
 
 /** Beside the refs, in files that git does not know: `<milliseconds>`, one object id a line. */
-const RECORDS = 'quorate-tips';
+export const RECORDS = 'quorate-tips';
 const VIEW_PREFIX = 'quorate-view-';
 /** Records in one grace period: bounds their size, and costs no more than this part of the period. */
 const RECORDS_PER_GRACE = 14;

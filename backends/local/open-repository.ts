@@ -8,7 +8,9 @@ import { digestAfter, digestOf } from '../git/digest.js';
 import type { GitRunner } from '../git/git-runner.js';
 import type { ObjectReader } from '../git/object-reader.js';
 import { nextSnapshot, readRefSnapshot } from '../git/ref-snapshot.js';
+import { removeAllLeftovers } from '../git/maintenance.js';
 import { removeStaleLocks } from '../git/ref-files.js';
+import { removeHalfWritten } from '../git/repository-files.js';
 import type { RefTransactions } from '../git/ref-transaction.js';
 import { isZero } from './judge-names.js';
 import { PruneGate } from './prune-gate.js';
@@ -75,7 +77,7 @@ export class OpenRepository {
 
   /**
    * Loads it and finishes an interrupted apply. `afterStart` says that nothing of this process has touched it yet, so
-   * that lock and keep files in it are leftovers of a process that is gone.
+   * that lock, keep and temporary files in it are leftovers of a process that is gone.
    */
   static async open(
     dependencies: OpenDependencies,
@@ -85,7 +87,11 @@ export class OpenRepository {
     const { store, git } = dependencies;
     const gitDir = store.gitDirectory(id);
     let state = await readState(store.statePath(id));
-    if (afterStart) await removeStaleLocks(gitDir);
+    if (afterStart) {
+      await removeStaleLocks(gitDir);
+      await removeHalfWritten(store.repositoryDirectory(id));
+      await removeAllLeftovers(gitDir);
+    }
     if (state.applying !== undefined) {
       state = await runIntent(dependencies, id, state, state.applying);
     }

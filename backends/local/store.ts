@@ -3,7 +3,13 @@ import { dirname, join } from 'node:path';
 import type { Random } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import type { QuarantineKey } from '../contract/replica.js';
-import { isMissing, removeTree, syncDirectory, writeFileDurably } from '../git/repository-files.js';
+import {
+  isMissing,
+  removeHalfWritten,
+  removeTree,
+  syncDirectory,
+  writeFileDurably,
+} from '../git/repository-files.js';
 
 const storeIdPattern = /^[0-9a-f]{32}$/;
 const repositoryIdPattern = /^[0-9a-f]{32}$/;
@@ -30,6 +36,7 @@ export class Store {
 
   static async open(root: string, random: Random): Promise<Store> {
     await mkdir(root, { recursive: true, mode: 0o700 });
+    await removeHalfWritten(root);
     const idPath = join(root, 'store-id');
     let id = await readFile(idPath, 'utf8').catch((error: unknown) => {
       if (isMissing(error)) return undefined;

@@ -14,8 +14,9 @@ export interface QuarantineStore extends Pick<Replica, 'abort' | 'applied'> {
 }
 
 /**
- * Drops the quarantines of an earlier process whose pushes are known never to commit: never prepared, or one
- * transactional read shows their locks gone and no entry with their push id at a head that this store has applied.
+ * Drops the quarantines of an earlier process that nobody needs any more. One transactional read tells: either the
+ * entry of the push is in the log and this store has applied it (and was killed before it removed the quarantine), or
+ * there is none, the locks are gone, and the store has applied the head. A push that was never prepared has no locks.
  */
 export async function settleQuarantines({
   coordinator,
@@ -28,7 +29,7 @@ export async function settleQuarantines({
 }): Promise<void> {
   for (const key of replica.quarantines) {
     try {
-      if (await isAbandoned(coordinator, replica, key)) await replica.abort(key);
+      if (await isOver(coordinator, replica, key)) await replica.abort(key);
     } catch (error) {
       logger.warn(
         { component: 'quarantine', repo: key.repositoryId, push_id: key.pushId, err: error },
@@ -38,13 +39,12 @@ export async function settleQuarantines({
   }
 }
 
-async function isAbandoned(
+async function isOver(
   coordinator: Coordinator,
   replica: QuarantineStore,
   key: QuarantineKey,
 ): Promise<boolean> {
-  const locks = await replica.lockRevisions(key);
-  if (locks === undefined) return true;
+  const locks = (await replica.lockRevisions(key)) ?? [];
   const { results } = await coordinator.transaction({
     compares: [],
     success: [
@@ -59,16 +59,18 @@ async function isAbandoned(
     failure: [],
   });
   const [heads = [], entries = [], ...lockEntries] = results.map(entriesOf);
+  const [head] = heads;
+  // Without a head the repository is deleted; its quarantines go with its files.
+  if (head === undefined) return true;
+  const applied = await replica.applied(key.repositoryId);
+  const entry = entries.map(decodeLogEntry).find(({ pushId }) => pushId === key.pushId);
+  if (entry !== undefined) return applied >= entry.generation;
   const held = lockEntries
     .flat()
     .some((kv) =>
       locks.some((lock) => lock.key === kv.key && lock.createRevision === kv.createRevision),
     );
-  if (held || entries.some((kv) => decodeLogEntry(kv).pushId === key.pushId)) return false;
-  const [head] = heads;
-  // Without a head the repository is deleted; its quarantines go with its files.
-  if (head === undefined) return true;
-  return (await replica.applied(key.repositoryId)) >= decodeHead(head).generation;
+  return !held && applied >= decodeHead(head).generation;
 }
 
 function entriesOf(result: OperationResult): Extract<OperationResult, { type: 'get' }>['entries'] {

@@ -52,7 +52,8 @@ function groupByRef(pushes: readonly RecordedPush[], ...moments: Refs[]): Map<st
     return moves;
   };
   for (const refs of moments) {
-    for (const [repository, values] of refs) for (const ref of values.keys()) group(repository, ref);
+    for (const [repository, values] of refs)
+      for (const ref of values.keys()) group(repository, ref);
   }
   for (const push of pushes) {
     for (const update of push.updates) group(push.repository, update.ref).push({ ...update, push });
@@ -77,7 +78,7 @@ class RefPath {
   /** A move without a verdict took place if its value is the last one, or if another move started from it. */
   #settleUnknown(): void {
     const unknown = new Set(this.#moves.filter(({ verdict }) => verdict === 'unknown'));
-    for (let size = -1; size !== this.applied.size; ) {
+    for (let size = -1; size !== this.applied.size;) {
       size = this.applied.size;
       for (const move of unknown) {
         const seen =
@@ -106,7 +107,8 @@ class RefPath {
       const surplus = (arrivals.get(value) ?? 0) - (departures.get(value) ?? 0);
       if (surplus > 0) yield `${told(value)} was acknowledged or found before, and is lost`;
       if (surplus < 0 && value === this.#last) yield this.#unexplained();
-      else if (surplus < 0) yield `a push that started from ${told(value)} won, which was not there`;
+      else if (surplus < 0)
+        yield `a push that started from ${told(value)} won, which was not there`;
     }
     const reachable = this.#reachable();
     for (const move of this.applied) {
@@ -117,7 +119,7 @@ class RefPath {
 
   #reachable(): ReadonlySet<string> {
     const reachable = new Set([this.#first]);
-    for (let size = 0; size !== reachable.size; ) {
+    for (let size = 0; size !== reachable.size;) {
       size = reachable.size;
       for (const move of this.applied) if (reachable.has(move.old)) reachable.add(move.new);
     }

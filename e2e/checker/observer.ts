@@ -46,7 +46,10 @@ export class Observer {
     await this.#assertNothingLeft();
     const onDisk = await repositoriesOnDisk(dataDirectory, env);
     const told = (refs: ReadonlyMap<string, string>): string =>
-      [...refs].map(([ref, oid]) => `${oid} ${ref}\n`).sort().join('');
+      [...refs]
+        .map(([ref, oid]) => `${oid} ${ref}\n`)
+        .sort()
+        .join('');
     assert.deepEqual(
       onDisk.map(({ refs }) => told(refs)).sort(),
       [...options.after.values()].map(told).sort(),

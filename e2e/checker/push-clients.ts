@@ -24,7 +24,11 @@ interface ClientOptions {
 
 type Verdicts = ReadonlyMap<string, { readonly verdict: Verdict; readonly reason: string }>;
 
-function record({ name, planner, journal, refused }: ClientOptions, plan: PushPlan, verdicts: Verdicts): void {
+function record(
+  { name, planner, journal, refused }: ClientOptions,
+  plan: PushPlan,
+  verdicts: Verdicts,
+): void {
   const of = (ref: string): Verdict => verdicts.get(ref)?.verdict ?? 'unknown';
   planner.settle(plan, of);
   journal.add({
@@ -53,7 +57,8 @@ export function createRawClient(options: ClientOptions): PushClient {
       if (![...verdicts.values()].some(({ verdict }) => verdict === 'refused')) return;
       const seen = await listRefs(url, agent).catch(() => undefined);
       const shared = seen?.get('refs/heads/shared');
-      if (shared !== undefined) planner.see(plan.repository, new Map([['refs/heads/shared', shared]]));
+      if (shared !== undefined)
+        planner.see(plan.repository, new Map([['refs/heads/shared', shared]]));
     },
     close: () => agent.destroy(),
   };

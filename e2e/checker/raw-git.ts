@@ -76,7 +76,7 @@ export const flushPkt = Buffer.from('0000');
 /** Payloads of the packets; null for a flush. Throws when the bytes end inside a packet. */
 export function readPkts(bytes: Buffer): (Buffer | null)[] {
   const found: (Buffer | null)[] = [];
-  for (let at = 0; at < bytes.length; ) {
+  for (let at = 0; at < bytes.length;) {
     const length = Number.parseInt(bytes.toString('latin1', at, at + 4), 16);
     if (length === 0) {
       found.push(null);
@@ -131,7 +131,9 @@ export function exchange(
         headers: {
           ...(username === ''
             ? {}
-            : { authorization: `Basic ${Buffer.from(`${username}:${password}`).toString('base64')}` }),
+            : {
+                authorization: `Basic ${Buffer.from(`${username}:${password}`).toString('base64')}`,
+              }),
           ...(post === undefined
             ? {}
             : { 'content-type': post.type, 'content-length': post.body.length }),
@@ -143,7 +145,8 @@ export function exchange(
         answer.on('error', reject);
         answer.on('close', () => reject(new Error('the answer was cut')));
         answer.on('end', () => {
-          if (answer.complete) resolve({ status: answer.statusCode ?? 0, body: Buffer.concat(chunks) });
+          if (answer.complete)
+            resolve({ status: answer.statusCode ?? 0, body: Buffer.concat(chunks) });
         });
       },
     );

@@ -84,9 +84,10 @@ export async function leftovers(dataDirectory: string): Promise<readonly string[
     found.push(...names.map((name) => `${place}/${name}`));
   }
   const repositories = path.join(dataDirectory, 'store', 'repos');
-  for (const name of await readdir(repositories, { recursive: true }).catch(() => [])) {
-    const file = path.basename(name);
-    if (isTransient(file)) found.push(name);
+  const names = new Set(await readdir(repositories, { recursive: true }).catch(() => []));
+  for (const name of names) {
+    const half = name.replace(/\.pack$/, '.idx');
+    if (isTransient(path.basename(name)) || !names.has(half)) found.push(name);
   }
   return found;
 }
