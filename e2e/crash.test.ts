@@ -26,10 +26,10 @@ test('kill -9 in a loop during pushes loses nothing acknowledged', async (t) => 
   const refusals = new Map<string, number>();
   const clients = await makeClients({ scene, server, random, journal, refusals });
   const gate = new Gate();
-  let stopped = false;
+  const stopping = new AbortController();
   const working = Promise.all(
     clients.map(async (client) => {
-      while (!stopped) await gate.run(() => (stopped ? Promise.resolve() : client.push()));
+      while (!stopping.signal.aborted) await gate.run(() => client.push());
     }),
   );
   // Looked at below; until then a failure must not end the process.
@@ -77,7 +77,7 @@ test('kill -9 in a loop during pushes loses nothing acknowledged', async (t) => 
     );
     assert.ok(acknowledged > kills, 'hardly anything was pushed');
   } finally {
-    stopped = true;
+    stopping.abort();
     gate.open();
     await working;
     for (const client of clients) client.close();
@@ -123,17 +123,13 @@ async function makeClients({
       refusals.set(kind, (refusals.get(kind) ?? 0) + 1);
     },
   });
-  return Promise.all([
+  const urlOf = (repository: string): string => server.sshUrl(repository);
+  return [
     createRawClient(options('raw1', true)),
     createRawClient(options('raw2', true)),
     createRawClient(options('raw3', true)),
-    createGitClient({ ...options('git1', false), scene }),
-    createGitClient({ ...options('git2', false), scene }),
-    createGitClient({
-      ...options('ssh1', false),
-      scene,
-      env: sshEnvironment,
-      urlOf: (repository) => server.sshUrl(repository),
-    }),
-  ]);
+    await createGitClient({ ...options('git1', false), scene }),
+    await createGitClient({ ...options('git2', false), scene }),
+    await createGitClient({ ...options('ssh1', false), scene, env: sshEnvironment, urlOf }),
+  ];
 }

@@ -38,7 +38,7 @@ interface Opening {
 }
 
 function opening(): Opening {
-  let resolve = (): void => undefined;
-  const promise = new Promise<void>((done) => (resolve = done));
-  return { promise, resolve };
+  let tell: (() => void) | undefined;
+  const promise = new Promise<void>((resolve) => (tell = resolve));
+  return { promise, resolve: () => tell?.() };
 }

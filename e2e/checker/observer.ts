@@ -45,21 +45,14 @@ export class Observer {
     const { dataDirectory } = this.#server;
     await this.#assertNothingLeft();
     const onDisk = await repositoriesOnDisk(dataDirectory, env);
-    const told = (refs: ReadonlyMap<string, string>): string =>
-      [...refs]
-        .map(([ref, oid]) => `${oid} ${ref}\n`)
-        .sort()
-        .join('');
-    assert.deepEqual(
-      onDisk.map(({ refs }) => told(refs)).sort(),
-      [...options.after.values()].map(told).sort(),
-      'what is served is not what lies on the disk',
-    );
     const generations = await this.#checkGenerations(options.after, options.pushes);
+    const served = [...options.after].map(([repository, refs]) =>
+      told(generations.get(repository) ?? -1, refs),
+    );
     assert.deepEqual(
-      onDisk.map(({ generation }) => generation).sort(),
-      [...generations.values()].sort(),
-      'a store is not at the generation of the coordinator',
+      onDisk.map(({ generation, refs }) => told(generation, refs)).sort(),
+      served.sort(),
+      'what is served is not what lies on the disk',
     );
     if (options.fsck !== 'none') {
       const depth = options.fsck;
@@ -126,4 +119,9 @@ export class Observer {
     const errors = lines.split('\n').filter((line) => /"level":"(?:error|fatal)"/.test(line));
     assert.deepEqual(errors, [], 'the server logged errors');
   }
+}
+
+function told(generation: number, refs: ReadonlyMap<string, string>): string {
+  const lines = [...refs].map(([ref, oid]) => `${ref} ${oid}`).sort();
+  return [`generation ${generation}`, ...lines].join('\n');
 }
