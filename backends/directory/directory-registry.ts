@@ -191,11 +191,9 @@ export class DirectoryRegistry implements RepositoryRegistry {
     };
   }
 
-  /** Removes what a crash left in our own directories. Nothing of ours may be running. */
+  /** Removes what a crash left of our own work. Nothing of ours may be running. */
   async cleanUp(): Promise<void> {
-    for (const purpose of ['new', 'trash', 'import', 'views'] as const) {
-      await removeTree(await this.#options.paths.ownDirectory(purpose));
-    }
+    await removeTree(this.#options.paths.ownRoot);
   }
 
   /** Waits for files that are being removed. What is left then goes at the next start. */

@@ -256,7 +256,7 @@ test('a push leaves nothing of ours behind, and a restart removes what a crash l
       await mkdir(join(own.root, '.quorate', left), { recursive: true });
     }
     await own.reopen();
-    assert.deepEqual(await readdir(join(own.root, '.quorate')), []);
+    assert.deepEqual(await readdir(own.root), []);
   } finally {
     await source.remove();
     await own.dispose();

@@ -82,9 +82,14 @@ export class RepositoryPaths {
     return join(parent, `${last}.git`);
   }
 
+  /** Everything of ours below the root. */
+  get ownRoot(): string {
+    return join(this.root, ownDirectory);
+  }
+
   /** A directory of ours on the same file system as the repositories. */
   async ownDirectory(purpose: 'new' | 'trash' | 'import' | 'views'): Promise<string> {
-    const directory = join(this.root, ownDirectory, purpose);
+    const directory = join(this.ownRoot, purpose);
     await mkdir(directory, { recursive: true, mode: 0o700 });
     return directory;
   }

@@ -1,0 +1,3 @@
+import { defineFrontEndSuite } from '../backends/conformance/front-end-suite.js';
+
+defineFrontEndSuite('local', (scene) => scene.startServer());
