@@ -3,15 +3,15 @@
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 
-const needs = JSON.parse(readFileSync(new URL('test-needs.json', import.meta.url), 'utf8'));
+const testNeeds = JSON.parse(readFileSync(new URL('test-needs.json', import.meta.url), 'utf8'));
 
 /** True when everything is there (now). */
-export function provideNeeds() {
+export function provideNeeds({ needs = testNeeds, purpose = 'the tests' } = {}) {
   let missing = needs.filter((need) => !present(need));
   if (missing.length === 0) return true;
   const canInstall = process.getuid?.() === 0 && present({ probe: ['apt-get', '--version'] });
   if (canInstall) {
-    console.log(`installing what the tests need: ${missing.map(({ need }) => need).join(', ')}`);
+    console.log(`installing for ${purpose}: ${missing.map(({ need }) => need).join(', ')}`);
     const apt = (...args) => run('apt-get', ['-qq', '-o', 'DPkg::Lock::Timeout=300', ...args]);
     apt('update');
     const packages = new Set(missing.map(packageOf).filter((name) => name !== undefined));
@@ -20,7 +20,7 @@ export function provideNeeds() {
   }
   for (const need of missing) {
     console.error(
-      `missing for the tests: ${need.need} (Debian package ${need.apt ?? need.aptPattern})`,
+      `missing for ${purpose}: ${need.need} (Debian package ${need.apt ?? need.aptPattern})`,
     );
   }
   return missing.length === 0;
@@ -46,7 +46,8 @@ function packageOf({ apt, aptPattern }) {
 }
 
 function run(program, args) {
-  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
+  // Runlevel 1: a package with a service (nginx, say) does not start it.
+  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive', RUNLEVEL: '1' };
   const { status } = spawnSync(program, args, { stdio: ['ignore', 'ignore', 'inherit'], env });
   if (status !== 0) console.error(`${program} ${args.join(' ')} ended with ${status}`);
 }
