@@ -56,3 +56,10 @@ export function asQuorateError(error: unknown): QuorateError {
   const message = error instanceof Error ? error.message : String(error);
   return new QuorateError('internal', `internal error: ${message}`, { cause: error });
 }
+
+/** What `signal.throwIfAborted()` is for, with an error that callers can map: throws `cancelled`. */
+export function refuseCancelled(signal: AbortSignal): void {
+  if (signal.aborted) {
+    throw new QuorateError('cancelled', 'the caller gave up', { cause: signal.reason });
+  }
+}

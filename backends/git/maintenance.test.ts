@@ -39,7 +39,7 @@ function maintain(more: Partial<MaintainOptions> = {}) {
     clock,
     holdRefs: (step) => step(),
     holdJudging: async (step) => {
-      await step();
+      await step(signal);
       return true;
     },
     pinned: [],

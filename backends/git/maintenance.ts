@@ -25,9 +25,9 @@ export interface MaintainOptions extends MaintenanceContext {
   readonly holdRefs: (step: () => Promise<void>) => Promise<void>;
   /**
    * Runs a step while no push is between its judgement and its refs: what it found in the store may not go. Resolves
-   * with false, and runs nothing, when there is such a push; the next run prunes.
+   * with false when there is such a push, or when one came and ended the step by its signal; the next run prunes.
    */
-  readonly holdJudging: (step: () => Promise<void>) => Promise<boolean>;
+  readonly holdJudging: (step: (ended: AbortSignal) => Promise<void>) => Promise<boolean>;
   /** Objects that may not go, nor what they reach: tips of pinned generations and of prepared pushes. */
   readonly pinned: readonly Oid[];
   /** How long an object has to be unreachable before it goes. Default: two weeks. */
@@ -96,12 +96,12 @@ export async function maintainRepository(options: MaintainOptions): Promise<Main
     [
       'prune',
       () =>
-        options.holdJudging(async () => {
-          await pruneUnreachable(options, {
-            nowMs: clock.nowMs(),
-            graceMs,
-            pinned: options.pinned,
-          });
+        options.holdJudging(async (ended) => {
+          const signal = AbortSignal.any([options.signal, ended]);
+          await pruneUnreachable(
+            { ...options, signal },
+            { nowMs: clock.nowMs(), graceMs, pinned: options.pinned },
+          );
         }),
     ],
   ];

@@ -1,5 +1,5 @@
 import type { Dirent } from 'node:fs';
-import { open, readdir, rename, unlink, type FileHandle } from 'node:fs/promises';
+import { open, readdir, rename, stat, unlink, type FileHandle } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Clock } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
@@ -73,10 +73,15 @@ export async function writeHead(gitDir: string, branch: string, clock: Clock): P
   await syncDirectory(gitDir);
 }
 
-/** git-check-ref-format(1), for a branch. */
-function isBranchName(name: string): boolean {
+/** git-check-ref-format(1), for a full branch name. */
+export function isBranchName(name: string): boolean {
+  return name.startsWith('refs/heads/') && isRefName(name);
+}
+
+/** git-check-ref-format(1), for a full name. */
+function isRefName(name: string): boolean {
   return (
-    name.startsWith('refs/heads/') &&
+    name.startsWith('refs/') &&
     !/[\x00-\x20\x7f~^:?*[\\]|\.\.|@\{|\/\/|\/\.|\.lock(?:\/|$)|[./]$/.test(name)
   );
 }
@@ -117,6 +122,32 @@ export async function removeStaleLocks(gitDir: string): Promise<number> {
     } catch (error) {
       if (!['ENOENT', 'ENOTDIR'].includes(errorCode(error))) throw storageFailure(error);
     }
+  }
+  return removed;
+}
+
+/** Far longer than a transaction's locks live, and than a git whose end was not seen outlives its helper. */
+const abandonedAfterMs = 60_000;
+
+/**
+ * Removes the locks of these refs that a git which was killed left behind, so that they do not stay until the next
+ * start. The caller lets no ref transaction run meanwhile.
+ */
+export async function removeAbandonedRefLocks(
+  gitDir: string,
+  refs: readonly string[],
+  nowMs: number,
+): Promise<number> {
+  let removed = 0;
+  for (const name of ['HEAD', 'packed-refs', ...refs.filter(isRefName)]) {
+    const path = join(gitDir, `${name}.lock`);
+    const modifiedMs = await stat(path).then(
+      ({ mtimeMs }) => mtimeMs,
+      () => Infinity,
+    );
+    if (modifiedMs > nowMs - abandonedAfterMs) continue;
+    await unlink(path);
+    removed += 1;
   }
   return removed;
 }

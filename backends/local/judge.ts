@@ -2,10 +2,12 @@ import { join } from 'node:path';
 import { stat } from 'node:fs/promises';
 import type { RefCommand } from '../contract/objects.js';
 import type { PrepareRequest } from '../contract/replica.js';
+import type { Clock } from '../contract/environment.js';
 import { findUnconnected } from '../git/connectivity.js';
 import type { GitRunner } from '../git/git-runner.js';
 import type { ObjectSources } from '../git/object-environment.js';
 import type { RefFailure } from '../git/ref-dry-run.js';
+import { removeAbandonedRefLocks } from '../git/ref-files.js';
 import type { RefTransactions } from '../git/ref-transaction.js';
 import { isZero, judgeNames } from './judge-names.js';
 import type { OpenRepository } from './open-repository.js';
@@ -13,6 +15,7 @@ import type { OpenRepository } from './open-repository.js';
 export interface JudgeDependencies {
   readonly git: GitRunner;
   readonly refs: RefTransactions;
+  readonly clock: Clock;
 }
 
 /**
@@ -56,9 +59,7 @@ export async function judge(
   const commands = request.commands.filter(({ ref }) => !refused.has(ref));
   if (commands.length === 0) return refused;
   const [failures, unconnected] = await Promise.all([
-    repository.refsQueue.run(() =>
-      dependencies.refs.dryRun({ ...sources, updates: commands, signal: request.signal }),
-    ),
+    repository.refsQueue.run(() => dryRun(dependencies, commands, request, sources)),
     request.walk ? unconnectedRefs(dependencies, repository, commands, request, sources) : [],
   ]);
   for (const [ref, failure] of failures) refused.set(ref, dryRunWords[failure]);
@@ -66,6 +67,21 @@ export async function judge(
     request.shallow.length > 0 ? 'shallow update not allowed' : 'missing necessary objects';
   for (const ref of unconnected) refused.set(ref, missing);
   return refused;
+}
+
+/** A ref that git does not take may only be locked by a git that was killed: then it is tried again. */
+async function dryRun(
+  { refs, clock }: JudgeDependencies,
+  updates: readonly RefCommand[],
+  { signal }: PrepareRequest,
+  sources: ObjectSources,
+): Promise<ReadonlyMap<string, RefFailure>> {
+  const run = { ...sources, updates, signal };
+  const failures = await refs.dryRun(run);
+  const refused = [...failures].flatMap(([ref, failure]) => (failure === 'refused' ? [ref] : []));
+  if (refused.length === 0) return failures;
+  const removed = await removeAbandonedRefLocks(sources.gitDir, refused, clock.nowMs());
+  return removed === 0 ? failures : refs.dryRun(run);
 }
 
 /** Refs whose new value is not there with all that it reaches. */

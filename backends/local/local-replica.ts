@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { MaintenanceProgress, MaintenanceReport } from '../contract/backend.js';
 import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
-import { QuorateError } from '../contract/errors.js';
+import { QuorateError, refuseCancelled } from '../contract/errors.js';
 import type { Head, ObjectFormat, RefCommand } from '../contract/objects.js';
 import type {
   LogReader,
@@ -21,12 +21,14 @@ import type { GitRunner } from '../git/git-runner.js';
 import type { ObjectReader } from '../git/object-reader.js';
 import type { PackIndexer } from '../git/pack-indexer.js';
 import type { RefTransactions } from '../git/ref-transaction.js';
+import { isBranchName } from '../git/ref-files.js';
 import { maintainRepository, needsMaintenance } from '../git/maintenance.js';
 import {
   createRepositoryFiles,
   readObjectStoreStats,
   removeTree,
 } from '../git/repository-files.js';
+import { storageFailure } from './disk-errors.js';
 import { isZero } from './judge-names.js';
 import { judge, objectSources } from './judge.js';
 import { OpenRepositories } from './open-repositories.js';
@@ -116,18 +118,20 @@ export class LocalReplica implements Replica {
     repositoryId: string,
     options: { readonly objectFormat: ObjectFormat; readonly head: string },
   ): Promise<void> {
-    await this.#store.makeRepositoryDirectory(repositoryId);
-    await createRepositoryFiles({
-      git: this.#dependencies.git,
-      gitDir: this.#store.gitDirectory(repositoryId),
-      objectFormat: options.objectFormat,
-      head: options.head,
-    });
-    await writeState(this.#store.statePath(repositoryId), {
-      objectFormat: options.objectFormat,
-      generation: 0,
-      digest: emptyDigest({ symref: options.head }),
-    });
+    const { objectFormat, head } = options;
+    refuseUnlessBranch(head);
+    try {
+      await this.#store.makeRepositoryDirectory(repositoryId);
+      const gitDir = this.#store.gitDirectory(repositoryId);
+      await createRepositoryFiles({ git: this.#dependencies.git, gitDir, objectFormat, head });
+      await writeState(this.#store.statePath(repositoryId), {
+        objectFormat,
+        generation: 0,
+        digest: emptyDigest({ symref: head }),
+      });
+    } catch (error) {
+      throw storageFailure(error);
+    }
   }
 
   async upload(
@@ -156,7 +160,12 @@ export class LocalReplica implements Replica {
         });
         return { objectCount: indexed.objectCount, sizeBytes: indexed.sizeBytes };
       } catch (error) {
-        await this.abort(key);
+        await this.abort(key).catch((left: unknown) => {
+          this.#dependencies.logger.warn(
+            { component: 'quarantine', repo: key.repositoryId, push_id: key.pushId, err: left },
+            'a refused upload left its quarantine behind',
+          );
+        });
         throw error;
       }
     });
@@ -166,14 +175,14 @@ export class LocalReplica implements Replica {
     const { key } = request;
     return this.#open.with(key.repositoryId, async (repository) => {
       await repository.applyUpTo(request.basis);
-      refuseMovedHead(repository.snapshot.head, request.head?.old);
+      if (request.head !== undefined) judgeHead(repository.snapshot.head, request.head);
       const live = this.#remember(key);
       live.leaveGate();
       live.leaveGate = await repository.pruneGate.enter();
       const directory = this.#store.quarantineDirectory(key);
       const sources = await objectSources(repository, directory);
       const refused = await judge(this.#dependencies, repository, request, sources);
-      request.signal.throwIfAborted();
+      refuseCancelled(request.signal);
       if (sources.objectDirectory !== undefined) {
         await markPrepared(directory, {
           basis: request.basis,
@@ -268,7 +277,10 @@ export class LocalReplica implements Replica {
   ): Promise<MaintenanceReport> {
     return this.#open.with(repositoryId, (repository) =>
       repository.maintenanceQueue.run(async () => {
-        signal.throwIfAborted();
+        refuseCancelled(signal);
+        // What is committed and not applied relies on objects that nothing on this disk reaches yet.
+        const { generation } = await this.#dependencies.log.head(repositoryId);
+        await repository.applyUpTo(generation);
         const report = await maintainRepository({
           git: this.#dependencies.git,
           gitDir: repository.gitDirectory,
@@ -287,11 +299,15 @@ export class LocalReplica implements Replica {
   }
 
   async destroy(repositoryId: string): Promise<void> {
-    this.#open.forget(repositoryId);
-    for (const { key } of this.#quarantines.values()) {
-      if (key.repositoryId === repositoryId) await this.abort(key);
-    }
-    await this.#store.destroy(repositoryId);
+    await this.#open.retire(repositoryId, async () => {
+      for (const { key } of this.#quarantines.values()) {
+        if (key.repositoryId === repositoryId) await this.abort(key);
+      }
+      const { objects, refs } = this.#dependencies;
+      const gitDir = this.#store.gitDirectory(repositoryId);
+      await Promise.all([objects.release(gitDir), refs.release(gitDir)]);
+      await this.#store.destroy(repositoryId);
+    });
   }
 
   #find(repositoryId: string, pushId: string): LiveQuarantine | undefined {
@@ -312,7 +328,15 @@ export class LocalReplica implements Replica {
   }
 }
 
-function refuseMovedHead(current: Head, expected: Head | undefined): void {
-  if (expected === undefined || isDeepStrictEqual(current, expected)) return;
-  throw new QuorateError('aborted', 'HEAD was changed meanwhile; try again');
+/** What would stop HEAD from being written must come up before the commit. */
+function judgeHead(current: Head, change: { readonly old: Head; readonly new: Head }): void {
+  if (!isDeepStrictEqual(current, change.old)) {
+    throw new QuorateError('aborted', 'HEAD was changed meanwhile; try again');
+  }
+  if ('symref' in change.new) refuseUnlessBranch(change.new.symref);
+  else throw new QuorateError('invalid-argument', 'HEAD can name a branch only');
+}
+
+function refuseUnlessBranch(head: string): void {
+  if (!isBranchName(head)) throw new QuorateError('invalid-argument', 'that is no branch name');
 }

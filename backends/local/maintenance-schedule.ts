@@ -44,14 +44,20 @@ export class MaintenanceSchedule {
   consider(repositoryId: string): void {
     if (!this.#dependencies.enabled || this.#closing.signal.aborted) return;
     if (this.#queued.size < maxQueued) this.#queued.add(repositoryId);
-    this.#working ??= this.#work().finally(() => {
-      this.#working = undefined;
-    });
+    this.#begin();
   }
 
   async close(): Promise<void> {
     this.#closing.abort();
     await this.#working;
+  }
+
+  #begin(): void {
+    this.#working ??= this.#work().finally(() => {
+      this.#working = undefined;
+      // One may have come after the last look.
+      if (this.#queued.size > 0 && !this.#closing.signal.aborted) this.#begin();
+    });
   }
 
   async #work(): Promise<void> {

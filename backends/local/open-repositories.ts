@@ -1,46 +1,71 @@
-import type { OpenDependencies } from './open-repository.js';
-import { OpenRepository } from './open-repository.js';
+import { QuorateError } from '../contract/errors.js';
+import { storageFailure } from './disk-errors.js';
+import { type OpenDependencies, OpenRepository } from './open-repository.js';
 
-/** Refs of this many idle repositories stay in memory; a small one takes some kilobytes. */
-const maxIdle = 1000;
+export interface OpenLimits {
+  /** Repositories that stay in memory when nobody uses them; a small one takes some kilobytes. */
+  readonly repositories: number;
+  /** Refs that stay in memory with them: some 200 bytes each. */
+  readonly refs: number;
+}
 
-/** The repositories in use and the last ones used. */
+const defaultLimits: OpenLimits = { repositories: 1000, refs: 2_000_000 };
+
+interface Slot {
+  readonly opening: Promise<OpenRepository>;
+  repository?: OpenRepository;
+  /** Reads, pushes, maintenance: counted from the moment they ask, before it is open. */
+  users: number;
+  /** Told when the last user leaves. */
+  readonly onIdle: (() => void)[];
+}
+
+/**
+ * The repositories in use and the last ones used. There is one object for each repository at any time: its queues and
+ * its prune gate are what keeps users apart, so it may go only while nobody uses it and no push is judged by it.
+ */
 export class OpenRepositories {
   readonly #dependencies: OpenDependencies;
+  readonly #limits: OpenLimits;
   /** In order of last use. */
-  readonly #open = new Map<string, Promise<OpenRepository>>();
+  readonly #open = new Map<string, Slot>();
   /** Opened before in this process: what lies in them is our own. */
   readonly #seen = new Set<string>();
+  readonly #retiring = new Set<string>();
 
-  constructor(dependencies: OpenDependencies) {
+  constructor(dependencies: OpenDependencies, limits = defaultLimits) {
     this.#dependencies = dependencies;
+    this.#limits = limits;
   }
 
   /** Counts the caller as a user until it calls `release`. */
   async acquire(id: string): Promise<{ repository: OpenRepository; release: () => void }> {
-    let opening = this.#open.get(id);
-    if (opening === undefined) {
-      opening = OpenRepository.open(this.#dependencies, id, !this.#seen.has(id));
-      this.#evict();
+    if (this.#retiring.has(id)) throw new QuorateError('not-found', 'the repository was deleted');
+    let slot = this.#open.get(id);
+    if (slot === undefined) {
+      const opening = OpenRepository.open(this.#dependencies, id, !this.#seen.has(id));
+      slot = { opening, users: 0, onIdle: [] };
     }
     this.#open.delete(id);
-    this.#open.set(id, opening);
-    let repository: OpenRepository;
+    this.#open.set(id, slot);
+    slot.users++;
     try {
-      repository = await opening;
+      slot.repository = await slot.opening;
     } catch (error) {
-      if (this.#open.get(id) === opening) this.#open.delete(id);
-      throw error;
+      if (this.#open.get(id) === slot) this.#open.delete(id);
+      leave(slot);
+      throw storageFailure(error);
     }
     this.#seen.add(id);
-    repository.users++;
+    this.#evict();
+    const used = slot;
     let released = false;
     return {
-      repository,
+      repository: slot.repository,
       release: () => {
         if (released) return;
         released = true;
-        repository.users--;
+        leave(used);
       },
     };
   }
@@ -50,27 +75,44 @@ export class OpenRepositories {
     const { repository, release } = await this.acquire(id);
     try {
       return await use(repository);
+    } catch (error) {
+      throw storageFailure(error);
     } finally {
       release();
     }
   }
 
-  /** Forgets a repository whose files are about to go. */
-  forget(id: string): void {
-    this.#open.delete(id);
-    this.#seen.delete(id);
-  }
-
-  async #forgetIdle(id: string, opening: Promise<OpenRepository>): Promise<void> {
-    const repository = await opening.catch(() => undefined);
-    if (repository?.users === 0 && this.#open.get(id) === opening) this.#open.delete(id);
+  /** Refuses new users, waits for those there are, then forgets the repository and removes its files. */
+  async retire(id: string, remove: () => Promise<void>): Promise<void> {
+    this.#retiring.add(id);
+    try {
+      const slot = this.#open.get(id);
+      if (slot !== undefined && slot.users > 0) {
+        await new Promise<void>((resolve) => slot.onIdle.push(resolve));
+      }
+      this.#open.delete(id);
+      this.#seen.delete(id);
+      await remove();
+    } finally {
+      this.#retiring.delete(id);
+    }
   }
 
   #evict(): void {
-    if (this.#open.size < maxIdle) return;
-    for (const [id, opening] of this.#open) {
-      void this.#forgetIdle(id, opening);
-      return;
+    let count = this.#open.size;
+    let refs = 0;
+    for (const { repository } of this.#open.values()) refs += repository?.snapshot.refs.length ?? 0;
+    for (const [id, { repository, users }] of this.#open) {
+      if (count <= this.#limits.repositories && refs <= this.#limits.refs) return;
+      if (repository === undefined || users > 0 || repository.pruneGate.occupied) continue;
+      this.#open.delete(id);
+      count--;
+      refs -= repository.snapshot.refs.length;
     }
   }
+}
+
+function leave(slot: Slot): void {
+  slot.users--;
+  if (slot.users === 0) for (const tell of slot.onIdle.splice(0)) tell();
 }

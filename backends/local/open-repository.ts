@@ -1,5 +1,5 @@
 import { rm } from 'node:fs/promises';
-import type { Logger } from '../contract/environment.js';
+import type { Clock, Logger } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import type { Head, RefCommand, RefSnapshot } from '../contract/objects.js';
 import type { LogReader, QuarantineKey } from '../contract/replica.js';
@@ -9,18 +9,12 @@ import type { GitRunner } from '../git/git-runner.js';
 import type { ObjectReader } from '../git/object-reader.js';
 import { nextSnapshot, readRefSnapshot } from '../git/ref-snapshot.js';
 import { removeAllLeftovers } from '../git/maintenance.js';
-import { removeStaleLocks } from '../git/ref-files.js';
+import { removeAbandonedRefLocks, removeStaleLocks } from '../git/ref-files.js';
 import { removeHalfWritten } from '../git/repository-files.js';
 import type { RefTransactions } from '../git/ref-transaction.js';
 import { isZero } from './judge-names.js';
 import { PruneGate } from './prune-gate.js';
-import {
-  loadUpdates,
-  promote,
-  quarantinedPacks,
-  removeKeeps,
-  removeStaleKeeps,
-} from './quarantine.js';
+import { loadUpdates, promote, removeKeeps, removeStaleKeeps } from './quarantine.js';
 import { SerialQueue } from './serial-queue.js';
 import { readState, type RepositoryState, writeState } from './state-file.js';
 import type { Store } from './store.js';
@@ -31,6 +25,7 @@ export interface OpenDependencies {
   readonly refs: RefTransactions;
   readonly objects: ObjectReader;
   readonly log: LogReader;
+  readonly clock: Clock;
   readonly logger: Logger;
   /** The quarantine of a push on this disk, if there is one. */
   readonly quarantineOf: (repositoryId: string, pushId: string) => QuarantineKey | undefined;
@@ -59,8 +54,8 @@ export class OpenRepository {
   readonly #dependencies: OpenDependencies;
   #state: RepositoryState;
   #snapshots: readonly RefSnapshot[];
-  /** Users of this object: reads, pushes, maintenance. It may be forgotten only at zero. */
-  users = 0;
+  /** An apply failed half-way: its traces are looked for by the next one. */
+  #interrupted = false;
 
   private constructor(
     dependencies: OpenDependencies,
@@ -93,7 +88,10 @@ export class OpenRepository {
       await removeAllLeftovers(gitDir);
     }
     if (state.applying !== undefined) {
-      state = await runIntent(dependencies, id, state, state.applying);
+      const { applying } = state;
+      await writeEffects(dependencies, id, applying);
+      state = await writeMarker(dependencies, id, state, applying);
+      await cleanUp(dependencies, id, applying);
     }
     if (afterStart) await removeStaleKeeps(store.objectsDirectory(id));
     const snapshot = await readRefSnapshot({
@@ -103,13 +101,14 @@ export class OpenRepository {
       objectFormat: state.objectFormat,
     });
     if (digestOf(snapshot) !== state.digest) {
-      throw new QuorateError(
-        'data-corrupt',
-        'the refs on this disk are not those of the generation that it claims; the repository is frozen',
-        { details: { id, generation: state.generation } },
-      );
+      throw frozen('the refs on this disk are not those of the generation that it claims', {
+        id,
+        generation: state.generation,
+      });
     }
-    return new OpenRepository(dependencies, id, { state, snapshot });
+    const repository = new OpenRepository(dependencies, id, { state, snapshot });
+    await repository.#refuseRewound();
+    return repository;
   }
 
   get generation(): number {
@@ -132,8 +131,12 @@ export class OpenRepository {
     return this.#snapshots;
   }
 
-  /** Applies what the log holds up to `generation`. Resolves at once when it is applied already. */
+  /**
+   * Applies what the log holds up to `generation`. Resolves at once when it is applied already. Rejects with
+   * `data-corrupt` when the disk and the coordinator contradict each other.
+   */
   async applyUpTo(generation: number): Promise<void> {
+    if (this.generation > generation) await this.#refuseRewound();
     if (this.generation >= generation) return;
     await this.refsQueue.run(async () => {
       if (this.generation >= generation) return;
@@ -149,10 +152,26 @@ export class OpenRepository {
     });
   }
 
+  /**
+   * A disk that is ahead of the coordinator, or differs from it at the same generation, means that the coordinator
+   * was restored from an old backup. Serving or committing on would lose what was acknowledged since.
+   */
+  async #refuseRewound(): Promise<void> {
+    const { generation, digest } = this.#state;
+    const head = await this.#dependencies.log.head(this.id);
+    if (generation < head.generation) return;
+    if (generation === head.generation && digest === head.digest) return;
+    throw frozen(
+      `this disk is at generation ${generation}, and the coordinator, which seems to be an old copy, at ${head.generation}`,
+      { id: this.id, generation, head: head.generation },
+    );
+  }
+
   async #apply(entry: LogEntry): Promise<void> {
     const { generation, digest } = this.#state;
     const intent = await this.#intentOf(entry);
-    const expected = digestAfter(digest, intent.entry.updates, entry.head);
+    const { updates } = intent.entry;
+    const expected = digestAfter(digest, updates, entry.head);
     if (entry.generation !== generation + 1 || expected !== entry.digest) {
       throw new QuorateError(
         'data-corrupt',
@@ -160,16 +179,28 @@ export class OpenRepository {
         { details: { id: this.id } },
       );
     }
-    const { store } = this.#dependencies;
-    await writeState(store.statePath(this.id), { ...this.#state, applying: intent });
-    this.#state = await runIntent(this.#dependencies, this.id, this.#state, intent);
+    const dependencies = this.#dependencies;
+    if (this.#interrupted) await this.#removeAbandonedLocks(updates);
+    this.#interrupted = true;
+    await writeState(dependencies.store.statePath(this.id), { ...this.#state, applying: intent });
+    await writeEffects(dependencies, this.id, intent);
+    // Before the marker: whatever fails up to here is done again, and what is in memory never lags behind the marker.
     const snapshot = nextSnapshot(this.snapshot, {
       generation: entry.generation,
-      updates: intent.entry.updates,
+      updates,
       ...(entry.head === undefined ? {} : { head: entry.head.new }),
-      peeled: await this.#peel(intent.entry.updates),
+      peeled: await this.#peel(updates),
     });
+    this.#state = await writeMarker(dependencies, this.id, this.#state, intent);
     this.#snapshots = [snapshot, ...this.#snapshots].slice(0, retainedGenerations);
+    this.#interrupted = false;
+    await cleanUp(dependencies, this.id, intent);
+  }
+
+  /** Those of a git that was killed; ours is the only one that writes refs, and none runs now. */
+  async #removeAbandonedLocks(updates: readonly RefCommand[]): Promise<void> {
+    const refs = updates.map(({ ref }) => ref);
+    await removeAbandonedRefLocks(this.gitDirectory, refs, this.#dependencies.clock.nowMs());
   }
 
   async #intentOf(entry: LogEntry): Promise<Intent> {
@@ -199,34 +230,54 @@ export class OpenRepository {
   }
 }
 
-/** Promote, refs, marker, then the clean-up. Idempotent: recovery runs it again from wherever it stopped. */
-async function runIntent(
-  dependencies: OpenDependencies,
+/** Objects and refs of an entry. Idempotent: it is run again from wherever it stopped. */
+async function writeEffects(
+  { store, refs }: OpenDependencies,
   id: string,
-  state: RepositoryState,
   { entry, quarantine }: Intent,
-): Promise<RepositoryState> {
-  const { store, refs } = dependencies;
-  const objectsDirectory = store.objectsDirectory(id);
-  const directory = quarantine === undefined ? undefined : store.quarantineDirectory(quarantine);
-  const packs = directory === undefined ? [] : await quarantinedPacks(directory);
-  if (directory !== undefined) await promote(directory, objectsDirectory);
+): Promise<void> {
+  if (quarantine !== undefined) {
+    await promote(store.quarantineDirectory(quarantine), store.objectsDirectory(id));
+  }
   const gitDir = store.gitDirectory(id);
   if (entry.updates.length > 0) await refs.commitEither(gitDir, entry.updates);
   if (entry.head !== undefined) await refs.setHead(gitDir, symrefOf(entry.head.new));
-  const applied: RepositoryState = {
-    objectFormat: state.objectFormat,
-    generation: entry.generation,
-    digest: entry.digest,
-  };
+}
+
+/** From here on the entry is applied. */
+async function writeMarker(
+  { store }: OpenDependencies,
+  id: string,
+  { objectFormat }: RepositoryState,
+  { entry: { generation, digest } }: Intent,
+): Promise<RepositoryState> {
+  const applied: RepositoryState = { objectFormat, generation, digest };
   await writeState(store.statePath(id), applied);
-  await removeKeeps(objectsDirectory, packs);
-  if (quarantine !== undefined && directory !== undefined) {
-    // Not synced: what a power cut brings back, the next start removes.
-    await rm(directory, { recursive: true, force: true });
-    dependencies.quarantineApplied(quarantine);
-  }
   return applied;
+}
+
+/** Never fails an entry that is applied; what stays behind is removed after the next apply or at the next start. */
+async function cleanUp(
+  { store, logger, quarantineApplied }: OpenDependencies,
+  id: string,
+  { quarantine }: Intent,
+): Promise<void> {
+  if (quarantine === undefined) return;
+  quarantineApplied(quarantine);
+  try {
+    await removeKeeps(store.objectsDirectory(id));
+    // Not synced: what a power cut brings back, the next start removes.
+    await rm(store.quarantineDirectory(quarantine), { recursive: true, force: true });
+  } catch (error) {
+    logger.warn(
+      { component: 'store', repo: id, push_id: quarantine.pushId, err: error },
+      'an applied push left files behind',
+    );
+  }
+}
+
+function frozen(why: string, details: Record<string, unknown>): QuorateError {
+  return new QuorateError('data-corrupt', `${why}; the repository is frozen`, { details });
 }
 
 function symrefOf(head: Head): string {

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { z } from 'zod';
 import { QuorateError } from '../contract/errors.js';
 import type { RefCommand } from '../contract/objects.js';
@@ -25,15 +25,20 @@ const updatesName = 'updates';
 /** Makes an empty quarantine; the name is taken, so a second upload under the same key fails. */
 export async function makeQuarantine(directory: string): Promise<string> {
   await mkdir(directory, { mode: 0o700 });
-  const packDirectory = join(directory, 'pack');
-  await mkdir(packDirectory, { mode: 0o700 });
-  return packDirectory;
+  try {
+    const packDirectory = join(directory, 'pack');
+    await mkdir(packDirectory, { mode: 0o700 });
+    return packDirectory;
+  } catch (error) {
+    await rm(directory, { recursive: true, force: true });
+    throw error;
+  }
 }
 
-/** Durable on return. Cut short by a crash, it reads as never prepared. */
+/** Durable on return, with the quarantine's own name. Cut short by a crash, it reads as never prepared. */
 export async function markPrepared(directory: string, mark: PreparedMark): Promise<void> {
   await writeFile(join(directory, markName), JSON.stringify(mark), { flush: true });
-  await syncDirectory(directory);
+  await Promise.all([syncDirectory(directory), syncDirectory(dirname(directory))]);
 }
 
 /** Undefined when the quarantine never became prepared. */
@@ -57,6 +62,7 @@ export async function storeUpdates(
   await mkdir(directory, { recursive: true, mode: 0o700 });
   const text = JSON.stringify(updates);
   await writeFileDurably(join(directory, updatesName), text);
+  await syncDirectory(dirname(directory));
   return createHash('sha256').update(text).digest('hex');
 }
 
@@ -104,31 +110,29 @@ const isIndex = (name: string): boolean => name.endsWith('.idx');
 /** What `promote` writes into `.keep` files; other keep files belong to people and stay. */
 const keepReason = 'quorate: refs not written yet\n';
 
-/** Removes the `.keep` files of packs that `promote` moved just now: once the marker of their entry is durable. */
-export async function removeKeeps(
-  objectsDirectory: string,
-  packNames: readonly string[],
-): Promise<void> {
-  await Promise.all(
-    packNames.map((name) => rm(join(objectsDirectory, 'pack', `${name}.keep`), { force: true })),
-  );
+/**
+ * Removes the `.keep` files that `promote` wrote, once the marker of their entry is durable. Entries are applied one
+ * at a time, so all of them belong to that one, or to earlier tries at it.
+ */
+export async function removeKeeps(objectsDirectory: string): Promise<void> {
+  await removeKeepsThatSay([keepReason], objectsDirectory);
 }
 
 /** Removes those that an earlier process left. A power cut may have taken what was written into them. */
 export async function removeStaleKeeps(objectsDirectory: string): Promise<void> {
+  await removeKeepsThatSay([keepReason, ''], objectsDirectory);
+}
+
+async function removeKeepsThatSay(
+  reasons: readonly string[],
+  objectsDirectory: string,
+): Promise<void> {
   const packDirectory = join(objectsDirectory, 'pack');
   for (const name of await namesIn(packDirectory)) {
     if (!name.endsWith('.keep')) continue;
-    const reason = await readFile(join(packDirectory, name), 'utf8');
-    if (reason === keepReason || reason === '') await rm(join(packDirectory, name));
+    const path = join(packDirectory, name);
+    if (reasons.includes(await readFile(path, 'utf8'))) await rm(path);
   }
-}
-
-/** Common names (`pack-<hash>`) of the packs that wait in a quarantine. */
-export async function quarantinedPacks(directory: string): Promise<readonly string[]> {
-  return (await namesIn(join(directory, 'pack')))
-    .filter((name) => name.endsWith('.pack'))
-    .map((name) => name.slice(0, -'.pack'.length));
 }
 
 export async function namesIn(directory: string): Promise<readonly string[]> {

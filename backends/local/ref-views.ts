@@ -1,6 +1,5 @@
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
-import { mkdir } from 'node:fs/promises';
 import type { VisibleRefs } from '../contract/backend.js';
 import type { Logger } from '../contract/environment.js';
 import type { RefSnapshot } from '../contract/objects.js';
@@ -57,26 +56,21 @@ export class RefViews {
       await view.ready;
       return { directory: view.directory, release };
     } catch (error) {
-      this.#views.delete(key);
-      release();
+      this.#drop(key, view);
       throw error;
     }
   }
 
   #make(repository: OpenRepository, snapshot: RefSnapshot, visible: VisibleRefs): View {
-    const parent = join(this.#store.viewsDirectory, repository.id);
-    const directory = join(parent, `${snapshot.generation}-${this.#made++}`);
-    const write = async (): Promise<void> => {
-      await mkdir(parent, { recursive: true, mode: 0o700 });
-      await writeRefView({
-        directory,
-        snapshot,
-        visible,
-        objectsDir: repository.objectsDirectory,
-        objectFormat: repository.objectFormat,
-      });
-    };
-    return { directory, ready: write(), users: 0 };
+    const directory = join(this.#store.viewsDirectory, `${repository.id}-${this.#made++}`);
+    const ready = writeRefView({
+      directory,
+      snapshot,
+      visible,
+      objectsDir: repository.objectsDirectory,
+      objectFormat: repository.objectFormat,
+    });
+    return { directory, ready, users: 0 };
   }
 
   #evict(): void {
@@ -88,7 +82,8 @@ export class RefViews {
   }
 
   #drop(key: string, view: View): void {
-    this.#views.delete(key);
+    // Another may have been made in its place.
+    if (this.#views.get(key) === view) this.#views.delete(key);
     removeTree(view.directory).catch((error: unknown) => {
       this.#logger.warn({ component: 'ref-views', err: error }, 'a ref view could not be removed');
     });

@@ -1,6 +1,6 @@
 import type { HeldLocks } from '../coordination/locks.js';
 import type { Clock, Logger, Meter } from '../contract/environment.js';
-import { asQuorateError, QuorateError } from '../contract/errors.js';
+import { asQuorateError, type ErrorCode, QuorateError } from '../contract/errors.js';
 import type {
   Coordinator,
   KeyValue,
@@ -11,6 +11,14 @@ import { keys, prefixEnd } from '../contract/keys.js';
 import type { HeadRecord, LogEntry } from '../contract/repository.js';
 import { digestAfter } from '../git/digest.js';
 import { decodeHead, decodeLogEntry, encodeRecord } from './records.js';
+
+/** What the coordinator says when it is sure; after anything else the commit may have happened. */
+const nothingHappened: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'invalid-argument',
+  'failed-precondition',
+  'unavailable',
+  'cancelled',
+]);
 
 /** A push that is prepared and holds its locks. */
 export interface ReadyPush {
@@ -181,7 +189,7 @@ export class CommitQueue {
         ],
       });
     } catch (error) {
-      if (asQuorateError(error).code !== 'outcome-unknown') throw error;
+      if (nothingHappened.has(asQuorateError(error).code)) throw error;
       await Promise.all(live.map((waiting) => this.#settleUnknown(waiting)));
       return 'settled';
     }

@@ -1,6 +1,6 @@
 import type { HeldLocks, Locks } from '../coordination/locks.js';
 import type { Clock, Logger, Meter } from '../contract/environment.js';
-import { asQuorateError, QuorateError } from '../contract/errors.js';
+import { asQuorateError, QuorateError, refuseCancelled } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
 import type { Head, Oid, RefCommand } from '../contract/objects.js';
 import type { Prepared, QuarantineKey, Replica } from '../contract/replica.js';
@@ -99,40 +99,23 @@ async function commitRound(
   const { repositoryId, pushId } = change.key;
   const { record, configRevision, basis } = readBasis(held, repositoryId);
   const replica = primaryOf(dependencies.replicas, record.voters);
-  const prepared = await timed(dependencies, 'prepare', () =>
-    replica.prepare({
-      key: change.key,
-      basis,
-      commands: change.commands,
-      ...(change.head === undefined ? {} : { head: change.head }),
-      settings: record.settings,
-      shallow: change.shallow,
-      lockRevisions: held.locks,
-      walk: true,
-      signal: AbortSignal.any([change.signal, held.lost]),
-    }),
-  ).catch((error: unknown) => {
-    // The locks went while we were judging: not the client's doing, so judge again under new ones.
-    if (held.lost.aborted && !change.signal.aborted) return undefined;
-    throw error;
-  });
+  const head = change.head === undefined ? {} : { head: change.head };
+  const prepared = await prepare(dependencies, change, held, { replica, record, basis });
   if (prepared === undefined) return 'again';
   const accepted = await change.judge({ repository: record, replica, prepared });
   if (accepted.length === 0 && change.head === undefined) return { nothing: true };
-  change.signal.throwIfAborted();
-  const outcome = await timed(dependencies, 'commit', async () =>
+  const inline = await inlineOrStored(replica, change.key, accepted);
+  refuseCancelled(change.signal);
+  const outcome = await timed(dependencies, 'commit', () =>
     dependencies.queueOf(repositoryId).commit({
       held,
       configRevision,
       basis,
-      changes: {
-        updates: accepted,
-        ...(change.head === undefined ? {} : { head: change.head }),
-      },
+      changes: { updates: accepted, ...head },
       entry: {
         pushId,
-        ...(await inlineOrStored(replica, change.key, accepted)),
-        ...(change.head === undefined ? {} : { head: change.head }),
+        ...inline,
+        ...head,
         prepared: [prepared.storeId],
         actor: change.actor,
         atMs: dependencies.clock.nowMs(),
@@ -143,6 +126,47 @@ async function commitRound(
   await applyCommitted(dependencies, replica, { repositoryId, generation: outcome.generation });
   dependencies.committed(repositoryId, pushId);
   return { generation: outcome.generation };
+}
+
+/** Undefined when the locks went while we were judging: not the client's doing, so it is judged again under new ones. */
+async function prepare(
+  dependencies: CommitDependencies,
+  change: Change,
+  held: HeldLocks,
+  {
+    replica,
+    record,
+    basis,
+  }: { readonly replica: Replica; readonly record: RepositoryRecord; readonly basis: number },
+): Promise<Prepared | undefined> {
+  // Not `AbortSignal.any`: the lease outlives this push, and would remember it for ever.
+  const ended = new AbortController();
+  const end = (): void => ended.abort();
+  const signals = [change.signal, held.lost];
+  for (const signal of signals) {
+    signal.addEventListener('abort', end, { once: true });
+    if (signal.aborted) end();
+  }
+  try {
+    return await timed(dependencies, 'prepare', () =>
+      replica.prepare({
+        key: change.key,
+        basis,
+        commands: change.commands,
+        ...(change.head === undefined ? {} : { head: change.head }),
+        settings: record.settings,
+        shallow: change.shallow,
+        lockRevisions: held.locks,
+        walk: true,
+        signal: ended.signal,
+      }),
+    );
+  } catch (error) {
+    if (held.lost.aborted && !change.signal.aborted) return undefined;
+    throw error;
+  } finally {
+    for (const signal of signals) signal.removeEventListener('abort', end);
+  }
 }
 
 function readBasis(
@@ -199,6 +223,8 @@ async function applyCommitted(
         },
         'a committed push could not be applied yet',
       );
+      // Deleted since: nobody will look for it.
+      if (asQuorateError(error).code === 'not-found') return;
       await dependencies.clock.sleep(200 * tries);
     }
   }

@@ -5,15 +5,15 @@ import type {
   Operation,
   TransactionResult,
 } from '../contract/coordinator.js';
-import { keys, prefixEnd } from '../contract/keys.js';
+import { keys } from '../contract/keys.js';
 import type { PushPipeline } from '../contract/pipeline.js';
 import { decodeLogEntry, decodeOutbox, scan } from './records.js';
 
 export interface OutboxDependencies {
   readonly coordinator: Coordinator;
   readonly pipeline: PushPipeline;
-  /** The generation that every voter and learner of a repository has durably applied. */
-  readonly appliedEverywhere: (repositoryId: string) => Promise<number>;
+  /** Resolves when every voter and learner of a repository has durably applied this generation. */
+  readonly applyEverywhere: (repositoryId: string, generation: number) => Promise<void>;
   readonly clock: Clock;
   readonly meter: Meter;
   readonly logger: Logger;
@@ -27,41 +27,47 @@ interface Item {
 /** Two reads and two deletes per item: 40 items stay below the 128 operations of a transaction. */
 const batchSize = 40;
 /** What is beyond is found by the scan that follows an overflow. */
-const maxPending = 10_000;
-const maxTries = 5;
+const maxItems = 10_000;
+/** Pauses before what failed, or waits for a voter to apply it, is looked at again. */
+const firstRetryMs = 500;
+const lastRetryMs = 60_000;
 
 /**
  * Does what follows a commit, at least once: the post-receive stage, then trimming of the log. Fed by commits of this
- * process and, at start, by what an earlier one left. Never in a push's way.
+ * process and, at start, by what an earlier one left. Never in a push's way, and no repository in another's.
  */
 export class Outbox {
   readonly #dependencies: OutboxDependencies;
-  #pending: Item[] = [];
+  readonly #pending = new Map<string, Item>();
+  /** Looked at again after a pause: its repository, or the coordinator, is in trouble. */
+  readonly #postponed = new Map<string, Item>();
   #overflowed = false;
   #working: Promise<void> | undefined;
+  #retrying: Promise<void> | undefined;
   readonly #closing = new AbortController();
 
   constructor(dependencies: OutboxDependencies) {
     this.#dependencies = dependencies;
-    dependencies.meter.gauge('queue_depth', { queue: 'outbox' }, () => this.#pending.length);
+    dependencies.meter.gauge('queue_depth', { queue: 'outbox' }, () => this.#length);
+  }
+
+  get #length(): number {
+    return this.#pending.size + this.#postponed.size;
   }
 
   notify(repositoryId: string, pushId: string): void {
     if (this.#closing.signal.aborted) return;
-    if (this.#pending.length >= maxPending) this.#overflowed = true;
-    else this.#pending.push({ repositoryId, pushId });
-    this.#working ??= this.#work().finally(() => {
-      this.#working = undefined;
-    });
+    const item = { repositoryId, pushId };
+    if (this.#postponed.has(nameOf(item))) return;
+    if (this.#length >= maxItems) this.#overflowed = true;
+    else this.#pending.set(nameOf(item), item);
+    this.#begin();
   }
 
   /** Takes up everything that is in the coordinator. */
   async resume(): Promise<void> {
-    for await (const { key } of scan(
-      this.#dependencies.coordinator,
-      keys.outboxes,
-      prefixEnd(keys.outboxes),
-    )) {
+    const { coordinator } = this.#dependencies;
+    for await (const { key } of scan(coordinator, keys.outboxes, { keysOnly: true })) {
       const [repositoryId = '', pushId = ''] = key.slice(keys.outboxes.length).split('/', 2);
       this.notify(repositoryId, pushId);
     }
@@ -70,35 +76,68 @@ export class Outbox {
   /** Finishes what is at hand; what stays is in the coordinator and taken up at the next start. */
   async close(): Promise<void> {
     this.#closing.abort();
+    await this.#retrying;
     await this.#working;
   }
 
+  #begin(): void {
+    this.#working ??= this.#work().finally(() => {
+      this.#working = undefined;
+      // One may have come after the last look.
+      if (this.#pending.size > 0) this.#begin();
+    });
+  }
+
   async #work(): Promise<void> {
-    let failures = 0;
-    while (this.#pending.length > 0) {
-      const batch = this.#pending.splice(0, batchSize);
+    while (this.#pending.size > 0) {
+      const batch = [...this.#pending.values()].slice(0, batchSize);
+      for (const item of batch) this.#pending.delete(nameOf(item));
       try {
         await this.#process(batch);
-        failures = 0;
       } catch (error) {
-        failures++;
-        this.#dependencies.logger.error(
-          { component: 'outbox', err: error, tries: failures },
-          'work after a commit failed',
-        );
-        if (failures >= maxTries || this.#closing.signal.aborted) continue;
-        this.#pending.unshift(...batch);
-        await this.#dependencies.clock.sleep(200 * 2 ** failures, this.#closing.signal);
+        for (const item of batch) this.#postpone(item, error);
       }
-      if (this.#pending.length === 0 && this.#overflowed) {
-        this.#overflowed = false;
-        await this.resume().catch(() => undefined);
-      }
+    }
+    if (this.#overflowed && this.#length < maxItems / 2) {
+      this.#overflowed = false;
+      await this.resume().catch(() => {
+        this.#overflowed = true;
+      });
+    }
+  }
+
+  #postpone(item: Item, error: unknown): void {
+    this.#dependencies.logger.warn(
+      { component: 'outbox', repo: item.repositoryId, push_id: item.pushId, err: error },
+      'work after a commit is put off',
+    );
+    this.#postponed.set(nameOf(item), item);
+    this.#beginRetrying();
+  }
+
+  #beginRetrying(): void {
+    if (this.#closing.signal.aborted) return;
+    this.#retrying ??= this.#retry().finally(() => {
+      this.#retrying = undefined;
+      if (this.#postponed.size > 0) this.#beginRetrying();
+    });
+  }
+
+  async #retry(): Promise<void> {
+    const { signal } = this.#closing;
+    let pauseMs = firstRetryMs;
+    while (this.#postponed.size > 0) {
+      await this.#dependencies.clock.sleep(pauseMs, signal);
+      if (signal.aborted) return;
+      pauseMs = Math.min(2 * pauseMs, lastRetryMs);
+      for (const [name, item] of this.#postponed) this.#pending.set(name, item);
+      this.#postponed.clear();
+      this.#begin();
+      await this.#working;
     }
   }
 
   async #process(batch: readonly Item[]): Promise<void> {
-    const { coordinator, pipeline } = this.#dependencies;
     const generations = await this.#read(
       batch.map(({ repositoryId, pushId }) => keys.outbox(repositoryId, pushId)),
     );
@@ -110,22 +149,35 @@ export class Outbox {
       open.map(({ repositoryId, generation }) => keys.logEntry(repositoryId, generation)),
     );
     const deletes: Operation[] = [];
-    for (const [index, { repositoryId, pushId, generation }] of open.entries()) {
-      const kv = entries[index];
-      if (kv !== undefined) {
-        await pipeline.postReceive({ repositoryId, entry: decodeLogEntry(kv) });
-        // An entry is the only way to the objects of a push for whoever has not applied it.
-        if ((await this.#dependencies.appliedEverywhere(repositoryId)) < generation) continue;
-        deletes.push({ type: 'delete', key: keys.logEntry(repositoryId, generation) });
+    for (const [index, item] of open.entries()) {
+      try {
+        deletes.push(...(await this.#finish(item, entries[index])));
+      } catch (error) {
+        this.#postpone(item, error);
       }
-      deletes.push({ type: 'delete', key: keys.outbox(repositoryId, pushId) });
     }
     if (deletes.length > 0) {
+      const { coordinator } = this.#dependencies;
       await coordinator.transaction({ compares: [], success: deletes, failure: [] });
     }
   }
 
+  /** Returns what is to be deleted. Throws when a voter has not applied the entry, or when a stage failed. */
+  async #finish(
+    { repositoryId, pushId, generation }: Item & { readonly generation: number },
+    entry: KeyValue | undefined,
+  ): Promise<readonly Operation[]> {
+    const done: Operation = { type: 'delete', key: keys.outbox(repositoryId, pushId) };
+    if (entry === undefined) return [done];
+    const { applyEverywhere, pipeline } = this.#dependencies;
+    // An entry is the only way to the objects of a push for whoever has not applied it.
+    await applyEverywhere(repositoryId, generation);
+    await pipeline.postReceive({ repositoryId, entry: decodeLogEntry(entry) });
+    return [{ type: 'delete', key: keys.logEntry(repositoryId, generation) }, done];
+  }
+
   async #read(wanted: readonly string[]): Promise<readonly (KeyValue | undefined)[]> {
+    if (wanted.length === 0) return [];
     const { results }: TransactionResult = await this.#dependencies.coordinator.transaction({
       compares: [],
       success: wanted.map((key) => ({ type: 'get', key })),
@@ -133,4 +185,8 @@ export class Outbox {
     });
     return results.map((result) => (result.type === 'get' ? result.entries[0] : undefined));
   }
+}
+
+function nameOf({ repositoryId, pushId }: Item): string {
+  return `${repositoryId} ${pushId}`;
 }

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { QuorateError } from '../contract/errors.js';
 import type { Coordinator, KeyValue } from '../contract/coordinator.js';
+import { prefixEnd } from '../contract/keys.js';
 import type { HeadRecord, LogEntry, Repository } from '../contract/repository.js';
 import { isSettingKey } from '../contract/settings.js';
 
@@ -102,15 +103,16 @@ export function decodeOutbox(kv: KeyValue): { generation: number } {
   return decode(outboxSchema, kv);
 }
 
-/** Every entry of a key range, page by page, so that no single request grows with the number of repositories. */
+/** Every entry under a prefix, page by page, so that no single request grows with the number of repositories. */
 export async function* scan(
   coordinator: Coordinator,
   prefix: string,
-  rangeEnd: string,
+  options: { readonly keysOnly?: boolean } = {},
 ): AsyncGenerator<KeyValue> {
+  const rangeEnd = prefixEnd(prefix);
   let from = prefix;
   for (;;) {
-    const page = await coordinator.range(from, { rangeEnd, limit: 500 });
+    const page = await coordinator.range(from, { rangeEnd, limit: 500, ...options });
     yield* page.entries;
     const last = page.entries.at(-1);
     if (!page.more || last === undefined) return;

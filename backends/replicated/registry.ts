@@ -1,5 +1,5 @@
 import type { Clock, Logger, Random } from '../contract/environment.js';
-import { QuorateError } from '../contract/errors.js';
+import { asQuorateError, QuorateError } from '../contract/errors.js';
 import type { Compare, Coordinator, KeyValue, Operation } from '../contract/coordinator.js';
 import { keys, prefixEnd } from '../contract/keys.js';
 import type { NewRepository, RepositoryPatch } from '../contract/repository.js';
@@ -21,6 +21,13 @@ export interface RegistryDependencies {
   readonly clock: Clock;
   readonly random: Random;
   readonly logger: Logger;
+}
+
+/** A change of one record, with what has to be true and done together with it. */
+interface Swap {
+  readonly record: RepositoryRecord;
+  readonly compares: readonly Compare[];
+  readonly operations: readonly Operation[];
 }
 
 /** A lost compare-and-swap means that somebody else's went through; this many in a row do not happen by chance. */
@@ -81,8 +88,13 @@ export class Registry {
       if (!succeeded) throw await this.#takenError(repository.name);
       return active;
     } catch (error) {
-      if (!(error instanceof QuorateError && error.code === 'outcome-unknown')) {
-        await this.#bury(record);
+      if (asQuorateError(error).code !== 'outcome-unknown') {
+        await this.#bury(record).catch((left: unknown) => {
+          this.#dependencies.logger.warn(
+            { component: 'registry', repo: record.id, err: left },
+            'a repository that could not be created is removed at the next start',
+          );
+        });
       }
       throw error;
     }
@@ -135,20 +147,20 @@ export class Registry {
     });
   }
 
+  /** The new name may lie inside the old one or the other way round: the old one is given up with it. */
   async rename(id: string, name: string): Promise<RepositoryRecord> {
-    await this.#refuseTaken(name);
-    return this.#swap(
-      id,
-      (current) => ({
+    return this.#swap(id, async (current) => {
+      await this.#refuseTaken(name, current.name);
+      if (name === current.name) throw taken(name, name);
+      return {
         record: { ...current, name },
         compares: nameFree(name, current.name),
         operations: [
           { type: 'delete', key: keys.name(current.name) },
           { type: 'put', key: keys.name(name), value: encodeRecord({ id }) },
         ],
-      }),
-      () => this.#refuseTaken(name),
-    );
+      };
+    });
   }
 
   /** The tombstone and the freed name are durable on return; the files go in the background. */
@@ -172,14 +184,18 @@ export class Registry {
   /** Finishes what a crash interrupted: half-made repositories are buried, buried ones removed. Counts the living. */
   async sweep(): Promise<number> {
     let active = 0;
-    for await (const entry of scan(
-      this.#dependencies.coordinator,
-      keys.repos,
-      prefixEnd(keys.repos),
-    )) {
-      const record = decodeRepository(entry);
-      if (record.state === 'active') active++;
-      else await this.#bury(record);
+    for await (const entry of scan(this.#dependencies.coordinator, keys.repos)) {
+      try {
+        const record = decodeRepository(entry);
+        if (record.state === 'active') active++;
+        else await this.#bury(record);
+      } catch (error) {
+        // One repository in trouble is no reason not to serve the others.
+        this.#dependencies.logger.error(
+          { component: 'registry', key: entry.key, err: error },
+          'a repository could not be swept',
+        );
+      }
     }
     return active;
   }
@@ -234,19 +250,14 @@ export class Registry {
   /** Compare-and-swap of one record, with its epoch advanced. */
   async #swap(
     id: string,
-    change: (current: RepositoryRecord) => {
-      readonly record: RepositoryRecord;
-      readonly compares: readonly Compare[];
-      readonly operations: readonly Operation[];
-    },
-    onLost: () => Promise<void> = () => Promise.resolve(),
+    change: (current: RepositoryRecord) => Swap | Promise<Swap>,
   ): Promise<RepositoryRecord> {
     const { coordinator } = this.#dependencies;
     for (let race = 0; race < maxRaces; race++) {
       const stored = await coordinator.get(keys.repo(id));
       const current = stored === undefined ? undefined : decodeRepository(stored);
       if (stored === undefined || current?.state !== 'active') throw deleted(id);
-      const { record, compares, operations } = change(current);
+      const { record, compares, operations } = await change(current);
       const next = { ...record, epoch: current.epoch + 1 };
       const { succeeded } = await coordinator.transaction({
         compares: [
@@ -260,21 +271,24 @@ export class Registry {
         failure: [],
       });
       if (succeeded) return next;
-      await onLost();
     }
     throw new QuorateError('aborted', 'the repository is being changed by others; try again');
   }
 
-  async #refuseTaken(name: string): Promise<void> {
+  /** `except` is a name that is about to be given up. */
+  async #refuseTaken(name: string, except?: string): Promise<void> {
     const { coordinator } = this.#dependencies;
     const below = await coordinator.range(keys.name(`${name}/`), {
       rangeEnd: prefixEnd(keys.name(`${name}/`)),
-      limit: 1,
+      limit: 2,
       keysOnly: true,
     });
-    const [nested] = below.entries;
-    if (nested !== undefined) throw taken(name, nested.key.slice(keys.names.length));
+    const nested = below.entries
+      .map(({ key }) => key.slice(keys.names.length))
+      .find((other) => other !== except);
+    if (nested !== undefined) throw taken(name, nested);
     for (const candidate of [name, ...ancestors(name)]) {
+      if (candidate === except) continue;
       if ((await coordinator.get(keys.name(candidate))) !== undefined) throw taken(name, candidate);
     }
   }
@@ -317,13 +331,14 @@ function free(key: string, rangeEnd?: string): Compare {
 
 /** Nobody has this name, one above it, or one below it; `except` is the name that the same transaction gives up. */
 function nameFree(name: string, except?: string): Compare[] {
+  const below = keys.name(`${name}/`);
+  const end = prefixEnd(below);
+  const own = except?.startsWith(`${name}/`) === true ? keys.name(except) : undefined;
   return [
     ...[name, ...ancestors(name)]
       .filter((other) => other !== except)
       .map((other) => free(keys.name(other))),
-    ...(except?.startsWith(`${name}/`) === true
-      ? []
-      : [free(keys.name(`${name}/`), prefixEnd(keys.name(`${name}/`)))]),
+    ...(own === undefined ? [free(below, end)] : [free(below, own), free(`${own}\0`, end)]),
   ];
 }
 

@@ -10,14 +10,14 @@ import type {
   ReadSession,
 } from '../contract/backend.js';
 import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
-import { QuorateError } from '../contract/errors.js';
+import { asQuorateError, QuorateError, refuseCancelled } from '../contract/errors.js';
 import type { Coordinator } from '../contract/coordinator.js';
-import { keys, prefixEnd } from '../contract/keys.js';
+import { keys } from '../contract/keys.js';
 import type { PushPipeline } from '../contract/pipeline.js';
 import type { LogReader } from '../contract/replica.js';
 import type { Repository, RepositoryRegistry, RepositoryStats } from '../contract/repository.js';
 import type { GitRunner } from '../git/git-runner.js';
-import { isRefName } from '../../server/wire/ref-name.js';
+import { isBranchName } from '../git/ref-files.js';
 import { commitChange, type CommitDependencies, deleted } from './commit.js';
 import { CommitQueue } from './commit-queue.js';
 import { importRepository } from './import.js';
@@ -70,6 +70,7 @@ export class ReplicatedBackend implements Backend {
   /** Pushes and imports running, so that close can wait for them. */
   readonly #running = new Set<Promise<unknown>>();
   #state: BackendState = 'starting';
+  #closing: Promise<void> | undefined;
 
   constructor(dependencies: ReplicatedBackendDependencies) {
     this.#dependencies = dependencies;
@@ -77,7 +78,7 @@ export class ReplicatedBackend implements Backend {
     this.repositories = this.#registryView();
     this.#outbox = new Outbox({
       ...dependencies,
-      appliedEverywhere: async (id) => (await this.#replicaOf(id)).applied(id),
+      applyEverywhere: async (id, generation) => (await this.#replicaOf(id)).apply(id, generation),
     });
     this.#commit = {
       locks: dependencies.locks,
@@ -104,7 +105,7 @@ export class ReplicatedBackend implements Backend {
 
   async read(repository: Repository, signal: AbortSignal): Promise<ReadSession> {
     this.#refuseUnlessServing();
-    signal.throwIfAborted();
+    refuseCancelled(signal);
     const { id } = repository;
     // A strong read: the head is read after the request came in, never before (docs/architecture.md, "A read").
     const [{ generation }, replica] = await Promise.all([
@@ -171,8 +172,8 @@ export class ReplicatedBackend implements Backend {
   async status(): Promise<BackendStatus> {
     const { coordinator, local } = this.#dependencies;
     let repositories = 0;
-    for await (const name of scan(coordinator, keys.names, prefixEnd(keys.names))) {
-      if (name.version > 0) repositories++;
+    for await (const { version } of scan(coordinator, keys.names, { keysOnly: true })) {
+      if (version > 0) repositories++;
     }
     return {
       backend: 'local',
@@ -184,16 +185,17 @@ export class ReplicatedBackend implements Backend {
     };
   }
 
-  async close(graceMs: number): Promise<void> {
-    if (this.#state === 'stopped') return;
+  close(graceMs: number): Promise<void> {
+    this.#closing ??= this.#close(graceMs);
+    return this.#closing;
+  }
+
+  async #close(graceMs: number): Promise<void> {
     this.#state = 'draining';
-    await Promise.race([
-      Promise.allSettled(this.#running),
-      this.#dependencies.clock.sleep(graceMs),
-    ]);
+    const finished = Promise.allSettled([...this.#running, this.#registry.close()]);
+    await Promise.race([finished, this.#dependencies.clock.sleep(graceMs)]);
     this.#state = 'stopped';
     await this.#outbox.close();
-    await this.#registry.close();
     await this.#dependencies.local.close();
   }
 
@@ -210,7 +212,10 @@ export class ReplicatedBackend implements Backend {
       update: (id, change) => registry.update(id, change),
       rename: (id, name) => registry.rename(id, name),
       delete: (id) => registry.delete(id),
-      setHead: (id, branch) => this.#setHead(id, branch),
+      setHead: async (id, branch) => {
+        this.#refuseUnlessServing();
+        await this.#setHead(id, branch);
+      },
       stats: async (id) => ({
         ...(await this.#dependencies.local.stats(id)),
         generation: (await this.#dependencies.log.head(id)).generation,
@@ -220,7 +225,7 @@ export class ReplicatedBackend implements Backend {
 
   async #setHead(id: string, branch: string): Promise<void> {
     // Before the commit point: an entry that no store can apply would stop the repository for good.
-    if (!branch.startsWith('refs/heads/') || !isRefName(branch)) {
+    if (!isBranchName(branch)) {
       throw new QuorateError('invalid-argument', 'HEAD names a branch: refs/heads/...');
     }
     const replica = await this.#replicaOf(id);
@@ -235,17 +240,22 @@ export class ReplicatedBackend implements Backend {
       pushId: `head-${Buffer.from(random.bytes(12)).toString('hex')}`,
       attempt: 1,
     };
-    await this.#track(() =>
-      commitChange(this.#commit, {
-        key,
-        actor: 'system',
-        commands: [],
-        head: { old: head, new: { symref: branch } },
-        shallow: [],
-        signal: new AbortController().signal,
-        judge: () => Promise.resolve([]),
-      }),
-    );
+    try {
+      await this.#track(() =>
+        commitChange(this.#commit, {
+          key,
+          actor: 'system',
+          commands: [],
+          head: { old: head, new: { symref: branch } },
+          shallow: [],
+          signal: new AbortController().signal,
+          judge: () => Promise.resolve([]),
+        }),
+      );
+    } catch (error) {
+      if (asQuorateError(error).code !== 'outcome-unknown') await replica.abort(key);
+      throw error;
+    }
   }
 
   async #record(id: string): Promise<RepositoryRecord> {
@@ -277,7 +287,7 @@ export class ReplicatedBackend implements Backend {
   async #applyLog(): Promise<number> {
     const { coordinator, log, logger } = this.#dependencies;
     const ids = new Set<string>();
-    for await (const { key } of scan(coordinator, keys.allLogs, prefixEnd(keys.allLogs))) {
+    for await (const { key } of scan(coordinator, keys.allLogs, { keysOnly: true })) {
       ids.add(key.slice(keys.allLogs.length).split('/', 1)[0] ?? '');
     }
     for (const id of ids) {
