@@ -238,7 +238,7 @@ export class Scene {
     try {
       await Promise.all(this.#servers.map((server) => server.stop()));
       await this.#assertNoProcesses();
-      if (!this.#servers.some((server) => server.endedBadly)) {
+      if (!this.#servers.some((server) => server.treeKilled)) {
         assert.deepEqual(await readdir(this.path('tmp')), [], 'temporary files were left');
       }
     } finally {

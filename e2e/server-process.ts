@@ -40,7 +40,7 @@ export class ServerProcess {
   #adminToken = '';
   #stdout = '';
   #logs = '';
-  #killed = false;
+  #treeKilled = false;
 
   constructor(
     serveArguments: readonly string[],
@@ -80,9 +80,9 @@ export class ServerProcess {
   get running(): boolean {
     return this.#child.exitCode === null && this.#child.signalCode === null;
   }
-  /** True when a signal ended it, or it ended with a failure: it had no chance to clean up then. */
-  get endedBadly(): boolean {
-    return this.#killed || (!this.running && this.#child.exitCode !== 0);
+  /** True when its helpers were killed with it: nobody was left to remove temporary files then. */
+  get treeKilled(): boolean {
+    return this.#treeKilled;
   }
   /** What the server printed for people, over all restarts. */
   get stdout(): string {
@@ -141,7 +141,6 @@ export class ServerProcess {
 
   /** Sends a signal and waits until the process has gone. */
   async kill(signal: NodeJS.Signals): Promise<void> {
-    this.#killed ||= signal === 'SIGKILL';
     this.#child.kill(signal);
     await this.exited();
   }
@@ -176,7 +175,7 @@ export class ServerProcess {
 
   /** SIGKILL to the server and everything it started, all of it stopped first so that none sees another die. */
   async killTree(): Promise<void> {
-    this.#killed = true;
+    this.#treeKilled = true;
     const pids = await stopTree(this.pid);
     for (const pid of pids) sendSignal(pid, 'SIGKILL');
     await this.exited();
