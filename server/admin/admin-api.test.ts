@@ -187,6 +187,20 @@ describe('requests that do not fit', () => {
   });
 });
 
+test('an error is a problem (RFC 9457)', async () => {
+  const answer = await scene.request('POST', '/users', { token: admin, body: { name: 'root' } });
+  assert.equal(answer.headers.get('content-type'), 'application/problem+json; charset=utf-8');
+  assert.deepEqual(answer.body, {
+    type: 'urn:quorate:problem:already-exists',
+    title: 'It exists already',
+    status: 409,
+    detail: 'there is a user root already',
+    instance: answer.headers.get('x-request-id'),
+    code: 'already-exists',
+    details: {},
+  });
+});
+
 describe('signing in', () => {
   const cases = [
     {
@@ -377,9 +391,8 @@ function encoded(text: string): string {
 }
 
 function messageOf(text: string): string {
-  const body: unknown = JSON.parse(text);
-  const error = objectIn(body, 'error');
-  return String(error['message']);
+  const { detail } = objectIn({ problem: JSON.parse(text) }, 'problem');
+  return String(detail);
 }
 
 function objectIn(body: unknown, name: string): Record<string, unknown> {

@@ -1,38 +1,20 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import express from 'express';
-import type { Backend } from '../../backends/contract/backend.js';
-import type { Clock, Logger, Meter, Random } from '../../backends/contract/environment.js';
 import { QuorateError } from '../../backends/contract/errors.js';
-import type { Accounts } from '../auth/accounts.js';
-import type { Authorizer } from '../auth/authorizer.js';
-import type { AuditLog } from '../observe/audit.js';
 import { createDispatcher } from './dispatch.js';
 import type { Endpoint } from './endpoint.js';
 import { HttpRefusal } from './error-map.js';
+import type { AdminApiOptions } from './options.js';
 import { keyEndpoints } from './routes/keys.js';
 import { longRunningEndpoints } from './routes/long-running.js';
 import { repositoryAccessEndpoints } from './routes/repository-access.js';
 import { repositoryEndpoints } from './routes/repositories.js';
-import { type ServerInfo, statusEndpoints } from './routes/status.js';
+import { statusEndpoints } from './routes/status.js';
 import { tokenEndpoints } from './routes/tokens.js';
 import { userEndpoints } from './routes/users.js';
 
-export type { ServerInfo } from './routes/status.js';
-
-export interface AdminApiOptions {
-  readonly backend: Backend;
-  readonly accounts: Accounts;
-  readonly authorizer: Authorizer;
-  readonly audit: AuditLog;
-  readonly logger: Logger;
-  readonly meter: Meter;
-  readonly clock: Clock;
-  readonly random: Random;
-  /** Read at each request: addresses are known only once the listeners listen. */
-  readonly serverInfo: () => ServerInfo;
-  /** `--no-auth`: everybody is `trusted`, whatever credentials come along. */
-  readonly noAuth: boolean;
-}
+// For parts that are still to be moved over.
+export type { AdminApiOptions, ServerInfo } from './options.js';
 
 /**
  * The admin REST API: an Express application for requests whose path starts with `/api/`. It answers every request

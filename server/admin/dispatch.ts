@@ -1,11 +1,11 @@
 import type { ErrorRequestHandler, Request, RequestHandler, Response } from 'express';
 import type { Clock, Random } from '../../backends/contract/environment.js';
 import { QuorateError } from '../../backends/contract/errors.js';
-import type { AdminApiOptions } from './admin-api.js';
+import type { AdminApiOptions } from './options.js';
 import { authenticate } from './authenticate.js';
 import { readBody } from './body.js';
 import type { Call, Endpoint } from './endpoint.js';
-import { mapError, type MappedError } from './error-map.js';
+import { mapError, type MappedError, problemMediaType } from './error-map.js';
 import { createEventStream } from './event-stream.js';
 import { createExchangeRecorder, type Exchange, type ExchangeRecorder } from './exchange.js';
 import { requireSomebody } from './permissions.js';
@@ -115,12 +115,12 @@ async function answerError(exchange: Exchange, error: unknown, call?: Call): Pro
   const mapped = mapError(error, exchange.requestId);
   const { request, response } = exchange;
   if (call?.events.started === true) {
-    await call.events.end(mapped.body);
+    await call.events.end({ error: mapped.problem });
   } else if (!response.headersSent && !response.destroyed) {
     response.set(mapped.headers);
     // What is left of a body that was not wanted is not worth reading: the connection ends with the answer.
     if (!request.complete) response.set('Connection', 'close');
-    response.status(mapped.status).json(mapped.body);
+    response.status(mapped.status).type(problemMediaType).json(mapped.problem);
   }
   return mapped;
 }

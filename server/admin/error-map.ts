@@ -48,19 +48,54 @@ const outcomeByCode: Record<ErrorCode, 'refused' | 'error'> = {
   internal: 'error',
 };
 
-/** The body of every failed answer, and the last line of a stream that failed. */
-export interface ErrorBody {
-  readonly error: {
-    readonly code: ErrorCode;
-    readonly message: string;
-    readonly details: Readonly<Record<string, unknown>>;
-  };
+/**
+ * A problem (RFC 9457), the body of every failed answer with the media type `application/problem+json`, and the
+ * `error` of a stream that failed. `code` and `details` are members of our own.
+ */
+export interface Problem {
+  /** Names the kind of problem, one for each code. A name, not an address: nothing is behind it. */
+  readonly type: string;
+  /** The kind of problem in words; always the same for a type. */
+  readonly title: string;
+  readonly status: number;
+  /** What happened this time: one sentence or more. */
+  readonly detail: string;
+  /** Names this occurrence: the request id, which the log and the audit log have too. */
+  readonly instance: string;
+  readonly code: ErrorCode;
+  readonly details: Readonly<Record<string, unknown>>;
 }
+
+export const problemMediaType = 'application/problem+json';
+
+/** The kind's URI (RFC 9457 section 3.1.1). */
+export function problemType(code: ErrorCode): string {
+  return `urn:quorate:problem:${code}`;
+}
+
+export const titleByCode: Record<ErrorCode, string> = {
+  'invalid-argument': 'The request is not well-formed',
+  unauthenticated: 'Signing in is needed',
+  'permission-denied': 'Not allowed',
+  'not-found': 'Not found',
+  'already-exists': 'It exists already',
+  'failed-precondition': 'Not possible in the present state',
+  aborted: 'Lost a race; try again',
+  'resource-exhausted': 'A limit was reached',
+  'deadline-exceeded': 'It took too long',
+  cancelled: 'The request was given up',
+  unavailable: 'Not serving now; try again',
+  'storage-failure': 'The storage failed',
+  'data-corrupt': 'Stored data is damaged',
+  'outcome-unknown': 'It may or may not have happened',
+  unimplemented: 'Not offered here',
+  internal: 'The server failed',
+};
 
 export interface MappedError {
   readonly status: number;
   readonly headers: Readonly<Record<string, string>>;
-  readonly body: ErrorBody;
+  readonly problem: Problem;
   readonly outcome: 'refused' | 'error';
   /** For the log; carries the cause. */
   readonly cause: QuorateError;
@@ -75,8 +110,9 @@ export function mapError(error: unknown, requestId: string): MappedError {
   const cause = http?.error ?? asQuorateError(error);
   const retryAfter = retryAfterByCode[cause.code];
   const hidden = cause.code === 'internal';
+  const status = http?.status ?? statusByCode[cause.code];
   return {
-    status: http?.status ?? statusByCode[cause.code],
+    status,
     headers: {
       ...(cause.code === 'unauthenticated'
         ? { 'WWW-Authenticate': 'Bearer realm="Quorate", Basic realm="Quorate", charset="UTF-8"' }
@@ -85,14 +121,16 @@ export function mapError(error: unknown, requestId: string): MappedError {
         ? {}
         : { 'Retry-After': String(retryAfter) }),
     },
-    body: {
-      error: {
-        code: cause.code,
-        message: hidden
-          ? `internal error; the server's log has it under request id ${requestId}`
-          : cause.message,
-        details: hidden ? {} : cause.details,
-      },
+    problem: {
+      type: problemType(cause.code),
+      title: titleByCode[cause.code],
+      status,
+      detail: hidden
+        ? `internal error; the server's log has it under request id ${requestId}`
+        : cause.message,
+      instance: requestId,
+      code: cause.code,
+      details: hidden ? {} : cause.details,
     },
     outcome: outcomeByCode[cause.code],
     cause,

@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import type { ServerResponse } from 'node:http';
 import type { MaintenanceProgress } from '../../backends/contract/backend.js';
 import type { Clock } from '../../backends/contract/environment.js';
-import type { ErrorBody } from './error-map.js';
+import type { Problem } from './error-map.js';
 
 /** A terminal shows no more than ten changes a second. */
 const progressIntervalMs = 100;
@@ -21,7 +21,7 @@ export interface EventStream {
   progress(progress: MaintenanceProgress): void;
   /** Keeps the stream alive until its end, while `work` runs. */
   during<T>(work: Promise<T>): Promise<T>;
-  end(last: { readonly result: object } | ErrorBody): Promise<void>;
+  end(last: { readonly result: object } | { readonly error: Problem }): Promise<void>;
 }
 
 export function createEventStream(options: {

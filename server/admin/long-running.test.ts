@@ -130,7 +130,7 @@ describe('long work over HTTP', () => {
     assert.equal(answer.status, 200);
     assert.match(
       answer.text,
-      /\n\{"error":\{"code":"storage-failure","message":"the disk is full","details":\{\}\}\}\n$/,
+      /\n\{"error":\{"type":"urn:quorate:problem:storage-failure".*"detail":"the disk is full".*\}\}\n$/,
     );
     assert.equal(scene.backend.records.size, 0);
     const event = scene.audited.find(({ event }) => event === 'admin');

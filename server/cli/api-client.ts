@@ -77,7 +77,8 @@ export function createApiClient(server: ServerAddress): ApiClient {
           const event = asJson(line) ?? notQuorate(server);
           const result = event['result'];
           if (isJson(result)) return result;
-          if ('error' in event) throw new CliError(messageIn(event) ?? 'the server failed');
+          if ('error' in event)
+            throw new CliError(messageIn(event['error']) ?? 'the server failed');
           if (isJson(event['progress'])) progress(asProgress(event['progress']));
         }
         throw new CliError('the connection ended before the server was done; look at its log');
@@ -146,7 +147,7 @@ function refusal(
   response: IncomingMessage,
   answer: Json | undefined,
 ): CliError {
-  const message = answer === undefined ? undefined : messageIn(answer);
+  const message = messageIn(answer);
   if (message === undefined) {
     return new CliError(`${server.url} answered ${response.statusCode}; is it a Quorate server?`);
   }
@@ -191,10 +192,10 @@ function notQuorate(server: ServerAddress): never {
   throw new CliError(`${server.url} does not answer like a Quorate server`);
 }
 
-function messageIn(answer: Json): string | undefined {
-  const error = answer['error'];
-  const message = isJson(error) ? error['message'] : undefined;
-  return typeof message === 'string' ? message : undefined;
+/** The sentence of a problem (RFC 9457). */
+function messageIn(problem: unknown): string | undefined {
+  const detail = isJson(problem) ? problem['detail'] : undefined;
+  return typeof detail === 'string' ? detail : undefined;
 }
 
 function asProgress(value: Json): Progress {

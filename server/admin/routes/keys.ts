@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { QuorateError } from '../../../backends/contract/errors.js';
 import type { SshKey } from '../../auth/accounts.js';
 import { mayAdministerServer } from '../../auth/access-rules.js';
-import type { AdminApiOptions } from '../admin-api.js';
+import type { AdminApiOptions } from '../options.js';
 import { endpoint, type Endpoint } from '../endpoint.js';
 import { requireAccountReader, requireKeyWriter, requireSomebody } from '../permissions.js';
 import { nothing, userName } from './fields.js';

@@ -3,7 +3,7 @@ import { asQuorateError, QuorateError } from '../../../backends/contract/errors.
 import type { Repository } from '../../../backends/contract/repository.js';
 import { principalName } from '../../auth/principal.js';
 import { parseRepositoryName } from '../../core/repository-name.js';
-import type { AdminApiOptions } from '../admin-api.js';
+import type { AdminApiOptions } from '../options.js';
 import { type Call, endpoint, type Endpoint } from '../endpoint.js';
 import { type ImportSource, parseImportSource } from '../import-source.js';
 import {

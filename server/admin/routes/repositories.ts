@@ -6,7 +6,7 @@ import type { StoredSettings } from '../../../backends/contract/settings.js';
 import type { Authorizer } from '../../auth/authorizer.js';
 import type { Principal } from '../../auth/principal.js';
 import { parseRepositoryName } from '../../core/repository-name.js';
-import type { AdminApiOptions } from '../admin-api.js';
+import type { AdminApiOptions } from '../options.js';
 import { type Call, endpoint, type Endpoint } from '../endpoint.js';
 import { requireOnRepository, requireRepositoryCreator } from '../permissions.js';
 import { branch, nothing, repositoryName, settings } from './fields.js';

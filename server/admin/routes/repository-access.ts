@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { QuorateError } from '../../../backends/contract/errors.js';
 import type { AccessLevel, Repository } from '../../../backends/contract/repository.js';
-import type { AdminApiOptions } from '../admin-api.js';
+import type { AdminApiOptions } from '../options.js';
 import { endpoint, type Endpoint } from '../endpoint.js';
 import { branch, nothing, scope, settings } from './fields.js';
 import { openRepository, shownRepository } from './repositories.js';

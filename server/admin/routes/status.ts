@@ -1,19 +1,7 @@
-import type { AdminApiOptions } from '../admin-api.js';
+import type { AdminApiOptions } from '../options.js';
 import { endpoint, type Endpoint } from '../endpoint.js';
 import { requireServerAdmin } from '../permissions.js';
 import { nothing } from './fields.js';
-
-/** What the program knows of itself and the backend does not. */
-export interface ServerInfo {
-  readonly version: string;
-  readonly startedAtMs: number;
-  /** Where it listens: `http://127.0.0.1:8080`, `ssh://127.0.0.1:2222`; undefined when it does not. */
-  readonly httpUrl: string | undefined;
-  readonly sshUrl: string | undefined;
-  readonly opsUrl: string | undefined;
-  /** More for `quorate status`, shown as it is: what SSH's cryptography runs on, ... No secrets. */
-  readonly notes: Readonly<Record<string, string>>;
-}
 
 /** The state of the server: for server administrators only. */
 export function statusEndpoints(

@@ -3,7 +3,7 @@ import { QuorateError } from '../../../backends/contract/errors.js';
 import type { AccessToken, NewToken } from '../../auth/accounts.js';
 import type { Principal } from '../../auth/principal.js';
 import { mayAdministerServer } from '../../auth/access-rules.js';
-import type { AdminApiOptions } from '../admin-api.js';
+import type { AdminApiOptions } from '../options.js';
 import { endpoint, type Endpoint } from '../endpoint.js';
 import {
   requireAccountReader,

@@ -7,7 +7,8 @@ import { createAccounts } from '../../auth/account-store.js';
 import type { Accounts, NewToken } from '../../auth/accounts.js';
 import { asCoordinator, MemoryCoordinator } from '../../auth/memory-coordinator.fixture.js';
 import type { AuditEvent } from '../../observe/audit.js';
-import { type AdminApiOptions, createAdminApi } from '../admin-api.js';
+import { createAdminApi } from '../admin-api.js';
+import type { AdminApiOptions } from '../options.js';
 import { MemoryBackend } from './memory-backend.js';
 
 export const testClock: Clock = {

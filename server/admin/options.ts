@@ -1,0 +1,33 @@
+import type { Backend } from '../../backends/contract/backend.js';
+import type { Clock, Logger, Meter, Random } from '../../backends/contract/environment.js';
+import type { Accounts } from '../auth/accounts.js';
+import type { Authorizer } from '../auth/authorizer.js';
+import type { AuditLog } from '../observe/audit.js';
+
+/** What the program knows of itself and the backend does not. */
+export interface ServerInfo {
+  readonly version: string;
+  readonly startedAtMs: number;
+  /** Where it listens: `http://127.0.0.1:8080`, `ssh://127.0.0.1:2222`; undefined when it does not. */
+  readonly httpUrl: string | undefined;
+  readonly sshUrl: string | undefined;
+  readonly opsUrl: string | undefined;
+  /** More for `quorate status`, shown as it is: what SSH's cryptography runs on, ... No secrets. */
+  readonly notes: Readonly<Record<string, string>>;
+}
+
+/** What the admin API works with. */
+export interface AdminApiOptions {
+  readonly backend: Backend;
+  readonly accounts: Accounts;
+  readonly authorizer: Authorizer;
+  readonly audit: AuditLog;
+  readonly logger: Logger;
+  readonly meter: Meter;
+  readonly clock: Clock;
+  readonly random: Random;
+  /** Read at each request: addresses are known only once the listeners listen. */
+  readonly serverInfo: () => ServerInfo;
+  /** `--no-auth`: everybody is `trusted`, whatever credentials come along. */
+  readonly noAuth: boolean;
+}
