@@ -13,6 +13,7 @@ import { createDirectoryBackend } from '../backends/directory/directory-backend.
 import { createLocalBackend } from '../backends/local/local-backend.js';
 import { createPushPipeline } from '../hooks/pipeline.js';
 import { createAdminApi } from './admin/admin-api.js';
+import { createAccessDirectory } from './auth/access-directory.js';
 import { createAuthorizer } from './auth/access-rules.js';
 import { createAccounts } from './auth/account-store.js';
 import type { Accounts } from './auth/accounts.js';
@@ -167,6 +168,7 @@ async function openDoors(foundation: Foundation, opsAddress: Address): Promise<C
   const { config, data, clock, teardown, version } = foundation;
   const { noAuth } = config;
   const accounts = createAccounts(foundation);
+  const directory = createAccessDirectory(foundation);
   const authorizer = createAuthorizer({ autoCreate: config.autoCreate });
   const service = createGitService({
     ...foundation,
@@ -186,6 +188,7 @@ async function openDoors(foundation: Foundation, opsAddress: Address): Promise<C
   const adminApi = createAdminApi({
     ...foundation,
     accounts,
+    directory,
     authorizer,
     noAuth,
     serverInfo: () => ({

@@ -40,5 +40,12 @@ export const keys = {
   sshKey: (fingerprint: string) => `keys/${fingerprint}`,
   tokens: 'tokens/',
   token: (hash: string) => `tokens/${hash}`,
+  groups: 'groups/',
+  group: (name: string) => `groups/${name}`,
+  /** Grants on patterns of repository names; neither a pattern nor a subject can hold a colon. */
+  grants: 'grants/',
+  grant: (pattern: string, subject: string) => `grants/${pattern}:${subject}`,
+  /** Put with every change to groups and to grants on patterns: what was read at its revision is still so. */
+  accessRevision: 'access/revision',
   cluster: 'cluster/',
 } as const;

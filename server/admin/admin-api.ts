@@ -5,8 +5,10 @@ import { createDispatcher } from './dispatch.js';
 import type { Endpoint } from './endpoint.js';
 import { HttpRefusal } from './error-map.js';
 import type { AdminApiOptions } from './options.js';
+import { groupEndpoints } from './routes/groups.js';
 import { keyEndpoints } from './routes/keys.js';
 import { longRunningEndpoints } from './routes/long-running.js';
+import { patternGrantEndpoints } from './routes/pattern-grants.js';
 import { repositoryAccessEndpoints } from './routes/repository-access.js';
 import { repositoryEndpoints } from './routes/repositories.js';
 import { statusEndpoints } from './routes/status.js';
@@ -55,6 +57,8 @@ export function createAdminApi(
 export function adminEndpoints(options: AdminApiOptions): readonly Endpoint[] {
   return [
     ...userEndpoints(options),
+    ...groupEndpoints(options),
+    ...patternGrantEndpoints(options),
     ...keyEndpoints(options),
     ...tokenEndpoints(options),
     ...repositoryEndpoints(options),

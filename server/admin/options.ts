@@ -1,5 +1,6 @@
 import type { Backend } from '../../backends/contract/backend.js';
 import type { Clock, Logger, Meter, Random } from '../../backends/contract/environment.js';
+import type { AccessDirectory } from '../auth/access-directory.js';
 import type { Accounts } from '../auth/accounts.js';
 import type { Authorizer } from '../auth/authorizer.js';
 import type { AuditLog } from '../observe/audit.js';
@@ -20,6 +21,7 @@ export interface ServerInfo {
 export interface AdminApiOptions {
   readonly backend: Backend;
   readonly accounts: Accounts;
+  readonly directory: AccessDirectory;
   readonly authorizer: Authorizer;
   readonly audit: AuditLog;
   readonly logger: Logger;

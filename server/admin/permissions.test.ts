@@ -65,6 +65,10 @@ async function populate(
   const { accounts, backend } = scene;
   await scene.token('victim');
   for (const user of ['reader', 'writer', 'owner']) await scene.token(user);
+  const { directory } = scene.options;
+  await directory.createGroup('crew');
+  await directory.addMember('crew', 'reader');
+  await directory.setGrant({ pattern: 'else/*', subject: '@crew', level: 'admin' });
   const make = (
     name: string,
     access: { public: boolean; grants: Record<string, 'read' | 'write' | 'admin'> },

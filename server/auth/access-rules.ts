@@ -8,8 +8,8 @@ type User = Extract<Principal, { kind: 'user' }>;
 /**
  * The rules, in order:
  *  1. `trusted` (`--no-auth`) may do everything.
- *  2. What a user may do with a repository is the highest of: `admin` for server administrators, the user's grant.
- *     A token caps that at its scope and takes it away outside its repository pattern.
+ *  2. What a user may do with a repository is the highest of: `admin` for server administrators, the grants on it to
+ *     the user and to the user's groups, and the same on patterns that mean it. A token caps that at its scope and takes it away outside its repository pattern.
  *  3. A public repository may be read by everybody, whatever the credentials.
  *  4. Who may not even read a repository is told what somebody is told for whom there is none: anonymous to sign in,
  *     everybody else that it does not exist.
@@ -36,7 +36,7 @@ export function createAuthorizer(options: { readonly autoCreate: boolean }): Aut
 
 /**
  * Why `principal` may not create a repository of that name, in a sentence that may be shown to it; undefined when it
- * may. Creating needs the right to create, and of a token scope `write` and a pattern that matches.
+ * may. Creating needs the right to create (of any name, or by a grant `admin` on a pattern that means it), and of a token scope `write` and a pattern that matches.
  */
 export function creationProblem(principal: Principal, name: string): string | undefined {
   switch (principal.kind) {
@@ -45,7 +45,9 @@ export function creationProblem(principal: Principal, name: string): string | un
     case 'anonymous':
       return 'sign in to create repositories';
     case 'user': {
-      if (!principal.admin && !principal.canCreate) {
+      // Who administers a pattern administers what is still to come below it.
+      const administers = patternLevel(principal, name) >= rank.admin;
+      if (!principal.admin && !principal.canCreate && !administers) {
         return `${principal.name} may not create repositories`;
       }
       if (principal.via.type === 'key') return undefined;
@@ -137,10 +139,26 @@ function cappedLevel(user: User, repository: Repository): number {
 
 function ownLevel(user: User, repository: Repository): number {
   if (user.admin) return rank.admin;
+  const { groups = [] } = user.membership ?? {};
+  return Math.max(
+    patternLevel(user, repository.name),
+    ...[user.name, ...groups.map((group) => `@${group}`)].map((subject) =>
+      grantedLevel(repository, subject),
+    ),
+  );
+}
+
+function grantedLevel({ access: { grants } }: Repository, subject: string): number {
   // `hasOwn`: a user may be called `constructor`.
-  const { grants } = repository.access;
-  const grant = Object.hasOwn(grants, user.name) ? grants[user.name] : undefined;
+  const grant = Object.hasOwn(grants, subject) ? grants[subject] : undefined;
   return grant === undefined ? rank.none : rank[grant];
+}
+
+/** The highest grant on a pattern that means the name. */
+function patternLevel(user: User, name: string): number {
+  const { grants = [] } = user.membership ?? {};
+  const matching = grants.filter(({ pattern }) => repositoryPatternMatches(pattern, name));
+  return Math.max(rank.none, ...matching.map(({ level }) => rank[level]));
 }
 
 function patternCovers(user: User, name: string): boolean {

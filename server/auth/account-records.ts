@@ -1,6 +1,7 @@
 import { z } from 'zod';
-import type { KeyValue } from '../../backends/contract/coordinator.js';
+import type { Coordinator, KeyValue } from '../../backends/contract/coordinator.js';
 import { QuorateError } from '../../backends/contract/errors.js';
+import { prefixEnd } from '../../backends/contract/keys.js';
 
 /** What is stored under `users/`, `keys/` and `tokens/`: JSON, checked on every read. Unknown fields are dropped. */
 
@@ -50,8 +51,28 @@ export function decodeRecord<T>(schema: z.ZodType<T>, entry: KeyValue): T {
   });
 }
 
-export function encodeRecord(record: UserRecord | SshKeyRecord | TokenRecord): Uint8Array {
+export function encodeRecord(record: object): Uint8Array {
   return Buffer.from(JSON.stringify(record));
+}
+
+/** Entries per range read: far below what a reply can hold, and few round trips for thousands of users. */
+const pageSize = 500;
+
+/** All entries whose key starts with `prefix`, in key order. */
+export async function readAll(
+  coordinator: Coordinator,
+  prefix: string,
+): Promise<readonly KeyValue[]> {
+  const entries: KeyValue[] = [];
+  let start = prefix;
+  for (;;) {
+    const page = await coordinator.range(start, { rangeEnd: prefixEnd(prefix), limit: pageSize });
+    entries.push(...page.entries);
+    const last = page.entries.at(-1);
+    if (!page.more || last === undefined) return entries;
+    // The next key in bytewise order.
+    start = `${last.key}\0`;
+  }
 }
 
 function parseJson(value: Uint8Array): unknown {

@@ -1,11 +1,12 @@
 import { timingSafeEqual } from 'node:crypto';
-import type { Compare, Coordinator, KeyValue } from '../../backends/contract/coordinator.js';
+import type { Compare, Coordinator } from '../../backends/contract/coordinator.js';
 import type { Clock, Random } from '../../backends/contract/environment.js';
 import { QuorateError } from '../../backends/contract/errors.js';
 import { keys, prefixEnd } from '../../backends/contract/keys.js';
 import {
   decodeRecord,
   encodeRecord,
+  readAll,
   sshKeyRecord,
   tokenRecord,
   userRecord,
@@ -13,7 +14,9 @@ import {
   type TokenRecord,
   type UserRecord,
 } from './account-records.js';
+import { isUserName } from './account-names.js';
 import type { AccessToken, Accounts, NewToken, SshKey } from './accounts.js';
+import { Memberships } from './memberships.js';
 import type { Principal, PrincipalSource } from './principal.js';
 import { repositoryPatternProblem } from './repository-pattern.js';
 import { parseSshPublicKeyLine, sshFingerprint } from './ssh-public-key.js';
@@ -24,9 +27,6 @@ import {
   makeTokenSecret,
   tokenIdOf,
 } from './token-secret.js';
-
-/** Entries per range read: far below what a reply can hold, and few round trips for thousands of users. */
-const pageSize = 500;
 
 /** Lost races before giving up. Two administrators changing one user at once lose one or two. */
 const maxAttempts = 16;
@@ -47,11 +47,13 @@ class CoordinatedAccounts implements Accounts {
   readonly #coordinator: Coordinator;
   readonly #clock: Clock;
   readonly #random: Random;
+  readonly #memberships: Memberships;
 
   constructor(coordinator: Coordinator, clock: Clock, random: Random) {
     this.#coordinator = coordinator;
     this.#clock = clock;
     this.#random = random;
+    this.#memberships = new Memberships(coordinator);
   }
 
   async createUser(user: {
@@ -81,7 +83,7 @@ class CoordinatedAccounts implements Accounts {
   }
 
   async listUsers(): Promise<readonly UserRecord[]> {
-    const entries = await this.#readAll(keys.users);
+    const entries = await readAll(this.#coordinator, keys.users);
     return entries.map((entry) => decodeRecord(userRecord, entry));
   }
 
@@ -137,7 +139,7 @@ class CoordinatedAccounts implements Accounts {
   }
 
   async listKeys(user?: string): Promise<readonly SshKey[]> {
-    const entries = await this.#readAll(keys.sshKeys);
+    const entries = await readAll(this.#coordinator, keys.sshKeys);
     const records = entries.map((entry) => decodeRecord(sshKeyRecord, entry));
     return records.filter((record) => user === undefined || record.user === user).map(publicKey);
   }
@@ -179,7 +181,7 @@ class CoordinatedAccounts implements Accounts {
   }
 
   async listTokens(user?: string): Promise<readonly AccessToken[]> {
-    const entries = await this.#readAll(keys.tokens);
+    const entries = await readAll(this.#coordinator, keys.tokens);
     const records = entries.map((entry) => decodeRecord(tokenRecord, entry));
     return records.filter((record) => user === undefined || record.user === user).map(publicToken);
   }
@@ -219,9 +221,16 @@ class CoordinatedAccounts implements Accounts {
   }
 
   async #principalOf(name: string, via: PrincipalSource): Promise<Principal | undefined> {
-    const user = await this.getUser(name);
+    const [user, membership] = await Promise.all([this.getUser(name), this.#memberships.of(name)]);
     if (user === undefined || user.disabled) return undefined;
-    return { kind: 'user', name: user.name, admin: user.admin, canCreate: user.canCreate, via };
+    return {
+      kind: 'user',
+      name: user.name,
+      admin: user.admin,
+      canCreate: user.canCreate,
+      via,
+      ...(membership === undefined ? {} : { membership }),
+    };
   }
 
   async #deleteKey(key: string): Promise<boolean> {
@@ -232,26 +241,6 @@ class CoordinatedAccounts implements Accounts {
     });
     return result.succeeded;
   }
-
-  async #readAll(prefix: string): Promise<readonly KeyValue[]> {
-    const entries: KeyValue[] = [];
-    let start = prefix;
-    for (;;) {
-      const page = await this.#coordinator.range(start, {
-        rangeEnd: prefixEnd(prefix),
-        limit: pageSize,
-      });
-      entries.push(...page.entries);
-      const last = page.entries.at(-1);
-      if (!page.more || last === undefined) return entries;
-      // The next key in bytewise order.
-      start = `${last.key}\0`;
-    }
-  }
-}
-
-function isUserName(name: string): boolean {
-  return /^[a-z0-9][a-z0-9._-]{0,63}$/.test(name);
 }
 
 function checkUserName(name: string): void {

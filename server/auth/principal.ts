@@ -13,9 +13,25 @@ export type Principal =
       /** May create repositories (administrators always may). */
       readonly canCreate: boolean;
       readonly via: PrincipalSource;
+      /** Absent: in no group, and without grants on patterns. As of the sign-in. */
+      readonly membership?: Membership;
     }
   /** Everybody is this under `--no-auth` (loopback only): everything is allowed. */
   | { readonly kind: 'trusted' };
+
+/** What a user has besides grants by name on single repositories. */
+export interface Membership {
+  /** Names of groups, without `@`. */
+  readonly groups: readonly string[];
+  /** Grants to the user, or to one of the groups, on the repositories that a pattern means. */
+  readonly grants: readonly PatternLevel[];
+}
+
+export interface PatternLevel {
+  /** As in `repository-pattern.ts`: `team/*`. */
+  readonly pattern: string;
+  readonly level: AccessLevel;
+}
 
 export type PrincipalSource =
   | { readonly type: 'key'; readonly fingerprint: string }

@@ -1,6 +1,7 @@
 import { Command, CommanderError } from 'commander';
 import { version } from '../version.js';
 import { CliError } from './cli-error.js';
+import { addGroupCommands } from './commands/group.js';
 import { addKeyCommands } from './commands/key.js';
 import { addRepositoryAccessCommands } from './commands/repo-access.js';
 import { addRepositoryCommands } from './commands/repo.js';
@@ -58,6 +59,7 @@ Commands find the server by --data, or else by the environment's QUORATE_URL and
     );
   addServeCommand(program, serve, finish);
   addUserCommands(program);
+  addGroupCommands(program);
   addKeyCommands(program);
   addTokenCommands(program);
   const repo = program.command('repo').description('repositories');

@@ -11,9 +11,9 @@ const maxGrants = 1000;
 
 /** Who may do what with a repository, and how it behaves: for those who administer it. */
 export function repositoryAccessEndpoints(
-  options: Pick<AdminApiOptions, 'backend' | 'authorizer' | 'accounts'>,
+  options: Pick<AdminApiOptions, 'backend' | 'authorizer' | 'directory'>,
 ): Endpoint[] {
-  const { backend, accounts } = options;
+  const { backend, directory } = options;
   const { repositories } = backend;
 
   const change = endpoint({
@@ -51,9 +51,7 @@ export function repositoryAccessEndpoints(
     run: async (call, { level }) => {
       const repository = await openRepository(options, call, 'admin');
       const user = call.param('user');
-      if ((await accounts.getUser(user)) === undefined) {
-        throw new QuorateError('not-found', `there is no user ${user}`);
-      }
+      await directory.requireSubject(user);
       const changed = await repositories.update(repository.id, ({ access }) => ({
         access: { ...access, grants: withGrant(access.grants, user, level) },
       }));

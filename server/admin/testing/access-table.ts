@@ -156,6 +156,60 @@ export const rows: readonly Row[] = [
     expected: adminOnly(200),
   },
   {
+    desc: 'list groups',
+    action: 'group.list',
+    request: () => ['GET', '/groups'],
+    expected: adminOnly(200),
+  },
+  {
+    desc: 'create a group',
+    action: 'group.create',
+    request: () => ['POST', '/groups', { name: 'others' }],
+    expected: adminOnly(201),
+  },
+  {
+    desc: 'show a group',
+    action: 'group.show',
+    request: () => ['GET', '/groups/crew'],
+    expected: adminOnly(200),
+  },
+  {
+    desc: 'remove a group',
+    action: 'group.remove',
+    request: () => ['DELETE', '/groups/crew'],
+    expected: adminOnly(200),
+  },
+  {
+    desc: 'add a member',
+    action: 'group.add-member',
+    request: () => ['PUT', '/groups/crew/members/victim'],
+    expected: adminOnly(200),
+  },
+  {
+    desc: 'remove a member',
+    action: 'group.remove-member',
+    request: () => ['DELETE', '/groups/crew/members/reader'],
+    expected: adminOnly(200),
+  },
+  {
+    desc: 'list grants on patterns',
+    action: 'grant.list',
+    request: () => ['GET', '/grants'],
+    expected: adminOnly(200),
+  },
+  {
+    desc: 'grant on a pattern',
+    action: 'grant.set',
+    request: () => ['PUT', '/grants/team%2F*/victim', { level: 'write' }],
+    expected: adminOnly(200),
+  },
+  {
+    desc: 'take back a grant on a pattern',
+    action: 'grant.remove',
+    request: () => ['DELETE', '/grants/else%2F*/@crew'],
+    expected: adminOnly(200),
+  },
+  {
     desc: 'list keys',
     action: 'key.list',
     request: () => ['GET', '/keys'],
@@ -313,6 +367,12 @@ export const rows: readonly Row[] = [
     desc: 'grant',
     action: 'repository.grant',
     request: () => ['PUT', `${app}/grants/victim`, { level: 'write' }],
+    expected: repositoryAdmins(200),
+  },
+  {
+    desc: 'grant to a group',
+    action: 'repository.grant',
+    request: () => ['PUT', `${app}/grants/@crew`, { level: 'write' }],
     expected: repositoryAdmins(200),
   },
   {

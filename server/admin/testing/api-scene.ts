@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
 import type { Clock, Logger, Meter } from '../../../backends/contract/environment.js';
 import { createAuthorizer } from '../../auth/access-rules.js';
+import { createAccessDirectory } from '../../auth/access-directory.js';
 import { createAccounts } from '../../auth/account-store.js';
 import type { Accounts, NewToken } from '../../auth/accounts.js';
 import { asCoordinator, MemoryCoordinator } from '../../auth/memory-coordinator.fixture.js';
@@ -86,17 +87,15 @@ export class ApiScene {
   ): Promise<ApiScene> {
     const clock = options.clock ?? testClock;
     const random = { bytes: (length: number) => randomBytes(length) };
-    const accounts = createAccounts({
-      coordinator: asCoordinator(new MemoryCoordinator()),
-      clock,
-      random,
-    });
+    const coordinator = asCoordinator(new MemoryCoordinator());
+    const accounts = createAccounts({ coordinator, clock, random });
     const backend = new MemoryBackend();
     const audited: AuditEvent[] = [];
     const logged: string[] = [];
     const api: AdminApiOptions = {
       backend,
       accounts,
+      directory: createAccessDirectory({ coordinator, clock }),
       authorizer: createAuthorizer({ autoCreate: true }),
       audit: {
         record: (event) => void audited.push(event),

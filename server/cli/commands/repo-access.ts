@@ -1,8 +1,8 @@
 import type { Command } from 'commander';
 import { settingDefinitions } from '../../../backends/contract/settings.js';
 import { CliError } from '../cli-error.js';
-import { contextOf, field } from '../context.js';
-import { plain } from '../output.js';
+import { contextOf, field, rows } from '../context.js';
+import { plain, table } from '../output.js';
 import { assignments, collect, pathOf } from './repo.js';
 
 export function addRepositoryAccessCommands(repo: Command): void {
@@ -18,34 +18,69 @@ export function addRepositoryAccessCommands(repo: Command): void {
     .addHelpText('after', settingsHelp)
     .action(set);
 
+  addGrantCommands(repo);
+}
+
+function addGrantCommands(repo: Command): void {
   repo
     .command('grant')
-    .argument('<name>')
-    .argument('<user>')
+    .argument('<name>', "a repository, or a pattern with *: 'team/*' (quote it)")
+    .argument('<who>', 'a user, or a group as @NAME')
     .argument('<level>', 'read, write or admin')
-    .description('let a user read, write or administer a repository')
+    .description('let a user or a group read, write or administer repositories')
     .action(
-      async (name: string, user: string, level: string, _options: object, command: Command) => {
+      async (name: string, who: string, level: string, _options: object, command: Command) => {
         const { terminal, request } = contextOf(command);
-        const path = `${pathOf(name)}/grants/${encodeURIComponent(user)}`;
-        const answer = await request('PUT', path, { level });
-        if (terminal.json) return terminal.printJson(field(answer, 'repository'));
-        terminal.print(`granted ${level} on ${name} to ${user}\n`);
+        const answer = await request('PUT', grantPath(name, who), { level });
+        if (terminal.json) return terminal.printJson(field(answer, resultOf(name)));
+        terminal.print(`granted ${level} on ${name} to ${who}\n`);
       },
     );
 
   repo
     .command('revoke')
-    .argument('<name>')
-    .argument('<user>')
+    .argument('<name>', 'a repository or a pattern, as it was granted')
+    .argument('<who>', 'a user, or a group as @NAME')
     .description('take a grant back')
-    .action(async (name: string, user: string, _options: object, command: Command) => {
+    .action(async (name: string, who: string, _options: object, command: Command) => {
       const { terminal, request } = contextOf(command);
-      const path = `${pathOf(name)}/grants/${encodeURIComponent(user)}`;
-      const answer = await request('DELETE', path);
-      if (terminal.json) return terminal.printJson(field(answer, 'repository'));
-      terminal.print(`revoked the grant of ${user} on ${name}\n`);
+      const answer = await request('DELETE', grantPath(name, who));
+      if (terminal.json) {
+        return terminal.printJson(isPattern(name) ? answer : field(answer, 'repository'));
+      }
+      terminal.print(`revoked the grant of ${who} on ${name}\n`);
     });
+
+  repo
+    .command('grants')
+    .description('list the grants on patterns; those on one repository: repo show NAME')
+    .action(async (_options: object, command: Command) => {
+      const { terminal, request } = contextOf(command);
+      const found = rows(await request('GET', '/grants'), 'grants');
+      if (terminal.json) return terminal.printJson(found);
+      const columns = [
+        { title: 'REPOSITORIES', key: 'pattern' },
+        { title: 'WHO', key: 'subject' },
+        { title: 'LEVEL', key: 'level' },
+      ];
+      terminal.print(table(columns, found));
+    });
+}
+
+/** No repository's name has a star in it. */
+function isPattern(name: string): boolean {
+  return name.includes('*');
+}
+
+function grantPath(name: string, who: string): string {
+  const subject = encodeURIComponent(who);
+  return isPattern(name)
+    ? `/grants/${encodeURIComponent(name)}/${subject}`
+    : `${pathOf(name)}/grants/${subject}`;
+}
+
+function resultOf(name: string): string {
+  return isPattern(name) ? 'grant' : 'repository';
 }
 
 interface SetOptions {
