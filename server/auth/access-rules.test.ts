@@ -170,6 +170,75 @@ describe('who may do what', () => {
   });
 });
 
+describe('groups and patterns', () => {
+  const member = (
+    grants: readonly { pattern: string; level: 'read' | 'write' | 'admin' }[],
+    scope?: TokenScope,
+  ): Principal => ({
+    kind: 'user',
+    name: 'alice',
+    admin: false,
+    canCreate: false,
+    via:
+      scope === undefined
+        ? { type: 'key', fingerprint: 'SHA256:x' }
+        : { type: 'token', tokenId: 'aa', scope, repositoryPattern: undefined },
+    membership: { groups: ['crew'], grants },
+  });
+  // read, write, admin, create of team/app: as in the table above
+  const cases = [
+    ['a group, without a grant', member([]), repository(false), 'hhhh'],
+    ['a grant to the group', member([]), repository(false, { '@crew': 'write' }), '++dd'],
+    ['a grant to another group', member([]), repository(false, { '@crews': 'write' }), 'hhhh'],
+    [
+      'the higher of the user and the group',
+      member([]),
+      repository(false, { '@crew': 'read', alice: 'admin' }),
+      '+++d',
+    ],
+    [
+      'the higher of the group and the user',
+      member([]),
+      repository(false, { '@crew': 'admin', alice: 'read' }),
+      '+++d',
+    ],
+    ['a pattern', member([{ pattern: 'team/*', level: 'read' }]), repository(false), '+ddd'],
+    [
+      'another pattern',
+      member([{ pattern: 'teams/*', level: 'admin' }]),
+      repository(false),
+      'hhhh',
+    ],
+    [
+      'the highest of all',
+      member([
+        { pattern: 'team/*', level: 'read' },
+        { pattern: 'team/app', level: 'admin' },
+        { pattern: '**', level: 'write' },
+      ]),
+      repository(false, { '@crew': 'read' }),
+      '+++d',
+    ],
+    [
+      'capped by the scope of a token',
+      member([{ pattern: 'team/*', level: 'admin' }], 'read'),
+      repository(false),
+      '+ddd',
+    ],
+    ['a pattern to come, read', member([{ pattern: 'team/*', level: 'write' }]), undefined, 'hhhh'],
+    ['a pattern to come', member([{ pattern: 'team/*', level: 'admin' }]), undefined, 'hhh+'],
+    [
+      'a pattern to come, token',
+      member([{ pattern: 'team/*', level: 'admin' }], 'read'),
+      undefined,
+      'hhhh',
+    ],
+  ] as const;
+  for (const [desc, principal, target, wanted] of cases) {
+    test(desc, () => assert.equal(decisions(principal, target, true), wanted));
+  }
+});
+
 test('an explicit creation is told why not', () => {
   assert.equal(creationProblem(principals.trusted, 'team/app'), undefined);
   assert.equal(creationProblem(principals.key, 'team/app'), undefined);
