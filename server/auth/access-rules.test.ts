@@ -170,21 +170,22 @@ describe('who may do what', () => {
   });
 });
 
+const member = (
+  grants: readonly { pattern: string; level: 'read' | 'write' | 'admin' }[],
+  scope?: TokenScope,
+): Principal => ({
+  kind: 'user',
+  name: 'alice',
+  admin: false,
+  canCreate: false,
+  via:
+    scope === undefined
+      ? { type: 'key', fingerprint: 'SHA256:x' }
+      : { type: 'token', tokenId: 'aa', scope, repositoryPattern: undefined },
+  membership: { groups: ['crew'], grants },
+});
+
 describe('groups and patterns', () => {
-  const member = (
-    grants: readonly { pattern: string; level: 'read' | 'write' | 'admin' }[],
-    scope?: TokenScope,
-  ): Principal => ({
-    kind: 'user',
-    name: 'alice',
-    admin: false,
-    canCreate: false,
-    via:
-      scope === undefined
-        ? { type: 'key', fingerprint: 'SHA256:x' }
-        : { type: 'token', tokenId: 'aa', scope, repositoryPattern: undefined },
-    membership: { groups: ['crew'], grants },
-  });
   // read, write, admin, create of team/app: as in the table above
   const cases = [
     ['a group, without a grant', member([]), repository(false), 'hhhh'],
