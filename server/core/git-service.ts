@@ -10,7 +10,7 @@ import { ClientOutput } from './client-output.js';
 import type { GitContext, ServiceParts } from './git-context.js';
 import type { GitExchange, GitOutcome, GitRequest, GitService } from './git-request.js';
 import type { GitServiceLimits } from './limits.js';
-import { asServiceError, cancelledBy, ProtocolRefusal, publicMessage } from './service-error.js';
+import { asServiceError, cancelledBy, publicMessage, refusalIn } from './service-error.js';
 import { receivePack } from './receive-pack.js';
 import { RefEncodings } from './ref-encoding.js';
 import { RefViews } from './ref-view.js';
@@ -87,9 +87,10 @@ async function run(
   try {
     return await serve({ parts, request, input, output });
   } catch (error) {
-    if (error instanceof ProtocolRefusal) {
-      await output.tell(error.message);
-      return { status: 'refused', exitCode: 128, fields: { reason: error.message } };
+    const refusal = refusalIn(error);
+    if (refusal !== undefined) {
+      await output.tell(refusal);
+      return { status: 'refused', exitCode: 128, fields: { reason: refusal } };
     }
     // The listener's own error about its stream (a limit, a bad encoding) goes back as it is.
     if (!output.started && error === input.failure) throw error;

@@ -313,7 +313,6 @@ const bad: readonly { desc: string; input: Buffer; code: string }[] = [
     input: pushOf([create], { names: 'report-status' }).subarray(0, 60),
     code: 'invalid-argument',
   },
-  { desc: 'a signed push', input: Buffer.from('000epush-cert\n'), code: 'unimplemented' },
 ];
 
 for (const { desc, input, code } of bad) {
@@ -340,8 +339,17 @@ test('once side-bands are negotiated, a bad push is told on band 3', async () =>
 test('thousands of commands are bounded by the setting', async () => {
   const fake = new FakeService({ settings: { 'receive.maxCommands': '3' } });
   const commands = Array.from({ length: 4 }, (_, n) => ({ ...create, ref: `refs/heads/${n}` }));
-  const { error } = await fake.talk(stateless, pushOf(commands));
-  assert.equal(codeOf(error), 'resource-exhausted');
+  const { outcome, output } = await fake.talk(stateless, pushOf(commands));
+  assert.equal(outcome?.status, 'refused');
+  assert.match((await heard(output)).fatal, /^more than 3 ref updates/);
+  assert.equal(fake.pushed.length, 0);
+});
+
+test('a signed push is refused in words that git shows', async () => {
+  const fake = new FakeService();
+  const { output } = await fake.talk(stateless, Buffer.from('000epush-cert\n'));
+  assert.match(output.toString(), /^[0-9a-f]{4}ERR signed pushes are not supported here/);
+  assert.equal(fake.pushed.length, 0);
 });
 
 test('an empty push, with which git asks whether it may come, is answered with nothing', async () => {

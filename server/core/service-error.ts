@@ -19,6 +19,17 @@ const codeOfKind: Readonly<Record<WireErrorKind, ErrorCode>> = {
   unsupported: 'unimplemented',
 };
 
+/**
+ * What a well-formed request is refused with, if that is what `error` is: a limit on counts or lengths among them,
+ * since a 4xx of HTTP would reach the person at the terminal as a bare number.
+ */
+export function refusalIn(error: unknown): string | undefined {
+  if (error instanceof ProtocolRefusal) return error.message;
+  const refuses =
+    error instanceof WireError && (error.kind === 'too-large' || error.kind === 'unsupported');
+  return refuses ? error.message : undefined;
+}
+
 /** Anything thrown while serving, as an operating error. */
 export function asServiceError(error: unknown): QuorateError {
   if (!(error instanceof WireError)) return asQuorateError(error);

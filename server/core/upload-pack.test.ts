@@ -350,8 +350,9 @@ test('broken framing is the listener’s to answer over HTTP, and an ERR packet 
 test('a request beyond its bound is refused', async () => {
   const fake = new FakeService({ refs, limits: { maxFetchRequestBytes: 100 } });
   const haves = Array.from({ length: 10 }, () => `have ${oidOf('a')}`);
-  const { error } = await fake.talk(v2, command('fetch', haves));
-  assert.equal(codeOf(error), 'resource-exhausted');
+  const { outcome, output } = await fake.talk(v2, command('fetch', haves));
+  assert.equal(outcome?.status, 'refused');
+  assert.match(output.toString(), /^[0-9a-f]{4}ERR the request is too long$/);
 });
 
 test('archives are for sessions', async () => {
