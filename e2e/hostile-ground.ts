@@ -132,7 +132,7 @@ export class HostileGround {
       method: question.method ?? 'POST',
       path: question.path ?? `${question.repository ?? '/victim.git'}/${service}`,
       headers,
-      body: Array.isArray(body) ? body : [body as Uint8Array],
+      body: body instanceof Uint8Array ? [body] : body,
     });
   }
 
@@ -204,10 +204,10 @@ export class HostileGround {
     pack: Uint8Array | readonly Uint8Array[] = Buffer.alloc(0),
     options: { readonly capabilities?: string; readonly repository?: string } = {},
   ): Promise<StatusReport> {
-    const parts: readonly Uint8Array[] = Array.isArray(pack) ? pack : [pack as Uint8Array];
+    const parts = pack instanceof Uint8Array ? [pack] : pack;
     const body = [Buffer.from(commandSection(commands, options.capabilities)), ...parts];
     const answer = await this.post('git-receive-pack', body, {
-      ...(options.repository === undefined ? {} : { repository: options.repository }),
+      repository: options.repository ?? '/victim.git',
     });
     assert.equal(answer.status, 200, answer.body.toString());
     return reportIn(answer.body);
