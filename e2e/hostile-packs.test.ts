@@ -188,8 +188,18 @@ const wrongTips = [
     pack: buildPack(honest.slice(0, 2)),
     says: /missing|unpacker error/,
   },
-  { desc: 'a branch on a blob', newOid: objectId('blob', blob), pack: good, says: /failed to update ref/ },
-  { desc: 'a branch on a tree', newOid: objectId('tree', tree), pack: good, says: /failed to update ref/ },
+  {
+    desc: 'a branch on a blob',
+    newOid: objectId('blob', blob),
+    pack: good,
+    says: /failed to update ref/,
+  },
+  {
+    desc: 'a branch on a tree',
+    newOid: objectId('tree', tree),
+    pack: good,
+    says: /failed to update ref/,
+  },
 ] as const;
 
 describe('packs that lie', () => {

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -270,6 +270,42 @@ describe('packs that are refused, by both engines alike, leaving nothing', () =>
     assert.deepEqual(ending.files, []);
   });
 
+  test('many bombs at once: few gits look at them, each with little memory', async () => {
+    const byGit = await createPackIndexer({
+      git: fixture.git,
+      logger: silentLogger,
+      meter: idleMeter,
+      workers: 0,
+    });
+    let most = 0;
+    const watch = setInterval(() => (most = Math.max(most, fixture.git.running)), 1);
+    const bomb = buildPack([{ type: 'blob', content: Buffer.alloc(50_000_000) }]);
+    const endings = await Promise.all(
+      Array.from({ length: 12 }, (_, n) =>
+        fixture.index(byGit, bomb, { maxObjectBytes: 1_000, quarantinePackDir: ownQuarantine(n) }),
+      ),
+    );
+    clearInterval(watch);
+    assert.deepEqual(new Set(endings.map(({ code }) => code)), new Set(['resource-exhausted']));
+    assert.ok(most > 0 && most <= 4, `${most} gits at once`);
+    // 16 MiB as its own copy 120 times: nearly 2 GB from 16 KB.
+    const content = Buffer.alloc(0xff_ffff);
+    const [baseBytes, times] = [content.length, 120];
+    const delta = copyDelta({
+      baseBytes,
+      resultBytes: baseBytes * times,
+      copyBytes: baseBytes,
+      times,
+    });
+    const base = objectId('blob', content);
+    const grows = buildPack([
+      { type: 'blob', content },
+      { type: 'ref-delta', base, delta },
+    ]);
+    assert.ok(grows.length < 20_000);
+    assert.notEqual((await sameEnding(grows)).code, undefined);
+  });
+
   test('an object above the limit that is a delta', async () => {
     const base = fixture.write('blob', 'x'.repeat(60_000));
     const big = copyDelta({
@@ -291,6 +327,13 @@ describe('packs that are refused, by both engines alike, leaving nothing', () =>
     assert.equal((await sameEnding(thick, { maxPackBytes: thick.length })).code, undefined);
   });
 });
+
+/** The runs of one test, side by side. */
+function ownQuarantine(n: number): string {
+  const directory = join(fixture.root, `quarantine-${n}`, 'pack');
+  mkdirSync(directory, { recursive: true });
+  return directory;
+}
 
 /** The checksum is right, and seven bytes before it belong to no object. */
 function hiddenBytes(pack: Buffer): Buffer {

@@ -1,11 +1,18 @@
-import { availableParallelism } from 'node:os';
+import { availableParallelism, totalmem } from 'node:os';
 import type { Logger, Meter } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import type { GitRunner } from './git-runner.js';
-import { emptyDirectory, indexPackWithGit, objectTooLarge, storageProblem } from './index-pack.js';
+import {
+  emptyDirectory,
+  indexPackWithGit,
+  type IndexPackRun,
+  objectTooLarge,
+  storageProblem,
+} from './index-pack.js';
 import { isEmptyPack } from './libgit2/pack-format.js';
 import { startLibgit2Pool, type Libgit2Pool } from './libgit2/worker-pool.js';
 import { PackSource } from './pack-source.js';
+import { Slots } from './spawner/slots.js';
 import { progressLines } from './progress-lines.js';
 import type { IndexedPack, IndexPackRequest, PackIndexer } from './pack-indexer.js';
 
@@ -32,14 +39,25 @@ const BUFFER_BUDGET_BYTES = 64 * MIB;
 const WORKER_TIMEOUT_MS = 20_000;
 /**
  * Private memory of a worker, of which Node is some 50 MiB. A delta needs its base and its result at once: this allows
- * both at git's own limit for deltas (core.bigFileThreshold, 512 MiB), and no inflation bomb.
+ * both far above what the worker vouches for (objects of 64 MiB), and no inflation bomb.
  */
-const WORKER_MEMORY_BYTES = 1536 * MIB;
-/** A large pack has that pair on each of up to four threads, seldom at once, and caches of 96 MiB each. */
-const GIT_MEMORY_BYTES = 4096 * MIB;
+const WORKER_MEMORY_BYTES = 512 * MIB;
 const GIT_TIMEOUT_MS = 3_600_000;
-/** For a small pack that libgit2 would not vouch for: room for the worst honest one, and no more. */
-const SECOND_OPINION_TIMEOUT_MS = 300_000;
+/**
+ * A large pack may have a delta's base and result, at git's own limit for deltas (core.bigFileThreshold, 512 MiB), on
+ * each of up to four threads, seldom at once, and caches of 96 MiB each. No push gets more than a part of the machine.
+ */
+const GIT_MEMORY_BYTES = Math.min(4096 * MIB, Math.max(1024 * MIB, totalmem() / 4));
+/**
+ * A small pack that libgit2 would not vouch for may be a bomb of kilobytes. One thread, and memory for one such pair;
+ * and since the pack is here already, no client sets the pace, so that few at once suffice for all.
+ */
+const SMALL_PACK_GIT_MEMORY_BYTES = Math.min(1280 * MIB, GIT_MEMORY_BYTES);
+const SMALL_PACK_GITS = Math.max(2, Math.min(4, availableParallelism()));
+/** Waiting for such a place. Their packs are within the budget of buffered bytes. */
+const MAX_WAITING_FOR_GIT = 1_000;
+/** Room for the worst honest small pack (4 GiB of zeros), and no more. */
+const SMALL_PACK_GIT_TIMEOUT_MS = 120_000;
 
 /** Starts the workers. Without libgit2 it still serves, with git alone, and `description` says so. */
 export async function createPackIndexer(options: PackIndexerOptions): Promise<PackIndexer> {
@@ -69,6 +87,7 @@ class RoutingIndexer implements PackIndexer {
   readonly #options: PackIndexerOptions;
   readonly #pool: Libgit2Pool | undefined;
   readonly #smallPackBytes: number;
+  readonly #smallPackGits = new Slots(SMALL_PACK_GITS, MAX_WAITING_FOR_GIT);
   #bufferedBytes = 0;
 
   constructor(options: PackIndexerOptions, pool: Libgit2Pool | undefined) {
@@ -116,7 +135,11 @@ class RoutingIndexer implements PackIndexer {
     const whole = await this.#bufferWhole(source, held);
     if (whole === undefined) {
       this.#release(held);
-      return this.#byGit(request, source, GIT_TIMEOUT_MS);
+      return this.#byGit(request, source, {
+        threads: Math.min(4, availableParallelism()),
+        memoryLimitBytes: GIT_MEMORY_BYTES,
+        timeoutMs: GIT_TIMEOUT_MS,
+      });
     }
     if (isEmptyPack(whole, request.objectFormat)) {
       const engine = this.#pool === undefined ? 'git' : 'libgit2';
@@ -125,7 +148,16 @@ class RoutingIndexer implements PackIndexer {
     const byLibgit2 = await this.#byLibgit2(request, whole);
     if (byLibgit2 !== undefined) return byLibgit2;
     source.unread([whole]);
-    return this.#byGit(request, source, SECOND_OPINION_TIMEOUT_MS);
+    await this.#smallPackGits.take(request.signal);
+    try {
+      return await this.#byGit(request, source, {
+        threads: 1,
+        memoryLimitBytes: SMALL_PACK_GIT_MEMORY_BYTES,
+        timeoutMs: SMALL_PACK_GIT_TIMEOUT_MS,
+      });
+    } finally {
+      this.#smallPackGits.release();
+    }
   }
 
   /** The whole pack when it is small; else undefined, and the source gives all of it again. */
@@ -178,7 +210,11 @@ class RoutingIndexer implements PackIndexer {
     }
   }
 
-  #byGit(request: IndexPackRequest, source: PackSource, timeoutMs: number): Promise<IndexedPack> {
+  #byGit(
+    request: IndexPackRequest,
+    source: PackSource,
+    bounds: Pick<IndexPackRun, 'threads' | 'memoryLimitBytes' | 'timeoutMs'>,
+  ): Promise<IndexedPack> {
     const { quarantinePackDir, objectsDir, objectFormat, maxObjectBytes, fsck, signal } = request;
     return indexPackWithGit({
       git: this.#options.git,
@@ -190,9 +226,7 @@ class RoutingIndexer implements PackIndexer {
       fsck,
       signal,
       progress: progressLines(request.progress),
-      threads: Math.min(4, availableParallelism()),
-      memoryLimitBytes: GIT_MEMORY_BYTES,
-      timeoutMs,
+      ...bounds,
     });
   }
 
