@@ -19,7 +19,7 @@ import { createLocalBackend } from '../local-backend.js';
 
 export const zeroOid = '0'.repeat(40);
 
-const systemClock: Clock = {
+export const systemClock: Clock = {
   nowMs: () => Date.now(),
   monotonicMs: () => performance.now(),
   sleep: async (ms, signal) => {
@@ -30,7 +30,11 @@ const systemClock: Clock = {
 };
 
 const random: Random = { bytes: (length) => randomBytes(length) };
-const meter: Meter = { count: () => undefined, observe: () => undefined, gauge: () => undefined };
+export const silentMeter: Meter = {
+  count: () => undefined,
+  observe: () => undefined,
+  gauge: () => undefined,
+};
 
 export const permissivePipeline: PushPipeline = {
   preReceive: async () => undefined,
@@ -77,8 +81,12 @@ export async function startLocal(options: FixtureOptions = {}): Promise<LocalFix
     await mkdir(source, { recursive: true });
     await git('init', '-q', '-b', 'main');
   }
-  const runner = await createGitRunner({ logger: silentLogger, meter });
-  const indexer = await createPackIndexer({ git: runner, logger: silentLogger, meter });
+  const runner = await createGitRunner({ logger: silentLogger, meter: silentMeter });
+  const indexer = await createPackIndexer({
+    git: runner,
+    logger: silentLogger,
+    meter: silentMeter,
+  });
   const coordinator = await openEmbeddedCoordinator({
     directory: join(directory, 'coordinator'),
     clock: systemClock,
@@ -93,7 +101,7 @@ export async function startLocal(options: FixtureOptions = {}): Promise<LocalFix
     clock: systemClock,
     random,
     logger: silentLogger,
-    meter,
+    meter: silentMeter,
     options: {
       nodeId: 'test',
       lockTimeoutMs: 10_000,

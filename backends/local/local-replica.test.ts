@@ -1,0 +1,248 @@
+import assert from 'node:assert/strict';
+import { existsSync, readdirSync, readFileSync, utimesSync, writeFileSync } from 'node:fs';
+import { rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterEach, beforeEach, test } from 'node:test';
+import { zeroOid } from './testing/local-fixture.js';
+import { create, openReplica, type ReplicaScene } from './testing/replica-scene.js';
+
+const signal = new AbortController().signal;
+const main = 'refs/heads/main';
+
+let scene: ReplicaScene;
+beforeEach(async () => {
+  scene = await openReplica();
+});
+afterEach(async () => {
+  await scene.close();
+});
+
+const quarantines = (): string[] => readdirSync(join(scene.root, 'quarantine'));
+const keeps = (): string[] =>
+  readdirSync(join(scene.gitDir, 'objects', 'pack')).filter((name) => name.endsWith('.keep'));
+const state = (): { generation: number; applying?: unknown } =>
+  JSON.parse(readFileSync(join(scene.gitDir, '..', 'state'), 'utf8'));
+
+/** A push from upload to its log entry; not applied. */
+async function commitPush(ref = main, content = 'one'): Promise<string> {
+  const tip = await scene.commit(content);
+  const key = await scene.prepare([create(ref, tip)]);
+  scene.log.commit(key.pushId, [create(ref, tip)]);
+  return tip;
+}
+
+async function seen(replica = scene.replica): Promise<Record<string, string>> {
+  const read = await replica.read(scene.id, scene.log.head_.generation);
+  read.release();
+  return Object.fromEntries(read.snapshot.refs.map(({ name, oid }) => [name, oid]));
+}
+
+for (const step of ['commitEither', 'peel'] as const) {
+  test(`an apply that fails at ${step} is done again, whole, and leaves nothing behind`, async () => {
+    const tip = await commitPush();
+    scene.failures.set(step, 1);
+    await assert.rejects(scene.replica.apply(scene.id, 1), { code: 'storage-failure' });
+    assert.equal(await scene.replica.applied(scene.id), 0);
+    assert.deepEqual(await seen(), { [main]: tip });
+    assert.deepEqual([state().generation, state().applying], [1, undefined]);
+    assert.deepEqual([quarantines(), keeps()], [[], []]);
+    assert.deepEqual(scene.replica.quarantines, []);
+    const next = await commitPush('refs/heads/next', 'two');
+    assert.deepEqual(await seen(), { [main]: tip, 'refs/heads/next': next });
+  });
+
+  test(`a restart finishes an apply that failed at ${step}`, async () => {
+    const tip = await commitPush();
+    scene.failures.set(step, 1);
+    await assert.rejects(scene.replica.apply(scene.id, 1));
+    assert.equal(keeps().length, 1, 'nothing may repack what no ref reaches yet');
+    const again = await scene.reopen();
+    assert.deepEqual(await seen(again), { [main]: tip });
+    assert.deepEqual([quarantines(), keeps()], [[], []]);
+    await scene.git('fsck', '--full', '--strict');
+  });
+}
+
+test('the intent is on disk before anything of the entry is, and the marker after its refs', async () => {
+  const tip = await commitPush();
+  scene.failures.set('commitEither', 1);
+  await assert.rejects(scene.replica.apply(scene.id, 1));
+  assert.ok(state().applying !== undefined);
+  assert.equal(state().generation, 0);
+  await scene.replica.apply(scene.id, 1);
+  assert.equal(await scene.git('rev-parse', main), tip);
+});
+
+test('entries that do not follow are not applied: a gap, a wrong digest, a log cut short', async () => {
+  const tip = await commitPush();
+  const [entry] = scene.log.kept;
+  assert.ok(entry !== undefined);
+  for (const wrong of [{ generation: 2 }, { digest: '0'.repeat(128) }]) {
+    scene.log.kept.splice(0, 1, { ...entry, ...wrong });
+    await assert.rejects(scene.replica.apply(scene.id, 2), { code: 'data-corrupt' });
+    assert.equal(state().applying, undefined);
+  }
+  scene.log.kept.splice(0, 1);
+  await assert.rejects(scene.replica.apply(scene.id, 1), { code: 'data-corrupt' });
+  scene.log.kept.push(entry);
+  assert.deepEqual(await seen(), { [main]: tip });
+});
+
+test('a push is judged at its basis: what is committed and not applied yet comes first', async () => {
+  await commitPush();
+  const other = await scene.commit('other');
+  const key = { repositoryId: scene.id, pushId: 'judged-late', attempt: 1 };
+  const { refused } = await scene.replica.prepare(scene.request(key, [create(main, other)]));
+  assert.deepEqual([...refused], [[main, 'reference already exists']]);
+  await scene.replica.abort(key);
+});
+
+test('a coordinator that is behind this disk freezes the repository', async () => {
+  const tip = await commitPush();
+  const early = { ...scene.log.head_, generation: 0 };
+  await scene.replica.apply(scene.id, 1);
+  const next = await scene.commit('next', tip);
+  const change = { ref: main, oldOid: tip, newOid: next };
+  const key = await scene.prepare([change], [tip]);
+  scene.log.head_ = early;
+  const frozen = { code: 'data-corrupt', message: /the repository is frozen$/ };
+  const again = await scene.reopen();
+  for (const replica of [scene.replica, again]) {
+    await assert.rejects(replica.read(scene.id, 0), frozen);
+    await assert.rejects(replica.prepare(scene.request(key, [change])), frozen);
+    await assert.rejects(replica.apply(scene.id, 0), frozen);
+  }
+});
+
+test('a coordinator with other refs at the same generation freezes the repository', async () => {
+  await commitPush();
+  await scene.replica.apply(scene.id, 1);
+  scene.log.head_ = { generation: 1, digest: '1'.repeat(128) };
+  const again = await scene.reopen();
+  await assert.rejects(again.read(scene.id, 1), { code: 'data-corrupt' });
+});
+
+test('refs that somebody else changed freeze the repository, and the message says so', async () => {
+  const tip = await commitPush();
+  await scene.replica.apply(scene.id, 1);
+  await scene.git('update-ref', 'refs/heads/foreign', tip);
+  const again = await scene.reopen();
+  await assert.rejects(again.read(scene.id, 1), { code: 'data-corrupt', message: /frozen$/ });
+});
+
+test('HEAD changes are judged before the commit: names, and the old value', async () => {
+  const key = { repositoryId: scene.id, pushId: 'head-change', attempt: 1 };
+  const old = { symref: main };
+  for (const [head, code] of [
+    [{ old, new: { symref: 'refs/heads/a..b' } }, 'invalid-argument'],
+    [{ old, new: { oid: '1'.repeat(40) } }, 'invalid-argument'],
+    [{ old: { symref: 'refs/heads/x' }, new: old }, 'aborted'],
+  ] as const) {
+    const request = { ...scene.request(key, []), head };
+    await assert.rejects(scene.replica.prepare(request), { code });
+    assert.deepEqual(scene.replica.quarantines, []);
+  }
+  await assert.rejects(
+    scene.replica.create('0'.repeat(32), { objectFormat: 'sha1', head: 'refs/heads/a..b' }),
+    { code: 'invalid-argument' },
+  );
+});
+
+test('deletion waits for reads, refuses new ones, then leaves nothing', async () => {
+  await commitPush();
+  await scene.replica.apply(scene.id, 1);
+  const tip = await scene.commit('never');
+  await scene.prepare([create('refs/heads/never', tip)]);
+  const read = await scene.replica.read(scene.id, 1);
+  let gone = false;
+  const destroyed = scene.replica.destroy(scene.id).then(() => (gone = true));
+  await assert.rejects(scene.replica.read(scene.id, 1), { code: 'not-found' });
+  assert.equal((await read.objectSizes([tip])).length, 1);
+  assert.equal(gone, false);
+  assert.ok(existsSync(scene.gitDir));
+  read.release();
+  await destroyed;
+  assert.ok(!existsSync(scene.gitDir));
+  assert.deepEqual([quarantines(), scene.replica.quarantines], [[], []]);
+  assert.deepEqual(readdirSync(join(scene.root, 'trash')), []);
+  await assert.rejects(scene.prepare([create('refs/heads/late', tip)]), { code: 'not-found' });
+  assert.deepEqual([quarantines(), scene.replica.quarantines], [[], []]);
+});
+
+test('maintenance first applies what is committed', async () => {
+  await commitPush();
+  await scene.replica.maintain(scene.id, { signal });
+  assert.equal(await scene.replica.applied(scene.id), 1);
+});
+
+test('maintenance that was given up before its turn is cancelled', async () => {
+  await assert.rejects(scene.replica.maintain(scene.id, { signal: AbortSignal.abort() }), {
+    code: 'cancelled',
+  });
+});
+
+test('a ref lock that a killed git left holds up neither a judgement nor an apply for long', async () => {
+  await seen();
+  const lock = join(scene.gitDir, `${main}.lock`);
+  const old = new Date(Date.now() - 120_000);
+  const leaveLock = (): void => {
+    writeFileSync(lock, '');
+    utimesSync(lock, old, old);
+  };
+  leaveLock();
+  const tip = await commitPush();
+  assert.ok(!existsSync(lock), 'judged in spite of it');
+  leaveLock();
+  await assert.rejects(scene.replica.apply(scene.id, 1), { code: 'storage-failure' });
+  assert.deepEqual(await seen(), { [main]: tip });
+});
+
+test('a lock that may be in use stays', async () => {
+  await seen();
+  writeFileSync(join(scene.gitDir, `${main}.lock`), '');
+  const tip = await scene.commit('locked');
+  const key = { repositoryId: scene.id, pushId: 'locked-out', attempt: 1 };
+  const { refused } = await scene.replica.prepare(scene.request(key, [create(main, tip)]));
+  assert.equal(refused.size, 1);
+  assert.ok(existsSync(join(scene.gitDir, `${main}.lock`)));
+});
+
+test('a disk that does not take a quarantine is a storage failure, not a bug', async () => {
+  const directory = join(scene.root, 'quarantine');
+  await rm(directory, { recursive: true });
+  await writeFile(directory, '');
+  await assert.rejects(commitPush(), { code: 'storage-failure' });
+  assert.deepEqual(scene.replica.quarantines, []);
+});
+
+test('the updates of a large push are read from its quarantine, and only if they are the ones', async () => {
+  const tip = await scene.commit('large');
+  const commands = [create(main, tip)];
+  const key = await scene.prepare(commands);
+  const updatesDigest = await scene.replica.storeUpdates(key, commands);
+  scene.log.commit(key.pushId, commands, { updatesDigest });
+  const path = join(scene.root, 'quarantine', readdirSync(join(scene.root, 'quarantine'))[0] ?? '');
+  const text = readFileSync(join(path, 'updates'), 'utf8');
+  writeFileSync(join(path, 'updates'), text.replaceAll('main', 'evil'));
+  await assert.rejects(scene.replica.apply(scene.id, 1), { code: 'data-corrupt' });
+  writeFileSync(join(path, 'updates'), text);
+  assert.deepEqual(await seen(), { [main]: tip });
+});
+
+test('keep files of other people stay', async () => {
+  await commitPush();
+  const kept = join(scene.gitDir, 'objects', 'pack', 'pack-theirs.keep');
+  writeFileSync(kept, '');
+  await scene.replica.apply(scene.id, 1);
+  assert.deepEqual(keeps(), ['pack-theirs.keep']);
+});
+
+test('a delete needs no objects, and applies', async () => {
+  const tip = await commitPush();
+  await scene.replica.apply(scene.id, 1);
+  const remove = [{ ref: main, oldOid: tip, newOid: zeroOid }];
+  const key = await scene.prepare(remove);
+  scene.log.commit(key.pushId, remove);
+  assert.deepEqual(await seen(), {});
+  assert.deepEqual([quarantines(), scene.replica.quarantines], [[], []]);
+});

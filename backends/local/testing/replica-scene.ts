@@ -1,0 +1,183 @@
+import { randomBytes } from 'node:crypto';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { silentLogger } from '../../coordination/test-environment.js';
+import { QuorateError } from '../../contract/errors.js';
+import type { Head, RefCommand } from '../../contract/objects.js';
+import type { LogReader, QuarantineKey } from '../../contract/replica.js';
+import type { HeadRecord, LogEntry } from '../../contract/repository.js';
+import { digestAfter, emptyDigest } from '../../git/digest.js';
+import { createPackIndexer } from '../../git/indexer.js';
+import { createObjectReader, type ObjectReader } from '../../git/object-reader.js';
+import { createRefTransactions, type RefTransactions } from '../../git/ref-transaction.js';
+import { createGitRunner } from '../../git/runner.js';
+import { LocalReplica } from '../local-replica.js';
+import { packOf, runGit, silentMeter, systemClock, zeroOid } from './local-fixture.js';
+
+/** A push log in memory, whose head can be turned back. */
+export class MemoryLog implements LogReader {
+  head_: HeadRecord = { generation: 0, digest: emptyDigest({ symref: 'refs/heads/main' }) };
+  readonly kept: LogEntry[] = [];
+
+  async head(): Promise<HeadRecord> {
+    return this.head_;
+  }
+
+  async entries(_id: string, after: number, upTo: number): Promise<readonly LogEntry[]> {
+    return this.kept.filter(({ generation }) => generation > after && generation <= upTo);
+  }
+
+  commit(
+    pushId: string,
+    updates: readonly RefCommand[],
+    more: {
+      readonly head?: { readonly old: Head; readonly new: Head };
+      readonly updatesDigest?: string;
+    } = {},
+  ): number {
+    const generation = this.head_.generation + 1;
+    const digest = digestAfter(this.head_.digest, updates, more.head);
+    const inline = more.updatesDigest === undefined ? updates : [];
+    this.kept.push({
+      generation,
+      pushId,
+      updates: inline,
+      prepared: [],
+      digest,
+      actor: 'a',
+      atMs: 0,
+      ...more,
+    });
+    this.head_ = { generation, digest };
+    return generation;
+  }
+}
+
+export interface ReplicaScene {
+  readonly id: string;
+  readonly root: string;
+  readonly gitDir: string;
+  readonly log: MemoryLog;
+  readonly refs: RefTransactions;
+  readonly objects: ObjectReader;
+  /** Calls of these that fail: name -> how many of the next ones. */
+  readonly failures: Map<'commitEither' | 'peel', number>;
+  readonly replica: LocalReplica;
+  /** Another replica over the same files, as after a restart. */
+  reopen(): Promise<LocalReplica>;
+  commit(content: string, ...parents: string[]): Promise<string>;
+  /** Uploads, prepares (with all refs free) and returns the key. */
+  prepare(commands: readonly RefCommand[], have?: readonly string[]): Promise<QuarantineKey>;
+  request(
+    key: QuarantineKey,
+    commands: readonly RefCommand[],
+    basis?: number,
+  ): Parameters<LocalReplica['prepare']>[0];
+  git(...args: string[]): Promise<string>;
+  close(): Promise<void>;
+}
+
+export const create = (ref: string, newOid: string): RefCommand => ({
+  ref,
+  oldOid: zeroOid,
+  newOid,
+});
+
+/** One repository of a store on disk, over real git, with a log in memory in place of a coordinator. */
+export async function openReplica(): Promise<ReplicaScene> {
+  const directory = await mkdtemp(join(tmpdir(), 'quorate-replica-'));
+  const root = join(directory, 'store');
+  const source = join(directory, 'source');
+  await runGit(directory, ['init', '-q', 'source']);
+  const runner = await createGitRunner({ logger: silentLogger, meter: silentMeter });
+  const indexer = await createPackIndexer({
+    git: runner,
+    logger: silentLogger,
+    meter: silentMeter,
+  });
+  const log = new MemoryLog();
+  const failures: ReplicaScene['failures'] = new Map();
+  const failing = <A extends unknown[], R>(
+    name: 'commitEither' | 'peel',
+    call: (...args: A) => Promise<R>,
+  ) => {
+    return async (...args: A): Promise<R> => {
+      const left = failures.get(name) ?? 0;
+      if (left === 0) return call(...args);
+      failures.set(name, left - 1);
+      throw new QuorateError('storage-failure', `${name} fails`);
+    };
+  };
+  const refs = createRefTransactions({ git: runner, clock: systemClock });
+  const objects = createObjectReader({ git: runner, clock: systemClock });
+  const open = (): Promise<LocalReplica> =>
+    LocalReplica.open({
+      root,
+      git: runner,
+      refs: { ...refs, commitEither: failing('commitEither', refs.commitEither) },
+      objects: { ...objects, peel: failing('peel', objects.peel) },
+      indexer,
+      log,
+      clock: systemClock,
+      random: { bytes: (length) => randomBytes(length) },
+      logger: silentLogger,
+      meter: silentMeter,
+      pruneGraceMs: 1000,
+      applied: () => undefined,
+    });
+  const replica = await open();
+  const id = randomBytes(16).toString('hex');
+  await replica.create(id, { objectFormat: 'sha1', head: 'refs/heads/main' });
+  const gitDir = join(root, 'repos', id.slice(0, 2), id, 'git');
+  const request: ReplicaScene['request'] = (key, commands, basis = log.head_.generation) => ({
+    key,
+    basis,
+    commands,
+    settings: {},
+    shallow: [],
+    lockRevisions: [{ key: 'lock', createRevision: 7 }],
+    walk: true,
+    signal: new AbortController().signal,
+  });
+  return {
+    id,
+    root,
+    gitDir,
+    log,
+    refs,
+    objects,
+    failures,
+    replica,
+    reopen: open,
+    request,
+    commit: async (content, ...parents) => {
+      const blob = (await runGit(source, ['hash-object', '-w', '--stdin'], content)).trim();
+      const tree = (await runGit(source, ['mktree'], `100644 blob ${blob}\tfile\n`)).trim();
+      const args = ['commit-tree', tree, '-m', content, ...parents.flatMap((oid) => ['-p', oid])];
+      return (await runGit(source, args)).trim();
+    },
+    prepare: async (commands, have = []) => {
+      const key = { repositoryId: id, pushId: randomBytes(12).toString('hex'), attempt: 1 };
+      const wants = commands.map(({ newOid }) => newOid).filter((oid) => oid !== zeroOid);
+      if (wants.length > 0) {
+        const bytes = await packOf(source, wants, have);
+        const pack = (async function* whole() {
+          yield bytes;
+        })();
+        const { signal } = new AbortController();
+        await replica.upload(key, pack, { settings: {}, signal, progress: () => undefined });
+      }
+      await replica.prepare(request(key, commands));
+      return key;
+    },
+    git: async (...args) => (await runGit(gitDir, args)).trim(),
+    close: async () => {
+      await refs.close();
+      await objects.close();
+      await indexer.close();
+      await runner.close();
+      await rm(directory, { recursive: true });
+    },
+  };
+}
