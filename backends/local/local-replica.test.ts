@@ -32,7 +32,7 @@ async function commitPush(ref = main, content = 'one'): Promise<string> {
 }
 
 async function seen(replica = scene.replica): Promise<Record<string, string>> {
-  const read = await replica.read(scene.id, scene.log.head_.generation);
+  const read = await replica.read(scene.id, scene.log.committed.generation);
   read.release();
   return Object.fromEntries(read.snapshot.refs.map(({ name, oid }) => [name, oid]));
 }
@@ -99,12 +99,12 @@ test('a push is judged at its basis: what is committed and not applied yet comes
 
 test('a coordinator that is behind this disk freezes the repository', async () => {
   const tip = await commitPush();
-  const early = { ...scene.log.head_, generation: 0 };
+  const early = { ...scene.log.committed, generation: 0 };
   await scene.replica.apply(scene.id, 1);
   const next = await scene.commit('next', tip);
   const change = { ref: main, oldOid: tip, newOid: next };
   const key = await scene.prepare([change], [tip]);
-  scene.log.head_ = early;
+  scene.log.committed = early;
   const frozen = { code: 'data-corrupt', message: /the repository is frozen$/ };
   const again = await scene.reopen();
   for (const replica of [scene.replica, again]) {
@@ -117,7 +117,7 @@ test('a coordinator that is behind this disk freezes the repository', async () =
 test('a coordinator with other refs at the same generation freezes the repository', async () => {
   await commitPush();
   await scene.replica.apply(scene.id, 1);
-  scene.log.head_ = { generation: 1, digest: '1'.repeat(128) };
+  scene.log.committed = { generation: 1, digest: '1'.repeat(128) };
   const again = await scene.reopen();
   await assert.rejects(again.read(scene.id, 1), { code: 'data-corrupt' });
 });

@@ -4,7 +4,6 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import type { Coordinator, Transaction, TransactionResult } from '../contract/coordinator.js';
 import { QuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
 import type { Repository } from '../contract/repository.js';
@@ -14,36 +13,9 @@ import {
   startLocal,
   zeroOid,
 } from '../local/testing/local-fixture.js';
+import { intercepting, isCommit, isResolution, type Step } from './testing/fault-coordinator.js';
 
 const signal = new AbortController().signal;
-
-type Step = (run: () => Promise<TransactionResult>) => Promise<TransactionResult>;
-
-/** A coordinator whose transactions pass through `step`, chosen by what they do. */
-function intercepting(
-  coordinator: Coordinator,
-  step: (transaction: Transaction) => Step | undefined,
-): Coordinator {
-  return {
-    limits: coordinator.limits,
-    get: (key, options) => coordinator.get(key, options),
-    range: (key, options) => coordinator.range(key, options),
-    transaction: (transaction) => {
-      const run = (): Promise<TransactionResult> => coordinator.transaction(transaction);
-      return step(transaction)?.(run) ?? run();
-    },
-    grantLease: (ttlMs) => coordinator.grantLease(ttlMs),
-    watch: (key, options) => coordinator.watch(key, options),
-    ping: () => coordinator.ping(),
-    close: () => coordinator.close(),
-  };
-}
-
-const isCommit = ({ success }: Transaction): boolean =>
-  success.some((operation) => operation.type === 'put' && operation.key.startsWith(keys.allLogs));
-
-const isResolution = ({ failure }: Transaction): boolean =>
-  failure.some((operation) => operation.type === 'get' && operation.key.startsWith(keys.allLogs));
 
 const lost = new QuorateError('outcome-unknown', 'the answer was lost');
 

@@ -17,11 +17,11 @@ import { packOf, runGit, silentMeter, systemClock, zeroOid } from './local-fixtu
 
 /** A push log in memory, whose head can be turned back. */
 export class MemoryLog implements LogReader {
-  head_: HeadRecord = { generation: 0, digest: emptyDigest({ symref: 'refs/heads/main' }) };
+  committed: HeadRecord = { generation: 0, digest: emptyDigest({ symref: 'refs/heads/main' }) };
   readonly kept: LogEntry[] = [];
 
   async head(): Promise<HeadRecord> {
-    return this.head_;
+    return this.committed;
   }
 
   async entries(_id: string, after: number, upTo: number): Promise<readonly LogEntry[]> {
@@ -36,8 +36,8 @@ export class MemoryLog implements LogReader {
       readonly updatesDigest?: string;
     } = {},
   ): number {
-    const generation = this.head_.generation + 1;
-    const digest = digestAfter(this.head_.digest, updates, more.head);
+    const generation = this.committed.generation + 1;
+    const digest = digestAfter(this.committed.digest, updates, more.head);
     const inline = more.updatesDigest === undefined ? updates : [];
     this.kept.push({
       generation,
@@ -49,7 +49,7 @@ export class MemoryLog implements LogReader {
       atMs: 0,
       ...more,
     });
-    this.head_ = { generation, digest };
+    this.committed = { generation, digest };
     return generation;
   }
 }
@@ -115,8 +115,17 @@ export async function openReplica(): Promise<ReplicaScene> {
     LocalReplica.open({
       root,
       git: runner,
-      refs: { ...refs, commitEither: failing('commitEither', refs.commitEither) },
-      objects: { ...objects, peel: failing('peel', objects.peel) },
+      refs: {
+        ...refs,
+        commitEither: failing(
+          'commitEither',
+          (...args: Parameters<RefTransactions['commitEither']>) => refs.commitEither(...args),
+        ),
+      },
+      objects: {
+        ...objects,
+        peel: failing('peel', (...args: Parameters<ObjectReader['peel']>) => objects.peel(...args)),
+      },
       indexer,
       log,
       clock: systemClock,
@@ -130,7 +139,7 @@ export async function openReplica(): Promise<ReplicaScene> {
   const id = randomBytes(16).toString('hex');
   await replica.create(id, { objectFormat: 'sha1', head: 'refs/heads/main' });
   const gitDir = join(root, 'repos', id.slice(0, 2), id, 'git');
-  const request: ReplicaScene['request'] = (key, commands, basis = log.head_.generation) => ({
+  const request: ReplicaScene['request'] = (key, commands, basis = log.committed.generation) => ({
     key,
     basis,
     commands,

@@ -1,0 +1,165 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, test } from 'node:test';
+import { openEmbeddedCoordinator } from '../coordination/embedded/embedded-coordinator.js';
+import { silentLogger } from '../coordination/test-environment.js';
+import type { Coordinator } from '../contract/coordinator.js';
+import { QuorateError } from '../contract/errors.js';
+import { keys, prefixEnd } from '../contract/keys.js';
+import { permissivePipeline, silentMeter, systemClock } from '../local/testing/local-fixture.js';
+import { Outbox } from './outbox.js';
+import { encodeRecord } from './records.js';
+import { intercepting } from './testing/fault-coordinator.js';
+
+let directory: string;
+let coordinator: Coordinator;
+let told: string[];
+/** Repositories of which an entry cannot be applied. */
+let stuck: Set<string>;
+/** Ends the pause of the outbox. */
+let wake: (() => void)[];
+
+beforeEach(async () => {
+  directory = await mkdtemp(join(tmpdir(), 'quorate-outbox-'));
+  coordinator = await openEmbeddedCoordinator({
+    directory,
+    clock: systemClock,
+    logger: silentLogger,
+  });
+  told = [];
+  stuck = new Set();
+  wake = [];
+});
+afterEach(async () => {
+  await coordinator.close();
+  await rm(directory, { recursive: true });
+});
+
+async function commit(id: string, generation: number): Promise<string> {
+  const pushId = `${id}-push-${generation}`;
+  const entry = { generation, pushId, updates: [], prepared: [], digest: '', actor: 'a', atMs: 1 };
+  await coordinator.transaction({
+    compares: [],
+    success: [
+      { type: 'put', key: keys.logEntry(id, generation), value: encodeRecord(entry) },
+      { type: 'put', key: keys.outbox(id, pushId), value: encodeRecord({ generation }) },
+    ],
+    failure: [],
+  });
+  return pushId;
+}
+
+function outbox(inner = coordinator): Outbox {
+  return new Outbox({
+    coordinator: inner,
+    pipeline: {
+      ...permissivePipeline,
+      postReceive: async ({ entry }) => {
+        told.push(entry.pushId);
+      },
+    },
+    applyEverywhere: async (id) => {
+      if (stuck.has(id)) throw new QuorateError('storage-failure', 'full');
+    },
+    clock: {
+      ...systemClock,
+      sleep: (_ms, signal) =>
+        new Promise((resolve) => {
+          wake.push(resolve);
+          signal?.addEventListener('abort', () => resolve(), { once: true });
+        }),
+    },
+    meter: silentMeter,
+    logger: silentLogger,
+  });
+}
+
+async function left(): Promise<readonly string[]> {
+  const found: string[] = [];
+  for (const prefix of [keys.allLogs, keys.outboxes]) {
+    const { entries } = await coordinator.range(prefix, { rangeEnd: prefixEnd(prefix) });
+    found.push(...entries.map(({ key }) => key));
+  }
+  return found;
+}
+
+async function until(condition: () => Promise<boolean>): Promise<void> {
+  for (let turns = 0; turns < 10_000; turns++) {
+    if (await condition()) return;
+    await new Promise(setImmediate);
+  }
+  assert.fail('it never came true');
+}
+
+test('what an earlier process left is told and trimmed', async () => {
+  for (let generation = 1; generation <= 100; generation++) await commit('a', generation);
+  const box = outbox();
+  await box.resume();
+  await until(async () => (await left()).length === 0);
+  assert.equal(new Set(told).size, 100);
+  await box.close();
+});
+
+test('an entry stays until it is applied; another repository does not wait for it', async () => {
+  stuck.add('a');
+  const box = outbox();
+  box.notify('a', await commit('a', 1));
+  box.notify('b', await commit('b', 1));
+  await until(async () => (await left()).length === 2);
+  assert.deepEqual(told, ['b-push-1']);
+  assert.deepEqual(await left(), [keys.logEntry('a', 1), keys.outbox('a', 'a-push-1')]);
+  wake.splice(0).forEach((end) => end());
+  await until(async () => wake.length > 0);
+  assert.equal((await left()).length, 2, 'still stuck');
+  stuck.delete('a');
+  wake.splice(0).forEach((end) => end());
+  await until(async () => (await left()).length === 0);
+  assert.deepEqual(told, ['b-push-1', 'a-push-1']);
+  await box.close();
+});
+
+test('a coordinator in trouble loses nothing', async () => {
+  let failing = true;
+  const box = outbox(
+    intercepting(coordinator, () =>
+      failing ? () => Promise.reject(new QuorateError('unavailable', 'away')) : undefined,
+    ),
+  );
+  const pushId = await commit('a', 1);
+  box.notify('a', pushId);
+  box.notify('a', pushId);
+  await until(async () => wake.length > 0);
+  failing = false;
+  box.notify('a', pushId);
+  wake.splice(0).forEach((end) => end());
+  await until(async () => (await left()).length === 0);
+  assert.deepEqual(told, [pushId]);
+  await box.close();
+});
+
+test('closing does not wait for what is put off', async () => {
+  stuck.add('a');
+  const box = outbox();
+  box.notify('a', await commit('a', 1));
+  await until(async () => wake.length > 0);
+  await box.close();
+  box.notify('a', 'a-push-1');
+  assert.equal((await left()).length, 2);
+});
+
+test('an item whose entry is gone, with its repository, is forgotten', async () => {
+  const box = outbox();
+  const pushId = await commit('a', 1);
+  await coordinator.transaction({
+    compares: [],
+    success: [{ type: 'delete', key: keys.logEntry('a', 1) }],
+    failure: [],
+  });
+  box.notify('a', pushId);
+  box.notify('a', 'never-was');
+  await until(async () => (await left()).length === 0);
+  assert.deepEqual(told, []);
+  await box.close();
+});
