@@ -275,16 +275,7 @@ export class HostileGround {
   /** Path and size of every file of repositories, quarantines and views. */
   async #storedFiles(): Promise<readonly string[]> {
     const root = this.server.root ?? `${this.server.dataDirectory}/store`;
-    const names = (await readdir(root, { recursive: true })).filter(
-      (name) => !name.startsWith('trash'),
-    );
-    const told = await Promise.all(
-      names.map(async (name) => {
-        const found = await stat(`${root}/${name}`).catch(() => undefined);
-        return found?.isFile() === true ? [`${name} ${found.size}`] : [];
-      }),
-    );
-    return told.flat().sort((a, b) => (a < b ? -1 : 1));
+    return (await filesBelow(root, '')).toSorted();
   }
 
   /** Without those that serve a repository for a while: they wait for the next question. */
@@ -295,6 +286,25 @@ export class HostileGround {
       .map(({ commandLine }) => commandLine)
       .filter((line) => !/ (?:update-ref --stdin|cat-file --batch)/.test(line));
   }
+}
+
+/** What is going while it is looked at is left out, and so is the trash, where things go to go. */
+async function filesBelow(root: string, below: string): Promise<string[]> {
+  const entries = await readdir(`${root}/${below}`, { withFileTypes: true }).catch(() => []);
+  const found = await Promise.all(
+    entries
+      .filter(({ name }) => below !== '' || name !== 'trash')
+      .map(async (entry) => {
+        const name = `${below}${entry.name}`;
+        if (entry.isDirectory()) return filesBelow(root, `${name}/`);
+        const size = await stat(`${root}/${name}`).then(
+          (file) => file.size,
+          () => undefined,
+        );
+        return size === undefined ? [] : [`${name} ${size}`];
+      }),
+  );
+  return found.flat();
 }
 
 /** The commands of a push, with the flush behind them. */

@@ -33,7 +33,8 @@ export function routeOf(method: string, target: string): Route {
   if (rawPath === '/api' || rawPath.startsWith('/api/')) return { kind: 'api' };
   const path = decodePath(rawPath);
   if (path.endsWith('/info/refs')) return advertiseRoute(method, path, query);
-  const rpc = /^(.+)\/(git-upload-pack|git-receive-pack|git-upload-archive)$/.exec(path);
+  // A path may hold anything here, line feeds among it: whether it is a name is not for the route to say.
+  const rpc = /^(.+)\/(git-upload-pack|git-receive-pack|git-upload-archive)$/s.exec(path);
   if (rpc !== null) return rpcRoute(method, rpc[1] ?? '', rpc[2] ?? '');
   allow(method, ['GET', 'HEAD']);
   if (dumbFile.test(path)) throw new HttpRefusal(403, dumbSentence);
