@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { Readable } from 'node:stream';
 import { test } from 'node:test';
+import { QuorateError } from '../contract/errors.js';
 import {
   create,
   createRepository,
@@ -263,6 +264,49 @@ export function defineBackendPushes(space: () => BackendSpace): void {
     await assert.rejects(pushing);
     assert.deepEqual(await refsOf(space(), repository), {});
     await mustPush(space(), repository, { commands: [create(main, one)] });
+  });
+
+  test('a pack whose source fails changes nothing', async () => {
+    const { source } = space();
+    const repository = await createRepository(space());
+    const one = await source.commit('z'.repeat(10_000));
+    const whole = await source.pack([one]);
+    async function* failing(): AsyncGenerator<Uint8Array> {
+      yield whole.subarray(0, 100);
+      await Promise.reject(new QuorateError('resource-exhausted', 'too much was sent'));
+    }
+    const commands = [create(main, one)];
+    const told = await push(space(), repository, { commands, pack: failing() }).then(
+      ({ unpack }) => unpack,
+      String,
+    );
+    assert.match(told, /too much was sent/);
+    assert.deepEqual(await refsOf(space(), repository), {});
+  });
+
+  test('a client that leaves without a word, while its pack is awaited, changes nothing', async () => {
+    const { source } = space();
+    const repository = await createRepository(space());
+    const one = await source.commit('w'.repeat(10_000));
+    const whole = await source.pack([one]);
+    const leaving = new AbortController();
+    let asked = 0;
+    const silent = new Readable({
+      read() {
+        asked += 1;
+        if (asked === 1) this.push(whole.subarray(0, 100));
+        // The start of the pack was taken; more is wanted, and never comes.
+        else setImmediate(() => leaving.abort());
+      },
+    });
+    const pushing = push(space(), repository, {
+      commands: [create(main, one)],
+      pack: silent,
+      signal: leaving.signal,
+    });
+    await rejectsWith(pushing, 'cancelled');
+    silent.destroy();
+    assert.deepEqual(await refsOf(space(), repository), {});
   });
 
   test('a signal that was aborted before changes nothing', async () => {

@@ -195,7 +195,7 @@ test('links that stay below the root are followed; those that leave it lead nowh
   );
   const throughRoot = { ...(await get('linked/real')), id: 'linked/root/tmp' };
   await rejectsWith(space.backend.read(throughRoot, never()), 'not-found');
-  const planted = `${tmpdir().slice(1)}/quorate-planted`;
+  const planted = `${tmpdir().slice(1)}/quorate-planted-${process.pid}`;
   await rejectsWith(
     createRepository(space, { name: `linked/root/${planted}/x` }),
     'invalid-argument',

@@ -284,16 +284,27 @@ test('a chunked body that passes the limit gets 413', async () => {
   assert.equal(answer.status, 413);
 });
 
-test('what the service did not read is taken from the client, and its answer arrives', async () => {
-  const { port } = await start({
-    run(_input, output) {
-      output.write(Buffer.from('refused early'));
-      return Promise.resolve(ok);
-    },
+for (const reads of ['nothing', 'a part'] as const) {
+  test(`a service that read ${reads} of a body: the rest is taken, and its answer arrives`, async () => {
+    const { port } = await start({
+      async run(input, output) {
+        if (reads === 'a part') await input[Symbol.asyncIterator]().next();
+        output.write(Buffer.from('refused early'));
+        return ok;
+      },
+    });
+    const answer = await ask(port, pushTo('/a/git-receive-pack', Buffer.alloc(20_000_000)));
+    assert.equal(answer.body.toString(), 'refused early');
+    // The server drains after its answer; a client that was cut off would have seen a reset.
+    const slow = await rawConnection(port, post('Content-Length: 3000000\r\n'));
+    slow.socket.write(Buffer.alloc(1_000_000));
+    await until('answered', () => slow.received().includes('refused early'));
+    slow.socket.write(Buffer.alloc(2_000_000));
+    slow.socket.write('GET /a/info/refs?service=git-upload-pack HTTP/1.1\r\nHost: x\r\n\r\n');
+    await until('the next is answered', () => slow.received().split('refused early').length === 3);
+    slow.socket.destroy();
   });
-  const answer = await ask(port, pushTo('/a/git-receive-pack', Buffer.alloc(20_000_000)));
-  assert.equal(answer.body.toString(), 'refused early');
-});
+}
 
 test('connections of one address are limited, and come back', async () => {
   const { port } = await start({ limits: { maxConnectionsPerAddress: 2 } });
