@@ -50,3 +50,33 @@ test('a group gets a path prefix, over HTTP and SSH; who leaves it is out at onc
   const again = await scene.quorate(server, ['group', 'add', 'crew']);
   assert.match(again.stderr, /there was a group crew/);
 });
+
+test('deploy keys fetch, and push where they may, their one repository', async (t) => {
+  const scene = await createScene(t);
+  const server = await scene.startServer();
+  const [reader, writer] = [await scene.sshKey(), await scene.sshKey()];
+  for (const name of ['team/app', 'team/other']) await scene.admin(server, 'repo', 'create', name);
+  await scene.admin(server, 'deploy-key', 'add', 'team/app', reader.publicKeyFile);
+  await scene.admin(server, 'deploy-key', 'add', 'team/app', writer.publicKeyFile, '--write');
+  const work = await scene.makeRepository();
+  const as = async (key: typeof reader, args: readonly string[]) =>
+    scene.tryGit(args, { cwd: work, env: await key.environment(server) });
+  const [app, other] = [server.sshUrl('team/app'), server.sshUrl('team/other')];
+  assert.equal((await as(writer, ['push', app, 'main'])).exitCode, 0);
+  assert.equal((await as(reader, ['ls-remote', app])).exitCode, 0);
+  assert.match((await as(reader, ['push', app, 'main:x'])).stderr, /may not push/);
+  assert.match((await as(reader, ['ls-remote', other])).stderr, /not found/);
+  assert.match((await as(writer, ['push', other, 'main'])).stderr, /not found/);
+  assert.match((await as(writer, ['push', server.sshUrl('team/new'), 'main'])).stderr, /not found/);
+
+  await scene.admin(server, 'repo', 'rename', 'team/app', 'team/moved');
+  const moved = server.sshUrl('team/moved');
+  assert.equal((await as(reader, ['ls-remote', moved])).exitCode, 0);
+  const listed = await scene.admin(server, 'deploy-key', 'list', 'team/moved', '--json');
+  const fingerprints = [...listed.matchAll(/SHA256:[A-Za-z0-9+/]{43}/g)].map(([text]) => text);
+  assert.equal(fingerprints.length, 2);
+  for (const fingerprint of fingerprints) {
+    await scene.admin(server, 'deploy-key', 'remove', 'team/moved', fingerprint);
+  }
+  assert.match((await as(reader, ['ls-remote', moved])).stderr, /Permission denied/);
+});

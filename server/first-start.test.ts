@@ -32,6 +32,7 @@ class FakeAccounts implements Pick<
       repositoryPattern: undefined,
       createdAtMs: 0,
       expiresAtMs: undefined,
+      lastUsedAtMs: undefined,
     };
     this.tokens.push(made);
     return Promise.resolve({ token: made, secret: `secret-${made.id}` });

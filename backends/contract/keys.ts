@@ -40,6 +40,8 @@ export const keys = {
   sshKey: (fingerprint: string) => `keys/${fingerprint}`,
   tokens: 'tokens/',
   token: (hash: string) => `tokens/${hash}`,
+  tokenUses: 'token-uses/',
+  tokenUse: (hash: string) => `token-uses/${hash}`,
   groups: 'groups/',
   group: (name: string) => `groups/${name}`,
   /** Grants on patterns of repository names; neither a pattern nor a subject can hold a colon. */

@@ -5,6 +5,7 @@ import { createDispatcher } from './dispatch.js';
 import type { Endpoint } from './endpoint.js';
 import { HttpRefusal } from './error-map.js';
 import type { AdminApiOptions } from './options.js';
+import { deployKeyEndpoints } from './routes/deploy-keys.js';
 import { groupEndpoints } from './routes/groups.js';
 import { keyEndpoints } from './routes/keys.js';
 import { longRunningEndpoints } from './routes/long-running.js';
@@ -63,6 +64,7 @@ export function adminEndpoints(options: AdminApiOptions): readonly Endpoint[] {
     ...tokenEndpoints(options),
     ...repositoryEndpoints(options),
     ...repositoryAccessEndpoints(options),
+    ...deployKeyEndpoints(options),
     ...longRunningEndpoints(options),
     ...statusEndpoints(options),
   ];

@@ -80,9 +80,14 @@ async function populate(
       settings: {},
       access,
     });
-  await make('team/app', {
+  const app = await make('team/app', {
     public: false,
     grants: { reader: 'read', writer: 'write', owner: 'admin' },
+  });
+  const deployKey = await accounts.addDeployKey({
+    repositoryId: app.id,
+    line: newKey(),
+    write: false,
   });
   await make('open/lib', { public: true, grants: {} });
   const { self, token } = await signIn(scene, principal);
@@ -100,6 +105,7 @@ async function populate(
       self,
       ownKey: ownKey?.fingerprint ?? 'none',
       victimKey: (await accounts.addKey('victim', newKey())).fingerprint,
+      deployKey: deployKey.fingerprint,
       tokenInUse: inUse?.id ?? 'none',
       otherToken: own?.token.id ?? 'none',
       victimToken: victimToken?.id ?? 'none',

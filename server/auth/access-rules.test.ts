@@ -240,6 +240,50 @@ describe('groups and patterns', () => {
   }
 });
 
+describe('machines', () => {
+  const machine = (...reach: Extract<Principal, { kind: 'machine' }>['reach']): Principal => ({
+    kind: 'machine',
+    name: 'deploy-key:SHA256:x',
+    reach,
+  });
+  const cases = [
+    [
+      'bound to it, read',
+      machine({ repositoryId: 'r1', level: 'read' }),
+      repository(false),
+      '+ddd',
+    ],
+    [
+      'bound to it, write',
+      machine({ repositoryId: 'r1', level: 'write' }),
+      repository(false),
+      '++dd',
+    ],
+    [
+      'bound to another',
+      machine({ repositoryId: 'r2', level: 'write' }),
+      repository(false),
+      'hhhh',
+    ],
+    [
+      'bound to another, public',
+      machine({ repositoryId: 'r2', level: 'write' }),
+      repository(true),
+      '+ddd',
+    ],
+    ['by pattern', machine({ pattern: 'team/*', level: 'write' }), repository(false), '++dd'],
+    ['by another pattern', machine({ pattern: 'x/*', level: 'admin' }), repository(false), 'hhhh'],
+    ['without any reach', machine(), repository(false, { 'deploy-key:SHA256:x': 'admin' }), 'hhhh'],
+    ['to come', machine({ pattern: '**', level: 'admin' }), undefined, 'hhhh'],
+  ] as const;
+  for (const [desc, principal, target, wanted] of cases) {
+    test(desc, () => {
+      assert.equal(decisions(principal, target, true), wanted);
+      assert.equal(mayAdministerServer(principal), false);
+    });
+  }
+});
+
 test('an explicit creation is told why not', () => {
   assert.equal(creationProblem(principals.trusted, 'team/app'), undefined);
   assert.equal(creationProblem(principals.key, 'team/app'), undefined);

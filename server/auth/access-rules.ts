@@ -1,6 +1,6 @@
 import type { AccessLevel, Repository } from '../../backends/contract/repository.js';
 import type { Authorizer, Decision } from './authorizer.js';
-import type { Principal, RepositoryAction } from './principal.js';
+import type { Principal, Reach, RepositoryAction } from './principal.js';
 import { repositoryPatternMatches } from './repository-pattern.js';
 
 type User = Extract<Principal, { kind: 'user' }>;
@@ -44,6 +44,8 @@ export function creationProblem(principal: Principal, name: string): string | un
       return undefined;
     case 'anonymous':
       return 'sign in to create repositories';
+    case 'machine':
+      return `${principal.name} may not create repositories`;
     case 'user': {
       // Who administers a pattern administers what is still to come below it.
       const administers = patternLevel(principal, name) >= rank.admin;
@@ -70,6 +72,7 @@ export function mayAdministerServer(principal: Principal): boolean {
     case 'trusted':
       return true;
     case 'anonymous':
+    case 'machine':
       return false;
     case 'user':
       if (!principal.admin) return false;
@@ -125,9 +128,20 @@ function levelOf(principal: Principal, repository: Repository): number {
       return rank.admin;
     case 'anonymous':
       return openLevel;
+    case 'machine':
+      return Math.max(
+        openLevel,
+        ...principal.reach.map((reach) => reachedLevel(reach, repository)),
+      );
     case 'user':
       return Math.max(openLevel, cappedLevel(principal, repository));
   }
+}
+
+function reachedLevel(reach: Reach, { id, name }: Repository): number {
+  const meant =
+    'pattern' in reach ? repositoryPatternMatches(reach.pattern, name) : reach.repositoryId === id;
+  return meant ? rank[reach.level] : rank.none;
 }
 
 function cappedLevel(user: User, repository: Repository): number {
@@ -172,6 +186,7 @@ function denial(
   repository: Repository,
 ): string {
   const what = `${verb[action]} ${repository.name}`;
+  if (principal.kind === 'machine') return `${principal.name} may not ${what}`;
   if (principal.kind !== 'user') return `not allowed to ${what}`;
   if (ownLevel(principal, repository) < rank[action]) return `${principal.name} may not ${what}`;
   return `this token may not ${what}: its scope or its repository pattern does not reach that far`;

@@ -23,6 +23,21 @@ export const sshKeyRecord = z.object({
   createdAtMs: z.number(),
 });
 
+/** Under `keys/` like the keys of users, so that a key is one or the other. */
+export const deployKeyRecord = z.object({
+  fingerprint: z.string(),
+  repositoryId: z.string(),
+  write: z.boolean(),
+  type: z.string(),
+  comment: z.string(),
+  blob: z.string(),
+  createdAtMs: z.number(),
+});
+
+export const anyKeyRecord = z.union([sshKeyRecord, deployKeyRecord]);
+
+export const tokenUseRecord = z.object({ atMs: z.number() });
+
 export const tokenRecord = z.object({
   id: z.string(),
   /** SHA-256 of the secret, hexadecimal; also the record's key. */
@@ -39,6 +54,8 @@ export const tokenRecord = z.object({
 
 export type UserRecord = z.infer<typeof userRecord>;
 export type SshKeyRecord = z.infer<typeof sshKeyRecord>;
+export type DeployKeyRecord = z.infer<typeof deployKeyRecord>;
+export type AnyKeyRecord = z.infer<typeof anyKeyRecord>;
 export type TokenRecord = z.infer<typeof tokenRecord>;
 
 /** Throws `data-corrupt` for a value that is not what its key promises. */

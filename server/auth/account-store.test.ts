@@ -188,6 +188,121 @@ describe('keys', () => {
   });
 });
 
+describe('deploy keys', () => {
+  test('reach one repository, as far as they were made to', async () => {
+    const [reading, writing] = [ed25519Line('ci'), ed25519Line()];
+    const key = await accounts.addDeployKey({ repositoryId: 'r1', line: reading, write: false });
+    await accounts.addDeployKey({ repositoryId: 'r1', line: writing, write: true });
+    const { fingerprint } = key;
+    assert.deepEqual(await accounts.authenticateKey(blobOf(reading)), {
+      kind: 'machine',
+      name: `deploy-key:${fingerprint}`,
+      reach: [{ repositoryId: 'r1', level: 'read' }],
+    });
+    const writer = await accounts.authenticateKey(blobOf(writing));
+    assert.deepEqual(writer?.kind === 'machine' && writer.reach, [
+      { repositoryId: 'r1', level: 'write' },
+    ]);
+    assert.equal((await accounts.listDeployKeys('r1')).length, 2);
+    assert.deepEqual(await accounts.listDeployKeys('r2'), []);
+    assert.deepEqual(await accounts.listKeys(), []);
+    await rejects(accounts.removeDeployKey('r2', fingerprint), 'not-found');
+    await rejects(accounts.removeKey(fingerprint), 'not-found');
+    await accounts.removeDeployKey('r1', fingerprint);
+    assert.equal(await accounts.authenticateKey(blobOf(reading)), undefined);
+  });
+
+  test('are nobody else`s key', async () => {
+    const line = ed25519Line();
+    const own = ed25519Line();
+    await accounts.addKey('alice', own);
+    await accounts.addDeployKey({ repositoryId: 'r1', line, write: false });
+    await rejects(accounts.addKey('alice', line), 'already-exists');
+    for (const taken of [line, own]) {
+      const wanted = { repositoryId: 'r2', line: taken, write: true };
+      await rejects(accounts.addDeployKey(wanted), 'already-exists');
+    }
+    assert.equal((await accounts.listKeys('alice')).length, 1);
+  });
+
+  test('go with their repository', async () => {
+    const line = ed25519Line();
+    const other = ed25519Line();
+    await accounts.addDeployKey({ repositoryId: 'r1', line, write: false });
+    await accounts.addDeployKey({ repositoryId: 'r3', line: other, write: false });
+    await accounts.rebindDeployKeys('r1', 'r2');
+    const moved = await accounts.authenticateKey(blobOf(line));
+    assert.deepEqual(moved?.kind === 'machine' && moved.reach, [
+      { repositoryId: 'r2', level: 'read' },
+    ]);
+    await accounts.rebindDeployKeys('r2', undefined);
+    assert.equal(await accounts.authenticateKey(blobOf(line)), undefined);
+    assert.notEqual(await accounts.authenticateKey(blobOf(other)), undefined);
+  });
+});
+
+/** What is noted behind the back of requests has been noted. */
+async function settle(): Promise<void> {
+  for (let turn = 0; turn < 20; turn++) await Promise.resolve();
+}
+
+describe('the last use of a token', () => {
+  const lastUse = async () => (await accounts.listTokens('alice'))[0]?.lastUsedAtMs;
+  let secret = '';
+  let id = '';
+  beforeEach(async () => {
+    const made = await accounts.createToken({ user: 'alice', name: '', scope: 'read' });
+    ({ secret } = made);
+    ({ id } = made.token);
+  });
+
+  test('is noted, at most once a minute', async () => {
+    assert.equal(await lastUse(), undefined);
+    await accounts.authenticateToken(secret);
+    await settle();
+    assert.equal(await lastUse(), 1000);
+    const written = memory.revision;
+    now = 60_999;
+    await accounts.authenticateToken(secret);
+    await settle();
+    assert.equal(memory.revision, written);
+    now = 61_000;
+    await accounts.authenticateToken(secret);
+    await settle();
+    assert.equal(await lastUse(), 61_000);
+  });
+
+  test('is no use when it was refused', async () => {
+    await accounts.setUserDisabled('alice', true);
+    await accounts.authenticateToken(secret);
+    await settle();
+    assert.equal(await lastUse(), undefined);
+  });
+
+  test('that cannot be noted refuses nobody', async () => {
+    memory.beforeTransaction = () => {
+      throw new Error('no quorum');
+    };
+    assert.notEqual(await accounts.authenticateToken(secret), undefined);
+    await settle();
+    assert.equal(await lastUse(), undefined);
+  });
+
+  test('goes with the token, also when it is noted late', async () => {
+    await accounts.authenticateToken(secret);
+    await settle();
+    now = 100_000;
+    const used = accounts.authenticateToken(secret);
+    await accounts.revokeToken(id);
+    await used;
+    await settle();
+    assert.deepEqual(
+      [...memory.entries.keys()].filter((key) => key.startsWith('token-uses/')),
+      [],
+    );
+  });
+});
+
 describe('tokens', () => {
   test('say who somebody is; the secret is stored nowhere', async () => {
     const { token, secret } = await accounts.createToken({
@@ -209,7 +324,8 @@ describe('tokens', () => {
     for (const entry of memory.entries.values()) {
       assert.ok(!Buffer.from(entry.value).toString().includes(secret.slice(4, 30)));
     }
-    assert.deepEqual(await accounts.listTokens('alice'), [token]);
+    await settle();
+    assert.deepEqual(await accounts.listTokens('alice'), [{ ...token, lastUsedAtMs: 1000 }]);
     assert.ok(!JSON.stringify(token).includes(hash));
   });
 

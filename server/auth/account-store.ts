@@ -1,21 +1,23 @@
 import { timingSafeEqual } from 'node:crypto';
-import type { Compare, Coordinator } from '../../backends/contract/coordinator.js';
+import type { Compare, Coordinator, Operation } from '../../backends/contract/coordinator.js';
 import type { Clock, Random } from '../../backends/contract/environment.js';
 import { QuorateError } from '../../backends/contract/errors.js';
 import { keys, prefixEnd } from '../../backends/contract/keys.js';
 import {
+  anyKeyRecord,
   decodeRecord,
   encodeRecord,
   readAll,
-  sshKeyRecord,
   tokenRecord,
   userRecord,
+  type AnyKeyRecord,
+  type DeployKeyRecord,
   type SshKeyRecord,
   type TokenRecord,
   type UserRecord,
 } from './account-records.js';
 import { isUserName } from './account-names.js';
-import type { AccessToken, Accounts, NewToken, SshKey } from './accounts.js';
+import type { AccessToken, Accounts, DeployKey, NewToken, SshKey } from './accounts.js';
 import { Memberships } from './memberships.js';
 import type { Principal, PrincipalSource } from './principal.js';
 import { repositoryPatternProblem } from './repository-pattern.js';
@@ -27,6 +29,10 @@ import {
   makeTokenSecret,
   tokenIdOf,
 } from './token-secret.js';
+import { TokenUses } from './token-uses.js';
+
+/** Deploy keys of one repository: one for each machine that deploys it. */
+const maxDeployKeys = 100;
 
 /** Lost races before giving up. Two administrators changing one user at once lose one or two. */
 const maxAttempts = 16;
@@ -48,12 +54,14 @@ class CoordinatedAccounts implements Accounts {
   readonly #clock: Clock;
   readonly #random: Random;
   readonly #memberships: Memberships;
+  readonly #tokenUses: TokenUses;
 
   constructor(coordinator: Coordinator, clock: Clock, random: Random) {
     this.#coordinator = coordinator;
     this.#clock = clock;
     this.#random = random;
     this.#memberships = new Memberships(coordinator);
+    this.#tokenUses = new TokenUses(coordinator, clock);
   }
 
   async createUser(user: {
@@ -131,23 +139,88 @@ class CoordinatedAccounts implements Accounts {
     const [found] = result.results;
     const existing = found?.type === 'get' ? found.entries[0] : undefined;
     if (existing === undefined) throw noSuchUser(user);
-    const { user: owner } = decodeRecord(sshKeyRecord, existing);
+    const owner = decodeRecord(anyKeyRecord, existing);
     throw new QuorateError(
       'already-exists',
-      owner === user ? `${user} has this key already` : 'this key is in use by another user',
+      isUserKey(owner) && owner.user === user
+        ? `${user} has this key already`
+        : 'this key is in use by another user or as a deploy key',
     );
   }
 
   async listKeys(user?: string): Promise<readonly SshKey[]> {
-    const entries = await readAll(this.#coordinator, keys.sshKeys);
-    const records = entries.map((entry) => decodeRecord(sshKeyRecord, entry));
+    const records = (await this.#keyRecords()).filter(isUserKey);
     return records.filter((record) => user === undefined || record.user === user).map(publicKey);
   }
 
   async removeKey(fingerprint: string): Promise<void> {
-    const noSuchKey = new QuorateError('not-found', 'there is no key with this fingerprint');
-    if (!/^SHA256:[A-Za-z0-9+/]{43}$/.test(fingerprint)) throw noSuchKey;
-    if (!(await this.#deleteKey(keys.sshKey(fingerprint)))) throw noSuchKey;
+    if (!/^SHA256:[A-Za-z0-9+/]{43}$/.test(fingerprint)) throw noSuchKey();
+    const entry = await this.#coordinator.get(keys.sshKey(fingerprint));
+    // Deploy keys are removed through their repository.
+    if (entry === undefined || isDeployKey(decodeRecord(anyKeyRecord, entry))) throw noSuchKey();
+    if (!(await this.#deleteKey(entry.key))) throw noSuchKey();
+  }
+
+  async addDeployKey(wanted: {
+    repositoryId: string;
+    line: string;
+    write: boolean;
+  }): Promise<DeployKey> {
+    const { key, comment } = parseSshPublicKeyLine(wanted.line);
+    if ((await this.listDeployKeys(wanted.repositoryId)).length >= maxDeployKeys) {
+      throw new QuorateError(
+        'resource-exhausted',
+        `a repository takes at most ${maxDeployKeys} deploy keys`,
+      );
+    }
+    const record: DeployKeyRecord = {
+      fingerprint: key.fingerprint,
+      repositoryId: wanted.repositoryId,
+      write: wanted.write,
+      type: key.type,
+      comment,
+      blob: Buffer.from(key.blob).toString('base64'),
+      createdAtMs: this.#clock.nowMs(),
+    };
+    const storeKey = keys.sshKey(key.fingerprint);
+    const result = await this.#coordinator.transaction({
+      compares: [absent(storeKey)],
+      success: [{ type: 'put', key: storeKey, value: encodeRecord(record) }],
+      failure: [],
+    });
+    if (result.succeeded) return deployKey(record);
+    throw new QuorateError(
+      'already-exists',
+      'this key is in use: a deploy key is for one repository and for no user',
+    );
+  }
+
+  async listDeployKeys(repositoryId: string): Promise<readonly DeployKey[]> {
+    const records = (await this.#keyRecords()).filter(isDeployKey);
+    return records.filter((record) => record.repositoryId === repositoryId).map(deployKey);
+  }
+
+  async removeDeployKey(repositoryId: string, fingerprint: string): Promise<void> {
+    const own = await this.listDeployKeys(repositoryId);
+    if (!own.some((key) => key.fingerprint === fingerprint)) throw noSuchKey();
+    if (!(await this.#deleteKey(keys.sshKey(fingerprint)))) throw noSuchKey();
+  }
+
+  async rebindDeployKeys(repositoryId: string, successorId: string | undefined): Promise<void> {
+    if (successorId === repositoryId) return;
+    for (const record of (await this.#keyRecords()).filter(isDeployKey)) {
+      if (record.repositoryId !== repositoryId) continue;
+      const key = keys.sshKey(record.fingerprint);
+      const changed: Operation =
+        successorId === undefined
+          ? { type: 'delete', key }
+          : { type: 'put', key, value: encodeRecord({ ...record, repositoryId: successorId }) };
+      await this.#coordinator.transaction({
+        compares: [present(key)],
+        success: [changed],
+        failure: [],
+      });
+    }
   }
 
   async createToken(token: NewToken): Promise<{ token: AccessToken; secret: string }> {
@@ -177,13 +250,16 @@ class CoordinatedAccounts implements Accounts {
     });
     // The other compare cannot fail with a sound source of random bytes.
     if (!result.succeeded) throw noSuchUser(token.user);
-    return { token: publicToken(record), secret };
+    return { token: publicToken(record, undefined), secret };
   }
 
   async listTokens(user?: string): Promise<readonly AccessToken[]> {
     const entries = await readAll(this.#coordinator, keys.tokens);
     const records = entries.map((entry) => decodeRecord(tokenRecord, entry));
-    return records.filter((record) => user === undefined || record.user === user).map(publicToken);
+    const uses = await this.#tokenUses.all();
+    return records
+      .filter((record) => user === undefined || record.user === user)
+      .map((record) => publicToken(record, uses.get(record.hash)));
   }
 
   async revokeToken(id: string): Promise<void> {
@@ -192,7 +268,9 @@ class CoordinatedAccounts implements Accounts {
     const sameId = keys.token(id);
     const found = await this.#coordinator.range(sameId, { rangeEnd: prefixEnd(sameId), limit: 1 });
     const [entry] = found.entries;
-    if (entry === undefined || !(await this.#deleteKey(entry.key))) throw noSuchToken;
+    if (entry === undefined) throw noSuchToken;
+    const use = keys.tokenUse(entry.key.slice(keys.tokens.length));
+    if (!(await this.#deleteKey(entry.key, use))) throw noSuchToken;
   }
 
   async authenticateToken(secret: string): Promise<Principal | undefined> {
@@ -203,20 +281,30 @@ class CoordinatedAccounts implements Accounts {
     const token = decodeRecord(tokenRecord, entry);
     if (!sameBytes(Buffer.from(token.hash), Buffer.from(hash))) return undefined;
     if (token.expiresAtMs !== null && token.expiresAtMs <= this.#clock.nowMs()) return undefined;
-    return this.#principalOf(token.user, {
+    const principal = await this.#principalOf(token.user, {
       type: 'token',
       tokenId: token.id,
       scope: token.scope,
       repositoryPattern: token.repositoryPattern ?? undefined,
     });
+    if (principal !== undefined) this.#tokenUses.note(hash);
+    return principal;
   }
 
   async authenticateKey(publicKeyBlob: Uint8Array): Promise<Principal | undefined> {
     const fingerprint = sshFingerprint(publicKeyBlob);
     const entry = await this.#coordinator.get(keys.sshKey(fingerprint));
     if (entry === undefined) return undefined;
-    const record = decodeRecord(sshKeyRecord, entry);
+    const record = decodeRecord(anyKeyRecord, entry);
     if (!sameBytes(Buffer.from(record.blob, 'base64'), publicKeyBlob)) return undefined;
+    if (isDeployKey(record)) {
+      const level = record.write ? 'write' : 'read';
+      return {
+        kind: 'machine',
+        name: `deploy-key:${fingerprint}`,
+        reach: [{ repositoryId: record.repositoryId, level }],
+      };
+    }
     return this.#principalOf(record.user, { type: 'key', fingerprint });
   }
 
@@ -233,10 +321,16 @@ class CoordinatedAccounts implements Accounts {
     };
   }
 
-  async #deleteKey(key: string): Promise<boolean> {
+  async #keyRecords(): Promise<readonly AnyKeyRecord[]> {
+    const entries = await readAll(this.#coordinator, keys.sshKeys);
+    return entries.map((entry) => decodeRecord(anyKeyRecord, entry));
+  }
+
+  /** Deletes `key`, and with it what belongs to it. False when there is no such key. */
+  async #deleteKey(key: string, ...also: readonly string[]): Promise<boolean> {
     const result = await this.#coordinator.transaction({
       compares: [present(key)],
-      success: [{ type: 'delete', key }],
+      success: [key, ...also].map((each): Operation => ({ type: 'delete', key: each })),
       failure: [],
     });
     return result.succeeded;
@@ -283,12 +377,29 @@ function noSuchUser(name: string): QuorateError {
   return new QuorateError('not-found', `there is no user ${name}`);
 }
 
+function noSuchKey(): QuorateError {
+  return new QuorateError('not-found', 'there is no key with this fingerprint');
+}
+
+function isDeployKey(record: AnyKeyRecord): record is DeployKeyRecord {
+  return 'repositoryId' in record;
+}
+
+function isUserKey(record: AnyKeyRecord): record is SshKeyRecord {
+  return 'user' in record;
+}
+
+function deployKey(record: DeployKeyRecord): DeployKey {
+  const { fingerprint, repositoryId, write, type, comment, createdAtMs } = record;
+  return { fingerprint, repositoryId, write, type, comment, createdAtMs };
+}
+
 function publicKey(record: SshKeyRecord): SshKey {
   const { fingerprint, user, type, comment, createdAtMs } = record;
   return { fingerprint, user, type, comment, createdAtMs };
 }
 
-function publicToken(record: TokenRecord): AccessToken {
+function publicToken(record: TokenRecord, lastUsedAtMs: number | undefined): AccessToken {
   const { id, user, name, scope, createdAtMs } = record;
   return {
     id,
@@ -298,5 +409,6 @@ function publicToken(record: TokenRecord): AccessToken {
     repositoryPattern: record.repositoryPattern ?? undefined,
     createdAtMs,
     expiresAtMs: record.expiresAtMs ?? undefined,
+    lastUsedAtMs,
   };
 }

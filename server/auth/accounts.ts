@@ -19,6 +19,17 @@ export interface SshKey {
   readonly createdAtMs: number;
 }
 
+/** A key that is bound to one repository. */
+export interface DeployKey {
+  readonly fingerprint: string;
+  readonly repositoryId: string;
+  /** May push; every deploy key may fetch. */
+  readonly write: boolean;
+  readonly type: string;
+  readonly comment: string;
+  readonly createdAtMs: number;
+}
+
 export interface AccessToken {
   /** Public: names the token in lists and logs; not the secret. */
   readonly id: string;
@@ -28,6 +39,8 @@ export interface AccessToken {
   readonly repositoryPattern: string | undefined;
   readonly createdAtMs: number;
   readonly expiresAtMs: number | undefined;
+  /** To the minute, and written some time after the use; undefined: never. */
+  readonly lastUsedAtMs: number | undefined;
 }
 
 export interface NewToken {
@@ -54,6 +67,14 @@ export interface Accounts {
   addKey(user: string, line: string): Promise<SshKey>;
   listKeys(user?: string): Promise<readonly SshKey[]>;
   removeKey(fingerprint: string): Promise<void>;
+
+  /** `already-exists` when the key is in use, by a user or for any repository. */
+  addDeployKey(key: { repositoryId: string; line: string; write: boolean }): Promise<DeployKey>;
+  listDeployKeys(repositoryId: string): Promise<readonly DeployKey[]>;
+  /** `not-found` unless the key is bound to that repository. */
+  removeDeployKey(repositoryId: string, fingerprint: string): Promise<void>;
+  /** The repository is gone, and so are its keys; or it has another id now (directory backend), and they go with it. */
+  rebindDeployKeys(repositoryId: string, successorId: string | undefined): Promise<void>;
 
   /** `secret` is shown once and stored nowhere. */
   createToken(token: NewToken): Promise<{ token: AccessToken; secret: string }>;

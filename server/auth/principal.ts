@@ -16,6 +16,13 @@ export type Principal =
       /** Absent: in no group, and without grants on patterns. As of the sign-in. */
       readonly membership?: Membership;
     }
+  /** A program with rights of its own on some repositories, and none on the server. */
+  | {
+      readonly kind: 'machine';
+      /** For logs and the trails; holds a colon, which no user name does: `deploy-key:SHA256:...`. */
+      readonly name: string;
+      readonly reach: readonly Reach[];
+    }
   /** Everybody is this under `--no-auth` (loopback only): everything is allowed. */
   | { readonly kind: 'trusted' };
 
@@ -26,6 +33,9 @@ export interface Membership {
   /** Grants to the user, or to one of the groups, on the repositories that a pattern means. */
   readonly grants: readonly PatternLevel[];
 }
+
+/** Repositories that a machine reaches, and how far. */
+export type Reach = { readonly repositoryId: string; readonly level: AccessLevel } | PatternLevel;
 
 export interface PatternLevel {
   /** As in `repository-pattern.ts`: `team/*`. */
@@ -48,5 +58,5 @@ export type RepositoryAction = AccessLevel | 'create';
 
 /** Name for logs, the audit trail and the push log. */
 export function principalName(principal: Principal): string {
-  return principal.kind === 'user' ? principal.name : principal.kind;
+  return 'name' in principal ? principal.name : principal.kind;
 }

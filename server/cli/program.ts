@@ -1,6 +1,7 @@
 import { Command, CommanderError } from 'commander';
 import { version } from '../version.js';
 import { CliError } from './cli-error.js';
+import { addDeployKeyCommands } from './commands/deploy-key.js';
 import { addGroupCommands } from './commands/group.js';
 import { addKeyCommands } from './commands/key.js';
 import { addRepositoryAccessCommands } from './commands/repo-access.js';
@@ -61,6 +62,7 @@ Commands find the server by --data, or else by the environment's QUORATE_URL and
   addUserCommands(program);
   addGroupCommands(program);
   addKeyCommands(program);
+  addDeployKeyCommands(program);
   addTokenCommands(program);
   const repo = program.command('repo').description('repositories');
   addRepositoryCommands(repo);

@@ -54,8 +54,10 @@ export function newRepository(
 }
 
 /** Making, finding, renaming and deleting repositories. */
-export function repositoryEndpoints(options: RepositoryOptions): Endpoint[] {
-  const { backend, authorizer } = options;
+export function repositoryEndpoints(
+  options: RepositoryOptions & Pick<AdminApiOptions, 'accounts'>,
+): Endpoint[] {
+  const { accounts, backend, authorizer } = options;
   return [
     listEndpoint(options),
     createEndpoint(options),
@@ -98,6 +100,7 @@ export function repositoryEndpoints(options: RepositoryOptions): Endpoint[] {
         const name = parseRepositoryName(input.name);
         requireRepositoryCreator(call.principal, name);
         const renamed = await backend.repositories.rename(repository.id, name);
+        await accounts.rebindDeployKeys(repository.id, renamed.id);
         return { status: 200, body: { repository: shownRepository(renamed) } };
       },
     }),
@@ -109,6 +112,7 @@ export function repositoryEndpoints(options: RepositoryOptions): Endpoint[] {
       run: async (call) => {
         const repository = await openRepository(options, call, 'admin');
         await backend.repositories.delete(repository.id);
+        await accounts.rebindDeployKeys(repository.id, undefined);
         return { status: 200, body: { deleted: repository.name } };
       },
     }),

@@ -99,6 +99,11 @@ function shownToken(token: AccessToken): object {
     scope: token.scope,
     repositoryPattern: token.repositoryPattern ?? null,
     createdAt: new Date(token.createdAtMs).toISOString(),
-    expiresAt: token.expiresAtMs === undefined ? null : new Date(token.expiresAtMs).toISOString(),
+    expiresAt: isoTime(token.expiresAtMs),
+    lastUsedAt: isoTime(token.lastUsedAtMs),
   };
+}
+
+function isoTime(atMs: number | undefined): string | null {
+  return atMs === undefined ? null : new Date(atMs).toISOString();
 }

@@ -37,6 +37,8 @@ export interface Place {
   readonly self: string;
   readonly ownKey: string;
   readonly victimKey: string;
+  /** Of team/app. */
+  readonly deployKey: string;
   readonly tokenInUse: string;
   readonly otherToken: string;
   readonly victimToken: string;
@@ -379,6 +381,24 @@ export const rows: readonly Row[] = [
     desc: 'revoke a grant',
     action: 'repository.revoke',
     request: () => ['DELETE', `${app}/grants/reader`],
+    expected: repositoryAdmins(200),
+  },
+  {
+    desc: 'list deploy keys',
+    action: 'deploy-key.list',
+    request: () => ['GET', `${app}/deploy-keys`],
+    expected: repositoryAdmins(200),
+  },
+  {
+    desc: 'add a deploy key',
+    action: 'deploy-key.add',
+    request: () => ['POST', `${app}/deploy-keys`, { key: newKey(), write: true }],
+    expected: repositoryAdmins(201),
+  },
+  {
+    desc: 'remove a deploy key',
+    action: 'deploy-key.remove',
+    request: ({ deployKey }) => ['DELETE', `${app}/deploy-keys/${encodeURIComponent(deployKey)}`],
     expected: repositoryAdmins(200),
   },
   {

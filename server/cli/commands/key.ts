@@ -15,7 +15,7 @@ export function addKeyCommands(program: Command): void {
     .description('add a public key to a user')
     .action(async (user: string, file: string, _options: object, command: Command) => {
       const { terminal, request } = contextOf(command);
-      const line = publicKeyIn(await readKeyFile(file, terminal), file);
+      const line = await readPublicKey(file, terminal);
       const answer = await request('POST', '/keys', { user, key: line });
       const added = field(answer, 'key');
       if (terminal.json) return terminal.printJson(added);
@@ -52,6 +52,11 @@ export function addKeyCommands(program: Command): void {
       if (terminal.json) return terminal.printJson(answer);
       terminal.print(`removed ${fingerprint}\n`);
     });
+}
+
+/** The one public key in a file, or in stdin for `-`. */
+export async function readPublicKey(file: string, terminal: Terminal): Promise<string> {
+  return publicKeyIn(await readKeyFile(file, terminal), file);
 }
 
 async function readKeyFile(file: string, terminal: Terminal): Promise<string> {

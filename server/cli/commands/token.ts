@@ -63,6 +63,11 @@ export function addTokenCommands(program: Command): void {
           key: 'expiresAt',
           show: (v: unknown) => (v === null ? 'never' : time(v)),
         },
+        {
+          title: 'LAST USED (UTC)',
+          key: 'lastUsedAt',
+          show: (v: unknown) => (v === null ? 'never' : time(v)),
+        },
         { title: 'NAME', key: 'name' },
       ];
       terminal.print(table(columns, found));
