@@ -240,12 +240,13 @@ describe('groups and patterns', () => {
   }
 });
 
+const machine = (...reach: Extract<Principal, { kind: 'machine' }>['reach']): Principal => ({
+  kind: 'machine',
+  name: 'deploy-key:SHA256:x',
+  reach,
+});
+
 describe('machines', () => {
-  const machine = (...reach: Extract<Principal, { kind: 'machine' }>['reach']): Principal => ({
-    kind: 'machine',
-    name: 'deploy-key:SHA256:x',
-    reach,
-  });
   const cases = [
     [
       'bound to it, read',

@@ -246,8 +246,11 @@ async function settle(): Promise<void> {
   for (let turn = 0; turn < 20; turn++) await Promise.resolve();
 }
 
+async function lastUse(): Promise<number | undefined> {
+  return (await accounts.listTokens('alice'))[0]?.lastUsedAtMs;
+}
+
 describe('the last use of a token', () => {
-  const lastUse = async () => (await accounts.listTokens('alice'))[0]?.lastUsedAtMs;
   let secret = '';
   let id = '';
   beforeEach(async () => {
