@@ -52,6 +52,14 @@ export async function dryRunRefs(
   return failures;
 }
 
+/** What is aborted need not reach the disk; and nobody is to wait long for a verdict while others wait behind it. */
+const dryRunConfig: Readonly<Record<string, string>> = {
+  ...refConfig,
+  'core.fsync': 'none',
+  'core.filesRefLockTimeout': '1000',
+  'core.packedRefsTimeout': '1000',
+};
+
 async function prepares(
   git: GitRunner,
   run: DryRun,
@@ -61,8 +69,7 @@ async function prepares(
   const result = await git.run({
     args: ['update-ref', '--stdin', '-z'],
     env: objectEnvironment(run),
-    // What is aborted need not reach the disk.
-    config: { ...refConfig, 'core.fsync': 'none' },
+    config: dryRunConfig,
     stdin: writeRefCommands(updates, 'abort'),
     ...(run.signal === undefined ? {} : { signal: run.signal }),
   });

@@ -192,8 +192,9 @@ test('a ref lock that a killed git left holds up neither a judgement nor an appl
   leaveLock();
   const tip = await commitPush();
   assert.ok(!existsSync(lock), 'judged in spite of it');
-  leaveLock();
+  scene.failures.set('commitEither', 1);
   await assert.rejects(scene.replica.apply(scene.id, 1), { code: 'storage-failure' });
+  leaveLock();
   assert.deepEqual(await seen(), { [main]: tip });
 });
 
