@@ -9,12 +9,12 @@ export interface Operation {
   after?(): Promise<void>;
 }
 
-/** A case whose repositories are in place. Rounds count from 0, the warm-up. */
+/** A case whose repositories are in place. Rounds count from 0, the first one to warm up. */
 export type Prepared = (peer: Peer, round: number) => Operation;
 
 export interface Place {
   readonly fixture: Fixture;
-  /** Rounds that there will be at most, the warm-up included. */
+  /** Rounds that there will be at most, those to warm up included. */
   readonly rounds: number;
   /** A directory of the case's own, which exists; the client's repositories go there. */
   readonly directory: string;
@@ -29,7 +29,7 @@ export interface Case {
   readonly startsEmpty?: true;
   /** The server may go on working when the client is done. */
   readonly pushes?: true;
-  /** Costs tens of seconds a round: fewer rounds do, and `--quick` does without a warm-up. */
+  /** Costs tens of seconds a round: fewer rounds do, and `--quick` does without warming up. */
   readonly heavy?: true;
   /** Why a peer cannot do it. */
   readonly impossibleFor?: (peer: Peer) => string | undefined;

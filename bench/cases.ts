@@ -137,6 +137,7 @@ function prepareLargePush({ fixture }: Place): Promise<Prepared> {
   });
 }
 
+/** In the order in which they run: those that push come last, as they change the copies that the others read. */
 export const cases: readonly Case[] = [
   {
     key: 'clone-small',

@@ -24,16 +24,20 @@ import type { CaseResult } from './statistics.js';
 
 /** How many rounds, and for how long rounds may begin. */
 interface Effort {
+  readonly warmUps: number;
   readonly rounds: number;
-  readonly warmUp: boolean;
   readonly budgetMs: number;
 }
 
 function effortFor({ heavy }: Case, { quick, runs }: Options): Effort {
-  if (quick) {
-    return { rounds: runs ?? 3, warmUp: heavy !== true, budgetMs: heavy === true ? 8_000 : 5_000 };
+  if (heavy === true) {
+    return quick
+      ? { warmUps: 0, rounds: runs ?? 3, budgetMs: 8_000 }
+      : { warmUps: 1, rounds: runs ?? 5, budgetMs: 240_000 };
   }
-  return { rounds: runs ?? (heavy === true ? 5 : 9), warmUp: true, budgetMs: 240_000 };
+  return quick
+    ? { warmUps: 1, rounds: runs ?? 3, budgetMs: 5_000 }
+    : { warmUps: 5, rounds: runs ?? 9, budgetMs: 240_000 };
 }
 
 interface Stage {
@@ -42,7 +46,7 @@ interface Stage {
   readonly cpu: CpuAccounting;
   readonly directory: string;
   readonly progress: Progress;
-  /** Which fixtures each peer has a copy of; a case that pushes gets a fresh one. */
+  /** Which fixtures each peer has a copy of. */
   readonly loaded: Set<string>;
 }
 
@@ -56,21 +60,22 @@ async function runCase(benchmark: Case, stage: Stage): Promise<CaseResult> {
     progress: step,
   });
   const { effort, able, unable } = planFor(benchmark, stage);
-  // Pushes change what they go to: each such case has copies of its own, under its own name.
-  const own = benchmark.pushes === true ? `${benchmark.key}-${made.name}` : made.name;
   if (benchmark.startsEmpty !== true) {
     for (const peer of able) {
-      if (stage.loaded.has(`${peer.name} ${own}`)) continue;
+      if (stage.loaded.has(`${peer.name} ${made.name}`)) continue;
       step(`loading into ${peer.name}`);
-      await peer.load(own, made.path);
-      stage.loaded.add(`${peer.name} ${own}`);
+      await peer.load(made.name, made.path);
+      stage.loaded.add(`${peer.name} ${made.name}`);
     }
   }
   const directory = join(stage.directory, benchmark.key);
   await mkdir(directory);
-  const fixture = { ...made, name: own };
-  const rounds = effort.rounds + 1;
-  const prepared = await benchmark.prepare({ fixture, rounds, directory, quick: options.quick });
+  const prepared = await benchmark.prepare({
+    fixture: made,
+    rounds: effort.warmUps + effort.rounds,
+    directory,
+    quick: options.quick,
+  });
   const measured = await interleave(benchmark, {
     prepared,
     peers: able,
@@ -79,9 +84,6 @@ async function runCase(benchmark: Case, stage: Stage): Promise<CaseResult> {
     progress: step,
   });
   await rm(directory, { recursive: true, force: true });
-  if (benchmark.pushes === true && benchmark.startsEmpty !== true) {
-    for (const peer of able) await peer.remove(own);
-  }
   return {
     key: benchmark.key,
     title: benchmark.title,

@@ -86,10 +86,10 @@ export interface InterleaveOptions {
   readonly prepared: Prepared;
   readonly peers: readonly Peer[];
   readonly cpu: CpuAccounting;
-  /** Rounds that count. */
+  /** Rounds before those that count: programs compiled at run time are slow at first, caches are cold. */
+  readonly warmUps: number;
   readonly rounds: number;
-  readonly warmUp: boolean;
-  /** No round begins after this long, but the first. */
+  /** No round begins after this long, but the first that counts. */
   readonly budgetMs: number;
   readonly progress: (message: string) => void;
 }
@@ -105,12 +105,14 @@ export async function interleave(
   const samples = new Map<Peer, Sample[]>(options.peers.map((peer) => [peer, []]));
   const failures = new Map<Peer, string>();
   const endsAt = performance.now() + options.budgetMs;
-  for (let round = options.warmUp ? 0 : 1; round <= options.rounds; round++) {
-    if (round > 1 && performance.now() > endsAt) break;
+  const { warmUps } = options;
+  for (let round = 0; round < warmUps + options.rounds; round++) {
+    if (round > warmUps && performance.now() > endsAt) break;
     for (let turn = 0; turn < options.peers.length; turn++) {
       const peer = options.peers[(turn + round) % options.peers.length];
       if (peer === undefined || failures.has(peer)) continue;
-      const name = round === 0 ? 'warm-up' : `round ${round} of ${options.rounds}`;
+      const name =
+        round < warmUps ? 'warming up' : `round ${round - warmUps + 1} of ${options.rounds}`;
       options.progress(`${name}, ${peer.name}`);
       try {
         const operation = options.prepared(peer, round);
@@ -119,7 +121,7 @@ export async function interleave(
           pushes: pushes === true,
           cpu: options.cpu,
         });
-        if (round > 0) samples.get(peer)?.push(sample);
+        if (round >= warmUps) samples.get(peer)?.push(sample);
       } catch (error) {
         failures.set(peer, error instanceof Error ? error.message : String(error));
       }

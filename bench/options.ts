@@ -50,18 +50,21 @@ export function parseOptions(words: readonly string[]): Options {
 }
 
 function parseCases(text: string): readonly Case[] {
-  return text.split(',').map((key) => {
-    const found = cases.find((candidate) => candidate.key === key);
-    if (found === undefined) throw new InvalidArgumentError(`There is no case ${key}.`);
-    return found;
-  });
+  const keys = text.split(',');
+  for (const key of keys) {
+    if (!cases.some((candidate) => candidate.key === key)) {
+      throw new InvalidArgumentError(`There is no case ${key}.`);
+    }
+  }
+  return cases.filter(({ key }) => keys.includes(key));
 }
 
 function parsePeers(text: string): readonly PeerKey[] {
-  return text.split(',').map((key) => {
+  const keys = text.split(',');
+  for (const key of keys) {
     if (!isPeerKey(key)) throw new InvalidArgumentError(`There is no peer ${key}.`);
-    return key;
-  });
+  }
+  return peerKeys.filter((key) => keys.includes(key));
 }
 
 function parseRuns(text: string): number {
