@@ -61,15 +61,18 @@ export class ClientOutput {
     this.#stream.write(data);
   }
 
-  /** Tells the client why it gets no more, if it can still be told. Never throws. */
-  async tell(message: string): Promise<void> {
-    try {
-      if (this.voice === 'error-packet') await this.write(writeErrorPkt(message));
-      if (this.voice === 'side-band') {
-        await this.write(Buffer.concat([writeSideBand(3, Buffer.from(`${message}\n`)), flushPkt]));
-      }
-    } catch {
-      // The client is gone: there is nobody to tell.
+  /**
+   * Tells the client why it gets no more, if it can still be told: also when the signal has aborted, since then its
+   * reason (a time limit) is what is told. One packet, which nobody waits for.
+   */
+  tell(message: string): void {
+    const packet =
+      this.voice === 'error-packet'
+        ? writeErrorPkt(message)
+        : Buffer.concat([writeSideBand(3, Buffer.from(`${message}\n`)), flushPkt]);
+    if (this.voice !== 'none' && !this.#stream.destroyed) {
+      this.writtenBytes += packet.length;
+      this.#stream.write(packet);
     }
     this.voice = 'none';
   }

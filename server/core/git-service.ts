@@ -89,7 +89,7 @@ async function run(
   } catch (error) {
     const refusal = refusalIn(error);
     if (refusal !== undefined) {
-      await output.tell(refusal);
+      output.tell(refusal);
       return { status: 'refused', exitCode: 128, fields: { reason: refusal } };
     }
     // The listener's own error about its stream (a limit, a bad encoding) goes back as it is.
@@ -115,7 +115,7 @@ async function afterStart(
     );
   }
   if (error.code !== 'cancelled' && error.code !== 'outcome-unknown') {
-    await output.tell(publicMessage(error, requestId));
+    output.tell(publicMessage(error, requestId));
   }
   const refused = ['invalid-argument', 'resource-exhausted', 'unimplemented', 'permission-denied'];
   return { status: refused.includes(error.code) ? 'refused' : 'error', exitCode: 128, fields };

@@ -41,7 +41,7 @@ export async function relayGit(
   const { exitCode, stderr } = await git.exited;
   if (tracker.atBoundary) output.voice = tracker.inSideBand ? 'side-band' : 'error-packet';
   if (exitCode !== 0 && !tracker.errorTold && tracker.atBoundary) {
-    await output.tell(failure);
+    output.tell(failure);
     return { exitCode, stderr, errorTold: true };
   }
   return { exitCode, stderr, errorTold: tracker.errorTold };

@@ -75,7 +75,10 @@ export class CommandListReader {
       if (pkt.type !== 'data') throw new WireError('malformed', `unexpected ${pkt.type} packet`);
       this.#takeLine(parsePktText(pkt.payload), commands, shallow);
       if (commands.length > this.#limits.maxCommands) {
-        throw new WireError('too-large', `more than ${this.#limits.maxCommands} ref updates`);
+        throw new WireError(
+          'too-large',
+          `more than ${this.#limits.maxCommands} ref updates in one push (receive.maxCommands)`,
+        );
       }
       if (shallow.length > this.#limits.maxShallow) {
         throw new WireError('too-large', `more than ${this.#limits.maxShallow} shallow commits`);

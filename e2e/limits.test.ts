@@ -1,0 +1,277 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { connect } from 'node:net';
+import type { Socket } from 'node:net';
+import { describe, test } from 'node:test';
+import type { TestContext } from 'node:test';
+import { commandSection, errorIn, HostileGround, zeroOid } from './hostile-ground.js';
+import { createScene, waitFor } from './harness.js';
+
+/** A pack of no object. */
+const emptyPack = Buffer.from(
+  '5041434b0000000200000000029d08823bd8a8eab510ad6ac75c823cfd3ed31e',
+  'hex',
+);
+
+async function groundWith(t: TestContext, ...settings: readonly string[]): Promise<HostileGround> {
+  const ground = await HostileGround.create({ flags: settings.flatMap((each) => ['--set', each]) });
+  t.after(() => ground.close());
+  return ground;
+}
+
+/** Every limit that a repository has: what goes over it is refused in words that name the setting. */
+describe('limits of a repository', () => {
+  const table = [
+    { setting: 'receive.maxInputSize=100k', says: /receive\.maxInputSize/ },
+    { setting: 'receive.maxObjectSize=100k', says: /receive\.maxObjectSize/ },
+    { setting: 'receive.maxRefs=1', says: /receive\.maxRefs/ },
+    { setting: 'receive.maxCommands=1', says: /receive\.maxCommands/ },
+  ] as const;
+  for (const { setting, says } of table) {
+    for (const transport of ['HTTP', 'SSH'] as const) {
+      test(`${setting} over ${transport}`, async (t) => {
+        const ground = await groundWith(t);
+        const { scene, server, source } = ground;
+        await scene.admin(server, 'repo', 'set', 'victim', setting);
+        await scene.git(['branch', 'second'], { cwd: source });
+        await scene.git(['checkout', '-q', 'second'], { cwd: source });
+        // More than any limit of size, and two commands.
+        await scene.commit(source, 'noise', randomBytes(150_000).toString('base64'));
+        const [url, env] =
+          transport === 'HTTP'
+            ? [server.httpUrl('victim.git'), {}]
+            : [server.sshUrl('victim.git'), await sshEnvironment(ground)];
+        const refused = await scene.tryGit(['push', url, 'second', 'second:refs/heads/third'], {
+          cwd: source,
+          env,
+        });
+        assert.notEqual(refused.exitCode, 0);
+        assert.match(refused.stderr, says);
+        await ground.assertUnharmed();
+        // With the limit gone the same push is fine.
+        const [key = ''] = setting.split('=');
+        await scene.admin(server, 'repo', 'set', 'victim', `${key}=1000000000`);
+        await scene.git(['push', '-q', url, 'second', 'second:refs/heads/third'], {
+          cwd: source,
+          env,
+        });
+        await scene.git(['push', '-q', url, ':second', ':third'], { cwd: source, env });
+        await ground.settle();
+      });
+    }
+  }
+
+  test('5,000 refs in one push are made, and deleted, by real git', async (t) => {
+    const ground = await groundWith(t);
+    const { scene, server, source, tip } = ground;
+    const url = server.httpUrl('victim.git');
+    const names = Array.from({ length: 5_000 }, (_, n) => `refs/heads/many/${n}`);
+    await scene.git(['update-ref', '--stdin'], {
+      cwd: source,
+      stdin: names.map((name) => `create ${name} ${tip}\n`).join(''),
+    });
+    await scene.git(['push', '-q', url, 'refs/heads/many/*:refs/heads/many/*'], { cwd: source });
+    const listed = await scene.git(['ls-remote', url, 'refs/heads/many/*']);
+    assert.equal(listed.trim().split('\n').length, 5_000);
+    const report = await ground.push(names.map((ref) => ({ ref, oldOid: tip, newOid: zeroOid })));
+    assert.ok(report.refs.length === 5_000 && report.refs.every(({ status }) => status === 'ok'));
+    await ground.settle();
+  });
+
+  test('60,000 refs in one push are refused, and none is made', async (t) => {
+    const ground = await groundWith(t);
+    const commands = Array.from({ length: 60_000 }, (_, n) => ({
+      ref: `refs/heads/many/${n}`,
+      newOid: ground.tip,
+    }));
+    const body = Buffer.concat([Buffer.from(commandSection(commands)), emptyPack]);
+    const answer = await ground.post('git-receive-pack', body);
+    assert.match((await errorIn(answer.body)) ?? '', /more than 50000 ref updates/);
+    await ground.assertUnharmed();
+    const overSsh = await ground.ssh("git-receive-pack '/victim.git'", body, { keepOpen: true });
+    assert.match((await errorIn(overSsh.stdout)) ?? '', /more than 50000 ref updates/);
+    assert.equal(overSsh.exitCode, 128);
+    await ground.assertUnharmed();
+  });
+});
+
+async function sshEnvironment({
+  scene,
+  server,
+}: HostileGround): Promise<Readonly<Record<string, string>>> {
+  const key = await scene.sshKey();
+  await scene.admin(server, 'key', 'add', 'admin', key.publicKeyFile);
+  return key.environment(server);
+}
+
+/** A client by hand: what it wrote stays unfinished until the test says so. */
+class SlowClient {
+  readonly socket: Socket;
+  received = '';
+  closed = false;
+
+  constructor(url: string) {
+    const { hostname, port } = new URL(url);
+    this.socket = connect(Number(port), hostname);
+    this.socket.on('data', (chunk: Buffer) => {
+      this.received += chunk.toString('latin1');
+    });
+    this.socket.on('error', () => undefined);
+    this.socket.on('close', () => {
+      this.closed = true;
+    });
+  }
+
+  /** Writes one byte after the other until the server has had enough. */
+  async dripUntilAnswered(): Promise<void> {
+    const timer = setInterval(() => this.socket.write('a'), 50);
+    try {
+      await waitFor('an answer', () => this.received.includes('\r\n\r\n') || this.closed);
+    } finally {
+      clearInterval(timer);
+      this.socket.destroy();
+    }
+  }
+}
+
+const opening = (ground: HostileGround, length: number): string =>
+  'POST /victim.git/git-receive-pack HTTP/1.1\r\nHost: x\r\n' +
+  `Authorization: ${ground.authorization}\r\n` +
+  `Content-Type: application/x-git-receive-pack-request\r\nContent-Length: ${length}\r\n\r\n`;
+
+/** Slow clients are sent away, and meanwhile others are served. */
+describe('limits of time', () => {
+  test('limits.handshakeTime: headers that drip, a connection that is silent, an SSH login that never comes', async (t) => {
+    const ground = await groundWith(t, 'limits.handshakeTime=500ms');
+    const { server } = ground;
+    const headers = new SlowClient(server.url);
+    headers.socket.write('GET /victim.git HTTP/1.1\r\nX: ');
+    const silent = new SlowClient(server.url);
+    const login = new SlowClient(`http://${server.sshHost}:${server.sshPort}`);
+    const banner = new SlowClient(`http://${server.sshHost}:${server.sshPort}`);
+    banner.socket.write('SSH-2.0-slow\r\n');
+    await ground.assertServes();
+    await headers.dripUntilAnswered();
+    assert.match(headers.received, /^HTTP\/1\.1 408 /);
+    for (const client of [silent, login, banner]) {
+      await waitFor('the server to close', () => client.closed);
+    }
+    await ground.assertUnharmed();
+  });
+
+  test('limits.idleTime: a push that stops in the middle', async (t) => {
+    const ground = await groundWith(t, 'limits.idleTime=700ms');
+    const commands = commandSection([{ ref: 'refs/heads/slow', newOid: ground.tip }]);
+    for (const part of ['00', commands, `${commands}PACK\0\0\0\x02`]) {
+      const client = new SlowClient(ground.server.url);
+      client.socket.write(Buffer.from(opening(ground, 10_000) + part, 'latin1'));
+      await waitFor('an answer', () => client.received.includes('\r\n\r\n') || client.closed);
+      assert.match(client.received, /^HTTP\/1\.1 408 /);
+      await ground.assertUnharmed();
+      client.socket.destroy();
+    }
+    const overSsh = await ground.ssh(
+      "git-receive-pack '/victim.git'",
+      Buffer.from(`${commands}PACK`),
+      {
+        keepOpen: true,
+      },
+    );
+    assert.notEqual(overSsh.exitCode, 0);
+    await ground.assertUnharmed();
+  });
+
+  test('limits.requestTime: a push that drips, and is never silent', async (t) => {
+    const ground = await groundWith(t, 'limits.requestTime=1500ms');
+    const client = new SlowClient(ground.server.url);
+    client.socket.write(
+      opening(ground, 100_000) + commandSection([{ ref: 'refs/heads/x', newOid: ground.tip }]),
+    );
+    await client.dripUntilAnswered();
+    assert.match(client.received, /^HTTP\/1\.1 503 /);
+    const overSsh = await ground.ssh("git-upload-pack '/victim.git'", Buffer.from('0'), {
+      keepOpen: true,
+    });
+    assert.equal(overSsh.exitCode, 128);
+    assert.match((await errorIn(overSsh.stdout)) ?? '', /too long/);
+    await ground.assertUnharmed();
+  });
+});
+
+describe('limits of numbers', () => {
+  test('limits.fetchBody', async (t) => {
+    const ground = await groundWith(t, 'limits.fetchBody=10k');
+    const body = Buffer.from(`0032want ${'1'.repeat(40)}\n`.repeat(1_000));
+    const plain = await ground.post('git-upload-pack', body);
+    assert.equal(plain.status, 413);
+    const chunked = await ground.post('git-upload-pack', body, {
+      headers: { 'transfer-encoding': 'chunked' },
+    });
+    assert.match(`${chunked.status} ${chunked.body.toString()}`, /^413 |too long/);
+    await ground.assertUnharmed();
+  });
+
+  test('limits.pushBody', async (t) => {
+    const ground = await groundWith(t, 'limits.pushBody=10k');
+    const answer = await ground.post('git-receive-pack', Buffer.alloc(20_000, '0'));
+    assert.equal(answer.status, 413);
+    assert.match(answer.body.toString(), /10240 bytes/);
+    await ground.assertUnharmed();
+  });
+
+  test('limits.connectionsPerAddress, over HTTP and over SSH', async (t) => {
+    const ground = await groundWith(t, 'limits.connectionsPerAddress=4');
+    const { server } = ground;
+    for (const url of [server.url, `http://${server.sshHost}:${server.sshPort}`]) {
+      const clients = Array.from({ length: 5 }, () => new SlowClient(url));
+      await waitFor('one to be sent away', () => clients.some(({ closed }) => closed));
+      const refused = clients.filter(({ closed }) => closed);
+      assert.equal(refused.length, 1);
+      assert.match(refused[0]?.received ?? '', /^HTTP\/1\.1 429 |[Tt]oo many|^$/);
+      for (const { socket } of clients) socket.destroy();
+    }
+    await waitFor(
+      'a place',
+      async () => (await fetch(`${server.url}/`).catch(() => undefined))?.status === 404,
+    );
+    await ground.assertUnharmed();
+  });
+
+  test('limits.requestsPerPrincipal', async (t) => {
+    const ground = await groundWith(t, 'limits.requestsPerPrincipal=2');
+    const { scene, server } = ground;
+    const running = Array.from({ length: 2 }, () => new SlowClient(server.url));
+    for (const { socket } of running) socket.write(opening(ground, 100));
+    const refused = await waitFor('a refusal', async () => {
+      const answer = await ground.get('/victim.git/info/refs?service=git-upload-pack');
+      return answer.status === 429 ? answer : undefined;
+    });
+    assert.match(refused.body.toString(), /[Tt]oo many requests of yours/);
+    assert.equal(refused.headers['retry-after'], '5');
+    // Somebody else is served meanwhile.
+    await scene.admin(server, 'user', 'add', 'ann');
+    await scene.admin(server, 'repo', 'grant', 'victim', 'ann', 'read');
+    const token = (await scene.admin(server, 'token', 'create', 'ann')).trim();
+    await scene.git(['ls-remote', server.httpUrl('victim.git', { user: 'ann', token })]);
+    for (const { socket } of running) socket.destroy();
+    await waitFor('a place', async () => {
+      const answer = await ground.get('/victim.git/info/refs?service=git-upload-pack');
+      return answer.status === 200;
+    });
+    await ground.assertUnharmed();
+  });
+
+  test('limits.failedSignIns', async (t) => {
+    const scene = await createScene(t);
+    const server = await scene.startServer({ flags: ['--set', 'limits.failedSignIns=3'] });
+    const url = `${server.url}/victim.git/info/refs?service=git-upload-pack`;
+    const authorization = `Basic ${Buffer.from('admin:wrong').toString('base64')}`;
+    const statuses: number[] = [];
+    for (let n = 0; n < 5; n += 1) {
+      statuses.push((await fetch(url, { headers: { authorization } })).status);
+    }
+    assert.deepEqual(statuses, [401, 401, 401, 429, 429]);
+    const said = await scene.tryGit(['ls-remote', server.httpUrl('victim.git')]);
+    assert.match(said.stderr, /429/);
+  });
+});
