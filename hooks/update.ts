@@ -1,11 +1,25 @@
 import type { PushContext } from '../backends/contract/pipeline.js';
 import { booleanSetting } from '../backends/contract/settings.js';
+import { judgeByRules, type RuleDependencies } from './rules/judge-rules.js';
+
+/** Everything that refuses single refs: the repository's settings, then the rules. Returns ref -> reason. */
+export async function judgeUpdates(
+  dependencies: RuleDependencies,
+  context: PushContext,
+): Promise<ReadonlyMap<string, string>> {
+  const refused = new Map(await judgeBySettings(context));
+  const left = context.commands.filter(({ ref }) => !refused.has(ref));
+  for (const [ref, reason] of await judgeByRules(dependencies, context, left)) {
+    refused.set(ref, reason);
+  }
+  return refused;
+}
 
 /**
  * The repository's own settings, ref by ref: deletions, the current branch, fast-forwards. Returns ref -> reason, in
  * the words of git's receive-pack.
  */
-export async function judgeUpdates(context: PushContext): Promise<ReadonlyMap<string, string>> {
+async function judgeBySettings(context: PushContext): Promise<ReadonlyMap<string, string>> {
   const { settings } = context.repository;
   const refused = new Map<string, string>();
   for (const { ref, newOid } of context.commands) {

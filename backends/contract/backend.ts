@@ -1,5 +1,6 @@
 import type { Readable } from 'node:stream';
 import type { Oid, RefCommand, RefSnapshot } from './objects.js';
+import type { Pusher } from './pipeline.js';
 import type { RefOutcome, Repository, RepositoryRegistry } from './repository.js';
 
 /** A running git whose output is streamed. */
@@ -66,6 +67,8 @@ export interface PushRequest {
   /** Unique for ever; given by the front-end. */
   readonly pushId: string;
   readonly actor: string;
+  /** Default: the actor, in no group. */
+  readonly pusher?: Pusher;
   readonly commands: readonly RefCommand[];
   /** Refused before the upload (authorisation, hidden or funny names): ref -> text of the `ng` line. Reported, never applied. */
   readonly refused: ReadonlyMap<string, string>;

@@ -49,5 +49,10 @@ export const keys = {
   grant: (pattern: string, subject: string) => `grants/${pattern}:${subject}`,
   /** Put with every change to groups and to grants on patterns: what was read at its revision is still so. */
   accessRevision: 'access/revision',
+  serverRules: 'rules/server/',
+  /** The directory backend's ids are paths. */
+  repositoryRules: (id: string) => `rules/repositories/${encodeURIComponent(id)}/`,
+  openpgpKeys: 'openpgp-keys/',
+  openpgpKey: (fingerprint: string) => `openpgp-keys/${fingerprint}`,
   cluster: 'cluster/',
 } as const;

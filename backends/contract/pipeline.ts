@@ -1,16 +1,28 @@
+import type { Inspect } from './inspection.js';
 import type { RefCommand } from './objects.js';
 import type { LogEntry, Repository } from './repository.js';
+
+/** Who pushes, as far as rules want to know. */
+export interface Pusher {
+  /** User name, or `anonymous`, `trusted`, `system`. */
+  readonly name: string;
+  /** Names of the groups, without `@`. */
+  readonly groups: readonly string[];
+}
 
 /** What the stages before the commit are told. */
 export interface PushContext {
   readonly repository: Repository;
   readonly pushId: string;
   readonly actor: string;
+  readonly pusher: Pusher;
   readonly pushOptions: readonly string[];
   /** Updates that are still in the race, judged at the basis. */
   readonly commands: readonly RefCommand[];
   /** Those of them that are no fast-forward. Walks history: ask only when a rule wants to know. */
   readonly nonFastForwards: () => Promise<ReadonlySet<string>>;
+  /** Reads the new objects: ask only when a rule wants to know. */
+  readonly inspect: Inspect;
   /** Branch that HEAD names at the basis, full name; undefined when detached. */
   readonly currentBranch: string | undefined;
   readonly progress: (text: Uint8Array) => void;

@@ -6,6 +6,7 @@ import type {
   VisibleRefs,
 } from './backend.js';
 import type { Head, ObjectFormat, Oid, RefCommand, RefSnapshot } from './objects.js';
+import type { Inspection, PushFact } from './inspection.js';
 import type { HeadRecord, LogEntry } from './repository.js';
 import type { StoredSettings } from './settings.js';
 import type { Readable } from 'node:stream';
@@ -98,6 +99,8 @@ export interface Replica {
     commands: readonly RefCommand[],
     signal: AbortSignal,
   ): Promise<ReadonlySet<string>>;
+  /** Answers a question of the rules about a prepared push; see `Inspect` for order, bounds and errors. */
+  inspect(key: QuarantineKey, inspection: Inspection): AsyncIterable<PushFact>;
   /**
    * Keeps the updates of an entry too large for the log in the quarantine, durably; the log then carries the SHA-256
    * of their JSON form, which this returns.

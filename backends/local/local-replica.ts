@@ -3,6 +3,7 @@ import type { MaintenanceProgress, MaintenanceReport } from '../contract/backend
 import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
 import { QuorateError, refuseCancelled } from '../contract/errors.js';
 import type { Head, ObjectFormat, RefCommand } from '../contract/objects.js';
+import type { Inspection, PushFact } from '../contract/inspection.js';
 import type {
   LogReader,
   Prepared,
@@ -30,6 +31,7 @@ import {
 } from '../git/repository-files.js';
 import { storageFailure } from './disk-errors.js';
 import { isZero } from './judge-names.js';
+import { inspectPrepared } from './inspect.js';
 import { judge, objectSources } from './judge.js';
 import { OpenRepositories } from './open-repositories.js';
 import {
@@ -219,6 +221,16 @@ export class LocalReplica implements Replica {
       }
       return found;
     });
+  }
+
+  async *inspect(key: QuarantineKey, inspection: Inspection): AsyncGenerator<PushFact> {
+    const { repository, release } = await this.#open.acquire(key.repositoryId);
+    try {
+      const directory = this.#store.quarantineDirectory(key);
+      yield* inspectPrepared(this.#dependencies.git, repository, directory, inspection);
+    } finally {
+      release();
+    }
   }
 
   async storeUpdates(key: QuarantineKey, updates: readonly RefCommand[]): Promise<string> {

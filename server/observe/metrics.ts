@@ -44,6 +44,11 @@ const counters: Record<CounterName, MetricDefinition> = {
     help: 'Pushes that ended, by outcome (ok, partial, refused, error).',
     labels: ['outcome'],
   },
+  rule_refusals: {
+    name: 'quorate_rule_refusals_total',
+    help: 'Refs refused by a branch rule, by what the rule demands.',
+    labels: ['demand'],
+  },
   authentications: {
     name: 'quorate_authentications_total',
     help: 'Attempts to authenticate, by outcome.',
