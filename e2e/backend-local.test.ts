@@ -1,11 +1,12 @@
 import { createPushPipeline } from '../hooks/pipeline.js';
+import { noRules } from '../hooks/testing/no-rules.js';
 import { defineBackendSuite } from '../backends/conformance/backend-suite.js';
 import { silentLogger } from '../backends/coordination/test-environment.js';
 import { type LocalFixture, startLocal } from '../backends/local/testing/local-fixture.js';
 
 // Here, and not beside the backend: the suite's branch rules are judged by the push pipeline of hooks/.
 defineBackendSuite('local', async () => {
-  const pipeline = createPushPipeline({ logger: silentLogger });
+  const pipeline = createPushPipeline({ ...noRules, logger: silentLogger });
   const first = await startLocal({ pipeline });
   let current: LocalFixture | undefined = first;
   return {

@@ -11,12 +11,16 @@ import { createPackIndexer } from '../backends/git/indexer.js';
 import { createGitRunner } from '../backends/git/runner.js';
 import { createDirectoryBackend } from '../backends/directory/directory-backend.js';
 import { createLocalBackend } from '../backends/local/local-backend.js';
+import { createMessageCheck } from '../hooks/rules/message-check.js';
+import { createRuleStore, type RuleStore } from '../hooks/rules/rule-store.js';
 import { createPushPipeline } from '../hooks/pipeline.js';
 import { createAdminApi } from './admin/admin-api.js';
 import { createAccessDirectory } from './auth/access-directory.js';
 import { createAuthorizer } from './auth/access-rules.js';
 import { createAccounts } from './auth/account-store.js';
 import type { Accounts } from './auth/accounts.js';
+import { createOpenpgpKeys } from './auth/openpgp-keys.js';
+import { trustedSigners } from './auth/signers.js';
 import type { Address, Config } from './config.js';
 import { createGitService } from './core/git-service.js';
 import { defaultGitServiceLimits } from './core/limits.js';
@@ -63,6 +67,7 @@ interface Foundation extends CompositionParts {
   readonly audit: FileAuditLog;
   readonly git: GitRunner;
   readonly coordinator: Coordinator;
+  readonly rules: RuleStore;
   readonly backend: Backend;
 }
 
@@ -103,7 +108,8 @@ async function layFoundation(parts: CompositionParts): Promise<Foundation> {
     logger,
   });
   teardown.add('coordinator', () => coordinator.close());
-  const below = { ...parts, metrics, meter: metrics, audit, git, coordinator };
+  const rules = createRuleStore(coordinator);
+  const below = { ...parts, metrics, meter: metrics, audit, git, coordinator, rules };
   const backend = await openBackend(below);
   // Requests were drained before; what the backend itself still does (maintenance) is cut short.
   teardown.add('backend', () => backend.close(0));
@@ -111,10 +117,15 @@ async function layFoundation(parts: CompositionParts): Promise<Foundation> {
 }
 
 async function openBackend(below: Omit<Foundation, 'backend'>): Promise<Backend> {
-  const { config, data, git, logger, teardown } = below;
+  const { config, data, git, logger, teardown, coordinator } = below;
+  const pipeline = createPushPipeline({
+    ...below,
+    signers: () => trustedSigners(coordinator),
+    messages: createMessageCheck(),
+  });
   if (config.backend === 'directory') {
     assert(config.root !== undefined, 'the configuration sees to it');
-    return createDirectoryBackend({ ...below, root: config.root });
+    return createDirectoryBackend({ ...below, pipeline, root: config.root });
   }
   const indexer = await createPackIndexer({ git, logger, meter: below.meter });
   teardown.add('pack indexer', () => indexer.close());
@@ -122,7 +133,7 @@ async function openBackend(below: Omit<Foundation, 'backend'>): Promise<Backend>
     ...below,
     dataDirectory: data.path,
     indexer,
-    pipeline: createPushPipeline({ logger }),
+    pipeline,
     options: {
       nodeId: 'local',
       lockTimeoutMs: config['locks.timeout'],
@@ -191,6 +202,7 @@ async function openDoors(foundation: Foundation, opsAddress: Address): Promise<C
     directory,
     authorizer,
     noAuth,
+    openpgpKeys: createOpenpgpKeys(foundation),
     serverInfo: () => ({
       version,
       startedAtMs,

@@ -134,6 +134,8 @@ export interface BackendCapabilities {
   readonly generations: boolean;
   /** A rename keeps the repository's id and running requests. */
   readonly renameIsInstant: boolean;
+  /** Rules may ask about new objects and fast-forwards before a push changes anything. */
+  readonly inspectsPushes: boolean;
 }
 
 /**

@@ -30,7 +30,7 @@ export type CounterName =
   | 'requests' // labels: transport, service, outcome
   | 'request_bytes' // labels: transport, service, direction (in | out)
   | 'pushes' // labels: outcome (ok | partial | refused | error)
-  | 'rule_refusals' // labels: demand (push | noForcePush | ..., hooks/rules/judge-rules.ts)
+  | 'rule_refusals' // labels: demand (push | no-force-push | ..., hooks/rules/violation.ts)
   | 'authentications' // labels: transport, outcome
   | 'git_spawns' // labels: command
   | 'packs_indexed' // labels: engine (libgit2 | git), outcome

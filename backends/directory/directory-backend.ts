@@ -12,12 +12,14 @@ import type {
 import type { Coordinator } from '../contract/coordinator.js';
 import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
+import type { PushPipeline } from '../contract/pipeline.js';
 import type { Repository, RepositoryRegistry } from '../contract/repository.js';
 import type { GitRunner } from '../git/git-runner.js';
 import { readRefSnapshot } from '../git/ref-snapshot.js';
 import { importRepository } from '../replicated/import.js';
 import { AccessRecords } from './access-records.js';
 import { DirectoryMaintenance } from './directory-maintenance.js';
+import { judgePush } from './judge-push.js';
 import { DirectoryRead } from './directory-read.js';
 import { DirectoryRegistry } from './directory-registry.js';
 import { runReceivePack } from './receive-pack.js';
@@ -29,6 +31,8 @@ export interface DirectoryBackendOptions {
   readonly root: string;
   /** Keeps who may use which repository. */
   readonly coordinator: Coordinator;
+  /** Only its update stage is asked, before git has seen anything of the push. */
+  readonly pipeline: PushPipeline;
   readonly git: GitRunner;
   readonly clock: Clock;
   readonly random: Random;
@@ -55,7 +59,11 @@ type State =
   | { readonly name: 'closed' };
 
 class DirectoryBackend implements Backend {
-  readonly capabilities = { generations: false, renameIsInstant: false } as const;
+  readonly capabilities = {
+    generations: false,
+    renameIsInstant: false,
+    inspectsPushes: false,
+  } as const;
   readonly #options: DirectoryBackendOptions;
   readonly #configs: RepositoryConfigs;
   readonly #maintenance: DirectoryMaintenance;
@@ -179,7 +187,7 @@ class DirectoryBackend implements Backend {
 
   async #push(repository: Repository, request: PushRequest): Promise<PushResult> {
     const { git } = this.#options;
-    const { refused } = request;
+    const refused = await judgePush(this.#options.pipeline, repository, request);
     const doomed = request.atomic && refused.size > 0;
     const commands = doomed ? [] : request.commands.filter(({ ref }) => !refused.has(ref));
     if (commands.length === 0) {

@@ -10,6 +10,7 @@ import type { BackendHarness } from '../conformance/backend-suite.js';
 import { openEmbeddedCoordinator } from '../coordination/embedded/embedded-coordinator.js';
 import { silentLogger } from '../coordination/test-environment.js';
 import { createGitRunner } from '../git/runner.js';
+import { permissivePipeline } from '../local/testing/local-fixture.js';
 import { createDirectoryBackend } from './directory-backend.js';
 
 const clock: Clock = {
@@ -38,6 +39,7 @@ export async function startDirectory(): Promise<DirectoryFixture> {
   });
   const open = async (): Promise<Backend> => {
     const backend = createDirectoryBackend({
+      pipeline: permissivePipeline,
       root,
       coordinator,
       git,

@@ -74,7 +74,7 @@ class ByteReader {
 
   async take(sizeBytes: number): Promise<Buffer> {
     const parts: Buffer[] = [];
-    for (let left = sizeBytes; left > 0; ) {
+    for (let left = sizeBytes; left > 0;) {
       if (this.#rest.length === 0) await this.#more();
       const part = this.#cut(Math.min(left, this.#rest.length));
       parts.push(part);
@@ -84,7 +84,7 @@ class ByteReader {
   }
 
   async skip(sizeBytes: number): Promise<void> {
-    for (let left = sizeBytes; left > 0; ) {
+    for (let left = sizeBytes; left > 0;) {
       if (this.#rest.length === 0) await this.#more();
       left -= this.#cut(Math.min(left, this.#rest.length)).length;
     }

@@ -50,7 +50,8 @@ async function newCommits(inspection: HistoryInspection): Promise<readonly Oid[]
     ...gitOver(inspection, ['rev-list', `--max-count=${maxCommits + 1}`, '--stdin']),
     stdin: revisions,
   });
-  if (listed.exitCode !== 0) throw new QuorateError('storage-failure', 'git could not list commits');
+  if (listed.exitCode !== 0)
+    throw new QuorateError('storage-failure', 'git could not list commits');
   const oids = listed.stdout.toString('latin1').split('\n').slice(0, -1);
   if (oids.length > maxCommits) {
     throw new QuorateError('resource-exhausted', `it has more than ${maxCommits} new commits`);

@@ -52,7 +52,10 @@ export async function createSignatureCheck(options: {
         ]),
   ];
 
-  const allGood = async (oids: readonly Oid[], config: Record<string, string>): Promise<boolean> => {
+  const allGood = async (
+    oids: readonly Oid[],
+    config: Record<string, string>,
+  ): Promise<boolean> => {
     const command = gitOver(inspection, ['verify-commit', '--', ...oids]);
     const { exitCode } = await git.run({
       ...command,

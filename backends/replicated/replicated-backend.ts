@@ -60,7 +60,7 @@ type BackendState = 'starting' | 'serving' | 'draining' | 'stopped';
  * coordinator it is the `local` backend.
  */
 export class ReplicatedBackend implements Backend {
-  readonly capabilities = { generations: true, renameIsInstant: true };
+  readonly capabilities = { generations: true, renameIsInstant: true, inspectsPushes: true };
   readonly repositories: RepositoryRegistry;
   readonly #dependencies: ReplicatedBackendDependencies;
   readonly #registry: Registry;

@@ -27,13 +27,13 @@ export class ContentJudge {
     const forbidden = forbiddenPaths.find((pattern) => isPathOf(pattern, fact.path));
     if (forbidden !== undefined) {
       return {
-        demand: 'forbiddenPaths',
+        demand: 'forbidden-paths',
         reason: `${shown(fact.path)} in commit ${short(fact.commit)} is forbidden (${forbidden})`,
       };
     }
     if (maxFileSize !== undefined && fact.sizeBytes > maxFileSize) {
       return {
-        demand: 'maxFileSize',
+        demand: 'max-file-size',
         reason: `${shown(fact.path)} in commit ${short(fact.commit)} has ${fact.sizeBytes} bytes; at most ${maxFileSize} are allowed`,
       };
     }
@@ -55,7 +55,7 @@ export class ContentJudge {
     return found === undefined
       ? undefined
       : {
-          demand: 'commitMessage',
+          demand: 'commit-message',
           reason: `the message of commit ${short(found.oid)} does not match ${shown(commitMessage)}`,
         };
   }
@@ -63,30 +63,31 @@ export class ContentJudge {
   async #commit(commit: InspectedCommit): Promise<Violation | undefined> {
     const { linearHistory, signedCommits, commitMessage } = this.#rule;
     if (linearHistory && commit.parents.length > 1) {
-      return { demand: 'linearHistory', reason: `commit ${short(commit.oid)} is a merge` };
+      return { demand: 'linear-history', reason: `commit ${short(commit.oid)} is a merge` };
     }
     if (signedCommits && commit.signature !== 'good') {
       const what =
         commit.signature === 'refused'
           ? 'is not signed by a key that is registered here'
           : 'is not signed';
-      return { demand: 'signedCommits', reason: `commit ${short(commit.oid)} ${what}` };
+      return { demand: 'signed-commits', reason: `commit ${short(commit.oid)} ${what}` };
     }
     if (commitMessage === undefined) return undefined;
     if (commit.message === undefined) {
-      return { demand: 'commitMessage', reason: `commit ${short(commit.oid)} is too large` };
+      return { demand: 'commit-message', reason: `commit ${short(commit.oid)} is too large` };
     }
     this.#pending.push({ oid: commit.oid, message: commit.message });
     this.#pendingLength += commit.message.length;
-    const full =
-      this.#pending.length >= messagesAtOnce || this.#pendingLength >= maxBatchLength;
+    const full = this.#pending.length >= messagesAtOnce || this.#pendingLength >= maxBatchLength;
     return full ? this.end() : undefined;
   }
 }
 
 /** A pattern without a slash is of file names, at any depth. */
 function isPathOf(pattern: string, path: string): boolean {
-  return matchesGlob(pattern, path) || (!pattern.includes('/') && matchesGlob(`**/${pattern}`, path));
+  return (
+    matchesGlob(pattern, path) || (!pattern.includes('/') && matchesGlob(`**/${pattern}`, path))
+  );
 }
 
 const short = (oid: string): string => oid.slice(0, 10);

@@ -63,9 +63,13 @@ class PushJudge {
     rules: readonly Rule[],
     command: RefCommand,
   ): Promise<{ readonly rule: Rule; readonly violation: Violation } | undefined> {
-    for (const judge of [this.#judgeRef, this.#judgeContent]) {
+    const judges = [
+      (rule: Rule) => this.#judgeRef(rule, command),
+      (rule: Rule) => this.#judgeContent(rule, command),
+    ];
+    for (const judge of judges) {
       for (const rule of rules) {
-        const violation = await judge.call(this, rule, command);
+        const violation = await judge(rule).catch((error: unknown) => this.#notJudged(error));
         if (violation !== undefined) return { rule, violation };
       }
     }
@@ -79,16 +83,16 @@ class PushJudge {
     }
     if (isZero(command.newOid)) {
       return rule.noDeletion
-        ? { demand: 'noDeletion', reason: 'this ref may not be deleted' }
+        ? { demand: 'no-deletion', reason: 'this ref may not be deleted' }
         : undefined;
     }
     if (!rule.noForcePush || isZero(command.oldOid)) return undefined;
     if (!command.ref.startsWith('refs/heads/')) {
-      return { demand: 'noForcePush', reason: 'this ref may not be moved' };
+      return { demand: 'no-force-push', reason: 'this ref may not be moved' };
     }
     this.#nonFastForwards ??= this.#context.nonFastForwards();
     return (await this.#nonFastForwards).has(command.ref)
-      ? { demand: 'noForcePush', reason: 'no force push: this is no fast-forward' }
+      ? { demand: 'no-force-push', reason: 'no force push: this is no fast-forward' }
       : undefined;
   }
 
@@ -97,24 +101,16 @@ class PushJudge {
     const judged = this.#judged.get(rule) ?? [];
     this.#judged.set(rule, judged);
     const judge = new ContentJudge(rule, this.#dependencies.messages);
-    try {
-      for await (const fact of this.#context.inspect(await this.#question(rule, command, judged))) {
-        const violation = await judge.hear(fact);
-        if (violation !== undefined) return violation;
-      }
-      const violation = await judge.end();
-      if (violation === undefined) judged.push(command.newOid);
-      return violation;
-    } catch (error) {
-      return this.#notJudged(error);
+    for await (const fact of this.#context.inspect(await this.#question(rule, command, judged))) {
+      const violation = await judge.hear(fact);
+      if (violation !== undefined) return violation;
     }
+    const violation = await judge.end();
+    if (violation === undefined) judged.push(command.newOid);
+    return violation;
   }
 
-  async #question(
-    rule: Rule,
-    command: RefCommand,
-    judged: readonly Oid[],
-  ): Promise<Inspection> {
+  async #question(rule: Rule, command: RefCommand, judged: readonly Oid[]): Promise<Inspection> {
     if (rule.signedCommits) this.#signers ??= this.#dependencies.signers();
     const signers = rule.signedCommits ? await this.#signers : undefined;
     return {

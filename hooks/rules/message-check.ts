@@ -47,7 +47,7 @@ export function createMessageCheck(): MessageCheck {
         else resolve(answer.mismatch === -1 ? undefined : answer.mismatch);
       };
       asked.on('message', answered).on('error', giveUp);
-      asked.postMessage({ source, messages });
+      asked.postMessage({ source, messages }, []);
     });
 
   return {

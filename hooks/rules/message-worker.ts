@@ -8,5 +8,5 @@ parentPort?.on('message', (question: unknown) => {
   const answer: Answer = {
     mismatch: question.messages.findIndex((message) => !expression.test(message)),
   };
-  parentPort?.postMessage(answer);
+  parentPort?.postMessage(answer, []);
 });

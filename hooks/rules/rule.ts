@@ -59,31 +59,31 @@ const expression = z
 const flag = z.boolean({ error: 'has to be true or false' }).default(false);
 
 const uncheckedFields = z.strictObject({
-    /** Refs that it is about (`matchesGlob`). */
-    refs: refPattern,
-    /** Who may create, update and delete them; absent: whoever may write. Empty: nobody. */
-    push: subjects.optional(),
-    /** Updates are fast-forwards; what is no branch is not updated at all. */
-    noForcePush: flag,
-    noDeletion: flag,
-    /** New commits are no merges. */
-    linearHistory: flag,
-    /** New commits carry a good signature by a registered key. */
-    signedCommits: flag,
-    /** Bytes of a new file, inflated. */
-    maxFileSize: z
-      .int({ error: 'wants a whole number of bytes' })
-      .min(0, { error: 'wants a whole number of bytes' })
-      .optional(),
-    /** Patterns of paths that no new commit adds or changes; one without a slash is of file names. */
-    forbiddenPaths: z
-      .array(pathPattern, { error: 'wants a list of patterns' })
-      .max(100, { error: 'takes at most 100 patterns' })
-      .default([]),
-    /** Found in the message of every new commit (JavaScript, flag u). */
-    commitMessage: expression.optional(),
-    /** Whom it does not hold for. */
-    exempt: subjects.default([]),
+  /** Refs that it is about (`matchesGlob`). */
+  refs: refPattern,
+  /** Who may create, update and delete them; absent: whoever may write. Empty: nobody. */
+  push: subjects.optional(),
+  /** Updates are fast-forwards; what is no branch is not updated at all. */
+  noForcePush: flag,
+  noDeletion: flag,
+  /** New commits are no merges. */
+  linearHistory: flag,
+  /** New commits carry a good signature by a registered key. */
+  signedCommits: flag,
+  /** Bytes of a new file, inflated. */
+  maxFileSize: z
+    .int({ error: 'wants a whole number of bytes' })
+    .min(0, { error: 'wants a whole number of bytes' })
+    .optional(),
+  /** Patterns of paths that no new commit adds or changes; one without a slash is of file names. */
+  forbiddenPaths: z
+    .array(pathPattern, { error: 'wants a list of patterns' })
+    .max(100, { error: 'takes at most 100 patterns' })
+    .default([]),
+  /** Found in the message of every new commit (JavaScript, flag u). */
+  commitMessage: expression.optional(),
+  /** Whom it does not hold for. */
+  exempt: subjects.default([]),
 });
 
 /** A rule as it is stored, without its name. */

@@ -1,13 +1,13 @@
 /** What a rule was broken by: label of the metric. */
 export type Demand =
   | 'push'
-  | 'noForcePush'
-  | 'noDeletion'
-  | 'linearHistory'
-  | 'signedCommits'
-  | 'maxFileSize'
-  | 'forbiddenPaths'
-  | 'commitMessage'
+  | 'no-force-push'
+  | 'no-deletion'
+  | 'linear-history'
+  | 'signed-commits'
+  | 'max-file-size'
+  | 'forbidden-paths'
+  | 'commit-message'
   | 'not-judged';
 
 export interface Violation {

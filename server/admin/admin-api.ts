@@ -12,6 +12,8 @@ import { longRunningEndpoints } from './routes/long-running.js';
 import { patternGrantEndpoints } from './routes/pattern-grants.js';
 import { repositoryAccessEndpoints } from './routes/repository-access.js';
 import { repositoryEndpoints } from './routes/repositories.js';
+import { ruleEndpoints } from './routes/rules.js';
+import { signingKeyEndpoints } from './routes/signing-keys.js';
 import { statusEndpoints } from './routes/status.js';
 import { tokenEndpoints } from './routes/tokens.js';
 import { userEndpoints } from './routes/users.js';
@@ -65,6 +67,8 @@ export function adminEndpoints(options: AdminApiOptions): readonly Endpoint[] {
     ...repositoryEndpoints(options),
     ...repositoryAccessEndpoints(options),
     ...deployKeyEndpoints(options),
+    ...ruleEndpoints(options),
+    ...signingKeyEndpoints(options),
     ...longRunningEndpoints(options),
     ...statusEndpoints(options),
   ];

@@ -1,8 +1,10 @@
 import type { Backend } from '../../backends/contract/backend.js';
 import type { Clock, Logger, Meter, Random } from '../../backends/contract/environment.js';
 import type { AccessDirectory } from '../auth/access-directory.js';
+import type { RuleStore } from '../../hooks/rules/rule-store.js';
 import type { Accounts } from '../auth/accounts.js';
 import type { Authorizer } from '../auth/authorizer.js';
+import type { OpenpgpKeys } from '../auth/openpgp-keys.js';
 import type { AuditLog } from '../observe/audit.js';
 
 /** What the program knows of itself and the backend does not. */
@@ -23,6 +25,8 @@ export interface AdminApiOptions {
   readonly accounts: Accounts;
   readonly directory: AccessDirectory;
   readonly authorizer: Authorizer;
+  readonly rules: RuleStore;
+  readonly openpgpKeys: OpenpgpKeys;
   readonly audit: AuditLog;
   readonly logger: Logger;
   readonly meter: Meter;

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { ruleFields } from '../../hooks/rules/rule.js';
 import {
   newKey,
+  newOpenpgpKey,
   type Place,
   type PrincipalName,
   principals,
@@ -90,6 +92,9 @@ async function populate(
     write: false,
   });
   await make('open/lib', { public: true, grants: {} });
+  const kept = ruleFields.parse({ refs: '**', noDeletion: true });
+  await scene.options.rules.put({ repositoryId: app.id }, 'kept', kept);
+  await scene.options.rules.put('server', 'kept', kept);
   const { self, token } = await signIn(scene, principal);
   const known = await accounts.getUser(self);
   const own =
@@ -106,6 +111,12 @@ async function populate(
       ownKey: ownKey?.fingerprint ?? 'none',
       victimKey: (await accounts.addKey('victim', newKey())).fingerprint,
       deployKey: deployKey.fingerprint,
+      ownSigningKey:
+        known === undefined
+          ? 'none'
+          : (await scene.options.openpgpKeys.add(self, newOpenpgpKey())).fingerprint,
+      victimSigningKey: (await scene.options.openpgpKeys.add('victim', newOpenpgpKey()))
+        .fingerprint,
       tokenInUse: inUse?.id ?? 'none',
       otherToken: own?.token.id ?? 'none',
       victimToken: victimToken?.id ?? 'none',

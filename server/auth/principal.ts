@@ -1,3 +1,4 @@
+import type { Pusher } from '../../backends/contract/pipeline.js';
 import type { AccessLevel } from '../../backends/contract/repository.js';
 
 export type TokenScope = 'read' | 'write' | 'admin';
@@ -59,4 +60,10 @@ export type RepositoryAction = AccessLevel | 'create';
 /** Name for logs, the audit trail and the push log. */
 export function principalName(principal: Principal): string {
   return 'name' in principal ? principal.name : principal.kind;
+}
+
+/** What branch rules and hooks know of the principal. */
+export function pusherOf(principal: Principal): Pusher {
+  const membership = principal.kind === 'user' ? principal.membership : undefined;
+  return { name: principalName(principal), groups: membership?.groups ?? [] };
 }

@@ -7,8 +7,10 @@ import { addKeyCommands } from './commands/key.js';
 import { addRepositoryAccessCommands } from './commands/repo-access.js';
 import { addRepositoryCommands } from './commands/repo.js';
 import { addRepositoryWorkCommands } from './commands/repo-work.js';
+import { addRuleCommands } from './commands/rule.js';
 import { addServeCommand, type Serve } from './commands/serve.js';
 import { addServerStateCommands } from './commands/server-state.js';
+import { addSigningKeyCommands } from './commands/signing-key.js';
 import { addTokenCommands } from './commands/token.js';
 import { addUserCommands } from './commands/user.js';
 
@@ -68,6 +70,8 @@ Commands find the server by --data, or else by the environment's QUORATE_URL and
   addRepositoryCommands(repo);
   addRepositoryAccessCommands(repo);
   addRepositoryWorkCommands(repo);
+  addRuleCommands(program);
+  addSigningKeyCommands(program);
   addServerStateCommands(program);
   return program;
 }

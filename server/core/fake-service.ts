@@ -149,7 +149,7 @@ export class FakeService {
 
   #backend(): Backend {
     return {
-      capabilities: { generations: true, renameIsInstant: true },
+      capabilities: { generations: true, renameIsInstant: true, inspectsPushes: true },
       repositories: {
         get: (name) => Promise.resolve(this.#repositories.get(name)),
         create: (repository) => {

@@ -3,7 +3,7 @@ import type { PushRequest, PushResult } from '../../backends/contract/backend.js
 import type { QuorateError } from '../../backends/contract/errors.js';
 import type { Repository } from '../../backends/contract/repository.js';
 import { booleanSetting, numberSetting } from '../../backends/contract/settings.js';
-import { principalName } from '../auth/principal.js';
+import { principalName, pusherOf } from '../auth/principal.js';
 import { capabilityValue, hasCapability, type Capability } from '../wire/capabilities.js';
 import { CommandListReader, type PushCommand } from '../wire/command-list.js';
 import { isZeroOid } from '../wire/oid.js';
@@ -196,6 +196,7 @@ function requestOf(
   return {
     pushId,
     actor: principalName(request.principal),
+    pusher: pusherOf(request.principal),
     commands: judged.commands,
     refused: judged.refused,
     atomic:

@@ -11,7 +11,7 @@ import { type Call, endpoint, type Endpoint } from '../endpoint.js';
 import { requireOnRepository, requireRepositoryCreator } from '../permissions.js';
 import { branch, nothing, repositoryName, settings } from './fields.js';
 
-type RepositoryOptions = Pick<AdminApiOptions, 'backend' | 'authorizer'>;
+type RepositoryOptions = Pick<AdminApiOptions, 'backend' | 'authorizer' | 'rules'>;
 
 /** Names read from the registry at a time while a page is filled. */
 const batchSize = 500;
@@ -20,7 +20,7 @@ const maxScanned = 100_000;
 
 /** Finds the repository that the path names and checks the right to the action on it. */
 export async function openRepository(
-  options: RepositoryOptions,
+  options: Pick<RepositoryOptions, 'backend' | 'authorizer'>,
   call: Call,
   action: 'read' | 'write' | 'admin',
 ): Promise<Repository> {
@@ -101,6 +101,7 @@ export function repositoryEndpoints(
         requireRepositoryCreator(call.principal, name);
         const renamed = await backend.repositories.rename(repository.id, name);
         await accounts.rebindDeployKeys(repository.id, renamed.id);
+        if (renamed.id !== repository.id) await options.rules.move(repository.id, renamed.id);
         return { status: 200, body: { repository: shownRepository(renamed) } };
       },
     }),
@@ -113,6 +114,7 @@ export function repositoryEndpoints(
         const repository = await openRepository(options, call, 'admin');
         await backend.repositories.delete(repository.id);
         await accounts.rebindDeployKeys(repository.id, undefined);
+        await options.rules.removeAll(repository.id);
         return { status: 200, body: { deleted: repository.name } };
       },
     }),

@@ -39,6 +39,8 @@ export interface Place {
   readonly victimKey: string;
   /** Of team/app. */
   readonly deployKey: string;
+  readonly ownSigningKey: string;
+  readonly victimSigningKey: string;
   readonly tokenInUse: string;
   readonly otherToken: string;
   readonly victimToken: string;
@@ -402,6 +404,78 @@ export const rows: readonly Row[] = [
     expected: repositoryAdmins(200),
   },
   {
+    desc: 'list rules of a repository',
+    action: 'rule.list',
+    request: () => ['GET', `${app}/rules`],
+    expected: repositoryAdmins(200),
+  },
+  {
+    desc: 'set a rule of a repository',
+    action: 'rule.set',
+    request: () => ['PUT', `${app}/rules/main`, { refs: 'refs/heads/main', noDeletion: true }],
+    expected: repositoryAdmins(201),
+  },
+  {
+    desc: 'remove a rule of a repository',
+    action: 'rule.remove',
+    request: () => ['DELETE', `${app}/rules/kept`],
+    expected: repositoryAdmins(200),
+  },
+  {
+    desc: 'list rules of the server',
+    action: 'rule.list',
+    request: () => ['GET', '/rules'],
+    expected: adminOnly(200),
+  },
+  {
+    desc: 'set a rule of the server',
+    action: 'rule.set',
+    request: () => ['PUT', '/rules/all', { refs: '**', noDeletion: true }],
+    expected: adminOnly(201),
+  },
+  {
+    desc: 'remove a rule of the server',
+    action: 'rule.remove',
+    request: () => ['DELETE', '/rules/kept'],
+    expected: adminOnly(200),
+  },
+  {
+    desc: 'list signing keys',
+    action: 'signing-key.list',
+    request: () => ['GET', '/signing-keys'],
+    expected: signedIn(200),
+  },
+  {
+    desc: "list another's signing keys",
+    action: 'signing-key.list',
+    request: () => ['GET', '/signing-keys?user=victim'],
+    expected: adminOnly(200),
+  },
+  {
+    desc: 'add an own signing key',
+    action: 'signing-key.add',
+    request: ({ self }) => ['POST', '/signing-keys', { user: self, key: newOpenpgpKey() }],
+    expected: ownWithAllRights(201),
+  },
+  {
+    desc: 'add a signing key to another',
+    action: 'signing-key.add',
+    request: () => ['POST', '/signing-keys', { user: 'victim', key: newOpenpgpKey() }],
+    expected: adminOnly(201),
+  },
+  {
+    desc: 'remove an own signing key',
+    action: 'signing-key.remove',
+    request: ({ ownSigningKey }) => ['DELETE', `/signing-keys/${ownSigningKey}`],
+    expected: ownWithAllRights(200),
+  },
+  {
+    desc: "remove another's signing key",
+    action: 'signing-key.remove',
+    request: ({ victimSigningKey }) => ['DELETE', `/signing-keys/${victimSigningKey}`],
+    expected: othersUnseen(200),
+  },
+  {
     desc: 'rename',
     action: 'repository.rename',
     request: () => ['POST', `${app}/rename`, { name: 'team/renamed' }],
@@ -462,6 +536,12 @@ export const rows: readonly Row[] = [
 export function newKey(): string {
   const blob = Buffer.concat([field(Buffer.from('ssh-ed25519')), field(randomBytes(32))]);
   return `ssh-ed25519 ${blob.toString('base64')} test`;
+}
+
+/** The armor and the first byte of an OpenPGP public key, which is all that is looked at before gpg. */
+export function newOpenpgpKey(): string {
+  const body = Buffer.concat([Buffer.of(0x99), randomBytes(60)]).toString('base64');
+  return `-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n${body}\n=abcd\n-----END PGP PUBLIC KEY BLOCK-----\n`;
 }
 
 function field(bytes: Uint8Array): Buffer {

@@ -7,6 +7,8 @@ import { createAccessDirectory } from '../../auth/access-directory.js';
 import { createAccounts } from '../../auth/account-store.js';
 import type { Accounts, NewToken } from '../../auth/accounts.js';
 import { asCoordinator, MemoryCoordinator } from '../../auth/memory-coordinator.fixture.js';
+import { createRuleStore } from '../../../hooks/rules/rule-store.js';
+import { createOpenpgpKeys } from '../../auth/openpgp-keys.js';
 import type { AuditEvent } from '../../observe/audit.js';
 import { createAdminApi } from '../admin-api.js';
 import type { AdminApiOptions } from '../options.js';
@@ -96,6 +98,8 @@ export class ApiScene {
       backend,
       accounts,
       directory: createAccessDirectory({ coordinator, clock }),
+      rules: createRuleStore(coordinator),
+      openpgpKeys: createOpenpgpKeys({ coordinator, clock }),
       authorizer: createAuthorizer({ autoCreate: true }),
       audit: {
         record: (event) => void audited.push(event),

@@ -20,7 +20,7 @@ interface LongWork {
 
 /** A registry in a Map, and long work that tests steer. No Git: the admin API never asks for any. */
 export class MemoryBackend implements Backend {
-  readonly capabilities = { generations: true, renameIsInstant: true };
+  readonly capabilities = { generations: true, renameIsInstant: true, inspectsPushes: true };
   readonly repositories: RepositoryRegistry;
   readonly records = new Map<string, Repository>();
   readonly heads = new Map<string, string>();

@@ -1,0 +1,99 @@
+import { QuorateError } from '../../../backends/contract/errors.js';
+import { contentFields, type Rule, ruleFields, ruleName } from '../../../hooks/rules/rule.js';
+import type { RuleScope } from '../../../hooks/rules/rule-store.js';
+import type { AdminApiOptions } from '../options.js';
+import { type Call, endpoint, type Endpoint } from '../endpoint.js';
+import { requireServerAdmin } from '../permissions.js';
+import { nothing } from './fields.js';
+import { openRepository } from './repositories.js';
+
+type RuleOptions = Pick<AdminApiOptions, 'backend' | 'authorizer' | 'rules'>;
+
+/** Branch rules: of a repository, for those who administer it; of the whole server, for its administrators. */
+export function ruleEndpoints(options: RuleOptions): Endpoint[] {
+  const ofRepository = async (call: Call): Promise<RuleScope> => {
+    const { id } = await openRepository(options, call, 'admin');
+    return { repositoryId: id };
+  };
+  return [
+    ...scopedEndpoints(options, { prefix: '/repositories/:repository', scopeOf: ofRepository }),
+    ...scopedEndpoints(options, { prefix: '', scopeOf: serverScope }),
+  ];
+}
+
+function serverScope(call: Call): Promise<RuleScope> {
+  requireServerAdmin(call.principal, 'rules for all repositories');
+  return Promise.resolve('server');
+}
+
+function scopedEndpoints(
+  { rules, backend }: RuleOptions,
+  {
+    prefix,
+    scopeOf,
+  }: { readonly prefix: string; readonly scopeOf: (call: Call) => Promise<RuleScope> },
+): Endpoint[] {
+  const list = endpoint({
+    method: 'get',
+    path: `${prefix}/rules`,
+    action: 'rule.list',
+    input: nothing,
+    run: async (call) => {
+      const found = await rules.list(await scopeOf(call));
+      return { status: 200, body: { rules: found } };
+    },
+  });
+
+  const set = endpoint({
+    method: 'put',
+    path: `${prefix}/rules/:rule`,
+    action: 'rule.set',
+    input: ruleFields,
+    run: async (call, fields) => {
+      const scope = await scopeOf(call);
+      const name = nameIn(call);
+      const rule: Rule = { name, ...fields };
+      if (!backend.capabilities.inspectsPushes) refuseWhatIsNotJudged(rule);
+      const { replaced } = await rules.put(scope, name, fields);
+      return { status: replaced ? 200 : 201, body: { rule } };
+    },
+  });
+
+  const remove = endpoint({
+    method: 'delete',
+    path: `${prefix}/rules/:rule`,
+    action: 'rule.remove',
+    input: nothing,
+    run: async (call) => {
+      const scope = await scopeOf(call);
+      const name = nameIn(call);
+      await rules.remove(scope, name);
+      return { status: 200, body: { removed: name } };
+    },
+  });
+
+  return [list, set, remove];
+}
+
+function nameIn(call: Call): string {
+  const parsed = ruleName.safeParse(call.param('rule'));
+  if (parsed.success) return parsed.data;
+  const problem = parsed.error.issues[0]?.message ?? 'is no name of a rule';
+  throw invalidField('name', problem);
+}
+
+/** A rule that would not be kept is not taken. */
+function refuseWhatIsNotJudged(rule: Rule): void {
+  const [field] = [...contentFields(rule), ...(rule.noForcePush ? ['noForcePush'] : [])];
+  if (field === undefined) return;
+  throw invalidField(
+    field,
+    'cannot be judged by the directory backend, where git takes the push; use a hook of the repository, or its settings',
+  );
+}
+
+function invalidField(path: string, problem: string): QuorateError {
+  return new QuorateError('invalid-argument', `${path}: ${problem}`, {
+    details: { fields: [{ path, problem }] },
+  });
+}

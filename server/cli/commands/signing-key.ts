@@ -1,0 +1,66 @@
+import { readFile } from 'node:fs/promises';
+import type { Command } from 'commander';
+import { CliError } from '../cli-error.js';
+import { contextOf, field, rows } from '../context.js';
+import { plain, table, time } from '../output.js';
+
+export function addSigningKeyCommands(program: Command): void {
+  const key = program
+    .command('signing-key')
+    .description('OpenPGP keys that commits are signed with (SSH keys count anyway)');
+
+  key
+    .command('add')
+    .argument('<user>')
+    .argument('<file>', 'what gpg --export --armor writes; - for stdin')
+    .description('register a public key of a user')
+    .action(async (user: string, file: string, _options: object, command: Command) => {
+      const { terminal, request } = contextOf(command);
+      const text = file === '-' ? await terminal.readInput() : await read(file);
+      if (text.includes('PRIVATE KEY BLOCK')) {
+        throw new CliError(`${file} holds a private key: give what gpg --export writes`);
+      }
+      const added = field(
+        await request('POST', '/signing-keys', { user, key: text }),
+        'signingKey',
+      );
+      if (terminal.json) return terminal.printJson(added);
+      terminal.print(`added signing key ${plain(added['fingerprint'])} to ${user}\n`);
+    });
+
+  key
+    .command('list')
+    .argument('[user]', 'default: yours; all for an administrator')
+    .description('list registered keys')
+    .action(async (user: string | undefined, _options: object, command: Command) => {
+      const { terminal, request } = contextOf(command);
+      const query = user === undefined ? '' : `?user=${encodeURIComponent(user)}`;
+      const found = rows(await request('GET', `/signing-keys${query}`), 'signingKeys');
+      if (terminal.json) return terminal.printJson(found);
+      const columns = [
+        { title: 'ID', key: 'fingerprint' },
+        { title: 'USER', key: 'user' },
+        { title: 'ADDED (UTC)', key: 'createdAt', show: time },
+      ];
+      terminal.print(table(columns, found));
+    });
+
+  key
+    .command('remove')
+    .argument('<id>', 'as in the list')
+    .description('remove a registered key')
+    .action(async (id: string, _options: object, command: Command) => {
+      const { terminal, request } = contextOf(command);
+      const answer = await request('DELETE', `/signing-keys/${encodeURIComponent(id)}`);
+      if (terminal.json) return terminal.printJson(answer);
+      terminal.print(`removed signing key ${id}\n`);
+    });
+}
+
+async function read(file: string): Promise<string> {
+  try {
+    return await readFile(file, 'utf8');
+  } catch (error) {
+    throw new CliError(`cannot read ${file}`, { cause: error });
+  }
+}
