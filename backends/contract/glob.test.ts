@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
+import { array, assert as check, constantFrom, property, type Arbitrary } from 'fast-check';
 import { matchesGlob } from './glob.js';
 
 const cases: readonly (readonly [pattern: string, name: string, matches: boolean])[] = [
@@ -28,10 +28,8 @@ for (const [pattern, name, matches] of cases) {
 }
 
 test('agrees with the regular expression that means the same', () => {
-  const text = (alphabet: string) =>
-    fc.array(fc.constantFrom(...alphabet), { maxLength: 10 }).map((letters) => letters.join(''));
-  fc.assert(
-    fc.property(text('ab/*?'), text('ab/'), (pattern, name) => {
+  check(
+    property(text(['a', 'b', '/', '*', '?']), text(['a', 'b', '/']), (pattern, name) => {
       const source = pattern.replaceAll(/\*{2,}|[*?]/g, (wild) =>
         // Stars are read in pairs; the one that is left over adds nothing to `**`.
         wild.length > 1 ? '.*' : wild === '*' ? '[^/]*' : '[^/]',
@@ -41,3 +39,7 @@ test('agrees with the regular expression that means the same', () => {
     { numRuns: 20_000 },
   );
 });
+
+function text(alphabet: readonly string[]): Arbitrary<string> {
+  return array(constantFrom(...alphabet), { maxLength: 10 }).map((letters) => letters.join(''));
+}

@@ -1,7 +1,7 @@
 import type { Coordinator } from '../../backends/contract/coordinator.js';
 import type { TrustedSigners } from '../../backends/contract/inspection.js';
 import { keys } from '../../backends/contract/keys.js';
-import { decodeRecord, readAll, sshKeyRecord, userRecord } from './account-records.js';
+import { anyKeyRecord, decodeRecord, readAll, userRecord } from './account-records.js';
 import { openpgpKeyRecord } from './openpgp-keys.js';
 
 /** The registered keys of all users who are not disabled: those whose signatures on commits count. */
@@ -18,8 +18,9 @@ export async function trustedSigners(coordinator: Coordinator): Promise<TrustedS
       .map(({ name }) => name),
   );
   const ssh = sshKeys
-    .map((entry) => decodeRecord(sshKeyRecord, entry))
-    .filter(({ user }) => enabled.has(user))
+    .map((entry) => decodeRecord(anyKeyRecord, entry))
+    // A deploy key is of a program, and signs nobody's work.
+    .flatMap((key) => ('user' in key && enabled.has(key.user) ? [key] : []))
     // A user name holds nothing that this format would take for more than a name.
     .map(({ user, type, blob }) => `${user} namespaces="git" ${type} ${blob}\n`);
   const openpgp = openpgpKeys
