@@ -158,18 +158,22 @@ export class ServerProcess {
     return this.relaunch().ready();
   }
 
-  /** Starts again on the same data and the same ports after it has ended; `ready` waits until it serves. */
-  relaunch(): this {
+  /**
+   * Starts again on the same data and the same ports after it has ended; `ready` waits until it serves. `under` is a
+   * command that becomes the server, such as `strace -D`.
+   */
+  relaunch(under: readonly string[] = []): this {
     assert.ok(!this.running, 'it has ended');
     const { httpUrl, sshHost, sshPort, opsUrl } = this.#known;
-    this.#child = this.#spawn([
+    const addresses = [
       '--http',
       new URL(httpUrl).host,
       '--ssh',
       `${sshHost}:${sshPort}`,
       '--ops',
       new URL(opsUrl).host,
-    ]);
+    ];
+    this.#child = this.#spawn(addresses, under);
     return this;
   }
 
@@ -188,8 +192,10 @@ export class ServerProcess {
     return this.#endpoints;
   }
 
-  #spawn(addresses: readonly string[]): ChildProcess {
-    const child = spawn(process.execPath, [mainScript, ...this.#arguments, ...addresses], {
+  #spawn(addresses: readonly string[], under: readonly string[] = []): ChildProcess {
+    const command = [...under, process.execPath, mainScript, ...this.#arguments, ...addresses];
+    const [program = process.execPath, ...args] = command;
+    const child = spawn(program, args, {
       env: { ...this.#env },
       stdio: ['ignore', 'pipe', 'pipe'],
     });

@@ -14,6 +14,8 @@ export class Observer {
   readonly #server: ServerProcess;
   readonly #agent: Agent;
   #generations = new Map<string, number>();
+  /** Generation at which `git fsck` found nothing, by id. */
+  readonly #sound = new Map<string, number>();
   #readLogs = 0;
 
   constructor(options: { scene: Scene; server: ServerProcess; agent: Agent }) {
@@ -39,7 +41,8 @@ export class Observer {
   async checkStore(options: {
     readonly after: Refs;
     readonly pushes: readonly RecordedPush[];
-    readonly fsck: 'none' | 'connectivity' | 'full';
+    /** `changed`: in full, those that changed since they were last looked at. */
+    readonly fsck: 'none' | 'connectivity' | 'changed' | 'full';
   }): Promise<void> {
     const { env } = this.#scene;
     const { dataDirectory } = this.#server;
@@ -55,8 +58,13 @@ export class Observer {
       'what is served is not what lies on the disk',
     );
     if (options.fsck !== 'none') {
-      const depth = options.fsck;
-      for (const repository of onDisk) assert.deepEqual(await fsck(repository, env, depth), []);
+      const depth = options.fsck === 'connectivity' ? 'connectivity' : 'full';
+      for (const repository of onDisk) {
+        const { id, generation } = repository;
+        if (options.fsck === 'changed' && this.#sound.get(id) === generation) continue;
+        assert.deepEqual(await fsck(repository, env, depth), []);
+        this.#sound.set(id, generation);
+      }
     }
     this.#assertQuietLog();
   }
@@ -82,6 +90,12 @@ export class Observer {
     }
     this.#generations = generations;
     return generations;
+  }
+
+  /** Call what it returns when the data directory was put back to its state of now. */
+  remember(): () => void {
+    const generations = this.#generations;
+    return () => (this.#generations = generations);
   }
 
   /** As the coordinator has it. */

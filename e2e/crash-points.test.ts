@@ -1,0 +1,279 @@
+import assert from 'node:assert/strict';
+import { cp, readFile, readdir, rm } from 'node:fs/promises';
+import { Agent } from 'node:http';
+import path from 'node:path';
+import { test } from 'node:test';
+import type { TestContext } from 'node:test';
+import { checkPushes } from './checker/check-pushes.js';
+import type { Refs } from './checker/check-pushes.js';
+import {
+  Tracer,
+  changingCalls,
+  oneFileThread,
+  straceArguments,
+  wasHit,
+} from './checker/fault-injection.js';
+import type { Fault } from './checker/fault-injection.js';
+import { Observer } from './checker/observer.js';
+import type { RecordedPush } from './checker/push-journal.js';
+import { zeroOid } from './checker/push-journal.js';
+import { annotatedTag, emptyCommit, emptyTree, pushBody, rawPush } from './checker/raw-git.js';
+import type { GitObject, RefMove } from './checker/raw-git.js';
+import { createScene, waitFor } from './harness.js';
+import type { Scene, ServerProcess } from './harness.js';
+import { processTree } from './processes.js';
+
+/*
+ * Instead of at random: a push is cut at its first fsync, rename, unlink, ..., then at its second, and so on, until it
+ * gets through. After each the server is started again, and everything has to be right.
+ */
+
+/** Beyond every step of a push or a start: a fault that never comes would run for ever. */
+const maxPoints = 200;
+
+class Bench {
+  readonly scene: Scene;
+  readonly server: ServerProcess;
+  readonly agent = new Agent({ keepAlive: true });
+  readonly observer: Observer;
+  readonly repositories = ['team/app'];
+  refs: Refs = new Map();
+  #count = 0;
+
+  constructor(scene: Scene, server: ServerProcess) {
+    this.scene = scene;
+    this.server = server;
+    this.observer = new Observer({ scene, server, agent: this.agent });
+  }
+
+  static async make(t: TestContext): Promise<Bench> {
+    const scene = await createScene(t);
+    // Maintenance would come in between and move the points.
+    const flags = ['--set', 'maintenance.enabled=false'];
+    const bench = new Bench(scene, await scene.startServer({ env: oneFileThread, flags }));
+    t.after(() => bench.agent.destroy());
+    const push = await bench.push('team/app', [
+      'refs/heads/main',
+      'refs/heads/side',
+      'refs/heads/go',
+    ]);
+    await bench.check([push]);
+    return bench;
+  }
+
+  get traceFile(): string {
+    return this.scene.path('work', 'trace');
+  }
+
+  /** Moves the given refs on, makes those that are not there; `-ref` is deleted. Atomic. */
+  async push(repository: string, refs: readonly string[]): Promise<RecordedPush> {
+    const objects: GitObject[] = [emptyTree];
+    const moves = refs.map((name): RefMove => {
+      const ref = name.replace(/^-/, '');
+      const old = this.refs.get(repository)?.get(ref) ?? zeroOid;
+      if (name.startsWith('-')) return { ref, old, new: zeroOid };
+      this.#count += 1;
+      const commit = emptyCommit(`commit ${this.#count}`, old === zeroOid ? [] : [old]);
+      objects.push(commit);
+      if (!ref.startsWith('refs/tags/')) return { ref, old, new: commit.oid };
+      const tag = annotatedTag(`tag-${this.#count}`, commit.oid);
+      objects.push(tag);
+      return { ref, old, new: tag.oid };
+    });
+    const verdicts = await rawPush(
+      this.server.httpUrl(repository),
+      pushBody(moves, objects, { atomic: true }),
+      { agent: this.agent, refs: moves.map(({ ref }) => ref) },
+    );
+    const updates = moves.map((move) => ({
+      ...move,
+      verdict: verdicts.get(move.ref)?.verdict ?? ('unknown' as const),
+    }));
+    return { client: 'client', repository, atomic: true, updates };
+  }
+
+  /** What was recorded since the last check, against what is there now. */
+  async check(pushes: readonly RecordedPush[]): Promise<void> {
+    const after = await this.observer.refs(this.repositories);
+    assert.deepEqual(checkPushes(this.refs, pushes, after), []);
+    await this.observer.checkStore({ after, pushes, fsck: 'changed' });
+    this.refs = after;
+  }
+}
+
+interface Points {
+  readonly bench: Bench;
+  readonly signal: Fault['signal'];
+  /** Which processes are traced, with what they start. */
+  readonly victims: () => Promise<readonly number[]>;
+  readonly push: () => Promise<RecordedPush>;
+}
+
+/** Pushes with a fault at each point in turn. Returns how many there were. */
+async function atEveryPoint(points: Points): Promise<number> {
+  let count = 0;
+  for (const call of changingCalls) {
+    for (let nth = 1; await hitsPoint(points, call, nth); nth += 1) {
+      count += 1;
+      assert.ok(nth < maxPoints, 'the faults never end');
+    }
+  }
+  return count;
+}
+
+/** Returns whether there was such a point; if not, the push went through. */
+async function hitsPoint(points: Points, call: Fault['call'], nth: number): Promise<boolean> {
+  const { bench, signal } = points;
+  const { server, traceFile: output } = bench;
+  const tracer = await Tracer.attach(await points.victims(), { signal, call, nth, output });
+  let answered = false;
+  const pushing = points.push().finally(() => (answered = true));
+  await waitFor('an answer or a fault', async () => answered || (await tracer.hit()));
+  // The outbox comes after the answer: a moment for the faults that it meets.
+  await waitFor('a late fault', () => tracer.hit(), 150).catch(() => undefined);
+  const hit = await tracer.hit();
+  if (hit && signal === 'STOP') await server.killTree();
+  await tracer.detach();
+  const push = await pushing;
+  if (hit) await waitFor('a death', () => !server.running, 300).catch(() => undefined);
+  if (!server.running) {
+    await server.exited();
+    await server.relaunch().ready();
+  }
+  await bench.check([push]).catch((error: unknown) => {
+    throw new Error(`after a fault at ${call} ${nth}: ${String(error)}`, { cause: error });
+  });
+  return hit;
+}
+
+/** One ref moves on, one is made, one goes or comes back. */
+function changes(bench: Bench): readonly string[] {
+  const go = bench.refs.get('team/app')?.has('refs/heads/go') === true;
+  const refs = bench.refs.get('team/app')?.size ?? 0;
+  return ['refs/heads/main', `refs/tags/t${refs}-${go}`, go ? '-refs/heads/go' : 'refs/heads/go'];
+}
+
+test('killed at every step of a push', async (t) => {
+  const bench = await Bench.make(t);
+  const count = await atEveryPoint({
+    bench,
+    signal: 'KILL',
+    victims: () => Promise.resolve([bench.server.pid]),
+    push: () => bench.push('team/app', changes(bench)),
+  });
+  t.diagnostic(`${count} points`);
+  assert.ok(count > 30, `only ${count} points were met`);
+});
+
+test('killed at every step of a push that makes its repository', async (t) => {
+  const bench = await Bench.make(t);
+  const count = await atEveryPoint({
+    bench,
+    signal: 'KILL',
+    victims: () => Promise.resolve([bench.server.pid]),
+    push: () => {
+      const repository = `new/r${bench.repositories.length}`;
+      bench.repositories.push(repository);
+      return bench.push(repository, ['refs/heads/main']);
+    },
+  });
+  t.diagnostic(`${count} points`);
+  assert.ok(count > 40, `only ${count} points were met`);
+});
+
+for (const signal of ['STOP', 'KILL'] as const) {
+  const desc = signal === 'STOP' ? 'everything killed' : 'git alone killed';
+  test(`${desc} at every step of git within a push`, async (t) => {
+    const bench = await Bench.make(t);
+    const count = await atEveryPoint({
+      bench,
+      signal,
+      victims: async () => (await processTree(bench.server.pid)).slice(1),
+      push: () => bench.push('team/app', changes(bench)),
+    });
+    t.diagnostic(`${count} points`);
+    assert.ok(count > 3, `only ${count} points were met`);
+  });
+}
+
+test('killed at every step of the start that finishes an interrupted push', async (t) => {
+  const bench = await Bench.make(t);
+  const { server, scene } = bench;
+  const push = await cutWhileApplying(bench);
+  const kept = scene.path('work', 'kept');
+  const before = bench.refs;
+  const rewind = bench.observer.remember();
+  await cp(server.dataDirectory, kept, copyOptions);
+  let count = 0;
+  for (const call of changingCalls) {
+    for (let nth = 1, hit = true; hit; nth += 1) {
+      assert.ok(nth < maxPoints, 'the faults never end');
+      await rm(server.dataDirectory, { recursive: true });
+      await cp(kept, server.dataDirectory, copyOptions);
+      hit = await startIsHit(bench, call, nth);
+      if (hit) count += 1;
+      bench.refs = before;
+      rewind();
+      await bench.check([push]).catch((error: unknown) => {
+        throw new Error(`after a fault at ${call} ${nth} of the start: ${String(error)}`, {
+          cause: error,
+        });
+      });
+      for (const { ref, new: value } of push.updates) {
+        const now = bench.refs.get('team/app')?.get(ref) ?? zeroOid;
+        assert.equal(now, value, 'what was committed is there');
+      }
+      await server.killTree();
+    }
+  }
+  t.diagnostic(`${count} points`);
+  assert.ok(count > 20, `only ${count} points were met`);
+});
+
+const copyOptions = {
+  recursive: true,
+  preserveTimestamps: true,
+  // Sockets and pipes of a running server.
+  filter: (source: string) => path.basename(source) !== 'run',
+} as const;
+
+/** Starts with a fault, then without. Returns whether there was such a point. */
+async function startIsHit(
+  { server, traceFile: output }: Bench,
+  call: Fault['call'],
+  nth: number,
+): Promise<boolean> {
+  const fault = straceArguments({ signal: 'KILL', call, nth, output });
+  server.relaunch(['strace', '-D', '-qq', ...fault]);
+  await server.ready().catch(() => undefined);
+  const hit = await wasHit(output);
+  if (server.running) await server.killTree();
+  await server.relaunch().ready();
+  return hit;
+}
+
+/** Kills the server after it has recorded what it is about to apply, and before it has. */
+async function cutWhileApplying(bench: Bench): Promise<RecordedPush> {
+  const { server, traceFile } = bench;
+  for (let nth = 1; nth < maxPoints; nth += 1) {
+    const fault = { signal: 'KILL', call: 'fsync', nth, output: traceFile } as const;
+    const tracer = await Tracer.attach([server.pid], fault);
+    const push = await bench.push('team/app', changes(bench));
+    await waitFor('a fault', () => tracer.hit());
+    await tracer.detach();
+    await server.exited();
+    if (await isApplying(server)) return push;
+    await server.relaunch().ready();
+    await bench.check([push]);
+  }
+  throw new Error('no point was in the middle of an apply');
+}
+
+async function isApplying(server: ServerProcess): Promise<boolean> {
+  const root = path.join(server.dataDirectory, 'store', 'repos');
+  for (const name of await readdir(root, { recursive: true })) {
+    if (path.basename(name) !== 'state') continue;
+    if ((await readFile(path.join(root, name), 'utf8')).includes('"applying"')) return true;
+  }
+  return false;
+}
