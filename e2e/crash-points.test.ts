@@ -143,6 +143,10 @@ async function hitsPoint(points: Points, call: Fault['call'], nth: number): Prom
   await bench.check([push]).catch((error: unknown) => {
     throw new Error(`after a fault at ${call} ${nth}: ${String(error)}`, { cause: error });
   });
+  // Nothing that was left is in the way of the next.
+  const next = await points.push();
+  assert.deepEqual(new Set(next.updates.map(({ verdict }) => verdict)), new Set(['acknowledged']));
+  await bench.check([next]);
   return hit;
 }
 

@@ -7,8 +7,8 @@ import type { RefOutcome, Repository, RepositoryRegistry } from './repository.js
 export interface GitStream {
   readonly stdout: Readable;
   /**
-   * Resolves when git has exited and everything was read. Never rejects: `exitCode` is null when a signal ended it.
-   * `stderr` is capped (the last 16 KiB).
+   * Resolves when git has exited and everything was read. Never rejects: `exitCode` is null when a signal ended it;
+   * `signal` is null as well when nobody saw its end, since its helper died: it may then run on for a moment. `stderr` is capped (the last 16 KiB).
    */
   readonly exited: Promise<{
     readonly exitCode: number | null;

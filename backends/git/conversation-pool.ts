@@ -10,7 +10,7 @@ export interface Dialogue {
   /** The next line without its newline; undefined when git has ended. */
   readLine(): Promise<string | undefined>;
   /** How git ended; for an exchange that finds that it has. */
-  ended(): Promise<{ readonly exitCode: number | null }>;
+  ended(): Promise<{ readonly exitCode: number | null; readonly signal: string | null }>;
 }
 
 export interface ConversationPoolOptions {

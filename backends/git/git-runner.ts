@@ -31,6 +31,8 @@ export interface GitCommand {
 export interface GitResult {
   /** null when a signal or the timeout ended it. */
   readonly exitCode: number | null;
+  /** The signal that ended it; null when none did, or when nobody saw its end (see `GitStream.exited`). */
+  readonly signal: string | null;
   readonly stdout: Buffer;
   /** Last 16 KiB. */
   readonly stderr: string;

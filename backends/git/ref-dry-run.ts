@@ -3,6 +3,7 @@ import type { RefCommand } from '../contract/objects.js';
 import type { GitRunner } from './git-runner.js';
 import { objectEnvironment, type ObjectSources } from './object-environment.js';
 import { isZero, writeRefCommands } from './ref-commands.js';
+import { removeLocksOfKilled } from './ref-files.js';
 import { refConfig } from './ref-config.js';
 import { readRefValues, valueOf } from './ref-values.js';
 
@@ -74,6 +75,10 @@ async function prepares(
     ...(run.signal === undefined ? {} : { signal: run.signal }),
   });
   if (result.exitCode === null) {
+    if (result.signal !== null) {
+      const refs = updates.map(({ ref }) => ref);
+      await removeLocksOfKilled(run.gitDir, refs);
+    }
     throw new QuorateError('storage-failure', 'git was ended while it judged the ref updates');
   }
   // The exit status alone would also be 0 for an input that was cut short.

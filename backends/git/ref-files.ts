@@ -126,6 +126,18 @@ export async function removeStaleLocks(gitDir: string): Promise<number> {
   return removed;
 }
 
+/** Removes the locks that a transaction on these refs took, whose git was seen to be killed, and nobody else has. */
+export async function removeLocksOfKilled(gitDir: string, refs: readonly string[]): Promise<void> {
+  const names = ['HEAD.lock', 'packed-refs.lock', 'packed-refs.new'];
+  for (const name of [...names, ...refs.filter(isRefName).map((ref) => `${ref}.lock`)]) {
+    try {
+      await unlink(join(gitDir, name));
+    } catch (error) {
+      if (!['ENOENT', 'ENOTDIR'].includes(errorCode(error))) throw storageFailure(error);
+    }
+  }
+}
+
 /** Far longer than a transaction's locks live, and than a git whose end was not seen outlives its helper. */
 const abandonedAfterMs = 60_000;
 

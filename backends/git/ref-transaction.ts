@@ -6,7 +6,7 @@ import type { GitRunner } from './git-runner.js';
 import { writeRefCommands } from './ref-commands.js';
 import { refConfig } from './ref-config.js';
 import { dryRunRefs, type DryRun, type RefFailure } from './ref-dry-run.js';
-import { syncRefDirectories, writeHead } from './ref-files.js';
+import { removeLocksOfKilled, syncRefDirectories, writeHead } from './ref-files.js';
 import { readRefValues, valueOf, type RefValuesOptions } from './ref-values.js';
 
 /** The one writer of refs. */
@@ -50,6 +50,8 @@ export function createRefTransactions(options: RefTransactionsOptions): RefTrans
     const commands = writeRefCommands(updates, 'commit');
     const outcome = await pool.exchange(gitDir, (dialogue) => transact(dialogue, commands));
     if (outcome === 'applied') await syncRefDirectories(gitDir, updates);
+    // Otherwise its locks would be in the way of every transaction to come.
+    if (outcome === 'killed') await removeLocksOfKilled(gitDir, refsOf(updates));
     return outcome;
   }
 
@@ -75,8 +77,11 @@ export function createRefTransactions(options: RefTransactionsOptions): RefTrans
   };
 }
 
-/** `refused`: git changed nothing and ended. `broken`: it was lost on the way, and may have applied all or some. */
-type Outcome = 'applied' | 'refused' | 'broken';
+/**
+ * `refused`: git changed nothing and ended. `broken`: it was lost on the way, and may have applied all or some;
+ * `killed`: that, and it has certainly ended.
+ */
+type Outcome = 'applied' | 'refused' | 'broken' | 'killed';
 
 async function transact(dialogue: Dialogue, commands: Buffer): Promise<Outcome> {
   // All at once: git reads on only while what it has read is fine, and each round trip saved is time under lock.
@@ -84,7 +89,8 @@ async function transact(dialogue: Dialogue, commands: Buffer): Promise<Outcome> 
   for (const expected of ['start: ok', 'prepare: ok', 'commit: ok']) {
     const line = await dialogue.readLine();
     if (line === expected) continue;
-    const { exitCode } = await dialogue.ended();
+    const { exitCode, signal } = await dialogue.ended();
+    if (signal !== null) return 'killed';
     return exitCode !== null && expected !== 'commit: ok' ? 'refused' : 'broken';
   }
   return 'applied';
@@ -115,6 +121,10 @@ async function assertValues(
     });
   }
   return values;
+}
+
+function refsOf(updates: readonly RefCommand[]): string[] {
+  return updates.map(({ ref }) => ref);
 }
 
 function refsNotWritten(): QuorateError {

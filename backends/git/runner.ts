@@ -186,7 +186,7 @@ class HelperGitRunner implements GitRunner {
       if (sizeBytes > maxBytes) child.kill();
       else chunks.push(chunk);
     });
-    const { exitCode, stderr } = await child.exited;
+    const { exitCode, signal, stderr } = await child.exited;
     if (sizeBytes > maxBytes) {
       throw new QuorateError('resource-exhausted', 'git answered with more than expected');
     }
@@ -194,7 +194,7 @@ class HelperGitRunner implements GitRunner {
     if ((await child.left).lost) {
       throw new QuorateError('unavailable', 'the process that runs git died');
     }
-    return { exitCode, stdout: Buffer.concat(chunks), stderr };
+    return { exitCode, signal, stdout: Buffer.concat(chunks), stderr };
   }
 
   stream(command: GitCommand): Promise<GitChild> {

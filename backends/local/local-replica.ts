@@ -142,6 +142,7 @@ export class LocalReplica implements Replica {
     { settings, signal, progress }: UploadOptions,
   ): Promise<Uploaded> {
     return this.#open.with(key.repositoryId, async (repository) => {
+      await this.#store.assertRoom();
       const directory = this.#store.quarantineDirectory(key);
       const quarantinePackDir = await makeQuarantine(directory);
       this.#remember(key);
@@ -176,6 +177,7 @@ export class LocalReplica implements Replica {
   async prepare(request: PrepareRequest): Promise<Prepared> {
     const { key } = request;
     return this.#open.with(key.repositoryId, async (repository) => {
+      await this.#store.assertRoom();
       await repository.applyUpTo(request.basis);
       if (request.head !== undefined) judgeHead(repository.snapshot.head, request.head);
       const live = this.#remember(key);

@@ -1,4 +1,4 @@
-import { mkdir, readdir, readFile, rename } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rename, statfs } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Random } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
@@ -14,6 +14,12 @@ import {
 const storeIdPattern = /^[0-9a-f]{32}$/;
 const repositoryIdPattern = /^[0-9a-f]{32}$/;
 const pushIdPattern = /^[A-Za-z0-9_-]{8,64}$/;
+
+/**
+ * What a push that is committed may still need: its intent and marker, loose refs of 4 KiB each, a new packed-refs (4
+ * MiB at 50,000 refs), for some pushes at once. Below half of what readiness asks for, so that health tells first.
+ */
+const reservedBytes = 32 * 1024 * 1024;
 
 /**
  * Where things lie below the store's root:
@@ -64,6 +70,16 @@ export class Store {
       await removeTree(join(store.trashDirectory, name));
     }
     return store;
+  }
+
+  /**
+   * Throws `storage-failure` when the disk is so full that a push might be committed and then not be applied: reads
+   * would fail until there is room again.
+   */
+  async assertRoom(): Promise<void> {
+    const { bavail, bsize } = await statfs(this.#root);
+    if (bavail * bsize >= reservedBytes) return;
+    throw new QuorateError('storage-failure', 'the disk is full; nothing changed');
   }
 
   get viewsDirectory(): string {

@@ -216,7 +216,7 @@ export class Spawner {
 
   async #endOrphan(job: Job, pid: number): Promise<void> {
     await endOrphanedGroup(pid);
-    job.exited.resolve({ exitCode: null, signal: 'SIGKILL', lost: true });
+    job.exited.resolve({ exitCode: null, signal: null, lost: true });
   }
 
   async #pickHelper(): Promise<HelperProcess> {
