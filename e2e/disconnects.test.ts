@@ -148,18 +148,6 @@ describe('disconnects', () => {
   });
 
   test('memory stays flat over 200 cuts', async (t) => {
-    const cutMany = async (total: number): Promise<void> => {
-      const pushes: RecordedPush[] = [];
-      for (let n = 0; n < total; n += 8) {
-        const round = Array.from({ length: 8 }, async (_, index) => {
-          const cut = cuts[(n + index) % cuts.length];
-          if (index % 2 === 0) pushes.push(await cutPush(cut?.at ?? 0, 'reset'));
-          else await cutRequest(fetchAll(), 2, 'close');
-        });
-        await Promise.all(round);
-      }
-      await settled(pushes);
-    };
     await cutMany(80);
     const warm = await memoryOf(server.pid);
     await cutMany(200);
@@ -168,6 +156,20 @@ describe('disconnects', () => {
     // Each cut fetch had megabytes on the way: 100 that stay would be far beyond this.
     assert.ok(then < warm + 100, `from ${warm} to ${then} MB`);
   });
+
+  /** Half of them pushes, half fetches, eight at a time. */
+  async function cutMany(total: number): Promise<void> {
+    const pushes: RecordedPush[] = [];
+    for (let n = 0; n < total; n += 8) {
+      const round = Array.from({ length: 8 }, async (_, index) => {
+        const cut = cuts[(n + index) % cuts.length];
+        if (index % 2 === 0) pushes.push(await cutPush(cut?.at ?? 0, 'reset'));
+        else await cutRequest(fetchAll(), 2, 'close');
+      });
+      await Promise.all(round);
+    }
+    await settled(pushes);
+  }
 
   /** Everything is as if the clients had never come, but for pushes that were complete. */
   async function settled(pushes: readonly RecordedPush[]): Promise<void> {
