@@ -272,7 +272,7 @@ export class HostileGround {
     this.#files = await this.#storedFiles();
   }
 
-  /** Path and size of every file of repositories, quarantines and views. */
+  /** Path and size of every file of repositories and quarantines. */
   async #storedFiles(): Promise<readonly string[]> {
     const root = this.server.root ?? `${this.server.dataDirectory}/store`;
     return (await filesBelow(root, '')).toSorted();
@@ -288,12 +288,15 @@ export class HostileGround {
   }
 }
 
-/** What is going while it is looked at is left out, and so is the trash, where things go to go. */
+/**
+ * What is going while it is looked at is left out. So are the trash, where things go to go, and the views, of which the
+ * latest is kept for the next fetch.
+ */
 async function filesBelow(root: string, below: string): Promise<string[]> {
   const entries = await readdir(`${root}/${below}`, { withFileTypes: true }).catch(() => []);
   const found = await Promise.all(
     entries
-      .filter(({ name }) => below !== '' || name !== 'trash')
+      .filter(({ name }) => below !== '' || (name !== 'trash' && name !== 'views'))
       .map(async (entry) => {
         const name = `${below}${entry.name}`;
         if (entry.isDirectory()) return filesBelow(root, `${name}/`);

@@ -95,7 +95,12 @@ async function upload(
       { component: 'push', repo: repository.id, push_id: key.pushId, err: error },
       'a pack was not taken',
     );
-    return message;
+    // The objects at a shallow boundary name parents that did not come; git's word for a missing one is no help.
+    const hint =
+      code === 'invalid-argument' && request.shallow.length > 0
+        ? ' (if it is history that is missing: shallow update not allowed, git fetch --unshallow first)'
+        : '';
+    return `${message}${hint}`;
   }
 }
 
