@@ -1,11 +1,20 @@
 import { QuorateError } from '../contract/errors.js';
 
-/** What the operating system says of a failed file operation, as the error that every layer knows; others as they are. */
+/** What a disk says. Errors of sockets have other codes: a client that is gone is no failure of ours. */
+const diskCodes: ReadonlySet<string> = new Set([
+  ...['ENOSPC', 'EDQUOT', 'EFBIG', 'EROFS', 'EIO', 'ESTALE', 'ENODEV', 'ENXIO', 'EBUSY'],
+  ...['EACCES', 'EPERM', 'EMFILE', 'ENFILE', 'ENOMEM'],
+  ...['ENOENT', 'EEXIST', 'ENOTDIR', 'EISDIR', 'ENOTEMPTY', 'ELOOP', 'ENAMETOOLONG'],
+]);
+
+/** A failed file operation as the error that every layer knows; anything else as it is. */
 export function storageFailure(error: unknown): unknown {
-  const failedCall = error instanceof Error && 'syscall' in error && 'code' in error;
-  if (error instanceof QuorateError || !failedCall) return error;
+  if (error instanceof QuorateError || !(error instanceof Error) || !('code' in error))
+    return error;
+  const { code } = error;
+  if (typeof code !== 'string' || !diskCodes.has(code)) return error;
   return new QuorateError('storage-failure', "the server's disk is full, read-only or failing", {
     cause: error,
-    details: { code: error.code },
+    details: { code },
   });
 }

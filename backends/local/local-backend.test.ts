@@ -294,3 +294,35 @@ describe('local backend', () => {
     assert.equal(after.refs[0]?.status, 'ok');
   });
 });
+
+test('a sha256 repository: push, read, maintenance, restart', async () => {
+  const first = await startLocal({ objectFormat: 'sha256' });
+  try {
+    const repository = await first.create('long');
+    const zeros = '0'.repeat(64);
+    const one = await first.commit('sha256 one');
+    const two = await first.commit('sha256 two');
+    const ref = 'refs/heads/main';
+    for (const [oldOid, newOid, have] of [
+      [zeros, one, []],
+      [one, two, [one]],
+    ] as const) {
+      const pushed = await first.push(repository, [{ ref, oldOid, newOid }], { have });
+      assert.equal(pushed.refs[0]?.status, 'ok');
+    }
+    await first.backend.maintain(repository, { signal });
+    const removed = await first.push(repository, [{ ref, oldOid: two, newOid: zeros }]);
+    assert.equal(removed.generation, 3);
+    const again = await first.push(repository, [{ ref, oldOid: zeros, newOid: one }]);
+    assert.equal(again.generation, 4);
+    await first.stop();
+    const second = await startLocal({ directory: first.directory, source: first.source });
+    const read = await second.backend.read(repository, signal);
+    assert.equal(read.snapshot.find(ref)?.oid, one);
+    assert.equal(await read.firstForbiddenWant([one], everything), undefined);
+    read.release();
+    await second.stop();
+  } finally {
+    await first.remove();
+  }
+});

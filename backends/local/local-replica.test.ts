@@ -3,6 +3,7 @@ import { existsSync, readdirSync, readFileSync, utimesSync, writeFileSync } from
 import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
+import { QuorateError } from '../contract/errors.js';
 import { zeroOid } from './testing/local-fixture.js';
 import { create, openReplica, type ReplicaScene } from './testing/replica-scene.js';
 
@@ -214,6 +215,24 @@ test('a disk that does not take a quarantine is a storage failure, not a bug', a
   await writeFile(directory, '');
   await assert.rejects(commitPush(), { code: 'storage-failure' });
   assert.deepEqual(scene.replica.quarantines, []);
+});
+
+test('a client whose connection breaks is not taken for a disk that fails', async () => {
+  const reset = Object.assign(new Error('read ECONNRESET'), {
+    code: 'ECONNRESET',
+    syscall: 'read',
+  });
+  const key = { repositoryId: scene.id, pushId: 'broken-line', attempt: 1 };
+  const pack: AsyncIterable<Uint8Array> = {
+    [Symbol.asyncIterator]: () => ({ next: () => Promise.reject(reset) }),
+  };
+  const options = { settings: {}, signal, progress: () => undefined };
+  const error = await scene.replica.upload(key, pack, options).then(
+    () => assert.fail('taken'),
+    (thrown: unknown) => thrown,
+  );
+  assert.ok(!(error instanceof QuorateError) || error.code !== 'storage-failure');
+  assert.deepEqual([quarantines(), scene.replica.quarantines], [[], []]);
 });
 
 test('the updates of a large push are read from its quarantine, and only if they are the ones', async () => {

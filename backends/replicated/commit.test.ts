@@ -90,12 +90,47 @@ test('an answer that stays lost gives no verdict; the next start finds out', asy
     const command = { ref: 'refs/heads/main', oldOid: zeroOid, newOid: tip };
     await assert.rejects(local.push(repository, [command]), { code: 'outcome-unknown' });
     assert.equal(readdirSync(quarantine).length, 1);
+    // The commit has deleted the lock; had it not happened, the lock would be there to say so.
+    assert.deepEqual(await local.backend.locks(), []);
     await local.stop();
     const again = await startLocal({ directory: local.directory, source: local.source });
     const read = await again.backend.read(repository, signal);
     assert.equal(read.snapshot.find('refs/heads/main')?.oid, tip);
     read.release();
     assert.deepEqual(readdirSync(quarantine), []);
+    await again.stop();
+  } finally {
+    await local.remove();
+  }
+});
+
+test('a commit of which nobody knows keeps its locks and its quarantine', async () => {
+  const local = await startLocal({
+    wrap: (coordinator) =>
+      intercepting(coordinator, (transaction) =>
+        isCommit(transaction) || isResolution(transaction)
+          ? () => Promise.reject(new QuorateError('internal', 'gone for good'))
+          : undefined,
+      ),
+  });
+  try {
+    const repository = await local.create('unknown');
+    const command = {
+      ref: 'refs/heads/main',
+      oldOid: zeroOid,
+      newOid: await local.commit('unknown'),
+    };
+    await assert.rejects(local.push(repository, [command]), { code: 'outcome-unknown' });
+    assert.deepEqual(
+      (await local.backend.locks()).map(({ ref, state }) => [ref, state]),
+      [['refs/heads/main', 'held']],
+    );
+    assert.equal((await local.backend.status()).quarantines, 1);
+    await local.stop();
+    const again = await startLocal({ directory: local.directory, source: local.source });
+    assert.deepEqual(readdirSync(join(local.directory, 'store', 'quarantine')), []);
+    const retried = await again.push(repository, [command]);
+    assert.equal(retried.generation, 1);
     await again.stop();
   } finally {
     await local.remove();

@@ -2,7 +2,7 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Backend, MaintenanceProgress } from '../contract/backend.js';
 import type { Logger, Random } from '../contract/environment.js';
-import { QuorateError } from '../contract/errors.js';
+import { QuorateError, refuseCancelled } from '../contract/errors.js';
 import type { Oid, RefCommand } from '../contract/objects.js';
 import type { Repository } from '../contract/repository.js';
 import type { GitCommand, GitRunner } from '../git/git-runner.js';
@@ -67,7 +67,7 @@ async function fetchSource(
 ): Promise<string | undefined> {
   const run = async (step: string, command: GitCommand): Promise<string> => {
     const result = await git.run({ timeoutMs: fetchTimeoutMs, signal, ...command });
-    signal.throwIfAborted();
+    refuseCancelled(signal);
     if (result.exitCode === 0) return result.stdout.toString('utf8');
     throw new QuorateError(
       'failed-precondition',
@@ -123,7 +123,7 @@ function withoutCredentials(source: string): {
   if (!/^https?:/i.test(source) || !URL.canParse(source)) return { url: source, credentials: {} };
   const url = new URL(source);
   if (url.username === '' && url.password === '') return { url: source, credentials: {} };
-  const pair = `${decodeURIComponent(url.username)}:${decodeURIComponent(url.password)}`;
+  const pair = `${decoded(url.username)}:${decoded(url.password)}`;
   url.username = '';
   url.password = '';
   return {
@@ -132,6 +132,14 @@ function withoutCredentials(source: string): {
       [`http.${url.origin}/.extraHeader`]: `Authorization: Basic ${Buffer.from(pair).toString('base64')}`,
     },
   };
+}
+
+function decoded(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    throw new QuorateError('invalid-argument', "the URL's user or password is not percent-encoded");
+  }
 }
 
 async function scratchRefs(

@@ -10,7 +10,7 @@ import { silentLogger } from '../../coordination/test-environment.js';
 import type { Backend, PushRequest, PushResult } from '../../contract/backend.js';
 import type { Coordinator } from '../../contract/coordinator.js';
 import type { Clock, Meter, Random } from '../../contract/environment.js';
-import type { RefCommand } from '../../contract/objects.js';
+import type { ObjectFormat, RefCommand } from '../../contract/objects.js';
 import type { PushPipeline } from '../../contract/pipeline.js';
 import type { Repository } from '../../contract/repository.js';
 import { createPackIndexer } from '../../git/indexer.js';
@@ -67,6 +67,8 @@ export interface FixtureOptions {
   readonly directory?: string;
   /** Where to push from. Default: a new repository beside the data. */
   readonly source?: string;
+  /** Of the source and of what is created. Default: sha1. */
+  readonly objectFormat?: ObjectFormat;
   readonly pipeline?: PushPipeline;
   /** Puts something between the backend and its coordinator. */
   readonly wrap?: (coordinator: Coordinator) => Coordinator;
@@ -79,7 +81,7 @@ export async function startLocal(options: FixtureOptions = {}): Promise<LocalFix
   const git = async (...args: string[]): Promise<string> => (await runGit(source, args)).trim();
   if (options.directory === undefined) {
     await mkdir(source, { recursive: true });
-    await git('init', '-q', '-b', 'main');
+    await git('init', '-q', '-b', 'main', `--object-format=${options.objectFormat ?? 'sha1'}`);
   }
   const runner = await createGitRunner({ logger: silentLogger, meter: silentMeter });
   const indexer = await createPackIndexer({
@@ -135,12 +137,12 @@ export async function startLocal(options: FixtureOptions = {}): Promise<LocalFix
       backend.repositories.create({
         name,
         defaultBranch: 'main',
-        objectFormat: 'sha1',
+        objectFormat: options.objectFormat ?? 'sha1',
         settings: {},
         access: { public: false, grants: {} },
       }),
     push: async (repository, commands, { have = [], atomic = false, pack } = {}) => {
-      const wants = commands.map(({ newOid }) => newOid).filter((oid) => oid !== zeroOid);
+      const wants = commands.map(({ newOid }) => newOid).filter((oid) => !/^0+$/.test(oid));
       const bytes = pack ?? (wants.length === 0 ? undefined : await packOf(source, wants, have));
       return backend.push(repository, pushRequest(commands, { atomic, pack: bytes }));
     },
