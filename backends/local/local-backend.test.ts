@@ -207,7 +207,8 @@ describe('local backend', () => {
     const repository = await local.create('many');
     const tip = await local.commit('many');
     const commands = Array.from({ length: 5000 }, (_, i) => ({
-      ref: `refs/tags/v${i}`,
+      // Names long enough for the entry to be more than a transaction of the coordinator may carry.
+      ref: `refs/tags/${'v'.repeat(200)}${i}`,
       oldOid: zeroOid,
       newOid: tip,
     }));

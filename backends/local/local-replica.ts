@@ -262,7 +262,7 @@ export class LocalReplica implements Replica {
       return new LocalRead({ ...this.#dependencies, views: this.#views }, repository, release);
     } catch (error) {
       release();
-      throw error;
+      throw storageFailure(error);
     }
   }
 

@@ -199,34 +199,21 @@ async function inlineOrStored(
 }
 
 /**
- * The push is committed by now, so nothing here may fail it: a primary that cannot write (disk full) is tried again
- * for a bounded time, then left to the sweeper; a read that comes before it applies the entry or is refused.
+ * The push is committed by now, so nothing here may fail it. An entry that cannot be applied (disk full) is left to
+ * the outbox, which tries again; a read that comes before applies it, or is refused.
  */
 async function applyCommitted(
   dependencies: CommitDependencies,
   replica: Replica,
-  target: { repositoryId: string; generation: number },
+  { repositoryId, generation }: { repositoryId: string; generation: number },
 ): Promise<void> {
-  for (let tries = 1; tries <= 5; tries++) {
-    try {
-      await timed(dependencies, 'apply', () =>
-        replica.apply(target.repositoryId, target.generation),
-      );
-      return;
-    } catch (error) {
-      dependencies.logger.error(
-        {
-          component: 'commit',
-          repo: target.repositoryId,
-          generation: target.generation,
-          err: error,
-        },
-        'a committed push could not be applied yet',
-      );
-      // Deleted since: nobody will look for it.
-      if (asQuorateError(error).code === 'not-found') return;
-      await dependencies.clock.sleep(200 * tries);
-    }
+  try {
+    await timed(dependencies, 'apply', () => replica.apply(repositoryId, generation));
+  } catch (error) {
+    dependencies.logger.error(
+      { component: 'commit', repo: repositoryId, generation, err: error },
+      'a committed push could not be applied yet',
+    );
   }
 }
 

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { existsSync, readdirSync } from 'node:fs';
+import { rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, test } from 'node:test';
 import { QuorateError } from '../contract/errors.js';
-import { keys } from '../contract/keys.js';
+import { keys, prefixEnd } from '../contract/keys.js';
 import type { Repository } from '../contract/repository.js';
 import {
   type FixtureOptions,
@@ -12,6 +13,7 @@ import {
   permissivePipeline,
   pushRequest,
   startLocal,
+  systemClock,
   zeroOid,
 } from '../local/testing/local-fixture.js';
 import { encodeRecord } from './records.js';
@@ -151,6 +153,37 @@ test('a push whose repository is deleted while it is judged fails and leaves not
   assert.equal((await local.backend.status()).quarantines, 0);
   assert.deepEqual(readdirSync(join(local.directory, 'store', 'quarantine')), []);
   assert.deepEqual(await local.backend.locks(), []);
+});
+
+test('a committed push that cannot be applied is acknowledged, and applied as soon as it can be', async () => {
+  let packs = '';
+  const local = await start({
+    pipeline: {
+      ...permissivePipeline,
+      update: async () => {
+        await rename(packs, `${packs}.aside`);
+        await writeFile(packs, '');
+        return new Map();
+      },
+    },
+  });
+  const repository = await local.create('full');
+  packs = join(filesOf(local, repository), 'git', 'objects', 'pack');
+  const tip = await pushMain(local, repository);
+  await assert.rejects(local.backend.read(repository, signal), { code: 'storage-failure' });
+  await rm(packs);
+  await rename(`${packs}.aside`, packs);
+  const log = { rangeEnd: prefixEnd(keys.allLogs) };
+  // Nobody reads: the outbox finishes it.
+  for (let turns = 0; turns < 2000; turns++) {
+    if ((await local.coordinator.range(keys.allLogs, log)).entries.length === 0) break;
+    await systemClock.sleep(10);
+  }
+  assert.deepEqual((await local.coordinator.range(keys.allLogs, log)).entries, []);
+  const read = await local.backend.read(repository, signal);
+  assert.equal(read.snapshot.find(main)?.oid, tip);
+  read.release();
+  assert.equal((await local.backend.status()).quarantines, 0);
 });
 
 test('a repository may move below its own name, and back; others are still in the way', async () => {
