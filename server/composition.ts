@@ -21,6 +21,7 @@ import { createAccounts } from './auth/account-store.js';
 import type { Accounts } from './auth/accounts.js';
 import { createOpenpgpKeys } from './auth/openpgp-keys.js';
 import { trustedSigners } from './auth/signers.js';
+import { createCertificateAuthorities } from './auth/certificate-authorities.js';
 import type { Address, Config } from './config.js';
 import { createGitService } from './core/git-service.js';
 import { defaultGitServiceLimits } from './core/limits.js';
@@ -180,6 +181,7 @@ async function openDoors(foundation: Foundation, opsAddress: Address): Promise<C
   const { noAuth } = config;
   const accounts = createAccounts(foundation);
   const directory = createAccessDirectory(foundation);
+  const authorities = createCertificateAuthorities({ ...foundation, accounts });
   const authorizer = createAuthorizer({ autoCreate: config.autoCreate });
   const service = createGitService({
     ...foundation,
@@ -191,6 +193,7 @@ async function openDoors(foundation: Foundation, opsAddress: Address): Promise<C
   const ssh = createSshListener({
     ...foundation,
     accounts,
+    authorities,
     service,
     noAuth,
     hostKeys: await loadHostKeys(path.join(data.path, 'host-keys'), foundation.logger),
@@ -200,6 +203,7 @@ async function openDoors(foundation: Foundation, opsAddress: Address): Promise<C
     ...foundation,
     accounts,
     directory,
+    authorities,
     authorizer,
     noAuth,
     openpgpKeys: createOpenpgpKeys(foundation),

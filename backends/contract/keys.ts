@@ -54,5 +54,9 @@ export const keys = {
   repositoryRules: (id: string) => `rules/repositories/${encodeURIComponent(id)}/`,
   openpgpKeys: 'openpgp-keys/',
   openpgpKey: (fingerprint: string) => `openpgp-keys/${fingerprint}`,
+  authorities: 'authorities/',
+  authority: (fingerprint: string) => `authorities/${fingerprint}`,
+  revocations: 'revocations/',
+  revocation: (id: string) => `revocations/${id}`,
   cluster: 'cluster/',
 } as const;

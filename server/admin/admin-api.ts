@@ -5,6 +5,7 @@ import { createDispatcher } from './dispatch.js';
 import type { Endpoint } from './endpoint.js';
 import { HttpRefusal } from './error-map.js';
 import type { AdminApiOptions } from './options.js';
+import { certificateEndpoints } from './routes/certificates.js';
 import { deployKeyEndpoints } from './routes/deploy-keys.js';
 import { groupEndpoints } from './routes/groups.js';
 import { keyEndpoints } from './routes/keys.js';
@@ -62,6 +63,7 @@ export function adminEndpoints(options: AdminApiOptions): readonly Endpoint[] {
     ...userEndpoints(options),
     ...groupEndpoints(options),
     ...patternGrantEndpoints(options),
+    ...certificateEndpoints(options),
     ...keyEndpoints(options),
     ...tokenEndpoints(options),
     ...repositoryEndpoints(options),

@@ -3,6 +3,7 @@ import type { Clock, Logger, Meter, Random } from '../../backends/contract/envir
 import type { AccessDirectory } from '../auth/access-directory.js';
 import type { RuleStore } from '../../hooks/rules/rule-store.js';
 import type { Accounts } from '../auth/accounts.js';
+import type { CertificateAuthorities } from '../auth/certificate-authorities.js';
 import type { Authorizer } from '../auth/authorizer.js';
 import type { OpenpgpKeys } from '../auth/openpgp-keys.js';
 import type { AuditLog } from '../observe/audit.js';
@@ -24,6 +25,7 @@ export interface AdminApiOptions {
   readonly backend: Backend;
   readonly accounts: Accounts;
   readonly directory: AccessDirectory;
+  readonly authorities: CertificateAuthorities;
   readonly authorizer: Authorizer;
   readonly rules: RuleStore;
   readonly openpgpKeys: OpenpgpKeys;

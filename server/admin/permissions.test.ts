@@ -67,7 +67,9 @@ async function populate(
   const { accounts, backend } = scene;
   await scene.token('victim');
   for (const user of ['reader', 'writer', 'owner']) await scene.token(user);
-  const { directory } = scene.options;
+  const { directory, authorities } = scene.options;
+  const authority = await authorities.add(newKey());
+  const revocation = await authorities.revoke({ kind: 'key-id', value: 'victim' });
   await directory.createGroup('crew');
   await directory.addMember('crew', 'reader');
   await directory.setGrant({ pattern: 'else/*', subject: '@crew', level: 'admin' });
@@ -117,6 +119,8 @@ async function populate(
           : (await scene.options.openpgpKeys.add(self, newOpenpgpKey())).fingerprint,
       victimSigningKey: (await scene.options.openpgpKeys.add('victim', newOpenpgpKey()))
         .fingerprint,
+      authority: authority.fingerprint,
+      revocation: revocation.id,
       tokenInUse: inUse?.id ?? 'none',
       otherToken: own?.token.id ?? 'none',
       victimToken: victimToken?.id ?? 'none',

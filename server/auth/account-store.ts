@@ -308,6 +308,10 @@ class CoordinatedAccounts implements Accounts {
     return this.#principalOf(record.user, { type: 'key', fingerprint });
   }
 
+  async certifiedUser(name: string, fingerprint: string): Promise<Principal | undefined> {
+    return await this.#principalOf(name, { type: 'key', fingerprint });
+  }
+
   async #principalOf(name: string, via: PrincipalSource): Promise<Principal | undefined> {
     const [user, membership] = await Promise.all([this.getUser(name), this.#memberships.of(name)]);
     if (user === undefined || user.disabled) return undefined;

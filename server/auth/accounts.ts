@@ -83,6 +83,11 @@ export interface Accounts {
 
   /** The principal of a token, or undefined for an unknown, expired or revoked one and for a disabled user. */
   authenticateToken(secret: string): Promise<Principal | undefined>;
+  /**
+   * The principal of a user whom the caller has found out by a certificate for the key with that fingerprint;
+   * undefined when there is no such user, or a disabled one.
+   */
+  certifiedUser(name: string, fingerprint: string): Promise<Principal | undefined>;
   /** The principal of an SSH public key (SSH wire format blob), or undefined. The caller has verified the signature. */
   authenticateKey(publicKeyBlob: Uint8Array): Promise<Principal | undefined>;
 }

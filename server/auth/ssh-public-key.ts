@@ -1,5 +1,6 @@
 import { createHash, createPublicKey, type KeyObject } from 'node:crypto';
 import { QuorateError } from '../../backends/contract/errors.js';
+import { SshFieldReader } from './ssh-fields.js';
 
 /**
  * SSH public keys in their wire format (RFC 4253 section 6.6, RFC 5656 section 3.1, RFC 8709 section 4) and in the
@@ -52,7 +53,7 @@ export function sshFingerprint(blob: Uint8Array): string {
  * that is not accepted, or too weak.
  */
 export function parseSshPublicKey(blob: Uint8Array): SshPublicKey {
-  const reader = new FieldReader(blob);
+  const reader = new SshFieldReader(blob, malformed);
   const type = reader.text();
   const problem = typeProblem(type);
   if (problem !== undefined) throw invalid(problem);
@@ -140,7 +141,7 @@ function typeProblem(type: string): string | undefined {
   return 'this is not a public key that can be used here: ed25519, ECDSA (nistp256, 384, 521) and RSA are accepted';
 }
 
-function readRsa(reader: FieldReader): KeyObject {
+function readRsa(reader: SshFieldReader): KeyObject {
   const exponent = reader.positiveInteger();
   const modulus = reader.positiveInteger();
   reader.end();
@@ -156,7 +157,7 @@ function readRsa(reader: FieldReader): KeyObject {
   return importJwk({ kty: 'RSA', n: base64url(modulus), e: base64url(exponent) });
 }
 
-function readEcdsa(reader: FieldReader, type: string): KeyObject {
+function readEcdsa(reader: SshFieldReader, type: string): KeyObject {
   const curve = curves[type];
   const curveName = reader.text();
   const point = reader.bytes();
@@ -176,44 +177,6 @@ function importJwk(jwk: Record<string, string>): KeyObject {
     return createPublicKey({ key: jwk, format: 'jwk' });
   } catch (cause) {
     throw new QuorateError('invalid-argument', malformed().message, { cause });
-  }
-}
-
-/** Reads the length-prefixed fields of RFC 4251 section 5. */
-class FieldReader {
-  readonly #data: Buffer;
-  #position = 0;
-
-  constructor(data: Uint8Array) {
-    this.#data = Buffer.from(data.buffer, data.byteOffset, data.byteLength);
-  }
-
-  bytes(): Buffer {
-    if (this.#position + 4 > this.#data.length) throw malformed();
-    const length = this.#data.readUInt32BE(this.#position);
-    const start = this.#position + 4;
-    if (start + length > this.#data.length) throw malformed();
-    this.#position = start + length;
-    return this.#data.subarray(start, start + length);
-  }
-
-  text(): string {
-    return this.bytes().toString('latin1');
-  }
-
-  /** An `mpint` that is greater than zero, as its bytes without the leading zero. */
-  positiveInteger(): Buffer {
-    const bytes = this.bytes();
-    const first = bytes[0];
-    if (first === undefined || first >= 0x80) throw malformed();
-    if (first !== 0) return bytes;
-    // The one leading zero of an mpint is there only for the sign: anything else is a second spelling of the same key.
-    if ((bytes[1] ?? 0) < 0x80) throw malformed();
-    return bytes.subarray(1);
-  }
-
-  end(): void {
-    if (this.#position !== this.#data.length) throw malformed();
   }
 }
 

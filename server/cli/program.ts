@@ -1,6 +1,7 @@
 import { Command, CommanderError } from 'commander';
 import { version } from '../version.js';
 import { CliError } from './cli-error.js';
+import { addCertificateCommands } from './commands/ca.js';
 import { addDeployKeyCommands } from './commands/deploy-key.js';
 import { addGroupCommands } from './commands/group.js';
 import { addKeyCommands } from './commands/key.js';
@@ -65,6 +66,7 @@ Commands find the server by --data, or else by the environment's QUORATE_URL and
   addGroupCommands(program);
   addKeyCommands(program);
   addDeployKeyCommands(program);
+  addCertificateCommands(program);
   addTokenCommands(program);
   const repo = program.command('repo').description('repositories');
   addRepositoryCommands(repo);

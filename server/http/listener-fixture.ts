@@ -126,6 +126,7 @@ const fakeAccounts: Accounts = {
   addKey: absent,
   listKeys: absent,
   removeKey: absent,
+  certifiedUser: absent,
   addDeployKey: absent,
   listDeployKeys: absent,
   removeDeployKey: absent,

@@ -2,18 +2,34 @@ import { verify } from 'node:crypto';
 import type { AuthContext, PublicKeyAuthContext } from 'ssh2';
 import { QuorateError } from '../../backends/contract/errors.js';
 import type { Accounts } from '../auth/accounts.js';
+import type { CertificateAuthorities } from '../auth/certificate-authorities.js';
 import type { Principal } from '../auth/principal.js';
+import {
+  isCertificateAlgorithm,
+  parseSshCertificate,
+  type SshCertificate,
+} from '../auth/ssh-certificate.js';
+import { isSshSignature } from '../auth/ssh-signature.js';
 import { parseSshPublicKey, type SshPublicKey } from '../auth/ssh-public-key.js';
 
 /** Who a client is, and the key that it proved to have; without one where nobody has to (`--no-auth`). */
 export interface SignedIn {
   readonly principal: Principal;
   readonly key?: SshPublicKey;
+  /** What vouched for the key; without it the key is known by itself. */
+  readonly certificate?: SshCertificate;
+  /** The principal as it is now; undefined when it would not be let in any more. */
+  renew(): Promise<Principal | undefined>;
 }
 
 export type AuthenticationStep =
   /** The client asked whether this key would do. */
-  | { readonly type: 'probe'; readonly known: boolean; readonly fingerprint?: string }
+  | {
+      readonly type: 'probe';
+      readonly known: boolean;
+      readonly fingerprint?: string;
+      readonly why?: string;
+    }
   | { readonly type: 'accepted'; readonly who: SignedIn }
   | { readonly type: 'rejected'; readonly why: string; readonly fingerprint?: string };
 
@@ -23,8 +39,17 @@ export type AuthenticationStep =
  * a signed request; unknown keys, removed keys and those of disabled users are refused alike.
  * Throws what the accounts throw.
  */
-export async function judge(context: AuthContext, accounts: Accounts): Promise<AuthenticationStep> {
+export async function judge(
+  context: AuthContext,
+  client: {
+    readonly accounts: Accounts;
+    readonly authorities: Pick<CertificateAuthorities, 'judge'>;
+    readonly remoteAddress: string;
+  },
+): Promise<AuthenticationStep> {
   if (context.method !== 'publickey') return { type: 'rejected', why: `method ${context.method}` };
+  if (isCertificateAlgorithm(context.key.algo)) return await judgeCertificate(context, client);
+  const { accounts } = client;
   const key = readKey(context);
   if (key === undefined) return { type: 'rejected', why: 'algorithm or key not accepted' };
   const { fingerprint } = key;
@@ -35,7 +60,59 @@ export async function judge(context: AuthContext, accounts: Accounts): Promise<A
   const principal = await accounts.authenticateKey(key.blob);
   if (!signed) return { type: 'probe', known: principal !== undefined, fingerprint };
   if (principal === undefined) return { type: 'rejected', why: 'unknown key', fingerprint };
-  return { type: 'accepted', who: { principal, key } };
+  const renew = () => accounts.authenticateKey(key.blob);
+  return { type: 'accepted', who: { principal, key, renew } };
+}
+
+/**
+ * The same for an OpenSSH certificate. ssh2 knows nothing of them, and hands over their signatures as they came, framed
+ * with the name of the plain algorithm.
+ */
+async function judgeCertificate(
+  context: PublicKeyAuthContext,
+  {
+    authorities,
+    remoteAddress,
+  }: {
+    readonly authorities: Pick<CertificateAuthorities, 'judge'>;
+    readonly remoteAddress: string;
+  },
+): Promise<AuthenticationStep> {
+  const certificate = readCertificate(context);
+  if (certificate === undefined) return { type: 'rejected', why: 'certificate damaged or forged' };
+  const { key } = certificate;
+  const { fingerprint } = key;
+  const { signature, blob, username } = context;
+  const signed = signature !== undefined;
+  if (signed && (blob === undefined || !isSshSignature(key, blob, signature))) {
+    return { type: 'rejected', why: 'wrong signature', fingerprint };
+  }
+  const client = { userName: username, remoteAddress };
+  const verdict = await authorities.judge(certificate, client);
+  if ('problem' in verdict) {
+    const why = `certificate refused: ${verdict.problem}`;
+    return signed
+      ? { type: 'rejected', why, fingerprint }
+      : { type: 'probe', known: false, fingerprint, why };
+  }
+  if (!signed) return { type: 'probe', known: true, fingerprint };
+  const renew = async (): Promise<Principal | undefined> => {
+    const again = await authorities.judge(certificate, client);
+    return 'principal' in again ? again.principal : undefined;
+  };
+  return {
+    type: 'accepted',
+    who: { principal: verdict.principal, key, certificate, renew },
+  };
+}
+
+function readCertificate(context: PublicKeyAuthContext): SshCertificate | undefined {
+  try {
+    return parseSshCertificate(Uint8Array.from(context.key.data));
+  } catch (error) {
+    if (error instanceof QuorateError) return undefined;
+    throw error;
+  }
 }
 
 /** The key on offer, if it is of a type that is accepted and its algorithm is one of that type's. */

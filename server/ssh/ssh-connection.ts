@@ -27,6 +27,9 @@ const maxUnsentBytes = 16 * 1024 ** 2;
 /** ssh2 grants a window of 2 MiB and does not insist on it. */
 const maxUnreadBytes = 4 * 1024 ** 2;
 
+/** Characters of a certificate's key id in the audit log: authorities write a name or a ticket there. */
+const maxShownKeyId = 128;
+
 /** Offered keys that the audit log names. */
 const maxNamedKeys = 8;
 
@@ -45,6 +48,8 @@ export class SshConnection implements SessionHost {
   #refusal: QuorateError | undefined;
   #counted = false;
   #attempts = 0;
+  /** Why the first key was refused that was refused for a reason. */
+  #why: string | undefined;
   #refused = false;
   #idleSinceMs: number;
   #closingSinceMs: number | undefined;
@@ -92,12 +97,8 @@ export class SshConnection implements SessionHost {
   }
 
   async currentPrincipal(): Promise<Principal> {
-    const who = this.#who;
-    if (who !== undefined) {
-      if (who.key === undefined) return who.principal;
-      const principal = await this.#environment.accounts.authenticateKey(who.key.blob);
-      if (principal !== undefined) return principal;
-    }
+    const principal = await this.#who?.renew();
+    if (principal !== undefined) return principal;
     throw new QuorateError('unauthenticated', 'this key is no longer accepted');
   }
 
@@ -165,6 +166,7 @@ export class SshConnection implements SessionHost {
         if (fingerprint !== undefined && !this.#offered.includes(fingerprint)) {
           if (this.#offered.length < maxNamedKeys) this.#offered.push(fingerprint);
         }
+        if (context.method === 'publickey') this.#why ??= step.why;
         if (step.type === 'rejected' && context.method === 'publickey')
           this.#auditRefusal(step.why);
         context.reject(['publickey']);
@@ -179,14 +181,17 @@ export class SshConnection implements SessionHost {
   }
 
   async #judge(context: AuthContext): Promise<AuthenticationStep> {
-    const { accounts, noAuth } = this.#environment;
-    return noAuth
-      ? { type: 'accepted', who: { principal: { kind: 'trusted' } } }
-      : judge(context, accounts);
+    const { accounts, authorities, noAuth } = this.#environment;
+    if (!noAuth) {
+      return judge(context, { accounts, authorities, remoteAddress: this.remoteAddress });
+    }
+    const principal: Principal = { kind: 'trusted' };
+    return { type: 'accepted', who: { principal, renew: async () => principal } };
   }
 
   #admit(who: SignedIn): void {
     const { audit, meter } = this.#environment;
+    const { certificate } = who;
     const name = principalName(who.principal);
     this.#who = who;
     this.#idleSinceMs = this.#environment.clock.monotonicMs();
@@ -204,7 +209,16 @@ export class SshConnection implements SessionHost {
       actor: name,
       remoteAddress: this.remoteAddress,
       transport: 'ssh',
-      details: { key: who.key?.fingerprint ?? 'none' },
+      details: {
+        key: who.key?.fingerprint ?? 'none',
+        ...(certificate === undefined
+          ? {}
+          : {
+              certificate: certificate.keyId.slice(0, maxShownKeyId),
+              serial: String(certificate.serial),
+              authority: certificate.authority.fingerprint,
+            }),
+      },
     });
   }
 
@@ -252,7 +266,7 @@ export class SshConnection implements SessionHost {
     this.#closed = true;
     for (const session of this.#sessions) session.disconnect();
     if (this.#who === undefined) {
-      if (this.#offered.length > 0) this.#auditRefusal('no accepted key');
+      if (this.#offered.length > 0) this.#auditRefusal(this.#why ?? 'no accepted key');
     } else if (this.#counted) {
       this.#owner.leavePrincipal(principalName(this.#who.principal));
     }

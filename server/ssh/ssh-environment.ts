@@ -1,5 +1,6 @@
 import type { Clock, Logger, Meter, Random } from '../../backends/contract/environment.js';
 import type { Accounts } from '../auth/accounts.js';
+import type { CertificateAuthorities } from '../auth/certificate-authorities.js';
 import type { GitService } from '../core/git-request.js';
 import type { AuditLog } from '../observe/audit.js';
 import type { SshLimits } from './ssh-limits.js';
@@ -8,6 +9,7 @@ import type { SshLimits } from './ssh-limits.js';
 export interface SshEnvironment {
   readonly service: GitService;
   readonly accounts: Accounts;
+  readonly authorities: Pick<CertificateAuthorities, 'judge'>;
   readonly audit: AuditLog;
   readonly logger: Logger;
   readonly meter: Meter;

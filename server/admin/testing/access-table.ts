@@ -41,6 +41,8 @@ export interface Place {
   readonly deployKey: string;
   readonly ownSigningKey: string;
   readonly victimSigningKey: string;
+  readonly authority: string;
+  readonly revocation: string;
   readonly tokenInUse: string;
   readonly otherToken: string;
   readonly victimToken: string;
@@ -211,6 +213,45 @@ export const rows: readonly Row[] = [
     desc: 'take back a grant on a pattern',
     action: 'grant.remove',
     request: () => ['DELETE', '/grants/else%2F*/@crew'],
+    expected: adminOnly(200),
+  },
+  {
+    desc: 'list certificate authorities',
+    action: 'authority.list',
+    request: () => ['GET', '/certificate-authorities'],
+    expected: adminOnly(200),
+  },
+  {
+    desc: 'add a certificate authority',
+    action: 'authority.add',
+    request: () => ['POST', '/certificate-authorities', { key: newKey() }],
+    expected: adminOnly(201),
+  },
+  {
+    desc: 'remove a certificate authority',
+    action: 'authority.remove',
+    request: ({ authority }) => [
+      'DELETE',
+      `/certificate-authorities/${encodeURIComponent(authority)}`,
+    ],
+    expected: adminOnly(200),
+  },
+  {
+    desc: 'list revocations',
+    action: 'revocation.list',
+    request: () => ['GET', '/revocations'],
+    expected: adminOnly(200),
+  },
+  {
+    desc: 'revoke certificates',
+    action: 'revocation.add',
+    request: () => ['POST', '/revocations', { kind: 'key-id', value: 'ann' }],
+    expected: adminOnly(201),
+  },
+  {
+    desc: 'take a revocation back',
+    action: 'revocation.remove',
+    request: ({ revocation }) => ['DELETE', `/revocations/${revocation}`],
     expected: adminOnly(200),
   },
   {

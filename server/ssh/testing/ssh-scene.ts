@@ -76,6 +76,7 @@ export async function createSshScene(
   const listener = createSshListener({
     service,
     accounts: accountsOf(owners),
+    authorities: { judge: unused },
     audit: {
       record: (event) => void audited.push(event),
       flush: async () => undefined,
@@ -196,6 +197,7 @@ function accountsOf(owners: ReadonlyMap<string, string>): Accounts {
     addKey: unused,
     listKeys: unused,
     removeKey: unused,
+    certifiedUser: unused,
     addDeployKey: unused,
     listDeployKeys: unused,
     removeDeployKey: unused,
