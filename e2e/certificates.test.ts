@@ -38,9 +38,16 @@ async function certified(wanted: Wanted = {}): Promise<SshKey> {
   const key = await scene.sshKey(wanted.type);
   const signer = wanted.signer ?? authority;
   const made = await scene.run('ssh-keygen', [
-    ...['-q', '-s', signer.privateKeyFile, '-I', wanted.id ?? 'ann@laptop'],
+    '-q',
+    '-s',
+    signer.privateKeyFile,
+    '-I',
+    wanted.id ?? 'ann@laptop',
     ...(wanted.principals === '' ? [] : ['-n', wanted.principals ?? 'ann']),
-    ...['-V', wanted.validity ?? '-1h:+1h', '-z', wanted.serial ?? '7'],
+    '-V',
+    wanted.validity ?? '-1h:+1h',
+    '-z',
+    wanted.serial ?? '7',
     ...(wanted.options ?? []).flatMap((option) => ['-O', option]),
     key.publicKeyFile,
   ]);

@@ -28,16 +28,16 @@ function certificate(...args: string[]): Uint8Array {
 
 describe('certificates', () => {
   test('say what ssh-keygen wrote', () => {
-    const read_ = parseSshCertificate(
+    const parsed = parseSshCertificate(
       certificate('-n', 'ann,bob', '-z', '18446744073709551615', '-O', 'force-command=id'),
     );
-    assert.equal(read_.kind, 'user');
-    assert.equal(read_.serial, 2n ** 64n - 1n);
-    assert.equal(read_.keyId, 'ann@laptop');
-    assert.deepEqual(read_.principals, ['ann', 'bob']);
-    assert.deepEqual([read_.validAfter, read_.validBefore], [0n, 2n ** 64n - 1n]);
-    assert.deepEqual([...read_.criticalOptions.keys()], ['force-command']);
-    assert.equal(read_.key.type, 'ssh-ed25519');
+    assert.equal(parsed.kind, 'user');
+    assert.equal(parsed.serial, 2n ** 64n - 1n);
+    assert.equal(parsed.keyId, 'ann@laptop');
+    assert.deepEqual(parsed.principals, ['ann', 'bob']);
+    assert.deepEqual([parsed.validAfter, parsed.validBefore], [0n, 2n ** 64n - 1n]);
+    assert.deepEqual([...parsed.criticalOptions.keys()], ['force-command']);
+    assert.equal(parsed.key.type, 'ssh-ed25519');
     assert.equal(parseSshCertificate(certificate('-h', '-n', 'host')).kind, 'host');
   });
 

@@ -36,7 +36,7 @@ const maxOptions = 64;
 
 /** Whether the name of a public key algorithm is that of a certificate. */
 export function isCertificateAlgorithm(algorithm: string): boolean {
-  return /-cert-v01@openssh\.com$/.test(algorithm);
+  return algorithm.endsWith('-cert-v01@openssh.com');
 }
 
 /**
