@@ -224,6 +224,20 @@ describe('pruning', () => {
     assert.ok(exists(deleted));
   });
 
+  test('a push that comes ends the prune, and the next run begins it again', async () => {
+    nowMs += 14 * DAY_MS;
+    await maintain({
+      holdJudging: async (step) => {
+        await assert.rejects(step(AbortSignal.abort()), { code: 'cancelled' });
+        return false;
+      },
+    });
+    assert.ok(exists(deleted));
+    fsck();
+    await maintain();
+    assert.ok(!exists(deleted));
+  });
+
   test('without records nothing goes', async () => {
     rmSync(join(fixture.gitDir, 'quorate-tips'), { recursive: true });
     nowMs += 100 * DAY_MS;

@@ -42,6 +42,7 @@ export class OpenRepositories {
   async acquire(id: string): Promise<{ repository: OpenRepository; release: () => void }> {
     if (this.#retiring.has(id)) throw new QuorateError('not-found', 'the repository was deleted');
     let slot = this.#open.get(id);
+    const opens = slot === undefined;
     if (slot === undefined) {
       const opening = OpenRepository.open(this.#dependencies, id, !this.#seen.has(id));
       slot = { opening, users: 0, onIdle: [] };
@@ -57,7 +58,7 @@ export class OpenRepositories {
       throw storageFailure(error);
     }
     this.#seen.add(id);
-    this.#evict();
+    if (opens) this.#evict();
     const used = slot;
     let released = false;
     return {
