@@ -26,6 +26,7 @@ import type { Address, Config } from './config.js';
 import { createGitService } from './core/git-service.js';
 import { defaultGitServiceLimits } from './core/limits.js';
 import type { DataDirectory, ServerFile } from './data-directory.js';
+import { type FileCertificate, openCertificate } from './http/certificate.js';
 import { createHttpListener } from './http/http-listener.js';
 import { defaultHttpLimits } from './http/http-limits.js';
 import type { Lifecycle } from './lifecycle.js';
@@ -70,6 +71,8 @@ interface Foundation extends CompositionParts {
   readonly coordinator: Coordinator;
   readonly rules: RuleStore;
   readonly backend: Backend;
+  /** Of the HTTP address, when that speaks TLS. */
+  readonly tls: FileCertificate | undefined;
 }
 
 /**
@@ -95,6 +98,7 @@ async function layFoundation(parts: CompositionParts): Promise<Foundation> {
     maxFiles: config['audit.maxFiles'],
   });
   teardown.add('audit log', () => audit.close());
+  const tls = await openTls(parts, metrics);
   const processes = config['limits.gitProcesses'];
   const git = await createGitRunner({
     logger,
@@ -110,11 +114,24 @@ async function layFoundation(parts: CompositionParts): Promise<Foundation> {
   });
   teardown.add('coordinator', () => coordinator.close());
   const rules = createRuleStore(coordinator);
-  const below = { ...parts, metrics, meter: metrics, audit, git, coordinator, rules };
+  const below = { ...parts, metrics, meter: metrics, audit, tls, git, coordinator, rules };
   const backend = await openBackend(below);
   // Requests were drained before; what the backend itself still does (maintenance) is cut short.
   teardown.add('backend', () => backend.close(0));
   return { ...below, backend };
+}
+
+async function openTls(
+  { config, clock, logger, teardown }: CompositionParts,
+  metrics: Metrics,
+): Promise<FileCertificate | undefined> {
+  const { 'tls.cert': certFile, 'tls.key': keyFile } = config;
+  if (certFile === undefined || keyFile === undefined) return undefined;
+  const checkMs = config['tls.checkInterval'];
+  const tls = await openCertificate({ certFile, keyFile, checkMs, clock, logger });
+  teardown.add('tls', () => Promise.resolve(tls.close()));
+  metrics.gauge('certificate_not_after', {}, () => tls.notAfterMs() / 1000);
+  return tls;
 }
 
 async function openBackend(below: Omit<Foundation, 'backend'>): Promise<Backend> {
@@ -160,6 +177,7 @@ async function openOps(foundation: Foundation): Promise<Address> {
         return Promise.resolve();
       },
     },
+    warnings: { tls: () => foundation.tls?.problem() },
     locks: () => backend.locks(),
   });
   const address = await listenOn('ops', server, config.ops);
@@ -235,7 +253,7 @@ async function openDoors(foundation: Foundation, opsAddress: Address): Promise<C
       teardown.add('http', () => http.drain(0));
       const sshAddress = await listenOn('ssh', ssh, config.ssh);
       teardown.add('ssh', () => ssh.drain(0));
-      file = serverFile({ http: httpAddress, ssh: sshAddress, ops: opsAddress }, version);
+      file = serverFile({ http: httpAddress, ssh: sshAddress, ops: opsAddress }, foundation);
       return file;
     },
     async drain(deadlineMs) {
@@ -275,11 +293,14 @@ function sshLimits(config: Config): typeof defaultSshLimits {
 /** Where this machine reaches the listeners. */
 function serverFile(
   addresses: { http: Address; ssh: Address; ops: Address },
-  version: string,
+  { config, version }: CompositionParts,
 ): ServerFile {
   const ssh = reachableAddress(addresses.ssh);
+  const certFile = config['tls.cert'];
+  const scheme = certFile === undefined ? 'http' : 'https';
   return {
-    httpUrl: `http://${formatAddress(reachableAddress(addresses.http))}`,
+    httpUrl: `${scheme}://${formatAddress(reachableAddress(addresses.http))}`,
+    ...(certFile === undefined ? {} : { tlsCertFile: certFile }),
     sshUrl: `ssh://git@${formatAddress(ssh)}`,
     sshHost: ssh.host,
     sshPort: ssh.port,

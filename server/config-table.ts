@@ -6,6 +6,7 @@
 
 export type SettingKind =
   | 'path'
+  | 'file'
   | 'url'
   | 'address'
   | 'boolean'
@@ -70,6 +71,23 @@ export const configTable = {
     default: '127.0.0.1:9091',
     flag: '--ops',
     help: 'address for health, metrics and debugging; it asks nobody who they are, so keep it private',
+  },
+  'tls.cert': {
+    kind: 'file',
+    default: undefined,
+    flag: '--tls-cert',
+    help: 'PEM file of the certificate, with its chain: the HTTP address then speaks TLS (HTTP/1.1 and HTTP/2); a changed file is taken without a restart',
+  },
+  'tls.key': {
+    kind: 'file',
+    default: undefined,
+    flag: '--tls-key',
+    help: "PEM file of the certificate's key, without a passphrase",
+  },
+  'tls.checkInterval': {
+    kind: 'duration',
+    default: '5s',
+    help: 'how often the two files are looked at for a change',
   },
   publicUrl: {
     kind: 'url',
@@ -192,6 +210,7 @@ export function environmentName(key: string): string {
 export function valueForm(setting: Setting): string {
   switch (setting.kind) {
     case 'path':
+    case 'file':
       return 'a path';
     case 'url':
       return 'an http or https URL';
@@ -219,6 +238,8 @@ export function flagArgument(setting: Setting): string | undefined {
       return 'HOST:PORT';
     case 'path':
       return 'DIR';
+    case 'file':
+      return 'FILE';
     case 'url':
       return 'URL';
     case 'choice':

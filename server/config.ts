@@ -113,7 +113,12 @@ function readFile(file: string, given: GivenValues): void {
 }
 
 /** Variables of the command line client and of the configuration file's place; no settings. */
-const otherVariables = new Set(['QUORATE_CONFIG', 'QUORATE_URL', 'QUORATE_TOKEN']);
+const otherVariables = new Set([
+  'QUORATE_CONFIG',
+  'QUORATE_URL',
+  'QUORATE_TOKEN',
+  'QUORATE_CA_FILE',
+]);
 /** What Kubernetes puts into every pod beside a Service named `quorate` or `quorate-...`. */
 const serviceVariable = /_SERVICE_(HOST|PORT)(_\w+)?$|_PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?$/;
 
@@ -157,6 +162,7 @@ function isComplete(values: Readonly<Record<string, unknown>>): values is Config
 function schemaOf(setting: Setting, baseDirectory: string): z.ZodType {
   switch (setting.kind) {
     case 'path':
+    case 'file':
       return z
         .string()
         .min(1)
@@ -227,6 +233,12 @@ function checkTogether(config: Config, given: GivenValues): void {
   }
   if (config.backend !== 'directory' && config.root !== undefined) {
     throw refusal(`${where('root')} is only for backend=directory`);
+  }
+  const halves = ['tls.cert', 'tls.key'] as const;
+  for (const [key, other] of [halves, [halves[1], halves[0]]] as const) {
+    if (config[key] !== undefined && config[other] === undefined) {
+      throw refusal(`${where(key)} needs ${other} too`);
+    }
   }
   const addresses = ['http', 'ssh', 'ops'] as const;
   for (const key of addresses) {

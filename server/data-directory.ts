@@ -7,8 +7,10 @@ import { QuorateError } from '../backends/contract/errors.js';
 
 /** What `server.json` says: how the command line finds the server that uses this data directory. */
 export interface ServerFile {
-  /** `http://127.0.0.1:8080`, without a slash at the end. */
+  /** `http://127.0.0.1:8080`, `https://` with TLS; without a slash at the end. */
   readonly httpUrl: string;
+  /** With TLS: the certificate's file, by which the command line on this machine knows the server. */
+  readonly tlsCertFile?: string;
   /** `ssh://git@127.0.0.1:2222` */
   readonly sshUrl: string;
   readonly sshHost: string;

@@ -48,6 +48,7 @@ export type GaugeName =
   | 'locks_held' // labels: scope
   | 'locks_waiting' // labels: scope
   | 'quarantines'
+  | 'certificate_not_after'
   | 'queue_depth'; // labels: queue (spawn | libgit2 | maintenance | outbox | audit)
 
 /** Metrics, injected. Names are closed; the registry (`server/observe/metrics.ts`) says units and help. */

@@ -1,6 +1,7 @@
 import type { IncomingMessage, OutgoingHttpHeaders } from 'node:http';
+import type { ConnectionOptions } from 'node:tls';
 import { CliError } from './cli-error.js';
-import type { ServerAddress } from './server-address.js';
+import type { ServerAddress, ServerTrust } from './server-address.js';
 
 /** The API answers in milliseconds; only a server in trouble takes longer. */
 const requestTimeoutMs = 30_000;
@@ -43,6 +44,7 @@ export function createApiClient(server: ServerAddress): ApiClient {
     const content = body === undefined ? undefined : Buffer.from(JSON.stringify(body));
     return await sendRequest(new URL(`${server.url}/api/v1${path}`), {
       method,
+      trust: server.trust,
       signal,
       headers: {
         ...(server.token === undefined ? {} : { Authorization: `Bearer ${server.token}` }),
@@ -100,20 +102,31 @@ async function sendRequest(
   url: URL,
   options: {
     readonly method: Method;
+    readonly trust: ServerTrust;
     readonly headers: OutgoingHttpHeaders;
     readonly content: Buffer | undefined;
     readonly signal: AbortSignal;
   },
 ): Promise<IncomingMessage> {
-  const { content, ...rest } = options;
-  const { request } = await (url.protocol === 'https:'
-    ? import('node:https')
-    : import('node:http'));
+  const { content, trust, ...plain } = options;
+  const isSecure = url.protocol === 'https:';
+  const { request } = await (isSecure ? import('node:https') : import('node:http'));
+  const rest = isSecure ? { ...plain, ...(await tlsOptions(trust)) } : plain;
   return await new Promise((resolve, reject) => {
     const sent = request(url, { ...rest, agent: false }, resolve);
     sent.on('error', reject);
     sent.end(content);
   });
+}
+
+async function tlsOptions({ authorities, itself }: ServerTrust): Promise<ConnectionOptions> {
+  if (itself !== undefined) {
+    // Known by its very certificate: then the name in it says nothing more.
+    return { ca: itself, allowPartialTrustChain: true, checkServerIdentity: () => undefined };
+  }
+  if (authorities === undefined) return {};
+  const { rootCertificates } = await import('node:tls');
+  return { ca: [...rootCertificates, authorities] };
 }
 
 function isOk({ statusCode = 0 }: IncomingMessage): boolean {
@@ -170,6 +183,17 @@ function asCliError(server: ServerAddress, error: unknown, signal: AbortSignal):
     return new CliError(`the server at ${server.url} takes too long to answer`, { cause: error });
   }
   const code = error instanceof Error && 'code' in error ? error.code : undefined;
+  if (typeof code === 'string' && /CERT|SIGNATURE|ISSUER/.test(code)) {
+    return new CliError(
+      `the certificate of ${server.url} is not trusted (${code}): name its authority with QUORATE_CA_FILE`,
+      { cause: error },
+    );
+  }
+  if (code === 'EPROTO') {
+    return new CliError(`${server.url} does not speak TLS: write http:// in QUORATE_URL`, {
+      cause: error,
+    });
+  }
   const remedy =
     server.startCommand === undefined
       ? 'check QUORATE_URL'

@@ -2,11 +2,21 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CliError } from './cli-error.js';
 
+/** PEM certificates. */
+export interface ServerTrust {
+  /** `QUORATE_CA_FILE`: further authorities. */
+  readonly authorities?: string;
+  /** The server's own certificate, from the file that the server on this machine uses: whoever has it is the server. */
+  readonly itself?: string;
+}
+
 /** Where the admin API is, and what to sign in with. */
 export interface ServerAddress {
   /** `http://127.0.0.1:8080`, without a slash at the end. */
   readonly url: string;
   readonly token: string | undefined;
+  /** How an https server is known, besides by the authorities that Node knows. */
+  readonly trust: ServerTrust;
   /** Where a token was looked for, in words, for the message when there is none or it is not taken. */
   readonly tokenPlace: string;
   /** How the server is started, for the message when it does not answer; undefined when it is another machine's. */
@@ -27,6 +37,7 @@ export async function findServer(
   if (dataDirectory === undefined && url !== undefined) {
     return {
       url: checkedUrl(url, 'QUORATE_URL'),
+      trust: await authoritiesIn(environment),
       token,
       tokenPlace: 'QUORATE_TOKEN',
       startCommand: undefined,
@@ -34,15 +45,37 @@ export async function findServer(
   }
   const directory = dataDirectory ?? nonEmpty(environment['QUORATE_DATA']) ?? './data';
   const tokenFile = join(directory, 'admin-token');
+  const { url: local, tlsCertFile } = await serverIn(directory);
   return {
-    url: await urlIn(directory),
+    url: local,
+    trust: { ...(await authoritiesIn(environment)), ...(await certificateIn(tlsCertFile)) },
     token: token ?? (await tokenIn(tokenFile)),
     tokenPlace: `QUORATE_TOKEN or ${tokenFile}`,
     startCommand: startCommand(directory),
   };
 }
 
-async function urlIn(directory: string): Promise<string> {
+async function authoritiesIn(environment: NodeJS.ProcessEnv): Promise<ServerTrust> {
+  const file = nonEmpty(environment['QUORATE_CA_FILE']);
+  if (file === undefined) return {};
+  try {
+    return { authorities: await readFile(file, 'utf8') };
+  } catch (error) {
+    throw new CliError(`QUORATE_CA_FILE names ${file}, which cannot be read`, { cause: error });
+  }
+}
+
+/** Only the first certificate of the file: the others are authorities, which vouch for other servers too. */
+async function certificateIn(file: string | undefined): Promise<ServerTrust> {
+  if (file === undefined) return {};
+  const text = await readFile(file, 'utf8').catch(() => '');
+  const first = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/.exec(text)?.[0];
+  return first === undefined ? {} : { itself: first };
+}
+
+async function serverIn(
+  directory: string,
+): Promise<{ readonly url: string; readonly tlsCertFile: string | undefined }> {
   const file = join(directory, 'server.json');
   let text: string;
   try {
@@ -54,21 +87,21 @@ async function urlIn(directory: string): Promise<string> {
       { cause: error },
     );
   }
-  const url = httpUrlIn(text);
+  const url = textIn(text, 'httpUrl');
   if (url === undefined) {
     throw new CliError(`${file} does not say where the server is; start the server again`);
   }
-  return checkedUrl(url, file);
+  return { url: checkedUrl(url, file), tlsCertFile: textIn(text, 'tlsCertFile') };
 }
 
-function httpUrlIn(text: string): string | undefined {
+function textIn(json: string, name: string): string | undefined {
   try {
-    const record: unknown = JSON.parse(text);
-    const url =
-      typeof record === 'object' && record !== null && 'httpUrl' in record
-        ? record.httpUrl
+    const record: unknown = JSON.parse(json);
+    const value =
+      typeof record === 'object' && record !== null
+        ? Object.entries(record).find(([key]) => key === name)?.[1]
         : undefined;
-    return typeof url === 'string' ? url : undefined;
+    return typeof value === 'string' ? value : undefined;
   } catch {
     return undefined;
   }

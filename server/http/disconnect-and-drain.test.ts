@@ -52,8 +52,16 @@ const stages: readonly { desc: string; open?: (request: GitRequest) => Promise<v
       async run(_input, output, request) {
         while (!request.signal.aborted) {
           if (output.write(Buffer.alloc(100_000))) continue;
-          await new Promise((resolve) => output.once('drain', resolve).once('close', resolve));
+          await new Promise<void>((resolve) => {
+            const done = (): void => {
+              output.off('drain', done).off('close', done);
+              resolve();
+            };
+            output.on('drain', done).on('close', done);
+          });
         }
+        // Whoever waits for a slow client again and again must leave nothing behind each time.
+        assert.ok(output.listenerCount('close') <= 3, 'listeners pile up on the answer');
         throw new Error('aborted');
       },
     },

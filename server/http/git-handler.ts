@@ -10,7 +10,8 @@ import { HttpRefusal, refusalOf } from './error-map.js';
 import { GitReply } from './git-reply.js';
 import type { HttpExchange } from './http-exchange.js';
 import type { HttpLimits } from './http-limits.js';
-import { announcesBody, drainRequest, RequestBody } from './request-body.js';
+import { announcesBody, breakOff, type HttpRequest, isGone, refuseRest } from './http-message.js';
+import { drainRequest, RequestBody } from './request-body.js';
 import type { Route } from './route.js';
 import { noCacheHeaders, replyRefusal, replyText } from './text-reply.js';
 
@@ -23,6 +24,8 @@ export interface GitHandlerOptions {
   readonly clock: Clock;
   /** Where clients reach this listener, when it is not what their Host header says. */
   readonly publicUrl?: string | undefined;
+  /** Set when clients come over TLS. */
+  readonly tls?: object | undefined;
 }
 
 type GitRoute = Exclude<Route, { kind: 'api' }>;
@@ -104,13 +107,22 @@ export class GitHandler {
   async #page(exchange: HttpExchange, route: GitRoute & { kind: 'page' }): Promise<Served> {
     await this.#open(exchange, route);
     const { request, response } = exchange;
-    const origin = this.#options.publicUrl?.replace(/\/+$/, '') ?? originOf(request.headers.host);
+    const origin = this.#options.publicUrl?.replace(/\/+$/, '') ?? this.#originOf(request);
     const url = `${origin}${encodeURI(route.path.replace(/\/+$/, ''))}`;
     await replyText(request, response, {
       status: 200,
       text: `This is a Git repository. To get a copy of it:\n\n    git clone ${url}`,
     });
     return { outcome: 'ok', fields: {} };
+  }
+
+  /** As the client calls us; HTTP/2 says it in `:authority`. */
+  #originOf({ headers }: HttpRequest): string {
+    const authority = headers[':authority'];
+    const host = typeof authority === 'string' ? authority : (headers.host ?? '');
+    const plain = /^(?:[A-Za-z0-9.-]+|\[[0-9a-f:.]+\])(?::\d+)?$/i.test(host);
+    const scheme = this.#options.tls === undefined ? 'http' : 'https';
+    return `${scheme}://${plain ? host : 'SERVER'}`;
   }
 
   #open(exchange: HttpExchange, route: GitRoute): Promise<GitExchange> {
@@ -136,7 +148,7 @@ export class GitHandler {
       maxBytes: 1024 ** 3,
       timeoutMs: this.#options.limits.idleTimeoutMs,
     });
-    if (!drained) exchange.request.socket.destroy();
+    if (!drained) refuseRest(exchange.request);
   }
 
   async #fail(exchange: HttpExchange, thrown: unknown): Promise<Served> {
@@ -149,9 +161,9 @@ export class GitHandler {
       error instanceof HttpRefusal ? error : refusalOf(asQuorateError(error), exchange.requestId);
     exchange.body?.destroy();
     const noVerdict = operating?.code === 'outcome-unknown';
-    if (reply?.started === true || response.headersSent || response.destroyed || noVerdict) {
+    if (reply?.started === true || response.headersSent || isGone(response) || noVerdict) {
       // Part of a 200 is out, or what happened is not known: only a broken connection says neither yes nor no.
-      request.socket.destroy();
+      breakOff(request);
     } else {
       reply?.destroy();
       await replyRefusal(request, response, refusal);
@@ -215,11 +227,6 @@ function checkForm(exchange: HttpExchange, route: GitRoute, limits: HttpLimits):
   const maxBytes =
     route.service === 'git-upload-pack' ? limits.maxFetchBodyBytes : limits.maxPushBodyBytes;
   exchange.body = new RequestBody(request, maxBytes);
-}
-
-function originOf(host = ''): string {
-  const plain = /^(?:[A-Za-z0-9.-]+|\[[0-9a-f:.]+\])(?::\d+)?$/i.test(host);
-  return plain ? `http://${host}` : 'http://SERVER';
 }
 
 /** Resolves when the answer is handed to the system, or can no longer be. */

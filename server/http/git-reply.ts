@@ -1,5 +1,6 @@
-import type { OutgoingHttpHeaders, ServerResponse } from 'node:http';
+import type { OutgoingHttpHeaders } from 'node:http';
 import { Writable } from 'node:stream';
+import { type HttpResponse, writeHead } from './http-message.js';
 
 /** An answer that is complete below this size goes out in one write, with a Content-Length. */
 const holdBytes = 64 * 1024;
@@ -11,16 +12,19 @@ const holdBytes = 64 * 1024;
  */
 export class GitReply extends Writable {
   sentBytes = 0;
-  readonly #response: ServerResponse;
+  readonly #response: HttpResponse;
+  /** The same, as a stream. */
+  readonly #sink: Writable;
   readonly #headers: OutgoingHttpHeaders;
   #held: Buffer[] = [];
   #heldBytes = 0;
   #flush: NodeJS.Immediate | undefined;
   #started = false;
 
-  constructor(response: ServerResponse, headers: OutgoingHttpHeaders) {
+  constructor(response: HttpResponse, headers: OutgoingHttpHeaders) {
     super({ highWaterMark: holdBytes });
     this.#response = response;
+    this.#sink = response;
     this.#headers = headers;
     this.on('error', () => {});
   }
@@ -49,13 +53,13 @@ export class GitReply extends Writable {
   override _final(done: (error?: Error | null) => void): void {
     this.#cancelFlush();
     if (this.#started) {
-      this.#response.end(done);
+      this.#sink.end(done);
       return;
     }
     this.#started = true;
     const body = this.#takeHeld();
-    this.#response.writeHead(200, { ...this.#headers, 'Content-Length': body.length });
-    this.#response.end(body, done);
+    writeHead(this.#response, 200, { ...this.#headers, 'Content-Length': body.length });
+    this.#sink.end(body, done);
   }
 
   override _destroy(error: Error | null, done: (error: Error | null) => void): void {
@@ -67,14 +71,14 @@ export class GitReply extends Writable {
   #start(done: (error?: Error | null) => void): void {
     this.#cancelFlush();
     this.#started = true;
-    this.#response.writeHead(200, this.#headers);
+    writeHead(this.#response, 200, this.#headers);
     this.#send(this.#takeHeld(), done);
   }
 
   #send(chunk: Buffer, done: (error?: Error | null) => void): void {
     // When the client leaves, `drain` never comes; the exchange destroys this stream then, and no answer is needed.
-    if (this.#response.write(chunk)) done();
-    else this.#response.once('drain', done);
+    if (this.#sink.write(chunk)) done();
+    else this.#sink.once('drain', done);
   }
 
   #takeHeld(): Buffer {

@@ -170,6 +170,8 @@ test('a client that does not read its answer is dropped', async () => {
   connection.socket.write(post('Content-Length: 0\r\n'));
   await until('it runs', () => running() === 1);
   await until('it is ended', () => running() === 0);
+  // It does not read that it was closed either.
+  connection.socket.destroy();
 });
 
 test('git may work longer than a client may be silent', async () => {

@@ -1,14 +1,14 @@
-import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { QuorateError } from '../../backends/contract/errors.js';
 import type { Principal } from '../auth/principal.js';
 import type { HttpRefusal } from './error-map.js';
 import type { GitReply } from './git-reply.js';
+import { type HttpRequest, type HttpResponse, unreadBytes } from './http-message.js';
 import type { RequestBody } from './request-body.js';
 
 /** One request and its answer, from headers to log line. */
 export class HttpExchange {
-  readonly request: IncomingMessage;
-  readonly response: ServerResponse;
+  readonly request: HttpRequest;
+  readonly response: HttpResponse;
   readonly requestId: string;
   readonly startedAtMs: number;
   readonly remoteAddress: string;
@@ -19,8 +19,8 @@ export class HttpExchange {
   #stopped: HttpRefusal | QuorateError | undefined;
 
   constructor(
-    request: IncomingMessage,
-    response: ServerResponse,
+    request: HttpRequest,
+    response: HttpResponse,
     facts: { readonly requestId: string; readonly startedAtMs: number },
   ) {
     this.request = request;
@@ -42,11 +42,7 @@ export class HttpExchange {
 
   /** True while nothing goes on because of the client: it does not send what it announced, or does not read. */
   get waitsForClient(): boolean {
-    return (
-      this.body?.waitsForClient === true ||
-      this.response.writableLength > 0 ||
-      this.request.socket.writableLength > 0
-    );
+    return this.body?.waitsForClient === true || unreadBytes(this.request, this.response) > 0;
   }
 
   /** Ends what runs. Whoever serves it still answers, when nothing was sent yet. The first reason counts. */

@@ -1,4 +1,10 @@
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { createServer, IncomingMessage, type Server, ServerResponse } from 'node:http';
+import {
+  constants,
+  type Http2Server,
+  type ServerHttp2Session,
+  type ServerHttp2Stream,
+} from 'node:http2';
 import { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Clock, Logger, Meter, Random } from '../../backends/contract/environment.js';
@@ -7,13 +13,24 @@ import type { Accounts } from '../auth/accounts.js';
 import type { GitService } from '../core/git-request.js';
 import type { AuditLog } from '../observe/audit.js';
 import { HttpAuthenticator } from './authenticator.js';
+import type { CertificateSource } from './certificate.js';
 import { addressKey, ConcurrencyLimit } from './concurrency-limit.js';
 import { HttpRefusal } from './error-map.js';
 import { clientLeft, GitHandler } from './git-handler.js';
 import { HttpExchange } from './http-exchange.js';
 import type { HttpLimits } from './http-limits.js';
+import {
+  breakOff,
+  closeAfter,
+  connectionOf,
+  type HttpConnection,
+  type HttpRequest,
+  type HttpResponse,
+} from './http-message.js';
+import { malformedReply, rawReply } from './raw-reply.js';
 import { routeOf } from './route.js';
 import { replyRefusal } from './text-reply.js';
+import { createTlsServer } from './tls-server.js';
 
 export interface HttpListenerOptions {
   readonly service: GitService;
@@ -28,6 +45,8 @@ export interface HttpListenerOptions {
   readonly limits: HttpLimits;
   /** Everybody is trusted. For loopback addresses only; the configuration sees to that. */
   readonly noAuth: boolean;
+  /** With it the port speaks TLS, and HTTP/1.1 and HTTP/2 on it; without, plain HTTP/1.1. */
+  readonly tls?: CertificateSource | undefined;
   /** Where clients reach this listener, when it is not what their Host header says. */
   readonly publicUrl?: string | undefined;
 }
@@ -53,17 +72,20 @@ export function createHttpListener(options: HttpListenerOptions): HttpListener {
 class Listener implements HttpListener {
   readonly #options: HttpListenerOptions;
   readonly #server: Server;
+  readonly #http2: Http2Server | undefined;
   readonly #authenticator: HttpAuthenticator;
   readonly #git: GitHandler;
-  readonly #exchanges = new Map<Socket, Set<HttpExchange>>();
+  readonly #running = new Set<HttpExchange>();
+  readonly #exchanges = new WeakMap<HttpConnection, Set<HttpExchange>>();
+  readonly #sessions = new Set<ServerHttp2Session>();
   readonly #addresses: ConcurrencyLimit;
   readonly #sockets = new Set<Socket>();
-  readonly #refused = new WeakSet<Socket>();
+  readonly #refused = new WeakSet<object>();
   readonly #idPrefix: string;
   #requests = 0;
-  #running = 0;
   #state: 'serving' | 'draining' = 'serving';
   #whenIdle: (() => void) | undefined;
+  #whenNoSession: (() => void) | undefined;
   #sweep: NodeJS.Timeout | undefined;
 
   constructor(options: HttpListenerOptions) {
@@ -76,7 +98,7 @@ class Listener implements HttpListener {
     });
     this.#git = new GitHandler({ ...options, authenticator: this.#authenticator });
     this.#addresses = new ConcurrencyLimit(limits.maxConnectionsPerAddress);
-    this.#server = createServer({
+    const http1 = {
       maxHeaderSize: limits.headerBytes,
       headersTimeout: limits.headersTimeoutMs,
       // Node's own limit counts a push that makes progress; idle and total time are limited below instead.
@@ -84,13 +106,22 @@ class Listener implements HttpListener {
       keepAliveTimeout: limits.keepAliveTimeoutMs,
       connectionsCheckingInterval: Math.min(5_000, limits.headersTimeoutMs),
       noDelay: true,
-    });
+    };
+    const tls =
+      options.tls === undefined
+        ? undefined
+        : createTlsServer(http1, { certificate: options.tls, limits });
+    this.#server = tls?.http1 ?? createServer(http1);
+    this.#http2 = tls?.http2;
     this.#server.timeout = limits.idleTimeoutMs;
     this.#server.on('connection', (socket) => this.#accept(socket));
-    this.#server.on('request', (request, response) => this.#handle(request, response));
-    this.#server.on('checkContinue', (request, response) => this.#handle(request, response));
     this.#server.on('timeout', (socket) => this.#idle(socket));
     this.#server.on('clientError', (error, socket) => this.#malformed(error, socket));
+    for (const event of ['request', 'checkContinue'] as const) {
+      this.#server.on(event, (request, response) => this.#handle(request, response));
+      this.#http2?.on(event, (request, response) => this.#handle(request, response));
+    }
+    this.#http2?.on('session', (session) => this.#acceptSession(session));
     meter.gauge('connections', { transport: 'http' }, () => this.#sockets.size);
   }
 
@@ -116,9 +147,11 @@ class Listener implements HttpListener {
       this.#server.close(() => resolve());
     });
     this.#server.closeIdleConnections();
+    // GOAWAY: no new requests; a session ends when those that run have.
+    for (const session of this.#sessions) session.close();
     const idle = new Promise<void>((resolve) => {
       this.#whenIdle = resolve;
-      if (this.#running === 0) resolve();
+      if (this.#running.size === 0) resolve();
     });
     const waited = new AbortController();
     await Promise.race([idle, clock.sleep(graceMs, waited.signal)]);
@@ -126,8 +159,15 @@ class Listener implements HttpListener {
       'unavailable',
       'The server is shutting down: try again in a moment.',
     );
-    for (const exchange of this.#all()) exchange.stop(reason);
+    for (const exchange of this.#running) exchange.stop(reason);
     await Promise.race([idle, clock.sleep(abortGraceMs, waited.signal)]);
+    // The answers are with the sessions, which may still have to send them.
+    if (this.#sessions.size > 0) {
+      const sent = new Promise<void>((resolve) => {
+        this.#whenNoSession = resolve;
+      });
+      await Promise.race([sent, clock.sleep(abortGraceMs, waited.signal)]);
+    }
     waited.abort();
     for (const socket of this.#sockets) socket.destroy();
     await closed;
@@ -149,27 +189,45 @@ class Listener implements HttpListener {
     socket.on('close', () => {
       this.#sockets.delete(socket);
       this.#addresses.leave(key);
-      // A pipelined request has no answer on the socket yet, so the answers' own events would not tell all of them.
-      for (const exchange of this.#exchanges.get(socket) ?? []) exchange.stop(clientLeft());
     });
+  }
+
+  #acceptSession(session: ServerHttp2Session): void {
+    this.#sessions.add(session);
+    session.on('close', () => {
+      this.#sessions.delete(session);
+      if (this.#sessions.size === 0) this.#whenNoSession?.();
+    });
+    // As long as an idle HTTP/1.1 connection is kept. Streams have times of their own.
+    const idle = (): void => {
+      if ((this.#exchanges.get(session)?.size ?? 0) === 0) session.destroy();
+      else session.setTimeout(this.#options.limits.keepAliveTimeoutMs, idle);
+    };
+    session.setTimeout(this.#options.limits.keepAliveTimeoutMs, idle);
+    if (this.#state === 'draining') session.close();
   }
 
   /** Answers without waiting for the request, and without reading it. */
   #turnAway(socket: Socket, status: string, sentence: string): void {
     this.#refused.add(socket);
     socket.on('error', () => {});
+    // Over TLS it could only be read after a handshake, which is what there are too many of.
+    if (this.#http2 !== undefined) {
+      socket.destroy();
+      return;
+    }
     socket.end(rawReply(status, sentence, 'Retry-After: 5\r\n'));
     // Long enough for the answer to be read before a reset.
     const timer = setTimeout(() => socket.destroy(), 1_000).unref();
     socket.on('close', () => clearTimeout(timer));
   }
 
-  #handle(request: IncomingMessage, response: ServerResponse): void {
-    const { socket } = request;
-    if (this.#refused.has(socket)) return;
-    const onSocket = this.#exchanges.get(socket) ?? new Set();
-    if (onSocket.size >= maxPipelined) {
-      socket.destroy();
+  #handle(request: HttpRequest, response: HttpResponse): void {
+    const connection = connectionOf(request);
+    if (connection === undefined || this.#refused.has(connection)) return;
+    const onConnection = this.#exchangesOn(connection);
+    if (connection instanceof Socket && onConnection.size >= maxPipelined) {
+      connection.destroy();
       return;
     }
     this.#requests += 1;
@@ -177,18 +235,46 @@ class Listener implements HttpListener {
       requestId: `${this.#idPrefix}-${this.#requests.toString(36)}`,
       startedAtMs: this.#options.clock.monotonicMs(),
     });
-    this.#exchanges.set(socket, onSocket.add(exchange));
-    this.#running += 1;
+    onConnection.add(exchange);
+    this.#running.add(exchange);
     request.on('error', () => {});
     response.on('error', () => {});
-    void this.#serve(exchange).finally(() => this.#finished(exchange));
+    if (!(request instanceof IncomingMessage)) this.#watchStream(exchange, request.stream);
+    void this.#serve(exchange).finally(() => this.#finished(exchange, onConnection));
+  }
+
+  /** The requests that run on a connection. They end with it. */
+  #exchangesOn(connection: HttpConnection): Set<HttpExchange> {
+    const known = this.#exchanges.get(connection);
+    if (known !== undefined) return known;
+    const exchanges = new Set<HttpExchange>();
+    this.#exchanges.set(connection, exchanges);
+    // A pipelined request has no answer on the socket yet, so the answers' own events would not tell all of them.
+    const closed = (): void => {
+      for (const exchange of exchanges) exchange.stop(clientLeft());
+    };
+    if (connection instanceof Socket) connection.once('close', closed);
+    else connection.once('close', closed);
+    return exchanges;
+  }
+
+  /** A stream of HTTP/2 ends, and is silent, by itself. */
+  #watchStream(exchange: HttpExchange, stream: ServerHttp2Stream): void {
+    stream.once('close', () => {
+      if (!stream.writableFinished) exchange.stop(clientLeft());
+    });
+    const idle = (): void => {
+      this.#silent(exchange);
+      if (!stream.destroyed) stream.setTimeout(this.#options.limits.idleTimeoutMs, idle);
+    };
+    stream.setTimeout(this.#options.limits.idleTimeoutMs, idle);
   }
 
   async #serve(exchange: HttpExchange): Promise<void> {
     const { request, response } = exchange;
     try {
       if (this.#state === 'draining') {
-        response.shouldKeepAlive = false;
+        closeAfter(response);
         throw new HttpRefusal(503, 'The server is shutting down: try again in a moment.', {
           'Retry-After': '5',
         });
@@ -208,13 +294,20 @@ class Listener implements HttpListener {
         service: 'none',
         outcome: 'refused',
       });
-      if (response.headersSent) request.socket.destroy();
+      if (response.headersSent) breakOff(request);
       else await replyRefusal(request, response, refusal);
     }
   }
 
   async #api(exchange: HttpExchange): Promise<void> {
     const { request, response, remoteAddress } = exchange;
+    if (!(request instanceof IncomingMessage) || !(response instanceof ServerResponse)) {
+      // The admin API is made with Express, which knows no HTTP/2. RFC 9113 section 7: ask again with HTTP/1.1.
+      if (!(request instanceof IncomingMessage)) {
+        request.stream.close(constants.NGHTTP2_HTTP_1_1_REQUIRED);
+      }
+      return;
+    }
     if (request.headers.authorization !== undefined) {
       this.#authenticator.refuseThrottled(remoteAddress);
     }
@@ -230,38 +323,40 @@ class Listener implements HttpListener {
     }
   }
 
-  #finished(exchange: HttpExchange): void {
-    const { socket } = exchange.request;
-    const onSocket = this.#exchanges.get(socket);
-    onSocket?.delete(exchange);
-    if (onSocket?.size === 0) this.#exchanges.delete(socket);
-    this.#running -= 1;
+  #finished(exchange: HttpExchange, onConnection: Set<HttpExchange>): void {
+    const { request } = exchange;
+    onConnection.delete(exchange);
+    this.#running.delete(exchange);
     if (this.#state !== 'draining') return;
-    // The answer may still sit in the socket's buffer; idle connections are those where nothing is left to send.
-    if (socket.writableLength === 0) this.#server.closeIdleConnections();
-    else socket.destroySoon();
-    if (this.#running === 0) this.#whenIdle?.();
+    if (request instanceof IncomingMessage) {
+      // The answer may still sit in the socket's buffer; idle connections are those where nothing is left to send.
+      if (request.socket.writableLength === 0) this.#server.closeIdleConnections();
+      else request.socket.destroySoon();
+    }
+    if (this.#running.size === 0) this.#whenIdle?.();
   }
 
   /** The socket was silent for the idle time. Not the client's fault while git is at work for it. */
   #idle(socket: Socket): void {
     const onSocket = this.#exchanges.get(socket);
-    if (onSocket === undefined) {
+    if (onSocket === undefined || onSocket.size === 0) {
       socket.destroy();
       return;
     }
-    for (const exchange of onSocket) {
-      if (!exchange.waitsForClient) continue;
-      exchange.stop(new HttpRefusal(408, 'The client was silent for too long.'));
-      if (exchange.response.headersSent) socket.destroy();
-    }
+    for (const exchange of onSocket) this.#silent(exchange);
     socket.setTimeout(this.#options.limits.idleTimeoutMs);
+  }
+
+  #silent(exchange: HttpExchange): void {
+    if (!exchange.waitsForClient) return;
+    exchange.stop(new HttpRefusal(408, 'The client was silent for too long.'));
+    if (exchange.response.headersSent) breakOff(exchange.request);
   }
 
   #endOverdue(): void {
     const startedBeforeMs =
       this.#options.clock.monotonicMs() - this.#options.limits.requestTimeoutMs;
-    for (const exchange of this.#all()) {
+    for (const exchange of this.#running) {
       if (exchange.startedAtMs >= startedBeforeMs) continue;
       exchange.stop(
         new QuorateError('deadline-exceeded', 'The request took longer than is allowed.'),
@@ -273,32 +368,15 @@ class Listener implements HttpListener {
   #malformed(error: Error & { code?: string }, socket: Duplex): void {
     const running = socket instanceof Socket ? [...(this.#exchanges.get(socket) ?? [])] : [];
     const answered = running.some(({ response }) => response.headersSent);
-    const [status, sentence] = malformedReplies[error.code ?? ''] ?? notHttp;
+    const reply = malformedReply(error.code ?? '');
+    const [status, sentence] = reply ?? ['400 Bad Request', 'The connection broke.'];
     for (const exchange of running) {
       exchange.stop(new HttpRefusal(Number(status.slice(0, 3)), sentence));
     }
-    if (socket.writable && !answered && error.code !== 'ECONNRESET') {
+    if (socket.writable && !answered && reply !== undefined) {
       socket.end(rawReply(status, sentence, ''));
     } else {
       socket.destroy();
     }
   }
-
-  *#all(): Iterable<HttpExchange> {
-    for (const exchanges of this.#exchanges.values()) yield* exchanges;
-  }
-}
-
-const malformedReplies: Readonly<Record<string, readonly [string, string]>> = {
-  HPE_HEADER_OVERFLOW: [
-    '431 Request Header Fields Too Large',
-    'The request headers are too large.',
-  ],
-  ERR_HTTP_REQUEST_TIMEOUT: ['408 Request Timeout', 'The request headers took too long.'],
-};
-const notHttp = ['400 Bad Request', 'This is not a valid HTTP/1.1 request.'] as const;
-
-function rawReply(status: string, sentence: string, headers: string): string {
-  const body = `${sentence}\n`;
-  return `HTTP/1.1 ${status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: ${Buffer.byteLength(body)}\r\n${headers}Connection: close\r\n\r\n${body}`;
 }

@@ -1,8 +1,8 @@
-import type { IncomingMessage } from 'node:http';
 import { Readable } from 'node:stream';
 import { createGunzip, type Gunzip } from 'node:zlib';
 import { QuorateError } from '../../backends/contract/errors.js';
 import { HttpRefusal } from './error-map.js';
+import { type HttpRequest, isComplete } from './http-message.js';
 
 /**
  * The decoded body of a request, as a stream that the service reads at its own pace. Nothing is read from the client
@@ -13,7 +13,9 @@ import { HttpRefusal } from './error-map.js';
 export class RequestBody extends Readable {
   /** Bytes taken from the client so far, before decoding. */
   receivedBytes = 0;
-  readonly #request: IncomingMessage;
+  readonly #request: HttpRequest;
+  /** The same, as a stream. */
+  readonly #source: Readable;
   readonly #gunzip: Gunzip | undefined;
   readonly #maxBytes: number;
   #decodedBytes = 0;
@@ -21,9 +23,10 @@ export class RequestBody extends Readable {
   #wanted = false;
 
   /** Throws `HttpRefusal` 400, 413 or 415 for a body that need not be looked at. `maxBytes` 0: no limit. */
-  constructor(request: IncomingMessage, maxBytes: number) {
+  constructor(request: HttpRequest, maxBytes: number) {
     super({ highWaterMark: 64 * 1024 });
     this.#request = request;
+    this.#source = request;
     this.#maxBytes = maxBytes === 0 ? Number.MAX_SAFE_INTEGER : maxBytes;
     const encoding = request.headers['content-encoding']?.toLowerCase() ?? 'identity';
     if (encoding !== 'identity' && encoding !== 'gzip' && encoding !== 'x-gzip') {
@@ -44,22 +47,22 @@ export class RequestBody extends Readable {
 
   /** True while the next step is the client's: the service waits for bytes that have not come. */
   get waitsForClient(): boolean {
-    return this.#wanted && !this.#request.complete && !this.#request.isPaused();
+    return this.#wanted && !isComplete(this.#request) && !this.#source.isPaused();
   }
 
   override _read(): void {
     this.#wanted = true;
     if (!this.#started) this.#start();
-    else if (this.#gunzip === undefined) this.#request.resume();
+    else if (this.#gunzip === undefined) this.#source.resume();
     else this.#gunzip.resume();
   }
 
   override _destroy(error: Error | null, done: (error: Error | null) => void): void {
     this.#wanted = false;
-    this.#request.removeListener('data', this.#received);
-    this.#request.removeListener('end', this.#receivedAll);
-    this.#request.removeListener('close', this.#closed);
-    if (this.#started) this.#request.pause();
+    this.#source.removeListener('data', this.#received);
+    this.#source.removeListener('end', this.#receivedAll);
+    this.#source.removeListener('close', this.#closed);
+    if (this.#started) this.#source.pause();
     this.#gunzip?.removeAllListeners('data').destroy();
     done(error);
   }
@@ -70,14 +73,14 @@ export class RequestBody extends Readable {
     if (gunzip !== undefined) {
       gunzip.on('data', (chunk: Buffer) => this.#deliver(chunk, gunzip));
       gunzip.on('end', () => this.push(null));
-      gunzip.on('drain', () => this.#request.resume());
+      gunzip.on('drain', () => this.#source.resume());
       gunzip.on('error', () => {
         this.destroy(new HttpRefusal(400, 'The request body is not valid gzip.'));
       });
     }
-    this.#request.on('end', this.#receivedAll);
-    this.#request.on('close', this.#closed);
-    this.#request.on('data', this.#received);
+    this.#source.on('end', this.#receivedAll);
+    this.#source.on('close', this.#closed);
+    this.#source.on('data', this.#received);
   }
 
   readonly #received = (chunk: Buffer): void => {
@@ -85,19 +88,24 @@ export class RequestBody extends Readable {
     if (this.receivedBytes > this.#maxBytes) {
       this.destroy(this.#tooLarge());
     } else if (this.#gunzip === undefined) {
-      this.#deliver(chunk, this.#request);
+      this.#deliver(chunk, this.#source);
     } else if (!this.#gunzip.write(chunk)) {
-      this.#request.pause();
+      this.#source.pause();
     }
   };
 
   readonly #receivedAll = (): void => {
+    // HTTP/2: the end of a stream that was reset.
+    if (this.#request.aborted) {
+      this.#closed();
+      return;
+    }
     if (this.#gunzip === undefined) this.push(null);
     else this.#gunzip.end();
   };
 
   readonly #closed = (): void => {
-    if (!this.#request.complete) {
+    if (!isComplete(this.#request)) {
       this.destroy(
         new QuorateError('cancelled', 'The client closed the connection while sending.'),
       );
@@ -120,44 +128,36 @@ export class RequestBody extends Readable {
   }
 }
 
-/** True when the request announces a body (RFC 9112 section 6). */
-export function announcesBody(request: IncomingMessage): boolean {
-  const length = request.headers['content-length'];
-  return (
-    request.headers['transfer-encoding'] !== undefined || (length !== undefined && length !== '0')
-  );
-}
-
 /**
  * Reads and drops what is left of a request, so that the client, which may still be sending, gets to read its answer
  * instead of a reset connection. Resolves with true when all was read; false when a bound was met or the client left.
  */
 export function drainRequest(
-  request: IncomingMessage,
+  request: HttpRequest,
   bounds: { readonly maxBytes: number; readonly timeoutMs: number },
 ): Promise<boolean> {
-  if (request.readableEnded || request.destroyed) return Promise.resolve(request.complete);
+  if (request.readableEnded || request.destroyed) return Promise.resolve(isComplete(request));
+  const source: Readable = request;
   return new Promise((resolve) => {
     let bytes = 0;
     const finish = (drained: boolean): void => {
       clearTimeout(timer);
-      request.removeListener('data', count);
-      request.removeListener('end', ended);
-      request.removeListener('close', closed);
+      source.removeListener('data', count);
+      source.removeListener('end', ended);
+      source.removeListener('close', ended);
       resolve(drained);
     };
-    const ended = (): void => finish(true);
-    const closed = (): void => finish(request.complete);
+    const ended = (): void => finish(isComplete(request) && !request.aborted);
     const count = (chunk: Buffer): void => {
       bytes += chunk.length;
       if (bytes <= bounds.maxBytes) return;
-      request.pause();
+      source.pause();
       finish(false);
     };
     const timer = setTimeout(() => finish(false), bounds.timeoutMs);
-    request.on('end', ended);
-    request.on('close', closed);
-    request.on('data', count);
-    request.resume();
+    source.on('end', ended);
+    source.on('close', ended);
+    source.on('data', count);
+    source.resume();
   });
 }

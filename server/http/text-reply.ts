@@ -1,6 +1,14 @@
-import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Writable } from 'node:stream';
 import type { HttpRefusal } from './error-map.js';
-import { announcesBody, drainRequest } from './request-body.js';
+import {
+  announcesBody,
+  closeAfter,
+  type HttpRequest,
+  type HttpResponse,
+  refuseRest,
+  writeHead,
+} from './http-message.js';
+import { drainRequest } from './request-body.js';
 
 /** As git http-backend sends them, so that no proxy keeps an answer. */
 export const noCacheHeaders = {
@@ -27,33 +35,34 @@ interface TextReply {
  * Resolves when the answer is handed over and the request is read or given up.
  */
 export async function replyText(
-  request: IncomingMessage,
-  response: ServerResponse,
+  request: HttpRequest,
+  response: HttpResponse,
   reply: TextReply,
 ): Promise<void> {
   const body = Buffer.from(`${reply.text}\n`);
   const unread = announcesBody(request) && !request.readableEnded;
-  if (unread && !keepsConnection(request)) response.shouldKeepAlive = false;
-  response.writeHead(reply.status, {
+  if (unread && !keepsConnection(request)) closeAfter(response);
+  writeHead(response, reply.status, {
     'Content-Type': 'text/plain; charset=utf-8',
     'Content-Length': body.length,
     'X-Content-Type-Options': 'nosniff',
     ...noCacheHeaders,
     ...reply.headers,
   });
+  const stream: Writable = response;
   if (!unread) {
-    response.end(body);
+    stream.end(body);
     return;
   }
-  response.write(body);
+  stream.write(body);
   const drained = await drainRequest(request, drainBounds);
-  response.end();
-  if (!drained) request.socket.destroy();
+  stream.end();
+  if (!drained) refuseRest(request);
 }
 
 export function replyRefusal(
-  request: IncomingMessage,
-  response: ServerResponse,
+  request: HttpRequest,
+  response: HttpResponse,
   refusal: HttpRefusal,
 ): Promise<void> {
   return replyText(request, response, {
@@ -64,7 +73,7 @@ export function replyRefusal(
 }
 
 /** A client that waits for 100 Continue and gets a refusal may or may not send its body: only a new connection is clear. */
-function keepsConnection(request: IncomingMessage): boolean {
+function keepsConnection(request: HttpRequest): boolean {
   const length = request.headers['content-length'];
   return (
     request.headers.expect === undefined && length !== undefined && Number(length) <= keepAliveBytes

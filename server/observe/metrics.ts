@@ -121,6 +121,11 @@ const gauges: Record<GaugeName, MetricDefinition> = {
     help: 'Uploads on disk that are neither applied nor dropped.',
     labels: [],
   },
+  certificate_not_after: {
+    name: 'quorate_certificate_not_after_seconds',
+    help: 'When the TLS certificate in use ends, in seconds since 1970.',
+    labels: [],
+  },
   queue_depth: {
     name: 'quorate_queue_depth',
     help: 'Entries waiting in internal queues.',

@@ -16,6 +16,8 @@ export interface OpsServerOptions {
   readonly phase: () => string;
   /** Name -> check. All must pass for `/readyz` to answer 200. */
   readonly checks: Readonly<Record<string, ReadinessCheck>>;
+  /** Name -> what is not as it should be, and does not keep requests away. Shown by `/readyz`. */
+  readonly warnings?: Readonly<Record<string, () => string | undefined>>;
   readonly locks: () => Promise<readonly LockInfo[]>;
 }
 
@@ -108,7 +110,16 @@ async function readiness(options: OpsServerOptions): Promise<Reply> {
     status: ready ? 'ready' : 'not ready',
     phase,
     checks: Object.fromEntries(entries),
+    ...warningsOf(options),
   });
+}
+
+function warningsOf({ warnings = {} }: OpsServerOptions): object {
+  const entries = Object.entries(warnings).flatMap(([name, read]) => {
+    const warning = read();
+    return warning === undefined ? [] : [[name, warning] as const];
+  });
+  return entries.length === 0 ? {} : { warnings: Object.fromEntries(entries) };
 }
 
 async function verdict(check: ReadinessCheck, clock: Clock): Promise<string> {
