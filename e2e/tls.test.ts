@@ -9,13 +9,12 @@ let server: ServerProcess;
 
 /** Makes `NAME.pem` and `NAME.key` for localhost, signed by the scene's authority. */
 async function makeCertificate(name: string): Promise<void> {
-  const { path } = scene;
   const openssl = async (...args: readonly string[]): Promise<void> => {
     const done = await scene.run('openssl', args);
     assert.equal(done.exitCode, 0, done.stderr);
   };
   const newKey = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout'];
-  const file = (ending: string): string => path.call(scene, `${name}.${ending}`);
+  const file = (ending: string): string => scene.path(`${name}.${ending}`);
   const common = ['-subj', `/CN=${name}`, '-out'];
   if (name === 'authority') {
     await openssl('req', '-x509', ...newKey, file('key'), '-days', '30', ...common, file('pem'));
@@ -24,9 +23,22 @@ async function makeCertificate(name: string): Promise<void> {
   const names = 'subjectAltName=DNS:localhost,IP:127.0.0.1';
   await openssl('req', ...newKey, file('key'), '-addext', names, ...common, file('csr'));
   await openssl(
-    ...['x509', '-req', '-in', file('csr'), '-days', '30', '-copy_extensions', 'copy'],
-    ...['-CA', path.call(scene, 'authority.pem'), '-CAkey', path.call(scene, 'authority.key')],
-    ...['-set_serial', String(name.length), '-out', file('pem')],
+    'x509',
+    '-req',
+    '-in',
+    file('csr'),
+    '-days',
+    '30',
+    '-copy_extensions',
+    'copy',
+    '-CA',
+    scene.path('authority.pem'),
+    '-CAkey',
+    scene.path('authority.key'),
+    '-set_serial',
+    String(name.length),
+    '-out',
+    file('pem'),
   );
 }
 
@@ -65,8 +77,12 @@ before(async () => {
   await install('first', 'first');
   server = await scene.startServer({
     flags: [
-      ...['--tls-cert', scene.path('in-use.pem'), '--tls-key', scene.path('in-use.key')],
-      ...['--set', 'tls.checkInterval=100ms'],
+      '--tls-cert',
+      scene.path('in-use.pem'),
+      '--tls-key',
+      scene.path('in-use.key'),
+      '--set',
+      'tls.checkInterval=100ms',
     ],
   });
 });
@@ -131,13 +147,18 @@ for (const version of ['HTTP/2', 'HTTP/1.1'] as const) {
       const { stdout } = await scene.run(
         'curl',
         [
-          ...['-s', '-o', '/dev/null', '-w', '%{http_version} %{http_code}', '--data-binary', '@-'],
-          ...[
-            version === 'HTTP/2' ? '--http2' : '--http1.1',
-            '--cacert',
-            scene.path('authority.pem'),
-          ],
-          ...['-H', 'Content-Type: application/x-git-receive-pack-request'],
+          '-s',
+          '-o',
+          '/dev/null',
+          '-w',
+          '%{http_version} %{http_code}',
+          '--data-binary',
+          '@-',
+          version === 'HTTP/2' ? '--http2' : '--http1.1',
+          '--cacert',
+          scene.path('authority.pem'),
+          '-H',
+          'Content-Type: application/x-git-receive-pack-request',
           `${server.url}/${name}.git/git-receive-pack`,
         ],
         { stdin: Buffer.alloc(20_000_000, 'x') },
@@ -149,14 +170,23 @@ for (const version of ['HTTP/2', 'HTTP/1.1'] as const) {
       const child = scene.run(
         'curl',
         [
-          ...['-s', '--max-time', '1', '-T', '-', '-X', 'POST', '-u', `admin:${server.adminToken}`],
-          ...[
-            version === 'HTTP/2' ? '--http2' : '--http1.1',
-            '--cacert',
-            scene.path('authority.pem'),
-          ],
-          ...['-H', 'Content-Type: application/x-git-receive-pack-request'],
-          ...['--limit-rate', '1k', `${server.url}/${name}.git/git-receive-pack`],
+          '-s',
+          '--max-time',
+          '1',
+          '-T',
+          '-',
+          '-X',
+          'POST',
+          '-u',
+          `admin:${server.adminToken}`,
+          version === 'HTTP/2' ? '--http2' : '--http1.1',
+          '--cacert',
+          scene.path('authority.pem'),
+          '-H',
+          'Content-Type: application/x-git-receive-pack-request',
+          '--limit-rate',
+          '1k',
+          `${server.url}/${name}.git/git-receive-pack`,
         ],
         { stdin: Buffer.concat([Buffer.from('00a8'), Buffer.alloc(100_000, '0')]) },
       );
@@ -169,9 +199,17 @@ for (const version of ['HTTP/2', 'HTTP/1.1'] as const) {
 
     test('the admin API answers', async () => {
       const { stdout } = await scene.run('curl', [
-        ...['-s', '-o', '/dev/null', '-w', '%{http_code}', '--cacert', scene.path('authority.pem')],
-        ...[version === 'HTTP/2' ? '--http2' : '--http1.1'],
-        ...['-H', `Authorization: Bearer ${server.adminToken}`, `${server.url}/api/v1/status`],
+        '-s',
+        '-o',
+        '/dev/null',
+        '-w',
+        '%{http_code}',
+        '--cacert',
+        scene.path('authority.pem'),
+        version === 'HTTP/2' ? '--http2' : '--http1.1',
+        '-H',
+        `Authorization: Bearer ${server.adminToken}`,
+        `${server.url}/api/v1/status`,
       ]);
       assert.equal(stdout, '200');
     });
@@ -209,11 +247,11 @@ test('TLS 1.1 is refused', async () => {
 
 test('a new pair is taken under load without a failed request; a bad one is told and not taken', async () => {
   assert.equal(await subjectInUse(), 'first');
-  let running = true;
+  const over = new AbortController();
   const failures: string[] = [];
   let requests = 0;
   const load = ['HTTP/2', 'HTTP/1.1', 'HTTP/2', 'HTTP/1.1'].map(async (version) => {
-    while (running) {
+    while (!over.signal.aborted) {
       const args = ['-c', `http.version=${version}`, 'ls-remote', server.httpUrl('one.git')];
       const done = await scene.tryGit(args, { env: gitEnv() });
       requests += 1;
@@ -237,7 +275,7 @@ test('a new pair is taken under load without a failed request; a bad one is told
     const seen = requests;
     await waitFor('more requests', () => Promise.resolve(requests >= seen + 4));
   } finally {
-    running = false;
+    over.abort();
     await Promise.all(load);
   }
   assert.deepEqual(failures, []);
