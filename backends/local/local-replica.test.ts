@@ -1,5 +1,13 @@
 import assert from 'node:assert/strict';
-import { existsSync, readdirSync, readFileSync, utimesSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
@@ -247,6 +255,21 @@ test('the updates of a large push are read from its quarantine, and only if they
   await assert.rejects(scene.replica.apply(scene.id, 1), { code: 'data-corrupt' });
   writeFileSync(join(path, 'updates'), text);
   assert.deepEqual(await seen(), { [main]: tip });
+});
+
+test('a pack counts from its index on, so that comes last, and is held by a keep file', async () => {
+  const tip = await commitPush();
+  const [name = ''] = quarantines();
+  const inside = readdirSync(join(scene.root, 'quarantine', name, 'pack'));
+  const pack = inside.find((file) => file.endsWith('.pack')) ?? '';
+  const target = join(scene.gitDir, 'objects', 'pack', pack);
+  mkdirSync(target);
+  await assert.rejects(scene.replica.apply(scene.id, 1), { code: 'storage-failure' });
+  const there = readdirSync(join(scene.gitDir, 'objects', 'pack'));
+  assert.deepEqual([there.filter((file) => file.endsWith('.idx')), keeps().length], [[], 1]);
+  rmdirSync(target);
+  assert.deepEqual(await seen(), { [main]: tip });
+  await scene.git('fsck', '--full', '--strict');
 });
 
 test('keep files of other people stay', async () => {
