@@ -21,6 +21,8 @@ export interface ConversationPoolOptions {
   readonly config?: Readonly<Record<string, string>>;
   /** Processes kept (default 64: some 5 MB each). */
   readonly maxOpen?: number;
+  /** Exchanges after which a process is replaced (default: none). */
+  readonly maxExchanges?: number;
   /** A process that was not used for this long ends (default 30 s). */
   readonly idleMs?: number;
 }
@@ -34,6 +36,7 @@ interface Partner {
   readonly conversation: GitConversation;
   readonly dialogue: Dialogue;
   dead: boolean;
+  exchanges: number;
   lastUsedMs: number;
 }
 
@@ -69,16 +72,21 @@ export class ConversationPool {
   }
 
   /**
-   * Runs one exchange with the repository's process, after those that came before. When `talk` rejects, the process
+   * Runs one exchange with the repository's process, after those that came before; `env`, the same at every call for
+   * one repository, goes to a process that has to be started. When `talk` rejects, the process
    * is ended, since what it would say next is unknown.
    */
-  async exchange<T>(gitDir: string, talk: (dialogue: Dialogue) => Promise<T>): Promise<T> {
+  async exchange<T>(
+    gitDir: string,
+    talk: (dialogue: Dialogue) => Promise<T>,
+    env: Readonly<Record<string, string>> = {},
+  ): Promise<T> {
     const place = this.#place(gitDir);
     await place.turn.take();
     try {
       await this.#busy.take();
       try {
-        return await this.#talk(gitDir, place, talk);
+        return await this.#talk(gitDir, place, { talk, env });
       } finally {
         this.#busy.release();
       }
@@ -110,9 +118,15 @@ export class ConversationPool {
   async #talk<T>(
     gitDir: string,
     place: Place,
-    talk: (dialogue: Dialogue) => Promise<T>,
+    {
+      talk,
+      env,
+    }: {
+      readonly talk: (dialogue: Dialogue) => Promise<T>;
+      readonly env: Readonly<Record<string, string>>;
+    },
   ): Promise<T> {
-    const partner = await this.#partner(gitDir, place);
+    const partner = await this.#partner(gitDir, place, env);
     const timer = setTimeout(() => partner.conversation.kill(), exchangeTimeoutMs);
     try {
       return await talk(partner.dialogue);
@@ -125,18 +139,27 @@ export class ConversationPool {
     } finally {
       clearTimeout(timer);
       partner.lastUsedMs = this.#options.clock.monotonicMs();
+      partner.exchanges += 1;
     }
   }
 
-  async #partner(gitDir: string, place: Place): Promise<Partner> {
-    if (place.partner?.dead === false) return place.partner;
+  async #partner(
+    gitDir: string,
+    place: Place,
+    env: Readonly<Record<string, string>>,
+  ): Promise<Partner> {
+    const { maxExchanges = Infinity } = this.#options;
+    if (place.partner?.dead === false) {
+      if (place.partner.exchanges < maxExchanges) return place.partner;
+      void endPartner(place.partner);
+    }
     place.partner = undefined;
     if (this.#stop.signal.aborted) throw new QuorateError('unavailable', 'the server is stopping');
     this.#makeRoom();
     const { git, args, config } = this.#options;
     const conversation = await git.converse({
       args,
-      env: { GIT_DIR: gitDir },
+      env: { ...env, GIT_DIR: gitDir },
       ...(config === undefined ? {} : { config }),
     });
     const partner: Partner = {
@@ -147,6 +170,7 @@ export class ConversationPool {
         ended: () => conversation.exited,
       },
       dead: false,
+      exchanges: 0,
       lastUsedMs: this.#options.clock.monotonicMs(),
     };
     conversation.stdout.once('close', () => (partner.dead = true));

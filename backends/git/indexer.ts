@@ -194,8 +194,8 @@ class RoutingIndexer implements PackIndexer {
     if (request.signal.aborted) throw new QuorateError('cancelled', 'the push was given up');
     switch (verdict.kind) {
       case 'indexed': {
-        const { name, objectCount, sizeBytes } = verdict;
-        return { name, objectCount, sizeBytes, engine: 'libgit2' };
+        const { kind: _kind, ...indexed } = verdict;
+        return { ...indexed, engine: 'libgit2' };
       }
       case 'too-large':
         throw objectTooLarge(verdict.objectBytes, request.maxObjectBytes);

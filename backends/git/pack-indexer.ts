@@ -1,4 +1,4 @@
-import type { ObjectFormat } from '../contract/objects.js';
+import type { ObjectFormat, Oid } from '../contract/objects.js';
 
 export interface IndexPackRequest {
   /** Bytes of one pack, thin or not. */
@@ -24,6 +24,11 @@ export interface IndexedPack {
   readonly objectCount: number;
   readonly sizeBytes: number;
   readonly engine: 'libgit2' | 'git';
+  /**
+   * The pack's commits and tags, and commits and tags outside it: if all that the latter reach is there, so is all
+   * that the former reach. Absent when that was not plain, and a walk has to find out.
+   */
+  readonly closure?: { readonly complete: readonly Oid[]; readonly boundary: readonly Oid[] };
 }
 
 /**

@@ -9,6 +9,8 @@ import { readRefValues, valueOf } from './ref-values.js';
 
 export interface DryRun extends ObjectSources {
   readonly updates: readonly RefCommand[];
+  /** A directory of the caller's for this repository: where a persistent process sees what is being judged. */
+  readonly judgingDirectory?: string;
   readonly signal?: AbortSignal;
 }
 
@@ -54,7 +56,7 @@ export async function dryRunRefs(
 }
 
 /** What is aborted need not reach the disk; and nobody is to wait long for a verdict while others wait behind it. */
-const dryRunConfig: Readonly<Record<string, string>> = {
+export const dryRunConfig: Readonly<Record<string, string>> = {
   ...refConfig,
   'core.fsync': 'none',
   'core.filesRefLockTimeout': '1000',

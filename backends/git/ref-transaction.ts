@@ -4,6 +4,7 @@ import type { Oid, RefCommand } from '../contract/objects.js';
 import { ConversationPool, type Dialogue } from './conversation-pool.js';
 import type { GitRunner } from './git-runner.js';
 import { writeRefCommands } from './ref-commands.js';
+import { RefJudge } from './ref-judge.js';
 import { refConfig } from './ref-config.js';
 import { dryRunRefs, type DryRun, type RefFailure } from './ref-dry-run.js';
 import { removeLocksOfKilled, syncRefDirectories, writeHead } from './ref-files.js';
@@ -55,6 +56,8 @@ export function createRefTransactions(options: RefTransactionsOptions): RefTrans
     return outcome;
   }
 
+  const judge = new RefJudge(options);
+
   return {
     async commit(gitDir, updates) {
       const outcome = await apply(gitDir, updates);
@@ -71,9 +74,21 @@ export function createRefTransactions(options: RefTransactionsOptions): RefTrans
       await syncRefDirectories(gitDir, updates);
     },
     setHead: (gitDir, branch) => writeHead(gitDir, branch, clock),
-    dryRun: (run) => dryRunRefs(git, run),
-    release: (gitDir) => pool.release(gitDir),
-    close: () => pool.close(),
+    async dryRun(run) {
+      const refs = new Set(run.updates.map(({ ref }) => ref));
+      const usual = run.updates.length > 0 && refs.size === run.updates.length;
+      // Nearly always nothing is wrong; only then does it take processes of its own to find out what.
+      if (usual && (await judge.passes(run))) return new Map();
+      return dryRunRefs(git, run);
+    },
+    release: async (gitDir) => {
+      await pool.release(gitDir);
+      await judge.release(gitDir);
+    },
+    close: async () => {
+      await pool.close();
+      await judge.close();
+    },
   };
 }
 

@@ -5,6 +5,7 @@ import type { PrepareRequest } from '../contract/replica.js';
 import type { Clock } from '../contract/environment.js';
 import { findUnconnected } from '../git/connectivity.js';
 import type { GitRunner } from '../git/git-runner.js';
+import type { IndexedPack } from '../git/pack-indexer.js';
 import type { ObjectSources } from '../git/object-environment.js';
 import type { RefFailure } from '../git/ref-dry-run.js';
 import { removeAbandonedRefLocks } from '../git/ref-files.js';
@@ -23,6 +24,14 @@ export interface JudgeDependencies {
  * than it saves (33 ms of `rev-list --not --all` on a big repository against a walk that ends at the old value).
  */
 const maxKnownTips = 1000;
+
+/** The objects of a push, and what its upload found out about them. */
+export interface JudgedObjects {
+  readonly sources: ObjectSources;
+  /** A directory of the store's in which packs are shown to git while it judges them. */
+  readonly judgingDirectory: string;
+  readonly closure: IndexedPack['closure'] | undefined;
+}
 
 /** Where git finds the objects of a push: its quarantine, unless it brought none, and the repository. */
 export async function objectSources(
@@ -53,14 +62,14 @@ export async function judge(
   dependencies: JudgeDependencies,
   repository: OpenRepository,
   request: PrepareRequest,
-  sources: ObjectSources,
+  objects: JudgedObjects,
 ): Promise<Map<string, string>> {
   const refused = judgeNames(repository.snapshot, request.commands, request.settings);
   const commands = request.commands.filter(({ ref }) => !refused.has(ref));
   if (commands.length === 0) return refused;
   const [failures, unconnected] = await Promise.all([
-    repository.refsQueue.run(() => dryRun(dependencies, commands, request, sources)),
-    request.walk ? unconnectedRefs(dependencies, repository, commands, request, sources) : [],
+    repository.refsQueue.run(() => dryRun(dependencies, commands, request, objects)),
+    request.walk ? unconnectedRefs(dependencies, repository, commands, request, objects) : [],
   ]);
   for (const [ref, failure] of failures) refused.set(ref, dryRunWords[failure]);
   const missing =
@@ -74,9 +83,9 @@ async function dryRun(
   { refs, clock }: JudgeDependencies,
   updates: readonly RefCommand[],
   { signal }: PrepareRequest,
-  sources: ObjectSources,
+  { sources, judgingDirectory }: JudgedObjects,
 ): Promise<ReadonlyMap<string, RefFailure>> {
-  const run = { ...sources, updates, signal };
+  const run = { ...sources, updates, signal, judgingDirectory };
   const failures = await refs.dryRun(run);
   const refused = [...failures].flatMap(([ref, failure]) => (failure === 'refused' ? [ref] : []));
   if (refused.length === 0) return failures;
@@ -90,11 +99,16 @@ async function unconnectedRefs(
   repository: OpenRepository,
   commands: readonly RefCommand[],
   request: PrepareRequest,
-  sources: ObjectSources,
+  { sources, closure }: JudgedObjects,
 ): Promise<readonly string[]> {
   const { snapshot } = repository;
+  // What a ref has is complete, and so is a pack that builds on nothing else.
+  const builtOnTips = closure?.boundary.every((oid) => snapshot.hasTip(oid)) === true;
+  const complete = new Set(builtOnTips ? closure?.complete : []);
   const newOids = new Set(
-    commands.map(({ newOid }) => newOid).filter((oid) => !isZero(oid) && !snapshot.hasTip(oid)),
+    commands
+      .map(({ newOid }) => newOid)
+      .filter((oid) => !isZero(oid) && !snapshot.hasTip(oid) && !complete.has(oid)),
   );
   if (newOids.size === 0) return [];
   const { unconnected } = await findUnconnected({

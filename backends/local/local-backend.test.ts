@@ -110,6 +110,34 @@ describe('local backend', () => {
     assert.equal((await local.backend.repositories.stats(repository.id)).packCount, 0);
   });
 
+  test('what a push leaves out must be reachable, not just there', async () => {
+    const repository = await local.create('reachable');
+    const gitDir = join(
+      local.directory,
+      'store',
+      'repos',
+      repository.id.slice(0, 2),
+      repository.id,
+      'git',
+    );
+    const base = await local.commit('reachable base');
+    await local.push(repository, [{ ref: 'refs/heads/main', oldOid: zeroOid, newOid: base }]);
+    // A tree without its blob lies in the store, as a refused push or an interrupted prune could leave it.
+    const lost = (await runGit(local.source, ['hash-object', '-w', '--stdin'], 'lost')).trim();
+    const inner = (await runGit(local.source, ['mktree'], `100644 blob ${lost}\tlost\n`)).trim();
+    await runGit(gitDir, ['mktree', '--missing'], `100644 blob ${lost}\tlost\n`);
+    const root = (await runGit(local.source, ['mktree'], `040000 tree ${inner}\tinner\n`)).trim();
+    const tip = await local.git('commit-tree', root, '-p', base, '-m', 'hangs on the lost blob');
+    const pack = await packOf(local.source, [tip], [base, inner]);
+    const result = await local.backend.push(
+      repository,
+      pushRequest([{ ref: 'refs/heads/main', oldOid: base, newOid: tip }], { pack }),
+    );
+    assert.deepEqual(result.refs, [
+      { ref: 'refs/heads/main', status: 'refused', reason: 'missing necessary objects' },
+    ]);
+  });
+
   test('bytes that are no pack are refused', async () => {
     const repository = await local.create('garbage');
     const oid = '1'.repeat(40);

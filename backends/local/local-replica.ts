@@ -20,7 +20,7 @@ import { isFastForward } from '../git/ancestry.js';
 import { emptyDigest } from '../git/digest.js';
 import type { GitRunner } from '../git/git-runner.js';
 import type { ObjectReader } from '../git/object-reader.js';
-import type { PackIndexer } from '../git/pack-indexer.js';
+import type { IndexedPack, PackIndexer } from '../git/pack-indexer.js';
 import type { RefTransactions } from '../git/ref-transaction.js';
 import { isBranchName } from '../git/ref-files.js';
 import { maintainRepository, needsMaintenance } from '../git/maintenance.js';
@@ -68,6 +68,8 @@ interface LiveQuarantine {
   readonly key: QuarantineKey;
   /** Ends the push's stay in the prune gate. */
   leaveGate: () => void;
+  /** What the upload found out about completeness; lost with the process, which only costs a walk. */
+  closure?: IndexedPack['closure'];
 }
 
 interface MaintainOptions {
@@ -145,7 +147,7 @@ export class LocalReplica implements Replica {
       await this.#store.assertRoom();
       const directory = this.#store.quarantineDirectory(key);
       const quarantinePackDir = await makeQuarantine(directory);
-      this.#remember(key);
+      const live = this.#remember(key);
       try {
         const indexed = await this.#dependencies.indexer.index({
           pack,
@@ -161,6 +163,7 @@ export class LocalReplica implements Replica {
           signal,
           progress,
         });
+        if (indexed.closure !== undefined) live.closure = indexed.closure;
         return { objectCount: indexed.objectCount, sizeBytes: indexed.sizeBytes };
       } catch (error) {
         await this.abort(key).catch((left: unknown) => {
@@ -185,7 +188,11 @@ export class LocalReplica implements Replica {
       live.leaveGate = await repository.pruneGate.enter();
       const directory = this.#store.quarantineDirectory(key);
       const sources = await objectSources(repository, directory);
-      const refused = await judge(this.#dependencies, repository, request, sources);
+      const refused = await judge(this.#dependencies, repository, request, {
+        sources,
+        judgingDirectory: this.#store.judgingDirectory(key.repositoryId),
+        closure: live.closure,
+      });
       refuseCancelled(request.signal);
       if (sources.objectDirectory !== undefined) {
         await markPrepared(directory, {

@@ -83,6 +83,7 @@ export class OpenRepository {
     const gitDir = store.gitDirectory(id);
     let state = await readState(store.statePath(id));
     if (afterStart) {
+      await rm(store.judgingDirectory(id), { recursive: true, force: true });
       await removeStaleLocks(gitDir);
       await removeHalfWritten(store.repositoryDirectory(id));
       await removeAllLeftovers(gitDir);

@@ -26,6 +26,7 @@ const reservedBytes = 32 * 1024 * 1024;
  *
  *     store-id                        random, written once: this disk and no other
  *     repos/{id[0..2]}/{id}/git       a plain bare repository
+ *     repos/{id[0..2]}/{id}/judging   links to packs while git judges them; emptied when it is opened first
  *     repos/{id[0..2]}/{id}/state     applied generation and digest, and the entry being applied
  *     quarantine/{id}.{push}.{n}/     a push's objects until its entry is applied
  *     views/                          ref views of running fetches; emptied at every start
@@ -116,6 +117,11 @@ export class Store {
     await mkdir(directory, { recursive: true, mode: 0o700 });
     await syncDirectory(shard);
     await syncDirectory(dirname(shard));
+  }
+
+  /** Packs of pushes that are being judged, as links. */
+  judgingDirectory(id: string): string {
+    return join(this.repositoryDirectory(id), 'judging');
   }
 
   statePath(id: string): string {

@@ -32,6 +32,8 @@ export interface FileAuditLog extends AuditLog {
 const defaultMaxQueuedBytes = 64 * 1024 * 1024;
 /** A failing disk is tried again this often: soon enough after space was made, rare enough not to flood the log. */
 const retryAfterMs = 1_000;
+/** How long an event that nobody waits for may wait for company: one sync of the disk costs as much as many events. */
+const gatherMs = 100;
 const fileName = 'audit.jsonl';
 
 /**
@@ -79,6 +81,7 @@ class AuditQueue implements FileAuditLog {
   #waiters: Waiter[] = [];
   #pump: Promise<void> | undefined;
   #retry: NodeJS.Timeout | undefined;
+  #soon: NodeJS.Timeout | undefined;
   #problem: string | undefined;
   #closed = false;
 
@@ -100,7 +103,7 @@ class AuditQueue implements FileAuditLog {
       return;
     }
     this.#push(line);
-    if (this.#retry === undefined) this.#start();
+    this.#startSoon();
   }
 
   async flush(): Promise<void> {
@@ -124,6 +127,7 @@ class AuditQueue implements FileAuditLog {
       this.#options.logger.error({ component: 'audit', lost, err: error }, 'audit events are lost');
     });
     clearTimeout(this.#retry);
+    clearTimeout(this.#soon);
     await this.#pump;
     await this.#file.handle.close();
   }
@@ -144,9 +148,17 @@ class AuditQueue implements FileAuditLog {
     this.#recorded += 1;
   }
 
+  /** Events that nobody waits for share a write and a sync. */
+  #startSoon(): void {
+    if (this.#retry !== undefined || this.#pump !== undefined) return;
+    this.#soon ??= setTimeout(() => this.#start(), gatherMs).unref();
+  }
+
   #start(): void {
     clearTimeout(this.#retry);
+    clearTimeout(this.#soon);
     this.#retry = undefined;
+    this.#soon = undefined;
     this.#pump ??= this.#run().finally(() => {
       this.#pump = undefined;
       // What was recorded between the last look at the queue and here has nobody else to start it.
@@ -219,7 +231,7 @@ class AuditQueue implements FileAuditLog {
     }
     const { handle, sizeBytes } = this.#file;
     // A write that failed half-way must not leave half a line before the one that is tried again.
-    await handle.truncate(sizeBytes);
+    if (this.#problem !== undefined) await handle.truncate(sizeBytes);
     for (let offset = 0; offset < bytes.length;) {
       offset += (await handle.write(bytes, offset)).bytesWritten;
     }

@@ -12,6 +12,7 @@ import {
   type Recognised,
   type Undecided,
 } from './object-rules.js';
+import { findClosure, type PackedHistory } from './pack-closure.js';
 import {
   declaredObjectCount,
   entryEndsAt,
@@ -52,8 +53,15 @@ export function indexSmallPack(library: Libgit2, job: IndexJob): Verdict {
     quarantine = library.openStore(dirname(job.quarantinePackDir));
     const inspected = inspectObjects({ quarantine, pack, objects, job });
     if (job.fsck) checkLinks({ quarantine, repository }, inspected);
+    const closure = job.fsck ? findClosure(inspected, { quarantine, repository }) : undefined;
     const sizeBytes = statSync(join(job.quarantinePackDir, `${name}.pack`)).size;
-    return { kind: 'indexed', name, objectCount: objects.length, sizeBytes };
+    return {
+      kind: 'indexed',
+      name,
+      objectCount: objects.length,
+      sizeBytes,
+      ...(closure === undefined ? {} : { closure }),
+    };
   } catch (error) {
     if (error instanceof TooLarge) return { kind: 'too-large', objectBytes: error.objectBytes };
     return { kind: 'undecided', reason: error instanceof Error ? error.message : String(error) };
@@ -89,9 +97,7 @@ function requireNothingHidden(pack: Buffer, objects: readonly PackedObject[]): v
   if (!entryEndsAt(pack, last, end, MAX_OBJECT_BYTES)) throw new GiveUp('end of the last object');
 }
 
-interface Inspected {
-  /** Objects that came in the pack, by id. */
-  readonly types: ReadonlyMap<string, ObjectType>;
+interface Inspected extends PackedHistory {
   readonly links: ReadonlyMap<string, ObjectType>;
   readonly attributes: ReadonlySet<string>;
 }
@@ -108,6 +114,8 @@ function inspectObjects(options: {
 }): Inspected {
   const { quarantine, pack, objects, job } = options;
   const types = new Map<string, ObjectType>();
+  const commits = new Map<string, readonly string[]>();
+  const tags = new Map<string, string>();
   const links = new Map<string, ObjectType>();
   const attributes = new Set<string>();
   for (const { oid, offset } of objects) {
@@ -125,11 +133,15 @@ function inspectObjects(options: {
     if ('undecided' in recognised) throw new GiveUp(recognised.undecided);
     // Only now is the size more than a claim.
     if (job.maxObjectBytes > 0 && sizeBytes > job.maxObjectBytes) throw new TooLarge(sizeBytes);
-    types.set(oid.toString('hex'), type);
+    const name = oid.toString('hex');
+    types.set(name, type);
+    const targets = recognised.links.map((link) => link.oid);
+    if (type === 'commit') commits.set(name, targets);
+    if (type === 'tag') tags.set(name, targets[0] ?? '');
     for (const link of recognised.links) addLink(links, link);
     for (const blob of recognised.attributes) attributes.add(blob);
   }
-  return { types, links, attributes };
+  return { types, commits, tags, links, attributes };
 }
 
 const nothingNamed: Recognised = { links: [], attributes: [] };

@@ -12,12 +12,22 @@ export interface IndexJob {
   readonly fsck: boolean;
 }
 
+/** A pack whose completeness hangs on a few commits outside it. Object ids in hexadecimal. */
+export interface PackClosure {
+  /** The pack's commits and annotated tags. All that they reach is there if all that the boundary reaches is. */
+  readonly complete: readonly string[];
+  /** Commits and tags outside the pack. */
+  readonly boundary: readonly string[];
+}
+
 export type Verdict =
   | {
       readonly kind: 'indexed';
       readonly name: string;
       readonly objectCount: number;
       readonly sizeBytes: number;
+      /** Absent when it was not plain: git has to walk then. */
+      readonly closure?: PackClosure;
     }
   /** Certain: an object is larger than `maxObjectBytes`. */
   | { readonly kind: 'too-large'; readonly objectBytes: number }
