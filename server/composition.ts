@@ -21,6 +21,7 @@ import { createAccounts } from './auth/account-store.js';
 import type { Accounts } from './auth/accounts.js';
 import { createOpenpgpKeys } from './auth/openpgp-keys.js';
 import { trustedSigners } from './auth/signers.js';
+import { createOpenIdIssuers } from './auth/openid-issuers.js';
 import { createCertificateAuthorities } from './auth/certificate-authorities.js';
 import type { Address, Config } from './config.js';
 import { createGitService } from './core/git-service.js';
@@ -197,7 +198,8 @@ async function checkStorage(directory: string): Promise<void> {
 async function openDoors(foundation: Foundation, opsAddress: Address): Promise<ComposedServer> {
   const { config, data, clock, teardown, version } = foundation;
   const { noAuth } = config;
-  const accounts = createAccounts(foundation);
+  const issuers = createOpenIdIssuers(foundation);
+  const accounts = createAccounts({ ...foundation, issuers });
   const directory = createAccessDirectory(foundation);
   const authorities = createCertificateAuthorities({ ...foundation, accounts });
   const authorizer = createAuthorizer({ autoCreate: config.autoCreate });
@@ -221,6 +223,7 @@ async function openDoors(foundation: Foundation, opsAddress: Address): Promise<C
     ...foundation,
     accounts,
     directory,
+    issuers,
     authorities,
     authorizer,
     noAuth,

@@ -58,5 +58,7 @@ export const keys = {
   authority: (fingerprint: string) => `authorities/${fingerprint}`,
   revocations: 'revocations/',
   revocation: (id: string) => `revocations/${id}`,
+  issuers: 'issuers/',
+  issuer: (name: string) => `issuers/${name}`,
   cluster: 'cluster/',
 } as const;

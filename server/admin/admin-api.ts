@@ -8,6 +8,7 @@ import type { AdminApiOptions } from './options.js';
 import { certificateEndpoints } from './routes/certificates.js';
 import { deployKeyEndpoints } from './routes/deploy-keys.js';
 import { groupEndpoints } from './routes/groups.js';
+import { issuerEndpoints } from './routes/issuers.js';
 import { keyEndpoints } from './routes/keys.js';
 import { longRunningEndpoints } from './routes/long-running.js';
 import { patternGrantEndpoints } from './routes/pattern-grants.js';
@@ -64,6 +65,7 @@ export function adminEndpoints(options: AdminApiOptions): readonly Endpoint[] {
     ...groupEndpoints(options),
     ...patternGrantEndpoints(options),
     ...certificateEndpoints(options),
+    ...issuerEndpoints(options),
     ...keyEndpoints(options),
     ...tokenEndpoints(options),
     ...repositoryEndpoints(options),

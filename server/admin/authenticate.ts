@@ -3,8 +3,8 @@ import type { Accounts } from '../auth/accounts.js';
 import type { Principal } from '../auth/principal.js';
 import { parseAuthorization } from '../http/credentials.js';
 
-/** A token with its framing is far shorter; what follows is not read. */
-const maxHeaderLength = 1024;
+/** A JSON Web Token of 8 KiB, in base64 once more with Basic; what follows is not read. */
+const maxHeaderLength = 12 * 1024;
 
 /**
  * Who asks, from the `Authorization` header: `Bearer TOKEN` (RFC 6750) or `Basic` with the token as the password and

@@ -67,7 +67,9 @@ export function createExchangeRecorder(parts: {
         details:
           via?.type === 'token'
             ? { how: 'token', token: via.tokenId }
-            : { how: 'token', problem: 'wrong token' },
+            : principal.kind === 'machine'
+              ? { how: 'openid-connect' }
+              : { how: 'token', problem: 'wrong token' },
       });
     },
     finished: (exchange, failure) => {

@@ -3,6 +3,7 @@ import type { Clock, Logger, Meter, Random } from '../../backends/contract/envir
 import type { AccessDirectory } from '../auth/access-directory.js';
 import type { RuleStore } from '../../hooks/rules/rule-store.js';
 import type { Accounts } from '../auth/accounts.js';
+import type { OpenIdIssuers } from '../auth/openid-issuers.js';
 import type { CertificateAuthorities } from '../auth/certificate-authorities.js';
 import type { Authorizer } from '../auth/authorizer.js';
 import type { OpenpgpKeys } from '../auth/openpgp-keys.js';
@@ -25,6 +26,7 @@ export interface AdminApiOptions {
   readonly backend: Backend;
   readonly accounts: Accounts;
   readonly directory: AccessDirectory;
+  readonly issuers: OpenIdIssuers;
   readonly authorities: CertificateAuthorities;
   readonly authorizer: Authorizer;
   readonly rules: RuleStore;

@@ -8,6 +8,7 @@ import {
   type PrincipalName,
   principals,
   rows,
+  trust,
 } from './testing/access-table.js';
 import { ApiScene } from './testing/api-scene.js';
 
@@ -67,7 +68,8 @@ async function populate(
   const { accounts, backend } = scene;
   await scene.token('victim');
   for (const user of ['reader', 'writer', 'owner']) await scene.token(user);
-  const { directory, authorities } = scene.options;
+  const { directory, authorities, issuers } = scene.options;
+  await issuers.set({ ...trust, name: 'ci', jwksUrl: null, algorithms: ['ES256'] });
   const authority = await authorities.add(newKey());
   const revocation = await authorities.revoke({ kind: 'key-id', value: 'victim' });
   await directory.createGroup('crew');

@@ -19,6 +19,7 @@ import {
 import { isUserName } from './account-names.js';
 import type { AccessToken, Accounts, DeployKey, NewToken, SshKey } from './accounts.js';
 import { Memberships } from './memberships.js';
+import { looksLikeJwt, type OpenIdIssuers } from './openid-issuers.js';
 import type { Principal, PrincipalSource } from './principal.js';
 import { repositoryPatternProblem } from './repository-pattern.js';
 import { parseSshPublicKeyLine, sshFingerprint } from './ssh-public-key.js';
@@ -45,8 +46,10 @@ export function createAccounts(parts: {
   readonly coordinator: Coordinator;
   readonly clock: Clock;
   readonly random: Random;
+  /** Without it JSON Web Tokens are nobody's. */
+  readonly issuers?: Pick<OpenIdIssuers, 'authenticate'>;
 }): Accounts {
-  return new CoordinatedAccounts(parts.coordinator, parts.clock, parts.random);
+  return new CoordinatedAccounts(parts);
 }
 
 class CoordinatedAccounts implements Accounts {
@@ -55,8 +58,11 @@ class CoordinatedAccounts implements Accounts {
   readonly #random: Random;
   readonly #memberships: Memberships;
   readonly #tokenUses: TokenUses;
+  readonly #issuers: Pick<OpenIdIssuers, 'authenticate'> | undefined;
 
-  constructor(coordinator: Coordinator, clock: Clock, random: Random) {
+  constructor(parts: Parameters<typeof createAccounts>[0]) {
+    const { coordinator, clock, random } = parts;
+    this.#issuers = parts.issuers;
     this.#coordinator = coordinator;
     this.#clock = clock;
     this.#random = random;
@@ -274,6 +280,7 @@ class CoordinatedAccounts implements Accounts {
   }
 
   async authenticateToken(secret: string): Promise<Principal | undefined> {
+    if (looksLikeJwt(secret)) return await this.#issuers?.authenticate(secret);
     if (classifyTokenSecret(secret) !== 'well-formed') return undefined;
     const hash = hashTokenSecret(secret);
     const entry = await this.#coordinator.get(keys.token(hash));

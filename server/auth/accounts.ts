@@ -81,7 +81,10 @@ export interface Accounts {
   listTokens(user?: string): Promise<readonly AccessToken[]>;
   revokeToken(id: string): Promise<void>;
 
-  /** The principal of a token, or undefined for an unknown, expired or revoked one and for a disabled user. */
+  /**
+   * The principal of an access token, or of a JSON Web Token of a known issuer; undefined for an unknown, expired or
+   * revoked one and for a disabled user.
+   */
   authenticateToken(secret: string): Promise<Principal | undefined>;
   /**
    * The principal of a user whom the caller has found out by a certificate for the key with that fingerprint;

@@ -4,6 +4,7 @@ import { CliError } from './cli-error.js';
 import { addCertificateCommands } from './commands/ca.js';
 import { addDeployKeyCommands } from './commands/deploy-key.js';
 import { addGroupCommands } from './commands/group.js';
+import { addIssuerCommands } from './commands/oidc.js';
 import { addKeyCommands } from './commands/key.js';
 import { addRepositoryAccessCommands } from './commands/repo-access.js';
 import { addRepositoryCommands } from './commands/repo.js';
@@ -67,6 +68,7 @@ Commands find the server by --data, or else by the environment's QUORATE_URL and
   addKeyCommands(program);
   addDeployKeyCommands(program);
   addCertificateCommands(program);
+  addIssuerCommands(program);
   addTokenCommands(program);
   const repo = program.command('repo').description('repositories');
   addRepositoryCommands(repo);

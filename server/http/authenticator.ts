@@ -77,7 +77,6 @@ export class HttpAuthenticator {
   #record(attempt: Attempt, principal: Principal | undefined, problem: string): void {
     const outcome = principal === undefined ? 'refused' : 'ok';
     this.#options.meter.count('authentications', { transport: 'http', outcome });
-    const via = principal?.kind === 'user' ? principal.via : undefined;
     this.#options.audit.record({
       event: 'authentication',
       outcome,
@@ -85,8 +84,14 @@ export class HttpAuthenticator {
       remoteAddress: attempt.remoteAddress,
       transport: 'http',
       requestId: attempt.requestId,
-      details:
-        via?.type === 'token' ? { how: 'token', token: via.tokenId } : { how: 'token', problem },
+      details: howSignedIn(principal, problem),
     });
   }
+}
+
+function howSignedIn(principal: Principal | undefined, problem: string): Record<string, string> {
+  if (principal?.kind === 'machine') return { how: 'openid-connect' };
+  return principal?.kind === 'user' && principal.via.type === 'token'
+    ? { how: 'token', token: principal.via.tokenId }
+    : { how: 'token', problem };
 }

@@ -48,6 +48,15 @@ export interface Place {
   readonly victimToken: string;
 }
 
+/** Tokens of an issuer that are believed. */
+export const trust = {
+  issuer: 'https://issuer.example.org',
+  audience: 'quorate',
+  claims: { repository: 'acme/*' },
+  repositories: 'team/*',
+  level: 'read',
+} as const;
+
 const app = '/repositories/team%2Fapp';
 const remote = { source: 'https://example.org/x.git' };
 // columns: anonymous unknown | stranger noCreate | reader writer owner | ownerWrite ownerRead ownerOther | admin adminWrite adminTeam
@@ -252,6 +261,24 @@ export const rows: readonly Row[] = [
     desc: 'take a revocation back',
     action: 'revocation.remove',
     request: ({ revocation }) => ['DELETE', `/revocations/${revocation}`],
+    expected: adminOnly(200),
+  },
+  {
+    desc: 'list issuers',
+    action: 'issuer.list',
+    request: () => ['GET', '/openid-issuers'],
+    expected: adminOnly(200),
+  },
+  {
+    desc: 'trust an issuer',
+    action: 'issuer.set',
+    request: () => ['PUT', '/openid-issuers/forge', trust],
+    expected: adminOnly(200),
+  },
+  {
+    desc: 'remove an issuer',
+    action: 'issuer.remove',
+    request: () => ['DELETE', '/openid-issuers/ci'],
     expected: adminOnly(200),
   },
   {

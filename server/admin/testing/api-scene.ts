@@ -5,6 +5,7 @@ import type { Clock, Logger, Meter } from '../../../backends/contract/environmen
 import { createAuthorizer } from '../../auth/access-rules.js';
 import { createAccessDirectory } from '../../auth/access-directory.js';
 import { createAccounts } from '../../auth/account-store.js';
+import { createOpenIdIssuers } from '../../auth/openid-issuers.js';
 import { createCertificateAuthorities } from '../../auth/certificate-authorities.js';
 import type { Accounts, NewToken } from '../../auth/accounts.js';
 import { asCoordinator, MemoryCoordinator } from '../../auth/memory-coordinator.fixture.js';
@@ -101,6 +102,7 @@ export class ApiScene {
       directory: createAccessDirectory({ coordinator, clock }),
       rules: createRuleStore(coordinator),
       openpgpKeys: createOpenpgpKeys({ coordinator, clock }),
+      issuers: createOpenIdIssuers({ coordinator, clock }),
       authorities: createCertificateAuthorities({ coordinator, accounts, clock }),
       authorizer: createAuthorizer({ autoCreate: true }),
       audit: {
