@@ -6,7 +6,11 @@ import { type LocalFixture, startLocal } from '../backends/local/testing/local-f
 
 // Here, and not beside the backend: the suite's branch rules are judged by the push pipeline of hooks/.
 defineBackendSuite('local', async () => {
-  const pipeline = createPushPipeline({ ...noRules, logger: silentLogger });
+  const pipeline = createPushPipeline({
+    ...noRules,
+    logger: silentLogger,
+    repositoryName: async () => undefined,
+  });
   const first = await startLocal({ pipeline });
   let current: LocalFixture | undefined = first;
   return {

@@ -1,9 +1,24 @@
 import type { Logger } from '../backends/contract/environment.js';
 import type { CommittedPush } from '../backends/contract/pipeline.js';
+import { hasHooks, type HookDependencies, runHooks } from './custom/run-hooks.js';
 
-/** After the commit point: says so in the log. Fan-out to other voters and webhooks start from here. */
-export function postReceive(logger: Logger, { repositoryId, entry }: CommittedPush): Promise<void> {
-  logger.info(
+export interface PostReceiveDependencies extends HookDependencies {
+  readonly repositoryName: (id: string) => Promise<string | undefined>;
+}
+
+/** Of a hook's output, for the log: its end. */
+const loggedBytes = 4 * 1024;
+
+/**
+ * After the commit point: says so in the log, then runs administrators' hooks. Throws when it has to be done again:
+ * how a hook ends does not matter, that it could run does.
+ */
+export async function postReceive(
+  dependencies: PostReceiveDependencies,
+  push: CommittedPush,
+): Promise<void> {
+  const { repositoryId, entry } = push;
+  dependencies.logger.info(
     {
       component: 'post-receive',
       repo: repositoryId,
@@ -14,5 +29,50 @@ export function postReceive(logger: Logger, { repositoryId, entry }: CommittedPu
     },
     'push committed',
   );
-  return Promise.resolve();
+  await runPostReceiveHooks(dependencies, push);
+}
+
+async function runPostReceiveHooks(
+  dependencies: PostReceiveDependencies,
+  push: CommittedPush,
+): Promise<void> {
+  const { repositoryId, entry } = push;
+  // A change of HEAD is not a push.
+  if (entry.head !== undefined) return;
+  if (!(await hasHooks(dependencies, repositoryId, 'post-receive'))) return;
+  const logger = dependencies.logger.child({ repo: repositoryId, push_id: entry.pushId });
+  if (entry.updates.length === 0) {
+    warnWithoutUpdates(logger);
+    return;
+  }
+  const repositoryName = await dependencies.repositoryName(repositoryId);
+  if (repositoryName === undefined) return;
+  let output = Buffer.alloc(0);
+  await runHooks(dependencies, {
+    stage: 'post-receive',
+    repositoryId,
+    repositoryName,
+    pushId: entry.pushId,
+    user: entry.actor,
+    pushOptions: entry.pushOptions ?? [],
+    args: [],
+    updates: entry.updates,
+    runHook: push.runHook,
+    output: (bytes) => {
+      push.progress(bytes);
+      output = Buffer.from(Buffer.concat([output, bytes]).subarray(-loggedBytes));
+    },
+    signal: push.signal,
+  });
+  if (output.length > 0) {
+    logger.info(
+      { component: 'hook', output: output.toString('utf8') },
+      'a post-receive hook wrote',
+    );
+  }
+}
+
+/** The server died between the commit of a push of thousands of refs and its hook. */
+function warnWithoutUpdates(logger: Logger): void {
+  logger.warn({ component: 'hook' }, 'no post-receive hook: the updates of the push are lost');
 }

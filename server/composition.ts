@@ -10,7 +10,9 @@ import type { GitRunner } from '../backends/git/git-runner.js';
 import { createPackIndexer } from '../backends/git/indexer.js';
 import { createGitRunner } from '../backends/git/runner.js';
 import { createDirectoryBackend } from '../backends/directory/directory-backend.js';
+import { repositoryName } from '../backends/replicated/records.js';
 import { createLocalBackend } from '../backends/local/local-backend.js';
+import { createHookStore, type HookStore } from '../hooks/custom/hook-store.js';
 import { createMessageCheck } from '../hooks/rules/message-check.js';
 import { createRuleStore, type RuleStore } from '../hooks/rules/rule-store.js';
 import { createPushPipeline } from '../hooks/pipeline.js';
@@ -71,6 +73,7 @@ interface Foundation extends CompositionParts {
   readonly git: GitRunner;
   readonly coordinator: Coordinator;
   readonly rules: RuleStore;
+  readonly hooks: HookStore;
   readonly backend: Backend;
   /** Of the HTTP address, when that speaks TLS. */
   readonly tls: FileCertificate | undefined;
@@ -115,7 +118,8 @@ async function layFoundation(parts: CompositionParts): Promise<Foundation> {
   });
   teardown.add('coordinator', () => coordinator.close());
   const rules = createRuleStore(coordinator);
-  const below = { ...parts, metrics, meter: metrics, audit, tls, git, coordinator, rules };
+  const hooks = createHookStore({ coordinator, clock, random: parts.random });
+  const below = { ...parts, metrics, meter: metrics, audit, tls, git, coordinator, rules, hooks };
   const backend = await openBackend(below);
   // Requests were drained before; what the backend itself still does (maintenance) is cut short.
   teardown.add('backend', () => backend.close(0));
@@ -139,6 +143,15 @@ async function openBackend(below: Omit<Foundation, 'backend'>): Promise<Backend>
   const { config, data, git, logger, teardown, coordinator } = below;
   const pipeline = createPushPipeline({
     ...below,
+    hookOptions: {
+      enabled: config['hooks.enabled'],
+      limits: {
+        timeoutMs: config['hooks.timeout'],
+        maxOutputBytes: config['hooks.output'],
+        maxProcesses: config['hooks.processes'],
+      },
+    },
+    repositoryName: (id) => repositoryName(coordinator, id),
     signers: () => trustedSigners(coordinator),
     messages: createMessageCheck(),
   });
@@ -227,6 +240,7 @@ async function openDoors(foundation: Foundation, opsAddress: Address): Promise<C
     authorities,
     authorizer,
     noAuth,
+    hooksEnabled: config['hooks.enabled'],
     openpgpKeys: createOpenpgpKeys(foundation),
     serverInfo: () => ({
       version,

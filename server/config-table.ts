@@ -167,6 +167,26 @@ export const configTable = {
     default: '30s',
     help: 'how long a push waits for the refs it updates before it is refused',
   },
+  'hooks.enabled': {
+    kind: 'boolean',
+    default: 'true',
+    help: 'run the hooks that server administrators set (quorate hook); false: none can be set, and none runs',
+  },
+  'hooks.timeout': {
+    kind: 'duration',
+    default: '20s',
+    help: 'longest run of one hook; the refs of the push are locked meanwhile',
+  },
+  'hooks.output': {
+    kind: 'size',
+    default: '1m',
+    help: 'bytes that one hook may write; beyond, it is ended',
+  },
+  'hooks.processes': {
+    kind: 'count',
+    default: '64',
+    help: 'processes that one hook may have at once; beyond, it is ended',
+  },
   'maintenance.enabled': {
     kind: 'boolean',
     default: 'true',

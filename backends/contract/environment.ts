@@ -31,6 +31,7 @@ export type CounterName =
   | 'request_bytes' // labels: transport, service, direction (in | out)
   | 'pushes' // labels: outcome (ok | partial | refused | error)
   | 'rule_refusals' // labels: demand (push | no-force-push | ..., hooks/rules/violation.ts)
+  | 'hook_runs' // labels: stage, outcome (ok | declined | killed | too-long | ... | failed)
   | 'authentications' // labels: transport, outcome
   | 'git_spawns' // labels: command
   | 'packs_indexed' // labels: engine (libgit2 | git), outcome
@@ -40,6 +41,7 @@ export type HistogramName =
   | 'request_seconds' // labels: transport, service
   | 'push_step_seconds' // labels: step (upload | lock | prepare | commit | apply)
   | 'lock_wait_seconds' // labels: scope (refs | repository | global)
+  | 'hook_seconds' // labels: stage (pre-receive | update | post-receive)
   | 'git_seconds' // labels: command
   | 'commit_batch_size';
 

@@ -52,6 +52,11 @@ export const keys = {
   serverRules: 'rules/server/',
   /** The directory backend's ids are paths. */
   repositoryRules: (id: string) => `rules/repositories/${encodeURIComponent(id)}/`,
+  /** `scope`: `server`, or `repositories/` and an encoded id. */
+  hook: (scope: string, stage: string) => `hooks/heads/${scope}/${stage}`,
+  hookParts: (scope: string, stage: string) => `hooks/parts/${scope}/${stage}/`,
+  hookPart: (scope: string, stage: string, content: string, part: number) =>
+    `hooks/parts/${scope}/${stage}/${content}/${part}`,
   openpgpKeys: 'openpgp-keys/',
   openpgpKey: (fingerprint: string) => `openpgp-keys/${fingerprint}`,
   authorities: 'authorities/',

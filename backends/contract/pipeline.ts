@@ -1,3 +1,4 @@
+import type { RunHook } from './hook.js';
 import type { Inspect } from './inspection.js';
 import type { RefCommand } from './objects.js';
 import type { LogEntry, Repository } from './repository.js';
@@ -23,6 +24,8 @@ export interface PushContext {
   readonly nonFastForwards: () => Promise<ReadonlySet<string>>;
   /** Reads the new objects: ask only when a rule wants to know. */
   readonly inspect: Inspect;
+  /** Runs a program in view of the new objects. */
+  readonly runHook: RunHook;
   /** Branch that HEAD names at the basis, full name; undefined when detached. */
   readonly currentBranch: string | undefined;
   readonly progress: (text: Uint8Array) => void;
@@ -32,7 +35,14 @@ export interface PushContext {
 /** What post-receive is told. It comes from the outbox: at least once, after the commit, never in its way. */
 export interface CommittedPush {
   readonly repositoryId: string;
+  /** With its updates, unless they were too large for the log and the push was another process's. */
   readonly entry: LogEntry;
+  /** Runs a program in the repository. */
+  readonly runHook: RunHook;
+  /** Text for the pusher, as long as one is waiting; afterwards it goes nowhere. */
+  readonly progress: (text: Uint8Array) => void;
+  /** Aborted when the server closes: what was not done is done again after the next start. */
+  readonly signal: AbortSignal;
 }
 
 /** The stages of a push, implemented in `hooks/`. A stage runs at least once; none may push to its own repository. */
@@ -41,6 +51,8 @@ export interface PushPipeline {
   preReceive(context: PushContext): Promise<string | undefined>;
   /** Refuses single refs: ref -> text of the `ng` line. */
   update(context: PushContext): Promise<ReadonlyMap<string, string>>;
+  /** True when `postReceive` may have something to tell the pusher, who then waits a little for it. */
+  talksAfterCommit(repositoryId: string): Promise<boolean>;
   /** After the commit point. Failing is logged and retried; it cannot fail the push. */
   postReceive(push: CommittedPush): Promise<void>;
 }

@@ -6,6 +6,7 @@ import type {
   VisibleRefs,
 } from './backend.js';
 import type { Head, ObjectFormat, Oid, RefCommand, RefSnapshot } from './objects.js';
+import type { HookEnd, HookRun } from './hook.js';
 import type { Inspection, PushFact } from './inspection.js';
 import type { HeadRecord, LogEntry } from './repository.js';
 import type { StoredSettings } from './settings.js';
@@ -99,6 +100,10 @@ export interface Replica {
     commands: readonly RefCommand[],
     signal: AbortSignal,
   ): Promise<ReadonlySet<string>>;
+  /**
+   * Runs a hook, before the commit in view of the quarantine, afterwards of the repository alone; see `RunHook`.
+   */
+  runHook(key: QuarantineKey, run: HookRun): Promise<HookEnd>;
   /** Answers a question of the rules about a prepared push; see `Inspect` for order, bounds and errors. */
   inspect(key: QuarantineKey, inspection: Inspection): AsyncIterable<PushFact>;
   /**

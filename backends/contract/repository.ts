@@ -86,6 +86,8 @@ export interface LogEntry {
   readonly prepared: readonly string[];
   /** Digest of the refs after this entry (`backends/git/digest.ts`), 128 hexadecimal digits. */
   readonly digest: string;
+  /** Push options, for post-receive; absent when there were none, or too many for the log. */
+  readonly pushOptions?: readonly string[];
   /** User name, or `anonymous` / `system`. */
   readonly actor: string;
   readonly atMs: number;

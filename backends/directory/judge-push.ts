@@ -26,6 +26,8 @@ export async function judgePush(
     inspect: () => {
       throw cannotInspect();
     },
+    // Hooks are git's own here, in the repository.
+    runHook: notHere,
     currentBranch: undefined,
     progress: request.progress,
     signal: request.signal,

@@ -1,5 +1,7 @@
 import type { Readable } from 'node:stream';
 import type { GitStream } from '../contract/backend.js';
+import type { HookEnd } from '../contract/hook.js';
+import type { ProgramCommand } from './program.js';
 
 /** How one git is run. Never a shell: `args` is git's argv after `git`. */
 export interface GitCommand {
@@ -55,6 +57,11 @@ export interface GitRunner {
   /** Output is streamed; the child writes straight into the socket that `stdout` reads. */
   stream(command: GitCommand): Promise<GitStream>;
   converse(command: Omit<GitCommand, 'stdin'>): Promise<GitConversation>;
+  /**
+   * Runs a program that is not git, from the same helpers, in the same environment, within its own bounds. Rejects
+   * with `unavailable` when it could not be started.
+   */
+  program(command: ProgramCommand): Promise<HookEnd>;
   /** Children running now. */
   readonly running: number;
   /** Ends all children and the helpers. */

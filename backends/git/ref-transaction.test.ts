@@ -348,6 +348,7 @@ function delegate(git: GitRunner): GitRunner {
     run: (command) => git.run(command),
     stream: (command) => git.stream(command),
     converse: (command) => git.converse(command),
+    program: (command) => git.program(command),
     close: () => git.close(),
   };
 }

@@ -4,6 +4,7 @@ import { basename, dirname, join } from 'node:path';
 import { Readable } from 'node:stream';
 import type { Logger, Meter } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
+import type { HookEnd } from '../contract/hook.js';
 import { feed, watchChild, type GitChild } from './child.js';
 import {
   assertNoNul,
@@ -14,6 +15,8 @@ import {
   type BaseEnvironment,
 } from './environment.js';
 import type { GitCommand, GitConversation, GitResult, GitRunner } from './git-runner.js';
+import { tasksOfUser } from './process-group.js';
+import { type ProgramCommand, watchProgram } from './program.js';
 import { takeRunLock } from './spawner/run-lock.js';
 import { cancelled, Slots } from './spawner/slots.js';
 import { Spawner, type Spawned } from './spawner/spawner.js';
@@ -42,6 +45,8 @@ export interface GitRunnerLimits {
   readonly streams: number;
   /** `converse` at once (256): the pools of refs and objects hold 64 each. Never queued: beyond it, refused. */
   readonly conversations: number;
+  /** `program` at once (16): hooks of pushes, which hold the locks of their refs meanwhile. */
+  readonly programs: number;
   /** Waiting for each of the first two (1,024): at 64 at a time, already some seconds. */
   readonly queued: number;
 }
@@ -50,6 +55,7 @@ const defaultLimits: GitRunnerLimits = {
   runs: 64,
   streams: 64,
   conversations: 256,
+  programs: 16,
   queued: 1024,
 };
 const defaultTimeoutMs = 3_600_000;
@@ -102,6 +108,8 @@ async function replaceScratch(noteFile: string, directory: string): Promise<void
   await writeFile(noteFile, directory, { mode: 0o600 });
 }
 
+/** What the server itself may start while a hook runs. */
+const spareTasks = 1_024;
 /** Niceness of background git: well below the foreground, above idle. */
 const backgroundNice = '10';
 
@@ -133,6 +141,7 @@ class HelperGitRunner implements GitRunner {
   readonly #runs: Slots;
   readonly #streams: Slots;
   readonly #conversations: Slots;
+  readonly #programs: Slots;
   readonly #children = new Set<GitChild>();
   #version = '';
   #closing: Promise<void> | undefined;
@@ -152,10 +161,11 @@ class HelperGitRunner implements GitRunner {
     this.#runs = new Slots(limits.runs, limits.queued);
     this.#streams = new Slots(limits.streams, limits.queued);
     this.#conversations = new Slots(limits.conversations, 0);
+    this.#programs = new Slots(limits.programs, limits.queued);
     this.#meter.gauge(
       'queue_depth',
       { queue: 'spawn' },
-      () => this.#runs.queued + this.#streams.queued,
+      () => this.#runs.queued + this.#streams.queued + this.#programs.queued,
     );
   }
 
@@ -209,6 +219,41 @@ class HelperGitRunner implements GitRunner {
     );
   }
 
+  async program(command: ProgramCommand): Promise<HookEnd> {
+    const env = { ...this.#environment.variables, ...command.env };
+    assertNoNul([...command.args, command.cwd, command.file, ...Object.entries(env).flat()]);
+    await this.#programs.take(command.signal);
+    try {
+      if (this.#closing !== undefined) throw shuttingDown();
+      const spawned = await this.#spawner.spawn({
+        ...(await this.#limited(command)),
+        cwd: command.cwd,
+        env,
+        stdin: true,
+        leaveDescendants: false,
+      });
+      this.#meter.count('git_spawns', { command: 'other' });
+      return await watchProgram(spawned, command);
+    } finally {
+      this.#programs.release();
+    }
+  }
+
+  /** The kernel's bound on processes, behind our own: far above it, since it counts all processes of the user. */
+  async #limited({
+    file,
+    args,
+    limits,
+  }: ProgramCommand): Promise<{ file: string; args: string[] }> {
+    const { prlimit } = this.#tools;
+    if (prlimit === undefined) return { file, args: [...args] };
+    const userId = process.getuid?.() ?? 0;
+    // The kernel sets root no such bound.
+    if (userId === 0) return { file: prlimit, args: ['--core=0', '--', file, ...args] };
+    const most = String((await tasksOfUser(userId)) + limits.maxProcesses + spareTasks);
+    return { file: prlimit, args: ['--core=0', `--nproc=${most}:${most}`, '--', file, ...args] };
+  }
+
   close(): Promise<void> {
     this.#closing ??= this.#close();
     return this.#closing;
@@ -216,7 +261,8 @@ class HelperGitRunner implements GitRunner {
 
   async #close(): Promise<void> {
     const refusal = shuttingDown();
-    for (const slots of [this.#runs, this.#streams, this.#conversations]) slots.refuseAll(refusal);
+    const kinds = [this.#runs, this.#streams, this.#conversations, this.#programs];
+    for (const slots of kinds) slots.refuseAll(refusal);
     for (const child of this.#children) child.kill();
     await this.#spawner.close();
   }

@@ -3,6 +3,7 @@ import type { MaintenanceProgress, MaintenanceReport } from '../contract/backend
 import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
 import { QuorateError, refuseCancelled } from '../contract/errors.js';
 import type { Head, ObjectFormat, RefCommand } from '../contract/objects.js';
+import type { HookEnd, HookRun } from '../contract/hook.js';
 import type { Inspection, PushFact } from '../contract/inspection.js';
 import type {
   LogReader,
@@ -31,6 +32,7 @@ import {
 } from '../git/repository-files.js';
 import { storageFailure } from './disk-errors.js';
 import { isZero } from './judge-names.js';
+import { HookPrograms, runHookProgram } from './hook-programs.js';
 import { inspectPrepared } from './inspect.js';
 import { judge, objectSources } from './judge.js';
 import { OpenRepositories } from './open-repositories.js';
@@ -84,6 +86,7 @@ export class LocalReplica implements Replica {
   readonly #store: Store;
   readonly #open: OpenRepositories;
   readonly #views: RefViews;
+  readonly #hooks: HookPrograms;
   /** By repository and push id. */
   readonly #quarantines = new Map<string, LiveQuarantine>();
 
@@ -91,6 +94,7 @@ export class LocalReplica implements Replica {
     this.#dependencies = dependencies;
     this.#store = store;
     this.storeId = store.id;
+    this.#hooks = new HookPrograms(store.hooksDirectory);
     this.#views = new RefViews(store, dependencies.logger);
     this.#open = new OpenRepositories({
       ...dependencies,
@@ -229,6 +233,15 @@ export class LocalReplica implements Replica {
         if (!(await isFastForward({ git, ...sources, oldOid, newOid, signal }))) found.add(ref);
       }
       return found;
+    });
+  }
+
+  async runHook(key: QuarantineKey, run: HookRun): Promise<HookEnd> {
+    return this.#open.with(key.repositoryId, async (repository) => {
+      const sources = await objectSources(repository, this.#store.quarantineDirectory(key));
+      const path = await this.#hooks.pathOf(run.program);
+      const runId = Buffer.from(this.#dependencies.random.bytes(16)).toString('hex');
+      return runHookProgram(this.#dependencies.git, { path, runId, run }, sources);
     });
   }
 

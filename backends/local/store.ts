@@ -30,6 +30,7 @@ const reservedBytes = 32 * 1024 * 1024;
  *     repos/{id[0..2]}/{id}/state     applied generation and digest, and the entry being applied
  *     quarantine/{id}.{push}.{n}/     a push's objects until its entry is applied
  *     views/                          ref views of running fetches; emptied at every start
+ *     hooks/                          copies of hooks that ran; emptied at every start
  *     trash/                          repositories on their way out
  */
 export class Store {
@@ -58,6 +59,7 @@ export class Store {
     }
     const store = new Store(root, id);
     await removeTree(store.viewsDirectory);
+    await removeTree(store.hooksDirectory);
     for (const directory of [
       join(root, 'repos'),
       store.quarantineRoot,
@@ -89,6 +91,10 @@ export class Store {
 
   get quarantineRoot(): string {
     return join(this.#root, 'quarantine');
+  }
+
+  get hooksDirectory(): string {
+    return join(this.#root, 'hooks');
   }
 
   get trashDirectory(): string {

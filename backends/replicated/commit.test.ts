@@ -216,6 +216,7 @@ test('a crash at any transaction of a push: all of it or nothing, and nothing le
         return undefined;
       },
       update: async () => new Map(),
+      talksAfterCommit: async () => false,
       postReceive: async () => crashCopy(),
     },
     wrap: (coordinator) =>

@@ -13,7 +13,12 @@ export interface CommitDependencies {
   readonly replicas: ReplicaDirectory;
   readonly queueOf: (repositoryId: string) => CommitQueue;
   /** Told of every commit before it is applied; post-receive work starts from here. Never throws. */
-  readonly committed: (repositoryId: string, pushId: string) => void;
+  readonly committed: (
+    repositoryId: string,
+    pushId: string,
+    /** Updates that are too large for the log entry. */
+    updates?: readonly RefCommand[],
+  ) => void;
   readonly clock: Clock;
   readonly meter: Meter;
   readonly logger: Logger;
@@ -26,6 +31,7 @@ export interface Change {
   readonly key: QuarantineKey;
   readonly actor: string;
   readonly commands: readonly RefCommand[];
+  readonly pushOptions?: readonly string[];
   readonly head?: { readonly old: Head; readonly new: Head };
   readonly shallow: readonly Oid[];
   readonly signal: AbortSignal;
@@ -46,6 +52,9 @@ export type Committed = { readonly generation: number } | { readonly nothing: tr
 const maxRounds = 5;
 /** Updates whose JSON form is larger stay with the voters; the log carries their digest. */
 const maxInlineUpdatesBytes = 256 * 1024;
+
+/** Of a log entry. Options are for hooks: words, not documents. */
+const maxPushOptionsBytes = 16 * 1024;
 
 /**
  * Takes the locks, prepares, judges, commits and applies (docs/architecture.md, "A push", steps 2 to 6). On return
@@ -116,6 +125,7 @@ async function commitRound(
         pushId,
         ...inline,
         ...head,
+        ...loggedOptions(change.pushOptions ?? []),
         prepared: [prepared.storeId],
         actor: change.actor,
         atMs: dependencies.clock.nowMs(),
@@ -124,7 +134,8 @@ async function commitRound(
   );
   if (outcome.status !== 'committed') return 'again';
   await applyCommitted(dependencies, replica, { repositoryId, generation: outcome.generation });
-  dependencies.committed(repositoryId, pushId);
+  const tooLarge = inline.updatesDigest === undefined ? undefined : accepted;
+  dependencies.committed(repositoryId, pushId, tooLarge);
   return { generation: outcome.generation };
 }
 
@@ -183,6 +194,11 @@ function readBasis(
     configRevision: repository.modRevision,
     basis: decodeHead(head).generation,
   };
+}
+
+function loggedOptions(options: readonly string[]): { pushOptions?: readonly string[] } {
+  const fit = encodeRecord(options).length <= maxPushOptionsBytes;
+  return options.length > 0 && fit ? { pushOptions: options } : {};
 }
 
 export function deleted(id: string): QuorateError {

@@ -60,6 +60,7 @@ function outbox(inner = coordinator): Outbox {
         told.push(entry.pushId);
       },
     },
+    runHook: () => Promise.reject(new Error('no hook is run')),
     applyEverywhere: async (id) => {
       if (stuck.has(id)) throw new QuorateError('storage-failure', 'full');
     },

@@ -5,7 +5,9 @@ import type {
   Operation,
   TransactionResult,
 } from '../contract/coordinator.js';
+import type { HookEnd, HookRun } from '../contract/hook.js';
 import { keys } from '../contract/keys.js';
+import type { RefCommand } from '../contract/objects.js';
 import type { PushPipeline } from '../contract/pipeline.js';
 import { decodeLogEntry, decodeOutbox, scan } from './records.js';
 
@@ -14,6 +16,7 @@ export interface OutboxDependencies {
   readonly pipeline: PushPipeline;
   /** Resolves when every voter and learner of a repository has durably applied this generation. */
   readonly applyEverywhere: (repositoryId: string, generation: number) => Promise<void>;
+  readonly runHook: (repositoryId: string, pushId: string, run: HookRun) => Promise<HookEnd>;
   readonly clock: Clock;
   readonly meter: Meter;
   readonly logger: Logger;
@@ -22,12 +25,29 @@ export interface OutboxDependencies {
 interface Item {
   readonly repositoryId: string;
   readonly pushId: string;
+  /** Those that the log entry has no room for. */
+  readonly updates?: readonly RefCommand[];
+}
+
+/** A pusher who waits for what the post-receive stage has to say. */
+export interface Attendance {
+  /** Resolves when the stage is over, at the latest after `ms`. */
+  over(ms: number): Promise<void>;
+  /** Nothing is told from here on. */
+  leave(): void;
+}
+
+interface Attendant {
+  readonly progress: (text: Uint8Array) => void;
+  readonly over: AbortController;
 }
 
 /** Two reads and two deletes per item: 40 items stay below the 128 operations of a transaction. */
 const batchSize = 40;
 /** What is beyond is found by the scan that follows an overflow. */
 const maxItems = 10_000;
+/** A hook may take half a minute; so many batches may have one before others wait for it. */
+const maxBatches = 8;
 /** Pauses before what failed, or waits for a voter to apply it, is looked at again. */
 const firstRetryMs = 500;
 const lastRetryMs = 60_000;
@@ -41,8 +61,9 @@ export class Outbox {
   readonly #pending = new Map<string, Item>();
   /** Looked at again after a pause: its repository, or the coordinator, is in trouble. */
   readonly #postponed = new Map<string, Item>();
+  readonly #attendants = new Map<string, Attendant>();
   #overflowed = false;
-  #working: Promise<void> | undefined;
+  readonly #running = new Set<Promise<void>>();
   #retrying: Promise<void> | undefined;
   readonly #closing = new AbortController();
 
@@ -55,13 +76,23 @@ export class Outbox {
     return this.#pending.size + this.#postponed.size;
   }
 
-  notify(repositoryId: string, pushId: string): void {
+  notify(repositoryId: string, pushId: string, updates?: readonly RefCommand[]): void {
     if (this.#closing.signal.aborted) return;
-    const item = { repositoryId, pushId };
+    const item = { repositoryId, pushId, ...(updates === undefined ? {} : { updates }) };
     if (this.#postponed.has(nameOf(item))) return;
     if (this.#length >= maxItems) this.#overflowed = true;
     else this.#pending.set(nameOf(item), item);
     this.#begin();
+  }
+
+  /** To be called before the push commits, and left afterwards. */
+  attend(pushId: string, progress: (text: Uint8Array) => void): Attendance {
+    const over = new AbortController();
+    this.#attendants.set(pushId, { progress, over });
+    return {
+      over: (ms) => this.#dependencies.clock.sleep(ms, over.signal),
+      leave: () => void this.#attendants.delete(pushId),
+    };
   }
 
   /** Takes up everything that is in the coordinator. */
@@ -77,33 +108,37 @@ export class Outbox {
   async close(): Promise<void> {
     this.#closing.abort();
     await this.#retrying;
-    await this.#working;
+    await this.#idle();
   }
 
+  /** Starts what may be started. */
   #begin(): void {
-    this.#working ??= this.#work().finally(() => {
-      this.#working = undefined;
-      // One may have come after the last look.
-      if (this.#pending.size > 0) this.#begin();
-    });
-  }
-
-  async #work(): Promise<void> {
-    while (this.#pending.size > 0) {
+    while (this.#pending.size > 0 && this.#running.size < maxBatches) {
       const batch = [...this.#pending.values()].slice(0, batchSize);
       for (const item of batch) this.#pending.delete(nameOf(item));
-      try {
-        await this.#process(batch);
-      } catch (error) {
-        for (const item of batch) this.#postpone(item, error);
-      }
+      const run = this.#process(batch)
+        .catch((error: unknown) => {
+          for (const item of batch) this.#postpone(item, error);
+        })
+        .then(() => this.#findOverflowed())
+        .finally(() => {
+          this.#running.delete(run);
+          this.#begin();
+        });
+      this.#running.add(run);
     }
-    if (this.#overflowed && this.#length < maxItems / 2) {
-      this.#overflowed = false;
-      await this.resume().catch(() => {
-        this.#overflowed = true;
-      });
-    }
+  }
+
+  async #idle(): Promise<void> {
+    while (this.#running.size > 0) await Promise.all(this.#running);
+  }
+
+  async #findOverflowed(): Promise<void> {
+    if (!this.#overflowed || this.#length >= maxItems / 2) return;
+    this.#overflowed = false;
+    await this.resume().catch(() => {
+      this.#overflowed = true;
+    });
   }
 
   #postpone(item: Item, error: unknown): void {
@@ -111,6 +146,7 @@ export class Outbox {
       { component: 'outbox', repo: item.repositoryId, push_id: item.pushId, err: error },
       'work after a commit is put off',
     );
+    this.#attendants.get(item.pushId)?.over.abort();
     this.#postponed.set(nameOf(item), item);
     this.#beginRetrying();
   }
@@ -133,7 +169,7 @@ export class Outbox {
       for (const [name, item] of this.#postponed) this.#pending.set(name, item);
       this.#postponed.clear();
       this.#begin();
-      await this.#working;
+      await this.#idle();
     }
   }
 
@@ -149,13 +185,15 @@ export class Outbox {
       open.map(({ repositoryId, generation }) => keys.logEntry(repositoryId, generation)),
     );
     const deletes: Operation[] = [];
-    for (const [index, item] of open.entries()) {
-      try {
-        deletes.push(...(await this.#finish(item, entries[index])));
-      } catch (error) {
-        this.#postpone(item, error);
-      }
-    }
+    await Promise.all(
+      open.map(async (item, index) => {
+        try {
+          deletes.push(...(await this.#finish(item, entries[index])));
+        } catch (error) {
+          this.#postpone(item, error);
+        }
+      }),
+    );
     if (deletes.length > 0) {
       const { coordinator } = this.#dependencies;
       await coordinator.transaction({ compares: [], success: deletes, failure: [] });
@@ -164,7 +202,7 @@ export class Outbox {
 
   /** Returns what is to be deleted. Throws when a voter has not applied the entry, or when a stage failed. */
   async #finish(
-    { repositoryId, pushId, generation }: Item & { readonly generation: number },
+    { repositoryId, pushId, generation, updates }: Item & { readonly generation: number },
     entry: KeyValue | undefined,
   ): Promise<readonly Operation[]> {
     const done: Operation = { type: 'delete', key: keys.outbox(repositoryId, pushId) };
@@ -172,7 +210,15 @@ export class Outbox {
     const { applyEverywhere, pipeline } = this.#dependencies;
     // An entry is the only way to the objects of a push for whoever has not applied it.
     await applyEverywhere(repositoryId, generation);
-    await pipeline.postReceive({ repositoryId, entry: decodeLogEntry(entry) });
+    const decoded = decodeLogEntry(entry);
+    await pipeline.postReceive({
+      repositoryId,
+      entry: updates === undefined ? decoded : { ...decoded, updates },
+      runHook: (run) => this.#dependencies.runHook(repositoryId, pushId, run),
+      progress: (text) => this.#attendants.get(pushId)?.progress(text),
+      signal: this.#closing.signal,
+    });
+    this.#attendants.get(pushId)?.over.abort();
     return [{ type: 'delete', key: keys.logEntry(repositoryId, generation) }, done];
   }
 

@@ -6,11 +6,17 @@ import type { QuarantineKey } from '../contract/replica.js';
 import type { RefOutcome } from '../contract/repository.js';
 import { commitChange, type CommitDependencies, type Judged, timed } from './commit.js';
 import { primaryOf } from './voters.js';
+import type { Attendance } from './outbox.js';
 import type { RepositoryRecord } from './records.js';
 
 export interface PushDependencies extends CommitDependencies {
   readonly pipeline: PushPipeline;
+  /** Listens to the post-receive stage of a push, from before its commit on. */
+  readonly attend: (pushId: string, progress: (text: Uint8Array) => void) => Attendance;
 }
+
+/** How long a pusher waits for the words of a post-receive hook. What comes later is in the log. */
+const attendMs = 2_000;
 
 /** What git says of the other refs when one ref of an atomic push is refused. */
 const atomicFailure = 'atomic push failure';
@@ -33,11 +39,14 @@ export async function runPush(
   if (unpackProblem !== undefined) return unpackFailed(request, refusals, unpackProblem);
 
   let leaveQuarantine = false;
+  let talks = false;
+  const attendance = dependencies.attend(request.pushId, request.progress);
   try {
     const committed = await commitChange(dependencies, {
       key,
       actor: request.actor,
       commands: candidates(),
+      pushOptions: request.pushOptions,
       shallow: request.shallow,
       signal: request.signal,
       judge: async (judged) => {
@@ -46,15 +55,18 @@ export async function runPush(
         for (const [ref, reason] of request.refused) refusals.set(ref, reason);
         for (const [ref, reason] of judged.prepared.refused) refusals.set(ref, reason);
         await runStages(dependencies, { judged, request, key, refusals, candidates });
+        talks = await dependencies.pipeline.talksAfterCommit(repository.id);
         return candidates();
       },
     });
     leaveQuarantine = 'generation' in committed;
+    if (talks && leaveQuarantine) await attendance.over(attendMs);
     return report(request, refusals, committed);
   } catch (error) {
     leaveQuarantine = asQuorateError(error).code === 'outcome-unknown';
     throw error;
   } finally {
+    attendance.leave();
     if (!leaveQuarantine) await abort(dependencies, repository, key);
   }
 }
@@ -130,6 +142,7 @@ async function runStages(
     pushOptions: request.pushOptions,
     commands,
     nonFastForwards: () => judged.replica.nonFastForwards(key, commands, request.signal),
+    runHook: (run) => judged.replica.runHook(key, run),
     inspect: (inspection) => judged.replica.inspect(key, inspection),
     currentBranch: judged.prepared.currentBranch,
     progress: request.progress,

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { QuorateError } from '../contract/errors.js';
 import type { Coordinator, KeyValue } from '../contract/coordinator.js';
+import { keys } from '../contract/keys.js';
 import { prefixEnd } from '../contract/keys.js';
 import type { HeadRecord, LogEntry, Repository } from '../contract/repository.js';
 import { isSettingKey } from '../contract/settings.js';
@@ -46,6 +47,7 @@ const logEntrySchema = z.strictObject({
   head: z.strictObject({ old: head, new: head }).optional(),
   prepared: z.array(z.string()),
   digest: z.string(),
+  pushOptions: z.array(z.string()).optional(),
   actor: z.string(),
   atMs: z.number(),
 });
@@ -81,6 +83,16 @@ export function decodeRepository(kv: KeyValue): RepositoryRecord {
   return { id: kv.key.slice(kv.key.indexOf('/') + 1), ...decode(repositorySchema, kv) };
 }
 
+/** The name of a repository now, or undefined when it is gone. */
+export async function repositoryName(
+  coordinator: Coordinator,
+  id: string,
+): Promise<string | undefined> {
+  const kv = await coordinator.get(keys.repo(id));
+  const record = kv === undefined ? undefined : decodeRepository(kv);
+  return record?.state === 'active' ? record.name : undefined;
+}
+
 export function encodeRepository(record: RepositoryRecord): Uint8Array {
   const { id: _id, ...stored } = record;
   return encodeRecord(stored);
@@ -91,11 +103,12 @@ export function decodeHead(kv: KeyValue): HeadRecord {
 }
 
 export function decodeLogEntry(kv: KeyValue): LogEntry {
-  const { updatesDigest, head: headChange, ...entry } = decode(logEntrySchema, kv);
+  const { updatesDigest, head: headChange, pushOptions, ...entry } = decode(logEntrySchema, kv);
   return {
     ...entry,
     ...(updatesDigest === undefined ? {} : { updatesDigest }),
     ...(headChange === undefined ? {} : { head: headChange }),
+    ...(pushOptions === undefined ? {} : { pushOptions }),
   };
 }
 

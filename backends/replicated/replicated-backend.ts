@@ -78,13 +78,16 @@ export class ReplicatedBackend implements Backend {
     this.repositories = this.#registryView();
     this.#outbox = new Outbox({
       ...dependencies,
+      // The quarantine is gone by then: the repository has its objects.
+      runHook: async (repositoryId, pushId, run) =>
+        (await this.#replicaOf(repositoryId)).runHook({ repositoryId, pushId, attempt: 1 }, run),
       applyEverywhere: async (id, generation) => (await this.#replicaOf(id)).apply(id, generation),
     });
     this.#commit = {
       locks: dependencies.locks,
       replicas: dependencies.replicas,
       queueOf: (id) => this.#queueOf(id),
-      committed: (id, pushId) => this.#outbox.notify(id, pushId),
+      committed: (id, pushId, updates) => this.#outbox.notify(id, pushId, updates),
       clock: dependencies.clock,
       meter: dependencies.meter,
       logger: dependencies.logger,
@@ -200,7 +203,11 @@ export class ReplicatedBackend implements Backend {
   }
 
   #pushDependencies(): PushDependencies {
-    return { ...this.#commit, pipeline: this.#dependencies.pipeline };
+    return {
+      ...this.#commit,
+      pipeline: this.#dependencies.pipeline,
+      attend: (pushId, progress) => this.#outbox.attend(pushId, progress),
+    };
   }
 
   #registryView(): RepositoryRegistry {

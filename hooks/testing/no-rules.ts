@@ -1,7 +1,8 @@
+import type { HookDependencies } from '../custom/run-hooks.js';
 import type { RuleDependencies } from '../rules/judge-rules.js';
 
-/** For tests of something else: there are no rules, and nothing is set. */
-export const noRules: RuleDependencies = {
+/** For tests of something else: there are no rules and no hooks, and none can be set. */
+export const noRules: RuleDependencies & Pick<HookDependencies, 'hooks' | 'hookOptions'> = {
   rules: {
     list: async () => [],
     inForce: async () => [],
@@ -12,5 +13,17 @@ export const noRules: RuleDependencies = {
   },
   signers: async () => ({ ssh: '', openpgp: new Uint8Array() }),
   messages: { firstMismatch: async () => undefined },
+  hooks: {
+    list: async () => [],
+    get: async () => undefined,
+    content: () => Promise.reject(new Error('there are no hooks')),
+    set: () => Promise.reject(new Error('no hook can be set')),
+    remove: async () => undefined,
+    removeAll: async () => undefined,
+  },
+  hookOptions: {
+    enabled: false,
+    limits: { timeoutMs: 1, maxOutputBytes: 0, maxProcesses: 1 },
+  },
   meter: { count: () => undefined, observe: () => undefined, gauge: () => undefined },
 };

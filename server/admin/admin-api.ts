@@ -14,6 +14,7 @@ import { longRunningEndpoints } from './routes/long-running.js';
 import { patternGrantEndpoints } from './routes/pattern-grants.js';
 import { repositoryAccessEndpoints } from './routes/repository-access.js';
 import { repositoryEndpoints } from './routes/repositories.js';
+import { hookEndpoints } from './routes/hooks.js';
 import { ruleEndpoints } from './routes/rules.js';
 import { signingKeyEndpoints } from './routes/signing-keys.js';
 import { statusEndpoints } from './routes/status.js';
@@ -72,6 +73,7 @@ export function adminEndpoints(options: AdminApiOptions): readonly Endpoint[] {
     ...repositoryAccessEndpoints(options),
     ...deployKeyEndpoints(options),
     ...ruleEndpoints(options),
+    ...hookEndpoints(options),
     ...signingKeyEndpoints(options),
     ...longRunningEndpoints(options),
     ...statusEndpoints(options),

@@ -5,17 +5,21 @@ import { HttpRefusal } from './error-map.js';
 
 /** The largest sensible request, all settings at once, is some kilobytes. */
 const maxBodyBytes = 1024 * 1024;
+/** A hook of 1 MiB in base64. */
+const maxLargeBodyBytes = 1536 * 1024;
 /** 1 MiB arrives in this time over the slowest link that one would administer from. */
 const maxBodyTimeMs = 30_000;
 
-const parseJson = express.json({ limit: maxBodyBytes, inflate: false, type: 'application/json' });
+const json = { inflate: false, type: 'application/json' };
+const parseSmall = express.json({ ...json, limit: maxBodyBytes });
+const parseLarge = express.json({ ...json, limit: maxLargeBodyBytes });
 
 /**
- * The JSON body, or undefined when there is none. Bounded in size (1 MiB) and time (30 s). Rejects with an error that
+ * The JSON body, or undefined when there is none. Bounded in size (1 MiB, or 1.5 when it may be large) and time (30 s). Rejects with an error that
  * `error-map.ts` knows: 408, 413, 415, or 400 for what is no JSON.
  */
 export async function readBody(
-  exchange: { readonly request: Request; readonly response: Response },
+  exchange: { readonly request: Request; readonly response: Response; readonly large: boolean },
   clock: Clock,
 ): Promise<unknown> {
   const { request, response } = exchange;
@@ -31,6 +35,7 @@ export async function readBody(
     );
   }
   const over = new AbortController();
+  const parseJson = exchange.large ? parseLarge : parseSmall;
   const parsed = new Promise<void>((resolve, reject) => {
     parseJson(request, response, (error?: unknown) => {
       if (error === undefined) resolve();

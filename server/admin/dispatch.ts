@@ -98,7 +98,7 @@ async function readInput(exchange: Exchange, endpoint: Endpoint, clock: Clock): 
   // Before a byte of the body is read.
   refuseBrowsers(exchange.request);
   requireSomebody(exchange.principal);
-  return await readBody(exchange, clock);
+  return await readBody({ ...exchange, large: endpoint.largeBody }, clock);
 }
 
 /**

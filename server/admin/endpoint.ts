@@ -33,6 +33,8 @@ export interface EndpointDefinition<Input extends object> {
   readonly action: string;
   /** Of the query for `get`, else of the body. Strict: unknown keys are refused. */
   readonly input: ZodType<Input>;
+  /** The body may have 1.5 MiB instead of 1. */
+  readonly largeBody?: boolean;
   /** The input as the audit trail may show it; without this it is shown whole. */
   readonly shown?: (input: Input) => Readonly<Record<string, unknown>>;
   /** Undefined when the answer went out through `call.events`. */
@@ -41,6 +43,7 @@ export interface EndpointDefinition<Input extends object> {
 
 /** An endpoint whose input is checked by itself, so that endpoints of different inputs fit one list. */
 export interface Endpoint {
+  readonly largeBody: boolean;
   readonly method: EndpointDefinition<object>['method'];
   readonly path: string;
   readonly action: string;
@@ -54,6 +57,7 @@ export function endpoint<Input extends object>(definition: EndpointDefinition<In
     method,
     path,
     action,
+    largeBody: definition.largeBody ?? false,
     handle: async (call, raw) => {
       const parsed = parseInput(input, raw);
       call.note(shown?.(parsed) ?? Object.fromEntries(Object.entries(parsed)));

@@ -1,6 +1,7 @@
 import type { Backend } from '../../backends/contract/backend.js';
 import type { Clock, Logger, Meter, Random } from '../../backends/contract/environment.js';
 import type { AccessDirectory } from '../auth/access-directory.js';
+import type { HookStore } from '../../hooks/custom/hook-store.js';
 import type { RuleStore } from '../../hooks/rules/rule-store.js';
 import type { Accounts } from '../auth/accounts.js';
 import type { OpenIdIssuers } from '../auth/openid-issuers.js';
@@ -30,6 +31,9 @@ export interface AdminApiOptions {
   readonly authorities: CertificateAuthorities;
   readonly authorizer: Authorizer;
   readonly rules: RuleStore;
+  readonly hooks: HookStore;
+  /** `hooks.enabled` */
+  readonly hooksEnabled: boolean;
   readonly openpgpKeys: OpenpgpKeys;
   readonly audit: AuditLog;
   readonly logger: Logger;

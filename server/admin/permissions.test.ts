@@ -99,6 +99,9 @@ async function populate(
   const kept = ruleFields.parse({ refs: '**', noDeletion: true });
   await scene.options.rules.put({ repositoryId: app.id }, 'kept', kept);
   await scene.options.rules.put('server', 'kept', kept);
+  const hook = { content: Buffer.from('#!/bin/sh\n'), by: 'root' };
+  await scene.options.hooks.set({ repositoryId: app.id }, 'pre-receive', hook);
+  await scene.options.hooks.set('server', 'pre-receive', hook);
   const { self, token } = await signIn(scene, principal);
   const known = await accounts.getUser(self);
   const own =

@@ -5,6 +5,7 @@ import { addCertificateCommands } from './commands/ca.js';
 import { addDeployKeyCommands } from './commands/deploy-key.js';
 import { addGroupCommands } from './commands/group.js';
 import { addIssuerCommands } from './commands/oidc.js';
+import { addHookCommands } from './commands/hook.js';
 import { addKeyCommands } from './commands/key.js';
 import { addRepositoryAccessCommands } from './commands/repo-access.js';
 import { addRepositoryCommands } from './commands/repo.js';
@@ -75,6 +76,7 @@ Commands find the server by --data, or else by the environment's QUORATE_URL and
   addRepositoryAccessCommands(repo);
   addRepositoryWorkCommands(repo);
   addRuleCommands(program);
+  addHookCommands(program);
   addSigningKeyCommands(program);
   addServerStateCommands(program);
   return program;

@@ -49,6 +49,11 @@ const counters: Record<CounterName, MetricDefinition> = {
     help: 'Refs refused by a branch rule, by what the rule demands.',
     labels: ['demand'],
   },
+  hook_runs: {
+    name: 'quorate_hook_runs_total',
+    help: 'Hooks of administrators that ran, by stage and how they ended.',
+    labels: ['stage', 'outcome'],
+  },
   authentications: {
     name: 'quorate_authentications_total',
     help: 'Attempts to authenticate, by outcome.',
@@ -88,6 +93,12 @@ const histograms: Record<HistogramName, HistogramDefinition> = {
     name: 'quorate_lock_wait_seconds',
     help: 'Time waited for locks, by scope (refs, repository, global).',
     labels: ['scope'],
+    buckets: stepBuckets,
+  },
+  hook_seconds: {
+    name: 'quorate_hook_duration_seconds',
+    help: 'Time that hooks of administrators ran.',
+    labels: ['stage'],
     buckets: stepBuckets,
   },
   git_seconds: {

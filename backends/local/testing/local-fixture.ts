@@ -39,6 +39,7 @@ export const silentMeter: Meter = {
 export const permissivePipeline: PushPipeline = {
   preReceive: async () => undefined,
   update: async () => new Map(),
+  talksAfterCommit: async () => false,
   postReceive: async () => undefined,
 };
 

@@ -11,7 +11,7 @@ import { type Call, endpoint, type Endpoint } from '../endpoint.js';
 import { requireOnRepository, requireRepositoryCreator } from '../permissions.js';
 import { branch, nothing, repositoryName, settings } from './fields.js';
 
-type RepositoryOptions = Pick<AdminApiOptions, 'backend' | 'authorizer' | 'rules'>;
+type RepositoryOptions = Pick<AdminApiOptions, 'backend' | 'authorizer' | 'rules' | 'hooks'>;
 
 /** Names read from the registry at a time while a page is filled. */
 const batchSize = 500;
@@ -115,6 +115,7 @@ export function repositoryEndpoints(
         await backend.repositories.delete(repository.id);
         await accounts.rebindDeployKeys(repository.id, undefined);
         await options.rules.removeAll(repository.id);
+        await options.hooks.removeAll(repository.id);
         return { status: 200, body: { deleted: repository.name } };
       },
     }),

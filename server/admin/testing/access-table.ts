@@ -151,6 +151,24 @@ const repositoryAdmins = (ok: number): Row['expected'] => [
   ok,
 ];
 
+/** Programs on the server: for its administrators, also in a repository that another administers. */
+const hooksOfApp = (ok: number): Row['expected'] => [
+  401,
+  401,
+  404,
+  404,
+  403,
+  403,
+  403,
+  403,
+  403,
+  404,
+  ok,
+  403,
+  403,
+];
+const hook = { content: Buffer.from('#!/bin/sh\n').toString('base64') };
+
 export const rows: readonly Row[] = [
   {
     desc: 'list users',
@@ -505,6 +523,54 @@ export const rows: readonly Row[] = [
     desc: 'remove a rule of the server',
     action: 'rule.remove',
     request: () => ['DELETE', '/rules/kept'],
+    expected: adminOnly(200),
+  },
+  {
+    desc: 'list hooks of a repository',
+    action: 'hook.list',
+    request: () => ['GET', `${app}/hooks`],
+    expected: hooksOfApp(200),
+  },
+  {
+    desc: 'set a hook of a repository',
+    action: 'hook.set',
+    request: () => ['PUT', `${app}/hooks/update`, hook],
+    expected: hooksOfApp(201),
+  },
+  {
+    desc: 'show a hook of a repository',
+    action: 'hook.show',
+    request: () => ['GET', `${app}/hooks/pre-receive`],
+    expected: hooksOfApp(200),
+  },
+  {
+    desc: 'remove a hook of a repository',
+    action: 'hook.remove',
+    request: () => ['DELETE', `${app}/hooks/pre-receive`],
+    expected: hooksOfApp(200),
+  },
+  {
+    desc: 'list hooks of the server',
+    action: 'hook.list',
+    request: () => ['GET', '/hooks'],
+    expected: adminOnly(200),
+  },
+  {
+    desc: 'set a hook of the server',
+    action: 'hook.set',
+    request: () => ['PUT', '/hooks/update', hook],
+    expected: adminOnly(201),
+  },
+  {
+    desc: 'show a hook of the server',
+    action: 'hook.show',
+    request: () => ['GET', '/hooks/pre-receive'],
+    expected: adminOnly(200),
+  },
+  {
+    desc: 'remove a hook of the server',
+    action: 'hook.remove',
+    request: () => ['DELETE', '/hooks/pre-receive'],
     expected: adminOnly(200),
   },
   {

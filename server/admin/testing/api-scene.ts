@@ -9,6 +9,7 @@ import { createOpenIdIssuers } from '../../auth/openid-issuers.js';
 import { createCertificateAuthorities } from '../../auth/certificate-authorities.js';
 import type { Accounts, NewToken } from '../../auth/accounts.js';
 import { asCoordinator, MemoryCoordinator } from '../../auth/memory-coordinator.fixture.js';
+import { createHookStore } from '../../../hooks/custom/hook-store.js';
 import { createRuleStore } from '../../../hooks/rules/rule-store.js';
 import { createOpenpgpKeys } from '../../auth/openpgp-keys.js';
 import type { AuditEvent } from '../../observe/audit.js';
@@ -101,6 +102,8 @@ export class ApiScene {
       accounts,
       directory: createAccessDirectory({ coordinator, clock }),
       rules: createRuleStore(coordinator),
+      hooks: createHookStore({ coordinator, clock, random }),
+      hooksEnabled: true,
       openpgpKeys: createOpenpgpKeys({ coordinator, clock }),
       issuers: createOpenIdIssuers({ coordinator, clock }),
       authorities: createCertificateAuthorities({ coordinator, accounts, clock }),

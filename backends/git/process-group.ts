@@ -1,0 +1,43 @@
+import { readdir, readFile } from 'node:fs/promises';
+
+/** Processes of a group, from /proc (proc(5)); those that end meanwhile do not count. */
+export async function groupSize(groupId: number): Promise<number> {
+  let size = 0;
+  for (const pid of await processIds()) {
+    const stat = await readFile(`/proc/${pid}/stat`, 'latin1').catch(() => '');
+    // The name in brackets may hold anything; behind it: state, parent, group.
+    const group = stat.slice(stat.lastIndexOf(')') + 2).split(' ')[2];
+    if (group === String(groupId)) size += 1;
+  }
+  return size;
+}
+
+/** Kills every process that was started with this variable, which has a value that nothing else has. */
+export async function killMarked(variable: string): Promise<void> {
+  for (const pid of await processIds()) {
+    const environment = await readFile(`/proc/${pid}/environ`, 'latin1').catch(() => '');
+    if (!environment.split('\0').includes(variable)) continue;
+    try {
+      process.kill(Number(pid), 'SIGKILL');
+    } catch {
+      // It has ended by itself.
+    }
+  }
+}
+
+/** Tasks of this user: what RLIMIT_NPROC counts. */
+export async function tasksOfUser(userId: number): Promise<number> {
+  let tasks = 0;
+  for (const pid of await processIds()) {
+    const status = await readFile(`/proc/${pid}/status`, 'latin1').catch(() => '');
+    const owner = /^Uid:\t(\d+)/m.exec(status)?.[1];
+    const threads = /^Threads:\t(\d+)/m.exec(status)?.[1];
+    if (owner === String(userId)) tasks += Number(threads ?? 1);
+  }
+  return tasks;
+}
+
+async function processIds(): Promise<readonly string[]> {
+  const names = await readdir('/proc').catch((): string[] => []);
+  return names.filter((name) => /^\d+$/.test(name));
+}

@@ -1,0 +1,71 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { waitFor } from './harness.js';
+import { HookGround, transports } from './hook-ground.js';
+import { processesUsing } from './processes.js';
+
+// Hooks that hang, fork, flood or end oddly: the push is refused, and nothing of them is left.
+
+let at: HookGround;
+before(async () => {
+  at = await HookGround.open(['hooks.timeout=8s', 'hooks.output=64k', 'hooks.processes=20']);
+});
+after(() => at.scene.close());
+
+/** `SLEEP` stands for a sleep far longer than the test, which is told from others by its length. */
+const cases: readonly (readonly [desc: string, lines: readonly string[], words: RegExp])[] = [
+  ['hangs', ['SLEEP'], /took longer than 8 seconds/],
+  ['ignores SIGTERM', ['trap "" TERM', 'SLEEP & wait; SLEEP'], /took longer than 8 seconds/],
+  ['leaves a session behind', ['setsid SLEEP >/dev/null 2>&1 &', 'exit 1'], /hook declined\)/],
+  ['forks', ['for i in $(seq 100); do SLEEP & done; wait'], /more than 20 processes/],
+  ['floods its output', ['yes'], /wrote more than 65536 bytes/],
+  ['ends by a signal', ['kill -9 $$'], /was ended by SIGKILL/],
+  ['ends with an odd code', ['exit 255'], /\(pre-receive hook declined\)/],
+  ['leaves a process behind', ['SLEEP & exit 1'], /\(pre-receive hook declined\)/],
+  ['closes everything and reads nothing', ['exec <&- >&- 2>&-', 'exit 1'], /hook declined\)/],
+];
+
+let number = 0;
+
+for (const transport of transports) {
+  describe(`a pre-receive hook over ${transport} that`, { concurrency: true }, () => {
+    for (const [desc, lines, words] of cases) {
+      test(desc, async () => {
+        number += 1;
+        const sleep = `sleep ${8_000 + number}`;
+        const repository = await at.make();
+        await at.setHook(
+          repository.name,
+          'pre-receive',
+          lines.map((line) => line.replaceAll('SLEEP', sleep)),
+        );
+        const result = await at.push(transport, repository, ['main']);
+        assert.equal(result.exitCode, 1, result.stderr);
+        assert.match(result.stdout, /\[remote rejected\] \(pre-receive hook declined/);
+        assert.match(result.stdout, words);
+        await waitFor('its processes to be gone', async () => {
+          const running = await processesUsing(at.scene.directory);
+          return !running.some(({ commandLine }) => commandLine.includes(sleep));
+        });
+        await at.removeHook(repository.name, 'pre-receive');
+        assert.equal((await at.push(transport, repository, ['main'])).exitCode, 0);
+      });
+    }
+
+    test('pushes the same ref of its own repository', async () => {
+      const repository = await at.make();
+      const url = at.url('http', repository.name);
+      await at.setHook(repository.name, 'pre-receive', [
+        'read old new ref',
+        `git push "${url}" "$new:$ref" 2>&1 || exit 1`,
+      ]);
+      const before = await at.remoteTip(repository, 'refs/heads/main');
+      const result = await at.push(transport, repository, ['main']);
+      assert.equal(result.exitCode, 1);
+      assert.match(result.stdout, /pre-receive hook declined/);
+      assert.equal(await at.remoteTip(repository, 'refs/heads/main'), before);
+      await at.removeHook(repository.name, 'pre-receive');
+      assert.equal((await at.push(transport, repository, ['main'])).exitCode, 0);
+    });
+  });
+}

@@ -1,0 +1,141 @@
+import type { Logger, Meter } from '../../backends/contract/environment.js';
+import { asQuorateError } from '../../backends/contract/errors.js';
+import type { HookEnd, HookLimits, HookStage, RunHook } from '../../backends/contract/hook.js';
+import type { RefCommand } from '../../backends/contract/objects.js';
+import type { HookScope, HookStore } from './hook-store.js';
+
+export interface HookDependencies {
+  readonly hooks: HookStore;
+  readonly hookOptions: {
+    /** `hooks.enabled`: without it none runs. */
+    readonly enabled: boolean;
+    readonly limits: HookLimits;
+  };
+  readonly logger: Logger;
+  readonly meter: Meter;
+}
+
+/** One call of a stage: what all of its hooks are told. */
+export interface HookCall {
+  readonly stage: HookStage;
+  readonly repositoryId: string;
+  /** Empty when it is not known any more. */
+  readonly repositoryName: string;
+  readonly pushId: string;
+  readonly user: string;
+  readonly pushOptions: readonly string[];
+  readonly args: readonly string[];
+  readonly updates: readonly RefCommand[];
+  readonly runHook: RunHook;
+  readonly output: (bytes: Uint8Array) => void;
+  readonly signal: AbortSignal;
+}
+
+/**
+ * Runs the hooks of a stage, the server's first, until one refuses. Returns why, or undefined when all ended with 0.
+ * Throws what is the server's trouble, and what comes of the caller's giving up.
+ */
+export async function runHooks(
+  dependencies: HookDependencies,
+  call: HookCall,
+): Promise<string | undefined> {
+  if (!dependencies.hookOptions.enabled) return undefined;
+  const scopes: readonly HookScope[] = ['server', { repositoryId: call.repositoryId }];
+  for (const scope of scopes) {
+    const refusal = await runHook(dependencies, call, scope);
+    // After the commit nothing is refused any more: how one hook ends is no matter to the other.
+    if (refusal !== undefined && call.stage !== 'post-receive') return refusal;
+  }
+  return undefined;
+}
+
+/** Whether a stage has anything to run. */
+export async function hasHooks(
+  { hooks, hookOptions }: HookDependencies,
+  repositoryId: string,
+  stage: HookStage,
+): Promise<boolean> {
+  if (!hookOptions.enabled) return false;
+  const found = await Promise.all([hooks.get('server', stage), hooks.get({ repositoryId }, stage)]);
+  return found.some((hook) => hook !== undefined);
+}
+
+async function runHook(
+  dependencies: HookDependencies,
+  call: HookCall,
+  scope: HookScope,
+): Promise<string | undefined> {
+  const { hooks, hookOptions, logger, meter } = dependencies;
+  const hook = await hooks.get(scope, call.stage);
+  if (hook === undefined) return undefined;
+  const fields = {
+    component: 'hook',
+    stage: call.stage,
+    scope: scope === 'server' ? 'server' : 'repository',
+    version: hook.version,
+    repo: call.repositoryId,
+    push_id: call.pushId,
+  };
+  const startedMs = performance.now();
+  let end: HookEnd;
+  try {
+    end = await call.runHook({
+      program: { digest: hook.digest, content: () => hooks.content(scope, call.stage) },
+      args: call.args,
+      stdin: call.stage === 'update' ? new Uint8Array() : stdinOf(call.updates),
+      env: environmentOf(call),
+      limits: hookOptions.limits,
+      output: call.output,
+      signal: call.signal,
+    });
+  } catch (error) {
+    meter.count('hook_runs', { stage: call.stage, outcome: 'failed' });
+    logger.error({ ...fields, err: error }, 'a hook could not be run');
+    throw asQuorateError(error);
+  }
+  meter.observe('hook_seconds', (performance.now() - startedMs) / 1000, { stage: call.stage });
+  const refusal = refusalOf(call.stage, end, hookOptions.limits);
+  const outcome = end.how === 'exited' ? (refusal === undefined ? 'ok' : 'declined') : end.how;
+  meter.count('hook_runs', { stage: call.stage, outcome });
+  logger[refusal === undefined ? 'info' : 'warn']({ ...fields, ...end }, 'hook ended');
+  call.signal.throwIfAborted();
+  return refusal;
+}
+
+/** `old new ref`, one line for each (githooks(5), "pre-receive"). */
+function stdinOf(updates: readonly RefCommand[]): Uint8Array {
+  return Buffer.from(
+    updates.map(({ ref, oldOid, newOid }) => `${oldOid} ${newOid} ${ref}\n`).join(''),
+  );
+}
+
+function environmentOf(call: HookCall): Record<string, string> {
+  const options = call.pushOptions.map((option, index) => [`GIT_PUSH_OPTION_${index}`, option]);
+  return {
+    ...(options.length === 0
+      ? {}
+      : { GIT_PUSH_OPTION_COUNT: String(options.length), ...Object.fromEntries(options) }),
+    QUORATE_USER: call.user,
+    QUORATE_REPOSITORY: call.repositoryName,
+    QUORATE_PUSH_ID: call.pushId,
+  };
+}
+
+/** Text of the `ng` line. git's own words where it has some. */
+function refusalOf(stage: HookStage, end: HookEnd, limits: HookLimits): string | undefined {
+  const declined = stage === 'update' ? 'hook declined' : `${stage} hook declined`;
+  switch (end.how) {
+    case 'exited':
+      return end.exitCode === 0 ? undefined : declined;
+    case 'killed':
+      return `${declined}: it was ended by ${end.signal}`;
+    case 'too-long':
+      return `${declined}: it took longer than ${limits.timeoutMs / 1000} seconds`;
+    case 'too-much-output':
+      return `${declined}: it wrote more than ${limits.maxOutputBytes} bytes`;
+    case 'too-many-processes':
+      return `${declined}: it started more than ${limits.maxProcesses} processes`;
+    case 'cancelled':
+      return `${declined}: the push was cancelled`;
+  }
+}
