@@ -12,6 +12,7 @@ import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { QuorateError } from '../contract/errors.js';
+import type { LocalReplica } from './local-replica.js';
 import { zeroOid } from './testing/local-fixture.js';
 import { create, openReplica, type ReplicaScene } from './testing/replica-scene.js';
 
@@ -176,6 +177,60 @@ test('deletion waits for reads, refuses new ones, then leaves nothing', async ()
   assert.deepEqual(readdirSync(join(scene.root, 'trash')), []);
   await assert.rejects(scene.prepare([create('refs/heads/late', tip)]), { code: 'not-found' });
   assert.deepEqual([quarantines(), scene.replica.quarantines], [[], []]);
+});
+
+test('a push between judgement and refs holds off pruning; so do the retained generations', async () => {
+  const day = 86_400_000;
+  const tip = await commitPush();
+  const gone = await commitPush('refs/heads/gone', 'gone');
+  await scene.replica.maintain(scene.id, { signal });
+  const remove = [{ ref: 'refs/heads/gone', oldOid: gone, newOid: zeroOid }];
+  const removal = await scene.prepare(remove);
+  scene.log.commit(removal.pushId, remove);
+  const exists = async (replica: LocalReplica): Promise<boolean> => {
+    const read = await replica.read(scene.id, 3);
+    const [size] = await read.objectSizes([gone]);
+    read.release();
+    return size !== undefined;
+  };
+  for (let i = 0; i < 3; i++) {
+    scene.advance(day);
+    await scene.replica.maintain(scene.id, { signal });
+  }
+  assert.ok(await exists(scene.replica), 'a fetch may still want what it was told of');
+
+  const replica = await scene.reopen();
+  const pushed = [{ ref: main, oldOid: tip, newOid: tip }];
+  const key = { repositoryId: scene.id, pushId: 'being-judged', attempt: 1 };
+  await replica.prepare(scene.request(key, pushed));
+  await replica.maintain(scene.id, { signal });
+  assert.ok(await exists(replica), 'a push may rely on it');
+  await replica.abort(key);
+  await replica.maintain(scene.id, { signal });
+  assert.ok(!(await exists(replica)));
+  await scene.git('fsck', '--full', '--strict');
+});
+
+test('a prepared quarantine says on disk under which locks', async () => {
+  const tip = await scene.commit('marked');
+  const key = await scene.prepare([create(main, tip)]);
+  const again = await scene.reopen();
+  assert.deepEqual(again.quarantines, [key]);
+  assert.deepEqual(await again.lockRevisions(key), [{ key: 'lock', createRevision: 7 }]);
+});
+
+test('keep files that a crash left behind its marker go at the next start', async () => {
+  const packs = join(scene.gitDir, 'objects', 'pack');
+  await commitPush();
+  scene.failures.set('commitEither', 1);
+  await assert.rejects(scene.replica.apply(scene.id, 1));
+  const [ours = ''] = keeps();
+  const said = readFileSync(join(packs, ours), 'utf8');
+  await scene.replica.apply(scene.id, 1);
+  writeFileSync(join(packs, ours), said);
+  writeFileSync(join(packs, 'pack-theirs.keep'), 'for good');
+  await (await scene.reopen()).applied(scene.id);
+  assert.deepEqual(keeps(), ['pack-theirs.keep']);
 });
 
 test('maintenance first applies what is committed', async () => {

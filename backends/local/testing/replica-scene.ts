@@ -75,6 +75,8 @@ export interface ReplicaScene {
     basis?: number,
   ): Parameters<LocalReplica['prepare']>[0];
   git(...args: string[]): Promise<string>;
+  /** Moves the wall clock on. */
+  advance(ms: number): void;
   close(): Promise<void>;
 }
 
@@ -109,6 +111,8 @@ export async function openReplica(): Promise<ReplicaScene> {
       throw new QuorateError('storage-failure', `${name} fails`);
     };
   };
+  let aheadMs = 0;
+  const clock = { ...systemClock, nowMs: () => systemClock.nowMs() + aheadMs };
   const refs = createRefTransactions({ git: runner, clock: systemClock });
   const objects = createObjectReader({ git: runner, clock: systemClock });
   const open = (): Promise<LocalReplica> =>
@@ -128,7 +132,7 @@ export async function openReplica(): Promise<ReplicaScene> {
       },
       indexer,
       log,
-      clock: systemClock,
+      clock,
       random: { bytes: (length) => randomBytes(length) },
       logger: silentLogger,
       meter: silentMeter,
@@ -181,6 +185,9 @@ export async function openReplica(): Promise<ReplicaScene> {
       return key;
     },
     git: async (...args) => (await runGit(gitDir, args)).trim(),
+    advance: (ms) => {
+      aheadMs += ms;
+    },
     close: async () => {
       await refs.close();
       await objects.close();
