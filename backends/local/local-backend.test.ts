@@ -16,6 +16,9 @@ import {
 const everything: VisibleRefs = { key: 'all', test: () => true };
 const signal = new AbortController().signal;
 
+const blob = async (where: string, text: string): Promise<string> =>
+  (await runGit(where, ['hash-object', '-w', '--stdin'], text)).trim();
+
 describe('local backend', () => {
   let local: LocalFixture;
   before(async () => {
@@ -132,6 +135,37 @@ describe('local backend', () => {
     const result = await local.backend.push(
       repository,
       pushRequest([{ ref: 'refs/heads/main', oldOid: base, newOid: tip }], { pack }),
+    );
+    assert.deepEqual(result.refs, [
+      { ref: 'refs/heads/main', status: 'refused', reason: 'missing necessary objects' },
+    ]);
+  });
+
+  test('a push onto a commit that lies in the store, unreachable and incomplete, is refused', async () => {
+    const repository = await local.create('stray');
+    const { source } = local;
+    const gitDir = join(
+      local.directory,
+      'store',
+      'repos',
+      repository.id.slice(0, 2),
+      repository.id,
+      'git',
+    );
+    const lost = await blob(source, 'lost below');
+    const entry = `100644 blob ${lost}\tlost\n`;
+    const inner = (await runGit(source, ['mktree'], entry)).trim();
+    const root = (await runGit(source, ['mktree'], `040000 tree ${inner}\tinner\n`)).trim();
+    const stray = await local.git('commit-tree', root, '-m', 'stray');
+    await runGit(gitDir, ['mktree', '--missing'], entry);
+    await runGit(gitDir, ['mktree'], `040000 tree ${inner}\tinner\n`);
+    const content = await runGit(source, ['cat-file', 'commit', stray]);
+    await runGit(gitDir, ['hash-object', '-t', 'commit', '-w', '--stdin'], content);
+    const tip = await local.git('commit-tree', root, '-p', stray, '-m', 'on top');
+    const result = await local.push(
+      repository,
+      [{ ref: 'refs/heads/main', oldOid: zeroOid, newOid: tip }],
+      { have: [stray] },
     );
     assert.deepEqual(result.refs, [
       { ref: 'refs/heads/main', status: 'refused', reason: 'missing necessary objects' },
