@@ -1,71 +1,16 @@
 import assert from 'node:assert/strict';
 import { createHmac } from 'node:crypto';
-import { once } from 'node:events';
-import { createServer, type Server } from 'node:http';
 import { after, before, test } from 'node:test';
-import { exportJWK, generateKeyPair, SignJWT, type JWK } from 'jose';
+import { generateKeyPair, SignJWT } from 'jose';
 import { createScene, type Scene, type ServerProcess } from './harness.js';
+import { Issuer, type KeyPair } from './openid-issuer.js';
 
 // OpenID Connect tokens of CI jobs, from a real issuer on loopback, as git's password and as a bearer token.
-
-type KeyPair = Awaited<ReturnType<typeof generateKeyPair>>;
 
 let scene: Scene;
 let server: ServerProcess;
 let issuer: Issuer;
 let work = '';
-
-/** Serves its configuration and its keys, as CI services do. */
-class Issuer {
-  readonly url: string;
-  readonly keys: JWK[] = [];
-  #fetches = 0;
-  readonly #server: Server;
-
-  private constructor(listening: Server) {
-    this.#server = listening;
-    const address = listening.address();
-    assert.ok(address !== null && typeof address === 'object');
-    this.url = `http://127.0.0.1:${address.port}`;
-    listening.on('request', (request, response) => {
-      if (request.url === '/.well-known/openid-configuration') {
-        response.end(JSON.stringify({ issuer: this.url, jwks_uri: `${this.url}/keys` }));
-      } else if (request.url === '/keys') {
-        this.#fetches += 1;
-        response.end(JSON.stringify({ keys: this.keys }));
-      } else if (request.url === '/endless') {
-        const more = (): void => {
-          if (!response.destroyed) response.write(' '.repeat(64 * 1024), () => setImmediate(more));
-        };
-        more();
-      } else {
-        response.writeHead(404).end();
-      }
-    });
-  }
-
-  static async open(): Promise<Issuer> {
-    const listening = createServer();
-    listening.listen(0, '127.0.0.1');
-    await once(listening, 'listening');
-    return new Issuer(listening);
-  }
-
-  get fetches(): number {
-    return this.#fetches;
-  }
-
-  async addKey(kid: string, algorithm: string): Promise<KeyPair> {
-    const pair = await generateKeyPair(algorithm, { extractable: true });
-    this.keys.push({ ...(await exportJWK(pair.publicKey)), kid, alg: algorithm });
-    return pair;
-  }
-
-  async close(): Promise<void> {
-    this.#server.closeAllConnections();
-    await new Promise((resolve) => this.#server.close(resolve));
-  }
-}
 
 let signing: KeyPair;
 
