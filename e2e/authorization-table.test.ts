@@ -21,10 +21,10 @@ const cells = [
 ] as const;
 
 interface Row {
-  readonly http: string | 'none';
-  readonly ssh: string | 'none';
+  readonly http: string;
+  readonly ssh: string;
   /** Changing team/app over the admin API, which is HTTP. */
-  readonly administer: string | 'none';
+  readonly administer: string;
 }
 
 const table = {
