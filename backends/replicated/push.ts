@@ -55,7 +55,8 @@ export async function runPush(
         for (const [ref, reason] of request.refused) refusals.set(ref, reason);
         for (const [ref, reason] of judged.prepared.refused) refusals.set(ref, reason);
         await runStages(dependencies, { judged, request, key, refusals, candidates });
-        talks = await dependencies.pipeline.talksAfterCommit(repository.id);
+        // It is about words for the pusher only, and no reason to fail.
+        talks = await dependencies.pipeline.talksAfterCommit(repository.id).catch(() => false);
         return candidates();
       },
     });
