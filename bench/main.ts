@@ -32,11 +32,11 @@ interface Effort {
 function effortFor({ heavy }: Case, { quick, runs }: Options): Effort {
   if (heavy === true) {
     return quick
-      ? { warmUps: 0, rounds: runs ?? 3, budgetMs: 8_000 }
+      ? { warmUps: 0, rounds: runs ?? 2, budgetMs: 6_000 }
       : { warmUps: 1, rounds: runs ?? 5, budgetMs: 240_000 };
   }
   return quick
-    ? { warmUps: 1, rounds: runs ?? 3, budgetMs: 5_000 }
+    ? { warmUps: 1, rounds: runs ?? 3, budgetMs: 4_000 }
     : { warmUps: 5, rounds: runs ?? 9, budgetMs: 240_000 };
 }
 
@@ -56,7 +56,7 @@ async function runCase(benchmark: Case, stage: Stage): Promise<CaseResult> {
   const made = await openFixture(benchmark.fixture, {
     cache: options.cache,
     repository: options.repo,
-    largeBytes: (options.quick ? 30 : 100) * 1024 ** 2,
+    largeBytes: (options.quick ? 25 : 100) * 1024 ** 2,
     progress: step,
   });
   const { effort, able, unable } = planFor(benchmark, stage);
