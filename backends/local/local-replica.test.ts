@@ -12,8 +12,10 @@ import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { QuorateError } from '../contract/errors.js';
+import type { VisibleRefs } from '../contract/backend.js';
+import type { ReplicaRead } from '../contract/replica.js';
 import type { LocalReplica } from './local-replica.js';
-import { zeroOid } from './testing/local-fixture.js';
+import { systemClock, zeroOid } from './testing/local-fixture.js';
 import { create, openReplica, type ReplicaScene } from './testing/replica-scene.js';
 
 const signal = new AbortController().signal;
@@ -231,6 +233,42 @@ test('keep files that a crash left behind its marker go at the next start', asyn
   writeFileSync(join(packs, 'pack-theirs.keep'), 'for good');
   await (await scene.reopen()).applied(scene.id);
   assert.deepEqual(keeps(), ['pack-theirs.keep']);
+});
+
+test('a fetch sees its generation and its own visible refs, and leaves no view of an old one', async () => {
+  const one = await commitPush();
+  const all = { key: 'all', test: () => true };
+  const some = { key: 'some', test: (name: string) => name !== main };
+  const first = await scene.replica.read(scene.id, 1);
+  const advertised = async (read: ReplicaRead, visible: VisibleRefs): Promise<string[]> => {
+    const { stdout, exited } = await read.uploadPack({
+      protocol: 0,
+      stateless: false,
+      input: Buffer.from('0000'),
+      visible,
+      config: {},
+      signal,
+    });
+    const text = Buffer.concat(await stdout.toArray()).toString('latin1');
+    assert.equal((await exited).exitCode, 0);
+    return [...text.matchAll(/[0-9a-f]{40} (refs\/\S+?)[\0\n]/g)].map((match) => match[1] ?? '');
+  };
+  // Two that run at once share a view; the one with other refs does not.
+  const [a, b, c] = await Promise.all(
+    [all, all, some].map((visible) => advertised(first, visible)),
+  );
+  assert.deepEqual([a, b, c], [[main], [main], []]);
+  await commitPush('refs/heads/next', 'two');
+  const second = await scene.replica.read(scene.id, 2);
+  assert.deepEqual(await advertised(second, all), [main, 'refs/heads/next']);
+  assert.deepEqual(await advertised(second, some), ['refs/heads/next']);
+  assert.deepEqual(await advertised(first, all), [main]);
+  assert.equal(await first.firstForbiddenWant([one], some), one);
+  for (const read of [first, second]) read.release();
+  const views = (): number => readdirSync(join(scene.root, 'views')).length;
+  // Those of the current generation stay for the next fetch; the one of the old generation that was used last goes.
+  for (let turns = 0; turns < 1000 && views() > 3; turns++) await systemClock.sleep(5);
+  assert.equal(views(), 3);
 });
 
 test('maintenance first applies what is committed', async () => {
