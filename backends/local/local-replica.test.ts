@@ -235,24 +235,26 @@ test('keep files that a crash left behind its marker go at the next start', asyn
   assert.deepEqual(keeps(), ['pack-theirs.keep']);
 });
 
+/** Names that git advertises over this read. */
+async function advertised(read: ReplicaRead, visible: VisibleRefs): Promise<string[]> {
+  const { stdout, exited } = await read.uploadPack({
+    protocol: 0,
+    stateless: false,
+    input: Buffer.from('0000'),
+    visible,
+    config: {},
+    signal,
+  });
+  const text = Buffer.concat(await stdout.toArray()).toString('latin1');
+  assert.equal((await exited).exitCode, 0);
+  return [...text.matchAll(/[0-9a-f]{40} (refs\/\S+?)[\0\n]/g)].map((match) => match[1] ?? '');
+}
+
 test('a fetch sees its generation and its own visible refs, and leaves no view of an old one', async () => {
   const one = await commitPush();
   const all = { key: 'all', test: () => true };
   const some = { key: 'some', test: (name: string) => name !== main };
   const first = await scene.replica.read(scene.id, 1);
-  const advertised = async (read: ReplicaRead, visible: VisibleRefs): Promise<string[]> => {
-    const { stdout, exited } = await read.uploadPack({
-      protocol: 0,
-      stateless: false,
-      input: Buffer.from('0000'),
-      visible,
-      config: {},
-      signal,
-    });
-    const text = Buffer.concat(await stdout.toArray()).toString('latin1');
-    assert.equal((await exited).exitCode, 0);
-    return [...text.matchAll(/[0-9a-f]{40} (refs\/\S+?)[\0\n]/g)].map((match) => match[1] ?? '');
-  };
   // Two that run at once share a view; the one with other refs does not.
   const [a, b, c] = await Promise.all(
     [all, all, some].map((visible) => advertised(first, visible)),

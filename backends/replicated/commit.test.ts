@@ -195,6 +195,63 @@ test('settings that change before the commit are judged by', async () => {
   }
 });
 
+test('what one round refused is judged afresh in the next', async () => {
+  let fixture: LocalFixture | undefined;
+  let rounds = 0;
+  const local = await startLocal({
+    pipeline: {
+      ...permissivePipeline,
+      update: async ({ repository }) => {
+        if (rounds++ > 0) return new Map();
+        await fixture?.backend.repositories.update(repository.id, () => ({
+          settings: { 'receive.denyDeletes': 'true' },
+        }));
+        return new Map([['refs/heads/b', 'not this time']]);
+      },
+    },
+  });
+  fixture = local;
+  try {
+    const repository = await local.create('afresh');
+    const newOid = await local.commit('afresh');
+    const { refs } = await local.push(
+      repository,
+      ['refs/heads/a', 'refs/heads/b'].map((ref) => ({ ref, oldOid: zeroOid, newOid })),
+    );
+    assert.deepEqual(
+      refs.map(({ status }) => status),
+      ['ok', 'ok'],
+    );
+    assert.equal(rounds, 2);
+  } finally {
+    await local.remove();
+  }
+});
+
+test('pre-receive refuses a push as a whole', async () => {
+  let asked = false;
+  const local = await startLocal({
+    pipeline: {
+      ...permissivePipeline,
+      preReceive: async () => 'closed for repairs',
+      update: async () => {
+        asked = true;
+        return new Map();
+      },
+    },
+  });
+  try {
+    const { repository, result } = await pushOne(local, 'closed');
+    assert.deepEqual(result.refs, [
+      { ref: 'refs/heads/main', status: 'refused', reason: 'closed for repairs' },
+    ]);
+    assert.equal(asked, false);
+    assert.equal(await logOf(local, repository), 0);
+  } finally {
+    await local.remove();
+  }
+});
+
 test('a crash at any transaction of a push: all of it or nothing, and nothing left over', async () => {
   const copies = await mkdtemp(join(tmpdir(), 'quorate-crash-'));
   const points: string[] = [];
