@@ -36,6 +36,7 @@ import type { Lifecycle } from './lifecycle.js';
 import { formatAddress, listenOn, reachableAddress } from './listen.js';
 import { openAuditLog } from './observe/audit-log.js';
 import type { FileAuditLog } from './observe/audit-log.js';
+import { createAuditTrail } from './observe/audit-trail.js';
 import { createMetrics } from './observe/metrics.js';
 import type { Metrics } from './observe/metrics.js';
 import { createOpsServer } from './observe/ops-server.js';
@@ -234,6 +235,7 @@ async function openDoors(foundation: Foundation, opsAddress: Address): Promise<C
   });
   const adminApi = createAdminApi({
     ...foundation,
+    auditTrail: createAuditTrail(data.path),
     accounts,
     directory,
     issuers,

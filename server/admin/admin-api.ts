@@ -5,6 +5,7 @@ import { createDispatcher } from './dispatch.js';
 import type { Endpoint } from './endpoint.js';
 import { HttpRefusal } from './error-map.js';
 import type { AdminApiOptions } from './options.js';
+import { auditEndpoints } from './routes/audit.js';
 import { certificateEndpoints } from './routes/certificates.js';
 import { deployKeyEndpoints } from './routes/deploy-keys.js';
 import { groupEndpoints } from './routes/groups.js';
@@ -76,6 +77,7 @@ export function adminEndpoints(options: AdminApiOptions): readonly Endpoint[] {
     ...hookEndpoints(options),
     ...signingKeyEndpoints(options),
     ...longRunningEndpoints(options),
+    ...auditEndpoints(options),
     ...statusEndpoints(options),
   ];
 }

@@ -8,6 +8,7 @@ import type { OpenIdIssuers } from '../auth/openid-issuers.js';
 import type { CertificateAuthorities } from '../auth/certificate-authorities.js';
 import type { Authorizer } from '../auth/authorizer.js';
 import type { OpenpgpKeys } from '../auth/openpgp-keys.js';
+import type { AuditTrail } from '../observe/audit-trail.js';
 import type { AuditLog } from '../observe/audit.js';
 
 /** What the program knows of itself and the backend does not. */
@@ -36,6 +37,7 @@ export interface AdminApiOptions {
   readonly hooksEnabled: boolean;
   readonly openpgpKeys: OpenpgpKeys;
   readonly audit: AuditLog;
+  readonly auditTrail: AuditTrail;
   readonly logger: Logger;
   readonly meter: Meter;
   readonly clock: Clock;

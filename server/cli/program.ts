@@ -3,6 +3,7 @@ import { version } from '../version.js';
 import { CliError } from './cli-error.js';
 import { addCertificateCommands } from './commands/ca.js';
 import { addDeployKeyCommands } from './commands/deploy-key.js';
+import { addAuditCommand } from './commands/audit.js';
 import { addGroupCommands } from './commands/group.js';
 import { addIssuerCommands } from './commands/oidc.js';
 import { addHookCommands } from './commands/hook.js';
@@ -78,6 +79,7 @@ Commands find the server by --data, or else by the environment's QUORATE_URL and
   addRuleCommands(program);
   addHookCommands(program);
   addSigningKeyCommands(program);
+  addAuditCommand(program);
   addServerStateCommands(program);
   return program;
 }

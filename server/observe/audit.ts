@@ -1,6 +1,6 @@
 /** One line of the append-only audit log. Secrets never get in. */
 export interface AuditEvent {
-  readonly event: 'authentication' | 'push' | 'admin';
+  readonly event: 'authentication' | 'access' | 'limit' | 'push' | 'admin';
   readonly outcome: 'ok' | 'refused' | 'error';
   readonly actor: string;
   readonly remoteAddress?: string;

@@ -97,5 +97,15 @@ function editDistance(a: string, b: string): number {
   return row[b.length] ?? 0;
 }
 
+/** How many entries of a list one answer holds. */
+export const pageLimit = z
+  .string()
+  .regex(/^\d{1,4}$/, { error: 'has to be a whole number from 1 to 1000' })
+  .transform(Number)
+  .refine((limit) => limit >= 1 && limit <= 1000, {
+    error: 'has to be a whole number from 1 to 1000',
+  })
+  .default(100);
+
 /** No input at all, and none is taken. */
 export const nothing = z.strictObject({});

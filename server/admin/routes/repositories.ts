@@ -9,7 +9,7 @@ import { parseRepositoryName } from '../../core/repository-name.js';
 import type { AdminApiOptions } from '../options.js';
 import { type Call, endpoint, type Endpoint } from '../endpoint.js';
 import { requireOnRepository, requireRepositoryCreator } from '../permissions.js';
-import { branch, nothing, repositoryName, settings } from './fields.js';
+import { branch, nothing, pageLimit, repositoryName, settings } from './fields.js';
 
 type RepositoryOptions = Pick<AdminApiOptions, 'backend' | 'authorizer' | 'rules' | 'hooks'>;
 
@@ -159,14 +159,7 @@ function listEndpoint({ backend, authorizer }: RepositoryOptions): Endpoint {
     input: z.strictObject({
       prefix: z.string().max(1024).optional(),
       after: z.string().max(1024).optional(),
-      limit: z
-        .string()
-        .regex(/^\d{1,4}$/, { error: 'has to be a whole number from 1 to 1000' })
-        .transform(Number)
-        .refine((limit) => limit >= 1 && limit <= 1000, {
-          error: 'has to be a whole number from 1 to 1000',
-        })
-        .default(100),
+      limit: pageLimit,
     }),
     run: async (call, { prefix, after, limit }) => {
       // One more than the page tells whether there is a next one without naming what the caller may not see.

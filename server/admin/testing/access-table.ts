@@ -657,6 +657,12 @@ export const rows: readonly Row[] = [
     request: () => ['POST', '/repositories/team%2Fnew/import', { source: 'ssh://git@h/x.git' }],
     expected: adminOnly(200),
   },
+  {
+    desc: 'the audit log',
+    action: 'audit.list',
+    request: () => ['GET', '/audit'],
+    expected: adminOnly(200),
+  },
   { desc: 'status', action: 'status', request: () => ['GET', '/status'], expected: adminOnly(200) },
   {
     desc: 'locks',

@@ -113,6 +113,7 @@ export class ApiScene {
         flush: async () => undefined,
         close: async () => undefined,
       },
+      auditTrail: { query: async () => ({ events: [], next: undefined }) },
       logger: recordingLogger(logged, {}),
       meter: noMeter,
       clock,
