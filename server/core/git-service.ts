@@ -4,6 +4,7 @@ import type { Clock, Logger, Meter, Random } from '../../backends/contract/envir
 import { QuorateError } from '../../backends/contract/errors.js';
 import type { Authorizer } from '../auth/authorizer.js';
 import type { AuditLog } from '../observe/audit.js';
+import { RefusalLog } from '../observe/refusal-log.js';
 import { Access } from './access.js';
 import { ClientInput } from './client-input.js';
 import { ClientOutput } from './client-output.js';
@@ -14,6 +15,7 @@ import { asServiceError, cancelledBy, publicMessage, refusalIn } from './service
 import { receivePack } from './receive-pack.js';
 import { RefEncodings } from './ref-encoding.js';
 import { RefViews } from './ref-view.js';
+import { recordRefusal } from './refusal-record.js';
 import { parseRepositoryName } from './repository-name.js';
 import { uploadArchive } from './upload-archive.js';
 import { uploadPack } from './upload-pack.js';
@@ -39,11 +41,18 @@ export function createGitService({ authorizer, ...options }: GitServiceOptions):
     encodings: new RefEncodings(options.limits.refCacheBytes),
   };
   const access = new Access(options.backend.repositories, authorizer);
+  const refusals = new RefusalLog(options);
   return {
     async open(request: GitRequest): Promise<GitExchange> {
-      const serve = await resolve(access, request);
+      let serve: Serve;
+      try {
+        serve = await resolve(access, request);
+      } catch (error) {
+        recordRefusal(refusals, request, error);
+        throw error;
+      }
       return {
-        run: (input, output) => run({ parts, request }, serve, { input, output }),
+        run: (input, output) => run({ parts, request, refusals }, serve, { input, output }),
       };
     },
   };
@@ -76,9 +85,15 @@ async function resolve(access: Access, request: GitRequest): Promise<Serve> {
   }
 }
 
+interface Served {
+  readonly parts: ServiceParts;
+  readonly request: GitRequest;
+  readonly refusals: RefusalLog;
+}
+
 /** Serves, and tells the client of trouble in the form that fits the point reached. */
 async function run(
-  { parts, request }: { readonly parts: ServiceParts; readonly request: GitRequest },
+  { parts, request, refusals }: Served,
   serve: Serve,
   streams: { readonly input: Readable; readonly output: Writable },
 ): Promise<GitOutcome> {
@@ -87,6 +102,7 @@ async function run(
   try {
     return await serve({ parts, request, input, output });
   } catch (error) {
+    recordRefusal(refusals, request, error);
     const refusal = refusalIn(error);
     if (refusal !== undefined) {
       output.tell(refusal);

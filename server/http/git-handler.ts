@@ -3,6 +3,7 @@ import type { Clock, Logger, Meter } from '../../backends/contract/environment.j
 import { asQuorateError, QuorateError } from '../../backends/contract/errors.js';
 import { principalName } from '../auth/principal.js';
 import type { GitExchange, GitOutcome, GitRequest, GitService } from '../core/git-request.js';
+import type { RefusalLog } from '../observe/refusal-log.js';
 import { parseGitProtocol } from '../wire/git-protocol.js';
 import type { HttpAuthenticator } from './authenticator.js';
 import { addressKey, ConcurrencyLimit } from './concurrency-limit.js';
@@ -18,6 +19,7 @@ import { noCacheHeaders, replyRefusal, replyText } from './text-reply.js';
 export interface GitHandlerOptions {
   readonly service: GitService;
   readonly authenticator: HttpAuthenticator;
+  readonly refusals: RefusalLog;
   readonly limits: HttpLimits;
   readonly logger: Logger;
   readonly meter: Meter;
@@ -159,6 +161,10 @@ export class GitHandler {
     const operating = error instanceof HttpRefusal ? undefined : asQuorateError(error);
     const refusal =
       error instanceof HttpRefusal ? error : refusalOf(asQuorateError(error), exchange.requestId);
+    // What the service refused it has recorded itself.
+    if (error instanceof HttpRefusal && limitStatuses.has(error.status)) {
+      this.#recordLimit(exchange, error);
+    }
     exchange.body?.destroy();
     const noVerdict = operating?.code === 'outcome-unknown';
     if (reply?.started === true || response.headersSent || isGone(response) || noVerdict) {
@@ -179,6 +185,17 @@ export class GitHandler {
       outcome,
       fields: { status: refusal.status, error: operating?.code, reason: refusal.message },
     };
+  }
+
+  #recordLimit(exchange: HttpExchange, refusal: HttpRefusal): void {
+    this.#options.refusals.record({
+      event: 'limit',
+      actor: principalName(exchange.principal),
+      remoteAddress: exchange.remoteAddress,
+      transport: 'http',
+      requestId: exchange.requestId,
+      details: { status: refusal.status, reason: refusal.message },
+    });
   }
 
   #log(exchange: HttpExchange, route: GitRoute, served: Served): void {
@@ -212,6 +229,9 @@ export class GitHandler {
     );
   }
 }
+
+/** Content too large, too many requests. */
+const limitStatuses: ReadonlySet<number> = new Set([413, 429]);
 
 /** What can be refused before anybody is asked: content type, encoding, announced length. Sets the exchange's body. */
 function checkForm(exchange: HttpExchange, route: GitRoute, limits: HttpLimits): void {

@@ -12,6 +12,7 @@ import { QuorateError } from '../../backends/contract/errors.js';
 import type { Accounts } from '../auth/accounts.js';
 import type { GitService } from '../core/git-request.js';
 import type { AuditLog } from '../observe/audit.js';
+import { RefusalLog } from '../observe/refusal-log.js';
 import { HttpAuthenticator } from './authenticator.js';
 import type { CertificateSource } from './certificate.js';
 import { addressKey, ConcurrencyLimit } from './concurrency-limit.js';
@@ -75,6 +76,7 @@ class Listener implements HttpListener {
   readonly #http2: Http2Server | undefined;
   readonly #authenticator: HttpAuthenticator;
   readonly #git: GitHandler;
+  readonly #refusals: RefusalLog;
   readonly #running = new Set<HttpExchange>();
   readonly #exchanges = new WeakMap<HttpConnection, Set<HttpExchange>>();
   readonly #sessions = new Set<ServerHttp2Session>();
@@ -96,7 +98,12 @@ class Listener implements HttpListener {
       ...options,
       maxFailuresPerMinute: limits.maxAuthenticationFailuresPerMinute,
     });
-    this.#git = new GitHandler({ ...options, authenticator: this.#authenticator });
+    this.#refusals = new RefusalLog(options);
+    this.#git = new GitHandler({
+      ...options,
+      authenticator: this.#authenticator,
+      refusals: this.#refusals,
+    });
     this.#addresses = new ConcurrencyLimit(limits.maxConnectionsPerAddress);
     const http1 = {
       maxHeaderSize: limits.headerBytes,
@@ -207,8 +214,15 @@ class Listener implements HttpListener {
     if (this.#state === 'draining') session.close();
   }
 
+  #recordLimit(remoteAddress: string, reason: string): void {
+    const details = { reason };
+    const about = { actor: 'unknown', remoteAddress, transport: 'http' } as const;
+    this.#refusals.record({ event: 'limit', ...about, details });
+  }
+
   /** Answers without waiting for the request, and without reading it. */
   #turnAway(socket: Socket, status: string, sentence: string): void {
+    this.#recordLimit(socket.remoteAddress ?? '', sentence);
     this.#refused.add(socket);
     socket.on('error', () => {});
     // Over TLS it could only be read after a handshake, which is what there are too many of.
@@ -294,6 +308,7 @@ class Listener implements HttpListener {
         service: 'none',
         outcome: 'refused',
       });
+      if (refusal.status === 429) this.#recordLimit(exchange.remoteAddress, refusal.message);
       if (response.headersSent) breakOff(request);
       else await replyRefusal(request, response, refusal);
     }

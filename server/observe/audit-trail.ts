@@ -225,9 +225,11 @@ function parseEvent(line: Buffer): Record<string, unknown> | undefined {
   }
 }
 
+function same(wanted: string | undefined, is: unknown): boolean {
+  return wanted === undefined || wanted === is;
+}
+
 function fits(event: Record<string, unknown>, atMs: number, filter: AuditFilter): boolean {
-  const same = (wanted: string | undefined, is: unknown): boolean =>
-    wanted === undefined || wanted === is;
   return (
     same(filter.repository, event['repository']) &&
     same(filter.user, event['actor']) &&

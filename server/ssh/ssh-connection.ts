@@ -201,6 +201,14 @@ export class SshConnection implements SessionHost {
         'resource-exhausted',
         `${name} has too many connections open`,
       );
+      audit.record({
+        event: 'limit',
+        outcome: 'refused',
+        actor: name,
+        remoteAddress: this.remoteAddress,
+        transport: 'ssh',
+        details: { reason: this.#refusal.message },
+      });
     }
     meter.count('authentications', { transport: 'ssh', outcome: 'ok' });
     audit.record({

@@ -2,6 +2,7 @@ import { createServer, type Server, type Socket } from 'node:net';
 import ssh2 from 'ssh2';
 import { QuorateError } from '../../backends/contract/errors.js';
 import { addressKey, ConcurrencyLimit } from '../http/concurrency-limit.js';
+import { RefusalLog } from '../observe/refusal-log.js';
 import { describeCrypto, sshAlgorithms, type CryptoDescription } from './algorithms.js';
 import { offeredHostKeys, type HostKey } from './host-keys.js';
 import { SshConnection, type ConnectionOwner } from './ssh-connection.js';
@@ -46,6 +47,7 @@ class Listener implements SshListener, ConnectionOwner {
   /** By remote address and port, which is how ssh2 names a connection. */
   readonly #connections = new Map<string, SshConnection>();
   readonly #sockets = new Set<Socket>();
+  readonly #refusals: RefusalLog;
   readonly #addresses: ConcurrencyLimit;
   readonly #principals: ConcurrencyLimit;
   #draining = false;
@@ -55,6 +57,7 @@ class Listener implements SshListener, ConnectionOwner {
   constructor(options: SshListenerOptions) {
     const { limits, meter } = options;
     this.#options = options;
+    this.#refusals = new RefusalLog(options);
     this.#addresses = new ConcurrencyLimit(limits.maxConnectionsPerAddress);
     this.#principals = new ConcurrencyLimit(limits.maxConnectionsPerPrincipal);
     const hostKeys = offeredHostKeys(options.hostKeys);
@@ -149,6 +152,13 @@ class Listener implements SshListener, ConnectionOwner {
     const address = addressKey(remoteAddress);
     if (this.#sockets.size >= limits.maxConnections || !this.#addresses.enter(address)) {
       logger.debug({ component: 'ssh', remote_address: remoteAddress }, 'too many connections');
+      this.#refusals.record({
+        event: 'limit',
+        actor: 'unknown',
+        remoteAddress,
+        transport: 'ssh',
+        details: { reason: 'too many connections' },
+      });
       socket.on('error', () => undefined);
       // RFC 4253 section 4.2 lets a server say something before its version.
       socket.end('Too many connections. Try again later.\r\n', () => socket.destroy());

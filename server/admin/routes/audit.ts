@@ -9,7 +9,10 @@ const instant = z.iso
   .transform((text) => Date.parse(text));
 
 /** The audit log, for server administrators: it says who came from where. */
-export function auditEndpoints({ auditTrail }: Pick<AdminApiOptions, 'auditTrail'>): Endpoint[] {
+export function auditEndpoints({
+  audit,
+  auditTrail,
+}: Pick<AdminApiOptions, 'audit' | 'auditTrail'>): Endpoint[] {
   const list = endpoint({
     method: 'get',
     path: '/audit',
@@ -28,6 +31,8 @@ export function auditEndpoints({ auditTrail }: Pick<AdminApiOptions, 'auditTrail
     }),
     run: async (call, { since, until, after, limit, ...filter }) => {
       requireServerAdmin(call.principal, 'reading the audit log');
+      // What happened before is in the answer; while the disk fails, what it has.
+      await audit.flush().catch(() => undefined);
       const page = await auditTrail.query(
         { ...filter, sinceMs: since, untilMs: until },
         { limit, after, signal: call.signal },

@@ -46,7 +46,7 @@ export function addAuditCommand(program: Command): void {
       for (let next: unknown = ''; typeof next === 'string' && shown < limit;) {
         filter.set('limit', String(Math.min(pageSize, limit - shown)));
         if (next !== '') filter.set('after', next);
-        const answer = await request('GET', `/audit?${filter}`);
+        const answer = await request('GET', `/audit?${filter.toString()}`);
         const events = rows(answer, 'events');
         // Each page is shown as it comes: a reader that has seen enough ends the reading.
         if (terminal.json) for (const event of events) terminal.print(`${JSON.stringify(event)}\n`);
