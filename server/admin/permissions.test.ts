@@ -10,7 +10,7 @@ import {
   rows,
   trust,
 } from './testing/access-table.js';
-import { ApiScene } from './testing/api-scene.js';
+import { ApiScene, machineToken } from './testing/api-scene.js';
 
 describe('who may do what', () => {
   for (const { desc, request, expected } of rows) {
@@ -30,6 +30,33 @@ describe('who may do what', () => {
       }
     });
   }
+
+  test('a machine administers repositories that it reaches, and nothing else', async () => {
+    const allowed: string[] = [];
+    for (const { desc, action, request, expected } of rows) {
+      const scene = await ApiScene.open();
+      try {
+        const { place } = await populate(scene, 'stranger');
+        const [method, path, body] = request(place);
+        const answer = await scene.request(method, path, { token: machineToken, body });
+        const owners = expected[principals.indexOf('owner')];
+        const ofApp = path.startsWith('/repositories/team%2Fapp');
+        if (answer.status < 400) {
+          const everybodys = expected[principals.indexOf('anonymous')] === answer.status;
+          assert.ok(everybodys || (ofApp && owners === answer.status), `${desc}: ${answer.text}`);
+          allowed.push(action);
+        } else {
+          assert.ok([403, 404].includes(answer.status), `${desc}: ${answer.text}`);
+          checkUnchanged(scene);
+        }
+      } finally {
+        await scene.close();
+      }
+    }
+    for (const action of ['repository.set', 'repository.grant', 'deploy-key.add']) {
+      assert.ok(allowed.includes(action), action);
+    }
+  });
 
   test('without authentication everything is allowed', async () => {
     for (const { desc, request, expected } of rows) {

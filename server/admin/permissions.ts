@@ -24,6 +24,14 @@ export function requireServerAdmin(principal: Principal, what: string): void {
   );
 }
 
+/** What is about accounts: keys and tokens. A machine has none, and no business with those of others. */
+export function requireAccount(principal: Principal): void {
+  requireSomebody(principal);
+  if (principal.kind === 'machine') {
+    throw new QuorateError('permission-denied', `${principal.name} is no user, and has no account`);
+  }
+}
+
 /** Looking at the keys and tokens of `user`: the user and server administrators. */
 export function requireAccountReader(principal: Principal, user: string): void {
   if (principal.kind === 'user' && principal.name === user) return;

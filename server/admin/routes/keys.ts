@@ -4,7 +4,7 @@ import type { SshKey } from '../../auth/accounts.js';
 import { mayAdministerServer } from '../../auth/access-rules.js';
 import type { AdminApiOptions } from '../options.js';
 import { endpoint, type Endpoint } from '../endpoint.js';
-import { requireAccountReader, requireKeyWriter, requireSomebody } from '../permissions.js';
+import { requireAccountReader, requireKeyWriter, requireAccount } from '../permissions.js';
 import { nothing, userName } from './fields.js';
 
 /** Longer than any public key line that ssh-keygen writes (RSA with 16,384 bits: 2.8 KB) with its comment. */
@@ -18,7 +18,7 @@ export function keyEndpoints({ accounts }: Pick<AdminApiOptions, 'accounts'>): E
     action: 'key.list',
     input: z.strictObject({ user: userName.optional() }),
     run: async (call, { user }) => {
-      requireSomebody(call.principal);
+      requireAccount(call.principal);
       const own = call.principal.kind === 'user' ? call.principal.name : undefined;
       const wanted = user ?? (mayAdministerServer(call.principal) ? undefined : own);
       if (wanted !== undefined) requireAccountReader(call.principal, wanted);
@@ -48,6 +48,7 @@ export function keyEndpoints({ accounts }: Pick<AdminApiOptions, 'accounts'>): E
     action: 'key.remove',
     input: nothing,
     run: async (call) => {
+      requireAccount(call.principal);
       const fingerprint = call.param('fingerprint');
       if (!mayAdministerServer(call.principal) && call.principal.kind === 'user') {
         const own = await accounts.listKeys(call.principal.name);

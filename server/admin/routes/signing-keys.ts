@@ -4,7 +4,7 @@ import { mayAdministerServer } from '../../auth/access-rules.js';
 import type { OpenpgpKey } from '../../auth/openpgp-keys.js';
 import type { AdminApiOptions } from '../options.js';
 import { endpoint, type Endpoint } from '../endpoint.js';
-import { requireAccountReader, requireKeyWriter, requireSomebody } from '../permissions.js';
+import { requireAccountReader, requireKeyWriter, requireAccount } from '../permissions.js';
 import { nothing, userName } from './fields.js';
 
 /** A key of 64 KiB in base64, with its armor. */
@@ -20,7 +20,7 @@ export function signingKeyEndpoints({
     action: 'signing-key.list',
     input: z.strictObject({ user: userName.optional() }),
     run: async (call, { user }) => {
-      requireSomebody(call.principal);
+      requireAccount(call.principal);
       const own = call.principal.kind === 'user' ? call.principal.name : undefined;
       const wanted = user ?? (mayAdministerServer(call.principal) ? undefined : own);
       if (wanted !== undefined) requireAccountReader(call.principal, wanted);
@@ -51,6 +51,7 @@ export function signingKeyEndpoints({
     action: 'signing-key.remove',
     input: nothing,
     run: async (call) => {
+      requireAccount(call.principal);
       const fingerprint = call.param('fingerprint');
       if (!mayAdministerServer(call.principal) && call.principal.kind === 'user') {
         const { name } = call.principal;

@@ -7,7 +7,7 @@ import type { AdminApiOptions } from '../options.js';
 import { endpoint, type Endpoint } from '../endpoint.js';
 import {
   requireAccountReader,
-  requireSomebody,
+  requireAccount,
   requireTokenCreator,
   requireTokenRevoker,
 } from '../permissions.js';
@@ -27,7 +27,7 @@ export function tokenEndpoints({
     action: 'token.list',
     input: z.strictObject({ user: userName.optional() }),
     run: async (call, { user }) => {
-      requireSomebody(call.principal);
+      requireAccount(call.principal);
       const own = call.principal.kind === 'user' ? call.principal.name : undefined;
       const wanted = user ?? (mayAdministerServer(call.principal) ? undefined : own);
       if (wanted !== undefined) requireAccountReader(call.principal, wanted);
@@ -74,6 +74,7 @@ export function tokenEndpoints({
     action: 'token.revoke',
     input: nothing,
     run: async (call) => {
+      requireAccount(call.principal);
       const id = call.param('token');
       const { principal } = call;
       const own =

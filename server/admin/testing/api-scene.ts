@@ -12,6 +12,7 @@ import { asCoordinator, MemoryCoordinator } from '../../auth/memory-coordinator.
 import { createHookStore } from '../../../hooks/custom/hook-store.js';
 import { createRuleStore } from '../../../hooks/rules/rule-store.js';
 import { createOpenpgpKeys } from '../../auth/openpgp-keys.js';
+import type { Principal } from '../../auth/principal.js';
 import type { AuditEvent } from '../../observe/audit.js';
 import { createAdminApi } from '../admin-api.js';
 import type { AdminApiOptions } from '../options.js';
@@ -57,6 +58,14 @@ export interface ApiRequest {
   readonly signal?: AbortSignal;
 }
 
+/** Signs in as `machine`: a CI job that administers what is below team/. */
+export const machineToken = 'a.b.c';
+const machine: Principal = {
+  kind: 'machine',
+  name: 'oidc:ci:job',
+  reach: [{ pattern: 'team/*', level: 'admin' }],
+};
+
 /** The admin API over real HTTP, with real accounts and rules, and a backend in memory. */
 export class ApiScene {
   readonly backend: MemoryBackend;
@@ -93,7 +102,14 @@ export class ApiScene {
     const clock = options.clock ?? testClock;
     const random = { bytes: (length: number) => randomBytes(length) };
     const coordinator = asCoordinator(new MemoryCoordinator());
-    const accounts = createAccounts({ coordinator, clock, random });
+    const accounts = createAccounts({
+      coordinator,
+      clock,
+      random,
+      issuers: {
+        authenticate: async (token) => (token === machineToken ? machine : undefined),
+      },
+    });
     const backend = new MemoryBackend();
     const audited: AuditEvent[] = [];
     const logged: string[] = [];
