@@ -201,6 +201,32 @@ test('a repository may move below its own name, and back; others are still in th
   await assert.rejects(local.create('app/web'), { code: 'already-exists' });
 });
 
+test('a name that is taken while a rename is on its way is refused, also above and below', async () => {
+  let rival: (() => Promise<unknown>) | undefined;
+  const local = await start({
+    wrap: (coordinator) =>
+      intercepting(coordinator, ({ success }) => {
+        const renames = success.some(({ type, key }) => type === 'delete' && key === 'names/old');
+        if (!renames || rival === undefined) return undefined;
+        const first = rival;
+        rival = undefined;
+        return async (run) => {
+          await first();
+          return run();
+        };
+      }),
+  });
+  const { id } = await local.create('old');
+  for (const [taken, wanted] of [
+    ['a', 'a'],
+    ['b', 'b/c'],
+    ['d/e', 'd'],
+  ] as const) {
+    rival = () => local.create(taken);
+    await assert.rejects(local.backend.repositories.rename(id, wanted), { code: 'already-exists' });
+  }
+});
+
 test('a damaged record and a repository of another disk do not stop the start', async () => {
   const local = await start();
   const repository = await local.create('sound');

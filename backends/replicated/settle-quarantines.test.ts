@@ -1,0 +1,112 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, test } from 'node:test';
+import { openEmbeddedCoordinator } from '../coordination/embedded/embedded-coordinator.js';
+import { silentLogger } from '../coordination/test-environment.js';
+import type { Coordinator } from '../contract/coordinator.js';
+import { QuorateError } from '../contract/errors.js';
+import { keys } from '../contract/keys.js';
+import { systemClock } from '../local/testing/local-fixture.js';
+import { encodeRecord } from './records.js';
+import { settleQuarantines } from './settle-quarantines.js';
+
+let directory: string;
+let coordinator: Coordinator;
+
+beforeEach(async () => {
+  directory = await mkdtemp(join(tmpdir(), 'quorate-settle-'));
+  coordinator = await openEmbeddedCoordinator({
+    directory,
+    clock: systemClock,
+    logger: silentLogger,
+  });
+});
+afterEach(async () => {
+  await coordinator.close();
+  await rm(directory, { recursive: true });
+});
+
+async function put(key: string, record: object): Promise<number> {
+  const { revision } = await coordinator.transaction({
+    compares: [],
+    success: [{ type: 'put', key, value: encodeRecord(record) }],
+    failure: [],
+  });
+  return revision;
+}
+
+interface Case {
+  readonly desc: string;
+  readonly id: string;
+  /** Generation of the head; undefined: the repository is gone. */
+  readonly head?: number;
+  readonly applied: number;
+  /** Generation of the push's entry in the log. */
+  readonly entry?: number;
+  /** Its lock: held by it, held by another, or gone. Undefined: it was never prepared. */
+  readonly lock?: 'own' | 'other' | 'gone';
+  readonly dropped: boolean;
+}
+
+const cases: readonly Case[] = [
+  { desc: 'never prepared', id: 'a', head: 3, applied: 3, dropped: true },
+  { desc: 'its lock is held', id: 'b', head: 3, applied: 3, lock: 'own', dropped: false },
+  { desc: 'its lock is gone', id: 'c', head: 3, applied: 3, lock: 'gone', dropped: true },
+  { desc: 'its lock is now another’s', id: 'd', head: 3, applied: 3, lock: 'other', dropped: true },
+  { desc: 'committed, not applied', id: 'e', head: 3, applied: 2, entry: 3, dropped: false },
+  { desc: 'committed and applied', id: 'f', head: 3, applied: 3, entry: 3, dropped: true },
+  {
+    desc: 'committed under a lock that others hold now',
+    id: 'g',
+    head: 5,
+    applied: 3,
+    entry: 4,
+    lock: 'other',
+    dropped: false,
+  },
+  { desc: 'applied, others not yet', id: 'j', head: 5, applied: 4, entry: 4, dropped: true },
+  { desc: 'the head is not applied', id: 'h', head: 3, applied: 2, lock: 'gone', dropped: false },
+  { desc: 'the repository is gone', id: 'i', applied: 0, lock: 'gone', dropped: true },
+];
+
+test('a quarantine goes exactly when its push is over for certain', async () => {
+  const revisions = new Map<string, { key: string; createRevision: number }[]>();
+  for (const { id, head, entry, lock } of cases) {
+    if (head !== undefined) await put(keys.head(id), { generation: head, digest: '' });
+    if (entry !== undefined) {
+      const rest = { pushId: 'push', updates: [], prepared: [], digest: '', actor: 'a', atMs: 1 };
+      await put(keys.logEntry(id, entry), { generation: entry, ...rest });
+    }
+    if (lock === undefined) continue;
+    const key = keys.refLock(id, 'refs/heads/main');
+    const held = lock === 'gone' ? 1 : await put(key, {});
+    revisions.set(id, [{ key, createRevision: lock === 'own' ? held : held - 1 }]);
+  }
+  const dropped = new Set<string>();
+  await settleQuarantines({
+    coordinator,
+    logger: silentLogger,
+    replica: {
+      quarantines: ['frozen', ...cases.map(({ id }) => id)].map((repositoryId) => ({
+        repositoryId,
+        pushId: 'push',
+        attempt: 1,
+      })),
+      lockRevisions: async ({ repositoryId }) => {
+        if (repositoryId === 'frozen') throw new QuorateError('data-corrupt', 'frozen');
+        return revisions.get(repositoryId);
+      },
+      applied: async (id) => cases.find((one) => one.id === id)?.applied ?? 0,
+      abort: async ({ repositoryId }) => {
+        dropped.add(repositoryId);
+      },
+    },
+  });
+  assert.deepEqual(
+    cases.map(({ desc, id }) => [desc, dropped.has(id)]),
+    cases.map((one) => [one.desc, one.dropped]),
+  );
+  assert.ok(!dropped.has('frozen'));
+});
