@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
-import { createScene } from './harness.js';
+import { test, type TestContext } from 'node:test';
+import { createScene, waitFor } from './harness.js';
 
 test('a group gets a path prefix, over HTTP and SSH; who leaves it is out at once', async (t) => {
   const scene = await createScene(t);
@@ -21,6 +21,10 @@ test('a group gets a path prefix, over HTTP and SSH; who leaves it is out at onc
     return [http, secure].map(({ exitCode }) => (exitCode === 0 ? 'yes' : 'no')).join(' ');
   };
   assert.equal(await may(), 'no no');
+  await waitFor('the use of the token to be noted', async () => {
+    const listed = await scene.admin(server, 'token', 'list', 'ann', '--json');
+    return /"lastUsedAt": *"20/.test(listed);
+  });
   await scene.admin(server, 'group', 'add', 'crew');
   await scene.admin(server, 'group', 'join', 'crew', 'ann');
   await scene.admin(server, 'repo', 'grant', 'team/*', '@crew', 'read');
@@ -51,9 +55,14 @@ test('a group gets a path prefix, over HTTP and SSH; who leaves it is out at onc
   assert.match(again.stderr, /there was a group crew/);
 });
 
-test('deploy keys fetch, and push where they may, their one repository', async (t) => {
+for (const backend of ['local', 'directory'] as const) {
+  test(`deploy keys fetch, and push where they may, their one repository: ${backend}`, (t) =>
+    deployKeys(t, backend));
+}
+
+async function deployKeys(t: TestContext, backend: 'local' | 'directory'): Promise<void> {
   const scene = await createScene(t);
-  const server = await scene.startServer();
+  const server = await scene.startServer({ backend });
   const [reader, writer] = [await scene.sshKey(), await scene.sshKey()];
   for (const name of ['team/app', 'team/other']) await scene.admin(server, 'repo', 'create', name);
   await scene.admin(server, 'deploy-key', 'add', 'team/app', reader.publicKeyFile);
@@ -79,4 +88,10 @@ test('deploy keys fetch, and push where they may, their one repository', async (
     await scene.admin(server, 'deploy-key', 'remove', 'team/moved', fingerprint);
   }
   assert.match((await as(reader, ['ls-remote', moved])).stderr, /Permission denied/);
-});
+
+  // A repository that comes to stand in its place is not theirs.
+  await scene.admin(server, 'deploy-key', 'add', 'team/moved', reader.publicKeyFile);
+  await scene.admin(server, 'repo', 'delete', 'team/moved', '--yes');
+  await scene.admin(server, 'repo', 'create', 'team/moved');
+  assert.match((await as(reader, ['ls-remote', moved])).stderr, /Permission denied/);
+}

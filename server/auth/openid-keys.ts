@@ -47,7 +47,10 @@ export class KeySets {
     const nowMs = this.#clock.monotonicMs();
     const known = this.#known.get(name);
     if (known !== undefined && nowMs - known.atMs < maxAgeMs) return await known.keySet;
-    const keySet = jwksUrl === null ? discover(issuer) : Promise.resolve(remoteKeys(jwksUrl));
+    const keySet =
+      jwksUrl === null
+        ? discover(issuer, this.#clock)
+        : Promise.resolve(remoteKeys(jwksUrl, this.#clock));
     this.#known.delete(name);
     this.#known.set(name, { atMs: nowMs, keySet });
     const [oldest] = this.#known.keys();
@@ -63,7 +66,7 @@ export class KeySets {
 }
 
 /** OpenID Connect Discovery 1.0, section 4. */
-async function discover(issuer: string): Promise<JWTVerifyGetKey> {
+async function discover(issuer: string, clock: Clock): Promise<JWTVerifyGetKey> {
   const url = `${issuer.replace(/\/$/, '')}/.well-known/openid-configuration`;
   const answer = await boundedFetch(url, { signal: AbortSignal.timeout(fetchTimeoutMs) });
   const parsed = configurationSchema.safeParse(
@@ -74,18 +77,29 @@ async function discover(issuer: string): Promise<JWTVerifyGetKey> {
   }
   const problem = issuerUrlProblem(parsed.data.jwks_uri);
   if (problem !== undefined) throw unavailable(`the key URL of the token issuer ${problem}`);
-  return remoteKeys(parsed.data.jwks_uri);
+  return remoteKeys(parsed.data.jwks_uri, clock);
 }
 
-function remoteKeys(url: string): JWTVerifyGetKey {
+function remoteKeys(url: string, clock: Clock): JWTVerifyGetKey {
+  // jose's cooldown counts from the last success; without this every token would ask an issuer that is down.
+  let failure: { readonly atMs: number; readonly error: unknown } | undefined;
   return createRemoteJWKSet(new URL(url), {
     timeoutDuration: fetchTimeoutMs,
     cooldownDuration: cooldownMs,
     cacheMaxAge: maxAgeMs,
     [customFetch]: async (target, init) => {
-      const answer = await boundedFetch(target, { signal: init.signal });
-      if (!answer.ok) throw unavailable('the token issuer does not give out its keys');
-      return answer;
+      if (failure !== undefined && clock.monotonicMs() - failure.atMs < cooldownMs) {
+        throw failure.error;
+      }
+      try {
+        const answer = await boundedFetch(target, { signal: init.signal });
+        if (!answer.ok) throw unavailable('the token issuer does not give out its keys');
+        failure = undefined;
+        return answer;
+      } catch (error) {
+        failure = { atMs: clock.monotonicMs(), error };
+        throw error;
+      }
     },
   });
 }

@@ -68,7 +68,7 @@ export class GitHandler {
       requestId,
     });
     const key =
-      exchange.principal.kind === 'user'
+      'name' in exchange.principal
         ? `user ${exchange.principal.name}`
         : `address ${addressKey(remoteAddress)}`;
     if (!this.#running.enter(key)) {
