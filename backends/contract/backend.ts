@@ -153,7 +153,7 @@ export interface Backend {
    * Resolves after the primary has applied (or all was refused). On return with a ref `ok`, the update is durable and
    * the next read sees it. A rejection before the commit point means that nothing changed; `outcome-unknown` is the
    * one code that does not say so, and the listener closes the connection without a verdict.
-   * The pack is consumed or destroyed in every case.
+   * What a refused push leaves of the pack unread is the caller's to drain; it is not read after the return.
    */
   push(repository: Repository, request: PushRequest): Promise<PushResult>;
   /** Repack, pack refs, prune what is safe to prune. One at a time per repository; joins a run that has not started. */
