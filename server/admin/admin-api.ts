@@ -4,6 +4,7 @@ import { QuorateError } from '../../backends/contract/errors.js';
 import { createDispatcher } from './dispatch.js';
 import type { Endpoint } from './endpoint.js';
 import { HttpRefusal } from './error-map.js';
+import { openapiEndpoint } from './openapi.js';
 import type { AdminApiOptions } from './options.js';
 import { auditEndpoints } from './routes/audit.js';
 import { certificateEndpoints } from './routes/certificates.js';
@@ -62,7 +63,8 @@ export function createAdminApi(
 
 /** Everything the admin API offers. */
 export function adminEndpoints(options: AdminApiOptions): readonly Endpoint[] {
-  return [
+  const endpoints: readonly Endpoint[] = [
+    openapiEndpoint(() => endpoints, options.version),
     ...userEndpoints(options),
     ...groupEndpoints(options),
     ...patternGrantEndpoints(options),
@@ -80,4 +82,5 @@ export function adminEndpoints(options: AdminApiOptions): readonly Endpoint[] {
     ...auditEndpoints(options),
     ...statusEndpoints(options),
   ];
+  return endpoints;
 }

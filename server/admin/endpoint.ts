@@ -44,6 +44,8 @@ export interface EndpointDefinition<Input extends object> {
 /** An endpoint whose input is checked by itself, so that endpoints of different inputs fit one list. */
 export interface Endpoint {
   readonly largeBody: boolean;
+  /** As in its definition, for the OpenAPI document. */
+  readonly input: ZodType;
   readonly method: EndpointDefinition<object>['method'];
   readonly path: string;
   readonly action: string;
@@ -57,6 +59,7 @@ export function endpoint<Input extends object>(definition: EndpointDefinition<In
     method,
     path,
     action,
+    input,
     largeBody: definition.largeBody ?? false,
     handle: async (call, raw) => {
       const parsed = parseInput(input, raw);

@@ -44,6 +44,8 @@ export interface AdminApiOptions {
   readonly random: Random;
   /** Read at each request: addresses are known only once the listeners listen. */
   readonly serverInfo: () => ServerInfo;
+  /** Of the program, for the OpenAPI document. */
+  readonly version: string;
   /** `--no-auth`: everybody is `trusted`, whatever credentials come along. */
   readonly noAuth: boolean;
 }

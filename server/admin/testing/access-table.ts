@@ -658,6 +658,12 @@ export const rows: readonly Row[] = [
     expected: adminOnly(200),
   },
   {
+    desc: 'the OpenAPI document',
+    action: 'openapi',
+    request: () => ['GET', '/openapi.json'],
+    expected: [200, 401, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200],
+  },
+  {
     desc: 'the audit log',
     action: 'audit.list',
     request: () => ['GET', '/audit'],

@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
@@ -14,7 +15,8 @@ import { createRuleStore } from '../../../hooks/rules/rule-store.js';
 import { createOpenpgpKeys } from '../../auth/openpgp-keys.js';
 import type { Principal } from '../../auth/principal.js';
 import type { AuditEvent } from '../../observe/audit.js';
-import { createAdminApi } from '../admin-api.js';
+import { adminEndpoints, createAdminApi } from '../admin-api.js';
+import { answers, problem } from '../answers.js';
 import type { AdminApiOptions } from '../options.js';
 import { MemoryBackend } from './memory-backend.js';
 
@@ -135,6 +137,7 @@ export class ApiScene {
       clock,
       random,
       noAuth: options.noAuth ?? false,
+      version: '0.0.0',
       serverInfo: () => ({
         version: '0.0.0',
         startedAtMs: clock.nowMs(),
@@ -183,7 +186,35 @@ export class ApiScene {
       ...(signal === undefined ? {} : { signal }),
     });
     const text = await response.text();
+    this.#checkDocumented(method, path, {
+      status: response.status,
+      text,
+      type: response.headers.get('content-type') ?? '',
+    });
     return { status: response.status, headers: response.headers, text, body: jsonObject(text) };
+  }
+
+  /** Every answer is as the OpenAPI document says: a problem, or what `answers.ts` has for the action. */
+  #checkDocumented(
+    method: string,
+    path: string,
+    { status, text, type }: { status: number; text: string; type: string },
+  ): void {
+    if (status >= 400) {
+      assert.match(type, /^application\/problem\+json/);
+      problem.parse(JSON.parse(text));
+      return;
+    }
+    const segments = (path.split('?')[0] ?? '').split('/');
+    const served = adminEndpoints(this.options).find((one) => {
+      const wanted = one.path.split('/');
+      return (
+        one.method === method.toLowerCase() &&
+        wanted.length === segments.length &&
+        wanted.every((word, index) => word.startsWith(':') || word === segments[index])
+      );
+    });
+    answers[served?.action ?? '']?.parse(JSON.parse(text));
   }
 
   async close(): Promise<void> {

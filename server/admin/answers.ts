@@ -1,0 +1,103 @@
+import { z } from 'zod';
+
+/*
+ * What the endpoints answer, by action, for the OpenAPI document; the tests hold every answer against it. An action
+ * that is not here is documented as an object.
+ */
+
+const time = z.iso.datetime();
+const next = z
+  .string()
+  .nullable()
+  .describe('where the next page starts (`after`); null: this is the last');
+const level = z.enum(['read', 'write', 'admin']);
+
+const user = z.strictObject({
+  name: z.string(),
+  admin: z.boolean(),
+  disabled: z.boolean(),
+  canCreate: z.boolean(),
+  createdAt: time,
+});
+
+const key = z.strictObject({
+  fingerprint: z.string(),
+  user: z.string(),
+  type: z.string(),
+  comment: z.string(),
+  createdAt: time,
+});
+
+const token = z.object({
+  id: z.string(),
+  user: z.string(),
+  name: z.string(),
+  scope: level,
+  repositoryPattern: z.string().nullable(),
+  createdAt: time,
+  expiresAt: time.nullable(),
+});
+
+const repository = z.object({
+  name: z.string(),
+  public: z.boolean(),
+  objectFormat: z.enum(['sha1', 'sha256']),
+  createdAt: time,
+  epoch: z.int().min(1),
+});
+
+const administered = repository.extend({
+  settings: z.record(z.string(), z.string()),
+  grants: z.record(z.string(), level),
+});
+
+const shown = repository.extend({
+  head: z.string(),
+  generation: z.int(),
+  refCount: z.int(),
+  packCount: z.int(),
+  looseObjectCount: z.int(),
+  sizeBytes: z.int(),
+  settings: z.record(z.string(), z.string()).optional(),
+  grants: z.record(z.string(), level).optional(),
+});
+
+const auditEvent = z
+  .looseObject({ time, event: z.string(), outcome: z.string(), actor: z.string() })
+  .describe('a line of the audit log');
+
+/** By `Endpoint.action`. */
+export const answers: Readonly<Record<string, z.ZodType>> = {
+  'user.list': z.object({ users: z.array(user), next: next.optional() }),
+  'user.create': z.strictObject({ user }),
+  'user.change': z.strictObject({ user }),
+  'key.list': z.object({ keys: z.array(key), next: next.optional() }),
+  'key.add': z.strictObject({ key }),
+  'key.remove': z.strictObject({ removed: z.string() }),
+  'token.list': z.object({ tokens: z.array(token), next: next.optional() }),
+  'token.create': z.strictObject({ token, secret: z.string().describe('shown this once') }),
+  'token.revoke': z.strictObject({ revoked: z.string() }),
+  'repository.list': z.strictObject({ repositories: z.array(repository), next }),
+  'repository.create': z.strictObject({ repository }),
+  'repository.show': z.strictObject({ repository: shown }),
+  'repository.set': z.strictObject({ repository: administered }),
+  'repository.set-head': z.strictObject({ head: z.string() }),
+  'repository.grant': z.strictObject({ repository: administered }),
+  'repository.revoke': z.strictObject({ repository: administered }),
+  'repository.rename': z.strictObject({ repository }),
+  'repository.delete': z.strictObject({ deleted: z.string() }),
+  'audit.list': z.strictObject({ events: z.array(auditEvent), next }),
+  status: z.looseObject({ version: z.string(), node: z.string(), startedAt: time }),
+  'lock.list': z.strictObject({ locks: z.array(z.looseObject({})) }),
+};
+
+/** The body of every failed answer (RFC 9457); `error-map.ts` makes it. */
+export const problem = z.strictObject({
+  type: z.string(),
+  title: z.string(),
+  status: z.int(),
+  detail: z.string(),
+  instance: z.string().describe('the request id'),
+  code: z.string(),
+  details: z.record(z.string(), z.unknown()),
+});
