@@ -37,6 +37,13 @@ export async function tasksOfUser(userId: number): Promise<number> {
   return tasks;
 }
 
+/** The most that this process may set RLIMIT_NPROC to; undefined: anything. */
+export async function hardTaskLimit(): Promise<number | undefined> {
+  const limits = await readFile('/proc/self/limits', 'latin1').catch(() => '');
+  const hard = /^Max processes +\S+ +(\S+)/m.exec(limits)?.[1];
+  return hard === undefined || hard === 'unlimited' ? undefined : Number(hard);
+}
+
 async function processIds(): Promise<readonly string[]> {
   const names = await readdir('/proc').catch((): string[] => []);
   return names.filter((name) => /^\d+$/.test(name));

@@ -15,7 +15,7 @@ import {
   type BaseEnvironment,
 } from './environment.js';
 import type { GitCommand, GitConversation, GitResult, GitRunner } from './git-runner.js';
-import { tasksOfUser } from './process-group.js';
+import { hardTaskLimit, tasksOfUser } from './process-group.js';
 import { type ProgramCommand, watchProgram } from './program.js';
 import { takeRunLock } from './spawner/run-lock.js';
 import { cancelled, Slots } from './spawner/slots.js';
@@ -250,7 +250,8 @@ class HelperGitRunner implements GitRunner {
     const userId = process.getuid?.() ?? 0;
     // The kernel sets root no such bound.
     if (userId === 0) return { file: prlimit, args: ['--core=0', '--', file, ...args] };
-    const most = String((await tasksOfUser(userId)) + limits.maxProcesses + spareTasks);
+    const wanted = (await tasksOfUser(userId)) + limits.maxProcesses + spareTasks;
+    const most = String(Math.min(wanted, (await hardTaskLimit()) ?? wanted));
     return { file: prlimit, args: ['--core=0', `--nproc=${most}:${most}`, '--', file, ...args] };
   }
 

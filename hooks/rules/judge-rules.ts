@@ -33,21 +33,29 @@ export async function judgeByRules(
   );
   if (inForce.length === 0) return refused;
   const judge = new PushJudge(dependencies, context);
-  for (const command of commands) {
-    const rules = inForce.filter(({ refs }) => matchesGlob(refs, command.ref));
-    const broken = await judge.firstBroken(rules, command);
-    if (broken === undefined) continue;
-    dependencies.meter.count('rule_refusals', { demand: broken.violation.demand });
-    refused.set(command.ref, `rule ${broken.rule.name}: ${broken.violation.reason}`);
+  try {
+    for (const command of commands) {
+      const rules = inForce.filter(({ refs }) => matchesGlob(refs, command.ref));
+      const broken = await judge.firstBroken(rules, command);
+      if (broken === undefined) continue;
+      dependencies.meter.count('rule_refusals', { demand: broken.violation.demand });
+      refused.set(command.ref, `rule ${broken.rule.name}: ${broken.violation.reason}`);
+    }
+    return refused;
+  } finally {
+    judge.close();
   }
-  return refused;
 }
 
 /** Judges the refs of one push, one after the other. */
 class PushJudge {
   readonly #dependencies: RuleDependencies;
   readonly #context: PushContext;
-  readonly #deadline = AbortSignal.timeout(timeoutMs);
+  /** The push's own signal, or the end of the time. */
+  readonly #ended = new AbortController();
+  readonly #timer: NodeJS.Timeout;
+  #late = false;
+  readonly #end = (): void => this.#ended.abort(this.#context.signal.reason);
   /** New values that passed a rule: their history is judged for the next ref that the rule is about. */
   readonly #judged = new Map<Rule, Oid[]>();
   #nonFastForwards: Promise<ReadonlySet<string>> | undefined;
@@ -56,6 +64,17 @@ class PushJudge {
   constructor(dependencies: RuleDependencies, context: PushContext) {
     this.#dependencies = dependencies;
     this.#context = context;
+    this.#timer = setTimeout(() => {
+      this.#late = true;
+      this.#ended.abort();
+    }, timeoutMs);
+    context.signal.addEventListener('abort', this.#end);
+    if (context.signal.aborted) this.#end();
+  }
+
+  close(): void {
+    clearTimeout(this.#timer);
+    this.#context.signal.removeEventListener('abort', this.#end);
   }
 
   /** The cheap demands of all rules come first. */
@@ -120,13 +139,13 @@ class PushJudge {
       commits: rule.linearHistory || rule.signedCommits || rule.commitMessage !== undefined,
       files: rule.maxFileSize !== undefined || rule.forbiddenPaths.length > 0,
       ...(signers === undefined ? {} : { signers }),
-      signal: AbortSignal.any([this.#context.signal, this.#deadline]),
+      signal: this.#ended.signal,
     };
   }
 
   /** What cannot be judged is refused. */
   #notJudged(error: unknown): Violation {
-    if (this.#deadline.aborted && !this.#context.signal.aborted) {
+    if (this.#late && !this.#context.signal.aborted) {
       return { demand: 'not-judged', reason: 'checking the push took too long' };
     }
     if (error instanceof QuorateError && unjudgeable.has(error.code)) {

@@ -38,8 +38,6 @@ export function createMessageCheck(): MessageCheck {
       const settle = (): void => {
         clearTimeout(timer);
         asked.off('message', answered).off('error', giveUp);
-        // Ends while it is ended: nobody listens any more.
-        asked.on('error', () => undefined);
       };
       const answered = (answer: unknown): void => {
         settle();
@@ -72,6 +70,8 @@ function startWorker(): Worker {
     resourceLimits: { maxOldGenerationSizeMb: maxHeapMb },
     env: {},
   });
+  // One that fails after its question was given up has nobody else who listens.
+  worker.on('error', () => undefined);
   // It is not to keep a server that stops.
   worker.unref();
   return worker;
