@@ -16,7 +16,17 @@ after(() => at.scene.close());
 const cases: readonly (readonly [desc: string, lines: readonly string[], words: RegExp])[] = [
   ['hangs', ['SLEEP'], /took longer than 8 seconds/],
   ['ignores SIGTERM', ['trap "" TERM', 'SLEEP & wait; SLEEP'], /took longer than 8 seconds/],
-  ['leaves a session behind', ['setsid SLEEP >/dev/null 2>&1 &', 'exit 1'], /hook declined\)/],
+  [
+    'leaves a session behind',
+    [
+      'left=$(mktemp -u)',
+      'setsid sh -c "touch $left; exec SLEEP" >/dev/null 2>&1 &',
+      'until [ -e "$left" ]; do sleep 0.01; done',
+      'rm "$left"',
+      'exit 1',
+    ],
+    /hook declined\)/,
+  ],
   ['forks', ['for i in $(seq 100); do SLEEP & done; wait'], /more than 20 processes/],
   ['floods its output', ['yes'], /wrote more than 65536 bytes/],
   ['ends by a signal', ['kill -9 $$'], /was ended by SIGKILL/],

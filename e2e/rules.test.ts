@@ -308,6 +308,11 @@ for (const transport of transports) {
       await signWith(bob.privateKeyFile);
       await signWith(ann.privateKeyFile);
       accepted(await push(at, ann, transport, ['main']));
+      await signWith(bob.privateKeyFile);
+      await scene.admin(server, 'user', 'disable', 'bob');
+      refused(await push(at, ann, transport, ['main']), /not signed by a key that is registered/);
+      await scene.admin(server, 'user', 'enable', 'bob');
+      accepted(await push(at, ann, transport, ['main']));
       // A signature that was moved to another commit is none.
       const forged = (await scene.git(['cat-file', 'commit', 'HEAD'], { cwd: at.clone })).replace(
         /\nsigned\n/,

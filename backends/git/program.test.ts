@@ -68,7 +68,11 @@ describe('a program', () => {
   });
 
   it('leaves nothing behind, not even in a session of its own', async () => {
-    const { end, mark } = await run('sleep 1000 & setsid sleep 1000 & exit 0');
+    // It ends only when the other has left its group.
+    const { end, mark } = await run(
+      'sleep 1000 & setsid sh -c "touch left-$MARK; exec sleep 1000" & ' +
+        'until [ -e left-$MARK ]; do sleep 0.01; done; exit 0',
+    );
     assert.deepEqual(end, { how: 'exited', exitCode: 0 });
     await gone(mark);
   });
