@@ -49,27 +49,31 @@ async function seen(replica = scene.replica): Promise<Record<string, string>> {
   return Object.fromEntries(read.snapshot.refs.map(({ name, oid }) => [name, oid]));
 }
 
-for (const step of ['commitEither', 'peel'] as const) {
+// Only what is no branch can be an annotated tag, and is peeled.
+for (const [step, ref] of [
+  ['commitEither', main],
+  ['peel', 'refs/tags/one'],
+] as const) {
   test(`an apply that fails at ${step} is done again, whole, and leaves nothing behind`, async () => {
-    const tip = await commitPush();
+    const tip = await commitPush(ref);
     scene.failures.set(step, 1);
     await assert.rejects(scene.replica.apply(scene.id, 1), { code: 'storage-failure' });
     assert.equal(await scene.replica.applied(scene.id), 0);
-    assert.deepEqual(await seen(), { [main]: tip });
+    assert.deepEqual(await seen(), { [ref]: tip });
     assert.deepEqual([state().generation, state().applying], [1, undefined]);
     assert.deepEqual([quarantines(), keeps()], [[], []]);
     assert.deepEqual(scene.replica.quarantines, []);
     const next = await commitPush('refs/heads/next', 'two');
-    assert.deepEqual(await seen(), { [main]: tip, 'refs/heads/next': next });
+    assert.deepEqual(await seen(), { [ref]: tip, 'refs/heads/next': next });
   });
 
   test(`a restart finishes an apply that failed at ${step}`, async () => {
-    const tip = await commitPush();
+    const tip = await commitPush(ref);
     scene.failures.set(step, 1);
     await assert.rejects(scene.replica.apply(scene.id, 1));
     assert.equal(keeps().length, 1, 'nothing may repack what no ref reaches yet');
     const again = await scene.reopen();
-    assert.deepEqual(await seen(again), { [main]: tip });
+    assert.deepEqual(await seen(again), { [ref]: tip });
     assert.deepEqual([quarantines(), keeps()], [[], []]);
     await scene.git('fsck', '--full', '--strict');
   });

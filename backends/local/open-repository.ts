@@ -54,6 +54,8 @@ export class OpenRepository {
   readonly #dependencies: OpenDependencies;
   #state: RepositoryState;
   #snapshots: readonly RefSnapshot[];
+  /** Highest generation that somebody asked for. */
+  #wanted = 0;
   /** An apply failed half-way: its traces are looked for by the next one. */
   #interrupted = false;
 
@@ -139,10 +141,12 @@ export class OpenRepository {
   async applyUpTo(generation: number): Promise<void> {
     if (this.generation > generation) await this.#refuseRewound();
     if (this.generation >= generation) return;
+    this.#wanted = Math.max(this.#wanted, generation);
     await this.refsQueue.run(async () => {
       if (this.generation >= generation) return;
-      const entries = await this.#dependencies.log.entries(this.id, this.generation, generation);
-      for (const entry of entries) await this.#apply(entry);
+      // Whoever waits behind this call is served as well.
+      const entries = await this.#dependencies.log.entries(this.id, this.generation, this.#wanted);
+      for (const group of applicableTogether(entries)) await this.#apply(group);
       if (this.generation < generation) {
         throw new QuorateError(
           'data-corrupt',
@@ -168,28 +172,21 @@ export class OpenRepository {
     );
   }
 
-  async #apply(entry: LogEntry): Promise<void> {
-    const { generation, digest } = this.#state;
-    const intent = await this.#intentOf(entry);
-    const { updates } = intent.entry;
-    const expected = digestAfter(digest, updates, entry.head);
-    if (entry.generation !== generation + 1 || expected !== entry.digest) {
-      throw new QuorateError(
-        'data-corrupt',
-        `entry ${entry.generation} of the push log does not follow generation ${generation} of this disk`,
-        { details: { id: this.id } },
-      );
-    }
+  /** Applies entries that `applicableTogether` lets pass: one intent, one ref transaction, one marker. */
+  async #apply(entries: readonly LogEntry[]): Promise<void> {
     const dependencies = this.#dependencies;
+    const intent = await this.#intentOf(entries);
+    const updates = intent.entries.flatMap((entry) => entry.updates);
     if (this.#interrupted) await this.#removeAbandonedLocks(updates);
     this.#interrupted = true;
     await writeState(dependencies.store.statePath(this.id), { ...this.#state, applying: intent });
     await writeEffects(dependencies, this.id, intent);
     // Before the marker: whatever fails up to here is done again, and what is in memory never lags behind the marker.
+    const { generation, head } = lastOf(intent.entries);
     const snapshot = nextSnapshot(this.snapshot, {
-      generation: entry.generation,
+      generation,
       updates,
-      ...(entry.head === undefined ? {} : { head: entry.head.new }),
+      ...(head === undefined ? {} : { head: head.new }),
       peeled: await this.#peel(updates),
     });
     this.#state = await writeMarker(dependencies, this.id, this.#state, intent);
@@ -204,54 +201,84 @@ export class OpenRepository {
     await removeAbandonedRefLocks(this.gitDirectory, refs, this.#dependencies.clock.nowMs());
   }
 
-  async #intentOf(entry: LogEntry): Promise<Intent> {
-    const { store, quarantineOf } = this.#dependencies;
-    const quarantine = quarantineOf(this.id, entry.pushId);
-    let { updates } = entry;
-    if (entry.updatesDigest !== undefined) {
-      if (quarantine === undefined) {
+  /** Checks on the way that each entry follows from this disk's state and the entries before it. */
+  async #intentOf(entries: readonly LogEntry[]): Promise<Intent> {
+    let { generation, digest } = this.#state;
+    const intended: Intent['entries'][number][] = [];
+    const quarantines: QuarantineKey[] = [];
+    for (const entry of entries) {
+      const quarantine = this.#dependencies.quarantineOf(this.id, entry.pushId);
+      if (quarantine !== undefined) quarantines.push(quarantine);
+      const updates = await this.#updatesOf(entry, quarantine);
+      digest = digestAfter(digest, updates, entry.head);
+      generation++;
+      if (entry.generation !== generation || digest !== entry.digest) {
         throw new QuorateError(
           'data-corrupt',
-          'the updates of a large push are missing from this disk',
+          `entry ${entry.generation} of the push log does not follow generation ${generation - 1} of this disk`,
+          { details: { id: this.id } },
         );
       }
-      updates = await loadUpdates(store.quarantineDirectory(quarantine), entry.updatesDigest);
+      const { pushId, head } = entry;
+      intended.push({
+        generation,
+        pushId,
+        updates,
+        digest,
+        ...(head === undefined ? {} : { head }),
+      });
     }
-    const { generation, pushId, head, digest } = entry;
-    return {
-      entry: { generation, pushId, updates, digest, ...(head === undefined ? {} : { head }) },
-      ...(quarantine === undefined ? {} : { quarantine }),
-    };
+    return { entries: intended, quarantines };
+  }
+
+  async #updatesOf(
+    entry: LogEntry,
+    quarantine: QuarantineKey | undefined,
+  ): Promise<readonly RefCommand[]> {
+    if (entry.updatesDigest === undefined) return entry.updates;
+    if (quarantine === undefined) {
+      throw new QuorateError(
+        'data-corrupt',
+        'the updates of a large push are missing from this disk',
+      );
+    }
+    const { store } = this.#dependencies;
+    return loadUpdates(store.quarantineDirectory(quarantine), entry.updatesDigest);
   }
 
   /** What the annotated tags among the new values point at. */
   async #peel(updates: readonly RefCommand[]): Promise<ReadonlyMap<string, string>> {
-    const oids = [...new Set(updates.map(({ newOid }) => newOid).filter((oid) => !isZero(oid)))];
-    return this.#dependencies.objects.peel(this.gitDirectory, oids);
+    // git lets a branch point at nothing but a commit.
+    const others = updates.filter(({ ref }) => !ref.startsWith('refs/heads/'));
+    const oids = [...new Set(others.map(({ newOid }) => newOid).filter((oid) => !isZero(oid)))];
+    return oids.length === 0 ? new Map() : this.#dependencies.objects.peel(this.gitDirectory, oids);
   }
 }
 
-/** Objects and refs of an entry. Idempotent: it is run again from wherever it stopped. */
+/** Objects and refs of the entries. Idempotent: it is run again from wherever it stopped. */
 async function writeEffects(
   { store, refs }: OpenDependencies,
   id: string,
-  { entry, quarantine }: Intent,
+  { entries, quarantines }: Intent,
 ): Promise<void> {
-  if (quarantine !== undefined) {
+  for (const quarantine of quarantines) {
     await promote(store.quarantineDirectory(quarantine), store.objectsDirectory(id));
   }
   const gitDir = store.gitDirectory(id);
-  if (entry.updates.length > 0) await refs.commitEither(gitDir, entry.updates);
-  if (entry.head !== undefined) await refs.setHead(gitDir, symrefOf(entry.head.new));
+  const updates = entries.flatMap((entry) => entry.updates);
+  if (updates.length > 0) await refs.commitEither(gitDir, updates);
+  const { head } = lastOf(entries);
+  if (head !== undefined) await refs.setHead(gitDir, symrefOf(head.new));
 }
 
-/** From here on the entry is applied. */
+/** From here on the entries are applied. */
 async function writeMarker(
   { store }: OpenDependencies,
   id: string,
   { objectFormat }: RepositoryState,
-  { entry: { generation, digest } }: Intent,
+  { entries }: Intent,
 ): Promise<RepositoryState> {
+  const { generation, digest } = lastOf(entries);
   const applied: RepositoryState = { objectFormat, generation, digest };
   await writeState(store.statePath(id), applied);
   return applied;
@@ -261,20 +288,68 @@ async function writeMarker(
 async function cleanUp(
   { store, logger, quarantineApplied }: OpenDependencies,
   id: string,
-  { quarantine }: Intent,
+  { quarantines }: Intent,
 ): Promise<void> {
-  if (quarantine === undefined) return;
-  quarantineApplied(quarantine);
+  if (quarantines.length === 0) return;
+  for (const quarantine of quarantines) quarantineApplied(quarantine);
   try {
     await removeKeeps(store.objectsDirectory(id));
     // Not synced: what a power cut brings back, the next start removes.
-    await rm(store.quarantineDirectory(quarantine), { recursive: true, force: true });
+    for (const quarantine of quarantines) {
+      await rm(store.quarantineDirectory(quarantine), { recursive: true, force: true });
+    }
   } catch (error) {
     logger.warn(
-      { component: 'store', repo: id, push_id: quarantine.pushId, err: error },
-      'an applied push left files behind',
+      {
+        component: 'store',
+        repo: id,
+        push_ids: quarantines.map(({ pushId }) => pushId),
+        err: error,
+      },
+      'applied pushes left files behind',
     );
   }
+}
+
+/** Updates that one ref transaction takes; larger entries go alone. */
+const maxUpdatesTogether = 1000;
+
+/**
+ * Runs of entries that one intent, one ref transaction and one marker may stand for. None touches a ref twice, so that
+ * each ref has its entry's old or new value at any time, also when an apply is cut short and run again in another
+ * grouping. Deletions go alone, since git refuses to delete `a` and to create `a/b` together; so do changes of HEAD.
+ */
+export function applicableTogether(entries: readonly LogEntry[]): readonly (readonly LogEntry[])[] {
+  const groups: LogEntry[][] = [];
+  let refs = new Set<string>();
+  let open = false;
+  for (const entry of entries) {
+    const names = entry.updates.map(({ ref }) => ref);
+    const alone =
+      entry.head !== undefined ||
+      entry.updatesDigest !== undefined ||
+      entry.updates.some(({ newOid }) => isZero(newOid));
+    const joins =
+      open &&
+      !alone &&
+      refs.size + names.length <= maxUpdatesTogether &&
+      !names.some((name) => refs.has(name));
+    if (joins) {
+      groups.at(-1)?.push(entry);
+    } else {
+      groups.push([entry]);
+      refs = new Set();
+    }
+    for (const name of names) refs.add(name);
+    open = !alone;
+  }
+  return groups;
+}
+
+function lastOf(entries: Intent['entries']): Intent['entries'][number] {
+  const last = entries.at(-1);
+  if (last === undefined) throw new QuorateError('internal', 'nothing to apply');
+  return last;
 }
 
 function frozen(why: string, details: Record<string, unknown>): QuorateError {

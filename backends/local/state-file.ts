@@ -13,10 +13,13 @@ export interface RepositoryState {
   readonly generation: number;
   /** Digest of the refs at `generation`. */
   readonly digest: string;
-  /** The entry being applied: its effects may be there in part. Recovery runs it again. */
+  /** Consecutive entries being applied together: their effects may be there in part. Recovery runs them again. */
   readonly applying?: {
-    readonly entry: Pick<LogEntry, 'generation' | 'pushId' | 'updates' | 'head' | 'digest'>;
-    readonly quarantine?: QuarantineKey;
+    readonly entries: readonly Pick<
+      LogEntry,
+      'generation' | 'pushId' | 'updates' | 'head' | 'digest'
+    >[];
+    readonly quarantines: readonly QuarantineKey[];
   };
 }
 
@@ -28,16 +31,18 @@ const schema = z.strictObject({
   digest: z.string(),
   applying: z
     .strictObject({
-      entry: z.strictObject({
-        generation: z.int(),
-        pushId: z.string(),
-        updates: z.array(z.strictObject({ ref: z.string(), oldOid: oid, newOid: oid })),
-        head: z.strictObject({ old: head, new: head }).exactOptional(),
-        digest: z.string(),
-      }),
-      quarantine: z
-        .strictObject({ repositoryId: z.string(), pushId: z.string(), attempt: z.int() })
-        .exactOptional(),
+      entries: z.array(
+        z.strictObject({
+          generation: z.int(),
+          pushId: z.string(),
+          updates: z.array(z.strictObject({ ref: z.string(), oldOid: oid, newOid: oid })),
+          head: z.strictObject({ old: head, new: head }).exactOptional(),
+          digest: z.string(),
+        }),
+      ),
+      quarantines: z.array(
+        z.strictObject({ repositoryId: z.string(), pushId: z.string(), attempt: z.int() }),
+      ),
     })
     .exactOptional(),
 });
