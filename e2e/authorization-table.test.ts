@@ -233,11 +233,12 @@ async function tryCells(
     'fetch what does not exist': ['ls-remote', url('team/none')],
     'create by pushing': push(`team/new-${unique}`),
   };
-  const letters: string[] = [];
-  for (const cell of cells) {
-    const { exitCode, stderr } = await scene.tryGit(runs[cell], { cwd: work, env });
-    letters.push(exitCode === 0 ? '+' : refusalLetter(`${who}: ${cell}`, stderr));
-  }
+  const letters = await Promise.all(
+    cells.map(async (cell) => {
+      const { exitCode, stderr } = await scene.tryGit(runs[cell], { cwd: work, env });
+      return exitCode === 0 ? '+' : refusalLetter(`${who}: ${cell}`, stderr);
+    }),
+  );
   return letters.join('');
 }
 

@@ -26,6 +26,10 @@ export function repositoryPatternProblem(pattern: string): string | undefined {
 
 /** Whether `name` (without `.git`) is one that `pattern` means. Takes at most pattern x name steps. */
 export function repositoryPatternMatches(pattern: string, name: string): boolean {
+  const star = pattern.indexOf('*');
+  // Most patterns differ from most names in their first letters.
+  if (star === -1) return pattern === name;
+  if (!name.startsWith(pattern.slice(0, star))) return false;
   // reachable[j]: the tokens so far can have consumed exactly j characters of the name.
   let reachable: boolean[] = Array.from({ length: name.length + 1 }, (_, index) => index === 0);
   for (const token of tokensOf(pattern)) {
