@@ -10,7 +10,7 @@ import { PushJournal } from './checker/push-journal.js';
 import { PushPlanner } from './checker/push-plan.js';
 import { Seeded, countFrom, seedFrom } from './checker/seeded.js';
 import { Observer } from './checker/observer.js';
-import { createScene } from './harness.js';
+import { createScene, waitFor } from './harness.js';
 import type { Scene, ServerProcess } from './harness.js';
 
 /* Of this server nothing is believed but what its clients were told, what git says of its files, and its refs. */
@@ -45,7 +45,10 @@ test('kill -9 in a loop during pushes loses nothing acknowledged', async (t) => 
     let killed = 0;
     for (let round = 1; killed < kills; round += 1) {
       gate.open();
-      await sleep(random.between(20, 600));
+      // So many updates are acknowledged first, however slow the machine is; then at any moment.
+      const wanted = journal.totals.acknowledged + random.between(0, 20);
+      await waitFor('pushes', () => journal.totals.acknowledged >= wanted);
+      await sleep(random.between(0, 60));
       gate.close();
       await kill(server, random);
       killed += 1;
