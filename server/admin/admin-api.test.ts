@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { connect } from 'node:net';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import { QuorateError } from '../../backends/contract/errors.js';
+import { newKey } from './testing/access-table.js';
 import { ApiScene } from './testing/api-scene.js';
 
 let scene: ApiScene;
@@ -296,6 +297,36 @@ describe('what is left behind', () => {
     assert.equal(answer.status, 503);
     assert.equal(answer.headers.get('retry-after'), '2');
   });
+});
+
+test('lists come in pages', async () => {
+  for (const name of ['ann', 'bob', 'cem', 'dan']) {
+    await scene.token(name);
+    await scene.accounts.addKey(name, newKey());
+  }
+  for (const [path, rows, total] of [
+    ['/users', 'users', 5],
+    ['/keys', 'keys', 4],
+    ['/tokens', 'tokens', 5],
+  ] as const) {
+    const whole = await scene.request('GET', path, { token: admin });
+    assert.equal(whole.body?.['next'], null);
+    const all = Object.values(objectIn(whole.body, rows));
+    assert.equal(all.length, total);
+    const found: unknown[] = [];
+    let after = '';
+    for (;;) {
+      const page = await scene.request('GET', `${path}?limit=2${after}`, { token: admin });
+      const part = Object.values(objectIn(page.body, rows));
+      assert.ok(part.length <= 2);
+      found.push(...part);
+      const next = page.body?.['next'];
+      if (typeof next !== 'string') break;
+      after = `&after=${encodeURIComponent(next)}`;
+    }
+    assert.deepEqual(found, all);
+  }
+  assert.equal((await scene.request('GET', '/users?limit=0', { token: admin })).status, 400);
 });
 
 describe('repositories', () => {

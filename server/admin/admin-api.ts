@@ -6,6 +6,7 @@ import type { Endpoint } from './endpoint.js';
 import { HttpRefusal } from './error-map.js';
 import { openapiEndpoint } from './openapi.js';
 import type { AdminApiOptions } from './options.js';
+import { withPages } from './page.js';
 import { auditEndpoints } from './routes/audit.js';
 import { certificateEndpoints } from './routes/certificates.js';
 import { deployKeyEndpoints } from './routes/deploy-keys.js';
@@ -81,6 +82,6 @@ export function adminEndpoints(options: AdminApiOptions): readonly Endpoint[] {
     ...longRunningEndpoints(options),
     ...auditEndpoints(options),
     ...statusEndpoints(options),
-  ];
+  ].map(withPages);
   return endpoints;
 }

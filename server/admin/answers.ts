@@ -68,13 +68,13 @@ const auditEvent = z
 
 /** By `Endpoint.action`. */
 export const answers: Readonly<Record<string, z.ZodType>> = {
-  'user.list': z.object({ users: z.array(user), next: next.optional() }),
+  'user.list': z.strictObject({ users: z.array(user), next }),
   'user.create': z.strictObject({ user }),
   'user.change': z.strictObject({ user }),
-  'key.list': z.object({ keys: z.array(key), next: next.optional() }),
+  'key.list': z.strictObject({ keys: z.array(key), next }),
   'key.add': z.strictObject({ key }),
   'key.remove': z.strictObject({ removed: z.string() }),
-  'token.list': z.object({ tokens: z.array(token), next: next.optional() }),
+  'token.list': z.strictObject({ tokens: z.array(token), next }),
   'token.create': z.strictObject({ token, secret: z.string().describe('shown this once') }),
   'token.revoke': z.strictObject({ revoked: z.string() }),
   'repository.list': z.strictObject({ repositories: z.array(repository), next }),
@@ -88,7 +88,7 @@ export const answers: Readonly<Record<string, z.ZodType>> = {
   'repository.delete': z.strictObject({ deleted: z.string() }),
   'audit.list': z.strictObject({ events: z.array(auditEvent), next }),
   status: z.looseObject({ version: z.string(), node: z.string(), startedAt: time }),
-  'lock.list': z.strictObject({ locks: z.array(z.looseObject({})) }),
+  'lock.list': z.strictObject({ locks: z.array(z.looseObject({})), next }),
 };
 
 /** The body of every failed answer (RFC 9457); `error-map.ts` makes it. */

@@ -74,7 +74,8 @@ interface FieldProblem {
   readonly problem: string;
 }
 
-function parseInput<Input>(schema: ZodType<Input>, raw: unknown): Input {
+/** Throws `invalid-argument` that names each field with what is wrong with it. */
+export function parseInput<Input>(schema: ZodType<Input>, raw: unknown): Input {
   const result = schema.safeParse(raw ?? {});
   if (result.success) return result.data;
   const fields = result.error.issues.flatMap((issue): FieldProblem[] => {

@@ -54,6 +54,23 @@ export function globalOptions(command: Command): {
   return { json: json === true, data: typeof data === 'string' ? data : undefined };
 }
 
+/** All rows of a list, page by page. `path` may have a query. */
+export async function allRows(
+  request: ApiClient['request'],
+  path: string,
+  name: string,
+): Promise<readonly Json[]> {
+  const found: Json[] = [];
+  let page = `${path}${path.includes('?') ? '&' : '?'}limit=1000`;
+  for (;;) {
+    const answer = await request('GET', page);
+    found.push(...rows(answer, name));
+    const { next } = answer;
+    if (typeof next !== 'string') return found;
+    page = `${path}${path.includes('?') ? '&' : '?'}limit=1000&after=${encodeURIComponent(next)}`;
+  }
+}
+
 /** `user` of an answer, checked to be an object. */
 export function field(answer: Json, name: string): Json {
   const value = answer[name];

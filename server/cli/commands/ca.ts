@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { CliError } from '../cli-error.js';
-import { contextOf, field, rows } from '../context.js';
+import { allRows, contextOf, field } from '../context.js';
 import { plain, table, time } from '../output.js';
 import { readPublicKey } from './key.js';
 
@@ -22,7 +22,7 @@ export function addCertificateCommands(program: Command): void {
     .description('list the authorities')
     .action(async (_options: object, command: Command) => {
       const { terminal, request } = contextOf(command);
-      const found = rows(await request('GET', '/certificate-authorities'), 'authorities');
+      const found = await allRows(request, '/certificate-authorities', 'authorities');
       if (terminal.json) return terminal.printJson(found);
       const columns = [
         { title: 'FINGERPRINT', key: 'fingerprint' },
@@ -72,7 +72,7 @@ function addRevocationCommands(ca: Command): void {
     .description('list what is revoked')
     .action(async (_options: object, command: Command) => {
       const { terminal, request } = contextOf(command);
-      const found = rows(await request('GET', '/revocations'), 'revocations');
+      const found = await allRows(request, '/revocations', 'revocations');
       if (terminal.json) return terminal.printJson(found);
       const columns = [
         { title: 'ID', key: 'id' },

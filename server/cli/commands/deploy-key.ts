@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { contextOf, field, rows } from '../context.js';
+import { allRows, contextOf, field } from '../context.js';
 import { plain, table, time } from '../output.js';
 import { readPublicKey } from './key.js';
 import { pathOf } from './repo.js';
@@ -31,7 +31,7 @@ export function addDeployKeyCommands(program: Command): void {
     .description('list the deploy keys of a repository')
     .action(async (repo: string, _options: object, command: Command) => {
       const { terminal, request } = contextOf(command);
-      const found = rows(await request('GET', `${pathOf(repo)}/deploy-keys`), 'deployKeys');
+      const found = await allRows(request, `${pathOf(repo)}/deploy-keys`, 'deployKeys');
       if (terminal.json) return terminal.printJson(found);
       const columns = [
         { title: 'FINGERPRINT', key: 'fingerprint' },

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { contextOf, field, rows } from '../context.js';
+import { allRows, contextOf, field } from '../context.js';
 import { table, time } from '../output.js';
 
 export function addGroupCommands(program: Command): void {
@@ -26,7 +26,7 @@ export function addGroupCommands(program: Command): void {
     .description('list all groups')
     .action(async (_options: object, command: Command) => {
       const { terminal, request } = contextOf(command);
-      const groups = rows(await request('GET', '/groups'), 'groups');
+      const groups = await allRows(request, '/groups', 'groups');
       if (terminal.json) return terminal.printJson(groups);
       const columns = [
         { title: 'NAME', key: 'name' },

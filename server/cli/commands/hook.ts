@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { CliError } from '../cli-error.js';
-import { contextOf, field, rows } from '../context.js';
+import { allRows, contextOf, field } from '../context.js';
 import { plain, size, table, time } from '../output.js';
 import { scoped } from './rule.js';
 
@@ -44,7 +44,7 @@ export function addHookCommands(program: Command): void {
     .action(async (repo: string | undefined, options: Scoped, command: Command) => {
       const { terminal, request } = contextOf(command);
       const { path } = scoped(repo === undefined ? [] : [repo], options, 0);
-      const found = rows(await request('GET', `${path}/hooks`), 'hooks');
+      const found = await allRows(request, `${path}/hooks`, 'hooks');
       if (terminal.json) return terminal.printJson(found);
       const columns = [
         { title: 'STAGE', key: 'stage' },

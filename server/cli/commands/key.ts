@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { CliError } from '../cli-error.js';
-import { contextOf, field, rows } from '../context.js';
+import { allRows, contextOf, field } from '../context.js';
 import { plain, table, time } from '../output.js';
 import type { Terminal } from '../terminal.js';
 
@@ -29,7 +29,7 @@ export function addKeyCommands(program: Command): void {
     .action(async (user: string | undefined, _options: object, command: Command) => {
       const { terminal, request } = contextOf(command);
       const query = user === undefined ? '' : `?user=${encodeURIComponent(user)}`;
-      const found = rows(await request('GET', `/keys${query}`), 'keys');
+      const found = await allRows(request, `/keys${query}`, 'keys');
       if (terminal.json) return terminal.printJson(found);
       const columns = [
         { title: 'FINGERPRINT', key: 'fingerprint' },

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { contextOf, field, rows } from '../context.js';
+import { allRows, contextOf, field } from '../context.js';
 import { table } from '../output.js';
 import { assignments, collect } from './repo.js';
 
@@ -49,7 +49,7 @@ export function addIssuerCommands(program: Command): void {
     .description('list whose tokens are believed')
     .action(async (_options: object, command: Command) => {
       const { terminal, request } = contextOf(command);
-      const found = rows(await request('GET', '/openid-issuers'), 'issuers');
+      const found = await allRows(request, '/openid-issuers', 'issuers');
       if (terminal.json) return terminal.printJson(found);
       const columns = [
         { title: 'NAME', key: 'name' },

@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import { settingDefinitions } from '../../../backends/contract/settings.js';
 import { CliError } from '../cli-error.js';
-import { contextOf, field, rows } from '../context.js';
+import { allRows, contextOf, field } from '../context.js';
 import { plain, table } from '../output.js';
 import { assignments, collect, pathOf } from './repo.js';
 
@@ -56,7 +56,7 @@ function addGrantCommands(repo: Command): void {
     .description('list the grants on patterns; those on one repository: repo show NAME')
     .action(async (_options: object, command: Command) => {
       const { terminal, request } = contextOf(command);
-      const found = rows(await request('GET', '/grants'), 'grants');
+      const found = await allRows(request, '/grants', 'grants');
       if (terminal.json) return terminal.printJson(found);
       const columns = [
         { title: 'REPOSITORIES', key: 'pattern' },

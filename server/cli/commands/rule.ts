@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import type { Json } from '../api-client.js';
 import { CliError } from '../cli-error.js';
-import { contextOf, field, rows } from '../context.js';
+import { allRows, contextOf, field } from '../context.js';
 import { plain, size, table } from '../output.js';
 import { collect, pathOf } from './repo.js';
 
@@ -60,7 +60,7 @@ export function addRuleCommands(program: Command): void {
       const { terminal, request } = contextOf(command);
       const words = repo === undefined ? [] : [repo];
       const { path } = scoped(words, options, 0);
-      const found = rows(await request('GET', `${path}/rules`), 'rules');
+      const found = await allRows(request, `${path}/rules`, 'rules');
       if (terminal.json) return terminal.printJson(found);
       const shown = found.map((row) => ({ ...row, demands: demandsOf(row).join('; ') }));
       const columns = [

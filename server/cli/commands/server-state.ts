@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { contextOf, field, rows } from '../context.js';
+import { allRows, contextOf, field } from '../context.js';
 import { duration, facts, plain, table, time } from '../output.js';
 
 export function addServerStateCommands(program: Command): void {
@@ -34,7 +34,7 @@ export function addServerStateCommands(program: Command): void {
     .description('list the locks that pushes hold or wait for')
     .action(async (_options: object, command: Command) => {
       const { terminal, request } = contextOf(command);
-      const locks = rows(await request('GET', '/locks'), 'locks');
+      const locks = await allRows(request, '/locks', 'locks');
       if (terminal.json) return terminal.printJson(locks);
       const columns = [
         { title: 'SCOPE', key: 'scope' },

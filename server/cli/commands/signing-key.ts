@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { CliError } from '../cli-error.js';
-import { contextOf, field, rows } from '../context.js';
+import { allRows, contextOf, field } from '../context.js';
 import { plain, table, time } from '../output.js';
 
 export function addSigningKeyCommands(program: Command): void {
@@ -35,7 +35,7 @@ export function addSigningKeyCommands(program: Command): void {
     .action(async (user: string | undefined, _options: object, command: Command) => {
       const { terminal, request } = contextOf(command);
       const query = user === undefined ? '' : `?user=${encodeURIComponent(user)}`;
-      const found = rows(await request('GET', `/signing-keys${query}`), 'signingKeys');
+      const found = await allRows(request, `/signing-keys${query}`, 'signingKeys');
       if (terminal.json) return terminal.printJson(found);
       const columns = [
         { title: 'ID', key: 'fingerprint' },

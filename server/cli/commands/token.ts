@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { CliError } from '../cli-error.js';
-import { contextOf, field, rows } from '../context.js';
+import { allRows, contextOf, field } from '../context.js';
 import { parseDuration } from '../duration.js';
 import { plain, table, time } from '../output.js';
 
@@ -47,7 +47,7 @@ export function addTokenCommands(program: Command): void {
     .action(async (user: string | undefined, _options: object, command: Command) => {
       const { terminal, request } = contextOf(command);
       const query = user === undefined ? '' : `?user=${encodeURIComponent(user)}`;
-      const found = rows(await request('GET', `/tokens${query}`), 'tokens');
+      const found = await allRows(request, `/tokens${query}`, 'tokens');
       if (terminal.json) return terminal.printJson(found);
       const columns = [
         { title: 'ID', key: 'id' },

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { contextOf, field, rows } from '../context.js';
+import { allRows, contextOf, field } from '../context.js';
 import { table, time } from '../output.js';
 
 export function addUserCommands(program: Command): void {
@@ -28,7 +28,7 @@ export function addUserCommands(program: Command): void {
     .description('list all users')
     .action(async (_options: object, command: Command) => {
       const { terminal, request } = contextOf(command);
-      const users = rows(await request('GET', '/users'), 'users');
+      const users = await allRows(request, '/users', 'users');
       if (terminal.json) return terminal.printJson(users);
       const columns = [
         { title: 'NAME', key: 'name' },
