@@ -299,6 +299,43 @@ describe('what is left behind', () => {
   });
 });
 
+const post = (path: string, body: object, key: string, token = admin) =>
+  scene.request('POST', path, { token, body, headers: { 'Idempotency-Key': key } });
+
+describe('Idempotency-Key', () => {
+  test('the same request again gets the same answer, and nothing is done twice', async () => {
+    const first = await post('/users', { name: 'ann' }, 'k1');
+    const again = await post('/users', { name: 'ann' }, 'k1');
+    assert.equal(first.status, 201);
+    assert.deepEqual([again.status, again.text], [first.status, first.text]);
+    const body = { user: 'root', name: 'ci' };
+    const both = await Promise.all([post('/tokens', body, 'k2'), post('/tokens', body, 'k2')]);
+    assert.equal(both[0].text, both[1].text);
+    const made = (await scene.accounts.listTokens('root')).filter(({ name }) => name === 'ci');
+    assert.equal(made.length, 1);
+    assert.equal(scene.audited.filter(({ details }) => details['repeated'] === true).length, 2);
+  });
+
+  test('a different request with the same key is refused, and so is a key that is none', async () => {
+    await post('/users', { name: 'ann' }, 'k1');
+    const other = await post('/users', { name: 'bob' }, 'k1');
+    assert.deepEqual([other.status, other.body?.['code']], [409, 'already-exists']);
+    assert.equal(await scene.accounts.getUser('bob'), undefined);
+    assert.equal((await post('/users', { name: 'bob' }, 'two words')).status, 400);
+  });
+
+  test('a failure is tried again; the answer is for its own token only', async () => {
+    assert.equal((await post('/users', { name: 'root' }, 'k1')).status, 409);
+    assert.equal((await post('/users', { name: 'ann' }, 'k1')).status, 201);
+    const body = { user: 'root', scope: 'admin' };
+    const secret = (await post('/tokens', body, 'k2')).body?.['secret'];
+    const lesser = await scene.token('root', { scope: 'read' });
+    const stolen = await post('/tokens', body, 'k2', lesser);
+    assert.equal(stolen.status, 403);
+    assert.ok(!stolen.text.includes(String(secret)));
+  });
+});
+
 test('lists come in pages', async () => {
   for (const name of ['ann', 'bob', 'cem', 'dan']) {
     await scene.token(name);

@@ -4,10 +4,11 @@ import { QuorateError } from '../../backends/contract/errors.js';
 import type { AdminApiOptions } from './options.js';
 import { authenticate } from './authenticate.js';
 import { readBody } from './body.js';
-import type { Call, Endpoint } from './endpoint.js';
+import type { Call, Endpoint, Reply } from './endpoint.js';
 import { mapError, type MappedError, problemMediaType } from './error-map.js';
 import { createEventStream } from './event-stream.js';
 import { createExchangeRecorder, type Exchange, type ExchangeRecorder } from './exchange.js';
+import { RepeatedRequests } from './idempotency.js';
 import { requireSomebody } from './permissions.js';
 
 type DispatchOptions = Pick<
@@ -24,6 +25,7 @@ export interface Dispatcher {
 
 export function createDispatcher(options: DispatchOptions): Dispatcher {
   const recorder = createExchangeRecorder(options);
+  const repeated = new RepeatedRequests(options.clock);
   return {
     serve: (endpoint) => async (request, response) => {
       const exchange = open(options, { request, response, action: endpoint.action });
@@ -32,7 +34,7 @@ export function createDispatcher(options: DispatchOptions): Dispatcher {
       try {
         await identify(exchange, options, recorder);
         const input = await readInput(exchange, endpoint, options.clock);
-        const reply = await endpoint.handle(call, input);
+        const reply = await replyTo(repeated, { endpoint, exchange, call, input });
         if (reply !== undefined) response.status(reply.status).json(reply.body);
       } catch (error) {
         failure = await answerError(exchange, error, call);
@@ -44,6 +46,26 @@ export function createDispatcher(options: DispatchOptions): Dispatcher {
       recorder.finished(exchange, await answerError(exchange, error));
     },
   };
+}
+
+/** Runs the endpoint; a `POST` with an `Idempotency-Key` that came before gets the answer that it got then. */
+async function replyTo(
+  repeated: RepeatedRequests,
+  of: {
+    readonly endpoint: Endpoint;
+    readonly exchange: Exchange;
+    readonly call: Call;
+    readonly input: unknown;
+  },
+): Promise<Reply | undefined> {
+  const { endpoint, exchange, call, input } = of;
+  const { request, principal } = exchange;
+  const key = request.headers['idempotency-key'];
+  if (endpoint.method !== 'post' || typeof key !== 'string') return endpoint.handle(call, input);
+  const about = { key, principal, path: request.path, input };
+  const answer = await repeated.once(about, () => endpoint.handle(call, input));
+  if (answer.repeated) call.note({ repeated: true });
+  return answer.reply;
 }
 
 function open(
