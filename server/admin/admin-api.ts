@@ -24,9 +24,6 @@ import { statusEndpoints } from './routes/status.js';
 import { tokenEndpoints } from './routes/tokens.js';
 import { userEndpoints } from './routes/users.js';
 
-// For parts that are still to be moved over.
-export type { AdminApiOptions, ServerInfo } from './options.js';
-
 /**
  * The admin REST API: an Express application for requests whose path starts with `/api/`. It answers every request
  * itself, with JSON; nothing falls through. See docs/admin-api.md for what it offers.

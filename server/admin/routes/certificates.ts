@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import type { CertificateAuthority, Revocation } from '../../auth/certificate-authorities.js';
-import type { AdminApiOptions } from '../admin-api.js';
+import type { AdminApiOptions } from '../options.js';
 import { endpoint, type Endpoint } from '../endpoint.js';
 import { requireServerAdmin } from '../permissions.js';
 import { nothing } from './fields.js';

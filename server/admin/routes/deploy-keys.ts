@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import type { DeployKey } from '../../auth/accounts.js';
-import type { AdminApiOptions } from '../admin-api.js';
+import type { AdminApiOptions } from '../options.js';
 import { endpoint, type Endpoint } from '../endpoint.js';
 import { nothing } from './fields.js';
 import { openRepository } from './repositories.js';

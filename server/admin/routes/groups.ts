@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { QuorateError } from '../../../backends/contract/errors.js';
 import type { Group } from '../../auth/access-directory.js';
-import type { AdminApiOptions } from '../admin-api.js';
+import type { AdminApiOptions } from '../options.js';
 import { endpoint, type Endpoint } from '../endpoint.js';
 import { requireServerAdmin } from '../permissions.js';
 import { nothing, userName } from './fields.js';

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { tokenAlgorithms } from '../../auth/openid-issuers.js';
-import type { AdminApiOptions } from '../admin-api.js';
+import type { AdminApiOptions } from '../options.js';
 import { endpoint, type Endpoint } from '../endpoint.js';
 import { requireServerAdmin } from '../permissions.js';
 import { nothing, scope } from './fields.js';
