@@ -3,10 +3,11 @@ import type { Coordinator } from '../contract/coordinator.js';
 import { keys } from '../contract/keys.js';
 import type { LogReader } from '../contract/replica.js';
 import type { HeadRecord } from '../contract/repository.js';
-import { decodeHead, decodeLogEntry } from './records.js';
+import { decodeHead, decodeLogEntry, rememberedRecords, rememberingDecoder } from './records.js';
 
 /** Reads the committed log from the coordinator, linearizably. */
 export function coordinatorLog(coordinator: Coordinator): LogReader {
+  const decodeCurrentHead = rememberingDecoder(decodeHead, rememberedRecords);
   return {
     async head(repositoryId): Promise<HeadRecord> {
       const kv = await coordinator.get(keys.head(repositoryId));
@@ -15,7 +16,7 @@ export function coordinatorLog(coordinator: Coordinator): LogReader {
           details: { id: repositoryId },
         });
       }
-      return decodeHead(kv);
+      return decodeCurrentHead(kv);
     },
     async entries(repositoryId, after, upTo) {
       const { entries } = await coordinator.range(keys.logEntry(repositoryId, after + 1), {

@@ -79,6 +79,40 @@ function decode<T>(schema: z.ZodType<T>, kv: KeyValue): T {
   });
 }
 
+/**
+ * A decoder that remembers what it decoded: an entry of the same key and revision has the same bytes. Every request
+ * reads its repository's record anew, and it rarely changes. For the entries of one coordinator only. What it answers
+ * is shared, and must not be changed by whoever gets it; the least recently used go first.
+ */
+export function rememberingDecoder<T>(
+  decodeEntry: (kv: KeyValue) => T,
+  maxEntries: number,
+): (kv: KeyValue) => T {
+  const known = new Map<string, { readonly modRevision: number; readonly decoded: T }>();
+  return (kv) => {
+    const entry = known.get(kv.key);
+    // Newest last; the map is only touched when it is full enough for the order to matter.
+    if (entry !== undefined && entry.modRevision === kv.modRevision) {
+      if (known.size > maxEntries / 2) {
+        known.delete(kv.key);
+        known.set(kv.key, entry);
+      }
+      return entry.decoded;
+    }
+    const decoded = decodeEntry(kv);
+    known.delete(kv.key);
+    known.set(kv.key, { modRevision: kv.modRevision, decoded });
+    if (known.size > maxEntries) {
+      const [oldest] = known.keys();
+      if (oldest !== undefined) known.delete(oldest);
+    }
+    return decoded;
+  };
+}
+
+/** Records that one remembering decoder keeps: some kilobytes each. */
+export const rememberedRecords = 2000;
+
 export function decodeRepository(kv: KeyValue): RepositoryRecord {
   return { id: kv.key.slice(kv.key.indexOf('/') + 1), ...decode(repositorySchema, kv) };
 }

@@ -10,6 +10,8 @@ import {
   decodeRepository,
   encodeRecord,
   encodeRepository,
+  rememberedRecords,
+  rememberingDecoder,
   type RepositoryRecord,
   scan,
 } from './records.js';
@@ -38,6 +40,8 @@ export class Registry {
   readonly #dependencies: RegistryDependencies;
   /** Deletions whose files are being removed, so that close can wait for them. */
   readonly #removals = new Set<Promise<void>>();
+  readonly #decodeRecord = rememberingDecoder(decodeRepository, rememberedRecords);
+  readonly #decodePointer = rememberingDecoder(idOf, rememberedRecords);
 
   constructor(dependencies: RegistryDependencies) {
     this.#dependencies = dependencies;
@@ -105,8 +109,8 @@ export class Registry {
     for (let race = 0; race < maxRaces; race++) {
       const pointer = await coordinator.get(keys.name(name));
       if (pointer === undefined) return undefined;
-      const stored = await coordinator.get(keys.repo(idOf(pointer)));
-      const record = stored === undefined ? undefined : decodeRepository(stored);
+      const stored = await coordinator.get(keys.repo(this.#decodePointer(pointer)));
+      const record = stored === undefined ? undefined : this.#decodeRecord(stored);
       // Renamed or deleted between the two reads: look again.
       if (record?.state === 'active' && record.name === name) return record;
     }

@@ -23,7 +23,13 @@ import { CommitQueue } from './commit-queue.js';
 import { importRepository } from './import.js';
 import { Outbox } from './outbox.js';
 import { type PushDependencies, runPush } from './push.js';
-import { decodeRepository, type RepositoryRecord, scan } from './records.js';
+import {
+  decodeRepository,
+  rememberedRecords,
+  rememberingDecoder,
+  type RepositoryRecord,
+  scan,
+} from './records.js';
 import { Registry } from './registry.js';
 import { primaryOf, type ReplicaDirectory } from './voters.js';
 
@@ -66,6 +72,7 @@ export class ReplicatedBackend implements Backend {
   readonly #registry: Registry;
   readonly #outbox: Outbox;
   readonly #commit: CommitDependencies;
+  readonly #decodeRecord = rememberingDecoder(decodeRepository, rememberedRecords);
   readonly #queues = new Map<string, CommitQueue>();
   /** Pushes and imports running, so that close can wait for them. */
   readonly #running = new Set<Promise<unknown>>();
@@ -267,7 +274,7 @@ export class ReplicatedBackend implements Backend {
 
   async #record(id: string): Promise<RepositoryRecord> {
     const kv = await this.#dependencies.coordinator.get(keys.repo(id));
-    const record = kv === undefined ? undefined : decodeRepository(kv);
+    const record = kv === undefined ? undefined : this.#decodeRecord(kv);
     if (record?.state !== 'active') throw deleted(id);
     return record;
   }

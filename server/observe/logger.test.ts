@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { promisify } from 'node:util';
 import { createLogger } from './logger.js';
 import type { LogLevel, RootLogger } from './logger.js';
 
@@ -61,6 +64,10 @@ const secrets = [
   { desc: 'one a level down', fields: { headers: { authorization: 'Basic hunter2' } } },
   { desc: 'credentials in a URL', fields: { source: 'https://me:hunter2@example.org/x.git' } },
   {
+    desc: 'a property of an error',
+    fields: { err: Object.assign(new Error('refused'), { password: 'hunter2' }) },
+  },
+  {
     desc: 'credentials in the URL of an error',
     fields: { err: new Error('git clone http://u:hunter2@h/') },
   },
@@ -71,6 +78,59 @@ for (const { desc, fields } of secrets) {
     assert.match(text, /a message/);
     assert.doesNotMatch(text, /hunter2/);
   });
+}
+
+test('no secret is written: a field that a child logger keeps', async () => {
+  const text = await written('info', (logger) => {
+    logger.child({ token: 'hunter2' }).info({ repo: 'a' }, 'a message');
+  });
+  assert.match(text, /a message/);
+  assert.doesNotMatch(text, /hunter2/);
+});
+
+test('hiding a secret leaves the fields themselves as they are', async () => {
+  const headers = { authorization: 'Basic hunter2', host: 'h' };
+  const fields = { token: 'hunter2', headers };
+  const text = await written('info', (logger) => logger.info(fields, 'a message'));
+  assert.match(
+    text,
+    /"token":"\[redacted\]","headers":\{"authorization":"\[redacted\]","host":"h"\}/,
+  );
+  assert.deepEqual(fields, { token: 'hunter2', headers });
+  assert.equal(headers.authorization, 'Basic hunter2');
+});
+
+test('lines that do not fill a write go out by themselves, and at once with an error', async () => {
+  const file = path.join(directory, 'log');
+  const logger = createLogger({ level: 'info', destination: file });
+  await logger.ready;
+  logger.info({}, 'first');
+  await until(async () => (await readFile(file, 'utf8')).includes('first'));
+  logger.info({}, 'second');
+  logger.error({}, 'third');
+  await until(async () => /second[^]*third/.test(await readFile(file, 'utf8')));
+});
+
+test('lines that wait are not lost when the process exits', async () => {
+  const file = path.join(directory, 'log');
+  const program = `
+    const { createLogger } = await import(${JSON.stringify(new URL('logger.js', import.meta.url).href)});
+    const logger = createLogger({ level: 'info', destination: ${JSON.stringify(file)} });
+    await logger.ready;
+    for (let i = 0; i < 100; i += 1) logger.info({ i }, 'line');
+    process.exit(0);`;
+  await promisify(execFile)(process.execPath, ['--input-type=module', '--eval', program]);
+  const lines = (await readFile(file, 'utf8')).trim().split('\n');
+  assert.equal(lines.length, 100);
+});
+
+/** Waits at most 10 s. */
+async function until(holds: () => Promise<boolean>): Promise<void> {
+  for (let tries = 0; tries < 1000; tries += 1) {
+    if (await holds()) return;
+    await delay(10);
+  }
+  assert.fail('what was waited for did not happen');
 }
 
 test('user names in SSH URLs are no secrets', async () => {

@@ -171,15 +171,15 @@ export function createMetrics(options: { logger: Logger; version: string }): Met
   const histogramOf = makeAll(histograms, (definition) => makeHistogram(registry, definition));
   const gaugeOf = makeAll(gauges, (definition) => makeGauge(registry, definition, options.logger));
   const checkLabels = labelCheck();
+  const counterChild = childrenOf(counters, checkLabels, (name, labels) =>
+    counterOf(name).labels(labels),
+  );
+  const histogramChild = childrenOf(histograms, checkLabels, (name, labels) =>
+    histogramOf(name).labels(labels),
+  );
   return {
-    count(name, labels = {}, by = 1) {
-      checkLabels(counters[name], labels);
-      counterOf(name).inc(labels, by);
-    },
-    observe(name, value, labels = {}) {
-      checkLabels(histograms[name], labels);
-      histogramOf(name).observe(labels, value);
-    },
+    count: (name, labels = {}, by = 1) => counterChild(name, labels).inc(by),
+    observe: (name, value, labels = {}) => histogramChild(name, labels).observe(value),
     gauge(name, labels, read) {
       checkLabels(gauges[name], labels);
       gaugeOf(name).set(labelKey(gauges[name], labels), { labels, read });
@@ -253,6 +253,33 @@ function labelCheck(): (definition: MetricDefinition, labels: Labels) => void {
       assert.ok(values.size < maxLabelValues, `metric ${key}: too many different values`);
       seen.set(key, values.add(value));
     }
+  };
+}
+
+/**
+ * Each metric's children by their label values, so that labels are checked, sorted and hashed when they first occur and
+ * not at every request. As many as there are combinations of closed values.
+ */
+function childrenOf<Name extends string, Child>(
+  definitions: Record<Name, MetricDefinition>,
+  checkLabels: (definition: MetricDefinition, labels: Labels) => void,
+  make: (name: Name, labels: Labels) => Child,
+): (name: Name, labels: Labels) => Child {
+  const children = new Map<Name, Map<string, Child>>();
+  return (name, labels) => {
+    const definition = definitions[name];
+    let key = '';
+    let given = 0;
+    for (const label in labels) if (Object.hasOwn(labels, label)) given += 1;
+    // A label that is missing makes a key of its own, which is never kept; a line feed is in no value that is.
+    for (const label of definition.labels) key += `${labels[label] ?? ''}\n`;
+    const ofMetric = children.get(name) ?? new Map<string, Child>();
+    const known = ofMetric.get(key);
+    if (known !== undefined && given === definition.labels.length) return known;
+    checkLabels(definition, labels);
+    const child = make(name, labels);
+    children.set(name, ofMetric.set(key, child));
+    return child;
   };
 }
 
