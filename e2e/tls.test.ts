@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { copyFile, rename } from 'node:fs/promises';
+import { copyFile, readFile, rename } from 'node:fs/promises';
+import { type ClientHttp2Stream, connect } from 'node:http2';
 import { after, before, describe, test } from 'node:test';
 import { mainScript } from './server-process.js';
 import { createScene, type Scene, type ServerProcess, waitFor } from './harness.js';
@@ -297,5 +298,87 @@ for (const { desc, flags, says } of [
     const refused = scene.launchServer({ flags });
     assert.equal((await refused.exited()).exitCode, 1);
     assert.match(refused.logs(), says);
+  });
+}
+
+test('SIGTERM: what runs over HTTP/2 is finished, and the server ends', async () => {
+  const own = await scene.startServer({
+    flags: ['--tls-cert', scene.path('first.pem'), '--tls-key', scene.path('first.key')],
+  });
+  await scene.run(process.execPath, [
+    mainScript,
+    'repo',
+    'create',
+    'app',
+    '--data',
+    own.dataDirectory,
+  ]);
+  const session = connect(own.url, { ca: await readFile(scene.path('authority.pem')) });
+  const basic = Buffer.from(`admin:${own.adminToken}`).toString('base64');
+  const stream = session.request({
+    ':method': 'POST',
+    ':path': '/app.git/git-receive-pack',
+    authorization: `Basic ${basic}`,
+    'content-type': 'application/x-git-receive-pack-request',
+    expect: '100-continue',
+  });
+  const answered = new Promise<number | undefined>((resolve, reject) => {
+    stream.once('response', (headers) => resolve(headers[':status']));
+    stream.once('error', reject);
+  });
+  await new Promise((resolve) => stream.once('continue', () => resolve(undefined)));
+  process.kill(own.pid, 'SIGTERM');
+  await waitFor(
+    'readiness to end',
+    async () => (await fetch(`${own.opsUrl}/readyz`)).status === 503,
+  );
+  assert.ok(own.running);
+  stream.end('0000');
+  stream.resume();
+  assert.equal(await answered, 200);
+  assert.deepEqual(await own.exited(), { exitCode: 0, signal: null });
+  session.destroy();
+});
+
+test('a stream of HTTP/2 whose client is silent is ended; others of its connection are not', async () => {
+  const own = await scene.startServer({
+    flags: [
+      ...words(`--tls-cert ${scene.path('first.pem')} --tls-key ${scene.path('first.key')}`),
+      ...words('--set limits.idleTime=500ms'),
+    ],
+  });
+  await scene.run(process.execPath, [
+    mainScript,
+    'repo',
+    'create',
+    'app',
+    '--data',
+    own.dataDirectory,
+  ]);
+  const session = connect(own.url, { ca: await readFile(scene.path('authority.pem')) });
+  const basic = Buffer.from(`admin:${own.adminToken}`).toString('base64');
+  const ask = (headers: Record<string, string>) =>
+    session.request({ authorization: `Basic ${basic}`, ...headers });
+  const silent = ask({
+    ':method': 'POST',
+    ':path': '/app.git/git-receive-pack',
+    'content-type': 'application/x-git-receive-pack-request',
+  });
+  silent.write('00');
+  assert.equal(await status(silent), 408);
+  const other = ask({ ':path': '/app.git/info/refs?service=git-upload-pack' });
+  assert.equal(await status(other), 200);
+  session.destroy();
+});
+
+function words(text: string): readonly string[] {
+  return text.split(' ');
+}
+
+function status(stream: ClientHttp2Stream): Promise<unknown> {
+  return new Promise((resolve, reject) => {
+    stream.once('response', (headers) => resolve(headers[':status']));
+    stream.once('error', reject);
+    stream.resume();
   });
 }

@@ -55,3 +55,29 @@ const headersOfStatus: Readonly<Record<number, Readonly<Record<string, string>>>
   429: { 'Retry-After': retryAfterSeconds },
   503: { 'Retry-After': retryAfterSeconds },
 };
+
+/** The refusals that the listener itself has for the admin API: a limit, a drain, and what its routes do not take. */
+const codeOfStatus: Readonly<Record<number, ErrorCode>> = {
+  429: 'resource-exhausted',
+  500: 'internal',
+  503: 'unavailable',
+};
+
+/** The refusal as a problem (RFC 9457), as the admin API itself would answer it. */
+export function asProblem(refusal: HttpRefusal, requestId: string): HttpRefusal {
+  const { status, message } = refusal;
+  const code = codeOfStatus[status] ?? 'invalid-argument';
+  const problem = {
+    type: `urn:quorate:problem:${code}`,
+    title: code,
+    status,
+    detail: message,
+    instance: requestId,
+    code,
+    details: {},
+  };
+  return new HttpRefusal(status, JSON.stringify(problem), {
+    ...refusal.headers,
+    'Content-Type': 'application/problem+json',
+  });
+}

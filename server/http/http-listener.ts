@@ -16,7 +16,7 @@ import { RefusalLog } from '../observe/refusal-log.js';
 import { HttpAuthenticator } from './authenticator.js';
 import type { CertificateSource } from './certificate.js';
 import { addressKey, ConcurrencyLimit } from './concurrency-limit.js';
-import { HttpRefusal } from './error-map.js';
+import { asProblem, HttpRefusal } from './error-map.js';
 import { clientLeft, GitHandler } from './git-handler.js';
 import { HttpExchange } from './http-exchange.js';
 import type { HttpLimits } from './http-limits.js';
@@ -57,6 +57,12 @@ export interface HttpListener {
   listen(host: string, port: number): Promise<{ readonly host: string; readonly port: number }>;
   /** Stops accepting, lets running requests end for `graceMs`, then ends them. Resolves when no socket is left. */
   drain(graceMs: number): Promise<void>;
+}
+
+/** To the admin API's clients in its own form (RFC 9457), to git in text. */
+function asAnswered({ request, requestId }: HttpExchange, refusal: HttpRefusal): HttpRefusal {
+  const isApi = request.url?.startsWith('/api/') === true;
+  return isApi ? asProblem(refusal, requestId) : refusal;
 }
 
 /** Pipelined requests on one connection before it is closed. git never pipelines. */
@@ -310,7 +316,7 @@ class Listener implements HttpListener {
       });
       if (refusal.status === 429) this.#recordLimit(exchange.remoteAddress, refusal.message);
       if (response.headersSent) breakOff(request);
-      else await replyRefusal(request, response, refusal);
+      else await replyRefusal(request, response, asAnswered(exchange, refusal));
     }
   }
 
