@@ -38,7 +38,7 @@ const BUFFER_BUDGET_BYTES = 64 * MIB;
 /** A small pack takes milliseconds. One that takes this long was made to. */
 const WORKER_TIMEOUT_MS = 20_000;
 /**
- * Private memory of a worker, of which Node is some 50 MiB. A delta needs its base and its result at once: this allows
+ * Private memory of a worker beyond Node's own. A delta needs its base and its result at once: this allows
  * both far above what the worker vouches for (objects of 64 MiB), and no inflation bomb.
  */
 const WORKER_MEMORY_BYTES = 512 * MIB;

@@ -35,7 +35,7 @@ export type Verdict =
   | { readonly kind: 'undecided'; readonly reason: string };
 
 export interface WorkerConfiguration {
-  /** Cap on the process's private memory in bytes (RLIMIT_DATA). */
+  /** Cap on the private memory that comes on top of Node's own, in bytes (RLIMIT_DATA). */
   readonly memoryLimitBytes: number;
   /** Names to look for libgit2 under; the usual ones when absent. */
   readonly libraryNames?: readonly string[];

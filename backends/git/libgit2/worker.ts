@@ -2,6 +2,7 @@
  * A process of its own that indexes small packs with libgit2: crashes, leaks and memory bombs stay in here.
  * Serves one job after the other, synchronously; ends with its parent.
  */
+import { readFileSync } from 'node:fs';
 import koffi from 'koffi';
 import { indexSmallPack } from './index-small-pack.js';
 import { loadLibgit2, type Libgit2 } from './library.js';
@@ -45,7 +46,8 @@ function tell(message: FromWorker, sent: () => void = () => {}): void {
 }
 
 /**
- * Linux: caps private memory (the mappings of packs do not count), leaves no core dumps of users' data, and dies with
+ * Linux: caps the private memory that may come on top of Node's own (the mappings of packs do not count; what V8
+ * reserves differs by hundreds of megabytes between versions), leaves no core dumps of users' data, and dies with
  * the server even in the middle of a call. Elsewhere there is only the deadline.
  */
 function confine(memoryLimitBytes: number): void {
@@ -57,9 +59,15 @@ function confine(memoryLimitBytes: number): void {
     'int',
     ['int', 'void *'],
   );
-  const cap = BigInt(memoryLimitBytes);
+  const cap = BigInt(ownDataBytes() + memoryLimitBytes);
   setLimit(RLIMIT_DATA, new BigUint64Array([cap, cap]));
   setLimit(RLIMIT_CORE, new BigUint64Array([0n, 0n]));
   const control: (...parameters: unknown[]) => number = c.func('int prctl(int option, ...)');
   control(PR_SET_PDEATHSIG, 'ulong', SIGKILL);
+}
+
+/** What the kernel holds against RLIMIT_DATA so far (`VmData`, proc(5)). */
+function ownDataBytes(): number {
+  const status = readFileSync('/proc/self/status', 'utf8');
+  return Number(/^VmData:\s+(\d+) kB$/m.exec(status)?.[1] ?? 0) * 1024;
 }
