@@ -5,6 +5,7 @@ import { ConversationPool, type Dialogue } from './conversation-pool.js';
 import type { GitRunner } from './git-runner.js';
 import { writeRefCommands } from './ref-commands.js';
 import { dryRunConfig, type DryRun } from './ref-dry-run.js';
+import { removeLocksOfKilled } from './ref-files.js';
 import { isMissing } from './repository-files.js';
 
 export interface RefJudgeOptions {
@@ -42,9 +43,19 @@ export class RefJudge {
       objectDirectory === undefined ? [] : await linkPacks(objectDirectory, judgingDirectory);
     try {
       const commands = writeRefCommands(updates, 'abort');
-      return await this.#pool.exchange(gitDir, (dialogue) => prepares(dialogue, commands), {
-        GIT_ALTERNATE_OBJECT_DIRECTORIES: quoted(judgingDirectory),
-      });
+      const verdict = await this.#pool.exchange(
+        gitDir,
+        (dialogue) => prepares(dialogue, commands),
+        { GIT_ALTERNATE_OBJECT_DIRECTORIES: quoted(judgingDirectory) },
+      );
+      // Otherwise its locks would be in the way of every transaction to come.
+      if (verdict === 'killed') {
+        await removeLocksOfKilled(
+          gitDir,
+          updates.map(({ ref }) => ref),
+        );
+      }
+      return verdict === 'prepared';
     } finally {
       await Promise.all(linked.map((path) => rm(path, { force: true })));
     }
@@ -85,15 +96,18 @@ async function linkPacks(from: string, to: string): Promise<readonly string[]> {
   );
 }
 
-async function prepares(dialogue: Dialogue, commands: Buffer): Promise<boolean> {
+async function prepares(
+  dialogue: Dialogue,
+  commands: Buffer,
+): Promise<'prepared' | 'refused' | 'killed'> {
   // git ends when it refuses, perhaps before it has read everything.
   await dialogue.write(commands).catch(() => undefined);
   for (const expected of ['start: ok', 'prepare: ok', 'abort: ok']) {
     if ((await dialogue.readLine()) === expected) continue;
-    await dialogue.ended();
-    return false;
+    const { signal } = await dialogue.ended();
+    return signal === null ? 'refused' : 'killed';
   }
-  return true;
+  return 'prepared';
 }
 
 function quoted(path: string): string {

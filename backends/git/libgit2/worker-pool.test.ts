@@ -95,7 +95,7 @@ test('a worker out of memory makes its pack undecided', async () => {
   ]);
   for (const [limitBytes, expected] of [
     [1024 * MIB, 'indexed'],
-    [120 * MIB, 'undecided'],
+    [70 * MIB, 'undecided'],
   ] as const) {
     const pool = await startPool(1, limitBytes);
     const verdict = await pool.index(job(pack));
