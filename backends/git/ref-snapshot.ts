@@ -168,11 +168,15 @@ class SortedSnapshot implements RefSnapshot {
   }
 
   prefixRange(prefix: string): readonly [number, number] {
-    const start = lowerBound(this.refs, (name) => compareBytewise(name, prefix) < 0);
-    const end = lowerBound(
-      this.refs,
-      (name) => compareBytewise(name, prefix) < 0 || name.startsWith(prefix),
-    );
+    const { refs } = this;
+    const start = lowerBound(refs, (name) => compareBytewise(name, prefix) < 0);
+    // Most prefixes are whole names and select one ref: the end is looked for from the start on, in growing steps.
+    let step = 1;
+    while (refs[start + step - 1]?.name.startsWith(prefix) === true) step *= 2;
+    const end = lowerBound(refs, (name) => name.startsWith(prefix), {
+      low: start + Math.floor(step / 2),
+      high: Math.min(start + step - 1, refs.length),
+    });
     return [start, end];
   }
 
@@ -187,10 +191,16 @@ function exactRange(refs: readonly RefEntry[], name: string): readonly [number, 
   return [start, refs[start]?.name === name ? start + 1 : start];
 }
 
-/** Number of entries at the front for which `before` holds; it holds for a prefix of them. */
-function lowerBound(refs: readonly RefEntry[], before: (name: string) => boolean): number {
-  let low = 0;
-  let high = refs.length;
+/**
+ * Number of entries at the front for which `before` holds; it holds for a prefix of them, whose end is `within` these
+ * places.
+ */
+function lowerBound(
+  refs: readonly RefEntry[],
+  before: (name: string) => boolean,
+  within = { low: 0, high: refs.length },
+): number {
+  let { low, high } = within;
   while (low < high) {
     const middle = (low + high) >>> 1;
     const entry = refs[middle];

@@ -1,3 +1,4 @@
+import { IncomingMessage } from 'node:http';
 import { Readable } from 'node:stream';
 import { createGunzip, type Gunzip } from 'node:zlib';
 import { QuorateError } from '../../backends/contract/errors.js';
@@ -69,6 +70,7 @@ export class RequestBody extends Readable {
 
   #start(): void {
     this.#started = true;
+    if (this.#takeWhole()) return;
     const gunzip = this.#gunzip;
     if (gunzip !== undefined) {
       gunzip.on('data', (chunk: Buffer) => this.#deliver(chunk, gunzip));
@@ -81,6 +83,25 @@ export class RequestBody extends Readable {
     this.#source.on('end', this.#receivedAll);
     this.#source.on('close', this.#closed);
     this.#source.on('data', this.#received);
+  }
+
+  /**
+   * The usual small request came in one segment with its headers, and all that it announced is here by now: taken in
+   * one piece, without the events of a stream that flows.
+   */
+  #takeWhole(): boolean {
+    const request = this.#request;
+    if (!(request instanceof IncomingMessage) || this.#gunzip !== undefined) return false;
+    const length = request.headers['content-length'];
+    if (length === undefined || Number(length) !== request.readableLength) return false;
+    const chunk: unknown = request.read();
+    if (!(chunk instanceof Buffer)) return false;
+    this.#wanted = false;
+    // Nothing is left in it but its end, which Node has not told yet.
+    request.resume();
+    this.#received(chunk);
+    if (!this.destroyed) this.push(null);
+    return true;
   }
 
   readonly #received = (chunk: Buffer): void => {
