@@ -149,6 +149,7 @@ export class GitHandler {
     const drained = await drainRequest(exchange.request, {
       maxBytes: 1024 ** 3,
       timeoutMs: this.#options.limits.idleTimeoutMs,
+      signal: exchange.signal,
     });
     if (!drained) refuseRest(exchange.request);
   }

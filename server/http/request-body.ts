@@ -155,9 +155,16 @@ export class RequestBody extends Readable {
  */
 export function drainRequest(
   request: HttpRequest,
-  bounds: { readonly maxBytes: number; readonly timeoutMs: number },
+  bounds: {
+    readonly maxBytes: number;
+    readonly timeoutMs: number;
+    /** Aborted when the connection is gone: once its answer is out, Node tells a request nothing of that. */
+    readonly signal?: AbortSignal;
+  },
 ): Promise<boolean> {
-  if (request.readableEnded || request.destroyed) return Promise.resolve(isComplete(request));
+  if (request.readableEnded || request.destroyed || bounds.signal?.aborted === true) {
+    return Promise.resolve(isComplete(request));
+  }
   const source: Readable = request;
   return new Promise((resolve) => {
     let bytes = 0;
@@ -166,6 +173,7 @@ export function drainRequest(
       source.removeListener('data', count);
       source.removeListener('end', ended);
       source.removeListener('close', ended);
+      bounds.signal?.removeEventListener('abort', ended);
       resolve(drained);
     };
     const ended = (): void => finish(isComplete(request) && !request.aborted);
@@ -178,6 +186,7 @@ export function drainRequest(
     const timer = setTimeout(() => finish(false), bounds.timeoutMs);
     source.on('end', ended);
     source.on('close', ended);
+    bounds.signal?.addEventListener('abort', ended);
     source.on('data', count);
     source.resume();
   });
