@@ -73,7 +73,9 @@ describe('disconnects', () => {
       commits: 3,
       files: { blob: randomBytes(blobBytes) },
     });
-    await scene.git(['push', '-q', server.httpUrl(repository), 'main'], { cwd: source });
+    // With an annotated tag, so that every process that pushes keep running is there when sockets are counted.
+    await scene.git(['tag', '-a', '-m', 'first', 'first'], { cwd: source });
+    await scene.git(['push', '-q', server.httpUrl(repository), 'main', 'first'], { cwd: source });
     observer = new Observer({ scene, server, agent });
     refs = await observer.refs([repository]);
     await observer.checkStore({ after: refs, pushes: [anyPush(1)], fsck: 'none' });
