@@ -41,6 +41,17 @@ export interface VisibleRefs {
   readonly test: (refName: string) => boolean;
 }
 
+/** A pack of the store, held open: it stays readable when a repack removes its file. */
+export interface StoredPack {
+  readonly objectCount: number;
+  /** The whole file, its trailer included. */
+  readonly sizeBytes: number;
+  /** Fills all of `into` with the bytes from `offset` on. `data-corrupt` when the file ends before, `storage-failure`. */
+  read(into: readonly Uint8Array[], offset: number): Promise<void>;
+  /** Idempotent. No read may be running. */
+  close(): Promise<void>;
+}
+
 /** A read pinned to one generation. Everything it answers comes from that generation. Release it. */
 export interface ReadSession {
   readonly repository: Repository;
@@ -53,6 +64,11 @@ export interface ReadSession {
   /** Sizes in bytes of objects in the promoted store, in order; undefined for an unknown id. */
   objectSizes(oids: readonly Oid[]): Promise<readonly (number | undefined)[]>;
   uploadPack(run: UploadPackRun): Promise<GitStream>;
+  /**
+   * A stored pack that holds exactly what the refs of the snapshot reach, hidden ones included, or undefined when
+   * there is none: then git has to make one. Its deltas may name their bases by offset (`ofs-delta`). Close it.
+   */
+  wholePack(): Promise<StoredPack | undefined>;
   /** `git upload-archive` over the visible refs: reads the client's request from `input`. */
   uploadArchive(run: {
     readonly input: Readable;

@@ -2,6 +2,7 @@ import type {
   GitStream,
   MaintenanceProgress,
   MaintenanceReport,
+  StoredPack,
   UploadPackRun,
   VisibleRefs,
 } from './backend.js';
@@ -61,6 +62,8 @@ export interface ReplicaRead {
   firstForbiddenWant(wants: readonly Oid[], visible: VisibleRefs): Promise<Oid | undefined>;
   objectSizes(oids: readonly Oid[]): Promise<readonly (number | undefined)[]>;
   uploadPack(run: UploadPackRun): Promise<GitStream>;
+  /** As `ReadSession.wholePack`. */
+  wholePack(): Promise<StoredPack | undefined>;
   uploadArchive(run: {
     readonly input: Readable;
     readonly visible: VisibleRefs;

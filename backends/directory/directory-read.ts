@@ -71,6 +71,11 @@ export class DirectoryRead implements ReadSession {
     });
   }
 
+  /** Other tools may write refs at any time: no pack is known to be what they reach. */
+  wholePack(): Promise<undefined> {
+    return Promise.resolve(undefined);
+  }
+
   /** `git upload-archive` knows no hidden refs: where there are some, it is shown the others alone. */
   async uploadArchive(run: {
     readonly input: Readable;

@@ -28,6 +28,11 @@ export interface MaintainOptions extends MaintenanceContext {
    * with false when there is such a push, or when one came and ended the step by its signal; the next run prunes.
    */
   readonly holdJudging: (step: (ended: AbortSignal) => Promise<void>) => Promise<boolean>;
+  /** Runs the repack, so that the caller can tell what it made. Default: just runs it. */
+  readonly aroundRepack?: (
+    kind: 'geometric' | 'full',
+    repack: () => Promise<void>,
+  ) => Promise<void>;
   /** Objects that may not go, nor what they reach: tips of pinned generations and of prepared pushes. */
   readonly pinned: readonly Oid[];
   /** How long an object has to be unreachable before it goes. Default: two weeks. */
@@ -91,7 +96,14 @@ export async function maintainRepository(options: MaintainOptions): Promise<Main
     ['clean', () => removeLeftovers(gitDir, { nowMs: clock.nowMs(), olderThanMs: DAY_MS })],
     ['refs', () => options.holdRefs(() => packRefs(options))],
     ['tips', () => recordTips(options, { nowMs: clock.nowMs(), graceMs })],
-    ['objects', () => repackObjects(options, repackKind(before))],
+    [
+      'objects',
+      () => {
+        const kind = repackKind(before);
+        const repack = (): Promise<void> => repackObjects(options, kind);
+        return options.aroundRepack === undefined ? repack() : options.aroundRepack(kind, repack);
+      },
+    ],
     ['graph', () => writeCommitGraph(options, 'added')],
     [
       'prune',

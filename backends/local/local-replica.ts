@@ -47,6 +47,7 @@ import { RefViews } from './ref-views.js';
 import { LocalRead } from './replica-read.js';
 import { writeState } from './state-file.js';
 import { Store } from './store.js';
+import { repackRecorded } from './whole-pack.js';
 
 export interface LocalReplicaDependencies {
   readonly root: string;
@@ -322,6 +323,8 @@ export class LocalReplica implements Replica {
           signal,
           holdRefs: (step) => repository.refsQueue.run(step),
           holdJudging: (step) => repository.pruneGate.tryPrune(step),
+          aroundRepack: (kind, repack) =>
+            repackRecorded(repository, { kind, repack, logger: this.#dependencies.logger }),
           pinned: repository.retained.flatMap(({ refs }) => refs.map(({ oid }) => oid)),
           graceMs: this.#dependencies.pruneGraceMs,
           ...(progress === undefined ? {} : { progress }),

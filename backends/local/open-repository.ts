@@ -18,6 +18,12 @@ import { loadUpdates, promote, removeKeeps, removeStaleKeeps } from './quarantin
 import { SerialQueue } from './serial-queue.js';
 import { readState, type RepositoryState, writeState } from './state-file.js';
 import type { Store } from './store.js';
+import {
+  readWholePack,
+  type RefsIdentity,
+  type WholePack,
+  writeWholePack,
+} from './whole-pack-record.js';
 
 export interface OpenDependencies {
   readonly store: Store;
@@ -56,13 +62,18 @@ export class OpenRepository {
   #snapshots: readonly RefSnapshot[];
   /** Highest generation that somebody asked for. */
   #wanted = 0;
+  #wholePack: WholePack | undefined;
   /** An apply failed half-way: its traces are looked for by the next one. */
   #interrupted = false;
 
   private constructor(
     dependencies: OpenDependencies,
     id: string,
-    loaded: { state: RepositoryState; snapshot: RefSnapshot },
+    loaded: {
+      state: RepositoryState;
+      snapshot: RefSnapshot;
+      wholePack: WholePack | undefined;
+    },
   ) {
     this.id = id;
     this.gitDirectory = dependencies.store.gitDirectory(id);
@@ -70,6 +81,7 @@ export class OpenRepository {
     this.#dependencies = dependencies;
     this.#state = loaded.state;
     this.#snapshots = [loaded.snapshot];
+    this.#wholePack = loaded.wholePack;
   }
 
   /**
@@ -109,13 +121,42 @@ export class OpenRepository {
         generation: state.generation,
       });
     }
-    const repository = new OpenRepository(dependencies, id, { state, snapshot });
+    const wholePack = await readWholePack(store.wholePackPath(id));
+    const repository = new OpenRepository(dependencies, id, { state, snapshot, wholePack });
     await repository.#refuseRewound();
     return repository;
   }
 
   get generation(): number {
     return this.#state.generation;
+  }
+
+  /** Digest of the refs of the applied generation. */
+  get digest(): string {
+    return this.#state.digest;
+  }
+
+  /** The pack that was everything, when the last full repack ended. */
+  get wholePack(): WholePack | undefined {
+    return this.#wholePack;
+  }
+
+  /** Durable on return. */
+  async recordWholePack(wholePack: WholePack): Promise<void> {
+    await writeWholePack(this.#dependencies.store.wholePackPath(this.id), wholePack);
+    this.#wholePack = wholePack;
+  }
+
+  /**
+   * The generation whose refs are those on disk, while no apply runs; undefined when one stopped half-way, so that
+   * the refs may be those of this generation or of the next.
+   */
+  settled(): Promise<RefsIdentity | undefined> {
+    return this.refsQueue.run(() =>
+      Promise.resolve(
+        this.#interrupted ? undefined : { generation: this.generation, digest: this.digest },
+      ),
+    );
   }
 
   get objectFormat(): RepositoryState['objectFormat'] {

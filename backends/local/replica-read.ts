@@ -1,5 +1,5 @@
 import type { Readable } from 'node:stream';
-import type { GitStream, UploadPackRun, VisibleRefs } from '../contract/backend.js';
+import type { GitStream, StoredPack, UploadPackRun, VisibleRefs } from '../contract/backend.js';
 import type { Oid, RefSnapshot } from '../contract/objects.js';
 import type { ReplicaRead } from '../contract/replica.js';
 import { firstUnreachable } from '../git/ancestry.js';
@@ -7,6 +7,7 @@ import type { GitRunner } from '../git/git-runner.js';
 import type { ObjectReader } from '../git/object-reader.js';
 import type { OpenRepository } from './open-repository.js';
 import type { RefViews } from './ref-views.js';
+import { openWholePack } from './whole-pack.js';
 
 export interface ReadDependencies {
   readonly git: GitRunner;
@@ -17,6 +18,7 @@ export interface ReadDependencies {
 /** A read pinned to the generation that was current when it was made. */
 export class LocalRead implements ReplicaRead {
   readonly snapshot: RefSnapshot;
+  readonly #digest: string;
   readonly #repository: OpenRepository;
   readonly #dependencies: ReadDependencies;
   readonly #onRelease: () => void;
@@ -27,6 +29,7 @@ export class LocalRead implements ReplicaRead {
     this.#repository = repository;
     this.#onRelease = onRelease;
     this.snapshot = repository.snapshot;
+    this.#digest = repository.digest;
   }
 
   async firstForbiddenWant(wants: readonly Oid[], visible: VisibleRefs): Promise<Oid | undefined> {
@@ -74,6 +77,11 @@ export class LocalRead implements ReplicaRead {
         signal: run.signal,
       }),
     );
+  }
+
+  wholePack(): Promise<StoredPack | undefined> {
+    const { generation } = this.snapshot;
+    return openWholePack(this.#repository, { generation, digest: this.#digest });
   }
 
   async uploadArchive(run: {

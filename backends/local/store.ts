@@ -28,6 +28,7 @@ const reservedBytes = 32 * 1024 * 1024;
  *     repos/{id[0..2]}/{id}/git       a plain bare repository
  *     repos/{id[0..2]}/{id}/judging   links to packs while git judges them; emptied when it is opened first
  *     repos/{id[0..2]}/{id}/state     applied generation and digest, and the entry being applied
+ *     repos/{id[0..2]}/{id}/whole-pack  the pack that a clone of everything may be given as it is
  *     quarantine/{id}.{push}.{n}/     a push's objects until its entry is applied
  *     views/                          ref views of running fetches; emptied at every start
  *     hooks/                          copies of hooks that ran; emptied at every start
@@ -132,6 +133,10 @@ export class Store {
 
   statePath(id: string): string {
     return join(this.repositoryDirectory(id), 'state');
+  }
+
+  wholePackPath(id: string): string {
+    return join(this.repositoryDirectory(id), 'whole-pack');
   }
 
   quarantineDirectory({ repositoryId, pushId, attempt }: QuarantineKey): string {

@@ -129,6 +129,7 @@ export class ReplicatedBackend implements Backend {
       firstForbiddenWant: (wants, visible) => read.firstForbiddenWant(wants, visible),
       objectSizes: (oids) => read.objectSizes(oids),
       uploadPack: (run) => read.uploadPack(run),
+      wholePack: () => read.wholePack(),
       uploadArchive: (run) => read.uploadArchive(run),
       release: () => read.release(),
     };

@@ -53,6 +53,19 @@ export class ClientOutput {
     return this.#stream.write(bytes) ? done : this.#drained();
   }
 
+  /**
+   * Writes and waits until the layers below have let go of `bytes`: then their memory may be used again. Throws
+   * `cancelled` when the client is gone; the memory may still be in use then.
+   */
+  async writeThrough(bytes: Uint8Array): Promise<void> {
+    for (let from = 0; from < bytes.length; from += maxWriteBytes) {
+      const part = bytes.subarray(from, from + maxWriteBytes);
+      if (this.#stream.destroyed || this.#signal.aborted) throw this.#gone();
+      this.writtenBytes += part.length;
+      await this.#taken(part);
+    }
+  }
+
   /** Writes without waiting, unless more than `maxPendingBytes` wait already: then drops the bytes. */
   offer(data: Uint8Array, maxPendingBytes: number): void {
     const { destroyed, writableLength } = this.#stream;
@@ -75,6 +88,21 @@ export class ClientOutput {
       this.#stream.write(packet);
     }
     this.voice = 'none';
+  }
+
+  #taken(part: Uint8Array): Promise<void> {
+    const stream = this.#stream;
+    return new Promise((resolve, reject) => {
+      const settle = (): void => {
+        stream.off('close', settle);
+        this.#signal.removeEventListener('abort', settle);
+        if (stream.destroyed || this.#signal.aborted) reject(this.#gone());
+        else resolve();
+      };
+      stream.on('close', settle);
+      this.#signal.addEventListener('abort', settle);
+      stream.write(part, settle);
+    });
   }
 
   #drained(): Promise<void> {

@@ -5,6 +5,7 @@ import type {
   GitStream,
   PushRequest,
   PushResult,
+  StoredPack,
   UploadPackRun,
 } from '../../backends/contract/backend.js';
 import type { Clock, Logger } from '../../backends/contract/environment.js';
@@ -51,6 +52,8 @@ export interface Scene {
   /** What `git upload-pack` answers; it is given its whole input. */
   answer?: (run: UploadPackRun, input: Buffer) => { stdout: string | Buffer; exitCode?: number };
   push?: (request: PushRequest) => Promise<PushResult>;
+  /** The stored pack of everything, if there is one. */
+  wholePack?: () => StoredPack;
   /** Objects that exist beside the tips, and may be served. */
   objects?: Readonly<Record<string, number>>;
   limits?: Partial<GitServiceLimits>;
@@ -107,7 +110,8 @@ export class FakeService {
     const written: Buffer[] = [];
     const output = new Writable({
       write(chunk: Buffer, _encoding, done) {
-        written.push(chunk);
+        // Its memory may be used again after `done`.
+        written.push(Buffer.from(chunk));
         done();
       },
     });
@@ -172,6 +176,7 @@ export class FakeService {
             Promise.resolve(wants.find((want) => this.#scene.objects?.[want] === undefined)),
           objectSizes: (oids) => Promise.resolve(oids.map((oid) => this.#scene.objects?.[oid])),
           uploadPack: (run) => Promise.resolve(this.#git(run)),
+          wholePack: () => Promise.resolve(this.#scene.wholePack?.()),
           uploadArchive: () => this.#never(),
           release: () => {
             this.sessions -= 1;

@@ -1,13 +1,15 @@
 import { parseFetchArguments, type FetchRequest } from '../wire/fetch-request.js';
 import { writeCommandRequest, type CommandRequest } from '../wire/v2-request.js';
+import { pktText } from '../wire/pkt-line.js';
 import { WireError } from '../wire/wire-error.js';
 import { checkFetch, resolveWantRefs, type FetchGround, type WantedRef } from './fetch-checks.js';
 import type { GitContext } from './git-context.js';
 import type { GitOutcome } from './git-request.js';
 import { relayGit } from './relay-git.js';
 import { ProtocolRefusal } from './service-error.js';
+import { sendStoredClone, wantsEverything } from './stored-clone.js';
 import { failureText, outcomeOf, runConfig } from './upload-run.js';
-import { withWantedRefs } from './wanted-refs.js';
+import { wantedRefsSection, withWantedRefs } from './wanted-refs.js';
 
 /**
  * v2 `fetch` (gitprotocol-v2(5)): judged here, then negotiated and packed by git from the very bytes that the client
@@ -21,6 +23,16 @@ export async function fetch(
   const wanted = parse(command.args);
   const refs = resolveWantRefs(ground, wanted.wantRefs);
   await checkFetch(ground, wanted);
+  const whole = isWhole(ground, wanted, refs) ? await ground.session.wholePack() : undefined;
+  if (whole !== undefined) {
+    const band = wanted.flags.has('sideband-all') ? '\x01' : '';
+    const named = refs.length === 0 ? '' : wantedRefsSection(refs, band);
+    return sendStoredClone(context, whole, {
+      before: `${named}${pktText(`${band}packfile\n`)}`,
+      progress: !wanted.flags.has('no-progress'),
+      fields: fieldsOf(wanted),
+    });
+  }
   const git = await ground.session.uploadPack({
     protocol: 2,
     input: refs.length === 0 ? bytes : wantingById(command, refs),
@@ -37,6 +49,18 @@ export async function fetch(
       : { through: (answer) => withWantedRefs(answer, refs, { sideBandAll }) }),
   });
   return outcomeOf(context, relayed, fieldsOf(wanted));
+}
+
+/** A stored pack can be the answer: to a clone of everything by a client that takes deltas by offset. */
+function isWhole(ground: FetchGround, wanted: FetchRequest, refs: readonly WantedRef[]): boolean {
+  const { flags, haves } = wanted;
+  const wants = [...wanted.wants, ...refs.map(({ oid }) => oid)];
+  return (
+    flags.has('done') &&
+    flags.has('ofs-delta') &&
+    haves.length === 0 &&
+    wantsEverything(ground, { ...wanted, wants })
+  );
 }
 
 function wantingById(command: CommandRequest, refs: readonly WantedRef[]): Uint8Array {

@@ -1,8 +1,9 @@
 import { Readable } from 'node:stream';
+import type { StoredPack } from '../../backends/contract/backend.js';
 import type { Repository } from '../../backends/contract/repository.js';
 import { hasCapability } from '../wire/capabilities.js';
 import { readUploadRequest, type UploadRequest } from '../wire/fetch-request.js';
-import { PktReader } from '../wire/pkt-line.js';
+import { PktReader, pktText } from '../wire/pkt-line.js';
 import { WireError } from '../wire/wire-error.js';
 import { advertiseFetch, advertiseV2 } from './advertise.js';
 import { checkFetch, type FetchGround } from './fetch-checks.js';
@@ -10,6 +11,7 @@ import type { GitContext } from './git-context.js';
 import type { GitOutcome } from './git-request.js';
 import { relayGit } from './relay-git.js';
 import { serveCommands } from './serve-commands.js';
+import { sendStoredClone, wantsEverything } from './stored-clone.js';
 import { failureText, groundOf, outcomeOf, runConfig } from './upload-run.js';
 
 /** Serves fetches: the advertisement, one stateless request, or a whole conversation. */
@@ -44,6 +46,14 @@ async function talkV0(context: GitContext, ground: FetchGround): Promise<GitOutc
   const wanted = await readUploadRequest(reader);
   if (wanted === undefined) return done({ wants: 0 });
   await checkFetch(ground, wanted);
+  const whole = await wholePackFor(ground, wanted, reader);
+  if (whole !== undefined) {
+    return sendStoredClone(context, whole, {
+      before: pktText('NAK\n'),
+      progress: !hasCapability(wanted.capabilities, 'no-progress'),
+      fields: scopeFields(wanted),
+    });
+  }
   const section = reader.takeRecorded();
   const replay = Readable.from(replayed(section, reader), { objectMode: false });
   // The client leaving breaks this stream off; whoever reads from it says so.
@@ -67,6 +77,24 @@ async function talkV0(context: GitContext, ground: FetchGround): Promise<GitOutc
     input.abandon();
     replay.destroy();
   }
+}
+
+/**
+ * The stored pack, when it can be the answer. To know that there are no haves, the packet after the wants is read (and
+ * recorded): the client sends it without waiting, since it asks for no depth.
+ */
+async function wholePackFor(
+  ground: FetchGround,
+  wanted: UploadRequest,
+  reader: PktReader,
+): Promise<StoredPack | undefined> {
+  const { capabilities } = wanted;
+  const able =
+    hasCapability(capabilities, 'ofs-delta') && hasCapability(capabilities, 'side-band-64k');
+  if (!able || !wantsEverything(ground, wanted)) return undefined;
+  const pkt = await reader.read();
+  const done = pkt?.type === 'data' && /^done\n?$/.test(pkt.payload.toString('latin1'));
+  return done ? ground.session.wholePack() : undefined;
 }
 
 async function* replayed(section: Buffer, reader: PktReader): AsyncGenerator<Uint8Array> {

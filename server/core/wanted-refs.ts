@@ -30,8 +30,7 @@ export async function* withWantedRefs(
       const pkt = await reader.read();
       if (pkt === undefined) return;
       if (pkt.type === 'data' && pkt.payload.toString('latin1') === `${band}packfile\n`) {
-        const lines = refs.map(({ name, oid }) => pktText(`${band}${oid} ${name}\n`));
-        yield Buffer.from(`${pktText(`${band}wanted-refs\n`)}${lines.join('')}0001`);
+        yield Buffer.from(wantedRefsSection(refs, band));
         yield writePkt(pkt.payload);
         break;
       }
@@ -43,6 +42,12 @@ export async function* withWantedRefs(
     throw error;
   }
   yield* reader.rest();
+}
+
+/** The section with the delimiter behind it; `band` is what each packet begins with under sideband-all. */
+export function wantedRefsSection(refs: readonly WantedRef[], band: '' | '\x01'): string {
+  const lines = refs.map(({ name, oid }) => pktText(`${band}${oid} ${name}\n`));
+  return `${pktText(`${band}wanted-refs\n`)}${lines.join('')}0001`;
 }
 
 function bytesOf(pkt: Pkt): Buffer {

@@ -82,7 +82,9 @@ export class GitReply extends Writable {
 
   #send(chunk: Buffer, done: (error?: Error | null) => void): void {
     // When the client leaves, `drain` never comes; the exchange destroys this stream then, and no answer is needed.
-    if (this.#sink.write(chunk)) done();
+    // Large chunks are lent by writers that use their memory again: those are done when the socket has taken them.
+    if (chunk.length >= holdBytes) this.#sink.write(chunk, done);
+    else if (this.#sink.write(chunk)) done();
     else this.#sink.once('drain', done);
   }
 
