@@ -34,7 +34,7 @@ export async function startQuorate({ directory }: PeerOptions): Promise<QuorateP
   const anyPort = ['--http', '127.0.0.1:0', '--ssh', '127.0.0.1:0', '--ops', '127.0.0.1:0'];
   const daemon = await startDaemon(
     process.execPath,
-    [program, 'serve', '--data', data, ...anyPort],
+    ['--max-semi-space-size=32', program, 'serve', '--data', data, ...anyPort],
     {
       logFile: join(directory, 'quorate.log'),
       env: { UV_THREADPOOL_SIZE: '16' },
