@@ -110,7 +110,7 @@ const footnotes = [
   'a push leaves in the background (maintenance). Work that a server detaches from its process tree is not seen.',
   'Quorate syncs all that a push wrote (pack, refs, its log) to the disk before it reports success. The others run git',
   'as it comes: it syncs packs, but neither loose objects (a push of fewer than 100) nor refs. "--peers nginx-fsync"',
-  'measures an nginx whose git syncs those too. Of the servers of HTTP only Quorate asks who pushes.',
+  'measures an nginx whose git syncs those too. Of the servers of HTTP, Quorate and nginx ask who pushes.',
 ];
 
 function judged(ratio: number | undefined): string {
