@@ -19,7 +19,7 @@ export interface Options {
 
 interface Flags {
   readonly quick?: true;
-  readonly cases: readonly Case[];
+  readonly cases?: readonly Case[];
   readonly peers: readonly PeerKey[];
   readonly runs?: number;
   readonly repo?: string;
@@ -32,7 +32,7 @@ export function parseOptions(words: readonly string[]): Options {
   const program = new Command('npm run bench --')
     .description('Measures Quorate beside other Git servers, in turn, and prints one table.')
     .option('--quick', 'two minutes: fewer rounds, and a smaller large repository')
-    .option('--cases <list>', `of ${keys.join(', ')}`, parseCases, cases)
+    .option('--cases <list>', `of ${keys.join(', ')} (default: all)`, parseCases)
     .option('--peers <list>', `of ${peerKeys.join(', ')}`, parsePeers, defaultPeerKeys)
     .option('--runs <n>', 'rounds of each case', parseRuns)
     .option('--repo <path>', 'measure on this repository in place of made ones of 12 and 100 MB')
@@ -45,7 +45,7 @@ export function parseOptions(words: readonly string[]): Options {
     .helpOption('--help')
     .showHelpAfterError();
   const flags = program.parse([...words], { from: 'user' }).opts<Flags>();
-  const { quick, cases: chosen, peers, runs, repo, json, cache } = flags;
+  const { quick, cases: chosen = cases, peers, runs, repo, json, cache } = flags;
   return { quick: quick === true, cases: chosen, peers, runs, repo, json, cache };
 }
 
