@@ -268,7 +268,9 @@ test('a new pair is taken under load without a failed request; a bad one is told
     const warned = await readiness();
     assert.equal(warned.status, 200, 'the old pair still serves');
     assert.match(warned.text, /the key does not belong to the certificate/);
-    assert.match(server.logs(), /the old pair stays in use/);
+    await waitFor('the log line', () =>
+      Promise.resolve(/the old pair stays in use/.test(server.logs())),
+    );
     assert.equal(await subjectInUse(), 'second');
     await install('first', 'first');
     await waitFor('the first certificate again', async () => (await subjectInUse()) === 'first');
