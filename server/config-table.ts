@@ -128,7 +128,7 @@ export const configTable = {
   },
   'limits.fetchBody': {
     kind: 'size',
-    default: '64m',
+    default: '16m',
     help: 'bytes of a fetch request, after decoding (a want is 50 bytes)',
   },
   'limits.pushBody': {

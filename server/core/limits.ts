@@ -1,6 +1,6 @@
 /** Bounds of one git request. Sizes of packs and counts of ref updates are repository settings. */
 export interface GitServiceLimits {
-  /** A v2 command request, or the want section of v0: about 600,000 wants and haves. */
+  /** A v2 command request, or the want section of v0: about 300,000 wants and haves. `git http-backend` takes 10 MiB. */
   readonly maxFetchRequestBytes: number;
   /** The commands of a push: 50,000 of them with long names, and more. */
   readonly maxPushCommandBytes: number;
@@ -23,8 +23,8 @@ export interface GitServiceLimits {
 }
 
 export const defaultGitServiceLimits: GitServiceLimits = {
-  maxFetchRequestBytes: 32 * 1024 ** 2,
-  maxPushCommandBytes: 32 * 1024 ** 2,
+  maxFetchRequestBytes: 16 * 1024 ** 2,
+  maxPushCommandBytes: 16 * 1024 ** 2,
   maxPushOptions: 100,
   maxPushOptionBytes: 64 * 1024,
   maxPushShallow: 10_000,
