@@ -5,6 +5,7 @@ import type { Backend, PushRequest, PushResult, ReadSession } from '../contract/
 import { QuorateError, type ErrorCode } from '../contract/errors.js';
 import type { Oid, RefCommand } from '../contract/objects.js';
 import type { NewRepository, RefOutcome, Repository } from '../contract/repository.js';
+import { allRefs } from '../contract/visible-refs.js';
 import { PktReader, pktText } from '../../server/wire/pkt-line.js';
 import { parseSideBand } from '../../server/wire/side-band.js';
 import type { SourceRepository } from './source-repository.js';
@@ -145,8 +146,6 @@ export function refsOf(
     Object.fromEntries(snapshot.refs.map(({ name, oid }) => [name, oid])),
   );
 }
-
-export const allRefs = { key: '', test: () => true };
 
 /** One v2 fetch without negotiation: the pack's bytes. */
 export async function fetchPack(

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { Readable } from 'node:stream';
 import { test } from 'node:test';
+import { allRefs, refsWithout } from '../contract/visible-refs.js';
 import { PktReader, pktText } from '../../server/wire/pkt-line.js';
 import {
-  allRefs,
   create,
   createRepository,
   drain,
@@ -65,7 +65,7 @@ export function defineBackendReads(space: () => BackendSpace): void {
         create('refs/hidden/tag', hiddenTag),
       ],
     });
-    const visible = { key: 'no hidden', test: (ref: string) => !ref.startsWith('refs/hidden/') };
+    const visible = refsWithout(['refs/hidden']);
     const tree = await source.git('rev-parse', `${one}^{tree}`);
     const blob = await source.git('rev-parse', `${one}:file`);
     const cases = [
@@ -117,7 +117,7 @@ export function defineBackendReads(space: () => BackendSpace): void {
     await mustPush(space(), repository, {
       commands: [create(main, one), create('refs/hidden/x', one)],
     });
-    const visible = { key: 'no hidden', test: (ref: string) => !ref.startsWith('refs/hidden/') };
+    const visible = refsWithout(['refs/hidden']);
     await reading(space(), repository, async (session) => {
       const archive = await session.uploadArchive({
         input: archiveRequest('main'),

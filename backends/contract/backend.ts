@@ -2,6 +2,7 @@ import type { Readable } from 'node:stream';
 import type { Oid, RefCommand, RefSnapshot } from './objects.js';
 import type { Pusher } from './pipeline.js';
 import type { RefOutcome, Repository, RepositoryRegistry } from './repository.js';
+import type { VisibleRefs } from './visible-refs.js';
 
 /** A running git whose output is streamed. */
 export interface GitStream {
@@ -33,12 +34,6 @@ export interface UploadPackRun {
   /** git configuration of this run, `key -> value` (`uploadpack.allowFilter`, ...). */
   readonly config: Readonly<Record<string, string>>;
   readonly signal: AbortSignal;
-}
-
-/** A filter over a snapshot, with a name for caching: equal keys on one snapshot mean equal filters. */
-export interface VisibleRefs {
-  readonly key: string;
-  readonly test: (refName: string) => boolean;
 }
 
 /** A pack of the store, held open: it stays readable when a repack removes its file. */

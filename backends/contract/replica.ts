@@ -4,13 +4,13 @@ import type {
   MaintenanceReport,
   StoredPack,
   UploadPackRun,
-  VisibleRefs,
 } from './backend.js';
 import type { Head, ObjectFormat, Oid, RefCommand, RefSnapshot } from './objects.js';
 import type { HookEnd, HookRun } from './hook.js';
 import type { Inspection, PushFact } from './inspection.js';
 import type { HeadRecord, LogEntry } from './repository.js';
 import type { StoredSettings } from './settings.js';
+import type { VisibleRefs } from './visible-refs.js';
 import type { Readable } from 'node:stream';
 
 /** Which upload: one push may try more than once. Quarantines are keyed by all three. */
@@ -59,6 +59,8 @@ export interface Prepared {
 /** A read of one replica, pinned to a generation. */
 export interface ReplicaRead {
   readonly snapshot: RefSnapshot;
+  /** Digest of the snapshot's refs and HEAD. */
+  readonly digest: string;
   firstForbiddenWant(wants: readonly Oid[], visible: VisibleRefs): Promise<Oid | undefined>;
   objectSizes(oids: readonly Oid[]): Promise<readonly (number | undefined)[]>;
   uploadPack(run: UploadPackRun): Promise<GitStream>;

@@ -1,7 +1,8 @@
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
-import type { GitStream, ReadSession, UploadPackRun, VisibleRefs } from '../contract/backend.js';
+import type { GitStream, ReadSession, UploadPackRun } from '../contract/backend.js';
+import type { VisibleRefs } from '../contract/visible-refs.js';
 import type { Oid, RefSnapshot } from '../contract/objects.js';
 import type { Repository } from '../contract/repository.js';
 import { firstUnreachable } from '../git/ancestry.js';

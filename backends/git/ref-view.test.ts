@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
 import type { Oid } from '../contract/objects.js';
+import { refsWithout } from '../contract/visible-refs.js';
 import type { GitRunner } from './git-runner.js';
 import { readRefSnapshot } from './ref-snapshot.js';
 import { writeRefView } from './ref-view.js';
@@ -44,11 +45,11 @@ describe('ref view', () => {
     repository.git(['update-ref', ref, oid]);
   }
 
-  async function write(hidden: RegExp = /^refs\/hidden\//): Promise<void> {
+  async function write(hidden: readonly string[] = ['refs/hidden']): Promise<void> {
     await writeRefView({
       directory: view,
       snapshot: await readRefSnapshot({ git, gitDir: repository.gitDir, generation: 1 }),
-      visible: { key: 'test', test: (name) => !hidden.test(name) },
+      visible: refsWithout(hidden),
       objectsDir: repository.objectsDir,
       objectFormat: commits[0]?.length === 64 ? 'sha256' : 'sha1',
     });
@@ -110,7 +111,7 @@ describe('ref view', () => {
     );
     // The name alone is what is refused: shown, the same ref can be fetched.
     rmSync(view, { recursive: true });
-    await write(/^nothing$/);
+    await write([]);
     fetchByName(view, 'refs/hidden/secret:refs/heads/x');
     fetch('--shallow-exclude=refs/tags/v1', view, 'refs/heads/main:refs/heads/y');
   });
@@ -145,7 +146,7 @@ describe('ref view', () => {
     assert.match(repository.git(['ls-remote', view, 'HEAD']), new RegExp(`^${commits[2]}\tHEAD$`));
     rmSync(view, { recursive: true });
     repository.git(['symbolic-ref', 'HEAD', 'refs/heads/main']);
-    await write(/^refs\/heads\/main$/);
+    await write(['refs/heads/main']);
     assert.equal(repository.git(['ls-remote', view, 'HEAD']), '');
     fetch(view, 'refs/heads/old:refs/heads/old');
   });

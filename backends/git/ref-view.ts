@@ -1,6 +1,6 @@
 import { copyFile, mkdir, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import type { VisibleRefs } from '../contract/backend.js';
+import type { VisibleRefs } from '../contract/visible-refs.js';
 import { QuorateError } from '../contract/errors.js';
 import type { ObjectFormat, RefEntry, RefSnapshot } from '../contract/objects.js';
 

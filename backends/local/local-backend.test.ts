@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import type { VisibleRefs } from '../contract/backend.js';
+import { allRefs, refsWithout } from '../contract/visible-refs.js';
 import type { Repository } from '../contract/repository.js';
 import {
   type LocalFixture,
@@ -13,7 +13,6 @@ import {
   zeroOid,
 } from './testing/local-fixture.js';
 
-const everything: VisibleRefs = { key: 'all', test: () => true };
 const signal = new AbortController().signal;
 
 const blob = async (where: string, text: string): Promise<string> =>
@@ -235,7 +234,7 @@ describe('local backend', () => {
       protocol: 0,
       stateless: false,
       input: Buffer.from('0000'),
-      visible: everything,
+      visible: allRefs,
       config: {},
       signal,
     });
@@ -254,11 +253,11 @@ describe('local backend', () => {
     const tree = await local.git('rev-parse', `${one}^{tree}`);
     await local.push(repository, [{ ref: 'refs/heads/main', oldOid: two, newOid: one }]);
     const read = await local.backend.read(repository, signal);
-    assert.equal(await read.firstForbiddenWant([one, tree], everything), undefined);
-    assert.equal(await read.firstForbiddenWant([two], everything), undefined, 'one generation ago');
-    assert.equal(await read.firstForbiddenWant([one, never], everything), never);
+    assert.equal(await read.firstForbiddenWant([one, tree], allRefs), undefined);
+    assert.equal(await read.firstForbiddenWant([two], allRefs), undefined, 'one generation ago');
+    assert.equal(await read.firstForbiddenWant([one, never], allRefs), never);
     assert.equal(
-      await read.firstForbiddenWant([one], { key: 'none', test: () => false }),
+      await read.firstForbiddenWant([one], refsWithout(['refs'])),
       one,
       'hidden refs reach nothing',
     );
@@ -382,7 +381,7 @@ test('a sha256 repository: push, read, maintenance, restart', async () => {
     const second = await startLocal({ directory: first.directory, source: first.source });
     const read = await second.backend.read(repository, signal);
     assert.equal(read.snapshot.find(ref)?.oid, one);
-    assert.equal(await read.firstForbiddenWant([one], everything), undefined);
+    assert.equal(await read.firstForbiddenWant([one], allRefs), undefined);
     read.release();
     await second.stop();
   } finally {

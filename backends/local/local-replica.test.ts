@@ -12,7 +12,7 @@ import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { QuorateError } from '../contract/errors.js';
-import type { VisibleRefs } from '../contract/backend.js';
+import { allRefs, refsWithout, type VisibleRefs } from '../contract/visible-refs.js';
 import type { ReplicaRead } from '../contract/replica.js';
 import type { LocalReplica } from './local-replica.js';
 import { systemClock, zeroOid } from './testing/local-fixture.js';
@@ -256,8 +256,8 @@ async function advertised(read: ReplicaRead, visible: VisibleRefs): Promise<stri
 
 test('a fetch sees its generation and its own visible refs, and leaves no view of an old one', async () => {
   const one = await commitPush();
-  const all = { key: 'all', test: () => true };
-  const some = { key: 'some', test: (name: string) => name !== main };
+  const all = allRefs;
+  const some = refsWithout([main]);
   const first = await scene.replica.read(scene.id, 1);
   // Two that run at once share a view; the one with other refs does not.
   const [a, b, c] = await Promise.all(

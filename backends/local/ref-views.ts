@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
-import type { VisibleRefs } from '../contract/backend.js';
+import type { VisibleRefs } from '../contract/visible-refs.js';
 import type { Logger } from '../contract/environment.js';
 import type { RefSnapshot } from '../contract/objects.js';
 import { writeRefView } from '../git/ref-view.js';

@@ -1,5 +1,6 @@
 import type { Readable } from 'node:stream';
-import type { GitStream, StoredPack, UploadPackRun, VisibleRefs } from '../contract/backend.js';
+import type { GitStream, StoredPack, UploadPackRun } from '../contract/backend.js';
+import type { VisibleRefs } from '../contract/visible-refs.js';
 import type { Oid, RefSnapshot } from '../contract/objects.js';
 import type { ReplicaRead } from '../contract/replica.js';
 import { firstUnreachable } from '../git/ancestry.js';
@@ -18,7 +19,7 @@ export interface ReadDependencies {
 /** A read pinned to the generation that was current when it was made. */
 export class LocalRead implements ReplicaRead {
   readonly snapshot: RefSnapshot;
-  readonly #digest: string;
+  readonly digest: string;
   readonly #repository: OpenRepository;
   readonly #dependencies: ReadDependencies;
   readonly #onRelease: () => void;
@@ -29,7 +30,7 @@ export class LocalRead implements ReplicaRead {
     this.#repository = repository;
     this.#onRelease = onRelease;
     this.snapshot = repository.snapshot;
-    this.#digest = repository.digest;
+    this.digest = repository.digest;
   }
 
   async firstForbiddenWant(wants: readonly Oid[], visible: VisibleRefs): Promise<Oid | undefined> {
@@ -81,7 +82,7 @@ export class LocalRead implements ReplicaRead {
 
   wholePack(): Promise<StoredPack | undefined> {
     const { generation } = this.snapshot;
-    return openWholePack(this.#repository, { generation, digest: this.#digest });
+    return openWholePack(this.#repository, { generation, digest: this.digest });
   }
 
   async uploadArchive(run: {

@@ -6,6 +6,7 @@ import { afterEach, test } from 'node:test';
 import { QuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
 import type { Repository } from '../contract/repository.js';
+import { allRefs } from '../contract/visible-refs.js';
 import {
   type FixtureOptions,
   type LocalFixture,
@@ -119,7 +120,7 @@ test('a read that runs outlives the deletion of its repository; the name is free
     protocol: 0,
     stateless: false,
     input: Buffer.from('0000'),
-    visible: { key: 'all', test: () => true },
+    visible: allRefs,
     config: {},
     signal,
   });

@@ -1,4 +1,5 @@
-import type { ReadSession, VisibleRefs } from '../../backends/contract/backend.js';
+import type { ReadSession } from '../../backends/contract/backend.js';
+import type { VisibleRefs } from '../../backends/contract/visible-refs.js';
 import type { Oid } from '../../backends/contract/objects.js';
 import { booleanSetting } from '../../backends/contract/settings.js';
 import type { FetchScope } from '../wire/fetch-request.js';

@@ -1,4 +1,4 @@
-import type { VisibleRefs } from '../../backends/contract/backend.js';
+import type { VisibleRefs } from '../../backends/contract/visible-refs.js';
 import type { ObjectFormat, RefCommand } from '../../backends/contract/objects.js';
 import type { RefOutcome } from '../../backends/contract/repository.js';
 import type { PushCommand } from '../wire/command-list.js';

@@ -1,4 +1,4 @@
-import type { VisibleRefs } from '../../backends/contract/backend.js';
+import type { VisibleRefs } from '../../backends/contract/visible-refs.js';
 import type { Oid, RefEntry, RefSnapshot } from '../../backends/contract/objects.js';
 
 /** HEAD as clients may see it: `oid` is absent while its branch is unborn. */
