@@ -78,7 +78,7 @@ describe('a first start', () => {
   });
 
   test('is the only server on its data directory', async () => {
-    const second = scene.launchServer({ dataDirectory: server.dataDirectory });
+    const second = await scene.launchServer({ dataDirectory: server.dataDirectory });
     const { exitCode } = await second.exited();
     assert.equal(exitCode, 1);
     assert.match(second.logs(), /quorate: the data directory is in use by another quorate server/);
@@ -187,7 +187,7 @@ const refusedStarts = [
 for (const { desc, flags, says } of refusedStarts) {
   test(`a start is refused in one sentence, with nothing left running: ${desc}`, async (t) => {
     const scene = await createScene(t);
-    const server = scene.launchServer({ flags });
+    const server = await scene.launchServer({ flags });
     const { exitCode } = await server.exited();
     assert.notEqual(exitCode, 0);
     assert.match(server.logs(), says);
@@ -206,7 +206,7 @@ test('a start on a port in use says which, and leaves nothing running', async (t
   });
   t.after(() => blocker.close());
   for (const key of ['http', 'ssh', 'ops']) {
-    const server = scene.launchServer({ flags: [`--${key}`, `127.0.0.1:${port}`] });
+    const server = await scene.launchServer({ flags: [`--${key}`, `127.0.0.1:${port}`] });
     const { exitCode } = await server.exited();
     assert.equal(exitCode, 1, server.logs());
     const says = new RegExp(

@@ -4,6 +4,7 @@ import { mkdir, mkdtemp, readFile, readdir, realpath, rm, writeFile } from 'node
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import type { TestContext } from 'node:test';
+import { pickPort } from './ports.js';
 import { processesUsing } from './processes.js';
 import { runProcess } from './run-process.js';
 import type { Finished } from './run-process.js';
@@ -91,12 +92,13 @@ export class Scene {
   }
 
   /** Starts a server and waits until it serves. It is stopped with the scene. */
-  startServer(options: ServerOptions = {}): Promise<ServerProcess> {
-    return this.launchServer(options).ready();
+  async startServer(options: ServerOptions = {}): Promise<ServerProcess> {
+    const server = await this.launchServer(options);
+    return server.ready();
   }
 
   /** Starts a server without waiting: for starts that are to fail. */
-  launchServer(options: ServerOptions = {}): ServerProcess {
+  async launchServer(options: ServerOptions = {}): Promise<ServerProcess> {
     this.#count += 1;
     const dataDirectory = options.dataDirectory ?? this.path(`data-${this.#count}`);
     const root = options.backend === 'directory' ? this.path(`root-${this.#count}`) : undefined;
@@ -105,12 +107,7 @@ export class Scene {
       'serve',
       '--data',
       dataDirectory,
-      '--http',
-      '127.0.0.1:0',
-      '--ssh',
-      '127.0.0.1:0',
-      '--ops',
-      '127.0.0.1:0',
+      ...(await this.#addresses()),
       ...(root === undefined ? [] : ['--backend', 'directory', '--root', root]),
       ...(options.flags ?? []),
     ];
@@ -118,6 +115,15 @@ export class Scene {
     const server = new ServerProcess(serveArguments, { dataDirectory, root, env });
     this.#servers.push(server);
     return server;
+  }
+
+  /** Flags with ports that a restart finds free. */
+  async #addresses(): Promise<readonly string[]> {
+    const flags: string[] = [];
+    for (const flag of ['--http', '--ssh', '--ops']) {
+      flags.push(flag, `127.0.0.1:${await pickPort()}`);
+    }
+    return flags;
   }
 
   /** Runs git and asserts that it succeeds. Returns its stdout. */

@@ -28,7 +28,7 @@ interface Endpoints {
   readonly pid: number;
 }
 
-/** A `quorate serve` that runs as a child process on random loopback ports. */
+/** A `quorate serve` that runs as a child process, on loopback ports that stay its own over restarts. */
 export class ServerProcess {
   readonly dataDirectory: string;
   /** Root of the repositories with the directory backend. */
@@ -54,7 +54,7 @@ export class ServerProcess {
     this.#env = places.env;
     this.dataDirectory = places.dataDirectory;
     this.root = places.root;
-    this.#child = this.#spawn([]);
+    this.#child = this.#spawn();
   }
 
   /** `http://127.0.0.1:PORT` */
@@ -164,16 +164,7 @@ export class ServerProcess {
    */
   relaunch(under: readonly string[] = []): this {
     assert.ok(!this.running, 'it has ended');
-    const { httpUrl, sshHost, sshPort, opsUrl } = this.#known;
-    const addresses = [
-      '--http',
-      new URL(httpUrl).host,
-      '--ssh',
-      `${sshHost}:${sshPort}`,
-      '--ops',
-      new URL(opsUrl).host,
-    ];
-    this.#child = this.#spawn(addresses, under);
+    this.#child = this.#spawn(under);
     return this;
   }
 
@@ -192,8 +183,8 @@ export class ServerProcess {
     return this.#endpoints;
   }
 
-  #spawn(addresses: readonly string[], under: readonly string[] = []): ChildProcess {
-    const command = [...under, process.execPath, mainScript, ...this.#arguments, ...addresses];
+  #spawn(under: readonly string[] = []): ChildProcess {
+    const command = [...under, process.execPath, mainScript, ...this.#arguments];
     const [program = process.execPath, ...args] = command;
     const child = spawn(program, args, {
       env: { ...this.#env },

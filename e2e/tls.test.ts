@@ -297,7 +297,7 @@ for (const { desc, flags, says } of [
   },
 ]) {
   test(`a start is refused: ${desc}`, async () => {
-    const refused = scene.launchServer({ flags });
+    const refused = await scene.launchServer({ flags });
     assert.equal((await refused.exited()).exitCode, 1);
     assert.match(refused.logs(), says);
   });
