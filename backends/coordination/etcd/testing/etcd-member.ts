@@ -1,0 +1,164 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+
+/** Files for TLS between clients and members. Members ask clients for a certificate of this CA. */
+export interface EtcdTls {
+  readonly caFile: string;
+  readonly certFile: string;
+  readonly keyFile: string;
+}
+
+export interface MemberPlace {
+  readonly name: string;
+  readonly host: string;
+  readonly clientPort: number;
+  readonly peerPort: number;
+  /** Plain HTTP, whatever the client port speaks: `/health` and `/metrics`. */
+  readonly healthPort: number;
+  readonly dataDirectory: string;
+}
+
+export interface MemberStart {
+  /** `name=peer URL`, comma separated. */
+  readonly initialCluster: string;
+  readonly token: string;
+  readonly heartbeatMs: number;
+  readonly electionMs: number;
+  readonly tls: EtcdTls | undefined;
+  readonly extraArguments: readonly string[];
+}
+
+/** Bytes of output that are kept for messages. */
+const maxLogBytes = 64 * 1024;
+
+/** One etcd process, which can be killed, paused and started again on its data. */
+export class EtcdMember {
+  readonly place: MemberPlace;
+  readonly #start: MemberStart;
+  #child: ChildProcess | undefined;
+  #log = '';
+
+  constructor(place: MemberPlace, start: MemberStart) {
+    this.place = place;
+    this.#start = start;
+  }
+
+  get name(): string {
+    return this.place.name;
+  }
+
+  /** `HOST:PORT` for clients. */
+  get endpoint(): string {
+    return `${this.place.host}:${this.place.clientPort}`;
+  }
+
+  get clientUrl(): string {
+    return `${this.#start.tls === undefined ? 'http' : 'https'}://${this.endpoint}`;
+  }
+
+  get peerUrl(): string {
+    return `http://${this.place.host}:${this.place.peerPort}`;
+  }
+
+  get pid(): number | undefined {
+    return this.running ? this.#child?.pid : undefined;
+  }
+
+  get running(): boolean {
+    const child = this.#child;
+    // Without an id it could not be spawned at all.
+    return child?.pid !== undefined && child.exitCode === null && child.signalCode === null;
+  }
+
+  /** The last of what it wrote. */
+  get log(): string {
+    return this.#log;
+  }
+
+  /** Starts the process; `health` says when it serves. */
+  start(): void {
+    if (this.running) throw new Error(`${this.name} runs already`);
+    const { place } = this;
+    const { initialCluster, token, heartbeatMs, electionMs, tls, extraArguments } = this.#start;
+    const args = [
+      ['--name', place.name],
+      ['--data-dir', place.dataDirectory],
+      ['--listen-client-urls', this.clientUrl],
+      ['--advertise-client-urls', this.clientUrl],
+      ['--listen-peer-urls', this.peerUrl],
+      ['--initial-advertise-peer-urls', this.peerUrl],
+      ['--listen-metrics-urls', `http://${place.host}:${place.healthPort}`],
+      ['--initial-cluster', initialCluster],
+      ['--initial-cluster-token', token],
+      ['--heartbeat-interval', String(heartbeatMs)],
+      ['--election-timeout', String(electionMs)],
+      ['--logger', 'zap'],
+      ['--log-level', 'error'],
+      ...(tls === undefined ? [] : tlsArguments(tls)),
+      extraArguments,
+    ].flat();
+    const child = spawn('etcd', args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.setEncoding('utf8').on('data', (text: string) => {
+        this.#log = (this.#log + text).slice(-maxLogBytes);
+      });
+    }
+    child.on('error', (error) => {
+      this.#log += `${error.message}: Debian's package etcd-server has it`;
+    });
+    this.#child = child;
+  }
+
+  /** Whether it serves, which takes a leader. */
+  async healthy(): Promise<boolean> {
+    const text = await this.#ask('health');
+    return text !== undefined && /"health":\s*"true"/.test(text);
+  }
+
+  /** Whether it says that it leads. A paused or dead one does not answer. */
+  async leads(): Promise<boolean> {
+    const text = await this.#ask('metrics');
+    return text !== undefined && /^etcd_server_is_leader 1$/m.test(text);
+  }
+
+  /** SIGKILL unless told otherwise; resolves when the process has gone. */
+  async kill(signal: NodeJS.Signals = 'SIGKILL'): Promise<void> {
+    const child = this.#child;
+    if (child === undefined || !this.running) return;
+    const gone = once(child, 'close');
+    child.kill(signal);
+    await gone;
+  }
+
+  /** SIGSTOP: it keeps its connections and answers nothing. */
+  pause(): void {
+    this.#child?.kill('SIGSTOP');
+  }
+
+  resume(): void {
+    this.#child?.kill('SIGCONT');
+  }
+
+  async #ask(path: string): Promise<string | undefined> {
+    if (!this.running) return undefined;
+    const { host, healthPort } = this.place;
+    try {
+      const reply = await fetch(`http://${host}:${healthPort}/${path}`, {
+        signal: AbortSignal.timeout(1_000),
+        headers: { connection: 'close' },
+      });
+      return await reply.text();
+    } catch {
+      return undefined;
+    }
+  }
+}
+
+function tlsArguments(tls: EtcdTls): readonly (readonly string[])[] {
+  return [
+    ['--cert-file', tls.certFile],
+    ['--key-file', tls.keyFile],
+    ['--trusted-ca-file', tls.caFile],
+    ['--client-cert-auth'],
+  ];
+}
