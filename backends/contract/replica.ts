@@ -5,10 +5,10 @@ import type {
   StoredPack,
   UploadPackRun,
 } from './backend.js';
-import type { Head, ObjectFormat, Oid, RefCommand, RefSnapshot } from './objects.js';
+import type { Head, ObjectFormat, Oid, RefCommand, RefEntry, RefSnapshot } from './objects.js';
 import type { HookEnd, HookRun } from './hook.js';
 import type { Inspection, PushFact } from './inspection.js';
-import type { HeadRecord, LogEntry } from './repository.js';
+import type { HeadRecord, LogEntry, RepositoryStats } from './repository.js';
 import type { StoredSettings } from './settings.js';
 import type { VisibleRefs } from './visible-refs.js';
 import type { Readable } from 'node:stream';
@@ -54,6 +54,40 @@ export interface Prepared {
   readonly refused: ReadonlyMap<string, string>;
   /** Branch that HEAD names at the basis, full name; undefined when HEAD is detached. */
   readonly currentBranch: string | undefined;
+}
+
+/** How far a store is with a repository. */
+export interface ReplicaState {
+  /** Generation whose marker is durable. */
+  readonly generation: number;
+  /** Digest of the refs at that generation. */
+  readonly digest: string;
+  /** Why the store neither serves nor changes this copy, when it does not (refs that are not the marker's, ...). */
+  readonly frozen?: string;
+}
+
+/** A generation of a repository on its way to another store. */
+export interface ReplicaExport {
+  readonly objectFormat: ObjectFormat;
+  readonly generation: number;
+  readonly digest: string;
+  readonly head: Head;
+  readonly refs: readonly RefEntry[];
+  /**
+   * One pack with everything that the refs reach and the wanted `have` does not, without deltas against what is not in
+   * it; undefined when there is nothing to send. Read it once. It fails when the sender goes away.
+   */
+  readonly pack: AsyncIterable<Uint8Array> | undefined;
+  /** Ends the sender's pin. Idempotent. */
+  release(): void;
+}
+
+export interface VerifyReport {
+  /** Digest of the refs as they are on disk. */
+  readonly digest: string;
+  readonly generation: number;
+  /** What `git fsck` found: broken or missing objects, one line each, at most 100. Empty when all is sound. */
+  readonly problems: readonly string[];
 }
 
 /** A read of one replica, pinned to a generation. */
@@ -136,7 +170,52 @@ export interface Replica {
   ): Promise<MaintenanceReport>;
   /** Removes the files, on a positive tombstone only. */
   destroy(repositoryId: string): Promise<void>;
+  /** What this store holds, without applying anything; undefined when it holds nothing of the repository. */
+  state(repositoryId: string): Promise<ReplicaState | undefined>;
+  stats(repositoryId: string): Promise<Omit<RepositoryStats, 'generation'>>;
+  /**
+   * Pins a generation >= `atLeast`, after applying up to it, for another store that holds what the `have` reach;
+   * unknown ones are ignored.
+   */
+  export(
+    repositoryId: string,
+    options: {
+      readonly atLeast: number;
+      readonly have: readonly Oid[];
+      readonly signal: AbortSignal;
+    },
+  ): Promise<ReplicaExport>;
+  /**
+   * Makes this store as whole as a peer: asks `source` for a generation >= `atLeast`, takes its objects into a
+   * quarantine, checks that they are complete, and applies the difference of the refs under one intent, whose digest
+   * must be the peer's. A store without the repository makes it first. A copy that is frozen, or `fresh: true`, is
+   * set aside and filled anew: the caller has seen to it that it counts for nothing. Resolves when the marker is durable.
+   */
+  catchUp(
+    repositoryId: string,
+    options: {
+      readonly atLeast: number;
+      readonly fresh?: boolean;
+      readonly source: PeerSource;
+      readonly signal: AbortSignal;
+    },
+  ): Promise<ReplicaState>;
+  /** Reads refs and objects from the disk again (`git fsck`, niced). Changes nothing. */
+  verify(
+    repositoryId: string,
+    options: {
+      readonly signal: AbortSignal;
+      readonly progress?: (progress: MaintenanceProgress) => void;
+    },
+  ): Promise<VerifyReport>;
 }
+
+/** Where a store gets what it lacks: some other store of the repository that is far enough. */
+export type PeerSource = (
+  have: readonly Oid[],
+  atLeast: number,
+  signal: AbortSignal,
+) => Promise<ReplicaExport>;
 
 /** How a replica reads the committed log. */
 export interface LogReader {
