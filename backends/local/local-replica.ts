@@ -1,41 +1,50 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { MaintenanceProgress, MaintenanceReport } from '../contract/backend.js';
 import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
-import { QuorateError, refuseCancelled } from '../contract/errors.js';
-import type { Head, ObjectFormat, RefCommand } from '../contract/objects.js';
+import { asQuorateError, QuorateError, refuseCancelled } from '../contract/errors.js';
+import type { Head, ObjectFormat, Oid, RefCommand } from '../contract/objects.js';
 import type { HookEnd, HookRun } from '../contract/hook.js';
 import type { Inspection, PushFact } from '../contract/inspection.js';
 import type {
   LogReader,
+  PeerSource,
   Prepared,
   PrepareRequest,
   QuarantineKey,
   Replica,
+  ReplicaExport,
   ReplicaRead,
+  ReplicaState,
   Uploaded,
   UploadOptions,
+  VerifyReport,
 } from '../contract/replica.js';
 import type { RepositoryStats } from '../contract/repository.js';
 import { booleanSetting, listSetting, numberSetting } from '../contract/settings.js';
 import { isFastForward } from '../git/ancestry.js';
-import { emptyDigest } from '../git/digest.js';
+import { digestOf, emptyDigest } from '../git/digest.js';
+import { findBroken } from '../git/fsck.js';
 import type { GitRunner } from '../git/git-runner.js';
 import type { ObjectReader } from '../git/object-reader.js';
+import { packMissing } from '../git/object-transfer.js';
 import type { IndexedPack, PackIndexer } from '../git/pack-indexer.js';
 import type { RefTransactions } from '../git/ref-transaction.js';
 import { isBranchName } from '../git/ref-files.js';
+import { readRefSnapshot } from '../git/ref-snapshot.js';
 import { maintainRepository, needsMaintenance } from '../git/maintenance.js';
 import {
   createRepositoryFiles,
   readObjectStoreStats,
   removeTree,
 } from '../git/repository-files.js';
+import { catchUpFrom } from './catch-up.js';
 import { storageFailure } from './disk-errors.js';
 import { isZero } from './judge-names.js';
 import { HookPrograms, runHookProgram } from './hook-programs.js';
 import { inspectPrepared } from './inspect.js';
 import { judge, objectSources } from './judge.js';
 import { OpenRepositories } from './open-repositories.js';
+import { BehindError, type OpenRepository } from './open-repository.js';
 import {
   makeQuarantine,
   markPrepared,
@@ -43,9 +52,10 @@ import {
   readPreparedMark,
   storeUpdates,
 } from './quarantine.js';
+import { realRefs } from './ref-difference.js';
 import { RefViews } from './ref-views.js';
 import { LocalRead } from './replica-read.js';
-import { writeState } from './state-file.js';
+import { readState, writeState } from './state-file.js';
 import { Store } from './store.js';
 import { repackRecorded } from './whole-pack.js';
 
@@ -64,6 +74,8 @@ export interface LocalReplicaDependencies {
   readonly pruneGraceMs: number;
   /** Told after each applied entry. */
   readonly applied: (repositoryId: string) => void;
+  /** Where a repository's missing objects come from; absent where this store is the only one. */
+  readonly peers?: (repositoryId: string) => PeerSource;
 }
 
 /** A push between its upload (or, without objects, its judgement) and the end of its fate. */
@@ -186,7 +198,7 @@ export class LocalReplica implements Replica {
     const { key } = request;
     return this.#open.with(key.repositoryId, async (repository) => {
       await this.#store.assertRoom();
-      await repository.applyUpTo(request.basis);
+      await this.#applyUpTo(repository, request.basis);
       if (request.head !== undefined) judgeHead(repository.snapshot.head, request.head);
       const live = this.#remember(key);
       live.leaveGate();
@@ -263,7 +275,7 @@ export class LocalReplica implements Replica {
   }
 
   async apply(repositoryId: string, generation: number): Promise<void> {
-    await this.#open.with(repositoryId, (repository) => repository.applyUpTo(generation));
+    await this.#open.with(repositoryId, (repository) => this.#applyUpTo(repository, generation));
     this.#dependencies.applied(repositoryId);
   }
 
@@ -279,7 +291,7 @@ export class LocalReplica implements Replica {
   async read(repositoryId: string, atLeast: number): Promise<ReplicaRead> {
     const { repository, release } = await this.#open.acquire(repositoryId);
     try {
-      await repository.applyUpTo(atLeast);
+      await this.#applyUpTo(repository, atLeast);
       return new LocalRead({ ...this.#dependencies, views: this.#views }, repository, release);
     } catch (error) {
       release();
@@ -315,7 +327,7 @@ export class LocalReplica implements Replica {
         refuseCancelled(signal);
         // What is committed and not applied relies on objects that nothing on this disk reaches yet.
         const { generation } = await this.#dependencies.log.head(repositoryId);
-        await repository.applyUpTo(generation);
+        await this.#applyUpTo(repository, generation);
         const report = await maintainRepository({
           git: this.#dependencies.git,
           gitDir: repository.gitDirectory,
@@ -347,6 +359,147 @@ export class LocalReplica implements Replica {
     });
   }
 
+  async state(repositoryId: string): Promise<ReplicaState | undefined> {
+    try {
+      return await this.#open.with(repositoryId, async ({ generation, digest }) => ({
+        generation,
+        digest,
+      }));
+    } catch (error) {
+      const { code, message } = asQuorateError(error);
+      if (code === 'not-found') return undefined;
+      if (code !== 'data-corrupt') throw error;
+      const { generation, digest } = await readState(this.#store.statePath(repositoryId)).catch(
+        () => ({ generation: 0, digest: '' }),
+      );
+      return { generation, digest, frozen: message };
+    }
+  }
+
+  async export(
+    repositoryId: string,
+    {
+      atLeast,
+      have,
+      signal,
+    }: {
+      readonly atLeast: number;
+      readonly have: readonly Oid[];
+      readonly signal: AbortSignal;
+    },
+  ): Promise<ReplicaExport> {
+    const { repository, release } = await this.#open.acquire(repositoryId);
+    try {
+      // Not from a peer: two stores that lack the same would wait for each other.
+      await repository.applyUpTo(atLeast);
+      const { snapshot, digest, objectFormat, gitDirectory: gitDir } = repository;
+      const tips = realRefs(snapshot.refs).map(({ oid }) => oid);
+      const { git, objects } = this.#dependencies;
+      const pack = await packMissing({ git, objects, gitDir, tips, have, signal });
+      const { generation, head, refs } = snapshot;
+      return { objectFormat, generation, digest, head, refs, pack, release };
+    } catch (error) {
+      release();
+      throw storageFailure(error);
+    }
+  }
+
+  async catchUp(
+    repositoryId: string,
+    {
+      fresh,
+      ...catchUp
+    }: {
+      readonly atLeast: number;
+      readonly fresh?: boolean;
+      readonly source: PeerSource;
+      readonly signal: AbortSignal;
+    },
+  ): Promise<ReplicaState> {
+    const before = await this.state(repositoryId);
+    if (before !== undefined && (before.frozen !== undefined || fresh === true)) {
+      await this.#setAside(repositoryId);
+    }
+    if ((await this.state(repositoryId)) === undefined) {
+      const exported = await catchUp.source([], 0, catchUp.signal);
+      exported.release();
+      const { objectFormat, head } = exported;
+      // Without a state it was never whole.
+      await this.#store.destroy(repositoryId);
+      await this.create(repositoryId, { objectFormat, head: branchOf(head) });
+    }
+    return this.#open.with(repositoryId, async (repository) => {
+      await this.#catchUp(repository, catchUp);
+      const { generation, digest } = repository;
+      return { generation, digest };
+    });
+  }
+
+  async verify(
+    repositoryId: string,
+    { signal }: { readonly signal: AbortSignal },
+  ): Promise<VerifyReport> {
+    return this.#open.with(repositoryId, async (repository) => {
+      const { git } = this.#dependencies;
+      const { gitDirectory: gitDir } = repository;
+      const refs = await repository.refsQueue.run(async () => {
+        const { generation, objectFormat } = repository;
+        const options = { git, gitDir, generation, objectFormat, signal };
+        return { generation, digest: digestOf(await readRefSnapshot(options)) };
+      });
+      return { ...refs, problems: await findBroken({ git, gitDir, signal }) };
+    });
+  }
+
+  /** Catches up from a peer where the log alone does not do. */
+  async #applyUpTo(repository: OpenRepository, generation: number): Promise<void> {
+    try {
+      await repository.applyUpTo(generation);
+    } catch (error) {
+      if (!(error instanceof BehindError)) throw error;
+      const source = this.#dependencies.peers?.(repository.id);
+      if (source === undefined) {
+        throw new QuorateError(
+          'data-corrupt',
+          `the push log does not reach from generation ${repository.generation} to ${generation}`,
+          { details: { id: repository.id } },
+        );
+      }
+      const { signal } = new AbortController();
+      await this.#catchUp(repository, { atLeast: generation, source, signal });
+    }
+  }
+
+  /** One at a time for each repository: whoever waits behind it finds the work done. */
+  async #catchUp(
+    repository: OpenRepository,
+    catchUp: {
+      readonly atLeast: number;
+      readonly source: PeerSource;
+      readonly signal: AbortSignal;
+    },
+  ): Promise<void> {
+    await repository.catchUpQueue.run(async () => {
+      if (catchUp.atLeast > 0 && repository.generation >= catchUp.atLeast) return;
+      await catchUpFrom(
+        { ...this.#dependencies, store: this.#store, abort: (key) => this.abort(key) },
+        repository,
+        catchUp,
+      );
+    });
+    this.#dependencies.applied(repository.id);
+  }
+
+  /** Takes a copy that counts for nothing any more out of the way; what waits in its quarantines stays. */
+  async #setAside(repositoryId: string): Promise<void> {
+    await this.#open.retire(repositoryId, async () => {
+      const gitDir = this.#store.gitDirectory(repositoryId);
+      const { objects, refs } = this.#dependencies;
+      await Promise.all([objects.release(gitDir), refs.release(gitDir)]);
+      await this.#store.setAside(repositoryId, this.#dependencies.clock.nowMs());
+    });
+  }
+
   #find(repositoryId: string, pushId: string): LiveQuarantine | undefined {
     return this.#quarantines.get(`${repositoryId} ${pushId}`);
   }
@@ -363,6 +516,11 @@ export class LocalReplica implements Replica {
     this.#quarantines.get(name)?.leaveGate();
     this.#quarantines.delete(name);
   }
+}
+
+function branchOf(head: Head): string {
+  if ('symref' in head) return head.symref;
+  throw new QuorateError('data-corrupt', 'the other store has a detached HEAD');
 }
 
 /** What would stop HEAD from being written must come up before the commit. */

@@ -1,8 +1,9 @@
 import { rm } from 'node:fs/promises';
+import { isDeepStrictEqual } from 'node:util';
 import type { Clock, Logger } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import type { Head, RefCommand, RefSnapshot } from '../contract/objects.js';
-import type { LogReader, QuarantineKey } from '../contract/replica.js';
+import type { LogReader, QuarantineKey, ReplicaExport } from '../contract/replica.js';
 import type { LogEntry } from '../contract/repository.js';
 import { digestAfter, digestOf } from '../git/digest.js';
 import type { GitRunner } from '../git/git-runner.js';
@@ -15,6 +16,7 @@ import type { RefTransactions } from '../git/ref-transaction.js';
 import { isZero } from './judge-names.js';
 import { PruneGate } from './prune-gate.js';
 import { loadUpdates, promote, removeKeeps, removeStaleKeeps } from './quarantine.js';
+import { bringsObject, differenceOf } from './ref-difference.js';
 import { SerialQueue } from './serial-queue.js';
 import { readState, type RepositoryState, writeState } from './state-file.js';
 import type { Store } from './store.js';
@@ -39,6 +41,9 @@ export interface OpenDependencies {
   readonly quarantineApplied: (key: QuarantineKey) => void;
 }
 
+/** A generation that another store has applied. */
+type Adopted = Pick<ReplicaExport, 'generation' | 'digest' | 'head' | 'refs'>;
+
 type Intent = NonNullable<RepositoryState['applying']>;
 
 /**
@@ -56,6 +61,8 @@ export class OpenRepository {
   readonly refsQueue = new SerialQueue();
   /** Maintenance, one run at a time. */
   readonly maintenanceQueue = new SerialQueue();
+  /** Transfers from a peer. */
+  readonly catchUpQueue = new SerialQueue();
   readonly pruneGate = new PruneGate();
   readonly #dependencies: OpenDependencies;
   #state: RepositoryState;
@@ -63,8 +70,8 @@ export class OpenRepository {
   /** Highest generation that somebody asked for. */
   #wanted = 0;
   #wholePack: WholePack | undefined;
-  /** An apply failed half-way: its traces are looked for by the next one. */
-  #interrupted = false;
+  /** What an apply that failed half-way was about: its traces are looked for by the next one. */
+  #interrupted: Intent | undefined;
 
   private constructor(
     dependencies: OpenDependencies,
@@ -154,7 +161,7 @@ export class OpenRepository {
   settled(): Promise<RefsIdentity | undefined> {
     return this.refsQueue.run(() =>
       Promise.resolve(
-        this.#interrupted ? undefined : { generation: this.generation, digest: this.digest },
+        this.interrupted ? undefined : { generation: this.generation, digest: this.digest },
       ),
     );
   }
@@ -170,6 +177,11 @@ export class OpenRepository {
     return newest;
   }
 
+  /** An apply stopped half-way; its objects must stay. */
+  get interrupted(): boolean {
+    return this.#interrupted !== undefined;
+  }
+
   /** The last applied generations, newest first. */
   get retained(): readonly RefSnapshot[] {
     return this.#snapshots;
@@ -177,7 +189,8 @@ export class OpenRepository {
 
   /**
    * Applies what the log holds up to `generation`. Resolves at once when it is applied already. Rejects with
-   * `data-corrupt` when the disk and the coordinator contradict each other.
+   * `data-corrupt` when the disk and the coordinator contradict each other, and with `BehindError` when the next
+   * entry was prepared by other stores only, so that its objects have to come from one of them.
    */
   async applyUpTo(generation: number): Promise<void> {
     if (this.generation > generation) await this.#refuseRewound();
@@ -187,6 +200,8 @@ export class OpenRepository {
       if (this.generation >= generation) return;
       // Whoever waits behind this call is served as well.
       const entries = await this.#dependencies.log.entries(this.id, this.generation, this.#wanted);
+      // The log is trimmed up to what every store of the set has; one that came later starts behind its end.
+      if (entries[0]?.generation !== this.generation + 1) throw new BehindError();
       for (const group of applicableTogether(entries)) await this.#apply(group);
       if (this.generation < generation) {
         throw new QuorateError(
@@ -213,13 +228,41 @@ export class OpenRepository {
     );
   }
 
+  /**
+   * Jumps to a generation that another store has applied and whose objects are in `quarantine`, or here already. The
+   * refs' difference is one intent; its digest must come out as the other store's.
+   */
+  async adopt(adopted: Adopted, quarantine: QuarantineKey | undefined): Promise<void> {
+    await this.refsQueue.run(async () => {
+      const { generation, digest } = adopted;
+      // Its refs may be on disk in part, and are then neither the old nor the new ones of the jump.
+      if (this.#interrupted !== undefined) await this.#carryOut(this.#interrupted);
+      if (generation <= this.generation) return;
+      const { snapshot } = this;
+      const updates = differenceOf(snapshot.refs, adopted.refs);
+      const head = isDeepStrictEqual(snapshot.head, adopted.head)
+        ? {}
+        : { head: { old: snapshot.head, new: adopted.head } };
+      if (digestAfter(this.digest, updates, head.head) !== digest) {
+        throw new QuorateError('data-corrupt', 'the refs of another store do not match its digest');
+      }
+      await this.#carryOut({
+        entries: [{ generation, pushId: 'catch-up', updates, digest, ...head }],
+        quarantines: quarantine === undefined ? [] : [quarantine],
+      });
+    });
+  }
+
   /** Applies entries that `applicableTogether` lets pass: one intent, one ref transaction, one marker. */
   async #apply(entries: readonly LogEntry[]): Promise<void> {
+    await this.#carryOut(await this.#intentOf(entries));
+  }
+
+  async #carryOut(intent: Intent): Promise<void> {
     const dependencies = this.#dependencies;
-    const intent = await this.#intentOf(entries);
     const updates = intent.entries.flatMap((entry) => entry.updates);
-    if (this.#interrupted) await this.#removeAbandonedLocks(updates);
-    this.#interrupted = true;
+    if (this.interrupted) await this.#removeAbandonedLocks(updates);
+    this.#interrupted = intent;
     await writeState(dependencies.store.statePath(this.id), { ...this.#state, applying: intent });
     await writeEffects(dependencies, this.id, intent);
     // Before the marker: whatever fails up to here is done again, and what is in memory never lags behind the marker.
@@ -232,7 +275,7 @@ export class OpenRepository {
     });
     this.#state = await writeMarker(dependencies, this.id, this.#state, intent);
     this.#snapshots = [snapshot, ...this.#snapshots].slice(0, retainedGenerations);
-    this.#interrupted = false;
+    this.#interrupted = undefined;
     await cleanUp(dependencies, this.id, intent);
   }
 
@@ -248,6 +291,8 @@ export class OpenRepository {
     const intended: Intent['entries'][number][] = [];
     const quarantines: QuarantineKey[] = [];
     for (const entry of entries) {
+      const prepared = entry.prepared.includes(this.#dependencies.store.id);
+      if (!prepared && !isPlain(entry)) throw new BehindError();
       const quarantine = this.#dependencies.quarantineOf(this.id, entry.pushId);
       if (quarantine !== undefined) quarantines.push(quarantine);
       const updates = await this.#updatesOf(entry, quarantine);
@@ -296,6 +341,21 @@ export class OpenRepository {
   }
 }
 
+/** The next entry cannot be applied from the log alone: this store was not among those that prepared it. */
+export class BehindError extends QuorateError {
+  constructor() {
+    super(
+      'unavailable',
+      'this store lacks the objects of committed pushes and gets them from a peer',
+    );
+  }
+}
+
+/** Whether an entry can be applied by a store that did not prepare it: it takes refs away, or moves HEAD. */
+function isPlain({ updates, updatesDigest }: LogEntry): boolean {
+  return updatesDigest === undefined && !updates.some(bringsObject);
+}
+
 /** Objects and refs of the entries. Idempotent: it is run again from wherever it stopped. */
 async function writeEffects(
   { store, refs }: OpenDependencies,
@@ -307,7 +367,11 @@ async function writeEffects(
   }
   const gitDir = store.gitDirectory(id);
   const updates = entries.flatMap((entry) => entry.updates);
-  if (updates.length > 0) await refs.commitEither(gitDir, updates);
+  // What goes first, since git does not delete `a` and create `a/b` in one transaction. No reader sees the step.
+  const deletions = updates.filter((update) => !bringsObject(update));
+  const others = updates.filter(bringsObject);
+  if (deletions.length > 0) await refs.commitEither(gitDir, deletions);
+  if (others.length > 0) await refs.commitEither(gitDir, others);
   const { head } = lastOf(entries);
   if (head !== undefined) await refs.setHead(gitDir, symrefOf(head.new));
 }

@@ -33,6 +33,7 @@ const reservedBytes = 32 * 1024 * 1024;
  *     views/                          ref views of running fetches; emptied at every start
  *     hooks/                          copies of hooks that ran; emptied at every start
  *     trash/                          repositories on their way out
+ *     set-aside/{id}.{time}           copies that were found damaged and filled anew; for people to look at and remove
  */
 export class Store {
   readonly #root: string;
@@ -154,6 +155,16 @@ export class Store {
         ? [{ repositoryId, pushId, attempt: Number(attempt) }]
         : [];
     });
+  }
+
+  /** Moves a copy that is not to be trusted to where only people look. Durable on return. */
+  async setAside(id: string, nowMs: number): Promise<void> {
+    const aside = join(this.#root, 'set-aside');
+    await mkdir(aside, { recursive: true, mode: 0o700 });
+    const directory = this.repositoryDirectory(id);
+    await rename(directory, join(aside, `${id}.${nowMs}`));
+    await syncDirectory(aside);
+    await syncDirectory(dirname(directory));
   }
 
   /** Takes a repository out of sight in one rename, then removes its files. */

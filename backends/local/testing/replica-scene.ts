@@ -12,13 +12,15 @@ import { createPackIndexer } from '../../git/indexer.js';
 import { createObjectReader, type ObjectReader } from '../../git/object-reader.js';
 import { createRefTransactions, type RefTransactions } from '../../git/ref-transaction.js';
 import { createGitRunner } from '../../git/runner.js';
-import { LocalReplica } from '../local-replica.js';
+import { LocalReplica, type LocalReplicaDependencies } from '../local-replica.js';
 import { packOf, runGit, silentMeter, systemClock, zeroOid } from './local-fixture.js';
 
 /** A push log in memory, whose head can be turned back. */
 export class MemoryLog implements LogReader {
   committed: HeadRecord = { generation: 0, digest: emptyDigest({ symref: 'refs/heads/main' }) };
   readonly kept: LogEntry[] = [];
+  /** Stores that are said to have prepared what is committed. */
+  prepared: readonly string[] = [];
 
   async head(): Promise<HeadRecord> {
     return this.committed;
@@ -43,7 +45,7 @@ export class MemoryLog implements LogReader {
       generation,
       pushId,
       updates: inline,
-      prepared: [],
+      prepared: this.prepared,
       digest,
       actor: 'a',
       atMs: 0,
@@ -66,6 +68,9 @@ export interface ReplicaScene {
   readonly replica: LocalReplica;
   /** Another replica over the same files, as after a restart. */
   reopen(): Promise<LocalReplica>;
+  /** Another store, empty at first, with the same log, whose peer is `replica`. */
+  second(): Promise<LocalReplica>;
+  readonly secondGitDir: string;
   commit(content: string, ...parents: string[]): Promise<string>;
   /** Uploads, prepares (with all refs free) and returns the key. */
   prepare(commands: readonly RefCommand[], have?: readonly string[]): Promise<QuarantineKey>;
@@ -115,9 +120,13 @@ export async function openReplica(): Promise<ReplicaScene> {
   const clock = { ...systemClock, nowMs: () => systemClock.nowMs() + aheadMs };
   const refs = createRefTransactions({ git: runner, clock: systemClock });
   const objects = createObjectReader({ git: runner, clock: systemClock });
-  const open = (): Promise<LocalReplica> =>
+  const open = (
+    storeRoot = root,
+    more: Pick<LocalReplicaDependencies, 'peers'> = {},
+  ): Promise<LocalReplica> =>
     LocalReplica.open({
-      root,
+      ...more,
+      root: storeRoot,
       git: runner,
       refs: {
         ...refs,
@@ -140,6 +149,7 @@ export async function openReplica(): Promise<ReplicaScene> {
       applied: () => undefined,
     });
   const replica = await open();
+  log.prepared = [replica.storeId];
   const id = randomBytes(16).toString('hex');
   await replica.create(id, { objectFormat: 'sha1', head: 'refs/heads/main' });
   const gitDir = join(root, 'repos', id.slice(0, 2), id, 'git');
@@ -162,7 +172,12 @@ export async function openReplica(): Promise<ReplicaScene> {
     objects,
     failures,
     replica,
-    reopen: open,
+    reopen: () => open(),
+    second: () =>
+      open(join(directory, 'second'), {
+        peers: () => (have, atLeast, signal) => replica.export(id, { have, atLeast, signal }),
+      }),
+    secondGitDir: join(directory, 'second', 'repos', id.slice(0, 2), id, 'git'),
     request,
     commit: async (content, ...parents) => {
       const blob = (await runGit(source, ['hash-object', '-w', '--stdin'], content)).trim();

@@ -1,0 +1,175 @@
+import assert from 'node:assert/strict';
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterEach, beforeEach, test } from 'node:test';
+import type { RefCommand } from '../contract/objects.js';
+import type { PeerSource } from '../contract/replica.js';
+import type { LocalReplica } from './local-replica.js';
+import { runGit, zeroOid } from './testing/local-fixture.js';
+import { create, openReplica, type ReplicaScene } from './testing/replica-scene.js';
+
+const { signal } = new AbortController();
+const main = 'refs/heads/main';
+
+let scene: ReplicaScene;
+let second: LocalReplica;
+const source: PeerSource = (have, atLeast, ended) =>
+  scene.replica.export(scene.id, { have, atLeast, signal: ended });
+const nobody: PeerSource = () => Promise.reject(new Error('no peer is asked'));
+beforeEach(async () => {
+  scene = await openReplica();
+  second = await scene.second();
+});
+afterEach(async () => {
+  await scene.close();
+});
+
+/** Uploads to the first store, commits and applies there. */
+async function push(
+  commands: readonly RefCommand[],
+  have: readonly string[] = [],
+): Promise<number> {
+  const key = await scene.prepare(commands, have);
+  const generation = scene.log.commit(key.pushId, commands);
+  await scene.replica.apply(scene.id, generation);
+  return generation;
+}
+
+async function refsOf(replica: LocalReplica): Promise<Record<string, string>> {
+  const read = await replica.read(scene.id, scene.log.committed.generation);
+  read.release();
+  return Object.fromEntries(read.snapshot.refs.map(({ name, oid }) => [name, oid]));
+}
+
+async function assertSound(generation: number): Promise<void> {
+  assert.deepEqual(await second.state(scene.id), {
+    generation,
+    digest: scene.log.committed.digest,
+  });
+  const { problems, digest } = await second.verify(scene.id, { signal });
+  assert.deepEqual([problems, digest], [[], scene.log.committed.digest]);
+  await runGit(scene.secondGitDir, ['fsck', '--full', '--strict']);
+  assert.deepEqual(second.quarantines, []);
+}
+
+test('a store without the repository gets all of it', async () => {
+  assert.equal(await second.state(scene.id), undefined);
+  const one = await scene.commit('one');
+  await push([create(main, one)]);
+  await push([create('refs/tags/one', one)]);
+  await second.catchUp(scene.id, { atLeast: 1, source, signal });
+  assert.deepEqual(await refsOf(second), { [main]: one, 'refs/tags/one': one });
+  await assertSound(2);
+});
+
+test('an empty repository is caught up as well', async () => {
+  await second.catchUp(scene.id, { atLeast: 0, source, signal });
+  await assertSound(0);
+});
+
+test('only what is missing is sent, and names that excluded each other change places', async () => {
+  const one = await scene.commit('one');
+  await push([create(main, one), create('refs/heads/a', one)]);
+  await second.catchUp(scene.id, { atLeast: 1, source, signal });
+  const two = await scene.commit('two', one);
+  await push([{ ref: 'refs/heads/a', oldOid: one, newOid: zeroOid }]);
+  await push([create('refs/heads/a/b', two)], [one]);
+  await push([{ ref: main, oldOid: one, newOid: two }], [two]);
+  let sentBytes = 0;
+  const counted: PeerSource = async (have, atLeast, ended) => {
+    assert.deepEqual([...new Set(have)], [one]);
+    const exported = await source(have, atLeast, ended);
+    const { pack } = exported;
+    assert.ok(pack !== undefined);
+    const counting = (async function* count() {
+      for await (const chunk of pack) {
+        sentBytes += chunk.length;
+        yield chunk;
+      }
+    })();
+    return { ...exported, pack: counting };
+  };
+  await second.catchUp(scene.id, { atLeast: 4, source: counted, signal });
+  assert.deepEqual(await refsOf(second), { [main]: two, 'refs/heads/a/b': two });
+  assert.ok(sentBytes > 0);
+  await assertSound(4);
+});
+
+test('an entry that was prepared elsewhere is fetched from the peer, not written without objects', async () => {
+  await second.catchUp(scene.id, { atLeast: 0, source, signal });
+  const one = await scene.commit('one');
+  await push([create(main, one)]);
+  await second.apply(scene.id, 1);
+  assert.deepEqual(await refsOf(second), { [main]: one });
+  await assertSound(1);
+});
+
+test('deletions and moves of HEAD are replayed from the log by a store that did not prepare them', async () => {
+  const one = await scene.commit('one');
+  await push([create(main, one), create('refs/heads/gone', one)]);
+  await second.catchUp(scene.id, { atLeast: 1, source, signal });
+  await push([{ ref: 'refs/heads/gone', oldOid: one, newOid: zeroOid }]);
+  await second.apply(scene.id, 2);
+  await second.catchUp(scene.id, { atLeast: 2, source: nobody, signal });
+  await assertSound(2);
+});
+
+test('a pack that lacks objects, or refs with another digest, changes nothing', async () => {
+  const one = await scene.commit('one');
+  await push([create(main, one)]);
+  await second.catchUp(scene.id, { atLeast: 1, source, signal });
+  const two = await scene.commit('two', one);
+  await push([{ ref: main, oldOid: one, newOid: two }], [one]);
+  const before = await second.state(scene.id);
+  for (const lie of [{ pack: undefined }, { digest: '0'.repeat(128) }]) {
+    const lying: PeerSource = async (...asked) => ({ ...(await source(...asked)), ...lie });
+    await assert.rejects(second.catchUp(scene.id, { atLeast: 2, source: lying, signal }), {
+      code: 'data-corrupt',
+    });
+    assert.deepEqual(await second.state(scene.id), before);
+    assert.deepEqual(second.quarantines, []);
+  }
+  await second.catchUp(scene.id, { atLeast: 2, source, signal });
+  await assertSound(2);
+});
+
+test('a jump that is cut short at the refs is finished after a restart', async () => {
+  const one = await scene.commit('one');
+  await push([create(main, one)]);
+  scene.failures.set('commitEither', 1);
+  await assert.rejects(second.catchUp(scene.id, { atLeast: 1, source, signal }));
+  second = await scene.second();
+  assert.deepEqual(await refsOf(second), { [main]: one });
+  await assertSound(1);
+});
+
+test('a damaged copy is frozen, set aside and filled anew', async () => {
+  const one = await scene.commit('one');
+  await push([create(main, one)]);
+  await second.catchUp(scene.id, { atLeast: 1, source, signal });
+  writeFileSync(join(scene.secondGitDir, 'refs/heads/stray'), `${one}\n`);
+  second = await scene.second();
+  assert.ok((await second.state(scene.id))?.frozen?.includes('frozen'));
+  await second.catchUp(scene.id, { atLeast: 1, source, signal });
+  await assertSound(1);
+  const aside = join(scene.secondGitDir, '../../../../set-aside');
+  assert.equal(readdirSync(aside).length, 1, 'people may want to look at it');
+});
+
+test('verification names a broken pack; a fresh fill heals it', async () => {
+  const one = await scene.commit('one');
+  await push([create(main, one)]);
+  await second.catchUp(scene.id, { atLeast: 1, source, signal });
+  const packs = join(scene.secondGitDir, 'objects/pack');
+  const name = readdirSync(packs).find((file) => file.endsWith('.pack'));
+  assert.ok(name !== undefined);
+  const bytes = readFileSync(join(packs, name));
+  bytes[bytes.length - 30] = (bytes.at(-30) ?? 0) ^ 0xff;
+  rmSync(join(packs, name));
+  writeFileSync(join(packs, name), bytes);
+  const { problems } = await second.verify(scene.id, { signal });
+  assert.ok(problems.length > 0);
+  await second.catchUp(scene.id, { atLeast: 1, fresh: true, source, signal });
+  assert.ok(existsSync(packs));
+  await assertSound(1);
+});
