@@ -36,6 +36,14 @@ export interface UploadPackRun {
   readonly signal: AbortSignal;
 }
 
+/** What decides how much memory a git takes that makes a pack out of a repository. */
+export interface StoreShape {
+  /** Of all packs, objects in several of them counted for each; loose ones left out. */
+  readonly objectCount: number;
+  /** With several, git looks for deltas between objects of different packs, and holds those objects in memory. */
+  readonly packCount: number;
+}
+
 /** A pack of the store, held open: it stays readable when a repack removes its file. */
 export interface StoredPack {
   readonly objectCount: number;
@@ -64,6 +72,8 @@ export interface ReadSession {
    * there is none: then git has to make one. Its deltas may name their bases by offset (`ofs-delta`). Close it.
    */
   wholePack(): Promise<StoredPack | undefined>;
+  /** Of the store as it is now. Reads directories, no objects. */
+  shape(): Promise<StoreShape>;
   /** `git upload-archive` over the visible refs: reads the client's request from `input`. */
   uploadArchive(run: {
     readonly input: Readable;

@@ -3,6 +3,7 @@ import type {
   MaintenanceProgress,
   MaintenanceReport,
   StoredPack,
+  StoreShape,
   UploadPackRun,
 } from './backend.js';
 import type { Head, ObjectFormat, Oid, RefCommand, RefEntry, RefSnapshot } from './objects.js';
@@ -100,6 +101,8 @@ export interface ReplicaRead {
   uploadPack(run: UploadPackRun): Promise<GitStream>;
   /** As `ReadSession.wholePack`. */
   wholePack(): Promise<StoredPack | undefined>;
+  /** As `ReadSession.shape`. */
+  shape(): Promise<StoreShape>;
   uploadArchive(run: {
     readonly input: Readable;
     readonly visible: VisibleRefs;

@@ -1,13 +1,14 @@
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
-import type { GitStream, ReadSession, UploadPackRun } from '../contract/backend.js';
+import type { GitStream, ReadSession, StoreShape, UploadPackRun } from '../contract/backend.js';
 import type { VisibleRefs } from '../contract/visible-refs.js';
 import type { Oid, RefSnapshot } from '../contract/objects.js';
 import type { Repository } from '../contract/repository.js';
 import { firstUnreachable } from '../git/ancestry.js';
 import type { GitRunner } from '../git/git-runner.js';
 import { writeRefView } from '../git/ref-view.js';
+import { readStoreShape } from '../git/store-shape.js';
 import { createSingleRunReader } from './single-run-reader.js';
 
 export interface DirectoryReadOptions {
@@ -75,6 +76,11 @@ export class DirectoryRead implements ReadSession {
   /** Other tools may write refs at any time: no pack is known to be what they reach. */
   wholePack(): Promise<undefined> {
     return Promise.resolve(undefined);
+  }
+
+  shape(): Promise<StoreShape> {
+    const { gitDir, repository } = this.#options;
+    return readStoreShape(join(gitDir, 'objects'), repository.objectFormat);
   }
 
   /** `git upload-archive` knows no hidden refs: where there are some, it is shown the others alone. */

@@ -1,11 +1,12 @@
 import type { Readable } from 'node:stream';
-import type { GitStream, StoredPack, UploadPackRun } from '../contract/backend.js';
+import type { GitStream, StoredPack, StoreShape, UploadPackRun } from '../contract/backend.js';
 import type { VisibleRefs } from '../contract/visible-refs.js';
 import type { Oid, RefSnapshot } from '../contract/objects.js';
 import type { ReplicaRead } from '../contract/replica.js';
 import { firstUnreachable } from '../git/ancestry.js';
 import type { GitRunner } from '../git/git-runner.js';
 import type { ObjectReader } from '../git/object-reader.js';
+import { readStoreShape } from '../git/store-shape.js';
 import type { OpenRepository } from './open-repository.js';
 import type { RefViews } from './ref-views.js';
 import { openWholePack } from './whole-pack.js';
@@ -83,6 +84,10 @@ export class LocalRead implements ReplicaRead {
   wholePack(): Promise<StoredPack | undefined> {
     const { generation } = this.snapshot;
     return openWholePack(this.#repository, { generation, digest: this.digest });
+  }
+
+  shape(): Promise<StoreShape> {
+    return readStoreShape(this.#repository.objectsDirectory, this.#repository.objectFormat);
   }
 
   async uploadArchive(run: {

@@ -130,6 +130,7 @@ export class ReplicatedBackend implements Backend {
       objectSizes: (oids) => read.objectSizes(oids),
       uploadPack: (run) => read.uploadPack(run),
       wholePack: () => read.wholePack(),
+      shape: () => read.shape(),
       uploadArchive: (run) => read.uploadArchive(run),
       release: () => read.release(),
     };

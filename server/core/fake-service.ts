@@ -177,6 +177,7 @@ export class FakeService {
           objectSizes: (oids) => Promise.resolve(oids.map((oid) => this.#scene.objects?.[oid])),
           uploadPack: (run) => Promise.resolve(this.#git(run)),
           wholePack: () => Promise.resolve(this.#scene.wholePack?.()),
+          shape: () => Promise.resolve({ objectCount: 1, packCount: 1 }),
           uploadArchive: () => this.#never(),
           release: () => {
             this.sessions -= 1;
