@@ -85,6 +85,7 @@ test('of two who set a hook at once one is told, and nothing is mixed or left', 
     range: (key, options) => coordinator.range(key, options),
     grantLease: (ttlMs) => coordinator.grantLease(ttlMs),
     watch: (key, options) => coordinator.watch(key, options),
+    identity: () => coordinator.identity(),
     ping: () => coordinator.ping(),
     close: () => coordinator.close(),
     transaction: async (transaction) => {

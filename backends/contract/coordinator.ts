@@ -137,6 +137,14 @@ export interface CoordinatorLimits {
   readonly maxRequestBytes: 1_572_864;
 }
 
+/** What tells one store from another, and from an older copy of itself. */
+export interface CoordinatorIdentity {
+  /** Id of the etcd cluster; a restore with another token changes it. `embedded` for the embedded store. */
+  readonly clusterId: string;
+  /** The store's revision, linearizable. It never goes back, except by a restore of an older copy. */
+  readonly revision: number;
+}
+
 /**
  * Errors of every method: `invalid-argument` (limits, a key put twice in one branch, an empty key), `unavailable`
  * (no quorum, closed; nothing happened), `cancelled`. `transaction` alone may also fail with `outcome-unknown`: it
@@ -163,6 +171,8 @@ export interface Coordinator {
    * A consumer that lags past the implementation's bound gets the same error.
    */
   watch(key: string, options: WatchOptions): AsyncIterable<WatchBatch>;
+  /** Which store this is, and how far it has come: see `cluster-identity.ts`. */
+  identity(): Promise<CoordinatorIdentity>;
   /** Answers within a second or throws `unavailable`. For readiness. */
   ping(): Promise<void>;
   /** Revokes this process's leases and ends watches. Idempotent. */

@@ -143,6 +143,7 @@ class LosingCoordinator {
       range: (key, options) => real.range(key, options),
       grantLease: (ttlMs) => real.grantLease(ttlMs),
       watch: (key, options) => real.watch(key, options),
+      identity: () => real.identity(),
       ping: () => real.ping(),
       close: () => real.close(),
       transaction: (transaction) => this.#transaction(transaction),

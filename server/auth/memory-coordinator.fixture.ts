@@ -89,6 +89,7 @@ export function asCoordinator(memory: MemoryCoordinator): Coordinator {
     transaction: (transaction) => memory.transaction(transaction),
     grantLease: unused,
     watch: unused,
+    identity: unused,
     ping: unused,
     close: unused,
   };

@@ -1,5 +1,6 @@
 import type {
   Coordinator,
+  CoordinatorIdentity,
   KeyValue,
   Lease,
   LeaseId,
@@ -130,6 +131,11 @@ class EmbeddedCoordinator implements Coordinator {
     this.#checkOpen(undefined);
     const fromRevision = options.fromRevision ?? this.#history.revision + 1;
     return this.#history.follow({ key, rangeEnd: options.rangeEnd }, fromRevision, options.signal);
+  }
+
+  async identity(): Promise<CoordinatorIdentity> {
+    this.#checkOpen(undefined);
+    return { clusterId: 'embedded', revision: this.#store.revision };
   }
 
   async ping(): Promise<void> {

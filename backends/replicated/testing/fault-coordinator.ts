@@ -18,6 +18,7 @@ export function intercepting(
     },
     grantLease: (ttlMs) => coordinator.grantLease(ttlMs),
     watch: (key, options) => coordinator.watch(key, options),
+    identity: () => coordinator.identity(),
     ping: () => coordinator.ping(),
     close: () => coordinator.close(),
   };

@@ -1,0 +1,43 @@
+import {
+  type CoordinatorHarness,
+  defineCoordinatorSuite,
+} from '../../conformance/coordinator-suite.js';
+import { silentLogger } from '../test-environment.js';
+import { openEtcdCoordinator } from './etcd-coordinator.js';
+import { MemberClient } from './member-client.js';
+import { EtcdCluster } from './testing/etcd-cluster.js';
+import { realRandom, settingsFor } from './testing/etcd-fixture.js';
+
+function makeWith(members: number): () => Promise<CoordinatorHarness> {
+  return async () => {
+    const cluster = await EtcdCluster.start({ members });
+    const settings = settingsFor(cluster);
+    const open = () => openEtcdCoordinator({ settings, random: realRandom, logger: silentLogger });
+    let coordinator = await open();
+    // Somebody else's connection, for accidents.
+    const other = new MemberClient(cluster.member(0).endpoint, settings);
+    return {
+      coordinator,
+      expireLease: async (lease) => {
+        await other.leaseClient.leaseRevoke({ ID: lease.id });
+      },
+      compact: async () => {
+        const { header } = await other.kv.put({ key: Buffer.from('filler') });
+        await other.kv.compact({ revision: header.revision });
+      },
+      reopen: async () => {
+        await coordinator.close();
+        coordinator = await open();
+        return coordinator;
+      },
+      dispose: async () => {
+        other.close();
+        await coordinator.close();
+        await cluster.stop();
+      },
+    };
+  };
+}
+
+defineCoordinatorSuite('etcd, one member', makeWith(1));
+defineCoordinatorSuite('etcd, three members', makeWith(3));

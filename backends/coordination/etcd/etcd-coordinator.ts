@@ -1,0 +1,208 @@
+import { setMaxListeners } from 'node:events';
+import type {
+  Coordinator,
+  CoordinatorIdentity,
+  KeyValue,
+  Lease,
+  RangeOptions,
+  RangeResult,
+  Transaction,
+  TransactionResult,
+  WatchBatch,
+  WatchOptions,
+} from '../../contract/coordinator.js';
+import type { Logger, Random } from '../../contract/environment.js';
+import { QuorateError, refuseCancelled } from '../../contract/errors.js';
+import {
+  checkRange,
+  checkRangeOptions,
+  checkTransaction,
+  coordinatorLimits,
+} from '../request-check.js';
+import { isCompacted } from './etcd-errors.js';
+import { followRange } from './etcd-watch.js';
+import { LeaseKeeper } from './lease-keeper.js';
+import type { EtcdSettings } from './member-client.js';
+import { MemberPool, type Attempt } from './member-pool.js';
+import { findCluster } from './find-cluster.js';
+import { WireFormat, wholeNumber } from './wire-format.js';
+
+export interface EtcdCoordinatorOptions {
+  readonly settings: EtcdSettings;
+  readonly random: Random;
+  readonly logger: Logger;
+}
+
+/**
+ * Connects to an etcd cluster (3.4 or later). Throws `unavailable`, naming the addresses and what to do, when none of
+ * them answers as etcd within 10 s, and `failed-precondition` when they are members of different clusters.
+ */
+export async function openEtcdCoordinator(options: EtcdCoordinatorOptions): Promise<Coordinator> {
+  const logger = options.logger.child({ component: 'coordinator' });
+  const pool = new MemberPool(options.settings);
+  try {
+    await findCluster(pool);
+  } catch (error) {
+    pool.close();
+    throw error;
+  }
+  return new EtcdCoordinator(pool, { ...options, logger });
+}
+
+/** Entries in one answer to a list: some megabytes with the usual records. */
+const pageSize = 1_000;
+/** A list is begun anew when the revision it was begun at is compacted meanwhile: once a list, if ever. */
+const maxListings = 3;
+const pingPatienceMs = 900;
+
+class EtcdCoordinator implements Coordinator {
+  readonly limits = coordinatorLimits;
+  readonly #pool: MemberPool;
+  readonly #format: WireFormat;
+  readonly #logger: Logger;
+  readonly #leases: LeaseKeeper;
+  readonly #ending = new AbortController();
+  #closing: Promise<void> | undefined;
+
+  constructor(pool: MemberPool, options: EtcdCoordinatorOptions) {
+    this.#pool = pool;
+    this.#format = new WireFormat(options.settings.prefix);
+    this.#logger = options.logger;
+    this.#leases = new LeaseKeeper({ ...options, pool });
+    // Every watch listens.
+    setMaxListeners(0, this.#ending.signal);
+  }
+
+  async get(
+    key: string,
+    options: { linearizable?: boolean; signal?: AbortSignal } = {},
+  ): Promise<KeyValue | undefined> {
+    const { entries } = await this.range(key, options);
+    return entries[0];
+  }
+
+  async range(key: string, options: RangeOptions = {}): Promise<RangeResult> {
+    checkRangeOptions(key, options);
+    this.#checkOpen(options.signal);
+    for (let listing = 1; ; listing += 1) {
+      try {
+        return await this.#list(key, options);
+      } catch (error) {
+        const lapsed = error instanceof QuorateError && isCompacted(error.cause);
+        if (!lapsed || listing === maxListings) throw error;
+      }
+    }
+  }
+
+  async transaction(transaction: Transaction): Promise<TransactionResult> {
+    checkTransaction(transaction);
+    this.#checkOpen(undefined);
+    const request = this.#format.transaction(transaction);
+    const answer = await (onlyReads(transaction)
+      ? this.#pool.repeat((member) => member.kv.txn(request))
+      : this.#pool.once((member) => member.kv.txn(request)));
+    return this.#format.result(transaction, answer);
+  }
+
+  async grantLease(ttlMs: number): Promise<Lease> {
+    if (!Number.isSafeInteger(ttlMs) || ttlMs < 1_000) {
+      throw new QuorateError('invalid-argument', 'a lease lives for at least 1,000 ms');
+    }
+    this.#checkOpen(undefined);
+    return this.#leases.grant(ttlMs);
+  }
+
+  watch(key: string, options: WatchOptions): AsyncIterable<WatchBatch> {
+    checkRange(key, options.rangeEnd);
+    this.#checkOpen(undefined);
+    // What comes after the call has a revision above every one seen before it. Others' changes that this process has
+    // not seen yet may come along.
+    const fromRevision = options.fromRevision ?? this.#pool.revision + 1;
+    const parts = {
+      pool: this.#pool,
+      format: this.#format,
+      logger: this.#logger,
+      closing: this.#ending.signal,
+    };
+    return followRange(parts, { key, rangeEnd: options.rangeEnd, fromRevision }, options.signal);
+  }
+
+  async identity(): Promise<CoordinatorIdentity> {
+    this.#checkOpen(undefined);
+    return this.#identify({});
+  }
+
+  async ping(): Promise<void> {
+    this.#checkOpen(undefined);
+    const late = new AbortController();
+    const timer = setTimeout(() => late.abort(), pingPatienceMs);
+    try {
+      await Promise.race([
+        this.#identify({ patienceMs: pingPatienceMs, signal: late.signal }),
+        new Promise((_, reject) => {
+          const message = `the coordinator at ${this.#pool.where} does not answer`;
+          late.signal.addEventListener('abort', () => {
+            reject(new QuorateError('unavailable', message));
+          });
+        }),
+      ]);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    this.#ending.abort();
+    await this.#leases.close();
+    this.#pool.close();
+  }
+
+  async #identify(attempt: Attempt): Promise<CoordinatorIdentity> {
+    const request = { key: this.#format.key('cluster/'), keys_only: true, limit: 1 };
+    const { header } = await this.#pool.repeat((member) => member.kv.range(request), attempt);
+    return { clusterId: header.cluster_id, revision: wholeNumber(header.revision) };
+  }
+
+  /** All pages at the revision of the first. */
+  async #list(key: string, options: RangeOptions): Promise<RangeResult> {
+    const { rangeEnd, limit = Number.POSITIVE_INFINITY, keysOnly, linearizable, signal } = options;
+    const entries: KeyValue[] = [];
+    let start = key;
+    let revision: number | undefined;
+    for (;;) {
+      const wanted = Math.min(limit - entries.length, pageSize);
+      const request = {
+        ...this.#format.range(start, rangeEnd),
+        limit: String(wanted),
+        ...(keysOnly === true ? { keys_only: true } : {}),
+        ...(linearizable === false ? { serializable: true } : {}),
+        ...(revision === undefined ? {} : { revision: String(revision) }),
+      };
+      const page = await this.#pool.repeat((member) => member.kv.range(request), { signal });
+      revision ??= wholeNumber(page.header.revision);
+      for (const stored of page.kvs) entries.push(this.#format.entry(stored));
+      const last = entries.at(-1);
+      if (!page.more || last === undefined || entries.length >= limit) {
+        return { entries, more: page.more, revision };
+      }
+      // The least key above it.
+      start = `${last.key}\0`;
+    }
+  }
+
+  #checkOpen(signal: AbortSignal | undefined): void {
+    if (signal !== undefined) refuseCancelled(signal);
+    if (this.#closing !== undefined) {
+      throw new QuorateError('unavailable', 'the coordinator is closed');
+    }
+  }
+}
+
+function onlyReads(transaction: Transaction): boolean {
+  return [...transaction.success, ...transaction.failure].every(({ type }) => type === 'get');
+}

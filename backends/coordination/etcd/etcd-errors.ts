@@ -1,0 +1,89 @@
+import {
+  ClientClosedError,
+  EtcdAuthenticationFailedError,
+  EtcdLeaseInvalidError,
+  EtcdPermissionDeniedError,
+  EtcdUserNotFoundError,
+  GRPCFailedPreconditionError,
+  GRPCInvalidArgumentError,
+  GRPCNotImplementedError,
+  GRPCOutOfRangeError,
+  GRPCUnauthenticatedError,
+  GRPCUnavailableError,
+} from 'etcd3';
+import { QuorateError } from '../../contract/errors.js';
+
+/**
+ * What an error of etcd says about the request:
+ * - `refused`: nothing happened, and asking again gives the same answer;
+ * - `not-taken`: nothing happened; another member, or a later moment, may do it;
+ * - `unknown`: it may have happened.
+ */
+export type Verdict = 'refused' | 'not-taken' | 'unknown';
+
+/**
+ * Errors by which etcd refuses a request before it is proposed. Not among them: `database space exceeded` (the
+ * transaction that crosses the quota is applied, and answered with it), `too many requests`, and everything about time.
+ */
+const refusals = [
+  ClientClosedError,
+  EtcdAuthenticationFailedError,
+  EtcdLeaseInvalidError,
+  EtcdPermissionDeniedError,
+  EtcdUserNotFoundError,
+  GRPCFailedPreconditionError,
+  GRPCInvalidArgumentError,
+  GRPCNotImplementedError,
+  GRPCOutOfRangeError,
+  GRPCUnauthenticatedError,
+] as const;
+
+export function judgeError(error: unknown): Verdict {
+  if (error instanceof QuorateError) return 'refused';
+  if (refusals.some((kind) => error instanceof kind)) return 'refused';
+  return isWithoutLeader(error) ? 'not-taken' : 'unknown';
+}
+
+/**
+ * etcd's errors are told apart by these fixed texts (`rpctypes` in etcd's client does the same); several share a gRPC
+ * code. This one is given before a request is taken, to those who asked for a leader (`hasleader`).
+ */
+function isWithoutLeader(error: unknown): boolean {
+  return error instanceof GRPCUnavailableError && error.message.endsWith('etcdserver: no leader');
+}
+
+/** The grant of a lease whose id exists: the one before it arrived, and its answer was lost. */
+export function isLeaseExisting(error: unknown): boolean {
+  return (
+    error instanceof GRPCFailedPreconditionError &&
+    error.message.endsWith('etcdserver: lease already exists')
+  );
+}
+
+/** The revision that a page of a range was to be read at is gone. */
+export function isCompacted(error: unknown): boolean {
+  return error instanceof GRPCOutOfRangeError;
+}
+
+/** The contract's error for one after which nothing happened. */
+export function refusalOf(error: unknown, where: string): QuorateError {
+  if (error instanceof QuorateError) return error;
+  if (error instanceof EtcdLeaseInvalidError) {
+    return new QuorateError('failed-precondition', 'the lease has ended', { cause: error });
+  }
+  if (error instanceof ClientClosedError) {
+    return new QuorateError('unavailable', 'the coordinator is closed', { cause: error });
+  }
+  if (error instanceof GRPCInvalidArgumentError) {
+    const message = `the coordinator refuses the request: ${reasonOf(error)}`;
+    return new QuorateError('invalid-argument', message, { cause: error });
+  }
+  const message = `the coordinator at ${where} does not answer: ${reasonOf(error)}`;
+  return new QuorateError('unavailable', message, { cause: error });
+}
+
+/** An error's own words, without the class and code that etcd3 puts before them. */
+export function reasonOf(error: unknown): string {
+  const message = error instanceof Error ? error.message : String(error);
+  return message.replace(/^\w+Error: /, '').replace(/^\d+ [A-Z_]+: /, '');
+}

@@ -1,0 +1,182 @@
+import { randomInt } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { IResponseHeader } from 'etcd3';
+import { QuorateError, refuseCancelled } from '../../contract/errors.js';
+import { judgeError, reasonOf, refusalOf } from './etcd-errors.js';
+import { callDeadlineMs, type EtcdSettings, MemberClient } from './member-client.js';
+
+/**
+ * How long a request that may be repeated, or was not taken yet, is tried: several elections at etcd's own timeouts
+ * (one takes 1 to 2 s).
+ */
+export const patienceMs = 5_000;
+/** A connection on one machine or in one region takes milliseconds; behind it another member waits to be asked. */
+const connectTimeoutMs = 300;
+/** Pauses grow by this up to the longest, so that 1,000 waiting requests ask less than 10,000 times a second. */
+const pauseStepMs = 30;
+const longestPauseMs = 150;
+
+export interface Attempt {
+  readonly signal?: AbortSignal | undefined;
+  /** Default `patienceMs`. */
+  readonly patienceMs?: number;
+}
+
+interface Answer {
+  readonly header: IResponseHeader;
+}
+
+/**
+ * The members of one etcd cluster. Requests go to one of them as long as it answers, then to the next. Every answer's
+ * header is looked at: it must come from the same cluster, and its revision is remembered.
+ */
+export class MemberPool {
+  /** The members' addresses, for messages. */
+  readonly where: string;
+  readonly #members: readonly MemberClient[];
+  #preferred: number;
+  #clusterId: string | undefined;
+  #revision = 0;
+  #closed = false;
+
+  constructor(settings: EtcdSettings) {
+    this.where = settings.endpoints.join(', ');
+    this.#members = settings.endpoints.map((endpoint) => new MemberClient(endpoint, settings));
+    // Processes spread over the members.
+    this.#preferred = randomInt(this.#members.length);
+  }
+
+  get members(): readonly MemberClient[] {
+    return this.#members;
+  }
+
+  /** The latest revision that any answer told. */
+  get revision(): number {
+    return this.#revision;
+  }
+
+  /** Id of the cluster, once something was answered. */
+  get clusterId(): string | undefined {
+    return this.#clusterId;
+  }
+
+  close(): void {
+    this.#closed = true;
+    for (const member of this.#members) member.close();
+  }
+
+  /** For requests that may be done twice. Fails with `unavailable`, or as `refusalOf` says. */
+  async repeat<T extends Answer>(
+    request: (member: MemberClient) => Promise<T>,
+    attempt: Attempt = {},
+  ): Promise<T> {
+    return this.#untilTaken(attempt, async (member) => {
+      try {
+        return this.#checked(await request(member));
+      } catch (error) {
+        if (judgeError(error) === 'refused') throw error;
+        throw new NotTaken(error);
+      }
+    });
+  }
+
+  /**
+   * For requests that must not be done twice. It is sent again only after an answer that says that it was not taken;
+   * any other loss of the answer fails with `outcome-unknown`.
+   */
+  async once<T extends Answer>(request: (member: MemberClient) => Promise<T>): Promise<T> {
+    return this.#untilTaken({}, async (member) => {
+      try {
+        return this.#checked(await request(member));
+      } catch (error) {
+        switch (judgeError(error)) {
+          case 'refused':
+            throw error;
+          case 'not-taken':
+            throw new NotTaken(error);
+          case 'unknown':
+            this.avoid(member);
+            throw new QuorateError(
+              'outcome-unknown',
+              `the coordinator's answer was lost: ${reasonOf(error)}`,
+              { cause: error },
+            );
+        }
+      }
+    });
+  }
+
+  /** A member that has a connection, or undefined when none has. */
+  async connected(): Promise<MemberClient | undefined> {
+    for (let i = 0; i < this.#members.length; i += 1) {
+      const member = this.#members[this.#preferred];
+      if (member === undefined) return undefined;
+      if (await member.ready(connectTimeoutMs)) return member;
+      this.avoid(member);
+    }
+    return undefined;
+  }
+
+  /** The next requests go elsewhere. */
+  avoid(member: MemberClient): void {
+    if (this.#members[this.#preferred] !== member) return;
+    this.#preferred = (this.#preferred + 1) % this.#members.length;
+  }
+
+  /** Notes what the header of an answer tells. Fails when another cluster gave it. */
+  observe(header: IResponseHeader): void {
+    this.#clusterId ??= header.cluster_id;
+    if (header.cluster_id !== this.#clusterId) {
+      throw new QuorateError(
+        'failed-precondition',
+        `the coordinator at ${this.where} answers as etcd cluster ${header.cluster_id}, and was cluster ` +
+          `${this.#clusterId} before: name the members of one cluster, and restart after a restore`,
+        { details: { clusterId: header.cluster_id, before: this.#clusterId } },
+      );
+    }
+    this.#revision = Math.max(this.#revision, Number(header.revision));
+  }
+
+  #checked<T extends Answer>(answer: T): T {
+    this.observe(answer.header);
+    return answer;
+  }
+
+  async #untilTaken<T>(attempt: Attempt, send: (member: MemberClient) => Promise<T>): Promise<T> {
+    const deadlineMs = performance.now() + (attempt.patienceMs ?? patienceMs);
+    let last: unknown = new Error('no member accepts connections');
+    for (let pauseMs = pauseStepMs; ; pauseMs = Math.min(pauseMs + pauseStepMs, longestPauseMs)) {
+      if (this.#closed) throw new QuorateError('unavailable', 'the coordinator is closed');
+      if (attempt.signal !== undefined) refuseCancelled(attempt.signal);
+      try {
+        const member = await this.connected();
+        if (member !== undefined) {
+          try {
+            return await send(member);
+          } catch (error) {
+            if (!(error instanceof NotTaken)) throw error;
+            last = error.cause;
+            this.avoid(member);
+          }
+        }
+      } catch (error) {
+        if (error instanceof QuorateError) throw error;
+        // Connecting itself fails only while signing in to etcd.
+        if (judgeError(error) === 'refused') throw refusalOf(error, this.where);
+        last = error;
+      }
+      if (performance.now() + pauseMs > deadlineMs) throw refusalOf(last, this.where);
+      await sleep(pauseMs);
+    }
+  }
+}
+
+/** Nothing happened, or nothing that matters when it happens again. */
+class NotTaken extends Error {
+  constructor(cause: unknown) {
+    super('not taken', { cause });
+  }
+}
+
+/** Longest time that a repeated request takes: the last attempt may begin just before the patience ends. */
+export const longestRequestMs = patienceMs + callDeadlineMs + connectTimeoutMs;
