@@ -1,5 +1,6 @@
 import { after, before, describe } from 'node:test';
 import { type BackendHarness, type BackendSpace } from './backend-harness.js';
+import { defineBackendForks } from './backend-forks.js';
 import { defineBackendPushes } from './backend-pushes.js';
 import { defineBackendReads } from './backend-reads.js';
 import { defineBackendRegistry } from './backend-registry.js';
@@ -30,6 +31,7 @@ export function defineBackendSuite(name: string, make: () => Promise<BackendHarn
     defineBackendPushes(space);
     defineBackendReads(space);
     defineBackendUpkeep(space);
+    defineBackendForks(space);
   });
   describe(`backend: ${name}, closing and opening`, () => {
     defineBackendClosing(make);

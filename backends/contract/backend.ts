@@ -157,6 +157,8 @@ export interface BackendCapabilities {
   readonly renameIsInstant: boolean;
   /** Rules may ask about new objects and fast-forwards before a push changes anything. */
   readonly inspectsPushes: boolean;
+  /** Repositories can be forked. */
+  readonly forks: boolean;
 }
 
 /**

@@ -18,6 +18,10 @@ export const keys = {
   head: (id: string) => `heads/${id}`,
   names: 'names/',
   name: (path: string) => `names/${path}`,
+  pools: 'pools/',
+  pool: (poolId: string) => `pools/${poolId}`,
+  poolMembers: (poolId: string) => `pool-members/${poolId}/`,
+  poolMember: (poolId: string, id: string) => `pool-members/${poolId}/${id}`,
   /** Everything lock-related of one repository: ref locks, the exclusive lock, waiters. */
   locks: (id: string) => `locks/${id}/`,
   refLocks: (id: string) => `locks/${id}/refs/`,

@@ -91,6 +91,22 @@ export interface VerifyReport {
   readonly problems: readonly string[];
 }
 
+/** A fork on one store of its source. */
+export interface ReplicaFork {
+  /** The fork's own id. */
+  readonly repositoryId: string;
+  readonly sourceId: string;
+  /** Pool from which source and fork borrow what they share. */
+  readonly poolId: string;
+  readonly objectFormat: ObjectFormat;
+  /** Generation of the source that `refs` are of. */
+  readonly sourceGeneration: number;
+  /** Branch that HEAD names, full name. */
+  readonly head: string;
+  /** What the fork gets; none is symbolic. */
+  readonly refs: readonly RefEntry[];
+}
+
 /** A read of one replica, pinned to a generation. */
 export interface ReplicaRead {
   readonly snapshot: RefSnapshot;
@@ -125,6 +141,16 @@ export interface Replica {
     repositoryId: string,
     options: { readonly objectFormat: ObjectFormat; readonly head: string },
   ): Promise<void>;
+  /**
+   * Makes a repository at generation 1 with these refs, which borrows its objects from the pool; the source does so,
+   * too, from then on. Makes the pool if need be. Durable on return. `aborted` when the store no longer, or not yet,
+   * keeps the objects of that generation of the source together: read it again.
+   */
+  fork(fork: ReplicaFork): Promise<void>;
+  /** Gives the repository all objects of the pool for its own, and ends its borrowing. Does nothing when it borrows none. */
+  leavePool(repositoryId: string, poolId: string): Promise<void>;
+  /** Removes the files of a pool, on a positive tombstone only: no repository of this store borrows from it any more. */
+  destroyPool(poolId: string): Promise<void>;
   /**
    * Indexes the pack in a quarantine, checks its integrity and fsck rules, makes it durable. Rejects with
    * `invalid-argument` or `resource-exhausted` for a pack that cannot be taken, and leaves no quarantine then.

@@ -1,5 +1,6 @@
 import type { Head, ObjectFormat, Oid, RefCommand } from './objects.js';
 import type { StoredSettings } from './settings.js';
+import type { VisibleRefs } from './visible-refs.js';
 
 export type AccessLevel = 'read' | 'write' | 'admin';
 
@@ -33,6 +34,13 @@ export interface NewRepository {
   readonly access: RepositoryAccess;
 }
 
+export interface NewFork {
+  readonly name: string;
+  readonly access: RepositoryAccess;
+  /** Refs of the source that the fork gets; objects that only others reach are not lost to whoever knows their ids. */
+  readonly visible: VisibleRefs;
+}
+
 /** Fields given replace the stored ones; a setting of `null` goes back to its default. */
 export interface RepositoryPatch {
   readonly settings?: Readonly<Record<string, string | null>>;
@@ -45,7 +53,12 @@ export interface RepositoryStats {
   readonly refCount: number;
   readonly packCount: number;
   readonly looseObjectCount: number;
+  /** Objects that are this repository's alone. */
   readonly sizeBytes: number;
+  /** Objects that it shares with forks, its own source among them; not in `sizeBytes`. 0 when it shares none. */
+  readonly sharedBytes: number;
+  /** Repositories that share them, this one included; absent when it shares none. */
+  readonly sharedBy?: number;
 }
 
 /**
@@ -55,6 +68,12 @@ export interface RepositoryStats {
 export interface RepositoryRegistry {
   /** `already-exists` when the name is taken, or when it and an existing one would nest (`a` beside `a/b`). */
   create(repository: NewRepository): Promise<Repository>;
+  /**
+   * A repository of its own with the refs and the objects of `source` as of now, in a time that does not grow with the
+   * objects: both borrow them from a pool. It outlives its source. Settings, rules and hooks are not taken over.
+   * `already-exists` as for `create`, `not-found` when the source is gone, `unimplemented` without the capability.
+   */
+  fork(source: Repository, fork: NewFork): Promise<Repository>;
   /** Undefined when there is none. Linearizable. */
   get(name: string): Promise<Repository | undefined>;
   /** In name order, names strictly after `after`. */

@@ -63,6 +63,7 @@ class DirectoryBackend implements Backend {
     generations: false,
     renameIsInstant: false,
     inspectsPushes: false,
+    forks: false,
   } as const;
   readonly #options: DirectoryBackendOptions;
   readonly #configs: RepositoryConfigs;

@@ -175,6 +175,16 @@ export class DirectoryRegistry implements RepositoryRegistry {
     });
   }
 
+  /** Whatever other tool deletes a repository here would take the objects of its forks along. */
+  fork(): Promise<never> {
+    return Promise.reject(
+      new QuorateError(
+        'unimplemented',
+        'the directory backend makes no forks, since other tools may remove what they would share; import the repository under another name',
+      ),
+    );
+  }
+
   async stats(id: string): Promise<RepositoryStats> {
     const { git, configs } = this.#options;
     const { gitDir } = await this.locate(id);
@@ -188,6 +198,7 @@ export class DirectoryRegistry implements RepositoryRegistry {
       packCount: store.packCount + store.cruftPackCount,
       looseObjectCount: store.looseObjectCount,
       sizeBytes: store.sizeBytes,
+      sharedBytes: 0,
     };
   }
 

@@ -286,6 +286,7 @@ describe('the policy', () => {
     largestPackBytes: 9_000_000,
     hasBitmap: true,
     hasCommitGraph: true,
+    borrows: false,
   };
   const gib = 2 ** 30;
   for (const [desc, change, expected] of [

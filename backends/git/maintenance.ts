@@ -35,6 +35,8 @@ export interface MaintainOptions extends MaintenanceContext {
   ) => Promise<void>;
   /** Objects that may not go, nor what they reach: tips of pinned generations and of prepared pushes. */
   readonly pinned: readonly Oid[];
+  /** Packs, by file name, that stay as they are. Then nothing is pruned either. */
+  readonly keepPacks?: readonly string[];
   /** How long an object has to be unreachable before it goes. Default: two weeks. */
   readonly graceMs?: number;
   readonly progress?: (progress: MaintenanceProgress) => void;
@@ -57,21 +59,26 @@ const CHEAP_FULL_BYTES = 256 * 1024 ** 2;
 const DAY_MS = 86_400_000;
 const GRACE_MS = 14 * DAY_MS;
 
-/** The policy. Pure. Packs under `.keep` belong to pushes that are being applied and do not count. */
+/**
+ * The policy. Pure. Packs under `.keep` belong to pushes that are being applied and do not count. Who borrows objects
+ * cannot have a bitmap of its own, which would have to cover all that its commits reach.
+ */
 export function needsMaintenance(stats: ObjectStoreStats): MaintenanceNeed {
   const packs = stats.packCount - stats.keptPackCount;
   const due =
     packs > MAX_PACKS ||
     stats.looseObjectCount > MAX_LOOSE_OBJECTS ||
-    (!stats.hasBitmap && stats.sizeBytes > MIN_BITMAP_BYTES && packs > 0);
+    (!stats.hasBitmap && !stats.borrows && stats.sizeBytes > MIN_BITMAP_BYTES && packs > 0);
   return due ? repackKind(stats) : 'none';
 }
 
 /**
  * Full when it is cheap, when there is no large pack that a geometric repack would spare anyway, and for the first
  * bitmap (made with a pack of its own it also serves verbatim reuse). Else geometric, whose cost follows the pushes.
+ * Always full for who borrows objects: a geometric repack by git 2.39 would take the lender's packs for its own.
  */
 function repackKind(stats: ObjectStoreStats): 'geometric' | 'full' {
+  if (stats.borrows) return 'full';
   const cheap = stats.sizeBytes <= CHEAP_FULL_BYTES;
   const noLargePack = stats.largestPackBytes * 2 < stats.sizeBytes;
   return cheap || noLargePack || !stats.hasBitmap ? 'full' : 'geometric';
@@ -92,6 +99,7 @@ export async function maintainRepository(options: MaintainOptions): Promise<Main
   const startedMs = clock.monotonicMs();
   const before = await readObjectStoreStats(objectsDir);
   const graceMs = options.graceMs ?? GRACE_MS;
+  const { keepPacks = [] } = options;
   const steps: readonly (readonly [string, () => Promise<unknown>])[] = [
     ['clean', () => removeLeftovers(gitDir, { nowMs: clock.nowMs(), olderThanMs: DAY_MS })],
     ['refs', () => options.holdRefs(() => packRefs(options))],
@@ -100,22 +108,13 @@ export async function maintainRepository(options: MaintainOptions): Promise<Main
       'objects',
       () => {
         const kind = repackKind(before);
-        const repack = (): Promise<void> => repackObjects(options, kind);
+        const { borrows } = before;
+        const repack = (): Promise<void> => repackObjects(options, kind, { borrows, keepPacks });
         return options.aroundRepack === undefined ? repack() : options.aroundRepack(kind, repack);
       },
     ],
     ['graph', () => writeCommitGraph(options, 'added')],
-    [
-      'prune',
-      () =>
-        options.holdJudging(async (ended) => {
-          const signal = AbortSignal.any([options.signal, ended]);
-          await pruneUnreachable(
-            { ...options, signal },
-            { nowMs: clock.nowMs(), graceMs, pinned: options.pinned },
-          );
-        }),
-    ],
+    ['prune', async () => keepPacks.length > 0 || (await prune(options, graceMs))],
   ];
   for (const [done, [step, run]] of steps.entries()) {
     progress?.({ step, done, total: steps.length });
@@ -132,6 +131,14 @@ export async function maintainRepository(options: MaintainOptions): Promise<Main
   };
 }
 
+function prune(options: MaintainOptions, graceMs: number): Promise<boolean> {
+  const { clock, pinned } = options;
+  return options.holdJudging(async (ended) => {
+    const signal = AbortSignal.any([options.signal, ended]);
+    await pruneUnreachable({ ...options, signal }, { nowMs: clock.nowMs(), graceMs, pinned });
+  });
+}
+
 /** Moves loose refs into packed-refs. The caller lets no ref transaction run meanwhile. */
 export async function packRefs(context: MaintenanceContext): Promise<void> {
   await runMaintenanceGit(context, { args: ['pack-refs', '--all', '--prune'] });
@@ -140,16 +147,21 @@ export async function packRefs(context: MaintenanceContext): Promise<void> {
 /**
  * Repacks and removes only what a new pack holds. Geometric: rolls packs and loose objects up, reachable or not, under
  * a multi-pack index with a bitmap. Full: one pack of what refs reach, with a bitmap, and a cruft pack of the rest.
- * Never `-a -d` without `--cruft`: that would drop a promoted pack whose refs are not written yet.
+ * Never `-a -d` without `--cruft`: that would drop a promoted pack whose refs are not written yet. What is borrowed is
+ * left where it is (`-l`), and what the lender has as well goes; what is missing there then has no bitmap.
  */
 export async function repackObjects(
   context: MaintenanceContext,
   kind: 'geometric' | 'full',
+  more: { readonly borrows?: boolean; readonly keepPacks?: readonly string[] } = {},
 ): Promise<void> {
+  const { borrows = false, keepPacks = [] } = more;
+  const whole = borrows ? ['-l', '--no-write-bitmap-index'] : ['--write-bitmap-index'];
   const args =
     kind === 'geometric'
       ? ['--geometric=2', '--write-midx', '--write-bitmap-index']
-      : ['-a', '--cruft', '--cruft-expiration=never', '--write-bitmap-index'];
+      : ['-a', '--cruft', '--cruft-expiration=never', ...whole];
+  args.push(...keepPacks.map((name) => `--keep-pack=${name}`));
   await runMaintenanceGit(context, { args: ['repack', '-d', '-n', '-q', ...args] });
   await syncDirectory(join(context.gitDir, 'objects', 'pack'));
 }
@@ -163,6 +175,7 @@ const temporaryGraphFile = /^(?:tmp_.*|.*\.lock)$/;
 export async function removeAllLeftovers(gitDir: string): Promise<void> {
   await removeLeftovers(gitDir, { nowMs: Infinity, olderThanMs: 0 });
   await removeHalfWritten(join(gitDir, RECORDS));
+  await removeHalfWritten(join(gitDir, 'objects', 'info'));
 }
 
 /** Removes what killed gits left beside packs and commit graphs. Younger files may belong to a running one. */

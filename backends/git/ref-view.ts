@@ -54,8 +54,11 @@ function config(objectFormat: ObjectFormat): string {
   return objectFormat === 'sha1' ? core : `${core}[extensions]\n\tobjectFormat = ${objectFormat}\n`;
 }
 
-/** gitrepository-layout(5). The header promises order and peeling, so that git searches and does not open tags. */
-function packedRefs(refs: readonly RefEntry[]): string {
+/**
+ * A `packed-refs` file (gitrepository-layout(5)) of these refs, less the symbolic ones. The header promises order and
+ * peeling, so that git searches and does not open tags.
+ */
+export function packedRefs(refs: readonly RefEntry[]): string {
   const parts = ['# pack-refs with: peeled fully-peeled sorted \n'];
   for (const { name, oid, peeled, symref } of refs) {
     if (symref !== undefined) continue;

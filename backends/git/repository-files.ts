@@ -85,6 +85,8 @@ export async function createRepositoryFiles(options: {
   readonly objectFormat: ObjectFormat;
   /** The full name of the branch that HEAD names: `refs/heads/main`. */
   readonly head: string;
+  /** Puts more into the git directory before anybody sees it. */
+  readonly fill?: (building: string) => Promise<void>;
   readonly signal?: AbortSignal;
 }): Promise<void> {
   const { git, gitDir, objectFormat, head, signal } = options;
@@ -114,6 +116,7 @@ export async function createRepositoryFiles(options: {
     }
     await appendConfig(join(building, 'config'));
     await writeFileDurably(join(building, 'HEAD'), `ref: ${head}\n`);
+    await options.fill?.(building);
     await syncTree(building);
     await claim(building, gitDir);
   } catch (error) {
@@ -163,6 +166,8 @@ export interface ObjectStoreStats {
   readonly largestPackBytes: number;
   readonly hasBitmap: boolean;
   readonly hasCommitGraph: boolean;
+  /** Objects are borrowed from another object directory; none of these figures counts them. */
+  readonly borrows: boolean;
 }
 
 /** Of the 256 fan-out directories, which hold objects evenly spread, this many are read. */
@@ -182,12 +187,13 @@ export async function readObjectStoreStats(objectsDir: string): Promise<ObjectSt
     hasCommitGraph:
       (await exists(join(objectsDir, 'info', 'commit-graph'))) ||
       (await exists(join(objectsDir, 'info', 'commit-graphs'))),
+    borrows: await exists(join(objectsDir, 'info', 'alternates')),
   };
 }
 
 async function readPackFiles(
   packDir: string,
-): Promise<Omit<ObjectStoreStats, 'looseObjectCount' | 'hasCommitGraph'>> {
+): Promise<Omit<ObjectStoreStats, 'looseObjectCount' | 'hasCommitGraph' | 'borrows'>> {
   const files = new Set<string>();
   for await (const name of fileNames(packDir)) {
     files.add(name);

@@ -69,7 +69,8 @@ export async function pruneUnreachable(
   const [oldest] = times;
   if (oldest === undefined || oldest > horizonMs) return false;
   const objectsDir = join(context.gitDir, 'objects');
-  if ((await readObjectStoreStats(objectsDir)).cruftPackCount === 0) return false;
+  const { cruftPackCount, borrows } = await readObjectStoreStats(objectsDir);
+  if (cruftPackCount === 0) return false;
   if (!(await holdsOldCruft(join(objectsDir, 'pack'), horizonMs))) return false;
 
   const kept = new Set<Oid>(options.pinned);
@@ -81,7 +82,7 @@ export async function pruneUnreachable(
   const tips = new Set([...current, ...(await existing(context, kept))]);
   // Before the commits go: a graph that lists a commit vouches for it.
   await writeCommitGraph(context, 'anew');
-  await repackReaching(context, tips, horizonMs);
+  await repackReaching(context, tips, { horizonMs, borrows });
   await syncDirectory(join(objectsDir, 'pack'));
   return true;
 }
@@ -93,7 +94,7 @@ export async function pruneUnreachable(
 async function repackReaching(
   context: MaintenanceContext,
   tips: ReadonlySet<Oid>,
-  horizonMs: number,
+  { horizonMs, borrows }: { readonly horizonMs: number; readonly borrows: boolean },
 ): Promise<void> {
   const view = await mkdtemp(join(context.gitDir, VIEW_PREFIX));
   try {
@@ -120,7 +121,7 @@ async function repackReaching(
         '-a',
         '--cruft',
         `--cruft-expiration=@${Math.floor(horizonMs / 1000)} +0000`,
-        '--write-bitmap-index',
+        ...(borrows ? ['-l', '--no-write-bitmap-index'] : ['--write-bitmap-index']),
       ],
       env: { GIT_DIR: view, GIT_OBJECT_DIRECTORY: join(context.gitDir, 'objects') },
     });

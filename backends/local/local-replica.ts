@@ -13,6 +13,7 @@ import type {
   QuarantineKey,
   Replica,
   ReplicaExport,
+  ReplicaFork,
   ReplicaRead,
   ReplicaState,
   Uploaded,
@@ -32,17 +33,14 @@ import type { RefTransactions } from '../git/ref-transaction.js';
 import { isBranchName } from '../git/ref-files.js';
 import { readRefSnapshot } from '../git/ref-snapshot.js';
 import { maintainRepository, needsMaintenance } from '../git/maintenance.js';
-import {
-  createRepositoryFiles,
-  readObjectStoreStats,
-  removeTree,
-} from '../git/repository-files.js';
+import { createRepositoryFiles, removeTree } from '../git/repository-files.js';
 import { catchUpFrom } from './catch-up.js';
 import { storageFailure } from './disk-errors.js';
 import { isZero } from './judge-names.js';
 import { HookPrograms, runHookProgram } from './hook-programs.js';
 import { inspectPrepared } from './inspect.js';
 import { judge, objectSources } from './judge.js';
+import { ObjectPools } from './object-pools.js';
 import { OpenRepositories } from './open-repositories.js';
 import { BehindError, type OpenRepository } from './open-repository.js';
 import {
@@ -98,6 +96,7 @@ export class LocalReplica implements Replica {
   readonly #dependencies: LocalReplicaDependencies;
   readonly #store: Store;
   readonly #open: OpenRepositories;
+  readonly #pools: ObjectPools;
   readonly #views: RefViews;
   readonly #hooks: HookPrograms;
   /** By repository and push id. */
@@ -108,6 +107,7 @@ export class LocalReplica implements Replica {
     this.#store = store;
     this.storeId = store.id;
     this.#hooks = new HookPrograms(store.hooksDirectory);
+    this.#pools = new ObjectPools({ ...dependencies, store });
     this.#views = new RefViews(store, dependencies.logger);
     this.#open = new OpenRepositories({
       ...dependencies,
@@ -153,6 +153,25 @@ export class LocalReplica implements Replica {
     } catch (error) {
       throw storageFailure(error);
     }
+  }
+
+  async fork(fork: ReplicaFork): Promise<void> {
+    refuseUnlessBranch(fork.head);
+    await this.#store.assertRoom();
+    await this.#open.with(fork.sourceId, async (source) => {
+      await this.#applyUpTo(source, fork.sourceGeneration);
+      await this.#pools.fork(source, fork);
+    });
+    this.#dependencies.applied(fork.sourceId);
+  }
+
+  async leavePool(repositoryId: string, poolId: string): Promise<void> {
+    await this.#open.with(repositoryId, (repository) => this.#pools.leave(repository, poolId));
+    this.#dependencies.applied(repositoryId);
+  }
+
+  async destroyPool(poolId: string): Promise<void> {
+    await this.#pools.destroy(poolId);
   }
 
   async upload(
@@ -301,20 +320,24 @@ export class LocalReplica implements Replica {
 
   /** Looks at file counts only; runs no git. */
   async needsMaintenance(repositoryId: string): Promise<boolean> {
-    const stats = await readObjectStoreStats(this.#store.objectsDirectory(repositoryId));
-    return needsMaintenance(stats) !== 'none';
+    const objectsDirectory = this.#store.objectsDirectory(repositoryId);
+    const { own } = await this.#pools.stats(objectsDirectory);
+    if (needsMaintenance(own) !== 'none') return true;
+    return this.#pools.needsMaintenance(objectsDirectory);
   }
 
   async stats(repositoryId: string): Promise<Omit<RepositoryStats, 'generation'>> {
-    const { packCount, cruftPackCount, looseObjectCount, sizeBytes } = await readObjectStoreStats(
+    const { own, sharedBytes } = await this.#pools.stats(
       this.#store.objectsDirectory(repositoryId),
     );
+    const { packCount, cruftPackCount, looseObjectCount, sizeBytes } = own;
     return this.#open.with(repositoryId, async ({ snapshot }) => ({
       head: snapshot.head,
       refCount: snapshot.refs.length,
       packCount: packCount + cruftPackCount,
       looseObjectCount,
       sizeBytes,
+      sharedBytes,
     }));
   }
 
@@ -323,16 +346,19 @@ export class LocalReplica implements Replica {
     { signal, progress }: MaintainOptions,
   ): Promise<MaintenanceReport> {
     return this.#open.with(repositoryId, (repository) =>
-      repository.maintenanceQueue.run(async () => {
+      repository.maintenanceQueue.runLong(async (ended) => {
         refuseCancelled(signal);
         // What is committed and not applied relies on objects that nothing on this disk reaches yet.
         const { generation } = await this.#dependencies.log.head(repositoryId);
         await this.#applyUpTo(repository, generation);
+        const either = AbortSignal.any([signal, ended]);
+        await this.#pools.maintain(repository, either);
         const report = await maintainRepository({
           git: this.#dependencies.git,
           gitDir: repository.gitDirectory,
           clock: this.#dependencies.clock,
-          signal,
+          signal: either,
+          keepPacks: await this.#pools.packsToKeep(repository.objectsDirectory),
           holdRefs: (step) => repository.refsQueue.run(step),
           holdJudging: (step) => repository.pruneGate.tryPrune(step),
           aroundRepack: (kind, repack) =>

@@ -13,6 +13,7 @@ import { removeAllLeftovers } from '../git/maintenance.js';
 import { removeAbandonedRefLocks, removeStaleLocks } from '../git/ref-files.js';
 import { removeHalfWritten } from '../git/repository-files.js';
 import type { RefTransactions } from '../git/ref-transaction.js';
+import { InterruptibleQueue } from './interruptible-queue.js';
 import { isZero } from './judge-names.js';
 import { PruneGate } from './prune-gate.js';
 import { loadUpdates, promote, removeKeeps, removeStaleKeeps } from './quarantine.js';
@@ -59,8 +60,8 @@ export class OpenRepository {
   readonly objectsDirectory: string;
   /** Ref transactions, dry runs and ref packing: one at a time, so that none meets another's `.lock` files. */
   readonly refsQueue = new SerialQueue();
-  /** Maintenance, one run at a time. */
-  readonly maintenanceQueue = new SerialQueue();
+  /** Maintenance, one run at a time. What shares or takes back the objects of a pool ends a run, which begins again. */
+  readonly maintenanceQueue = new InterruptibleQueue();
   /** Transfers from a peer. */
   readonly catchUpQueue = new SerialQueue();
   readonly pruneGate = new PruneGate();

@@ -29,10 +29,11 @@ const reservedBytes = 32 * 1024 * 1024;
  *     repos/{id[0..2]}/{id}/judging   links to packs while git judges them; emptied when it is opened first
  *     repos/{id[0..2]}/{id}/state     applied generation and digest, and the entry being applied
  *     repos/{id[0..2]}/{id}/whole-pack  the pack that a clone of everything may be given as it is
+ *     pools/{id[0..2]}/{id}/git       objects that forks share, as a bare repository without refs
  *     quarantine/{id}.{push}.{n}/     a push's objects until its entry is applied
  *     views/                          ref views of running fetches; emptied at every start
  *     hooks/                          copies of hooks that ran; emptied at every start
- *     trash/                          repositories on their way out
+ *     trash/                          repositories and pools on their way out
  *     set-aside/{id}.{time}           copies that were found damaged and filled anew; for people to look at and remove
  */
 export class Store {
@@ -64,6 +65,7 @@ export class Store {
     await removeTree(store.hooksDirectory);
     for (const directory of [
       join(root, 'repos'),
+      join(root, 'pools'),
       store.quarantineRoot,
       store.viewsDirectory,
       store.trashDirectory,
@@ -118,13 +120,31 @@ export class Store {
     return join(this.gitDirectory(id), 'objects');
   }
 
+  poolDirectory(poolId: string): string {
+    if (!repositoryIdPattern.test(poolId)) {
+      throw new QuorateError('invalid-argument', 'that is not the id of a pool');
+    }
+    return join(this.#root, 'pools', poolId.slice(0, 2), poolId);
+  }
+
+  poolGitDirectory(poolId: string): string {
+    return join(this.poolDirectory(poolId), 'git');
+  }
+
   /** Makes the directory of a repository, durably: a power cut must not take the name of what a push relies on. */
   async makeRepositoryDirectory(id: string): Promise<void> {
-    const directory = this.repositoryDirectory(id);
-    const shard = dirname(directory);
-    await mkdir(directory, { recursive: true, mode: 0o700 });
-    await syncDirectory(shard);
-    await syncDirectory(dirname(shard));
+    await makeSharded(this.repositoryDirectory(id));
+  }
+
+  async makePoolDirectory(poolId: string): Promise<void> {
+    await makeSharded(this.poolDirectory(poolId));
+  }
+
+  /** Git directories that a killed process was making beside the one there is. */
+  async removeHalfMade(directory: string): Promise<void> {
+    for (const name of await readdir(directory)) {
+      if (name.startsWith('git.creating-')) await removeTree(join(directory, name));
+    }
   }
 
   /** Packs of pushes that are being judged, as links. */
@@ -169,12 +189,27 @@ export class Store {
 
   /** Takes a repository out of sight in one rename, then removes its files. */
   async destroy(id: string): Promise<void> {
-    const trash = join(this.trashDirectory, id);
+    await this.#discard(this.repositoryDirectory(id), id);
+  }
+
+  async destroyPool(poolId: string): Promise<void> {
+    await this.#discard(this.poolDirectory(poolId), `pool-${poolId}`);
+  }
+
+  async #discard(directory: string, name: string): Promise<void> {
+    const trash = join(this.trashDirectory, name);
     try {
-      await rename(this.repositoryDirectory(id), trash);
+      await rename(directory, trash);
     } catch (error) {
       if (!isMissing(error)) throw error;
     }
     await removeTree(trash);
   }
+}
+
+async function makeSharded(directory: string): Promise<void> {
+  const shard = dirname(directory);
+  await mkdir(directory, { recursive: true, mode: 0o700 });
+  await syncDirectory(shard);
+  await syncDirectory(dirname(shard));
 }

@@ -10,6 +10,7 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { StoredPack } from '../contract/backend.js';
 import type { Logger } from '../contract/environment.js';
+import { borrowedDirectory } from '../git/object-pool.js';
 import { openStoredPack } from '../git/stored-pack.js';
 import type { OpenRepository } from './open-repository.js';
 import type { RefsIdentity } from './whole-pack-record.js';
@@ -56,7 +57,10 @@ export async function openWholePack(
   refs: RefsIdentity,
 ): Promise<StoredPack | undefined> {
   if (wholePack === undefined || !isSame(wholePack, refs)) return undefined;
-  return openStoredPack(join(objectsDirectory, 'pack'), wholePack.pack);
+  const own = await openStoredPack(join(objectsDirectory, 'pack'), wholePack.pack);
+  if (own !== undefined) return own;
+  const pool = await borrowedDirectory(objectsDirectory);
+  return pool === undefined ? undefined : openStoredPack(join(pool, 'pack'), wholePack.pack);
 }
 
 function isSame(one: RefsIdentity, other: RefsIdentity): boolean {
@@ -66,10 +70,11 @@ function isSame(one: RefsIdentity, other: RefsIdentity): boolean {
 /**
  * The one pack that is no cruft. None when there are several, or when it is under `.keep`: git then did not pack it
  * anew, and it may hold what nothing reaches. None either in a shallow repository, where the client would have to be
- * told of its boundary.
+ * told of its boundary, nor in one that borrows objects, which its own packs lack.
  */
 async function onlyPack({ gitDirectory, objectsDirectory }: Repacked): Promise<string | undefined> {
   if ((await readdir(gitDirectory)).includes('shallow')) return undefined;
+  if ((await borrowedDirectory(objectsDirectory)) !== undefined) return undefined;
   const files = new Set(await readdir(join(objectsDirectory, 'pack')));
   const packs = [...files].flatMap((file) => {
     const name = file.endsWith('.pack') ? file.slice(0, -'.pack'.length) : undefined;

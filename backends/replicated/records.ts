@@ -32,10 +32,21 @@ const repositorySchema = z.strictObject({
   state: z.enum(['creating', 'active', 'deleted']),
   voters: z.array(voterSchema),
   learners: z.array(voterSchema),
+  /** The object pool that it shares with its forks. */
+  pool: z.string().exactOptional(),
 });
 
 export type RepositoryRecord = Repository &
   Omit<z.infer<typeof repositorySchema>, keyof Repository>;
+
+const poolSchema = z.strictObject({
+  /** `deleted` is the tombstone: nobody borrows from it any more. */
+  state: z.enum(['active', 'deleted']),
+  /** Stores that have its files. */
+  voters: z.array(voterSchema),
+  createdAtMs: z.number(),
+});
+export type PoolRecord = z.infer<typeof poolSchema>;
 
 const headSchema = z.strictObject({ generation: z.int().min(0), digest: z.string() });
 
@@ -130,6 +141,10 @@ export async function repositoryName(
 export function encodeRepository(record: RepositoryRecord): Uint8Array {
   const { id: _id, ...stored } = record;
   return encodeRecord(stored);
+}
+
+export function decodePool(kv: KeyValue): PoolRecord {
+  return decode(poolSchema, kv);
 }
 
 export function decodeHead(kv: KeyValue): HeadRecord {

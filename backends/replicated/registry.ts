@@ -2,10 +2,18 @@ import type { Clock, Logger, Random } from '../contract/environment.js';
 import { asQuorateError, QuorateError } from '../contract/errors.js';
 import type { Compare, Coordinator, KeyValue, Operation } from '../contract/coordinator.js';
 import { keys, prefixEnd } from '../contract/keys.js';
-import type { NewRepository, RepositoryPatch } from '../contract/repository.js';
+import type { LogReader } from '../contract/replica.js';
+import type {
+  HeadRecord,
+  NewFork,
+  NewRepository,
+  RepositoryPatch,
+} from '../contract/repository.js';
 import type { StoredSettings } from '../contract/settings.js';
 import { emptyDigest } from '../git/digest.js';
 import { deleted } from './commit.js';
+import { makeForkFiles } from './fork.js';
+import { Pools } from './pools.js';
 import {
   decodeRepository,
   encodeRecord,
@@ -20,6 +28,7 @@ import { primaryOf, type ReplicaDirectory } from './voters.js';
 export interface RegistryDependencies {
   readonly coordinator: Coordinator;
   readonly replicas: ReplicaDirectory;
+  readonly log: LogReader;
   readonly clock: Clock;
   readonly random: Random;
   readonly logger: Logger;
@@ -38,6 +47,7 @@ const maxRaces = 30;
 /** Names and configurations of repositories: the coordinator's `names/` and `repos/`. */
 export class Registry {
   readonly #dependencies: RegistryDependencies;
+  readonly #pools: Pools;
   /** Deletions whose files are being removed, so that close can wait for them. */
   readonly #removals = new Set<Promise<void>>();
   readonly #decodeRecord = rememberingDecoder(decodeRepository, rememberedRecords);
@@ -45,6 +55,7 @@ export class Registry {
 
   constructor(dependencies: RegistryDependencies) {
     this.#dependencies = dependencies;
+    this.#pools = new Pools(dependencies);
   }
 
   /**
@@ -52,15 +63,12 @@ export class Registry {
    * transaction. A crash in between leaves a record that `sweep` turns into a tombstone; absence never deletes files.
    */
   async create(repository: NewRepository): Promise<RepositoryRecord> {
-    const { coordinator, replicas, clock, random } = this.#dependencies;
+    const { coordinator, replicas } = this.#dependencies;
     await this.#refuseTaken(repository.name);
     const { defaultBranch, ...stored } = repository;
     const record: RepositoryRecord = {
       ...stored,
-      id: Buffer.from(random.bytes(16)).toString('hex'),
-      createdAtMs: clock.nowMs(),
-      epoch: 1,
-      state: 'creating',
+      ...this.#newborn(),
       voters: replicas.place().map((voter) => ({ ...voter, joinedEpoch: 1 })),
       learners: [],
     };
@@ -69,33 +77,70 @@ export class Registry {
       success: [{ type: 'put', key: keys.repo(record.id), value: encodeRepository(record) }],
       failure: [],
     });
-    try {
+    return this.#establish(record, async () => {
       const head = `refs/heads/${defaultBranch}`;
       await primaryOf(replicas, record.voters).create(record.id, {
         objectFormat: repository.objectFormat,
         head,
       });
+      return { generation: 0, digest: emptyDigest({ symref: head }) };
+    });
+  }
+
+  /** As `create`; the record and the membership in the source's pool are one transaction. */
+  async fork(sourceId: string, { name, access, visible }: NewFork): Promise<RepositoryRecord> {
+    await this.#refuseTaken(name);
+    const newborn = this.#newborn();
+    const enrolment = await this.#pools.enrol(sourceId, ({ objectFormat, voters }) => ({
+      ...newborn,
+      name,
+      access,
+      objectFormat,
+      settings: {},
+      voters: voters.map((voter) => ({ ...voter, joinedEpoch: 1 })),
+      learners: [],
+    }));
+    return this.#establish(enrolment.fork, () =>
+      makeForkFiles(this.#dependencies, enrolment, visible),
+    );
+  }
+
+  #newborn(): Pick<RepositoryRecord, 'id' | 'createdAtMs' | 'epoch' | 'state'> {
+    const { clock, random } = this.#dependencies;
+    return {
+      id: Buffer.from(random.bytes(16)).toString('hex'),
+      createdAtMs: clock.nowMs(),
+      epoch: 1,
+      state: 'creating',
+    };
+  }
+
+  /** Makes the files of a stored record in state `creating`, then takes its name. Buries it when that fails. */
+  async #establish(
+    record: RepositoryRecord,
+    makeFiles: () => Promise<HeadRecord>,
+  ): Promise<RepositoryRecord> {
+    const { coordinator } = this.#dependencies;
+    const { id, name } = record;
+    try {
+      const head = await makeFiles();
       const active: RepositoryRecord = { ...record, state: 'active' };
       const { succeeded } = await coordinator.transaction({
-        compares: nameFree(repository.name),
+        compares: nameFree(name),
         success: [
-          { type: 'put', key: keys.name(repository.name), value: encodeRecord({ id: record.id }) },
-          { type: 'put', key: keys.repo(record.id), value: encodeRepository(active) },
-          {
-            type: 'put',
-            key: keys.head(record.id),
-            value: encodeRecord({ generation: 0, digest: emptyDigest({ symref: head }) }),
-          },
+          { type: 'put', key: keys.name(name), value: encodeRecord({ id }) },
+          { type: 'put', key: keys.repo(id), value: encodeRepository(active) },
+          { type: 'put', key: keys.head(id), value: encodeRecord(head) },
         ],
         failure: [],
       });
-      if (!succeeded) throw await this.#takenError(repository.name);
+      if (!succeeded) throw await this.#takenError(name);
       return active;
     } catch (error) {
       if (asQuorateError(error).code !== 'outcome-unknown') {
         await this.#bury(record).catch((left: unknown) => {
           this.#dependencies.logger.warn(
-            { component: 'registry', repo: record.id, err: left },
+            { component: 'registry', repo: id, err: left },
             'a repository that could not be created is removed at the next start',
           );
         });
@@ -204,6 +249,18 @@ export class Registry {
     return active;
   }
 
+  /** Repositories that share objects with this one, itself included; undefined when it is in no pool. */
+  async sharedBy(id: string): Promise<number | undefined> {
+    const stored = await this.#dependencies.coordinator.get(keys.repo(id));
+    const pool = stored === undefined ? undefined : this.#decodeRecord(stored).pool;
+    return pool === undefined ? undefined : this.#pools.size(pool);
+  }
+
+  /** Once repositories are recovered: pools that nobody shares any more are given up. */
+  async sweepPools(): Promise<void> {
+    await this.#pools.sweep();
+  }
+
   async close(): Promise<void> {
     await Promise.all(this.#removals);
   }
@@ -223,7 +280,7 @@ export class Registry {
   async #remove(tombstone: RepositoryRecord): Promise<void> {
     const { coordinator, replicas } = this.#dependencies;
     await primaryOf(replicas, tombstone.voters).destroy(tombstone.id);
-    const { id } = tombstone;
+    const { id, pool } = tombstone;
     await coordinator.transaction({
       compares: [],
       success: [
@@ -231,9 +288,25 @@ export class Registry {
         { type: 'delete', key: keys.head(id) },
         { type: 'delete', key: keys.log(id), rangeEnd: prefixEnd(keys.log(id)) },
         { type: 'delete', key: keys.outbox(id, ''), rangeEnd: prefixEnd(keys.outbox(id, '')) },
+        ...(pool === undefined
+          ? []
+          : [{ type: 'delete', key: keys.poolMember(pool, id) } as const]),
       ],
       failure: [],
     });
+    if (pool !== undefined) await this.#collect(pool);
+  }
+
+  /** The repository is gone whatever becomes of its pool. */
+  async #collect(poolId: string): Promise<void> {
+    try {
+      await this.#pools.collect(poolId);
+    } catch (error) {
+      this.#dependencies.logger.warn(
+        { component: 'registry', pool: poolId, err: error },
+        'an object pool is kept until the next start',
+      );
+    }
   }
 
   async #getAll(ids: readonly string[]): Promise<readonly RepositoryRecord[]> {

@@ -66,7 +66,12 @@ type BackendState = 'starting' | 'serving' | 'draining' | 'stopped';
  * coordinator it is the `local` backend.
  */
 export class ReplicatedBackend implements Backend {
-  readonly capabilities = { generations: true, renameIsInstant: true, inspectsPushes: true };
+  readonly capabilities = {
+    generations: true,
+    renameIsInstant: true,
+    inspectsPushes: true,
+    forks: true,
+  };
   readonly repositories: RepositoryRegistry;
   readonly #dependencies: ReplicatedBackendDependencies;
   readonly #registry: Registry;
@@ -109,6 +114,7 @@ export class ReplicatedBackend implements Backend {
     const applied = await this.#applyLog();
     await this.#dependencies.local.resolveQuarantines();
     await this.#outbox.resume();
+    await this.#registry.sweepPools();
     this.#state = 'serving';
     logger.info({ component: 'backend', repositories, applied }, 'repositories recovered');
   }
@@ -223,6 +229,10 @@ export class ReplicatedBackend implements Backend {
     const registry = this.#registry;
     return {
       create: (repository) => registry.create(repository),
+      fork: (source, fork) => {
+        this.#refuseUnlessServing();
+        return this.#track(() => registry.fork(source.id, fork));
+      },
       get: (name) => registry.get(name),
       list: (page) => registry.list(page),
       update: (id, change) => registry.update(id, change),
@@ -232,10 +242,15 @@ export class ReplicatedBackend implements Backend {
         this.#refuseUnlessServing();
         await this.#setHead(id, branch);
       },
-      stats: async (id) => ({
-        ...(await this.#dependencies.local.stats(id)),
-        generation: (await this.#dependencies.log.head(id)).generation,
-      }),
+      stats: async (id) => {
+        const stats = await this.#dependencies.local.stats(id);
+        const sharedBy = stats.sharedBytes === 0 ? undefined : await registry.sharedBy(id);
+        return {
+          ...stats,
+          generation: (await this.#dependencies.log.head(id)).generation,
+          ...(sharedBy === undefined ? {} : { sharedBy }),
+        };
+      },
     };
   }
 

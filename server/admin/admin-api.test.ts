@@ -391,6 +391,9 @@ describe('repositories', () => {
       packCount: 0,
       looseObjectCount: 0,
       sizeBytes: 1536,
+      sharedBytes: 2048,
+      sharedBy: 3,
+      savedBytes: 4096,
       settings: { 'receive.denyDeletes': 'true' },
       grants: { ann: 'admin' },
     });

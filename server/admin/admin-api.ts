@@ -10,6 +10,7 @@ import { withPages } from './page.js';
 import { auditEndpoints } from './routes/audit.js';
 import { certificateEndpoints } from './routes/certificates.js';
 import { deployKeyEndpoints } from './routes/deploy-keys.js';
+import { forkEndpoints } from './routes/forks.js';
 import { groupEndpoints } from './routes/groups.js';
 import { issuerEndpoints } from './routes/issuers.js';
 import { keyEndpoints } from './routes/keys.js';
@@ -71,6 +72,7 @@ export function adminEndpoints(options: AdminApiOptions): readonly Endpoint[] {
     ...keyEndpoints(options),
     ...tokenEndpoints(options),
     ...repositoryEndpoints(options),
+    ...forkEndpoints(options),
     ...repositoryAccessEndpoints(options),
     ...deployKeyEndpoints(options),
     ...ruleEndpoints(options),

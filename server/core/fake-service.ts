@@ -153,13 +153,14 @@ export class FakeService {
 
   #backend(): Backend {
     return {
-      capabilities: { generations: true, renameIsInstant: true, inspectsPushes: true },
+      capabilities: { generations: true, renameIsInstant: true, inspectsPushes: true, forks: true },
       repositories: {
         get: (name) => Promise.resolve(this.#repositories.get(name)),
         create: (repository) => {
           this.created.push(repository);
           return Promise.resolve(this.#add(repository.name));
         },
+        fork: () => this.#never(),
         list: () => this.#never(),
         update: () => this.#never(),
         rename: () => this.#never(),

@@ -1,7 +1,11 @@
 import { z } from 'zod';
 import type { Backend } from '../../../backends/contract/backend.js';
 import { QuorateError } from '../../../backends/contract/errors.js';
-import type { NewRepository, Repository } from '../../../backends/contract/repository.js';
+import type {
+  NewRepository,
+  Repository,
+  RepositoryStats,
+} from '../../../backends/contract/repository.js';
 import type { StoredSettings } from '../../../backends/contract/settings.js';
 import type { Authorizer } from '../../auth/authorizer.js';
 import type { Principal } from '../../auth/principal.js';
@@ -81,6 +85,7 @@ export function repositoryEndpoints(
               packCount: stats.packCount,
               looseObjectCount: stats.looseObjectCount,
               sizeBytes: stats.sizeBytes,
+              ...sharing(stats),
               // Who else has access, and how it is guarded, is for those who administer it.
               ...(administers.allowed
                 ? { settings: repository.settings, grants: repository.access.grants }
@@ -120,6 +125,11 @@ export function repositoryEndpoints(
       },
     }),
   ];
+}
+
+/** Each of the others would have a copy of its own. */
+function sharing({ sharedBytes, sharedBy = 1 }: RepositoryStats): object {
+  return { sharedBytes, sharedBy, savedBytes: sharedBytes * Math.max(0, sharedBy - 1) };
 }
 
 function createEndpoint({ backend }: RepositoryOptions): Endpoint {

@@ -418,6 +418,24 @@ export const rows: readonly Row[] = [
     expected: creators(201),
   },
   {
+    desc: 'fork a private repository',
+    action: 'repository.fork',
+    request: () => ['POST', `${app}/fork`, { name: 'team/forked' }],
+    expected: [401, 401, 404, 404, 201, 201, 201, 201, 403, 404, 201, 201, 201],
+  },
+  {
+    desc: 'fork a public repository',
+    action: 'repository.fork',
+    request: () => ['POST', '/repositories/open%2Flib/fork', { name: 'team/forked' }],
+    expected: creators(201),
+  },
+  {
+    desc: 'fork to where the token does not reach',
+    action: 'repository.fork',
+    request: () => ['POST', `${app}/fork`, { name: 'elsewhere/app' }],
+    expected: [401, 401, 404, 404, 201, 201, 201, 201, 403, 404, 201, 201, 403],
+  },
+  {
     desc: 'show a private repository',
     action: 'repository.show',
     request: () => ['GET', app],

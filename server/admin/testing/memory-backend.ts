@@ -20,7 +20,12 @@ interface LongWork {
 
 /** A registry in a Map, and long work that tests steer. No Git: the admin API never asks for any. */
 export class MemoryBackend implements Backend {
-  readonly capabilities = { generations: true, renameIsInstant: true, inspectsPushes: true };
+  readonly capabilities = {
+    generations: true,
+    renameIsInstant: true,
+    inspectsPushes: true,
+    forks: true,
+  };
   readonly repositories: RepositoryRegistry;
   readonly records = new Map<string, Repository>();
   readonly heads = new Map<string, string>();
@@ -41,6 +46,8 @@ export class MemoryBackend implements Backend {
   constructor() {
     this.repositories = {
       create: async (repository) => this.#create(repository),
+      fork: async ({ objectFormat }, { name, access }) =>
+        this.#create({ name, access, objectFormat, settings: {}, defaultBranch: 'main' }),
       get: async (name) => this.#named(name),
       list: async ({ prefix = '', after = '', limit }) =>
         [...this.records.values()]
@@ -77,6 +84,8 @@ export class MemoryBackend implements Backend {
           packCount: 0,
           looseObjectCount: 0,
           sizeBytes: 1536,
+          sharedBytes: 2048,
+          sharedBy: 3,
         };
       },
     };

@@ -19,6 +19,14 @@ export function addRepositoryCommands(repo: Command): void {
     .action(create);
 
   repo
+    .command('fork')
+    .argument('<name>', 'what to fork')
+    .argument('<new-name>', 'like ann/app')
+    .description('make a repository with the content of another, at once and without a copy')
+    .option('--public', 'let everybody read the fork')
+    .action(fork);
+
+  repo
     .command('show')
     .argument('<name>')
     .description('show a repository, its access and settings')
@@ -72,6 +80,22 @@ async function create(name: string, options: CreateOptions, command: Command): P
   else terminal.print(`created ${plain(created['name'])}\n`);
 }
 
+async function fork(
+  name: string,
+  newName: string,
+  options: { readonly public?: true },
+  command: Command,
+): Promise<void> {
+  const { terminal, request } = contextOf(command);
+  const answer = await request('POST', `${pathOf(name)}/fork`, {
+    name: newName,
+    public: options.public ?? false,
+  });
+  const forked = field(answer, 'repository');
+  if (terminal.json) terminal.printJson(forked);
+  else terminal.print(`forked ${name} as ${plain(forked['name'])}\n`);
+}
+
 async function show(name: string, _options: object, command: Command): Promise<void> {
   const { terminal, request } = contextOf(command);
   const shown = field(await request('GET', pathOf(name)), 'repository');
@@ -85,6 +109,7 @@ async function show(name: string, _options: object, command: Command): Promise<v
       ['packs', shown['packCount']],
       ['loose objects', shown['looseObjectCount']],
       ['size', size(shown['sizeBytes'])],
+      ...sharing(shown),
       ['object format', shown['objectFormat']],
       ['generation', shown['generation']],
       ['created (UTC)', time(shown['createdAt'])],
@@ -92,6 +117,14 @@ async function show(name: string, _options: object, command: Command): Promise<v
       ...pairs(shown['settings']),
     ]),
   );
+}
+
+function sharing(shown: Json): readonly (readonly [string, unknown])[] {
+  if (shown['sharedBytes'] === 0) return [];
+  return [
+    ['shared', `${size(shown['sharedBytes'])} by ${plain(shown['sharedBy'])} repositories`],
+    ['saved', size(shown['savedBytes'])],
+  ];
 }
 
 async function list(options: { readonly prefix?: string }, command: Command): Promise<void> {

@@ -1,0 +1,246 @@
+import { copyFile, writeFile } from 'node:fs/promises';
+import { basename, dirname, join, resolve } from 'node:path';
+import type { Clock } from '../contract/environment.js';
+import { QuorateError } from '../contract/errors.js';
+import type { ObjectFormat } from '../contract/objects.js';
+import type { ReplicaFork } from '../contract/replica.js';
+import { digestOf } from '../git/digest.js';
+import type { GitRunner } from '../git/git-runner.js';
+import {
+  borrowedDirectory,
+  borrowFrom,
+  borrowingSinceMs,
+  handOverBitmap,
+  linkObjects,
+  poolNeedsRepack,
+  repackPool,
+  stopBorrowing,
+  twins,
+} from '../git/object-pool.js';
+import type { ObjectReader } from '../git/object-reader.js';
+import { createRefSnapshot } from '../git/ref-snapshot.js';
+import { packedRefs } from '../git/ref-view.js';
+import {
+  createRepositoryFiles,
+  isMissing,
+  type ObjectStoreStats,
+  readObjectStoreStats,
+  removeTree,
+} from '../git/repository-files.js';
+import { InterruptibleQueue } from './interruptible-queue.js';
+import type { OpenRepository } from './open-repository.js';
+import { namesIn } from './quarantine.js';
+import { readState, writeState } from './state-file.js';
+import type { Store } from './store.js';
+import { writeWholePack } from './whole-pack-record.js';
+
+export interface PoolDependencies {
+  readonly store: Store;
+  readonly git: GitRunner;
+  readonly objects: Pick<ObjectReader, 'release'>;
+  readonly clock: Clock;
+}
+
+/**
+ * git looks for alternates when it starts. One that started before its repository borrowed, and that may run for as
+ * long as this, needs the packs where they were.
+ */
+const unawareMs = 60 * 60_000;
+
+/** What a repository shares, in bytes; its own objects less those that the pool has, too. */
+export interface Shared {
+  readonly sharedBytes: number;
+  readonly own: ObjectStoreStats;
+}
+
+/**
+ * The object pools of this store. A pool is a bare repository without refs; source and forks borrow its objects. Packs
+ * are linked into it and merged, and no object is ever removed from it: it goes as a whole once nobody borrows.
+ * The queue of a repository comes before that of its pool.
+ */
+export class ObjectPools {
+  readonly #dependencies: PoolDependencies;
+  readonly #queues = new Map<string, { readonly queue: InterruptibleQueue; users: number }>();
+
+  constructor(dependencies: PoolDependencies) {
+    this.#dependencies = dependencies;
+  }
+
+  /** See `Replica.fork`. */
+  async fork(source: OpenRepository, fork: ReplicaFork): Promise<void> {
+    if (await this.#isMade(fork)) return;
+    await source.maintenanceQueue.runShort(async () => {
+      refuseUnlessPinned(source, fork);
+      await this.#lend(source, fork);
+    });
+    // Those that run know of no pool yet.
+    await this.#dependencies.objects.release(source.gitDirectory);
+    await this.#makeFiles(source, fork);
+  }
+
+  /** See `Replica.leavePool`. */
+  async leave(repository: OpenRepository, poolId: string): Promise<void> {
+    const { objectsDirectory, gitDirectory } = repository;
+    const pool = this.#objectsOf(poolId);
+    await repository.maintenanceQueue.runShort(async () => {
+      if ((await borrowedDirectory(objectsDirectory)) !== pool) return;
+      await this.#inPool(poolId, (queue) =>
+        queue.runShort(() => linkObjects(pool, objectsDirectory)),
+      );
+      await stopBorrowing(objectsDirectory);
+    });
+    await this.#dependencies.objects.release(gitDirectory);
+  }
+
+  async destroy(poolId: string): Promise<void> {
+    await this.#inPool(poolId, (queue) =>
+      queue.runShort(() => this.#dependencies.store.destroyPool(poolId)),
+    );
+  }
+
+  /** Merges the packs of the pool that the repository borrows from, if they are many. */
+  async maintain(repository: OpenRepository, signal: AbortSignal): Promise<void> {
+    const pool = await borrowedDirectory(repository.objectsDirectory);
+    if (pool === undefined || !(await poolNeedsRepack(pool))) return;
+    const gitDir = dirname(pool);
+    await this.#inPool(basename(dirname(gitDir)), (queue) =>
+      queue.runLong((ended) =>
+        repackPool({
+          git: this.#dependencies.git,
+          gitDir,
+          signal: AbortSignal.any([signal, ended]),
+        }),
+      ),
+    );
+  }
+
+  async needsMaintenance(objectsDirectory: string): Promise<boolean> {
+    const pool = await borrowedDirectory(objectsDirectory);
+    return pool !== undefined && (await poolNeedsRepack(pool));
+  }
+
+  /** Packs that maintenance has to leave where they are, for what runs since before the repository borrowed. */
+  async packsToKeep(objectsDirectory: string): Promise<readonly string[]> {
+    const sinceMs = await borrowingSinceMs(objectsDirectory);
+    const pool = await borrowedDirectory(objectsDirectory);
+    if (sinceMs === undefined || pool === undefined) return [];
+    if (sinceMs < this.#dependencies.clock.nowMs() - unawareMs) return [];
+    return (await twins(objectsDirectory, pool)).packs;
+  }
+
+  async stats(objectsDirectory: string): Promise<Shared> {
+    const own = await readObjectStoreStats(objectsDirectory);
+    const pool = await borrowedDirectory(objectsDirectory);
+    if (pool === undefined) return { own, sharedBytes: 0 };
+    const { packs, sizeBytes } = await twins(objectsDirectory, pool);
+    return {
+      own: {
+        ...own,
+        packCount: Math.max(0, own.packCount - packs.length),
+        sizeBytes: Math.max(0, own.sizeBytes - sizeBytes),
+      },
+      sharedBytes: (await readObjectStoreStats(pool)).sizeBytes,
+    };
+  }
+
+  /** Puts what the source has into the pool, and lets it borrow from there. */
+  async #lend(source: OpenRepository, { poolId, objectFormat }: ReplicaFork): Promise<void> {
+    const { objectsDirectory } = source;
+    const pool = this.#objectsOf(poolId);
+    const borrowed = await borrowedDirectory(objectsDirectory);
+    if (borrowed !== undefined && borrowed !== pool) {
+      throw new QuorateError('failed-precondition', 'the repository borrows from another pool');
+    }
+    await this.#inPool(poolId, (queue) =>
+      queue.runShort(async () => {
+        await this.#makePool(poolId, objectFormat);
+        await linkObjects(objectsDirectory, pool);
+        await handOverBitmap(objectsDirectory, pool);
+      }),
+    );
+    if (borrowed === undefined) await borrowFrom(objectsDirectory, pool);
+  }
+
+  async #makePool(poolId: string, objectFormat: ObjectFormat): Promise<void> {
+    const { store, git } = this.#dependencies;
+    const gitDir = store.poolGitDirectory(poolId);
+    await store.makePoolDirectory(poolId);
+    if ((await namesIn(store.poolDirectory(poolId))).includes('git')) return;
+    await createRepositoryFiles({ git, gitDir, objectFormat, head: 'refs/heads/none' });
+    await store.removeHalfMade(store.poolDirectory(poolId));
+  }
+
+  async #isMade({ repositoryId, refs, head }: ReplicaFork): Promise<boolean> {
+    const { store } = this.#dependencies;
+    try {
+      const { generation, digest } = await readState(store.statePath(repositoryId));
+      return generation > 1 || digest === forkDigest(refs, head);
+    } catch (error) {
+      if (error instanceof QuorateError && error.code === 'not-found') return false;
+      throw error;
+    }
+  }
+
+  async #makeFiles(source: OpenRepository, fork: ReplicaFork): Promise<void> {
+    const { store, git } = this.#dependencies;
+    const { repositoryId, objectFormat, head, refs } = fork;
+    const directory = store.repositoryDirectory(repositoryId);
+    await store.makeRepositoryDirectory(repositoryId);
+    // Without a state it was never whole.
+    await removeTree(store.gitDirectory(repositoryId));
+    await createRepositoryFiles({
+      git,
+      gitDir: store.gitDirectory(repositoryId),
+      objectFormat,
+      head,
+      fill: async (building) => {
+        await borrowFrom(join(building, 'objects'), this.#objectsOf(fork.poolId));
+        if (refs.length > 0) await writeFile(join(building, 'packed-refs'), packedRefs(refs));
+        await copyShallow(source.gitDirectory, building);
+      },
+    });
+    await store.removeHalfMade(directory);
+    const digest = forkDigest(refs, head);
+    const whole = source.wholePack;
+    if (whole?.generation === fork.sourceGeneration && whole.digest === digest) {
+      await writeWholePack(store.wholePackPath(repositoryId), { ...whole, generation: 1 });
+    }
+    await writeState(store.statePath(repositoryId), { objectFormat, generation: 1, digest });
+  }
+
+  #objectsOf(poolId: string): string {
+    return resolve(this.#dependencies.store.poolGitDirectory(poolId), 'objects');
+  }
+
+  async #inPool<T>(poolId: string, use: (queue: InterruptibleQueue) => Promise<T>): Promise<T> {
+    const slot = this.#queues.get(poolId) ?? { queue: new InterruptibleQueue(), users: 0 };
+    this.#queues.set(poolId, slot);
+    slot.users++;
+    try {
+      return await use(slot.queue);
+    } finally {
+      slot.users--;
+      if (slot.users === 0) this.#queues.delete(poolId);
+    }
+  }
+}
+
+/** Where the history of the source itself is cut off, so is that of its fork. */
+async function copyShallow(from: string, to: string): Promise<void> {
+  await copyFile(join(from, 'shallow'), join(to, 'shallow')).catch((error: unknown) => {
+    if (!isMissing(error)) throw error;
+  });
+}
+
+/** Digest of a fork's refs at its first generation. */
+function forkDigest(refs: ReplicaFork['refs'], symref: string): string {
+  return digestOf(createRefSnapshot({ generation: 1, head: { symref }, refs }));
+}
+
+/** The objects of a retained generation are all there, and nothing is pruned while the caller holds the queue. */
+function refuseUnlessPinned(source: OpenRepository, fork: ReplicaFork): void {
+  const pinned = source.retained.find(({ generation }) => generation === fork.sourceGeneration);
+  const same = fork.refs.every(({ name, oid }) => pinned?.find(name)?.oid === oid);
+  if (pinned !== undefined && same) return;
+  throw new QuorateError('aborted', 'the source moved on while it was forked; try again');
+}
