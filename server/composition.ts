@@ -5,7 +5,6 @@ import path from 'node:path';
 import type { Backend } from '../backends/contract/backend.js';
 import type { Coordinator } from '../backends/contract/coordinator.js';
 import type { Clock, Logger, Random } from '../backends/contract/environment.js';
-import { openEmbeddedCoordinator } from '../backends/coordination/embedded/embedded-coordinator.js';
 import type { GitRunner } from '../backends/git/git-runner.js';
 import { createPackIndexer } from '../backends/git/indexer.js';
 import { createGitRunner } from '../backends/git/runner.js';
@@ -26,6 +25,7 @@ import { trustedSigners } from './auth/signers.js';
 import { createOpenIdIssuers } from './auth/openid-issuers.js';
 import { createCertificateAuthorities } from './auth/certificate-authorities.js';
 import type { Address, Config } from './config.js';
+import { openCoordinator } from './coordinator.js';
 import { createGitService } from './core/git-service.js';
 import { defaultGitServiceLimits } from './core/limits.js';
 import type { DataDirectory, ServerFile } from './data-directory.js';
@@ -112,11 +112,7 @@ async function layFoundation(parts: CompositionParts): Promise<Foundation> {
     limits: { runs: processes, streams: processes },
   });
   teardown.add('git', () => git.close());
-  const coordinator = await openEmbeddedCoordinator({
-    directory: path.join(data.path, 'coordinator'),
-    clock,
-    logger,
-  });
+  const coordinator = await openCoordinator({ ...parts, dataDirectory: data.path });
   teardown.add('coordinator', () => coordinator.close());
   const rules = createRuleStore(coordinator);
   const hooks = createHookStore({ coordinator, clock, random: parts.random });

@@ -13,7 +13,9 @@ export type SettingKind =
   | 'count'
   | 'size'
   | 'duration'
-  | 'choice';
+  | 'choice'
+  | 'text'
+  | 'coordinator';
 
 export interface Setting {
   readonly kind: SettingKind;
@@ -47,6 +49,42 @@ export const configTable = {
     default: undefined,
     flag: '--root',
     help: 'directory of bare repositories; needed by, and only for, the directory backend',
+  },
+  coordinator: {
+    kind: 'coordinator',
+    default: 'embedded',
+    flag: '--coordinator',
+    help: 'where users, settings and the order of pushes are kept: `embedded`, in the data directory, or the members of an etcd cluster (3.4 or later), which several servers can share',
+  },
+  'etcd.prefix': {
+    kind: 'text',
+    default: 'quorate/',
+    help: 'what every key in etcd begins with; another one for every cluster that shares the etcd',
+  },
+  'etcd.ca': {
+    kind: 'file',
+    default: undefined,
+    help: "PEM file of the authorities that sign etcd's certificates; with it etcd is spoken to over TLS, without it in the clear",
+  },
+  'etcd.cert': {
+    kind: 'file',
+    default: undefined,
+    help: "PEM file of this server's certificate, when etcd asks clients for one",
+  },
+  'etcd.key': {
+    kind: 'file',
+    default: undefined,
+    help: 'PEM file of the key of etcd.cert',
+  },
+  'etcd.user': {
+    kind: 'text',
+    default: undefined,
+    help: 'user of etcd, when it has authentication enabled; may read and write all below etcd.prefix',
+  },
+  'etcd.passwordFile': {
+    kind: 'file',
+    default: undefined,
+    help: 'file with the password of etcd.user',
   },
   noAuth: {
     kind: 'boolean',
@@ -246,6 +284,10 @@ export function valueForm(setting: Setting): string {
       return 'a number with ms, s, m, h or d, as in 30s';
     case 'choice':
       return (setting.choices ?? []).join(' or ');
+    case 'text':
+      return 'printable characters without spaces';
+    case 'coordinator':
+      return 'embedded, or etcd://HOST:PORT,HOST:PORT with the client address of each member';
   }
 }
 
@@ -264,9 +306,12 @@ export function flagArgument(setting: Setting): string | undefined {
       return 'URL';
     case 'choice':
       return (setting.choices ?? []).join('|');
+    case 'coordinator':
+      return 'embedded|etcd://HOST:PORT,...';
     case 'count':
     case 'size':
     case 'duration':
+    case 'text':
       return 'VALUE';
   }
 }

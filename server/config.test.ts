@@ -156,6 +156,23 @@ const refused: readonly (Partial<ConfigSources> & { desc: string; says: RegExp; 
       flags: { noAuth: true, ssh: 'example.org:22' },
       says: /^noAuth .* ssh/,
     },
+    ...['http://a:1', 'etcd://', 'etcd://a', 'etcd://a:0', 'etcd://a:1,', 'etcd://a:1,b'].map(
+      (value) => ({
+        desc: `the coordinator ${value}`,
+        flags: { coordinator: value },
+        says: /^coordinator in the flag --coordinator wants embedded, or etcd:\/\/HOST:PORT,HOST:PORT/,
+      }),
+    ),
+    {
+      desc: 'an etcd user without a password',
+      set: ['etcd.user=quorate'],
+      says: /^etcd.user .* needs etcd.passwordFile too$/,
+    },
+    {
+      desc: "a certificate for etcd without etcd's authorities",
+      set: ['etcd.cert=a', 'etcd.key=b'],
+      says: /^etcd.cert .* needs etcd.ca too$/,
+    },
     {
       desc: 'two listeners on one address',
       flags: { ssh: '127.0.0.1:8080' },
@@ -168,6 +185,12 @@ for (const { desc, says, json, ...sources } of refused) {
     assert.throws(() => load({ ...sources, file }), { code: 'invalid-argument', message: says });
   });
 }
+
+test('the coordinator is embedded, or the members of an etcd cluster', () => {
+  assert.deepEqual(load().coordinator, { type: 'embedded' });
+  const { coordinator } = load({ flags: { coordinator: 'etcd://a.example:2379,[::1]:2479' } });
+  assert.deepEqual(coordinator, { type: 'etcd', endpoints: ['a.example:2379', '[::1]:2479'] });
+});
 
 test('no-auth is accepted on loopback addresses', () => {
   const config = load({

@@ -12,15 +12,22 @@ export interface Address {
   readonly port: number;
 }
 
-type KindValue<S extends Setting> = S extends { kind: 'address' }
-  ? Address
-  : S extends { kind: 'boolean' }
-    ? boolean
-    : S extends { kind: 'count' | 'size' | 'duration' }
-      ? number
-      : S extends { choices: readonly (infer Choice)[] }
-        ? Choice
-        : string;
+export type CoordinatorChoice =
+  | { readonly type: 'embedded' }
+  /** `HOST:PORT` of each member. */
+  | { readonly type: 'etcd'; readonly endpoints: readonly string[] };
+
+type KindValue<S extends Setting> = S extends { kind: 'coordinator' }
+  ? CoordinatorChoice
+  : S extends { kind: 'address' }
+    ? Address
+    : S extends { kind: 'boolean' }
+      ? boolean
+      : S extends { kind: 'count' | 'size' | 'duration' }
+        ? number
+        : S extends { choices: readonly (infer Choice)[] }
+          ? Choice
+          : string;
 
 type ValueOf<S extends Setting> = S extends { default: string }
   ? KindValue<S>
@@ -182,6 +189,10 @@ function schemaOf(setting: Setting, baseDirectory: string): z.ZodType {
       return quantity(/^(\d+)(ms|s|m|h|d)$/, durationUnits).refine((ms) => ms <= maxDurationMs);
     case 'choice':
       return z.enum(setting.choices ?? []);
+    case 'text':
+      return z.string().regex(/^[!-~]{1,256}$/);
+    case 'coordinator':
+      return coordinatorSchema;
   }
 }
 
@@ -205,6 +216,21 @@ const addressSchema = z
     return Object.freeze({ host, port: Number(value.slice(colon + 1)) });
   })
   .refine(({ port }) => port <= 65_535);
+
+const coordinatorSchema = z.union([
+  z.literal('embedded').transform((type): CoordinatorChoice => Object.freeze({ type })),
+  z
+    .string()
+    .startsWith('etcd://')
+    .transform((value) => value.slice('etcd://'.length).replace(/\/$/, '').split(','))
+    .refine((endpoints) =>
+      endpoints.every((one) => {
+        const parsed = addressSchema.safeParse(one);
+        return parsed.success && parsed.data.port !== 0;
+      }),
+    )
+    .transform((endpoints): CoordinatorChoice => Object.freeze({ type: 'etcd', endpoints })),
+]);
 
 function wholeNumber(minimum: number): z.ZodType<number> {
   return z
@@ -234,8 +260,16 @@ function checkTogether(config: Config, given: GivenValues): void {
   if (config.backend !== 'directory' && config.root !== undefined) {
     throw refusal(`${where('root')} is only for backend=directory`);
   }
-  const halves = ['tls.cert', 'tls.key'] as const;
-  for (const [key, other] of [halves, [halves[1], halves[0]]] as const) {
+  const needs = [
+    ['tls.cert', 'tls.key'],
+    ['tls.key', 'tls.cert'],
+    ['etcd.cert', 'etcd.key'],
+    ['etcd.key', 'etcd.cert'],
+    ['etcd.cert', 'etcd.ca'],
+    ['etcd.user', 'etcd.passwordFile'],
+    ['etcd.passwordFile', 'etcd.user'],
+  ] as const;
+  for (const [key, other] of needs) {
     if (config[key] !== undefined && config[other] === undefined) {
       throw refusal(`${where(key)} needs ${other} too`);
     }

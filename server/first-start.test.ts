@@ -120,3 +120,18 @@ test('without authentication there is nothing to sign in with', () => {
   assert.match(text, /git push/);
   assert.doesNotMatch(text, /credential|admin/);
 });
+
+test('servers that share a coordinator each get a token, and spare that of another', async () => {
+  const accounts = new FakeAccounts();
+  const audit = { record: () => undefined };
+  const written: string[] = [];
+  const data = dataThat((_, content) => {
+    written.push(content);
+    return Promise.resolve();
+  });
+  for (const place of ['a', 'b', 'a']) await createFirstAdmin({ accounts, audit }, data, place);
+  assert.equal(accounts.users.length, 1);
+  const names = accounts.tokens.map(({ name }) => name);
+  assert.deepEqual(names.sort(), ['first start at a', 'first start at b']);
+  assert.equal(written.length, 3);
+});

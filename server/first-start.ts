@@ -1,3 +1,4 @@
+import { QuorateError } from '../backends/contract/errors.js';
 import type { Accounts } from './auth/accounts.js';
 import type { Config } from './config.js';
 import { adminTokenFileName } from './data-directory.js';
@@ -5,7 +6,7 @@ import type { DataDirectory, ServerFile } from './data-directory.js';
 import type { AuditLog } from './observe/audit.js';
 
 const adminName = 'admin';
-const tokenName = 'first start';
+const firstTokenName = 'first start';
 
 type FirstAccounts = Pick<
   Accounts,
@@ -16,14 +17,19 @@ type FirstAccounts = Pick<
  * Makes the user `admin` and its token, and writes the token where only this system user can read it. Run again after
  * a crash at any point of it, it ends the same way: a token whose file was never written is revoked, since nobody
  * knows it. The first start counts as done when `server.json` exists, which is written after this.
+ *
+ * `place` names the data directory among those that share a coordinator: each gets a token of its own, and spares those
+ * of the others.
  */
 export async function createFirstAdmin(
   parts: { readonly accounts: FirstAccounts; readonly audit: Pick<AuditLog, 'record'> },
   data: Pick<DataDirectory, 'write'>,
+  place?: string,
 ): Promise<void> {
   const { accounts, audit } = parts;
+  const tokenName = place === undefined ? firstTokenName : `${firstTokenName} at ${place}`;
   if ((await accounts.getUser(adminName)) === undefined) {
-    await accounts.createUser({ name: adminName, admin: true, canCreate: true });
+    await createAdmin(accounts);
   }
   for (const token of await accounts.listTokens(adminName)) {
     if (token.name === tokenName) await accounts.revokeToken(token.id);
@@ -36,6 +42,15 @@ export async function createFirstAdmin(
   await data.write(adminTokenFileName, `${secret}\n`);
   const details = { action: 'first start', user: adminName, token: token.id };
   audit.record({ event: 'admin', outcome: 'ok', actor: 'system', details });
+}
+
+async function createAdmin(accounts: FirstAccounts): Promise<void> {
+  try {
+    await accounts.createUser({ name: adminName, admin: true, canCreate: true });
+  } catch (error) {
+    // Another server that shares the coordinator was first.
+    if (!(error instanceof QuorateError && error.code === 'already-exists')) throw error;
+  }
 }
 
 export interface Announcement {

@@ -1,3 +1,5 @@
+import { createHash } from 'node:crypto';
+import { hostname } from 'node:os';
 import path from 'node:path';
 import type { Logger } from '../backends/contract/environment.js';
 import { asQuorateError, QuorateError } from '../backends/contract/errors.js';
@@ -85,7 +87,7 @@ async function start(options: Starting): Promise<ComposedServer> {
   teardown.add('data directory', () => data.release());
   const parts = { ...options, data, clock: systemClock, random: systemRandom, version };
   const server = await compose(parts);
-  if (data.fresh) await createFirstAdmin(server, data);
+  if (data.fresh) await createFirstAdmin(server, data, placeOf(config, data.path));
   const file = await server.listen();
   await data.write(serverFileName, `${JSON.stringify(file, undefined, 2)}\n`);
   process.stdout.write(
@@ -99,6 +101,12 @@ async function start(options: Starting): Promise<ComposedServer> {
     }),
   );
   return server;
+}
+
+/** A short name for this data directory among all that share a coordinator; undefined when it has its own. */
+function placeOf(config: Config, directory: string): string | undefined {
+  if (config.coordinator.type === 'embedded') return undefined;
+  return createHash('sha256').update(`${hostname()}:${directory}`).digest('hex').slice(0, 12);
 }
 
 async function drain(options: {

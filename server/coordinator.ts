@@ -1,0 +1,78 @@
+import { readFile } from 'node:fs/promises';
+import path from 'node:path';
+import type { Coordinator } from '../backends/contract/coordinator.js';
+import type { Clock, Logger, Random } from '../backends/contract/environment.js';
+import { QuorateError } from '../backends/contract/errors.js';
+import { openEmbeddedCoordinator } from '../backends/coordination/embedded/embedded-coordinator.js';
+import { openEtcdCoordinator } from '../backends/coordination/etcd/etcd-coordinator.js';
+import type { EtcdSettings } from '../backends/coordination/etcd/member-client.js';
+import type { Config } from './config.js';
+
+export interface CoordinatorParts {
+  readonly config: Config;
+  readonly dataDirectory: string;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+}
+
+/** Opens the coordinator that the configuration names. */
+export async function openCoordinator(parts: CoordinatorParts): Promise<Coordinator> {
+  const { config, dataDirectory, clock, random, logger } = parts;
+  const { coordinator } = config;
+  if (coordinator.type === 'embedded') {
+    const directory = path.join(dataDirectory, 'coordinator');
+    return openEmbeddedCoordinator({ directory, clock, logger });
+  }
+  const settings = await etcdSettings(config, coordinator.endpoints);
+  if (settings.auth !== undefined && settings.tls === undefined) {
+    logger.warn({ component: 'coordinator' }, 'the password for etcd is sent without TLS');
+  }
+  return openEtcdCoordinator({ settings, random, logger });
+}
+
+async function etcdSettings(config: Config, endpoints: readonly string[]): Promise<EtcdSettings> {
+  const [ca, cert, key, password] = await Promise.all([
+    readSetting(config, 'etcd.ca'),
+    readSetting(config, 'etcd.cert'),
+    readSetting(config, 'etcd.key'),
+    readSetting(config, 'etcd.passwordFile'),
+  ]);
+  const user = config['etcd.user'];
+  return {
+    endpoints,
+    prefix: config['etcd.prefix'],
+    ...(ca === undefined
+      ? {}
+      : {
+          tls: {
+            ca,
+            ...(cert === undefined ? {} : { cert }),
+            ...(key === undefined ? {} : { key }),
+          },
+        }),
+    ...(user === undefined || password === undefined
+      ? {}
+      : { auth: { user, password: password.toString('utf8').trim() } }),
+  };
+}
+
+async function readSetting(
+  config: Config,
+  key: 'etcd.ca' | 'etcd.cert' | 'etcd.key' | 'etcd.passwordFile',
+): Promise<Buffer | undefined> {
+  const file = config[key];
+  if (file === undefined) return undefined;
+  try {
+    return await readFile(file);
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? String(error.code) : String(error);
+    throw new QuorateError(
+      'invalid-argument',
+      `${key}: the file ${file} cannot be read (${code})`,
+      {
+        cause: error,
+      },
+    );
+  }
+}
