@@ -1,16 +1,18 @@
 import type { Logger } from '../backends/contract/environment.js';
 import type { CommittedPush } from '../backends/contract/pipeline.js';
 import { hasHooks, type HookDependencies, runHooks } from './custom/run-hooks.js';
+import type { Webhooks } from './webhooks/webhooks.js';
 
 export interface PostReceiveDependencies extends HookDependencies {
   readonly repositoryName: (id: string) => Promise<string | undefined>;
+  readonly webhooks: Pick<Webhooks, 'committed'>;
 }
 
 /** Of a hook's output, for the log: its end. */
 const loggedBytes = 4 * 1024;
 
 /**
- * After the commit point: says so in the log, then runs administrators' hooks. Throws when it has to be done again:
+ * After the commit point: says so in the log, queues webhook deliveries, then runs administrators' hooks. Throws when it has to be done again:
  * how a hook ends does not matter, that it could run does.
  */
 export async function postReceive(
@@ -29,6 +31,8 @@ export async function postReceive(
     },
     'push committed',
   );
+  // Before the hooks, which take their time: to queue what was queued before changes nothing.
+  await dependencies.webhooks.committed(push);
   await runPostReceiveHooks(dependencies, push);
 }
 

@@ -15,6 +15,7 @@ import { createHookStore, type HookStore } from '../hooks/custom/hook-store.js';
 import { createMessageCheck } from '../hooks/rules/message-check.js';
 import { createRuleStore, type RuleStore } from '../hooks/rules/rule-store.js';
 import { createPushPipeline } from '../hooks/pipeline.js';
+import { createWebhooks, type Webhooks } from '../hooks/webhooks/webhooks.js';
 import { createAdminApi } from './admin/admin-api.js';
 import { createAccessDirectory } from './auth/access-directory.js';
 import { createAuthorizer } from './auth/access-rules.js';
@@ -75,6 +76,7 @@ interface Foundation extends CompositionParts {
   readonly coordinator: Coordinator;
   readonly rules: RuleStore;
   readonly hooks: HookStore;
+  readonly webhooks: Webhooks;
   readonly backend: Backend;
   /** Of the HTTP address, when that speaks TLS. */
   readonly tls: FileCertificate | undefined;
@@ -88,6 +90,7 @@ export async function compose(parts: CompositionParts): Promise<ComposedServer> 
   const foundation = await layFoundation(parts);
   const ops = await openOps(foundation);
   await foundation.backend.start();
+  foundation.webhooks.start();
   return openDoors(foundation, ops);
 }
 
@@ -116,11 +119,43 @@ async function layFoundation(parts: CompositionParts): Promise<Foundation> {
   teardown.add('coordinator', () => coordinator.close());
   const rules = createRuleStore(coordinator);
   const hooks = createHookStore({ coordinator, clock, random: parts.random });
-  const below = { ...parts, metrics, meter: metrics, audit, tls, git, coordinator, rules, hooks };
+  const webhooks = openWebhooks({ ...parts, coordinator, meter: metrics });
+  const below = {
+    ...parts,
+    metrics,
+    meter: metrics,
+    audit,
+    tls,
+    git,
+    coordinator,
+    rules,
+    hooks,
+    webhooks,
+  };
   const backend = await openBackend(below);
+  teardown.add('webhooks', () => webhooks.close());
   // Requests were drained before; what the backend itself still does (maintenance) is cut short.
   teardown.add('backend', () => backend.close(0));
   return { ...below, backend };
+}
+
+function openWebhooks(
+  parts: CompositionParts & { readonly coordinator: Coordinator; readonly meter: Metrics },
+): Webhooks {
+  const { config, coordinator } = parts;
+  return createWebhooks({
+    ...parts,
+    repositoryName: (id) => repositoryName(coordinator, id),
+    publicUrl: config.publicUrl,
+    options: {
+      enabled: config['webhooks.enabled'],
+      concurrency: config['webhooks.concurrency'],
+      timeoutMs: config['webhooks.timeout'],
+      firstRetryMs: config['webhooks.firstRetry'],
+      retryForMs: config['webhooks.retryFor'],
+      allowedNetworks: config['webhooks.allowedNetworks'],
+    },
+  });
 }
 
 async function openTls(

@@ -13,6 +13,7 @@ export type SettingKind =
   | 'count'
   | 'size'
   | 'duration'
+  | 'networks'
   | 'choice'
   | 'text'
   | 'coordinator';
@@ -225,6 +226,36 @@ export const configTable = {
     default: '64',
     help: 'processes that one hook may have at once; beyond, it is ended',
   },
+  'webhooks.enabled': {
+    kind: 'boolean',
+    default: 'true',
+    help: 'tell webhooks (quorate webhook) of pushes and changes; false: nothing is queued, and what waits is not sent',
+  },
+  'webhooks.allowedNetworks': {
+    kind: 'networks',
+    default: '',
+    help: 'networks that webhooks may go to although they are private, loopback, link-local or otherwise not public; administrators of a repository choose its URLs, so whatever answers there can be sent requests by them',
+  },
+  'webhooks.timeout': {
+    kind: 'duration',
+    default: '10s',
+    help: 'longest attempt to send a webhook, from the look-up of the name to the answer',
+  },
+  'webhooks.concurrency': {
+    kind: 'count',
+    default: '32',
+    help: 'webhooks being sent at once; of one webhook at most 4, and 1 while its receiver fails',
+  },
+  'webhooks.firstRetry': {
+    kind: 'duration',
+    default: '10s',
+    help: 'pause after the first attempt to send that failed; it doubles with each, up to an hour',
+  },
+  'webhooks.retryFor': {
+    kind: 'duration',
+    default: '1d',
+    help: 'how long it is tried to send a webhook before it is given up',
+  },
   'maintenance.enabled': {
     kind: 'boolean',
     default: 'true',
@@ -282,6 +313,8 @@ export function valueForm(setting: Setting): string {
       return 'bytes, with k, m or g if you like, as in 64m';
     case 'duration':
       return 'a number with ms, s, m, h or d, as in 30s';
+    case 'networks':
+      return 'networks or addresses, comma separated, as in 10.1.0.0/16,fd00::/8';
     case 'choice':
       return (setting.choices ?? []).join(' or ');
     case 'text':
@@ -311,6 +344,7 @@ export function flagArgument(setting: Setting): string | undefined {
     case 'count':
     case 'size':
     case 'duration':
+    case 'networks':
     case 'text':
       return 'VALUE';
   }

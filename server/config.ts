@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { z } from 'zod';
 import { QuorateError } from '../backends/contract/errors.js';
+import { parseNetworks } from '../hooks/webhooks/targets.js';
 import { environmentName, isSettingName, settingEntries, valueForm } from './config-table.js';
 import type { configTable, Setting, SettingName } from './config-table.js';
 
@@ -187,6 +188,8 @@ function schemaOf(setting: Setting, baseDirectory: string): z.ZodType {
       return z.union([wholeNumber(0), quantity(/^(\d+)(k|m|g)$/i, sizeUnits)]);
     case 'duration':
       return quantity(/^(\d+)(ms|s|m|h|d)$/, durationUnits).refine((ms) => ms <= maxDurationMs);
+    case 'networks':
+      return z.string().refine((value) => parseNetworks(value) !== undefined);
     case 'choice':
       return z.enum(setting.choices ?? []);
     case 'text':

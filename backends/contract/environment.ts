@@ -32,6 +32,8 @@ export type CounterName =
   | 'pushes' // labels: outcome (ok | partial | refused | error)
   | 'rule_refusals' // labels: demand (push | no-force-push | ..., hooks/rules/violation.ts)
   | 'hook_runs' // labels: stage, outcome (ok | declined | killed | too-long | ... | failed)
+  | 'webhook_attempts' // labels: outcome (delivered | status | redirect | timeout | ..., hooks/webhooks/delivery.ts)
+  | 'webhook_deliveries' // labels: outcome (delivered | failed | dropped)
   | 'authentications' // labels: transport, outcome
   | 'git_spawns' // labels: command
   | 'packs_indexed' // labels: engine (libgit2 | git), outcome
@@ -42,6 +44,7 @@ export type HistogramName =
   | 'push_step_seconds' // labels: step (upload | lock | prepare | commit | apply)
   | 'lock_wait_seconds' // labels: scope (refs | repository | global)
   | 'hook_seconds' // labels: stage (pre-receive | update | post-receive)
+  | 'webhook_seconds' // labels: outcome, as webhook_attempts
   | 'git_seconds' // labels: command
   | 'commit_batch_size';
 
@@ -51,7 +54,7 @@ export type GaugeName =
   | 'locks_waiting' // labels: scope
   | 'quarantines'
   | 'certificate_not_after'
-  | 'queue_depth'; // labels: queue (spawn | libgit2 | maintenance | outbox | audit)
+  | 'queue_depth'; // labels: queue (spawn | libgit2 | maintenance | outbox | audit | webhooks)
 
 /** Metrics, injected. Names are closed; the registry (`server/observe/metrics.ts`) says units and help. */
 export interface Meter {

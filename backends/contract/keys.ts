@@ -38,6 +38,10 @@ export const keys = {
   logEntry: (id: string, generation: number) => `log/${id}/${paddedGeneration(generation)}`,
   outboxes: 'outbox/',
   outbox: (id: string, pushId: string) => `outbox/${id}/${pushId}`,
+  /** Changes of repositories that nobody was told of yet. `at`: padded milliseconds, so that they are told in order. */
+  repositoryEvents: 'repository-events/',
+  repositoryEvent: (at: string, id: string, epoch: number) =>
+    `repository-events/${at}-${id}-${paddedGeneration(epoch)}`,
   users: 'users/',
   user: (name: string) => `users/${name}`,
   sshKeys: 'keys/',
@@ -61,6 +65,22 @@ export const keys = {
   hookParts: (scope: string, stage: string) => `hooks/parts/${scope}/${stage}/`,
   hookPart: (scope: string, stage: string, content: string, part: number) =>
     `hooks/parts/${scope}/${stage}/${content}/${part}`,
+  webhooks: 'webhooks/hooks/',
+  /** `scope`: `server`, or `repositories/` and an encoded id. */
+  webhooksOf: (scope: string) => `webhooks/hooks/${scope}/`,
+  webhook: (scope: string, hook: string) => `webhooks/hooks/${scope}/${hook}`,
+  webhookDeliveries: (hook: string) => `webhooks/deliveries/${hook}/`,
+  webhookDelivery: (hook: string, delivery: string) => `webhooks/deliveries/${hook}/${delivery}`,
+  webhookBodies: (hook: string) => `webhooks/bodies/${hook}/`,
+  webhookBody: (hook: string, delivery: string) => `webhooks/bodies/${hook}/${delivery}`,
+  /** Deliveries that wait, by the time at which they are due; a delivery's id holds no slash. */
+  webhookQueues: 'webhooks/queue/',
+  webhookQueue: (hook: string) => `webhooks/queue/${hook}/`,
+  webhookQueued: (hook: string, dueAtMs: number, delivery: string) =>
+    `webhooks/queue/${hook}/${paddedGeneration(dueAtMs)}/${delivery}`,
+  /** Under the lease of the process that delivers for this hook. */
+  webhookClaims: 'webhooks/claims/',
+  webhookClaim: (hook: string) => `webhooks/claims/${hook}`,
   openpgpKeys: 'openpgp-keys/',
   openpgpKey: (fingerprint: string) => `openpgp-keys/${fingerprint}`,
   authorities: 'authorities/',

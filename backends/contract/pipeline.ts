@@ -45,6 +45,35 @@ export interface CommittedPush {
   readonly signal: AbortSignal;
 }
 
+/**
+ * What happened to a repository itself. A change of HEAD is not among them: it is a log entry, which `postReceive` is
+ * told of.
+ */
+export type RepositoryChange =
+  | { readonly action: 'created' }
+  | { readonly action: 'renamed'; readonly from: string }
+  | { readonly action: 'deleted' }
+  | {
+      readonly action: 'changed';
+      /** Present when it was changed: anonymous read, as it is now. */
+      readonly public?: boolean | undefined;
+      /** Settings that were changed; null: back at the default. */
+      readonly settings?: Readonly<Record<string, string | null>> | undefined;
+    };
+
+/** A durable change of a repository's record. Told at least once, after the change. */
+export interface RepositoryEvent {
+  readonly repositoryId: string;
+  /** After the change. */
+  readonly name: string;
+  /** The record's version that the change made: with the id it names the event for ever. */
+  readonly epoch: number;
+  /** User name, or `anonymous` / `system`. */
+  readonly actor: string;
+  readonly atMs: number;
+  readonly change: RepositoryChange;
+}
+
 /** The stages of a push, implemented in `hooks/`. A stage runs at least once; none may push to its own repository. */
 export interface PushPipeline {
   /** Refuses the whole push: the reason for every ref, or undefined to let it pass. */
@@ -55,4 +84,6 @@ export interface PushPipeline {
   talksAfterCommit(repositoryId: string): Promise<boolean>;
   /** After the commit point. Failing is logged and retried; it cannot fail the push. */
   postReceive(push: CommittedPush): Promise<void>;
+  /** After a repository was created, changed, renamed or deleted. Failing is logged and retried. */
+  repositoryChanged(event: RepositoryEvent): Promise<void>;
 }

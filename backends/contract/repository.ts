@@ -64,16 +64,17 @@ export interface RepositoryStats {
 /**
  * The registry. Names are validated by `server/core/repository-name.ts` before they get here; implementations still
  * refuse anything that would leave their root. All mutations are durable on return, and all-or-nothing across a crash.
+ * `by` is the name of who makes the change, for what is told of it afterwards (default: `system`).
  */
 export interface RepositoryRegistry {
   /** `already-exists` when the name is taken, or when it and an existing one would nest (`a` beside `a/b`). */
-  create(repository: NewRepository): Promise<Repository>;
+  create(repository: NewRepository, by?: string): Promise<Repository>;
   /**
    * A repository of its own with the refs and the objects of `source` as of now, in a time that does not grow with the
    * objects: both borrow them from a pool. It outlives its source. Settings, rules and hooks are not taken over.
    * `already-exists` as for `create`, `not-found` when the source is gone, `unimplemented` without the capability.
    */
-  fork(source: Repository, fork: NewFork): Promise<Repository>;
+  fork(source: Repository, fork: NewFork, by?: string): Promise<Repository>;
   /** Undefined when there is none. Linearizable. */
   get(name: string): Promise<Repository | undefined>;
   /** In name order, names strictly after `after`. */
@@ -83,13 +84,17 @@ export interface RepositoryRegistry {
     readonly limit: number;
   }): Promise<readonly Repository[]>;
   /** Retries lost races by itself. `not-found` when it is gone. */
-  update(id: string, change: (current: Repository) => RepositoryPatch): Promise<Repository>;
+  update(
+    id: string,
+    change: (current: Repository) => RepositoryPatch,
+    by?: string,
+  ): Promise<Repository>;
   /** Instant in the local backend. `already-exists` as for `create`. Requests that run keep the repository they opened. */
-  rename(id: string, name: string): Promise<Repository>;
+  rename(id: string, name: string, by?: string): Promise<Repository>;
   /** Pushes that have not committed fail; reads that run finish. The name is free at once; the files go in the background. */
-  delete(id: string): Promise<void>;
+  delete(id: string, by?: string): Promise<void>;
   /** Points HEAD at a branch (born or not): a log entry of its own. `branch` is a full ref name under `refs/heads/`. */
-  setHead(id: string, branch: string): Promise<void>;
+  setHead(id: string, branch: string, by?: string): Promise<void>;
   stats(id: string): Promise<RepositoryStats>;
 }
 

@@ -274,6 +274,7 @@ test('a crash at any transaction of a push: all of it or nothing, and nothing le
       },
       update: async () => new Map(),
       talksAfterCommit: async () => false,
+      repositoryChanged: async () => undefined,
       postReceive: async () => crashCopy(),
     },
     wrap: (coordinator) =>

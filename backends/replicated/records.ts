@@ -3,6 +3,7 @@ import { QuorateError } from '../contract/errors.js';
 import type { Coordinator, KeyValue } from '../contract/coordinator.js';
 import { keys } from '../contract/keys.js';
 import { prefixEnd } from '../contract/keys.js';
+import type { RepositoryEvent } from '../contract/pipeline.js';
 import type { HeadRecord, LogEntry, Repository } from '../contract/repository.js';
 import { isSettingKey } from '../contract/settings.js';
 
@@ -61,6 +62,24 @@ const logEntrySchema = z.strictObject({
   pushOptions: z.array(z.string()).optional(),
   actor: z.string(),
   atMs: z.number(),
+});
+
+const repositoryEventSchema = z.strictObject({
+  repositoryId: z.string(),
+  name: z.string(),
+  epoch: z.int().min(1),
+  actor: z.string(),
+  atMs: z.number(),
+  change: z.discriminatedUnion('action', [
+    z.strictObject({ action: z.literal('created') }),
+    z.strictObject({ action: z.literal('renamed'), from: z.string() }),
+    z.strictObject({ action: z.literal('deleted') }),
+    z.strictObject({
+      action: z.literal('changed'),
+      public: z.boolean().optional(),
+      settings: z.record(z.string(), z.string().nullable()).optional(),
+    }),
+  ]),
 });
 
 const outboxSchema = z.strictObject({ generation: z.int().min(1) });
@@ -159,6 +178,10 @@ export function decodeLogEntry(kv: KeyValue): LogEntry {
     ...(headChange === undefined ? {} : { head: headChange }),
     ...(pushOptions === undefined ? {} : { pushOptions }),
   };
+}
+
+export function decodeRepositoryEvent(kv: KeyValue): RepositoryEvent {
+  return decode(repositoryEventSchema, kv);
 }
 
 export function decodeOutbox(kv: KeyValue): { generation: number } {

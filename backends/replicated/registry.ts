@@ -2,6 +2,7 @@ import type { Clock, Logger, Random } from '../contract/environment.js';
 import { asQuorateError, QuorateError } from '../contract/errors.js';
 import type { Compare, Coordinator, KeyValue, Operation } from '../contract/coordinator.js';
 import { keys, prefixEnd } from '../contract/keys.js';
+import type { RepositoryChange } from '../contract/pipeline.js';
 import type { LogReader } from '../contract/replica.js';
 import type {
   HeadRecord,
@@ -13,6 +14,7 @@ import type { StoredSettings } from '../contract/settings.js';
 import { emptyDigest } from '../git/digest.js';
 import { deleted } from './commit.js';
 import { makeForkFiles } from './fork.js';
+import { ancestors, nameFree, taken } from './names.js';
 import { Pools } from './pools.js';
 import {
   decodeRepository,
@@ -23,6 +25,7 @@ import {
   type RepositoryRecord,
   scan,
 } from './records.js';
+import { changeBetween, putRepositoryEvent, type RepositoryEvents } from './repository-events.js';
 import { primaryOf, type ReplicaDirectory } from './voters.js';
 
 export interface RegistryDependencies {
@@ -32,6 +35,7 @@ export interface RegistryDependencies {
   readonly clock: Clock;
   readonly random: Random;
   readonly logger: Logger;
+  readonly events: RepositoryEvents;
 }
 
 /** A change of one record, with what has to be true and done together with it. */
@@ -39,6 +43,8 @@ interface Swap {
   readonly record: RepositoryRecord;
   readonly compares: readonly Compare[];
   readonly operations: readonly Operation[];
+  /** What is told of it, if anything. */
+  readonly change: RepositoryChange | undefined;
 }
 
 /** A lost compare-and-swap means that somebody else's went through; this many in a row do not happen by chance. */
@@ -62,7 +68,7 @@ export class Registry {
    * Three durable steps: a record in state `creating`, the files, then name, head and state `active` in one
    * transaction. A crash in between leaves a record that `sweep` turns into a tombstone; absence never deletes files.
    */
-  async create(repository: NewRepository): Promise<RepositoryRecord> {
+  async create(repository: NewRepository, by?: string): Promise<RepositoryRecord> {
     const { coordinator, replicas } = this.#dependencies;
     await this.#refuseTaken(repository.name);
     const { defaultBranch, ...stored } = repository;
@@ -77,18 +83,23 @@ export class Registry {
       success: [{ type: 'put', key: keys.repo(record.id), value: encodeRepository(record) }],
       failure: [],
     });
-    return this.#establish(record, async () => {
+    const makeFiles = async (): Promise<HeadRecord> => {
       const head = `refs/heads/${defaultBranch}`;
       await primaryOf(replicas, record.voters).create(record.id, {
         objectFormat: repository.objectFormat,
         head,
       });
       return { generation: 0, digest: emptyDigest({ symref: head }) };
-    });
+    };
+    return this.#establish(record, makeFiles, by);
   }
 
   /** As `create`; the record and the membership in the source's pool are one transaction. */
-  async fork(sourceId: string, { name, access, visible }: NewFork): Promise<RepositoryRecord> {
+  async fork(
+    sourceId: string,
+    { name, access, visible }: NewFork,
+    by?: string,
+  ): Promise<RepositoryRecord> {
     await this.#refuseTaken(name);
     const newborn = this.#newborn();
     const enrolment = await this.#pools.enrol(sourceId, ({ objectFormat, voters }) => ({
@@ -100,9 +111,9 @@ export class Registry {
       voters: voters.map((voter) => ({ ...voter, joinedEpoch: 1 })),
       learners: [],
     }));
-    return this.#establish(enrolment.fork, () =>
-      makeForkFiles(this.#dependencies, enrolment, visible),
-    );
+    const makeFiles = (): Promise<HeadRecord> =>
+      makeForkFiles(this.#dependencies, enrolment, visible);
+    return this.#establish(enrolment.fork, makeFiles, by);
   }
 
   #newborn(): Pick<RepositoryRecord, 'id' | 'createdAtMs' | 'epoch' | 'state'> {
@@ -119,8 +130,9 @@ export class Registry {
   async #establish(
     record: RepositoryRecord,
     makeFiles: () => Promise<HeadRecord>,
+    by = 'system',
   ): Promise<RepositoryRecord> {
-    const { coordinator } = this.#dependencies;
+    const { coordinator, events } = this.#dependencies;
     const { id, name } = record;
     try {
       const head = await makeFiles();
@@ -131,10 +143,12 @@ export class Registry {
           { type: 'put', key: keys.name(name), value: encodeRecord({ id }) },
           { type: 'put', key: keys.repo(id), value: encodeRepository(active) },
           { type: 'put', key: keys.head(id), value: encodeRecord(head) },
+          this.#told(active, { action: 'created' }, by),
         ],
         failure: [],
       });
       if (!succeeded) throw await this.#takenError(name);
+      events.notify();
       return active;
     } catch (error) {
       if (asQuorateError(error).code !== 'outcome-unknown') {
@@ -181,44 +195,56 @@ export class Registry {
   async update(
     id: string,
     change: (current: RepositoryRecord) => RepositoryPatch,
+    by?: string,
   ): Promise<RepositoryRecord> {
-    return this.#swap(id, (current) => {
-      const patch = change(current);
-      return {
-        record: {
+    return this.#swap(
+      id,
+      (current) => {
+        const patch = change(current);
+        const record = {
           ...current,
           settings: patchSettings(current.settings, patch.settings),
           access: patch.access ?? current.access,
-        },
-        compares: [],
-        operations: [],
-      };
-    });
+        };
+        return { record, compares: [], operations: [], change: changeBetween(current, record) };
+      },
+      by,
+    );
   }
 
   /** The new name may lie inside the old one or the other way round: the old one is given up with it. */
-  async rename(id: string, name: string): Promise<RepositoryRecord> {
-    return this.#swap(id, async (current) => {
-      await this.#refuseTaken(name, current.name);
-      if (name === current.name) throw taken(name, name);
-      return {
-        record: { ...current, name },
-        compares: nameFree(name, current.name),
-        operations: [
-          { type: 'delete', key: keys.name(current.name) },
-          { type: 'put', key: keys.name(name), value: encodeRecord({ id }) },
-        ],
-      };
-    });
+  async rename(id: string, name: string, by?: string): Promise<RepositoryRecord> {
+    return this.#swap(
+      id,
+      async (current) => {
+        await this.#refuseTaken(name, current.name);
+        if (name === current.name) throw taken(name, name);
+        return {
+          record: { ...current, name },
+          compares: nameFree(name, current.name),
+          operations: [
+            { type: 'delete', key: keys.name(current.name) },
+            { type: 'put', key: keys.name(name), value: encodeRecord({ id }) },
+          ],
+          change: { action: 'renamed', from: current.name },
+        };
+      },
+      by,
+    );
   }
 
   /** The tombstone and the freed name are durable on return; the files go in the background. */
-  async delete(id: string): Promise<void> {
-    const record = await this.#swap(id, (current) => ({
-      record: { ...current, state: 'deleted' },
-      compares: [],
-      operations: [{ type: 'delete', key: keys.name(current.name) }],
-    }));
+  async delete(id: string, by?: string): Promise<void> {
+    const record = await this.#swap(
+      id,
+      (current) => ({
+        record: { ...current, state: 'deleted' },
+        compares: [],
+        operations: [{ type: 'delete', key: keys.name(current.name) }],
+        change: { action: 'deleted' },
+      }),
+      by,
+    );
     const removal = this.#remove(record)
       .catch((error: unknown) => {
         this.#dependencies.logger.error(
@@ -328,13 +354,14 @@ export class Registry {
   async #swap(
     id: string,
     change: (current: RepositoryRecord) => Swap | Promise<Swap>,
+    by = 'system',
   ): Promise<RepositoryRecord> {
-    const { coordinator } = this.#dependencies;
+    const { coordinator, events } = this.#dependencies;
     for (let race = 0; race < maxRaces; race++) {
       const stored = await coordinator.get(keys.repo(id));
       const current = stored === undefined ? undefined : decodeRepository(stored);
       if (stored === undefined || current?.state !== 'active') throw deleted(id);
-      const { record, compares, operations } = await change(current);
+      const { record, compares, operations, change: told } = await change(current);
       const next = { ...record, epoch: current.epoch + 1 };
       const { succeeded } = await coordinator.transaction({
         compares: [
@@ -344,12 +371,23 @@ export class Registry {
         success: [
           { type: 'put', key: keys.repo(id), value: encodeRepository(next) },
           ...operations,
+          ...(told === undefined ? [] : [this.#told(next, told, by)]),
         ],
         failure: [],
       });
-      if (succeeded) return next;
+      if (succeeded) {
+        if (told !== undefined) events.notify();
+        return next;
+      }
     }
     throw new QuorateError('aborted', 'the repository is being changed by others; try again');
+  }
+
+  /** In the same transaction as the change: it is told of if and only if it happened. */
+  #told(record: RepositoryRecord, change: RepositoryChange, actor: string): Operation {
+    const atMs = this.#dependencies.clock.nowMs();
+    const { id: repositoryId, name, epoch } = record;
+    return putRepositoryEvent({ repositoryId, name, epoch, actor, atMs, change });
   }
 
   /** `except` is a name that is about to be given up. */
@@ -378,45 +416,6 @@ export class Registry {
     }
     return new QuorateError('aborted', `${name} was taken and given up just now; try again`);
   }
-}
-
-function taken(name: string, by: string): QuorateError {
-  return new QuorateError(
-    'already-exists',
-    name === by
-      ? `a repository named ${name} exists already`
-      : `${name} cannot be a repository beside ${by}: one path would lie inside the other`,
-  );
-}
-
-/** `a/b/c` -> `a/b`, `a`. */
-function ancestors(name: string): string[] {
-  const parts = name.split('/');
-  return parts.slice(1).map((_, index) => parts.slice(0, index + 1).join('/'));
-}
-
-/** No key here, or in this range. */
-function free(key: string, rangeEnd?: string): Compare {
-  return {
-    key,
-    ...(rangeEnd === undefined ? {} : { rangeEnd }),
-    target: 'createRevision',
-    op: '=',
-    operand: 0,
-  };
-}
-
-/** Nobody has this name, one above it, or one below it; `except` is the name that the same transaction gives up. */
-function nameFree(name: string, except?: string): Compare[] {
-  const below = keys.name(`${name}/`);
-  const end = prefixEnd(below);
-  const own = except?.startsWith(`${name}/`) === true ? keys.name(except) : undefined;
-  return [
-    ...[name, ...ancestors(name)]
-      .filter((other) => other !== except)
-      .map((other) => free(keys.name(other))),
-    ...(own === undefined ? [free(below, end)] : [free(below, own), free(`${own}\0`, end)]),
-  ];
 }
 
 function patchSettings(

@@ -22,6 +22,7 @@ import { commitChange, type CommitDependencies, deleted } from './commit.js';
 import { CommitQueue } from './commit-queue.js';
 import { importRepository } from './import.js';
 import { Outbox } from './outbox.js';
+import { RepositoryEvents } from './repository-events.js';
 import { type PushDependencies, runPush } from './push.js';
 import {
   decodeRepository,
@@ -76,6 +77,7 @@ export class ReplicatedBackend implements Backend {
   readonly #dependencies: ReplicatedBackendDependencies;
   readonly #registry: Registry;
   readonly #outbox: Outbox;
+  readonly #events: RepositoryEvents;
   readonly #commit: CommitDependencies;
   readonly #decodeRecord = rememberingDecoder(decodeRepository, rememberedRecords);
   readonly #queues = new Map<string, CommitQueue>();
@@ -86,7 +88,8 @@ export class ReplicatedBackend implements Backend {
 
   constructor(dependencies: ReplicatedBackendDependencies) {
     this.#dependencies = dependencies;
-    this.#registry = new Registry(dependencies);
+    this.#events = new RepositoryEvents(dependencies);
+    this.#registry = new Registry({ ...dependencies, events: this.#events });
     this.repositories = this.#registryView();
     this.#outbox = new Outbox({
       ...dependencies,
@@ -115,6 +118,7 @@ export class ReplicatedBackend implements Backend {
     await this.#dependencies.local.resolveQuarantines();
     await this.#outbox.resume();
     await this.#registry.sweepPools();
+    this.#events.notify();
     this.#state = 'serving';
     logger.info({ component: 'backend', repositories, applied }, 'repositories recovered');
   }
@@ -213,7 +217,7 @@ export class ReplicatedBackend implements Backend {
     const finished = Promise.allSettled([...this.#running, this.#registry.close()]);
     await Promise.race([finished, this.#dependencies.clock.sleep(graceMs)]);
     this.#state = 'stopped';
-    await this.#outbox.close();
+    await Promise.all([this.#outbox.close(), this.#events.close()]);
     await this.#dependencies.local.close();
   }
 
@@ -228,19 +232,19 @@ export class ReplicatedBackend implements Backend {
   #registryView(): RepositoryRegistry {
     const registry = this.#registry;
     return {
-      create: (repository) => registry.create(repository),
-      fork: (source, fork) => {
+      create: (repository, by) => registry.create(repository, by),
+      fork: (source, fork, by) => {
         this.#refuseUnlessServing();
-        return this.#track(() => registry.fork(source.id, fork));
+        return this.#track(() => registry.fork(source.id, fork, by));
       },
       get: (name) => registry.get(name),
       list: (page) => registry.list(page),
-      update: (id, change) => registry.update(id, change),
-      rename: (id, name) => registry.rename(id, name),
-      delete: (id) => registry.delete(id),
-      setHead: async (id, branch) => {
+      update: (id, change, by) => registry.update(id, change, by),
+      rename: (id, name, by) => registry.rename(id, name, by),
+      delete: (id, by) => registry.delete(id, by),
+      setHead: async (id, branch, by = 'system') => {
         this.#refuseUnlessServing();
-        await this.#setHead(id, branch);
+        await this.#setHead(id, branch, by);
       },
       stats: async (id) => {
         const stats = await this.#dependencies.local.stats(id);
@@ -254,7 +258,7 @@ export class ReplicatedBackend implements Backend {
     };
   }
 
-  async #setHead(id: string, branch: string): Promise<void> {
+  async #setHead(id: string, branch: string, actor: string): Promise<void> {
     // Before the commit point: an entry that no store can apply would stop the repository for good.
     if (!isBranchName(branch)) {
       throw new QuorateError('invalid-argument', 'HEAD names a branch: refs/heads/...');
@@ -275,7 +279,7 @@ export class ReplicatedBackend implements Backend {
       await this.#track(() =>
         commitChange(this.#commit, {
           key,
-          actor: 'system',
+          actor,
           commands: [],
           head: { old: head, new: { symref: branch } },
           shallow: [],

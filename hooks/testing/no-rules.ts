@@ -1,8 +1,11 @@
 import type { HookDependencies } from '../custom/run-hooks.js';
+import type { PipelineDependencies } from '../pipeline.js';
 import type { RuleDependencies } from '../rules/judge-rules.js';
 
-/** For tests of something else: there are no rules and no hooks, and none can be set. */
-export const noRules: RuleDependencies & Pick<HookDependencies, 'hooks' | 'hookOptions'> = {
+/** For tests of something else: there are no rules, hooks and webhooks, and none can be set. */
+export const noRules: RuleDependencies &
+  Pick<HookDependencies, 'hooks' | 'hookOptions'> &
+  Pick<PipelineDependencies, 'webhooks'> = {
   rules: {
     list: async () => [],
     inForce: async () => [],
@@ -25,5 +28,6 @@ export const noRules: RuleDependencies & Pick<HookDependencies, 'hooks' | 'hookO
     enabled: false,
     limits: { timeoutMs: 1, maxOutputBytes: 0, maxProcesses: 1 },
   },
+  webhooks: { committed: async () => undefined, repositoryChanged: async () => undefined },
   meter: { count: () => undefined, observe: () => undefined, gauge: () => undefined },
 };

@@ -24,6 +24,7 @@ import { signingKeyEndpoints } from './routes/signing-keys.js';
 import { statusEndpoints } from './routes/status.js';
 import { tokenEndpoints } from './routes/tokens.js';
 import { userEndpoints } from './routes/users.js';
+import { webhookEndpoints } from './routes/webhooks.js';
 
 /**
  * The admin REST API: an Express application for requests whose path starts with `/api/`. It answers every request
@@ -77,6 +78,7 @@ export function adminEndpoints(options: AdminApiOptions): readonly Endpoint[] {
     ...deployKeyEndpoints(options),
     ...ruleEndpoints(options),
     ...hookEndpoints(options),
+    ...webhookEndpoints(options),
     ...signingKeyEndpoints(options),
     ...longRunningEndpoints(options),
     ...auditEndpoints(options),

@@ -1,4 +1,6 @@
 import { z } from 'zod';
+import { attemptOutcomes } from '../../hooks/webhooks/delivery.js';
+import { webhookEvents } from '../../hooks/webhooks/webhook.js';
 
 /*
  * What the endpoints answer, by action, for the OpenAPI document; the tests hold every answer against it. An action
@@ -65,6 +67,34 @@ const shown = repository.extend({
   grants: z.record(z.string(), level).optional(),
 });
 
+const webhook = z.strictObject({
+  id: z.string(),
+  url: z.string(),
+  events: z.array(z.enum(webhookEvents)),
+  by: z.string(),
+  createdAt: time,
+});
+
+const delivery = z.strictObject({
+  id: z.string(),
+  event: z.enum([...webhookEvents, 'ping']),
+  repository: z.string().nullable().describe('its name when it happened'),
+  status: z.enum(['pending', 'delivered', 'failed', 'dropped']),
+  attempts: z.int().min(0),
+  createdAt: time,
+  nextAttemptAt: time.nullable(),
+  last: z
+    .strictObject({
+      at: time,
+      durationMs: z.number(),
+      outcome: z.enum(attemptOutcomes),
+      status: z.int().nullable(),
+      problem: z.string().nullable(),
+      response: z.string().nullable().describe("the beginning of the answer's body"),
+    })
+    .nullable(),
+});
+
 const auditEvent = z
   .looseObject({ time, event: z.string(), outcome: z.string(), actor: z.string() })
   .describe('a line of the audit log');
@@ -90,6 +120,16 @@ export const answers: Readonly<Record<string, z.ZodType>> = {
   'repository.revoke': z.strictObject({ repository: administered }),
   'repository.rename': z.strictObject({ repository }),
   'repository.delete': z.strictObject({ deleted: z.string() }),
+  'webhook.list': z.strictObject({ webhooks: z.array(webhook), next }),
+  'webhook.add': z.strictObject({
+    webhook,
+    secret: z.string().optional().describe('made here, unless one came along; shown this once'),
+  }),
+  'webhook.remove': z.strictObject({ removed: z.string() }),
+  'webhook.test': z.strictObject({ delivery }),
+  'webhook.deliveries': z.strictObject({ deliveries: z.array(delivery), next }),
+  'webhook.delivery': z.strictObject({ delivery: delivery.extend({ body: z.string() }) }),
+  'webhook.redeliver': z.strictObject({ delivery }),
   'audit.list': z.strictObject({ events: z.array(auditEvent), next }),
   status: z.looseObject({ version: z.string(), node: z.string(), startedAt: time }),
   'lock.list': z.strictObject({ locks: z.array(z.looseObject({})), next }),

@@ -2,6 +2,7 @@ import type { Backend } from '../../backends/contract/backend.js';
 import type { Clock, Logger, Meter, Random } from '../../backends/contract/environment.js';
 import type { AccessDirectory } from '../auth/access-directory.js';
 import type { HookStore } from '../../hooks/custom/hook-store.js';
+import type { Webhooks } from '../../hooks/webhooks/webhooks.js';
 import type { RuleStore } from '../../hooks/rules/rule-store.js';
 import type { Accounts } from '../auth/accounts.js';
 import type { OpenIdIssuers } from '../auth/openid-issuers.js';
@@ -33,6 +34,7 @@ export interface AdminApiOptions {
   readonly authorizer: Authorizer;
   readonly rules: RuleStore;
   readonly hooks: HookStore;
+  readonly webhooks: Webhooks;
   /** `hooks.enabled` */
   readonly hooksEnabled: boolean;
   readonly openpgpKeys: OpenpgpKeys;

@@ -25,6 +25,7 @@ const lists: Readonly<Record<string, ListShape>> = {
   'issuer.list': { rows: 'issuers', key: ['name'] },
   'deploy-key.list': { rows: 'deployKeys', key: ['fingerprint'] },
   'rule.list': { rows: 'rules', key: ['name'] },
+  'webhook.list': { rows: 'webhooks', key: ['id'] },
   'hook.list': { rows: 'hooks', key: ['stage'] },
   'signing-key.list': { rows: 'signingKeys', key: ['fingerprint', 'user'] },
   'lock.list': { rows: 'locks', key: ['scope', 'repositoryId', 'ref', 'state', 'pushId'] },

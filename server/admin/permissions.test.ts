@@ -129,6 +129,16 @@ async function populate(
   const hook = { content: Buffer.from('#!/bin/sh\n'), by: 'root' };
   await scene.options.hooks.set({ repositoryId: app.id }, 'pre-receive', hook);
   await scene.options.hooks.set('server', 'pre-receive', hook);
+  const { webhooks } = scene.options;
+  const receiver = {
+    url: 'https://ci.example.org/hook',
+    events: ['push' as const],
+    secret: '0123456789abcdef',
+    by: 'root',
+  };
+  const ofApp = { repositoryId: app.id };
+  const webhook = await webhooks.add(ofApp, receiver);
+  const serverWebhook = await webhooks.add('server', receiver);
   const { self, token } = await signIn(scene, principal);
   const known = await accounts.getUser(self);
   const own =
@@ -156,6 +166,10 @@ async function populate(
       tokenInUse: inUse?.id ?? 'none',
       otherToken: own?.token.id ?? 'none',
       victimToken: victimToken?.id ?? 'none',
+      webhook: webhook.id,
+      delivery: (await webhooks.test(ofApp, webhook.id, app)).id,
+      serverWebhook: serverWebhook.id,
+      serverDelivery: (await webhooks.test('server', serverWebhook.id, null)).id,
     },
   };
 }

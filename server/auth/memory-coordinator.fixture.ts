@@ -70,7 +70,10 @@ export class MemoryCoordinator {
   #run(operation: Operation): OperationResult {
     if (operation.type === 'get') return { type: 'get', ...this.#select(operation.key, operation) };
     if (operation.type === 'delete') {
-      return { type: 'delete', deleted: this.entries.delete(operation.key) ? 1 : 0 };
+      const end = operation.rangeEnd;
+      const { entries } = this.#select(operation.key, end === undefined ? {} : { rangeEnd: end });
+      for (const { key } of entries) this.entries.delete(key);
+      return { type: 'delete', deleted: entries.length };
     }
     this.put(operation.key, operation.value);
     return { type: 'put' };

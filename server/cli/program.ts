@@ -17,6 +17,7 @@ import { addServerStateCommands } from './commands/server-state.js';
 import { addSigningKeyCommands } from './commands/signing-key.js';
 import { addTokenCommands } from './commands/token.js';
 import { addUserCommands } from './commands/user.js';
+import { addWebhookCommands } from './commands/webhook.js';
 
 /**
  * Runs `quorate` with the arguments after the program's name. Resolves with the exit status: 0; 1 when it failed; 2
@@ -78,6 +79,7 @@ Commands find the server by --data, or else by the environment's QUORATE_URL and
   addRepositoryWorkCommands(repo);
   addRuleCommands(program);
   addHookCommands(program);
+  addWebhookCommands(program);
   addSigningKeyCommands(program);
   addAuditCommand(program);
   addServerStateCommands(program);

@@ -1,7 +1,11 @@
 import { QuorateError } from '../../backends/contract/errors.js';
-import type { Repository, RepositoryRegistry } from '../../backends/contract/repository.js';
+import type {
+  NewRepository,
+  Repository,
+  RepositoryRegistry,
+} from '../../backends/contract/repository.js';
 import type { Authorizer, Decision } from '../auth/authorizer.js';
-import type { Principal, RepositoryAction } from '../auth/principal.js';
+import { type Principal, principalName, type RepositoryAction } from '../auth/principal.js';
 import type { PushCommand } from '../wire/command-list.js';
 import { isZeroOid } from '../wire/oid.js';
 import { newObjectFormat } from './git-context.js';
@@ -52,7 +56,7 @@ export class Access {
     if (opened !== undefined && current?.id !== opened.id) throw notFound(name);
     if (current !== undefined) return current;
     try {
-      return await this.#repositories.create({
+      const repository: NewRepository = {
         name,
         defaultBranch: defaultBranch(commands),
         objectFormat: newObjectFormat,
@@ -61,7 +65,8 @@ export class Access {
           public: false,
           grants: principal.kind === 'user' ? { [principal.name]: 'admin' } : {},
         },
-      });
+      };
+      return await this.#repositories.create(repository, principalName(principal));
     } catch (error) {
       if (!(error instanceof QuorateError && error.code === 'already-exists')) throw error;
       const made = await this.forPushing(principal, name);

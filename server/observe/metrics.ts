@@ -54,6 +54,16 @@ const counters: Record<CounterName, MetricDefinition> = {
     help: 'Hooks of administrators that ran, by stage and how they ended.',
     labels: ['stage', 'outcome'],
   },
+  webhook_attempts: {
+    name: 'quorate_webhook_attempts_total',
+    help: 'Attempts to send a webhook delivery, by how they ended.',
+    labels: ['outcome'],
+  },
+  webhook_deliveries: {
+    name: 'quorate_webhook_deliveries_total',
+    help: 'Webhook deliveries that ended: delivered, failed (given up), dropped (too many waited).',
+    labels: ['outcome'],
+  },
   authentications: {
     name: 'quorate_authentications_total',
     help: 'Attempts to authenticate, by outcome.',
@@ -99,6 +109,12 @@ const histograms: Record<HistogramName, HistogramDefinition> = {
     name: 'quorate_hook_duration_seconds',
     help: 'Time that hooks of administrators ran.',
     labels: ['stage'],
+    buckets: stepBuckets,
+  },
+  webhook_seconds: {
+    name: 'quorate_webhook_duration_seconds',
+    help: 'Time of attempts to send a webhook delivery, by how they ended.',
+    labels: ['outcome'],
     buckets: stepBuckets,
   },
   git_seconds: {

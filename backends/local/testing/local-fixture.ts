@@ -41,6 +41,7 @@ export const permissivePipeline: PushPipeline = {
   update: async () => new Map(),
   talksAfterCommit: async () => false,
   postReceive: async () => undefined,
+  repositoryChanged: async () => undefined,
 };
 
 export interface LocalFixture {

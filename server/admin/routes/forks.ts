@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { parseRepositoryName } from '../../core/repository-name.js';
 import { visibleRefs } from '../../core/hidden-refs.js';
+import { principalName } from '../../auth/principal.js';
 import type { AdminApiOptions } from '../options.js';
 import { endpoint, type Endpoint } from '../endpoint.js';
 import { requireRepositoryCreator } from '../permissions.js';
@@ -22,12 +23,13 @@ export function forkEndpoints(
         const name = parseRepositoryName(input.name);
         requireRepositoryCreator(call.principal, name);
         const { access } = newRepository(call.principal, { name, public: input.public });
-        const forked = await options.backend.repositories.fork(source, {
-          name,
-          access,
-          // What is hidden from a fetch is hidden from whoever forks.
-          visible: visibleRefs(source.settings, 'uploadpack'),
-        });
+        // What is hidden from a fetch is hidden from whoever forks.
+        const visible = visibleRefs(source.settings, 'uploadpack');
+        const forked = await options.backend.repositories.fork(
+          source,
+          { name, access, visible },
+          principalName(call.principal),
+        );
         return { status: 201, body: { repository: shownRepository(forked) } };
       },
     }),

@@ -99,6 +99,7 @@ export function longRunningEndpoints(options: LongRunningOptions): Endpoint[] {
           existing ??
           (await backend.repositories.create(
             newRepository(call.principal, { ...input, public: input.public ?? false, name }),
+            principalName(call.principal),
           ));
         const { refs } = await fill(options, call, {
           target,
@@ -152,7 +153,8 @@ async function removeIfEmpty(
 ): Promise<void> {
   try {
     const { refCount } = await backend.repositories.stats(repository.id);
-    if (refCount === 0) await backend.repositories.delete(repository.id);
+    if (refCount === 0)
+      await backend.repositories.delete(repository.id, principalName(call.principal));
   } catch (error) {
     logger.warn(
       { component: 'admin', request_id: call.requestId, repo: repository.name, err: error },

@@ -8,7 +8,7 @@ import type {
 } from '../../../backends/contract/repository.js';
 import type { StoredSettings } from '../../../backends/contract/settings.js';
 import type { Authorizer } from '../../auth/authorizer.js';
-import type { Principal } from '../../auth/principal.js';
+import { type Principal, principalName } from '../../auth/principal.js';
 import { parseRepositoryName } from '../../core/repository-name.js';
 import type { AdminApiOptions } from '../options.js';
 import { type Call, endpoint, type Endpoint } from '../endpoint.js';
@@ -104,7 +104,11 @@ export function repositoryEndpoints(
         const repository = await openRepository(options, call, 'admin');
         const name = parseRepositoryName(input.name);
         requireRepositoryCreator(call.principal, name);
-        const renamed = await backend.repositories.rename(repository.id, name);
+        const renamed = await backend.repositories.rename(
+          repository.id,
+          name,
+          principalName(call.principal),
+        );
         await accounts.rebindDeployKeys(repository.id, renamed.id);
         if (renamed.id !== repository.id) await options.rules.move(repository.id, renamed.id);
         return { status: 200, body: { repository: shownRepository(renamed) } };
@@ -117,7 +121,7 @@ export function repositoryEndpoints(
       input: nothing,
       run: async (call) => {
         const repository = await openRepository(options, call, 'admin');
-        await backend.repositories.delete(repository.id);
+        await backend.repositories.delete(repository.id, principalName(call.principal));
         await accounts.rebindDeployKeys(repository.id, undefined);
         await options.rules.removeAll(repository.id);
         await options.hooks.removeAll(repository.id);
@@ -155,6 +159,7 @@ function createEndpoint({ backend }: RepositoryOptions): Endpoint {
       );
       const repository = await backend.repositories.create(
         newRepository(call.principal, { ...input, name, settings: stored }),
+        principalName(call.principal),
       );
       return { status: 201, body: { repository: shownRepository(repository) } };
     },

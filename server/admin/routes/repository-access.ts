@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { QuorateError } from '../../../backends/contract/errors.js';
 import type { AccessLevel, Repository } from '../../../backends/contract/repository.js';
+import { principalName } from '../../auth/principal.js';
 import type { AdminApiOptions } from '../options.js';
 import { endpoint, type Endpoint } from '../endpoint.js';
 import { branch, nothing, scope, settings } from './fields.js';
@@ -23,10 +24,14 @@ export function repositoryAccessEndpoints(
     input: z.strictObject({ settings: settings.optional(), public: z.boolean().optional() }),
     run: async (call, input) => {
       const repository = await openRepository(options, call, 'admin');
-      const changed = await repositories.update(repository.id, ({ access }) => ({
-        ...(input.settings === undefined ? {} : { settings: input.settings }),
-        ...(input.public === undefined ? {} : { access: { ...access, public: input.public } }),
-      }));
+      const changed = await repositories.update(
+        repository.id,
+        ({ access }) => ({
+          ...(input.settings === undefined ? {} : { settings: input.settings }),
+          ...(input.public === undefined ? {} : { access: { ...access, public: input.public } }),
+        }),
+        principalName(call.principal),
+      );
       return { status: 200, body: { repository: administered(changed) } };
     },
   });
@@ -38,7 +43,7 @@ export function repositoryAccessEndpoints(
     input: z.strictObject({ branch }),
     run: async (call, input) => {
       const repository = await openRepository(options, call, 'admin');
-      await repositories.setHead(repository.id, input.branch);
+      await repositories.setHead(repository.id, input.branch, principalName(call.principal));
       return { status: 200, body: { head: input.branch } };
     },
   });

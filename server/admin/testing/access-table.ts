@@ -46,6 +46,11 @@ export interface Place {
   readonly tokenInUse: string;
   readonly otherToken: string;
   readonly victimToken: string;
+  /** Of team/app, and of the server; each with a delivery that waits. */
+  readonly webhook: string;
+  readonly delivery: string;
+  readonly serverWebhook: string;
+  readonly serverDelivery: string;
 }
 
 /** Tokens of an issuer that are believed. */
@@ -167,6 +172,7 @@ const hooksOfApp = (ok: number): Row['expected'] => [
   403,
   403,
 ];
+const receiver = { url: 'https://ci.example.org/hook' };
 const hook = { content: Buffer.from('#!/bin/sh\n').toString('base64') };
 
 export const rows: readonly Row[] = [
@@ -589,6 +595,117 @@ export const rows: readonly Row[] = [
     desc: 'remove a hook of the server',
     action: 'hook.remove',
     request: () => ['DELETE', '/hooks/pre-receive'],
+    expected: adminOnly(200),
+  },
+  {
+    desc: 'list webhooks of a repository',
+    action: 'webhook.list',
+    request: () => ['GET', `${app}/webhooks`],
+    expected: repositoryAdmins(200),
+  },
+  {
+    desc: 'add a webhook to a repository',
+    action: 'webhook.add',
+    request: () => ['POST', `${app}/webhooks`, receiver],
+    expected: repositoryAdmins(201),
+  },
+  {
+    desc: 'remove a webhook of a repository',
+    action: 'webhook.remove',
+    request: ({ webhook }) => ['DELETE', `${app}/webhooks/${webhook}`],
+    expected: repositoryAdmins(200),
+  },
+  {
+    desc: 'test a webhook of a repository',
+    action: 'webhook.test',
+    request: ({ webhook }) => ['POST', `${app}/webhooks/${webhook}/test`],
+    expected: repositoryAdmins(201),
+  },
+  {
+    desc: 'list deliveries of a repository',
+    action: 'webhook.deliveries',
+    request: ({ webhook }) => ['GET', `${app}/webhooks/${webhook}/deliveries`],
+    expected: repositoryAdmins(200),
+  },
+  {
+    desc: 'show a delivery of a repository',
+    action: 'webhook.delivery',
+    request: ({ webhook, delivery }) => [
+      'GET',
+      `${app}/webhooks/${webhook}/deliveries/${delivery}`,
+    ],
+    expected: repositoryAdmins(200),
+  },
+  {
+    desc: 'send a delivery of a repository again',
+    action: 'webhook.redeliver',
+    request: ({ webhook, delivery }) => [
+      'POST',
+      `${app}/webhooks/${webhook}/deliveries/${delivery}/redeliver`,
+    ],
+    expected: repositoryAdmins(200),
+  },
+  {
+    desc: "remove the server's webhook by way of a repository",
+    action: 'webhook.remove',
+    request: ({ serverWebhook }) => ['DELETE', `${app}/webhooks/${serverWebhook}`],
+    expected: repositoryAdmins(404),
+  },
+  {
+    desc: "show the server's delivery by way of a repository",
+    action: 'webhook.delivery',
+    request: ({ serverWebhook, serverDelivery }) => [
+      'GET',
+      `${app}/webhooks/${serverWebhook}/deliveries/${serverDelivery}`,
+    ],
+    expected: repositoryAdmins(404),
+  },
+  {
+    desc: 'list webhooks of the server',
+    action: 'webhook.list',
+    request: () => ['GET', '/webhooks'],
+    expected: adminOnly(200),
+  },
+  {
+    desc: 'add a webhook to the server',
+    action: 'webhook.add',
+    request: () => ['POST', '/webhooks', receiver],
+    expected: adminOnly(201),
+  },
+  {
+    desc: 'remove a webhook of the server',
+    action: 'webhook.remove',
+    request: ({ serverWebhook }) => ['DELETE', `/webhooks/${serverWebhook}`],
+    expected: adminOnly(200),
+  },
+  {
+    desc: 'test a webhook of the server',
+    action: 'webhook.test',
+    request: ({ serverWebhook }) => ['POST', `/webhooks/${serverWebhook}/test`],
+    expected: adminOnly(201),
+  },
+  {
+    desc: 'list deliveries of the server',
+    action: 'webhook.deliveries',
+    request: ({ serverWebhook }) => ['GET', `/webhooks/${serverWebhook}/deliveries`],
+    expected: adminOnly(200),
+  },
+  {
+    desc: 'show a delivery of the server',
+    action: 'webhook.delivery',
+    request: ({ serverWebhook, serverDelivery }) => [
+      'GET',
+      `/webhooks/${serverWebhook}/deliveries/${serverDelivery}`,
+    ],
+    expected: adminOnly(200),
+  },
+  {
+    desc: 'send a delivery of the server again',
+    action: 'webhook.redeliver',
+    request: ({ serverWebhook, serverDelivery }) => [
+      'POST',
+      `/webhooks/${serverWebhook}/deliveries/${serverDelivery}/redeliver`,
+    ],
     expected: adminOnly(200),
   },
   {

@@ -11,6 +11,7 @@ import { createCertificateAuthorities } from '../../auth/certificate-authorities
 import type { Accounts, NewToken } from '../../auth/accounts.js';
 import { asCoordinator, MemoryCoordinator } from '../../auth/memory-coordinator.fixture.js';
 import { createHookStore } from '../../../hooks/custom/hook-store.js';
+import { createWebhooks } from '../../../hooks/webhooks/webhooks.js';
 import { createRuleStore } from '../../../hooks/rules/rule-store.js';
 import { createOpenpgpKeys } from '../../auth/openpgp-keys.js';
 import type { Principal } from '../../auth/principal.js';
@@ -122,6 +123,24 @@ export class ApiScene {
       rules: createRuleStore(coordinator),
       hooks: createHookStore({ coordinator, clock, random }),
       hooksEnabled: true,
+      webhooks: createWebhooks({
+        coordinator,
+        clock,
+        random,
+        logger: recordingLogger(logged, {}),
+        meter: noMeter,
+        version: '0.0.0',
+        publicUrl: undefined,
+        repositoryName: async (id) => backend.records.get(id)?.name,
+        options: {
+          enabled: true,
+          concurrency: 1,
+          firstRetryMs: 10_000,
+          retryForMs: 60_000,
+          timeoutMs: 1_000,
+          allowedNetworks: '',
+        },
+      }),
       openpgpKeys: createOpenpgpKeys({ coordinator, clock }),
       issuers: createOpenIdIssuers({ coordinator, clock }),
       authorities: createCertificateAuthorities({ coordinator, accounts, clock }),

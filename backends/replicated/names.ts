@@ -1,0 +1,42 @@
+import type { Compare } from '../contract/coordinator.js';
+import { QuorateError } from '../contract/errors.js';
+import { keys, prefixEnd } from '../contract/keys.js';
+
+export function taken(name: string, by: string): QuorateError {
+  return new QuorateError(
+    'already-exists',
+    name === by
+      ? `a repository named ${name} exists already`
+      : `${name} cannot be a repository beside ${by}: one path would lie inside the other`,
+  );
+}
+
+/** `a/b/c` -> `a/b`, `a`. */
+export function ancestors(name: string): string[] {
+  const parts = name.split('/');
+  return parts.slice(1).map((_, index) => parts.slice(0, index + 1).join('/'));
+}
+
+/** No key here, or in this range. */
+function free(key: string, rangeEnd?: string): Compare {
+  return {
+    key,
+    ...(rangeEnd === undefined ? {} : { rangeEnd }),
+    target: 'createRevision',
+    op: '=',
+    operand: 0,
+  };
+}
+
+/** Nobody has this name, one above it, or one below it; `except` is the name that the same transaction gives up. */
+export function nameFree(name: string, except?: string): Compare[] {
+  const below = keys.name(`${name}/`);
+  const end = prefixEnd(below);
+  const own = except?.startsWith(`${name}/`) === true ? keys.name(except) : undefined;
+  return [
+    ...[name, ...ancestors(name)]
+      .filter((other) => other !== except)
+      .map((other) => free(keys.name(other))),
+    ...(own === undefined ? [free(below, end)] : [free(below, own), free(`${own}\0`, end)]),
+  ];
+}

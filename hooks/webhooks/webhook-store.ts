@@ -1,0 +1,156 @@
+import type { Coordinator, KeyValue } from '../../backends/contract/coordinator.js';
+import type { Clock, Random } from '../../backends/contract/environment.js';
+import { asQuorateError, QuorateError } from '../../backends/contract/errors.js';
+import { keys, prefixEnd } from '../../backends/contract/keys.js';
+import {
+  scopeKey,
+  type Subscriber,
+  type Webhook,
+  type WebhookEvent,
+  webhookRecord,
+  type WebhookScope,
+} from './webhook.js';
+
+/** Per scope. Each is looked at for each push. */
+const maxWebhooks = 20;
+
+/** Webhooks in the coordinator. Errors: `not-found`, `resource-exhausted` (20 in a scope), `data-corrupt`. */
+export class WebhookStore {
+  readonly #coordinator: Coordinator;
+  readonly #clock: Clock;
+  readonly #random: Random;
+
+  constructor(parts: {
+    readonly coordinator: Coordinator;
+    readonly clock: Clock;
+    readonly random: Random;
+  }) {
+    this.#coordinator = parts.coordinator;
+    this.#clock = parts.clock;
+    this.#random = parts.random;
+  }
+
+  /** Without their secrets, and without those of repositories that are gone. */
+  async list(scope: WebhookScope): Promise<readonly Webhook[]> {
+    return (await this.subscribers(scope)).filter(({ retired }) => retired !== true).map(shown);
+  }
+
+  /** `not-found` when there is none. */
+  async get(scope: WebhookScope, id: string): Promise<Webhook> {
+    const found = await this.subscriber(scope, id);
+    if (found === undefined || found.retired === true) throw noSuchWebhook(id);
+    return shown(found);
+  }
+
+  async add(
+    scope: WebhookScope,
+    webhook: {
+      readonly url: string;
+      readonly events: readonly WebhookEvent[];
+      readonly secret: string;
+      readonly by: string;
+    },
+  ): Promise<Webhook> {
+    const existing = await this.subscribers(scope);
+    if (existing.length >= maxWebhooks) {
+      throw new QuorateError('resource-exhausted', `at most ${maxWebhooks} webhooks can be here`);
+    }
+    const id = Buffer.from(this.#random.bytes(8)).toString('hex');
+    const record = {
+      ...webhook,
+      events: [...new Set(webhook.events)],
+      createdAtMs: this.#clock.nowMs(),
+    };
+    await this.#put(scope, id, record);
+    return shown({ ...record, id, scope });
+  }
+
+  /** With its deliveries, those that wait among them. `not-found`. */
+  async remove(scope: WebhookScope, id: string): Promise<void> {
+    const key = keys.webhook(scopeKey(scope), id);
+    const { succeeded } = await this.#coordinator.transaction({
+      compares: [{ key, target: 'version', op: '>', operand: 0 }],
+      success: [
+        { type: 'delete', key },
+        ...[keys.webhookDeliveries(id), keys.webhookBodies(id), keys.webhookQueue(id)].map(
+          (prefix) => ({
+            type: 'delete' as const,
+            key: prefix,
+            rangeEnd: prefixEnd(prefix),
+          }),
+        ),
+      ],
+      failure: [],
+    });
+    if (!succeeded) throw noSuchWebhook(id);
+  }
+
+  /** Its repository is gone: nothing new is queued for it. */
+  async retire({ scope, id, ...webhook }: Subscriber): Promise<void> {
+    await this.#put(scope, id, { ...webhook, retired: true });
+  }
+
+  async removeRetired({ scope, id }: Subscriber): Promise<void> {
+    try {
+      await this.remove(scope, id);
+    } catch (error) {
+      if (asQuorateError(error).code !== 'not-found') throw error;
+    }
+  }
+
+  /** With their secrets; those of repositories that are gone too. */
+  async subscribers(scope: WebhookScope): Promise<readonly Subscriber[]> {
+    const prefix = keys.webhooksOf(scopeKey(scope));
+    const { entries } = await this.#coordinator.range(prefix, { rangeEnd: prefixEnd(prefix) });
+    return entries.map((entry) => decode(entry, scope, entry.key.slice(prefix.length)));
+  }
+
+  async subscriber(scope: WebhookScope, id: string): Promise<Subscriber | undefined> {
+    const entry = await this.#coordinator.get(keys.webhook(scopeKey(scope), id));
+    return entry === undefined ? undefined : decode(entry, scope, id);
+  }
+
+  /** Of all repositories that are gone, page by page. */
+  async *retired(): AsyncGenerator<Subscriber> {
+    const all = `${keys.webhooks}repositories/`;
+    let from = all;
+    for (;;) {
+      const page = await this.#coordinator.range(from, { rangeEnd: prefixEnd(all), limit: 100 });
+      for (const entry of page.entries) {
+        const [repository = '', id = ''] = entry.key.slice(all.length).split('/');
+        const scope = { repositoryId: decodeURIComponent(repository) };
+        const found = decode(entry, scope, id);
+        if (found.retired === true) yield found;
+        from = `${entry.key}\0`;
+      }
+      if (!page.more) return;
+    }
+  }
+
+  async #put(scope: WebhookScope, id: string, record: object): Promise<void> {
+    const key = keys.webhook(scopeKey(scope), id);
+    const value = Buffer.from(JSON.stringify(webhookRecord.parse(record)));
+    await this.#coordinator.transaction({
+      compares: [],
+      success: [{ type: 'put', key, value }],
+      failure: [],
+    });
+  }
+}
+
+function decode(entry: KeyValue, scope: WebhookScope, id: string): Subscriber {
+  try {
+    const json: unknown = JSON.parse(Buffer.from(entry.value).toString('utf8'));
+    return { id, scope, ...webhookRecord.parse(json) };
+  } catch (cause) {
+    throw new QuorateError('data-corrupt', `the record of webhook ${id} is damaged`, { cause });
+  }
+}
+
+function shown({ id, url, events, by, createdAtMs }: Subscriber): Webhook {
+  return { id, url, events, by, createdAtMs };
+}
+
+export function noSuchWebhook(id: string): QuorateError {
+  return new QuorateError('not-found', `there is no webhook ${id} here`);
+}
