@@ -3,7 +3,7 @@ import { writeFile } from 'node:fs/promises';
 import { after, before, describe, test } from 'node:test';
 import { waitFor } from './harness.js';
 import { HookGround, transports } from './hook-ground.js';
-import { expectedSignature, Receiver } from './webhook-receiver.js';
+import { expectedSignature, type Received, Receiver } from './webhook-receiver.js';
 
 // Webhooks as a real receiver meets them, pushed to by real git over both transports.
 
@@ -137,6 +137,10 @@ function refsOf(body: Readonly<Record<string, unknown>> | undefined): readonly s
   return updates.map(({ ref }) => String(ref)).sort();
 }
 
+function actionsOf(received: readonly Received[]): readonly string[] {
+  return received.map(({ body }) => String(body['action'])).sort();
+}
+
 test('what happens to repositories is told, and the last words of one that is deleted', async () => {
   const everything = await Receiver.open();
   const own = await Receiver.open();
@@ -151,9 +155,9 @@ test('what happens to repositories is told, and the last words of one that is de
     await change('repo', 'delete', 'told/lib', '--yes');
     const wanted = ['changed', 'head-changed', 'renamed', 'deleted'];
     const heard = await everything.take('repository', 5);
-    assert.deepEqual(heard.map(({ body }) => body['action']).sort(), ['created', ...wanted].sort());
+    assert.deepEqual(actionsOf(heard), ['created', ...wanted].sort());
     const ofOwn = await own.take('repository', 4);
-    assert.deepEqual(ofOwn.map(({ body }) => body['action']).sort(), wanted.sort());
+    assert.deepEqual(actionsOf(ofOwn), wanted.sort());
     const by = (action: string) => heard.find(({ body }) => body['action'] === action)?.body ?? {};
     assert.deepEqual(by('changed')['settings'], { 'receive.denyDeletes': 'true' });
     assert.equal(by('changed')['public'], true);
