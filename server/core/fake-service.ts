@@ -15,7 +15,7 @@ import type { NewRepository, Repository } from '../../backends/contract/reposito
 import type { StoredSettings } from '../../backends/contract/settings.js';
 import type { Authorizer, Decision } from '../auth/authorizer.js';
 import type { AuditEvent } from '../observe/audit.js';
-import type { GitOutcome, GitRequest } from './git-request.js';
+import type { GitOutcome, GitRequest, GitService, KnownAnswer } from './git-request.js';
 import { createGitService } from './git-service.js';
 import { defaultGitServiceLimits, type GitServiceLimits } from './limits.js';
 
@@ -97,7 +97,8 @@ export class FakeService {
   sessions = 0;
   readonly #scene: Scene;
   readonly #repositories = new Map<string, Repository>();
-  readonly #snapshot: RefSnapshot;
+  #snapshot: RefSnapshot;
+  #made: GitService | undefined;
 
   constructor(scene: Scene = {}) {
     this.#scene = scene;
@@ -122,7 +123,7 @@ export class FakeService {
     let outcome: GitOutcome | undefined;
     let error: Error | undefined;
     try {
-      const exchange = await this.#service().open(requestOf(part));
+      const exchange = await this.#service.open(requestOf(part));
       outcome = await exchange.run(source, output);
     } catch (thrown) {
       error = thrown instanceof Error ? thrown : new Error(String(thrown));
@@ -130,8 +131,25 @@ export class FakeService {
     return { outcome, error, output: Buffer.concat(written) };
   }
 
-  #service(): ReturnType<typeof createGitService> {
-    return createGitService({
+  /** What is known of the answer to a request. */
+  async known(part: RequestPart, request: string): Promise<KnownAnswer | undefined> {
+    const exchange = await this.#service.open(requestOf(part));
+    return exchange.known(Buffer.from(request));
+  }
+
+  /** The repository's next generation. */
+  setRefs(refs: readonly RefEntry[]): void {
+    this.#snapshot = snapshotOf(refs, this.#scene.head);
+  }
+
+  setSettings(settings: StoredSettings): void {
+    for (const [name, repository] of this.#repositories) {
+      this.#repositories.set(name, { ...repository, settings });
+    }
+  }
+
+  get #service(): GitService {
+    this.#made ??= createGitService({
       backend: this.#backend(),
       authorizer: { decide: this.#scene.decide ?? ((): Decision => ({ allowed: true })) },
       audit: {
@@ -149,6 +167,7 @@ export class FakeService {
       random: { bytes: (length) => new Uint8Array(length) },
       limits: { ...defaultGitServiceLimits, ...this.#scene.limits },
     });
+    return this.#made;
   }
 
   #backend(): Backend {

@@ -7,6 +7,7 @@ import type { ClientInput } from './client-input.js';
 import type { ClientOutput } from './client-output.js';
 import type { GitRequest } from './git-request.js';
 import type { GitServiceLimits } from './limits.js';
+import type { KnownAnswers } from './known-answers.js';
 import type { RefEncodings } from './ref-encoding.js';
 import type { RefViews } from './ref-view.js';
 
@@ -21,12 +22,17 @@ export interface ServiceParts {
   readonly limits: GitServiceLimits;
   readonly views: RefViews;
   readonly encodings: RefEncodings;
+  readonly answers: KnownAnswers;
+}
+
+/** One request, before anything is read or written. */
+export interface Asked {
+  readonly parts: ServiceParts;
+  readonly request: GitRequest;
 }
 
 /** One exchange, as the operations (`upload-pack.ts`, `receive-pack.ts`, ...) see it. */
-export interface GitContext {
-  readonly parts: ServiceParts;
-  readonly request: GitRequest;
+export interface GitContext extends Asked {
   readonly input: ClientInput;
   readonly output: ClientOutput;
 }

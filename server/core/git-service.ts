@@ -8,11 +8,19 @@ import { RefusalLog } from '../observe/refusal-log.js';
 import { Access } from './access.js';
 import { ClientInput } from './client-input.js';
 import { ClientOutput } from './client-output.js';
-import type { GitContext, ServiceParts } from './git-context.js';
-import type { GitExchange, GitOutcome, GitRequest, GitService } from './git-request.js';
+import type { Asked, GitContext, ServiceParts } from './git-context.js';
+import type {
+  GitExchange,
+  GitOutcome,
+  GitRequest,
+  GitService,
+  KnownAnswer,
+} from './git-request.js';
 import type { GitServiceLimits } from './limits.js';
 import { asServiceError, cancelledBy, publicMessage, refusalIn } from './service-error.js';
 import { receivePack } from './receive-pack.js';
+import { KnownAnswers } from './known-answers.js';
+import { knownLsRefs } from './ls-refs.js';
 import { RefEncodings } from './ref-encoding.js';
 import { RefViews } from './ref-view.js';
 import { recordRefusal } from './refusal-record.js';
@@ -31,7 +39,12 @@ export interface GitServiceOptions {
   readonly limits: GitServiceLimits;
 }
 
-type Serve = (context: GitContext) => Promise<GitOutcome>;
+interface Serve {
+  readonly run: (context: GitContext) => Promise<GitOutcome>;
+  readonly known: (asked: Asked, bytes: Buffer) => Promise<KnownAnswer | undefined>;
+}
+
+const nothingKnown = (): Promise<undefined> => Promise.resolve(undefined);
 
 /** The one flow of all listeners: name -> look up -> authorise -> serve. */
 export function createGitService({ authorizer, ...options }: GitServiceOptions): GitService {
@@ -39,6 +52,7 @@ export function createGitService({ authorizer, ...options }: GitServiceOptions):
     ...options,
     views: new RefViews(),
     encodings: new RefEncodings(options.limits.refCacheBytes),
+    answers: new KnownAnswers(options.limits.answerCacheBytes),
   };
   const access = new Access(options.backend.repositories, authorizer);
   const refusals = new RefusalLog(options);
@@ -52,6 +66,7 @@ export function createGitService({ authorizer, ...options }: GitServiceOptions):
         throw error;
       }
       return {
+        known: (bytes) => serve.known({ parts, request }, bytes),
         run: (input, output) => run({ parts, request, refusals }, serve, { input, output }),
       };
     },
@@ -64,23 +79,29 @@ async function resolve(access: Access, request: GitRequest): Promise<Serve> {
   switch (service) {
     case 'git-upload-pack': {
       const repository = await access.forReading(principal, name);
-      return (context) => uploadPack(context, repository);
+      return {
+        run: (context) => uploadPack(context, repository),
+        known: (asked, bytes) => knownLsRefs(asked, repository, bytes),
+      };
     }
     case 'git-receive-pack': {
       const repository = await access.forPushing(principal, name);
-      return (context) =>
-        receivePack(context, {
-          repository,
-          confirm: (commands) =>
-            access.confirmPush({ principal, name, opened: repository }, commands),
-        });
+      return {
+        run: (context) =>
+          receivePack(context, {
+            repository,
+            confirm: (commands) =>
+              access.confirmPush({ principal, name, opened: repository }, commands),
+          }),
+        known: nothingKnown,
+      };
     }
     case 'git-upload-archive': {
       if (request.mode !== 'session') {
         throw new QuorateError('unimplemented', 'git archive --remote works over SSH only');
       }
       const repository = await access.forReading(principal, name);
-      return (context) => uploadArchive(context, repository);
+      return { run: (context) => uploadArchive(context, repository), known: nothingKnown };
     }
   }
 }
@@ -100,7 +121,7 @@ async function run(
   const input = new ClientInput(streams.input, request.signal);
   const output = new ClientOutput(streams.output, request.signal);
   try {
-    return await serve({ parts, request, input, output });
+    return await serve.run({ parts, request, input, output });
   } catch (error) {
     recordRefusal(refusals, request, error);
     const refusal = refusalIn(error);

@@ -12,6 +12,8 @@ export interface GitServiceLimits {
   readonly maxObjectInfos: number;
   /** Encoded reference lists kept in memory, over all repositories. */
   readonly refCacheBytes: number;
+  /** Small answers kept ready in memory, over all repositories. */
+  readonly answerCacheBytes: number;
   /** Progress waiting for a slow pusher; what does not fit is dropped. */
   readonly maxPendingProgressBytes: number;
   /** Silence after which a pusher is sent a keep-alive. git's own servers take 5 s. */
@@ -30,6 +32,7 @@ export const defaultGitServiceLimits: GitServiceLimits = {
   maxPushShallow: 10_000,
   maxObjectInfos: 10_000,
   refCacheBytes: 64 * 1024 ** 2,
+  answerCacheBytes: 32 * 1024 ** 2,
   maxPendingProgressBytes: 256 * 1024,
   keepAliveMs: 5_000,
   auditFlushMs: 1_000,

@@ -69,8 +69,8 @@ async function serveCommand(
 ): Promise<GitOutcome> {
   switch (command.command) {
     case 'ls-refs': {
-      const fields = await lsRefs(context, ground.view, command.args);
-      return { status: 'ok', exitCode: 0, fields: { command: 'ls-refs', ...fields } };
+      const fields = await lsRefs(context, ground.view, { args: command.args, takeBytes });
+      return { status: 'ok', exitCode: 0, fields };
     }
     case 'object-info': {
       const fields = await objectInfo(context, ground, command.args);

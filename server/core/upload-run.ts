@@ -7,9 +7,9 @@ import { visibleRefs } from './hidden-refs.js';
 import type { Relayed } from './relay-git.js';
 
 /** The refs that a fetch may know of, in the generation that it reads. */
-export function groundOf(context: GitContext, session: ReadSession): FetchGround {
+export function groundOf({ parts }: Pick<GitContext, 'parts'>, session: ReadSession): FetchGround {
   const visible = visibleRefs(session.repository.settings, 'uploadpack');
-  return { session, visible, view: context.parts.views.of(session.snapshot, visible) };
+  return { session, visible, view: parts.views.of(session.snapshot, visible) };
 }
 
 /** git's configuration of a run. What may be wanted was checked here; git would refuse hidden and past commits. */

@@ -305,6 +305,37 @@ test('a request is logged with its facts and counted', async () => {
   assert.ok(counts.includes('requests http git-receive-pack refused'));
 });
 
+test('what the service has ready goes out at once, and is logged as any answer', async () => {
+  const asked: string[] = [];
+  const { port, lines, running } = await start({
+    known: (request) => {
+      asked.push(request.toString());
+      const outcome = { status: 'ok', exitCode: 0, fields: { refs: 1 } } as const;
+      return asked.length === 1 ? undefined : { text: 'ready \u00ff', outcome };
+    },
+  });
+  const first = await ask(port, pushTo('/a/git-upload-pack', 'question'));
+  assert.equal(first.body.toString(), 'got:question', 'what is not ready is served from the body');
+  const second = await ask(port, pushTo('/a/git-upload-pack', 'question'));
+  assert.equal(second.status, 200);
+  assert.deepEqual(second.body, Buffer.from('ready \u00ff', 'latin1'));
+  assert.equal(second.headers['content-type'], first.headers['content-type']);
+  assert.equal(second.headers['cache-control'], first.headers['cache-control']);
+  assert.deepEqual(asked, ['question', 'question']);
+  assert.equal(running(), 0);
+  await until('logged', () => lines.length === 2);
+  const { status, bytes_in: bytesIn, bytes_out: bytesOut, refs } = lines[1]?.fields ?? {};
+  assert.deepEqual(
+    { status, bytesIn, bytesOut, refs },
+    {
+      status: 200,
+      bytesIn: 8,
+      bytesOut: 7,
+      refs: 1,
+    },
+  );
+});
+
 test('the admin API is handed its requests, and its 401s count for throttling', async () => {
   const { port } = await start({
     limits: { maxAuthenticationFailuresPerMinute: 2 },

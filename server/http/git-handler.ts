@@ -1,8 +1,10 @@
-import { Readable } from 'node:stream';
+import type { OutgoingHttpHeaders } from 'node:http';
+import { Readable, type Writable } from 'node:stream';
 import type { Clock, Logger, Meter } from '../../backends/contract/environment.js';
 import { asQuorateError, QuorateError } from '../../backends/contract/errors.js';
 import { principalName } from '../auth/principal.js';
 import type { GitExchange, GitOutcome, GitRequest, GitService } from '../core/git-request.js';
+import { maxKnownRequestBytes } from '../core/known-answers.js';
 import type { RefusalLog } from '../observe/refusal-log.js';
 import { parseGitProtocol } from '../wire/git-protocol.js';
 import type { HttpAuthenticator } from './authenticator.js';
@@ -11,8 +13,16 @@ import { HttpRefusal, refusalOf } from './error-map.js';
 import { GitReply } from './git-reply.js';
 import type { HttpExchange } from './http-exchange.js';
 import type { HttpLimits } from './http-limits.js';
-import { announcesBody, breakOff, type HttpRequest, isGone, refuseRest } from './http-message.js';
-import { drainRequest, RequestBody } from './request-body.js';
+import {
+  announcesBody,
+  breakOff,
+  type HttpRequest,
+  type HttpResponse,
+  isGone,
+  refuseRest,
+  writeHead,
+} from './http-message.js';
+import { checkBody, drainRequest, RequestBody, takeWhole } from './request-body.js';
 import type { Route } from './route.js';
 import { noCacheHeaders, replyRefusal, replyText } from './text-reply.js';
 
@@ -86,16 +96,31 @@ export class GitHandler {
   }
 
   async #talk(exchange: HttpExchange, route: Exclude<GitRoute, { kind: 'page' }>): Promise<Served> {
-    const { request, response, body } = exchange;
+    const { request, response } = exchange;
     const opened = await this.#open(exchange, route);
     if (request.headers.expect !== undefined) response.writeContinue();
     const kind = route.kind === 'advertise' ? 'advertisement' : 'result';
-    const reply = new GitReply(response, {
+    const headers = {
       'Content-Type': `application/x-${route.service}-${kind}`,
       'X-Request-Id': exchange.requestId,
       ...noCacheHeaders,
-    });
+    };
+    const taken = mayBeKnown(route) ? takeWhole(request, maxKnownRequestBytes) : undefined;
+    const answer = taken === undefined ? undefined : await opened.known(taken);
+    if (taken !== undefined && answer !== undefined && exchange.stopped === undefined) {
+      exchange.takenBytes = taken.length;
+      exchange.givenBytes = answer.text.length;
+      await replyAtOnce(response, headers, answer.text);
+      return { outcome: answer.outcome.status, fields: answer.outcome.fields };
+    }
+    const body =
+      route.kind === 'rpc'
+        ? new RequestBody(request, maxBodyBytes(route, this.#options.limits), taken)
+        : undefined;
+    exchange.body = body;
+    const reply = new GitReply(response, headers);
     exchange.reply = reply;
+    if (exchange.stopped !== undefined) throw exchange.stopped;
     const outcome = await opened.run(body ?? Readable.from([]), reply);
     // A body that was refused (too large, not gzip) is an HTTP error, however the service took the failing stream.
     if (body?.errored instanceof HttpRefusal && !reply.started) throw body.errored;
@@ -204,8 +229,7 @@ export class GitHandler {
     const durationMs = clock.monotonicMs() - exchange.startedAtMs;
     const service = route.kind === 'page' ? 'page' : route.service;
     const labels = { transport: 'http', service };
-    const bytesIn = exchange.body?.receivedBytes ?? 0;
-    const bytesOut = exchange.reply?.sentBytes ?? 0;
+    const { receivedBytes: bytesIn, sentBytes: bytesOut } = exchange;
     meter.count('requests', { ...labels, outcome: served.outcome });
     meter.observe('request_seconds', durationMs / 1000, labels);
     if (bytesIn > 0) meter.count('request_bytes', { ...labels, direction: 'in' }, bytesIn);
@@ -234,9 +258,8 @@ export class GitHandler {
 /** Content too large, too many requests. */
 const limitStatuses: ReadonlySet<number> = new Set([413, 429]);
 
-/** What can be refused before anybody is asked: content type, encoding, announced length. Sets the exchange's body. */
-function checkForm(exchange: HttpExchange, route: GitRoute, limits: HttpLimits): void {
-  const { request } = exchange;
+/** What can be refused before anybody is asked: content type, encoding, announced length. */
+function checkForm({ request }: HttpExchange, route: GitRoute, limits: HttpLimits): void {
   if (route.kind !== 'rpc') {
     if (!announcesBody(request)) return;
     throw new HttpRefusal(400, 'This request takes no body.');
@@ -245,9 +268,32 @@ function checkForm(exchange: HttpExchange, route: GitRoute, limits: HttpLimits):
   if (request.headers['content-type'] !== wanted) {
     throw new HttpRefusal(415, `The Content-Type of this request is ${wanted}.`);
   }
-  const maxBytes =
-    route.service === 'git-upload-pack' ? limits.maxFetchBodyBytes : limits.maxPushBodyBytes;
-  exchange.body = new RequestBody(request, maxBytes);
+  checkBody(request, maxBodyBytes(route, limits));
+}
+
+function maxBodyBytes({ service }: GitRoute & { kind: 'rpc' }, limits: HttpLimits): number {
+  return service === 'git-upload-pack' ? limits.maxFetchBodyBytes : limits.maxPushBodyBytes;
+}
+
+/** Requests whose answers the service may have ready. */
+function mayBeKnown(route: GitRoute): boolean {
+  return route.kind === 'rpc' && route.service === 'git-upload-pack';
+}
+
+/** Resolves when the answer is handed to the system, or can no longer be. */
+function replyAtOnce(
+  response: HttpResponse,
+  headers: OutgoingHttpHeaders,
+  text: string,
+): Promise<void> {
+  if (isGone(response)) return Promise.resolve();
+  return new Promise((resolve) => {
+    const sink: Writable = response;
+    sink.once('close', resolve);
+    writeHead(response, 200, { ...headers, 'Content-Length': text.length });
+    // As text, Node sends the header and the body in one piece; latin1 is the one encoding that keeps all bytes.
+    sink.end(text, 'latin1');
+  });
 }
 
 /** Resolves when the answer is handed to the system, or can no longer be. */

@@ -15,7 +15,10 @@ export class HttpExchange {
   principal: Principal = { kind: 'anonymous' };
   body: RequestBody | undefined;
   reply: GitReply | undefined;
-  readonly #controller = new AbortController();
+  /** Bytes of a request and of an answer that went without streams. */
+  takenBytes = 0;
+  givenBytes = 0;
+  #controller: AbortController | undefined;
   #stopped: HttpRefusal | QuorateError | undefined;
 
   constructor(
@@ -32,7 +35,17 @@ export class HttpExchange {
 
   /** Aborted when the client is gone, at the time limits, or at the end of a drain. */
   get signal(): AbortSignal {
+    this.#controller ??= new AbortController();
+    if (this.#stopped !== undefined) this.#controller.abort(this.#stopped);
     return this.#controller.signal;
+  }
+
+  get receivedBytes(): number {
+    return this.body?.receivedBytes ?? this.takenBytes;
+  }
+
+  get sentBytes(): number {
+    return this.reply?.sentBytes ?? this.givenBytes;
   }
 
   /** Why it was stopped from outside, if it was. */
@@ -49,7 +62,7 @@ export class HttpExchange {
   stop(reason: HttpRefusal | QuorateError): void {
     if (this.#stopped !== undefined) return;
     this.#stopped = reason;
-    this.#controller.abort(reason);
+    this.#controller?.abort(reason);
     this.body?.destroy(reason);
     this.reply?.destroy(reason);
   }

@@ -6,7 +6,7 @@ import type { Readable, Writable } from 'node:stream';
 import type { Clock, Logger, Meter } from '../../backends/contract/environment.js';
 import { QuorateError } from '../../backends/contract/errors.js';
 import type { Accounts } from '../auth/accounts.js';
-import type { GitOutcome, GitRequest, GitService } from '../core/git-request.js';
+import type { GitOutcome, GitRequest, GitService, KnownAnswer } from '../core/git-request.js';
 import type { AuditEvent } from '../observe/audit.js';
 import {
   createHttpListener,
@@ -36,6 +36,8 @@ interface FixtureOptions {
   readonly noAuth?: boolean;
   readonly open?: (request: GitRequest) => Promise<void> | void;
   readonly run?: Run;
+  /** What the service has ready for a request. */
+  readonly known?: (request: Buffer) => KnownAnswer | undefined;
   readonly adminApi?: HttpListenerOptions['adminApi'];
   readonly clock?: Clock;
 }
@@ -66,6 +68,7 @@ export async function startListener(options: FixtureOptions = {}): Promise<Fixtu
       requests.push(request);
       await options.open?.(request);
       return {
+        known: (bytes) => Promise.resolve(options.known?.(bytes)),
         async run(input, output) {
           running += 1;
           try {

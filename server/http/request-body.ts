@@ -5,6 +5,51 @@ import { QuorateError } from '../../backends/contract/errors.js';
 import { HttpRefusal } from './error-map.js';
 import { type HttpRequest, isComplete } from './http-message.js';
 
+/** Throws `HttpRefusal` 400, 413 or 415 for a body that need not be looked at. `maxBytes` 0: no limit. */
+export function checkBody({ headers }: HttpRequest, maxBytes: number): void {
+  const encoding = headers['content-encoding']?.toLowerCase() ?? 'identity';
+  if (encoding !== 'identity' && encoding !== 'gzip' && encoding !== 'x-gzip') {
+    throw new HttpRefusal(415, 'This Content-Encoding is not known: send gzip or none.', {
+      'Accept-Encoding': 'gzip',
+    });
+  }
+  const transfer = headers['transfer-encoding'];
+  if (transfer !== undefined && transfer.toLowerCase() !== 'chunked') {
+    throw new HttpRefusal(400, 'This Transfer-Encoding is not known: send chunked or none.');
+  }
+  const length = headers['content-length'];
+  if (length !== undefined && Number(length) > boundOf(maxBytes)) throw tooLarge(maxBytes);
+}
+
+/**
+ * The body of a usual small request, which came in one segment with its headers, so that all of it is here by now:
+ * taken in one piece, without the events of a stream that flows. Undefined, with nothing taken, for any other.
+ */
+export function takeWhole(request: HttpRequest, maxBytes: number): Buffer | undefined {
+  if (!(request instanceof IncomingMessage) || isEncoded(request)) return undefined;
+  const length = request.headers['content-length'];
+  if (length === undefined || Number(length) !== request.readableLength) return undefined;
+  if (request.readableLength > maxBytes) return undefined;
+  const chunk: unknown = request.read();
+  if (!(chunk instanceof Buffer)) return undefined;
+  // Nothing is left in it but its end, which Node has not told yet.
+  request.resume();
+  return chunk;
+}
+
+function isEncoded({ headers }: HttpRequest): boolean {
+  const encoding = headers['content-encoding'];
+  return encoding !== undefined && encoding.toLowerCase() !== 'identity';
+}
+
+function boundOf(maxBytes: number): number {
+  return maxBytes === 0 ? Number.MAX_SAFE_INTEGER : maxBytes;
+}
+
+function tooLarge(maxBytes: number): HttpRefusal {
+  return new HttpRefusal(413, `The request body is larger than ${maxBytes} bytes.`);
+}
+
 /**
  * The decoded body of a request, as a stream that the service reads at its own pace. Nothing is read from the client
  * before the service reads, and never more than the limit, counted both before and after decoding: a bomb is cut off
@@ -19,29 +64,19 @@ export class RequestBody extends Readable {
   readonly #source: Readable;
   readonly #gunzip: Gunzip | undefined;
   readonly #maxBytes: number;
+  readonly #taken: Buffer | undefined;
   #decodedBytes = 0;
   #started = false;
   #wanted = false;
 
-  /** Throws `HttpRefusal` 400, 413 or 415 for a body that need not be looked at. `maxBytes` 0: no limit. */
-  constructor(request: HttpRequest, maxBytes: number) {
+  /** Of a request that `checkBody` let pass. `taken` is its body, when `takeWhole` took that. */
+  constructor(request: HttpRequest, maxBytes: number, taken?: Buffer) {
     super({ highWaterMark: 64 * 1024 });
     this.#request = request;
     this.#source = request;
-    this.#maxBytes = maxBytes === 0 ? Number.MAX_SAFE_INTEGER : maxBytes;
-    const encoding = request.headers['content-encoding']?.toLowerCase() ?? 'identity';
-    if (encoding !== 'identity' && encoding !== 'gzip' && encoding !== 'x-gzip') {
-      throw new HttpRefusal(415, 'This Content-Encoding is not known: send gzip or none.', {
-        'Accept-Encoding': 'gzip',
-      });
-    }
-    const transfer = request.headers['transfer-encoding'];
-    if (transfer !== undefined && transfer.toLowerCase() !== 'chunked') {
-      throw new HttpRefusal(400, 'This Transfer-Encoding is not known: send chunked or none.');
-    }
-    const length = request.headers['content-length'];
-    if (length !== undefined && Number(length) > this.#maxBytes) throw this.#tooLarge();
-    this.#gunzip = encoding === 'identity' ? undefined : createGunzip();
+    this.#maxBytes = boundOf(maxBytes);
+    this.#taken = taken;
+    this.#gunzip = isEncoded(request) ? createGunzip() : undefined;
     // The error reaches whoever reads; without a reader it must not end the process.
     this.on('error', () => {});
   }
@@ -70,7 +105,13 @@ export class RequestBody extends Readable {
 
   #start(): void {
     this.#started = true;
-    if (this.#takeWhole()) return;
+    const whole = this.#taken ?? takeWhole(this.#request, this.#maxBytes);
+    if (whole !== undefined) {
+      this.#wanted = false;
+      this.#received(whole);
+      if (!this.destroyed) this.push(null);
+      return;
+    }
     const gunzip = this.#gunzip;
     if (gunzip !== undefined) {
       gunzip.on('data', (chunk: Buffer) => this.#deliver(chunk, gunzip));
@@ -85,29 +126,10 @@ export class RequestBody extends Readable {
     this.#source.on('data', this.#received);
   }
 
-  /**
-   * The usual small request came in one segment with its headers, and all that it announced is here by now: taken in
-   * one piece, without the events of a stream that flows.
-   */
-  #takeWhole(): boolean {
-    const request = this.#request;
-    if (!(request instanceof IncomingMessage) || this.#gunzip !== undefined) return false;
-    const length = request.headers['content-length'];
-    if (length === undefined || Number(length) !== request.readableLength) return false;
-    const chunk: unknown = request.read();
-    if (!(chunk instanceof Buffer)) return false;
-    this.#wanted = false;
-    // Nothing is left in it but its end, which Node has not told yet.
-    request.resume();
-    this.#received(chunk);
-    if (!this.destroyed) this.push(null);
-    return true;
-  }
-
   readonly #received = (chunk: Buffer): void => {
     this.receivedBytes += chunk.length;
     if (this.receivedBytes > this.#maxBytes) {
-      this.destroy(this.#tooLarge());
+      this.destroy(tooLarge(this.#maxBytes));
     } else if (this.#gunzip === undefined) {
       this.#deliver(chunk, this.#source);
     } else if (!this.#gunzip.write(chunk)) {
@@ -136,16 +158,12 @@ export class RequestBody extends Readable {
   #deliver(chunk: Buffer, source: Readable): void {
     this.#decodedBytes += chunk.length;
     if (this.#decodedBytes > this.#maxBytes) {
-      this.destroy(this.#tooLarge());
+      this.destroy(tooLarge(this.#maxBytes));
       return;
     }
     if (this.push(chunk)) return;
     this.#wanted = false;
     source.pause();
-  }
-
-  #tooLarge(): HttpRefusal {
-    return new HttpRefusal(413, `The request body is larger than ${this.#maxBytes} bytes.`);
   }
 }
 

@@ -14,11 +14,12 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import * as fc from 'fast-check';
 import { open } from 'lmdb';
-import type { Coordinator } from '../../contract/coordinator.js';
+import type { Coordinator, KeyValue } from '../../contract/coordinator.js';
 import { QuorateError } from '../../contract/errors.js';
 import { compareKeys } from '../request-check.js';
 import { createManualClock, silentLogger } from '../test-environment.js';
 import { openEmbeddedCoordinator } from './embedded-coordinator.js';
+import { ReadCache } from './read-cache.js';
 import { parseRecord, writeRecord } from './record.js';
 
 async function withDirectory(run: (directory: string) => Promise<void>): Promise<void> {
@@ -187,6 +188,44 @@ describe('the embedded coordinator', () => {
       });
       await coordinator.close();
     });
+  });
+});
+
+function entry(modRevision: number): KeyValue {
+  return { key: 'a', value: Buffer.from('x'), createRevision: 1, modRevision, version: 1 };
+}
+
+test('what a commit writes is not remembered from before it, nor during it', () => {
+  const cache = new ReadCache();
+  cache.keep(entry(1));
+  assert.equal(cache.get('a')?.modRevision, 1);
+  cache.written('a');
+  assert.equal(cache.get('a'), undefined);
+  cache.keep(entry(1));
+  assert.equal(cache.get('a'), undefined, 'the old value, read while the commit flushes');
+  cache.settled();
+  cache.keep(entry(2));
+  assert.equal(cache.get('a')?.modRevision, 2);
+});
+
+test('a read of one key is never behind a range that was read before', async () => {
+  await withDirectory(async (directory) => {
+    const coordinator = await openStore(directory);
+    const writing = { now: true };
+    const writes = (async () => {
+      for (let i = 0; i < 60; i += 1) await put(coordinator, 'a', `${i}`);
+      writing.now = false;
+    })();
+    let reads = 0;
+    while (writing.now) {
+      const before = (await coordinator.range('a')).entries[0]?.modRevision ?? 0;
+      const after = (await coordinator.get('a'))?.modRevision ?? 0;
+      assert.ok(after >= before, `${after} after ${before}`);
+      reads += 1;
+      if (reads % 5 === 0) await new Promise(setImmediate);
+    }
+    await writes;
+    await coordinator.close();
   });
 });
 

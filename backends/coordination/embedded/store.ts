@@ -7,6 +7,7 @@ import type { Logger } from '../../contract/environment.js';
 import { asQuorateError, QuorateError } from '../../contract/errors.js';
 import { checkStoreFile } from './file-check.js';
 import { type Ownership, takeOwnership } from './owner-lock.js';
+import { ReadCache } from './read-cache.js';
 import { type Entry, parseRecord, writeRecord } from './record.js';
 
 /**
@@ -48,6 +49,7 @@ export class Store {
   readonly #meta: Bytes;
   readonly #keys: Bytes;
   readonly #leased: Bytes;
+  readonly #cache = new ReadCache();
 
   private constructor(root: RootDatabase<Buffer, Buffer>, ownership: Ownership) {
     this.#ownership = ownership;
@@ -109,10 +111,16 @@ export class Store {
     return Number(stored.readBigUInt64BE());
   }
 
+  /** What it returns is shared, and must not be changed. */
   get(key: string): KeyValue | undefined {
+    const known = this.#cache.get(key);
+    if (known !== undefined) return known;
     const id = Buffer.from(key);
     const record = this.#keys.get(id);
-    return record === undefined ? undefined : parseRecord(id, record);
+    if (record === undefined) return undefined;
+    const entry = parseRecord(id, record);
+    this.#cache.keep(entry);
+    return entry;
   }
 
   /**
@@ -135,7 +143,7 @@ export class Store {
 
   /**
    * Runs `work`, whose writes become durable together or not at all; a throw undoes them. Resolves when they are
-   * durable. Rejects with what `work` threw, with `unavailable` when the disk refused (nothing happened), or with
+   * durable; one commit at a time. Rejects with what `work` threw, with `unavailable` when the disk refused (nothing happened), or with
    * `outcome-unknown`, after which the store must not be used.
    */
   async commit<T>(work: () => T): Promise<T> {
@@ -155,6 +163,8 @@ export class Store {
     } catch (error) {
       if (thrown !== undefined) throw thrown.error;
       throw await this.#explainFailure(error);
+    } finally {
+      this.#cache.settled();
     }
   }
 
@@ -174,11 +184,13 @@ export class Store {
 
   put(key: string, entry: Entry): void {
     const id = Buffer.from(key);
+    this.#cache.written(key);
     this.#keys.putSync(id, writeRecord(id, entry));
     if (entry.lease !== undefined) this.#leased.putSync(leasedKey(entry.lease, key), empty);
   }
 
   delete(key: string): void {
+    this.#cache.written(key);
     this.#keys.removeSync(Buffer.from(key));
   }
 

@@ -42,6 +42,7 @@ export class FakeGitService implements GitService {
     };
     this.exchanges.push(state);
     return {
+      known: () => Promise.resolve(undefined),
       run: async (input, output) => {
         try {
           const exitCode = await behave(kind, argument, { state, input, output });
