@@ -1,0 +1,276 @@
+import type { z } from 'zod';
+import type { GitStream } from '../contract/backend.js';
+import { QuorateError } from '../contract/errors.js';
+import type { PushFact } from '../contract/inspection.js';
+import type { QuarantineKey, Replica } from '../contract/replica.js';
+import { refsWithout } from '../contract/visible-refs.js';
+import type { KnownSnapshots } from './known-snapshots.js';
+import { type CallName, calls, decodeMessage } from './messages.js';
+import type { ReadSessions } from './read-sessions.js';
+import type { ServerCall } from './server-call.js';
+import { difference, type KnownSnapshot, partsOf } from './snapshot-wire.js';
+
+/** What the calls of a node work on. */
+export interface NodeContext {
+  readonly replica: Replica;
+  readonly sessions: ReadSessions;
+  readonly snapshots: KnownSnapshots;
+}
+
+type Operation = (
+  context: NodeContext,
+  payload: Buffer,
+  call: ServerCall,
+) => Promise<object | undefined>;
+
+function operation<T>(
+  schema: z.ZodType<T>,
+  run: (context: NodeContext, args: T, call: ServerCall) => Promise<object | undefined | void>,
+): Operation {
+  return async (context, payload, call) =>
+    (await run(context, decodeMessage(schema, payload), call)) ?? undefined;
+}
+
+/** What each call does with the replica. Returns the result, after what was streamed. */
+export const operations: Readonly<Record<CallName, Operation>> = {
+  create: operation(calls.create, ({ replica }, args, { repositoryId }) =>
+    replica.create(repositoryId, args),
+  ),
+  upload: operation(calls.upload, ({ replica }, { key, settings }, call) => {
+    call.begin();
+    return replica.upload(keyOf(call, key), call.input(), {
+      settings,
+      signal: call.signal,
+      progress: (text) => call.progress(text),
+    });
+  }),
+  prepare: operation(calls.prepare, async ({ replica }, { key, head, ...request }, call) => {
+    const prepared = await replica.prepare({
+      ...request,
+      ...(head === undefined ? {} : { head }),
+      key: keyOf(call, key),
+      signal: call.signal,
+    });
+    return { ...prepared, refused: [...prepared.refused] };
+  }),
+  nonFastForwards: operation(
+    calls.nonFastForwards,
+    async ({ replica }, { key, commands }, call) => ({
+      refs: [...(await replica.nonFastForwards(keyOf(call, key), commands, call.signal))],
+    }),
+  ),
+  runHook: operation(calls.runHook, async ({ replica }, { key, digest, ...run }, call) => {
+    call.begin();
+    const stdin = await call.collect();
+    const content = async (): Promise<Uint8Array> => {
+      await call.send({ programWanted: true });
+      return call.collect();
+    };
+    return replica.runHook(keyOf(call, key), {
+      ...run,
+      program: { digest, content },
+      stdin,
+      output: (bytes) => call.text(bytes),
+      signal: call.signal,
+    });
+  }),
+  inspect: operation(calls.inspect, async ({ replica }, { key, signers, ...rest }, call) => {
+    call.begin();
+    call.watch();
+    const facts = replica.inspect(keyOf(call, key), {
+      ...rest,
+      ...(signers === undefined
+        ? {}
+        : { signers: { ssh: signers.ssh, openpgp: Buffer.from(signers.openpgp, 'base64') } }),
+      signal: call.signal,
+    });
+    await sendFacts(call, facts);
+  }),
+  storeUpdates: operation(calls.storeUpdates, async ({ replica }, { key, updates }, call) => ({
+    digest: await replica.storeUpdates(keyOf(call, key), updates),
+  })),
+  apply: operation(calls.apply, ({ replica }, { generation }, { repositoryId }) =>
+    replica.apply(repositoryId, generation),
+  ),
+  abort: operation(calls.abort, ({ replica }, { key }, call) => replica.abort(keyOf(call, key))),
+  applied: operation(calls.applied, async ({ replica }, _args, { repositoryId }) => ({
+    generation: await replica.applied(repositoryId),
+  })),
+  maintain: operation(calls.maintain, ({ replica }, _args, call) =>
+    replica.maintain(call.repositoryId, {
+      signal: call.signal,
+      progress: (progress) => void call.send(progress).catch(() => undefined),
+    }),
+  ),
+  destroy: operation(calls.destroy, ({ replica }, _args, { repositoryId }) =>
+    replica.destroy(repositoryId),
+  ),
+  read: operation(calls.read, openRead),
+  firstForbiddenWant: operation(
+    calls.firstForbiddenWant,
+    (context, { session, wants, hidden }, call) =>
+      onSession(context, session, call, async (read) => {
+        const want = await read.firstForbiddenWant(wants, refsWithout(hidden));
+        return want === undefined ? {} : { want };
+      }),
+  ),
+  objectSizes: operation(calls.objectSizes, (context, { session, oids }, call) =>
+    onSession(context, session, call, async (read) => ({
+      sizes: (await read.objectSizes(oids)).map((size) => size ?? null),
+    })),
+  ),
+  uploadPack: operation(calls.uploadPack, (context, { session, hidden, ...run }, call) =>
+    onSession(context, session, call, async (read) => {
+      call.begin();
+      const input = call.inputStream();
+      const { signal } = call;
+      return relay(
+        call,
+        await read.uploadPack({ ...run, input, signal, visible: refsWithout(hidden) }),
+      );
+    }),
+  ),
+  uploadArchive: operation(calls.uploadArchive, (context, { session, hidden }, call) =>
+    onSession(context, session, call, async (read) => {
+      call.begin();
+      const input = call.inputStream();
+      const { signal } = call;
+      return relay(
+        call,
+        await read.uploadArchive({ input, signal, visible: refsWithout(hidden) }),
+      );
+    }),
+  ),
+  wholePack: operation(calls.wholePack, (context, { session, offset }, call) =>
+    onSession(context, session, call, (read) => sendWholePack(call, read, offset)),
+  ),
+};
+
+function keyOf(
+  { repositoryId }: ServerCall,
+  key: { readonly pushId: string; readonly attempt: number },
+): QuarantineKey {
+  return { ...key, repositoryId };
+}
+
+type Read = ReturnType<ReadSessions['use']>['read'];
+
+async function onSession<T>(
+  { sessions }: NodeContext,
+  id: string,
+  { client }: ServerCall,
+  use: (read: Read) => Promise<T>,
+): Promise<T> {
+  const { read, done } = sessions.use(client, id);
+  try {
+    return await use(read);
+  } finally {
+    done();
+  }
+}
+
+async function openRead(
+  { replica, sessions, snapshots }: NodeContext,
+  args: { session: string; atLeast: number; known: readonly KnownSnapshot[] },
+  call: ServerCall,
+): Promise<void> {
+  const { repositoryId, client } = call;
+  const { read, done } = await sessions.open(client, args.session, () =>
+    replica.read(repositoryId, args.atLeast),
+  );
+  try {
+    await sendSnapshot(call, read, { known: args.known, snapshots });
+  } catch (error) {
+    sessions.release(client, [args.session]);
+    throw error;
+  } finally {
+    done();
+  }
+}
+
+async function sendSnapshot(
+  call: ServerCall,
+  { snapshot, digest }: Read,
+  { known, snapshots }: { known: readonly KnownSnapshot[]; snapshots: KnownSnapshots },
+): Promise<void> {
+  const { repositoryId } = call;
+  const { generation, head } = snapshot;
+  snapshots.add(repositoryId, digest, snapshot);
+  if (known.some((offered) => offered.digest === digest)) {
+    await call.send({ generation, digest, head, from: 'known', base: digest });
+    return;
+  }
+  for (const { digest: base } of known) {
+    const before = snapshots.get(repositoryId, base);
+    if (before === undefined) continue;
+    await call.send({ generation, digest, head, from: 'difference', base });
+    for (const part of difference(before, snapshot)) await call.send(part);
+    return;
+  }
+  await call.send({ generation, digest, head, from: 'nothing' });
+  for (const part of partsOf(snapshot.refs)) await call.send(part);
+}
+
+/** Facts in one message: a rule that refuses at the first one has not had much read for nothing. */
+const factsPerMessage = 50;
+
+async function sendFacts(call: ServerCall, all: AsyncIterable<PushFact>): Promise<void> {
+  let facts: PushFact[] = [];
+  for await (const fact of all) {
+    facts.push(fact);
+    if (facts.length < factsPerMessage) continue;
+    await call.send({ facts });
+    facts = [];
+  }
+  if (facts.length > 0) await call.send({ facts });
+}
+
+async function relay(call: ServerCall, git: GitStream): Promise<object> {
+  try {
+    await call.send({ started: true });
+    for await (const bytes of git.stdout) await call.data(bytes);
+  } catch (error) {
+    git.kill();
+    await git.exited;
+    // Output that ends early says that git was ended; how, its exit says.
+    if (error instanceof QuorateError) throw error;
+  }
+  return git.exited;
+}
+
+const packBytesPerRead = 512 * 1024;
+
+/** Sends a stored pack from an offset to its end, reading a part while the one before it goes out. */
+async function sendWholePack(call: ServerCall, read: Read, offset: number): Promise<void> {
+  call.begin();
+  call.watch();
+  const pack = await read.wholePack();
+  if (pack === undefined) {
+    await call.send({ pack: null });
+    return;
+  }
+  try {
+    const { objectCount, sizeBytes } = pack;
+    await call.send({ pack: { objectCount, sizeBytes } });
+    const readAt = async (at: number): Promise<Buffer> => {
+      const buffer = Buffer.allocUnsafeSlow(Math.min(packBytesPerRead, sizeBytes - at));
+      await pack.read([buffer], at);
+      return buffer;
+    };
+    let next = offset < sizeBytes ? readAt(offset) : undefined;
+    for (let at = offset; next !== undefined; ) {
+      const bytes: Buffer = await next;
+      at += bytes.length;
+      next = at < sizeBytes ? readAt(at) : undefined;
+      try {
+        await call.data(bytes);
+      } catch (error) {
+        // The file may not be closed under a read.
+        await next?.catch(() => undefined);
+        throw error;
+      }
+    }
+  } finally {
+    await pack.close();
+  }
+}

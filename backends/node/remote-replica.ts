@@ -1,0 +1,258 @@
+import type { MaintenanceProgress, MaintenanceReport } from '../contract/backend.js';
+import { asQuorateError, QuorateError } from '../contract/errors.js';
+import type { HookEnd, HookRun } from '../contract/hook.js';
+import type { Inspection, PushFact } from '../contract/inspection.js';
+import type { ObjectFormat, RefCommand } from '../contract/objects.js';
+import type {
+  Prepared,
+  PrepareRequest,
+  QuarantineKey,
+  Replica,
+  ReplicaRead,
+  Uploaded,
+  UploadOptions,
+} from '../contract/replica.js';
+import { type ClientCall, settledError } from './client-call.js';
+import { decodeMessage, programWanted, results } from './messages.js';
+import type { NodeClient } from './node-client.js';
+import { openRemoteRead, type SnapshotMemory } from './remote-read.js';
+
+/**
+ * A store on another machine, through its node's API. A node that cannot be reached, or stops answering, is
+ * `unavailable`.
+ */
+export class RemoteReplica implements Replica {
+  readonly #client: NodeClient;
+  readonly #memory: SnapshotMemory;
+
+  constructor(client: NodeClient, memory: SnapshotMemory) {
+    this.#client = client;
+    this.#memory = memory;
+  }
+
+  get storeId(): string {
+    return this.#client.storeId;
+  }
+
+  async create(
+    repositoryId: string,
+    options: { readonly objectFormat: ObjectFormat; readonly head: string },
+  ): Promise<void> {
+    await this.#client.result(repositoryId, 'create', options);
+  }
+
+  async upload(
+    key: QuarantineKey,
+    pack: AsyncIterable<Uint8Array>,
+    { settings, signal, progress }: UploadOptions,
+  ): Promise<Uploaded> {
+    const args = { key: pushOf(key), settings };
+    const call = await this.#client.call(key.repositoryId, 'upload', args, { signal });
+    const chunks = pack[Symbol.asyncIterator]();
+    let over = false;
+    // What ends first ends the other: a pack that breaks off, or a node that has seen enough.
+    const sending = sendPack(call, chunks, () => over);
+    try {
+      const answer = answerOf(call, (type, payload) => {
+        if (type === 'text') progress(payload);
+      });
+      const broken = sending.then(() => answer);
+      answer.catch(() => undefined);
+      return decodeMessage(results.uploaded, await Promise.race([broken, answer]));
+    } catch (error) {
+      throw settledError(error, signal);
+    } finally {
+      over = true;
+      call.abandon();
+      // A source that is silent now takes this only when it speaks again; nobody waits for it.
+      void chunks.return?.().catch(() => undefined);
+    }
+  }
+
+  async prepare({ key, signal, ...request }: PrepareRequest): Promise<Prepared> {
+    const args = {
+      ...request,
+      key: pushOf(key),
+      commands: [...request.commands],
+      shallow: [...request.shallow],
+      lockRevisions: [...request.lockRevisions],
+    };
+    const payload = await this.#client.result(key.repositoryId, 'prepare', args, { signal });
+    const { refused, currentBranch, storeId } = decodeMessage(results.prepared, payload);
+    return { storeId, refused: new Map(refused), currentBranch };
+  }
+
+  async nonFastForwards(
+    key: QuarantineKey,
+    commands: readonly RefCommand[],
+    signal: AbortSignal,
+  ): Promise<ReadonlySet<string>> {
+    const args = { key: pushOf(key), commands: [...commands] };
+    const options = { signal };
+    const payload = await this.#client.result(
+      key.repositoryId,
+      'nonFastForwards',
+      args,
+      options,
+    );
+    return new Set(decodeMessage(results.refs, payload).refs);
+  }
+
+  async runHook(key: QuarantineKey, run: HookRun): Promise<HookEnd> {
+    const { program, args, env, limits, stdin, output, signal } = run;
+    // As for a hook here: who gave up is told so, not thrown at.
+    if (signal.aborted) return { how: 'cancelled' };
+    const call = await this.#client.call(
+      key.repositoryId,
+      'runHook',
+      { key: pushOf(key), digest: program.digest, args: [...args], env: { ...env }, limits },
+      { signal },
+    );
+    try {
+      await call.data(stdin);
+      await call.mark();
+      const payload = await answerOf(call, async (type, bytes) => {
+        if (type === 'text') output(bytes);
+        if (type !== 'json') return;
+        decodeMessage(programWanted, bytes);
+        await call.data(await program.content());
+        await call.mark();
+      });
+      return decodeMessage(results.hookEnd, payload);
+    } catch (error) {
+      if (signal.aborted) return { how: 'cancelled' };
+      throw asQuorateError(error);
+    } finally {
+      call.abandon();
+    }
+  }
+
+  async *inspect(key: QuarantineKey, inspection: Inspection): AsyncGenerator<PushFact> {
+    const { signal, signers, ...rest } = inspection;
+    const call = await this.#client.call(
+      key.repositoryId,
+      'inspect',
+      {
+        ...rest,
+        key: pushOf(key),
+        judged: [...rest.judged],
+        ...(signers === undefined
+          ? {}
+          : {
+              signers: {
+                ssh: signers.ssh,
+                openpgp: Buffer.from(signers.openpgp).toString('base64'),
+              },
+            }),
+      },
+      { signal },
+    );
+    try {
+      for (;;) {
+        const frame = await call.next();
+        if (frame.type === 'end') return;
+        if (frame.type === 'json') yield* factsOf(frame.payload);
+      }
+    } catch (error) {
+      throw settledError(error, signal);
+    } finally {
+      call.abandon();
+    }
+  }
+
+  async storeUpdates(key: QuarantineKey, updates: readonly RefCommand[]): Promise<string> {
+    const args = { key: pushOf(key), updates: [...updates] };
+    const payload = await this.#client.result(key.repositoryId, 'storeUpdates', args);
+    return decodeMessage(results.digest, payload).digest;
+  }
+
+  async apply(repositoryId: string, generation: number): Promise<void> {
+    await this.#client.result(repositoryId, 'apply', { generation });
+  }
+
+  async abort(key: QuarantineKey): Promise<void> {
+    await this.#client.result(key.repositoryId, 'abort', { key: pushOf(key) });
+  }
+
+  async applied(repositoryId: string): Promise<number> {
+    const payload = await this.#client.result(repositoryId, 'applied', {});
+    return decodeMessage(results.generation, payload).generation;
+  }
+
+  read(repositoryId: string, atLeast: number): Promise<ReplicaRead> {
+    return openRemoteRead(this.#client, this.#memory, { repositoryId, atLeast });
+  }
+
+  async maintain(
+    repositoryId: string,
+    options: {
+      readonly signal: AbortSignal;
+      readonly progress?: (progress: MaintenanceProgress) => void;
+    },
+  ): Promise<MaintenanceReport> {
+    const { signal, progress } = options;
+    const payload = await this.#client.result(repositoryId, 'maintain', {}, {
+      signal,
+      onFrame: (bytes) => progress?.(decodeMessage(results.progress, bytes)),
+    });
+    return decodeMessage(results.maintained, payload);
+  }
+
+  async destroy(repositoryId: string): Promise<void> {
+    await this.#client.result(repositoryId, 'destroy', {});
+  }
+}
+
+function pushOf({ pushId, attempt }: QuarantineKey): { pushId: string; attempt: number } {
+  return { pushId, attempt };
+}
+
+/** Reads an answer to its end: the result. What comes before goes to `onFrame`. */
+async function answerOf(
+  call: ClientCall,
+  onFrame: (type: string, payload: Buffer) => void | Promise<void>,
+): Promise<Buffer> {
+  for (;;) {
+    const { type, payload } = await call.next();
+    if (type === 'end') return payload;
+    await onFrame(type, payload);
+  }
+}
+
+/**
+ * Sends a pack until it ends, or until the call is over: then why is in its answer. Rejects with `cancelled` when the
+ * pack breaks off.
+ */
+async function sendPack(
+  call: ClientCall,
+  chunks: AsyncIterator<Uint8Array>,
+  isOver: () => boolean,
+): Promise<void> {
+  for (;;) {
+    let result: IteratorResult<Uint8Array>;
+    try {
+      result = await chunks.next();
+    } catch (error) {
+      if (error instanceof QuorateError) throw error;
+      throw new QuorateError('cancelled', 'the pack broke off', { cause: error });
+    }
+    if (isOver()) return;
+    try {
+      if (result.done === true) {
+        await call.mark();
+        return;
+      }
+      await call.data(result.value);
+    } catch {
+      return;
+    }
+  }
+}
+
+function factsOf(payload: Buffer): readonly PushFact[] {
+  return decodeMessage(results.facts, payload).facts.map((fact): PushFact =>
+    fact.type === 'file'
+      ? fact
+      : { ...fact, message: fact.message, signature: fact.signature },
+  );
+}
