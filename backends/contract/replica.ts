@@ -240,11 +240,14 @@ export interface Replica {
 }
 
 /** Where a store gets what it lacks: some other store of the repository that is far enough. */
-export type PeerSource = (
-  have: readonly Oid[],
-  atLeast: number,
-  signal: AbortSignal,
-) => Promise<ReplicaExport>;
+export interface PeerSource {
+  (have: readonly Oid[], atLeast: number, signal: AbortSignal): Promise<ReplicaExport>;
+  /**
+   * Ids of the stores that are asked, best first: a replica on another machine asks them itself. Absent: it finds the
+   * repository's other stores by itself.
+   */
+  readonly stores?: readonly string[];
+}
 
 /** How a replica reads the committed log. */
 export interface LogReader {

@@ -45,7 +45,7 @@ export async function loadClusterCredentials(files: CredentialFiles): Promise<Cl
   }
   const secret = secretFile === undefined ? undefined : await readSecret(secretFile);
   const [ca, cert, key] = await Promise.all(
-    tlsFiles.map((file) => (file === undefined ? undefined : readSmallFile(file))),
+    tlsFiles.map(async (file) => (file === undefined ? undefined : readSmallFile(file))),
   );
   return {
     ...(secret === undefined ? {} : { secret }),

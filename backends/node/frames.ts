@@ -109,9 +109,10 @@ export class FrameReader {
   }
 
   async #take(lengthBytes: number): Promise<Buffer> {
+    if (lengthBytes === 0) return Buffer.alloc(0);
     if (this.#chunk.length >= lengthBytes) return this.#takeSome(lengthBytes);
     const parts: Buffer[] = [];
-    for (let left = lengthBytes; left > 0; ) {
+    for (let left = lengthBytes; left > 0;) {
       const part = await this.#takeSome(left);
       parts.push(part);
       left -= part.length;

@@ -2,12 +2,13 @@
 import { z } from 'zod';
 import { QuorateError } from '../contract/errors.js';
 import { isSettingKey, type StoredSettings } from '../contract/settings.js';
-import { knownSchema } from './snapshot-wire.js';
+import { knownSchema, refTuple } from './snapshot-wire.js';
 
 const oid = z.string().regex(/^(?:[0-9a-f]{40}|[0-9a-f]{64})$/);
 const head = z.union([z.object({ symref: z.string() }), z.object({ oid })]);
 const command = z.object({ ref: z.string(), oldOid: oid, newOid: oid });
 const settings: z.ZodType<StoredSettings> = z.record(z.string().refine(isSettingKey), z.string());
+const objectFormat = z.enum(['sha1', 'sha256']);
 const sessionId = z.string().regex(/^[0-9a-f]{32}$/);
 const bytes = z.base64();
 
@@ -20,7 +21,7 @@ const pushKey = z.object({
 export const nothing = z.object({});
 
 export const calls = {
-  create: z.object({ objectFormat: z.enum(['sha1', 'sha256']), head: z.string() }),
+  create: z.object({ objectFormat, head: z.string() }),
   upload: z.object({ key: pushKey, settings }),
   prepare: z.object({
     key: pushKey,
@@ -55,10 +56,29 @@ export const calls = {
   }),
   storeUpdates: z.object({ key: pushKey, updates: z.array(command) }),
   apply: z.object({ generation: z.int().min(0) }),
+  fork: z.object({
+    sourceId: z.string(),
+    poolId: z.string(),
+    objectFormat,
+    sourceGeneration: z.int().min(0),
+    head: z.string(),
+    refs: z.array(refTuple),
+  }),
+  leavePool: z.object({ poolId: z.string() }),
+  destroyPool: nothing,
   abort: z.object({ key: pushKey }),
   applied: nothing,
   maintain: nothing,
   destroy: nothing,
+  state: nothing,
+  stats: nothing,
+  export: z.object({ atLeast: z.int().min(0), have: z.array(oid) }),
+  catchUp: z.object({
+    atLeast: z.int().min(0),
+    fresh: z.boolean().optional(),
+    stores: z.array(z.string()).optional(),
+  }),
+  verify: nothing,
   read: z.object({
     session: sessionId,
     atLeast: z.int().min(0),
@@ -69,6 +89,7 @@ export const calls = {
     wants: z.array(oid),
     hidden: z.array(z.string()),
   }),
+  shape: z.object({ session: sessionId }),
   objectSizes: z.object({ session: sessionId, oids: z.array(oid) }),
   uploadPack: z.object({
     session: sessionId,
@@ -93,6 +114,7 @@ export const duplexCalls: ReadonlySet<CallName> = new Set<CallName>([
   'upload',
   'runHook',
   'inspect',
+  'export',
   'uploadPack',
   'uploadArchive',
   'wholePack',
@@ -141,6 +163,34 @@ export const results = {
   }),
   forbidden: z.object({ want: oid.optional() }),
   sizes: z.object({ sizes: z.array(z.number().nullable()) }),
+  state: z.object({
+    state: z
+      .object({ generation: z.int(), digest: z.string(), frozen: z.string().optional() })
+      .nullable(),
+  }),
+  stats: z.object({
+    head,
+    refCount: z.number(),
+    packCount: z.number(),
+    looseObjectCount: z.number(),
+    sizeBytes: z.number(),
+    sharedBytes: z.number(),
+    sharedBy: z.number().optional(),
+  }),
+  exported: z.object({
+    objectFormat,
+    generation: z.int(),
+    digest: z.string(),
+    head,
+    refCount: z.int(),
+    pack: z.boolean(),
+  }),
+  verified: z.object({
+    digest: z.string(),
+    generation: z.int(),
+    problems: z.array(z.string()),
+  }),
+  shape: z.object({ objectCount: z.number(), packCount: z.number() }),
   started: z.object({ started: z.literal(true) }),
   exit: z.object({
     exitCode: z.number().nullable(),

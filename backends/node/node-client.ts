@@ -270,11 +270,7 @@ export class NodeClient {
     });
   }
 
-  #request(
-    path: string,
-    agent: Agent,
-    headers: Readonly<Record<string, string>>,
-  ): ClientRequest {
+  #request(path: string, agent: Agent, headers: Readonly<Record<string, string>>): ClientRequest {
     const { tls } = this.#options.credentials;
     const { host, port } = this.address;
     const options = { host, port, path, agent, method: 'POST', headers };

@@ -6,7 +6,13 @@ import { asQuorateError, QuorateError } from '../contract/errors.js';
 import type { Replica } from '../contract/replica.js';
 import type { ClusterCredentials } from './cluster-credentials.js';
 import { KnownSnapshots } from './known-snapshots.js';
-import { attendArguments, type CallName, decodeMessage, duplexCalls, isCallName } from './messages.js';
+import {
+  attendArguments,
+  type CallName,
+  decodeMessage,
+  duplexCalls,
+  isCallName,
+} from './messages.js';
 import { type NodeContext, operations } from './operations.js';
 import { ReadSessions } from './read-sessions.js';
 import { answerProof, digestOf, sameText, SignatureCheck } from './request-signature.js';
@@ -35,6 +41,7 @@ export interface NodeServerOptions {
   readonly credentials: ClusterCredentials;
   readonly clock: Clock;
   readonly random: Random;
+  readonly peers: NodeContext['peers'];
   readonly logger: Logger;
   readonly limits?: Partial<NodeServerLimits>;
 }
@@ -90,6 +97,7 @@ class HttpNodeServer implements NodeServer {
       replica,
       sessions: new ReadSessions(clock, this.#limits.sessionLeaseMs),
       snapshots: new KnownSnapshots(maxKnownRefs),
+      peers: options.peers,
     };
     if (credentials.secret !== undefined) {
       this.#signatures = new SignatureCheck(credentials.secret, () =>
@@ -172,7 +180,10 @@ class HttpNodeServer implements NodeServer {
     try {
       const payload = await call.arguments();
       if (digest !== undefined && !sameText(digest, digestOf(payload))) {
-        throw new QuorateError('unauthenticated', 'the arguments are not the ones that were signed');
+        throw new QuorateError(
+          'unauthenticated',
+          'the arguments are not the ones that were signed',
+        );
       }
       this.#context.sessions.seen(call.client);
       if (name === 'attend') call.finish(this.#attend(call, payload));

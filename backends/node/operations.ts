@@ -2,19 +2,21 @@ import type { z } from 'zod';
 import type { GitStream } from '../contract/backend.js';
 import { QuorateError } from '../contract/errors.js';
 import type { PushFact } from '../contract/inspection.js';
-import type { QuarantineKey, Replica } from '../contract/replica.js';
+import type { PeerSource, QuarantineKey, Replica } from '../contract/replica.js';
 import { refsWithout } from '../contract/visible-refs.js';
 import type { KnownSnapshots } from './known-snapshots.js';
 import { type CallName, calls, decodeMessage } from './messages.js';
 import type { ReadSessions } from './read-sessions.js';
 import type { ServerCall } from './server-call.js';
-import { difference, type KnownSnapshot, partsOf } from './snapshot-wire.js';
+import { decodeRefs, difference, type KnownSnapshot, partsOf } from './snapshot-wire.js';
 
 /** What the calls of a node work on. */
 export interface NodeContext {
   readonly replica: Replica;
   readonly sessions: ReadSessions;
   readonly snapshots: KnownSnapshots;
+  /** Some of a repository's other stores, or all. */
+  readonly peers: (repositoryId: string, stores: readonly string[] | undefined) => PeerSource;
 }
 
 type Operation = (
@@ -92,6 +94,16 @@ export const operations: Readonly<Record<CallName, Operation>> = {
   apply: operation(calls.apply, ({ replica }, { generation }, { repositoryId }) =>
     replica.apply(repositoryId, generation),
   ),
+  fork: operation(calls.fork, ({ replica }, { refs, ...fork }, { repositoryId }) =>
+    replica.fork({ ...fork, repositoryId, refs: decodeRefs({ refs }) }),
+  ),
+  leavePool: operation(calls.leavePool, ({ replica }, { poolId }, { repositoryId }) =>
+    replica.leavePool(repositoryId, poolId),
+  ),
+  // The id in the path is the pool's.
+  destroyPool: operation(calls.destroyPool, ({ replica }, _args, { repositoryId }) =>
+    replica.destroyPool(repositoryId),
+  ),
   abort: operation(calls.abort, ({ replica }, { key }, call) => replica.abort(keyOf(call, key))),
   applied: operation(calls.applied, async ({ replica }, _args, { repositoryId }) => ({
     generation: await replica.applied(repositoryId),
@@ -105,6 +117,32 @@ export const operations: Readonly<Record<CallName, Operation>> = {
   destroy: operation(calls.destroy, ({ replica }, _args, { repositoryId }) =>
     replica.destroy(repositoryId),
   ),
+  state: operation(calls.state, async ({ replica }, _args, { repositoryId }) => ({
+    state: (await replica.state(repositoryId)) ?? null,
+  })),
+  stats: operation(calls.stats, ({ replica }, _args, { repositoryId }) =>
+    replica.stats(repositoryId),
+  ),
+  export: operation(calls.export, sendExport),
+  catchUp: operation(
+    calls.catchUp,
+    async ({ replica, peers }, { atLeast, fresh, stores }, { repositoryId, signal }) => {
+      const source = peers(repositoryId, stores);
+      const state = await replica.catchUp(repositoryId, {
+        atLeast,
+        source,
+        signal,
+        ...(fresh === undefined ? {} : { fresh }),
+      });
+      return { state };
+    },
+  ),
+  verify: operation(calls.verify, ({ replica }, _args, call) =>
+    replica.verify(call.repositoryId, {
+      signal: call.signal,
+      progress: (progress) => void call.send(progress).catch(() => undefined),
+    }),
+  ),
   read: operation(calls.read, openRead),
   firstForbiddenWant: operation(
     calls.firstForbiddenWant,
@@ -113,6 +151,9 @@ export const operations: Readonly<Record<CallName, Operation>> = {
         const want = await read.firstForbiddenWant(wants, refsWithout(hidden));
         return want === undefined ? {} : { want };
       }),
+  ),
+  shape: operation(calls.shape, (context, { session }, call) =>
+    onSession(context, session, call, (read) => read.shape()),
   ),
   objectSizes: operation(calls.objectSizes, (context, { session, oids }, call) =>
     onSession(context, session, call, async (read) => ({
@@ -135,10 +176,7 @@ export const operations: Readonly<Record<CallName, Operation>> = {
       call.begin();
       const input = call.inputStream();
       const { signal } = call;
-      return relay(
-        call,
-        await read.uploadArchive({ input, signal, visible: refsWithout(hidden) }),
-      );
+      return relay(call, await read.uploadArchive({ input, signal, visible: refsWithout(hidden) }));
     }),
   ),
   wholePack: operation(calls.wholePack, (context, { session, offset }, call) =>
@@ -211,6 +249,26 @@ async function sendSnapshot(
   for (const part of partsOf(snapshot.refs)) await call.send(part);
 }
 
+/** Sends refs and pack of a generation, which stays pinned until the last byte is out. */
+async function sendExport(
+  { replica }: NodeContext,
+  { atLeast, have }: { atLeast: number; have: readonly string[] },
+  call: ServerCall,
+): Promise<void> {
+  call.watch();
+  const { signal } = call;
+  const exported = await replica.export(call.repositoryId, { atLeast, have, signal });
+  try {
+    const { refs, pack, objectFormat, generation, digest, head } = exported;
+    const about = { objectFormat, generation, digest, head };
+    await call.send({ ...about, refCount: refs.length, pack: pack !== undefined });
+    for (const part of partsOf(refs)) await call.send(part);
+    if (pack !== undefined) for await (const bytes of pack) await call.data(bytes);
+  } finally {
+    exported.release();
+  }
+}
+
 /** Facts in one message: a rule that refuses at the first one has not had much read for nothing. */
 const factsPerMessage = 50;
 
@@ -258,7 +316,7 @@ async function sendWholePack(call: ServerCall, read: Read, offset: number): Prom
       return buffer;
     };
     let next = offset < sizeBytes ? readAt(offset) : undefined;
-    for (let at = offset; next !== undefined; ) {
+    for (let at = offset; next !== undefined;) {
       const bytes: Buffer = await next;
       at += bytes.length;
       next = at < sizeBytes ? readAt(at) : undefined;

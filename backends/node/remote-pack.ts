@@ -37,7 +37,7 @@ export class RemotePack implements StoredPack {
   async read(into: readonly Uint8Array[], offset: number): Promise<void> {
     if (offset !== this.#position) await this.#seek(offset);
     for (const buffer of into) {
-      for (let at = 0; at < buffer.byteLength; ) {
+      for (let at = 0; at < buffer.byteLength;) {
         if (this.#ahead.length === 0) this.#ahead = await this.#receive();
         const taken = this.#ahead.subarray(0, buffer.byteLength - at);
         buffer.set(taken, at);

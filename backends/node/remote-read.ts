@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { Readable } from 'node:stream';
-import type { GitStream, StoredPack, UploadPackRun } from '../contract/backend.js';
+import type { GitStream, StoredPack, StoreShape, UploadPackRun } from '../contract/backend.js';
 import { QuorateError } from '../contract/errors.js';
 import type { Oid, RefSnapshot } from '../contract/objects.js';
 import type { ReplicaRead } from '../contract/replica.js';
@@ -11,8 +11,6 @@ import type { NodeClient } from './node-client.js';
 import { RemotePack } from './remote-pack.js';
 import type { SnapshotMemory } from './snapshot-memory.js';
 import { SnapshotAssembly, snapshotIntroduction, snapshotPart } from './snapshot-wire.js';
-
-export type { SnapshotMemory } from './snapshot-memory.js';
 
 interface Opening {
   readonly repositoryId: string;
@@ -29,7 +27,12 @@ export async function openRemoteRead(
   try {
     return await memory.oneAtFirst(opening.repositoryId, async () => {
       const { snapshot, digest } = await readSnapshot(client, memory, { ...opening, session });
-      return new RemoteRead(client, { repositoryId: opening.repositoryId, session, snapshot, digest });
+      return new RemoteRead(client, {
+        repositoryId: opening.repositoryId,
+        session,
+        snapshot,
+        digest,
+      });
     });
   } catch (error) {
     // It may be open there all the same.
@@ -119,6 +122,13 @@ class RemoteRead implements ReplicaRead {
     return decodeMessage(results.sizes, payload).sizes.map((size) => size ?? undefined);
   }
 
+  async shape(): Promise<StoreShape> {
+    const payload = await this.#client.result(this.#repositoryId, 'shape', {
+      session: this.#session,
+    });
+    return decodeMessage(results.shape, payload);
+  }
+
   async uploadPack(run: UploadPackRun): Promise<GitStream> {
     const { protocol, stateless, visible, config, input, signal } = run;
     const args = {
@@ -179,25 +189,25 @@ type Exit = Awaited<GitStream['exited']>;
 
 function remoteGit(call: ClientCall, feeding: Feeding, signal: AbortSignal): GitStream {
   let exit: Exit = { exitCode: null, signal: null, stderr: 'the storage node went away' };
+  const readOn = async (): Promise<void> => {
+    try {
+      const { type, payload } = await call.next();
+      if (type === 'data') {
+        stdout.push(payload);
+        return;
+      }
+      if (type !== 'end') throw new QuorateError('internal', 'that is no output of git');
+      exit = decodeMessage(results.exit, payload);
+      // git that was ended has not said all: its output breaks off here as it did there.
+      if (exit.exitCode === null) stdout.destroy();
+      else stdout.push(null);
+    } catch (error) {
+      stdout.destroy(settledError(error, signal));
+    }
+  };
   const stdout = new Readable({
     highWaterMark: 256 * 1024,
-    read() {
-      call.next().then(
-        ({ type, payload }) => {
-          if (type === 'end') {
-            exit = decodeMessage(results.exit, payload);
-            // git that was ended has not said all: its output breaks off here as it did there.
-            if (exit.exitCode === null) stdout.destroy();
-            else stdout.push(null);
-          } else if (type === 'data') {
-            stdout.push(payload);
-          } else {
-            stdout.destroy(new QuorateError('internal', 'a storage node sent what is no output'));
-          }
-        },
-        (error: unknown) => stdout.destroy(settledError(error, signal)),
-      );
-    },
+    read: () => void readOn(),
     destroy(error, done) {
       call.abandon();
       feeding.stop();

@@ -2,20 +2,29 @@ import type { MaintenanceProgress, MaintenanceReport } from '../contract/backend
 import { asQuorateError, QuorateError } from '../contract/errors.js';
 import type { HookEnd, HookRun } from '../contract/hook.js';
 import type { Inspection, PushFact } from '../contract/inspection.js';
-import type { ObjectFormat, RefCommand } from '../contract/objects.js';
+import type { ObjectFormat, Oid, RefCommand } from '../contract/objects.js';
 import type {
+  PeerSource,
   Prepared,
   PrepareRequest,
   QuarantineKey,
   Replica,
+  ReplicaExport,
+  ReplicaFork,
   ReplicaRead,
+  ReplicaState,
   Uploaded,
   UploadOptions,
+  VerifyReport,
 } from '../contract/replica.js';
+import type { RepositoryStats } from '../contract/repository.js';
 import { type ClientCall, settledError } from './client-call.js';
 import { decodeMessage, programWanted, results } from './messages.js';
 import type { NodeClient } from './node-client.js';
-import { openRemoteRead, type SnapshotMemory } from './remote-read.js';
+import { receiveExport } from './remote-export.js';
+import { openRemoteRead } from './remote-read.js';
+import type { SnapshotMemory } from './snapshot-memory.js';
+import { encodeRef } from './snapshot-wire.js';
 
 /**
  * A store on another machine, through its node's API. A node that cannot be reached, or stops answering, is
@@ -89,12 +98,7 @@ export class RemoteReplica implements Replica {
   ): Promise<ReadonlySet<string>> {
     const args = { key: pushOf(key), commands: [...commands] };
     const options = { signal };
-    const payload = await this.#client.result(
-      key.repositoryId,
-      'nonFastForwards',
-      args,
-      options,
-    );
+    const payload = await this.#client.result(key.repositoryId, 'nonFastForwards', args, options);
     return new Set(decodeMessage(results.refs, payload).refs);
   }
 
@@ -170,6 +174,18 @@ export class RemoteReplica implements Replica {
     await this.#client.result(repositoryId, 'apply', { generation });
   }
 
+  async fork({ repositoryId, refs, ...fork }: ReplicaFork): Promise<void> {
+    await this.#client.result(repositoryId, 'fork', { ...fork, refs: refs.map(encodeRef) });
+  }
+
+  async leavePool(repositoryId: string, poolId: string): Promise<void> {
+    await this.#client.result(repositoryId, 'leavePool', { poolId });
+  }
+
+  async destroyPool(poolId: string): Promise<void> {
+    await this.#client.result(poolId, 'destroyPool', {});
+  }
+
   async abort(key: QuarantineKey): Promise<void> {
     await this.#client.result(key.repositoryId, 'abort', { key: pushOf(key) });
   }
@@ -190,17 +206,81 @@ export class RemoteReplica implements Replica {
       readonly progress?: (progress: MaintenanceProgress) => void;
     },
   ): Promise<MaintenanceReport> {
-    const { signal, progress } = options;
-    const payload = await this.#client.result(repositoryId, 'maintain', {}, {
-      signal,
-      onFrame: (bytes) => progress?.(decodeMessage(results.progress, bytes)),
-    });
+    const payload = await this.#client.result(repositoryId, 'maintain', {}, progressing(options));
     return decodeMessage(results.maintained, payload);
   }
 
   async destroy(repositoryId: string): Promise<void> {
     await this.#client.result(repositoryId, 'destroy', {});
   }
+
+  async state(repositoryId: string): Promise<ReplicaState | undefined> {
+    return stateOf(await this.#client.result(repositoryId, 'state', {}));
+  }
+
+  async stats(repositoryId: string): Promise<Omit<RepositoryStats, 'generation'>> {
+    const payload = await this.#client.result(repositoryId, 'stats', {});
+    const { sharedBy, ...stats } = decodeMessage(results.stats, payload);
+    return { ...stats, ...(sharedBy === undefined ? {} : { sharedBy }) };
+  }
+
+  export(
+    repositoryId: string,
+    options: {
+      readonly atLeast: number;
+      readonly have: readonly Oid[];
+      readonly signal: AbortSignal;
+    },
+  ): Promise<ReplicaExport> {
+    return receiveExport(this.#client, repositoryId, options);
+  }
+
+  async catchUp(
+    repositoryId: string,
+    options: {
+      readonly atLeast: number;
+      readonly fresh?: boolean;
+      readonly source: PeerSource;
+      readonly signal: AbortSignal;
+    },
+  ): Promise<ReplicaState> {
+    const { atLeast, fresh, source, signal } = options;
+    const args = {
+      atLeast,
+      ...(fresh === undefined ? {} : { fresh }),
+      ...(source.stores === undefined ? {} : { stores: [...source.stores] }),
+    };
+    const payload = await this.#client.result(repositoryId, 'catchUp', args, { signal });
+    const state = stateOf(payload);
+    if (state !== undefined) return state;
+    throw new QuorateError('internal', 'a storage node caught up and does not say how far');
+  }
+
+  async verify(
+    repositoryId: string,
+    options: {
+      readonly signal: AbortSignal;
+      readonly progress?: (progress: MaintenanceProgress) => void;
+    },
+  ): Promise<VerifyReport> {
+    const payload = await this.#client.result(repositoryId, 'verify', {}, progressing(options));
+    return decodeMessage(results.verified, payload);
+  }
+}
+
+function stateOf(payload: Buffer): ReplicaState | undefined {
+  const { state } = decodeMessage(results.state, payload);
+  if (state === null) return undefined;
+  const { frozen, ...rest } = state;
+  return { ...rest, ...(frozen === undefined ? {} : { frozen }) };
+}
+
+function progressing(options: {
+  readonly signal: AbortSignal;
+  readonly progress?: (progress: MaintenanceProgress) => void;
+}): { readonly signal: AbortSignal; readonly onFrame: (payload: Buffer) => void } {
+  const { signal, progress } = options;
+  return { signal, onFrame: (bytes) => progress?.(decodeMessage(results.progress, bytes)) };
 }
 
 function pushOf({ pushId, attempt }: QuarantineKey): { pushId: string; attempt: number } {
@@ -251,8 +331,6 @@ async function sendPack(
 
 function factsOf(payload: Buffer): readonly PushFact[] {
   return decodeMessage(results.facts, payload).facts.map((fact): PushFact =>
-    fact.type === 'file'
-      ? fact
-      : { ...fact, message: fact.message, signature: fact.signature },
+    fact.type === 'file' ? fact : { ...fact, message: fact.message, signature: fact.signature },
   );
 }

@@ -21,7 +21,10 @@ export class SnapshotMemory {
   readonly #first = new Map<string, Promise<unknown>>();
 
   /** The snapshot of a generation, when it is known. */
-  find(repositoryId: string, head: { generation: number; digest: string }): RefSnapshot | undefined {
+  find(
+    repositoryId: string,
+    head: { generation: number; digest: string },
+  ): RefSnapshot | undefined {
     const snapshot = this.#snapshots.get(repositoryId, head.digest);
     return snapshot?.generation === head.generation ? snapshot : undefined;
   }

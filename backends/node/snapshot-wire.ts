@@ -22,7 +22,12 @@ export const snapshotIntroduction = z.object({
 export type SnapshotIntroduction = z.infer<typeof snapshotIntroduction>;
 
 /** name, value, peeled value, target: as in `RefEntry`; null for what is not there. */
-const refTuple = z.tuple([z.string(), z.string(), z.string().nullable(), z.string().nullable()]);
+export const refTuple = z.tuple([
+  z.string(),
+  z.string(),
+  z.string().nullable(),
+  z.string().nullable(),
+]);
 export const snapshotPart = z.object({
   refs: z.array(refTuple),
   removed: z.array(z.string()).optional(),
@@ -38,7 +43,7 @@ export function* partsOf(refs: readonly RefEntry[]): Generator<SnapshotPart> {
   }
 }
 
-function encodeRef({ name, oid, peeled, symref }: RefEntry): SnapshotPart['refs'][number] {
+export function encodeRef({ name, oid, peeled, symref }: RefEntry): SnapshotPart['refs'][number] {
   return [name, oid, peeled ?? null, symref ?? null];
 }
 

@@ -1,0 +1,94 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { create, rejectsWith, update } from './backend-harness.js';
+import { main, push, refsOf, type ReplicaSpace, signal } from './replica-harness.js';
+
+/** Whole repositories: from store to store, looked through, removed. */
+export function defineReplicaUpkeep(space: () => ReplicaSpace): void {
+  test('a generation travels whole, or as what somebody lacks', async () => {
+    const { replica, source, log, repositoryId } = space();
+    const one = await source.commit('travels one');
+    const two = await source.commit('travels two', one);
+    await push(space(), [create('refs/heads/travels', one)]);
+    await push(space(), [update('refs/heads/travels', one, two)], [one]);
+    const { generation, digest } = log.committed;
+    const refs = await refsOf(space(), replica);
+    const options = { atLeast: generation, have: [], signal: signal() };
+    const whole = await replica.export(repositoryId, options);
+    assert.deepEqual([whole.generation, whole.digest], [generation, digest]);
+    assert.deepEqual(Object.fromEntries(whole.refs.map(({ name, oid }) => [name, oid])), refs);
+    const all = Object.values(refs);
+    assert.ok((await objectsOf(whole)) >= 6);
+    const have = [...all.filter((oid) => oid !== two), one, 'ef'.repeat(20)];
+    const part = await replica.export(repositoryId, { ...options, have });
+    assert.equal(await objectsOf(part), 3);
+    const nothing = await replica.export(repositoryId, { ...options, have: all });
+    assert.equal(nothing.pack, undefined);
+    nothing.release();
+    const left = await replica.export(repositoryId, options);
+    left.release();
+    left.release();
+  });
+
+  test('a store catches up from another: empty, then behind, then by the log', async () => {
+    const { replica, source, log, repositoryId } = space();
+    const first = await source.commit('caught');
+    await push(space(), [create('refs/heads/caught', first)]);
+    const second = await space().second();
+    assert.notEqual(second.storeId, replica.storeId);
+    assert.equal(await second.state(repositoryId), undefined);
+    const from = Object.assign(
+      (have: readonly string[], atLeast: number, given: AbortSignal) =>
+        replica.export(repositoryId, { have, atLeast, signal: given }),
+      { stores: [replica.storeId] },
+    );
+    let tip = first;
+    for (let round = 0; round < 2; round += 1) {
+      const { generation, digest } = log.committed;
+      const options = { atLeast: generation, source: from, signal: signal() };
+      assert.deepEqual(await second.catchUp(repositoryId, options), { generation, digest });
+      assert.deepEqual(await refsOf(space(), second), await refsOf(space(), replica));
+      const next = await source.commit(`caught ${round}`, tip);
+      await push(space(), [update('refs/heads/caught', tip, next)], [tip]);
+      tip = next;
+    }
+    const { generation, digest } = log.committed;
+    await second.apply(repositoryId, generation);
+    const report = await second.verify(repositoryId, { signal: signal() });
+    assert.deepEqual(report, { generation, digest, problems: [] });
+    const afresh = { atLeast: generation, fresh: true, source: from, signal: signal() };
+    assert.deepEqual(await second.catchUp(repositoryId, afresh), { generation, digest });
+    assert.deepEqual(await refsOf(space(), second), await refsOf(space(), replica));
+  });
+
+  test('a new repository, and its end', async () => {
+    const { replica } = space();
+    const id = '12'.repeat(16);
+    await replica.create(id, { objectFormat: 'sha256', head: main });
+    assert.equal((await replica.state(id))?.generation, 0);
+    await replica.destroy(id);
+    await replica.destroy(id);
+    assert.equal(await replica.state(id), undefined);
+    await rejectsWith(
+      replica.create('34'.repeat(16), { objectFormat: 'sha1', head: 'refs/heads/a..b' }),
+      'invalid-argument',
+    );
+    await rejectsWith(
+      replica.create('../../etc', { objectFormat: 'sha1', head: main }),
+      'invalid-argument',
+      'unimplemented',
+    );
+  });
+}
+
+/** Reads an export to its end. The number of objects in its pack. */
+async function objectsOf(exported: {
+  readonly pack: AsyncIterable<Uint8Array> | undefined;
+  release(): void;
+}): Promise<number> {
+  const parts: Uint8Array[] = [];
+  assert.ok(exported.pack !== undefined);
+  for await (const part of exported.pack) parts.push(part);
+  exported.release();
+  return Buffer.concat(parts).readUInt32BE(8);
+}

@@ -1,0 +1,72 @@
+import { randomBytes } from 'node:crypto';
+import type { PeerSource, Replica } from '../../contract/replica.js';
+import { silentLogger } from '../../coordination/test-environment.js';
+import { systemClock } from '../../local/testing/local-fixture.js';
+import type { ClusterCredentials } from '../cluster-credentials.js';
+import { NodeClient, type NodeClientLimits, type NodeAddress } from '../node-client.js';
+import { createNodeServer, type NodeServer, type NodeServerLimits } from '../node-server.js';
+import { RemoteReplica } from '../remote-replica.js';
+import { SnapshotMemory } from '../snapshot-memory.js';
+
+export const random = { bytes: (length: number) => randomBytes(length) };
+export const secret = { secret: Buffer.from('0123456789abcdef0123456789abcdef') };
+
+export interface ServedReplica {
+  readonly server: NodeServer;
+  readonly address: NodeAddress;
+}
+
+/** Serves a replica on a free port. */
+export async function serveReplica(
+  replica: Replica,
+  options: {
+    readonly credentials?: ClusterCredentials;
+    readonly limits?: Partial<NodeServerLimits>;
+    readonly peers?: (repositoryId: string) => PeerSource;
+    readonly port?: number;
+  } = {},
+): Promise<ServedReplica> {
+  const server = createNodeServer({
+    replica,
+    credentials: options.credentials ?? secret,
+    clock: systemClock,
+    random,
+    logger: silentLogger,
+    peers:
+      options.peers ??
+      (() => () => {
+        throw new Error('nobody should be asked');
+      }),
+    ...(options.limits === undefined ? {} : { limits: options.limits }),
+  });
+  return { server, address: await server.listen('127.0.0.1', options.port ?? 0) };
+}
+
+export interface Connected {
+  readonly client: NodeClient;
+  readonly replica: RemoteReplica;
+  readonly memory: SnapshotMemory;
+}
+
+/** A client of a node, once it has asked it for the first time. */
+export async function connect(
+  address: NodeAddress,
+  storeId: string,
+  options: {
+    readonly credentials?: ClusterCredentials;
+    readonly limits?: Partial<NodeClientLimits>;
+  } = {},
+): Promise<Connected> {
+  const client = new NodeClient({
+    address,
+    storeId,
+    credentials: options.credentials ?? secret,
+    clock: systemClock,
+    random,
+    logger: silentLogger,
+    ...(options.limits === undefined ? {} : { limits: options.limits }),
+  });
+  await client.asked;
+  const memory = new SnapshotMemory();
+  return { client, memory, replica: new RemoteReplica(client, memory) };
+}
