@@ -27,6 +27,8 @@ import { createOpenIdIssuers } from './auth/openid-issuers.js';
 import { createCertificateAuthorities } from './auth/certificate-authorities.js';
 import type { Address, Config } from './config.js';
 import { openCoordinator } from './coordinator.js';
+import type { AdmissionLimits } from './core/admission.js';
+import { defaultPackMemoryBytes } from './core/pack-memory.js';
 import { createGitService } from './core/git-service.js';
 import { defaultGitServiceLimits } from './core/limits.js';
 import type { DataDirectory, ServerFile } from './data-directory.js';
@@ -107,12 +109,11 @@ async function layFoundation(parts: CompositionParts): Promise<Foundation> {
   });
   teardown.add('audit log', () => audit.close());
   const tls = await openTls(parts, metrics);
-  const processes = config['limits.gitProcesses'];
   const git = await createGitRunner({
     logger,
     meter: metrics,
     runDirectory: path.join(data.path, 'run'),
-    limits: { runs: processes, streams: processes },
+    limits: gitLimits(config['limits.gitProcesses']),
   });
   teardown.add('git', () => git.close());
   const coordinator = await openCoordinator({ ...parts, dataDirectory: data.path });
@@ -252,6 +253,7 @@ async function openDoors(foundation: Foundation, opsAddress: Address): Promise<C
     ...foundation,
     authorizer,
     limits: { ...defaultGitServiceLimits, maxFetchRequestBytes: config['limits.fetchBody'] },
+    admission: admissionLimits(config),
   });
   const startedAtMs = clock.nowMs();
   let file: ServerFile | undefined;
@@ -313,6 +315,29 @@ async function openDoors(foundation: Foundation, opsAddress: Address): Promise<C
   };
 }
 
+/**
+ * Places for all whom `admission.ts` lets in: fetches and pushes of HTTP and of SSH, each with one stream at a time. So
+ * none of the four kinds takes a place of another. The rest is for what the server does by itself (imports).
+ */
+function gitLimits(processes: number): { runs: number; streams: number; queued: number } {
+  return { runs: 2 * processes, streams: 4 * processes + 16, queued: 8_192 };
+}
+
+function admissionLimits(config: Config): AdmissionLimits {
+  return {
+    requestsPerPrincipal: config['limits.requestsPerPrincipal'],
+    requestsPerAddress: config['limits.requestsPerAddress'],
+    requestsPerRepository: config['limits.requestsPerRepository'],
+    ratePerPrincipal: config['limits.ratePerPrincipal'],
+    ratePerAddress: config['limits.ratePerAddress'],
+    ratePerRepository: config['limits.ratePerRepository'],
+    gitProcesses: config['limits.gitProcesses'],
+    packMemoryBytes: config['limits.packMemory'] || defaultPackMemoryBytes(),
+    queueLength: config['limits.queueLength'],
+    queueTimeMs: config['limits.queueTime'],
+  };
+}
+
 function httpLimits(config: Config): typeof defaultHttpLimits {
   return {
     ...defaultHttpLimits,
@@ -323,7 +348,6 @@ function httpLimits(config: Config): typeof defaultHttpLimits {
     maxPushBodyBytes: config['limits.pushBody'],
     maxConnections: config['limits.connections'],
     maxConnectionsPerAddress: config['limits.connectionsPerAddress'],
-    maxRequestsPerPrincipal: config['limits.requestsPerPrincipal'],
     maxAuthenticationFailuresPerMinute: config['limits.failedSignIns'],
   };
 }

@@ -188,7 +188,50 @@ export const configTable = {
   'limits.requestsPerPrincipal': {
     kind: 'count',
     default: '256',
-    help: 'running HTTP requests, and SSH connections, of one user (of one address when anonymous)',
+    help: 'running HTTP requests, and SSH connections, of one user (of one address when anonymous); more requests wait, more connections are refused',
+  },
+  'limits.requestsPerAddress': {
+    kind: 'count',
+    default: '512',
+    help: 'running requests of one IPv4 address or IPv6 /64, over HTTP, and over SSH; more wait; raise it behind a proxy',
+  },
+  'limits.requestsPerRepository': {
+    kind: 'count',
+    default: '512',
+    help: 'running requests on one repository, over HTTP, and over SSH; more wait',
+  },
+  'limits.ratePerPrincipal': {
+    kind: 'count',
+    minimum: 0,
+    default: '0',
+    help: 'requests of one user in a minute, over HTTP, and over SSH (0: no limit); more are refused',
+  },
+  'limits.ratePerAddress': {
+    kind: 'count',
+    minimum: 0,
+    default: '0',
+    help: 'the same of one IPv4 address or IPv6 /64',
+  },
+  'limits.ratePerRepository': {
+    kind: 'count',
+    minimum: 0,
+    default: '0',
+    help: 'the same on one repository',
+  },
+  'limits.queueLength': {
+    kind: 'count',
+    default: '1024',
+    help: 'requests of one user that wait in one queue, before more are refused',
+  },
+  'limits.queueTime': {
+    kind: 'duration',
+    default: '10m',
+    help: 'how long a request waits for its turn before it is refused',
+  },
+  'limits.packMemory': {
+    kind: 'size',
+    default: '0',
+    help: "memory for the packs that fetches make or send, of HTTP, and of SSH, each (0: an eighth of the machine's or container's memory, at most 256m); more fetches wait",
   },
   'limits.failedSignIns': {
     kind: 'count',
@@ -199,7 +242,7 @@ export const configTable = {
   'limits.gitProcesses': {
     kind: 'count',
     default: '64',
-    help: 'git processes of each kind (short runs, streams to clients) at once; more wait',
+    help: 'git processes for fetches, and for pushes, over HTTP, and over SSH, each; more requests wait',
   },
   'locks.timeout': {
     kind: 'duration',

@@ -34,6 +34,7 @@ export type CounterName =
   | 'hook_runs' // labels: stage, outcome (ok | declined | killed | too-long | ... | failed)
   | 'webhook_attempts' // labels: outcome (delivered | status | redirect | timeout | ..., hooks/webhooks/delivery.ts)
   | 'webhook_deliveries' // labels: outcome (delivered | failed | dropped)
+  | 'limit_refusals' // labels: transport, limit (requests | fetches | pushes | rate-principal | rate-address | rate-repository)
   | 'authentications' // labels: transport, outcome
   | 'git_spawns' // labels: command
   | 'packs_indexed' // labels: engine (libgit2 | git), outcome
@@ -54,7 +55,8 @@ export type GaugeName =
   | 'locks_waiting' // labels: scope
   | 'quarantines'
   | 'certificate_not_after'
-  | 'queue_depth'; // labels: queue (spawn | libgit2 | maintenance | outbox | audit | webhooks)
+  | 'pack_memory' // labels: transport
+  | 'queue_depth'; // labels: queue (spawn | libgit2 | maintenance | outbox | audit | webhooks | http-requests | http-fetches | ...)
 
 /** Metrics, injected. Names are closed; the registry (`server/observe/metrics.ts`) says units and help. */
 export interface Meter {

@@ -16,6 +16,7 @@ import type { StoredSettings } from '../../backends/contract/settings.js';
 import type { Authorizer, Decision } from '../auth/authorizer.js';
 import type { AuditEvent } from '../observe/audit.js';
 import type { GitOutcome, GitRequest, GitService, KnownAnswer } from './git-request.js';
+import { type AdmissionLimits, defaultAdmissionLimits } from './admission.js';
 import { createGitService } from './git-service.js';
 import { defaultGitServiceLimits, type GitServiceLimits } from './limits.js';
 
@@ -57,6 +58,7 @@ export interface Scene {
   /** Objects that exist beside the tips, and may be served. */
   objects?: Readonly<Record<string, number>>;
   limits?: Partial<GitServiceLimits>;
+  admission?: Partial<AdmissionLimits>;
   clock?: Clock;
 }
 
@@ -166,6 +168,7 @@ export class FakeService {
       clock: this.#scene.clock ?? idleClock,
       random: { bytes: (length) => new Uint8Array(length) },
       limits: { ...defaultGitServiceLimits, ...this.#scene.limits },
+      admission: { ...defaultAdmissionLimits, ...this.#scene.admission },
     });
     return this.#made;
   }

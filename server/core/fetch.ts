@@ -8,7 +8,7 @@ import type { GitOutcome } from './git-request.js';
 import { relayGit } from './relay-git.js';
 import { ProtocolRefusal } from './service-error.js';
 import { sendStoredClone, wantsEverything } from './stored-clone.js';
-import { failureText, outcomeOf, runConfig } from './upload-run.js';
+import { enterPackRun, failureText, isShallow, outcomeOf } from './upload-run.js';
 import { wantedRefsSection, withWantedRefs } from './wanted-refs.js';
 
 /**
@@ -33,22 +33,27 @@ export async function fetch(
       fields: fieldsOf(wanted),
     });
   }
-  const git = await ground.session.uploadPack({
-    protocol: 2,
-    input: refs.length === 0 ? bytes : wantingById(command, refs),
-    stateless: true,
-    visible: ground.visible,
-    config: runConfig(ground),
-    signal: context.request.signal,
-  });
-  const sideBandAll = wanted.flags.has('sideband-all');
-  const relayed = await relayGit(git, context.output, {
-    failure: failureText(context),
-    ...(refs.length === 0
-      ? {}
-      : { through: (answer) => withWantedRefs(answer, refs, { sideBandAll }) }),
-  });
-  return outcomeOf(context, relayed, fieldsOf(wanted));
+  const run = await enterPackRun(context, ground, wanted.haves.length > 0 || isShallow(wanted));
+  try {
+    const git = await ground.session.uploadPack({
+      protocol: 2,
+      input: refs.length === 0 ? bytes : wantingById(command, refs),
+      stateless: true,
+      visible: ground.visible,
+      config: run.config,
+      signal: context.request.signal,
+    });
+    const sideBandAll = wanted.flags.has('sideband-all');
+    const relayed = await relayGit(git, context.output, {
+      failure: failureText(context),
+      ...(refs.length === 0
+        ? {}
+        : { through: (answer) => withWantedRefs(answer, refs, { sideBandAll }) }),
+    });
+    return outcomeOf(context, relayed, fieldsOf(wanted));
+  } finally {
+    run.leave();
+  }
 }
 
 /** A stored pack can be the answer: to a clone of everything by a client that takes deltas by offset. */

@@ -3,6 +3,7 @@ import type { Clock, Logger, Meter, Random } from '../../backends/contract/envir
 import type { ObjectFormat } from '../../backends/contract/objects.js';
 import type { Repository } from '../../backends/contract/repository.js';
 import type { AuditLog } from '../observe/audit.js';
+import type { Admission } from './admission.js';
 import type { ClientInput } from './client-input.js';
 import type { ClientOutput } from './client-output.js';
 import type { GitRequest } from './git-request.js';
@@ -20,6 +21,7 @@ export interface ServiceParts {
   readonly clock: Clock;
   readonly random: Random;
   readonly limits: GitServiceLimits;
+  readonly admissions: Readonly<Record<GitRequest['transport'], Admission>>;
   readonly views: RefViews;
   readonly encodings: RefEncodings;
   readonly answers: KnownAnswers;

@@ -22,6 +22,8 @@ export interface GitRequest {
   readonly mode: 'advertise' | 'stateless' | 'session';
   /** Aborted when the client is gone, on drain's end, or at the time limits. */
   readonly signal: AbortSignal;
+  /** Told when the request begins and ends to wait for others: its silence is ours then, and not its client's. */
+  readonly onHold?: (held: boolean) => void;
 }
 
 /** What the listener logs and counts when an exchange is over. */

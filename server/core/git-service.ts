@@ -6,6 +6,7 @@ import type { Authorizer } from '../auth/authorizer.js';
 import type { AuditLog } from '../observe/audit.js';
 import { RefusalLog } from '../observe/refusal-log.js';
 import { Access } from './access.js';
+import { Admission, type AdmissionLimits, type Place } from './admission.js';
 import { ClientInput } from './client-input.js';
 import { ClientOutput } from './client-output.js';
 import type { Asked, GitContext, ServiceParts } from './git-context.js';
@@ -37,6 +38,8 @@ export interface GitServiceOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly limits: GitServiceLimits;
+  /** Of HTTP and of SSH, each. */
+  readonly admission: AdmissionLimits;
 }
 
 interface Serve {
@@ -47,9 +50,17 @@ interface Serve {
 const nothingKnown = (): Promise<undefined> => Promise.resolve(undefined);
 
 /** The one flow of all listeners: name -> look up -> authorise -> serve. */
-export function createGitService({ authorizer, ...options }: GitServiceOptions): GitService {
+export function createGitService({
+  authorizer,
+  admission,
+  ...options
+}: GitServiceOptions): GitService {
   const parts: ServiceParts = {
     ...options,
+    admissions: {
+      http: new Admission('http', admission, options),
+      ssh: new Admission('ssh', admission, options),
+    },
     views: new RefViews(),
     encodings: new RefEncodings(options.limits.refCacheBytes),
     answers: new KnownAnswers(options.limits.answerCacheBytes),
@@ -59,23 +70,27 @@ export function createGitService({ authorizer, ...options }: GitServiceOptions):
   return {
     async open(request: GitRequest): Promise<GitExchange> {
       let serve: Serve;
+      let name: string;
+      const admission = parts.admissions[request.transport];
       try {
-        serve = await resolve(access, request);
+        admission.checkRateOfClient(request);
+        name = parseRepositoryName(request.path);
+        serve = await resolve(access, request, name);
+        admission.checkRateOfRepository(name);
       } catch (error) {
         recordRefusal(refusals, request, error);
         throw error;
       }
       return {
         known: (bytes) => serve.known({ parts, request }, bytes),
-        run: (input, output) => run({ parts, request, refusals }, serve, { input, output }),
+        run: (input, output) => run({ parts, request, name, refusals }, serve, { input, output }),
       };
     },
   };
 }
 
-async function resolve(access: Access, request: GitRequest): Promise<Serve> {
+async function resolve(access: Access, request: GitRequest, name: string): Promise<Serve> {
   const { principal, service } = request;
-  const name = parseRepositoryName(request.path);
   switch (service) {
     case 'git-upload-pack': {
       const repository = await access.forReading(principal, name);
@@ -109,18 +124,23 @@ async function resolve(access: Access, request: GitRequest): Promise<Serve> {
 interface Served {
   readonly parts: ServiceParts;
   readonly request: GitRequest;
+  /** Of the repository. */
+  readonly name: string;
   readonly refusals: RefusalLog;
 }
 
 /** Serves, and tells the client of trouble in the form that fits the point reached. */
 async function run(
-  { parts, request, refusals }: Served,
+  { parts, request, name, refusals }: Served,
   serve: Serve,
   streams: { readonly input: Readable; readonly output: Writable },
 ): Promise<GitOutcome> {
   const input = new ClientInput(streams.input, request.signal);
   const output = new ClientOutput(streams.output, request.signal);
+  let place: Place | undefined;
   try {
+    const entered = parts.admissions[request.transport].request(request, name);
+    place = entered instanceof Promise ? await entered : entered;
     return await serve.run({ parts, request, input, output });
   } catch (error) {
     recordRefusal(refusals, request, error);
@@ -135,6 +155,7 @@ async function run(
     if (!output.started) throw failure;
     return await afterStart(parts, request, { output, error: failure });
   } finally {
+    place?.leave();
     input.abandon();
   }
 }

@@ -10,6 +10,7 @@ import { isZeroOid } from '../wire/oid.js';
 import { PktReader } from '../wire/pkt-line.js';
 import { writeStatusReport, type StatusReport } from '../wire/report-status.js';
 import { WireError } from '../wire/wire-error.js';
+import type { Place } from './admission.js';
 import { advertisePush } from './advertise.js';
 import { type GitContext, newObjectFormat, type ServedRepository } from './git-context.js';
 import type { GitOutcome } from './git-request.js';
@@ -140,26 +141,17 @@ async function run(
   { packets, ...run }: Run & { readonly packets: PktReader },
 ): Promise<GitOutcome> {
   const { output, parts } = context;
-  const { push, repository } = run;
+  const { push } = run;
   const channel = new PushChannel(output, {
     sideBand: sideBandOf(push),
     clock: parts.clock,
     limits: parts.limits,
   });
   const deletesOnly = push.sent.every(({ newOid }) => isZeroOid(newOid));
-  const pack = deletesOnly ? undefined : packOf(context, repository, packets);
+  const pack = deletesOnly ? undefined : packOf(context, run.repository, packets);
   const pushId = Buffer.from(parts.random.bytes(16)).toString('hex');
   if (deletesOnly) channel.keepAlive();
-  let result: PushResult | undefined;
-  let error: QuorateError | undefined;
-  try {
-    result = await parts.backend.push(
-      repository,
-      requestOf(context, run, { pushId, pack, channel }),
-    );
-  } catch (thrown) {
-    error = failureOf(context, thrown);
-  }
+  const { result, error } = await pushAdmitted(context, run, { pushId, pack, channel });
   await recordPush(context, {
     ...run,
     pushId,
@@ -179,18 +171,40 @@ async function run(
   };
 }
 
+interface Upload {
+  readonly pushId: string;
+  readonly pack: PackStream | undefined;
+  readonly channel: PushChannel;
+}
+
+/** Waits for the push's turn, if it brings a pack, and runs it. */
+async function pushAdmitted(
+  context: GitContext,
+  run: Run,
+  upload: Upload,
+): Promise<{ readonly result?: PushResult; readonly error?: QuorateError }> {
+  const { parts, request } = context;
+  let place: Place | undefined;
+  try {
+    if (upload.pack !== undefined) place = await parts.admissions[request.transport].push(request);
+  } catch (error) {
+    // Nothing was written yet: over HTTP it becomes a status. In a session the pusher waits for its report.
+    if (request.mode !== 'session') throw error;
+    return { error: failureOf(context, error) };
+  }
+  try {
+    return { result: await parts.backend.push(run.repository, requestOf(context, run, upload)) };
+  } catch (error) {
+    return { error: failureOf(context, error) };
+  } finally {
+    place?.leave();
+  }
+}
+
 function requestOf(
   { request }: GitContext,
   { push, repository, judged }: Run,
-  {
-    pushId,
-    pack,
-    channel,
-  }: {
-    readonly pushId: string;
-    readonly pack: PackStream | undefined;
-    readonly channel: PushChannel;
-  },
+  { pushId, pack, channel }: Upload,
 ): PushRequest {
   const { capabilities, pushOptions, shallow } = push;
   return {

@@ -7,6 +7,7 @@ import { QuorateError } from '../../backends/contract/errors.js';
 import { flushPkt, maxPktBytes, pktLength } from '../wire/pkt-line.js';
 import { maxSideBandDataBytes, writeSideBand } from '../wire/side-band.js';
 import type { FetchScope } from '../wire/fetch-request.js';
+import type { Place } from './admission.js';
 import type { FetchGround } from './fetch-checks.js';
 import type { GitContext } from './git-context.js';
 import type { GitOutcome } from './git-request.js';
@@ -50,6 +51,13 @@ export async function sendStoredClone(
 ): Promise<GitOutcome> {
   const { output, parts, request } = context;
   const told = { ...fields, stored_pack: true };
+  let place: Place;
+  try {
+    place = await parts.admissions[request.transport].storedPack(request, bufferBytes);
+  } catch (error) {
+    await pack.close();
+    throw error;
+  }
   try {
     output.voice = 'none';
     const count = Buffer.from(`Sending a stored pack of ${pack.objectCount} objects.\n`);
@@ -70,6 +78,7 @@ export async function sendStoredClone(
     output.tell(failureText(context));
     return { status: 'error', exitCode: 128, fields: told };
   } finally {
+    place.leave();
     await pack.close();
   }
 }
@@ -77,6 +86,8 @@ export async function sendStoredClone(
 /** Packets read and written at once: a megabyte, so that what a turn costs does not count. */
 const framesPerRead = 16;
 const frameHeaderBytes = maxPktBytes - maxSideBandDataBytes;
+/** Of one stream: two such buffers. */
+const bufferBytes = 2 * framesPerRead * maxPktBytes;
 
 /** Reads one megabyte while the one before is written. Two buffers, used in turn. */
 async function sendFrames({ output }: GitContext, pack: StoredPack): Promise<void> {

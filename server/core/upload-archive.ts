@@ -2,6 +2,7 @@ import { Readable } from 'node:stream';
 import type { Repository } from '../../backends/contract/repository.js';
 import { maxPktBytes, PktReader } from '../wire/pkt-line.js';
 import { WireError } from '../wire/wire-error.js';
+import type { Place } from './admission.js';
 import type { GitContext } from './git-context.js';
 import type { GitOutcome } from './git-request.js';
 import { visibleRefs } from './hidden-refs.js';
@@ -9,6 +10,9 @@ import { relayGit } from './relay-git.js';
 
 /** git's own bound on arguments (MAX_ARGS in builtin/upload-archive.c). */
 const maxArguments = 64;
+
+/** git archive streams file by file. Files that are deltas are inflated as a whole: some megabytes. */
+const archiveMemoryBytes = 16 * 1024 ** 2;
 
 /**
  * Serves `git archive --remote` (git-upload-archive(1)): arguments up to a flush, then git answers. git takes only
@@ -27,7 +31,9 @@ export async function uploadArchive(
   if (count === 0) return { status: 'ok', exitCode: 0, fields: {} };
   const section = reader.takeRecorded();
   const session = await parts.backend.read(repository, request.signal);
+  let place: Place | undefined;
   try {
+    place = await parts.admissions[request.transport].fetch(request, archiveMemoryBytes);
     const git = await session.uploadArchive({
       input: Readable.from([section], { objectMode: false }),
       visible: visibleRefs(session.repository.settings, 'uploadpack'),
@@ -38,6 +44,7 @@ export async function uploadArchive(
     if (exitCode === 0) return { status: 'ok', exitCode: 0, fields: { arguments: count } };
     return { status: errorTold ? 'refused' : 'error', exitCode: 128, fields: { arguments: count } };
   } finally {
+    place?.leave();
     session.release();
   }
 }

@@ -12,7 +12,7 @@ import type { GitOutcome } from './git-request.js';
 import { relayGit } from './relay-git.js';
 import { serveCommands } from './serve-commands.js';
 import { sendStoredClone, wantsEverything } from './stored-clone.js';
-import { failureText, groundOf, outcomeOf, runConfig } from './upload-run.js';
+import { enterPackRun, failureText, groundOf, isShallow, outcomeOf } from './upload-run.js';
 
 /** Serves fetches: the advertisement, one stateless request, or a whole conversation. */
 export async function uploadPack(context: GitContext, repository: Repository): Promise<GitOutcome> {
@@ -54,6 +54,7 @@ async function talkV0(context: GitContext, ground: FetchGround): Promise<GitOutc
       fields: scopeFields(wanted),
     });
   }
+  const run = await enterPackRun(context, ground, isShallow(wanted));
   const section = reader.takeRecorded();
   const replay = Readable.from(replayed(section, reader), { objectMode: false });
   // The client leaving breaks this stream off; whoever reads from it says so.
@@ -64,7 +65,7 @@ async function talkV0(context: GitContext, ground: FetchGround): Promise<GitOutc
       input: replay,
       stateless: request.mode === 'stateless',
       visible: ground.visible,
-      config: runConfig(ground),
+      config: run.config,
       signal: request.signal,
     });
     const relayed = await relayGit(git, output, {
@@ -74,6 +75,7 @@ async function talkV0(context: GitContext, ground: FetchGround): Promise<GitOutc
     });
     return outcomeOf(context, relayed, scopeFields(wanted));
   } finally {
+    run.leave();
     input.abandon();
     replay.destroy();
   }

@@ -1,9 +1,12 @@
 import type { ReadSession } from '../../backends/contract/backend.js';
 import { booleanSetting } from '../../backends/contract/settings.js';
+import type { FetchScope } from '../wire/fetch-request.js';
 import type { FetchGround } from './fetch-checks.js';
 import type { GitContext } from './git-context.js';
 import type { GitOutcome } from './git-request.js';
+import type { Place } from './admission.js';
 import { visibleRefs } from './hidden-refs.js';
+import { planPack } from './pack-memory.js';
 import type { Relayed } from './relay-git.js';
 
 /** The refs that a fetch may know of, in the generation that it reads. */
@@ -12,14 +15,36 @@ export function groundOf({ parts }: Pick<GitContext, 'parts'>, session: ReadSess
   return { session, visible, view: parts.views.of(session.snapshot, visible) };
 }
 
+/** A git's place among those that make packs, and its configuration, which keeps it within its memory. */
+export interface PackRun extends Place {
+  readonly config: Readonly<Record<string, string>>;
+}
+
+/** Waits until there is memory for a git that makes a pack. `partial`: the client has part of the history, or wants one. */
+export async function enterPackRun(
+  { parts, request }: GitContext,
+  ground: FetchGround,
+  partial: boolean,
+): Promise<PackRun> {
+  const admission = parts.admissions[request.transport];
+  const plan = planPack(await ground.session.shape(), { alone: admission.idle, partial });
+  const place = await admission.fetch(request, plan.memoryBytes);
+  return { config: { ...runConfig(ground), ...plan.config }, leave: () => place.leave() };
+}
+
 /** git's configuration of a run. What may be wanted was checked here; git would refuse hidden and past commits. */
-export function runConfig({ session }: FetchGround): Record<string, string> {
+function runConfig({ session }: FetchGround): Record<string, string> {
   const { settings } = session.repository;
   return {
     'uploadpack.allowFilter': String(booleanSetting(settings, 'uploadpack.allowFilter')),
     'uploadpack.allowAnySHA1InWant': 'true',
     'uploadpack.allowSidebandAll': 'true',
   };
+}
+
+/** Wants some of the history only. */
+export function isShallow({ depth, deepenSince, deepenNot }: FetchScope): boolean {
+  return depth !== undefined || deepenSince !== undefined || deepenNot.length > 0;
 }
 
 /** The outcome of a relayed run. */

@@ -2,7 +2,7 @@ import type { Clock, Meter } from '../../backends/contract/environment.js';
 import type { Accounts } from '../auth/accounts.js';
 import { principalName, type Principal } from '../auth/principal.js';
 import type { AuditLog } from '../observe/audit.js';
-import { addressKey } from './concurrency-limit.js';
+import { addressKey } from '../core/concurrency-limit.js';
 import { parseAuthorization } from './credentials.js';
 import { challenge, HttpRefusal } from './error-map.js';
 import { FailureThrottle } from './failure-throttle.js';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { addressKey } from './concurrency-limit.js';
+import { addressKey } from '../core/concurrency-limit.js';
 import { parseAuthorization } from './credentials.js';
 import { FailureThrottle } from './failure-throttle.js';
 

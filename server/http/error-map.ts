@@ -47,7 +47,11 @@ export function refusalOf(error: QuorateError, requestId: string): HttpRefusal {
   if (error.code === 'internal') {
     return new HttpRefusal(status, `The server failed; its log has the details as ${requestId}.`);
   }
-  return new HttpRefusal(status, error.message, headersOfStatus[status]);
+  const { retryAfterSeconds: seconds } = error.details;
+  return new HttpRefusal(status, error.message, {
+    ...headersOfStatus[status],
+    ...(typeof seconds === 'number' ? { 'Retry-After': String(seconds) } : {}),
+  });
 }
 
 const headersOfStatus: Readonly<Record<number, Readonly<Record<string, string>>>> = {

@@ -8,7 +8,6 @@ import { maxKnownRequestBytes } from '../core/known-answers.js';
 import type { RefusalLog } from '../observe/refusal-log.js';
 import { parseGitProtocol } from '../wire/git-protocol.js';
 import type { HttpAuthenticator } from './authenticator.js';
-import { addressKey, ConcurrencyLimit } from './concurrency-limit.js';
 import { HttpRefusal, refusalOf } from './error-map.js';
 import { GitReply } from './git-reply.js';
 import type { HttpExchange } from './http-exchange.js';
@@ -50,11 +49,9 @@ interface Served {
 /** Translates Git's HTTP requests into `GitRequest`s and their outcome into HTTP. */
 export class GitHandler {
   readonly #options: GitHandlerOptions;
-  readonly #running: ConcurrencyLimit;
 
   constructor(options: GitHandlerOptions) {
     this.#options = options;
-    this.#running = new ConcurrencyLimit(options.limits.maxRequestsPerPrincipal);
   }
 
   /** Serves one request to its end and logs it. Never rejects. */
@@ -77,22 +74,9 @@ export class GitHandler {
       remoteAddress,
       requestId,
     });
-    const key =
-      'name' in exchange.principal
-        ? `user ${exchange.principal.name}`
-        : `address ${addressKey(remoteAddress)}`;
-    if (!this.#running.enter(key)) {
-      throw new HttpRefusal(429, 'Too many requests of yours are running: try again in a moment.', {
-        'Retry-After': '5',
-      });
-    }
-    try {
-      return await (route.kind === 'page'
-        ? this.#page(exchange, route)
-        : this.#talk(exchange, route));
-    } finally {
-      this.#running.leave(key);
-    }
+    return await (route.kind === 'page'
+      ? this.#page(exchange, route)
+      : this.#talk(exchange, route));
   }
 
   async #talk(exchange: HttpExchange, route: Exclude<GitRoute, { kind: 'page' }>): Promise<Served> {

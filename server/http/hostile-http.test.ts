@@ -338,31 +338,6 @@ test('connections in all are limited', async () => {
   first.socket.destroy();
 });
 
-test('running requests of one principal are limited', async () => {
-  const { port, running } = await start({
-    limits: { maxRequestsPerPrincipal: 1 },
-    async run(input) {
-      await readAll(input);
-      return ok;
-    },
-  });
-  const credentials = basic('a', 'good-token');
-  const first = await rawConnection(
-    port,
-    post(`Content-Length: 5\r\nAuthorization: ${credentials['Authorization']}\r\n`),
-  );
-  await until('it runs', () => running() === 1);
-  const path = '/a/info/refs?service=git-upload-pack';
-  const second = await ask(port, { path, headers: credentials });
-  assert.equal(second.status, 429);
-  assert.equal(second.headers['retry-after'], '5');
-  assert.equal((await ask(port, { path })).status, 200, 'others are served');
-  first.socket.write('12345');
-  await until('it is over', () => running() === 0);
-  await until('it was answered', () => first.received().startsWith('HTTP/1.1 200'));
-  first.socket.destroy();
-});
-
 test('a flood of pipelined requests closes the connection', async () => {
   const { port, running, requests } = await start({
     run: (_input, _output, request) =>

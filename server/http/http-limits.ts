@@ -18,8 +18,6 @@ export interface HttpLimits {
   readonly maxConnections: number;
   /** Open connections of one address (IPv6: one /64); beyond them 429. */
   readonly maxConnectionsPerAddress: number;
-  /** Running requests of one user, or of one address when anonymous; beyond them 429. */
-  readonly maxRequestsPerPrincipal: number;
   /** Wrong credentials from one address in a minute (0: no limit); beyond them 429 until the minute is over. */
   readonly maxAuthenticationFailuresPerMinute: number;
 }
@@ -36,6 +34,5 @@ export const defaultHttpLimits: HttpLimits = {
   maxPushBodyBytes: 0,
   maxConnections: 10_000,
   maxConnectionsPerAddress: 512,
-  maxRequestsPerPrincipal: 256,
   maxAuthenticationFailuresPerMinute: 30,
 };

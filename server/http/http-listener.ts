@@ -15,7 +15,7 @@ import type { AuditLog } from '../observe/audit.js';
 import { RefusalLog } from '../observe/refusal-log.js';
 import { HttpAuthenticator } from './authenticator.js';
 import type { CertificateSource } from './certificate.js';
-import { addressKey, ConcurrencyLimit } from './concurrency-limit.js';
+import { addressKey, ConcurrencyLimit } from '../core/concurrency-limit.js';
 import { asProblem, HttpRefusal } from './error-map.js';
 import { clientLeft, GitHandler } from './git-handler.js';
 import { HttpExchange } from './http-exchange.js';

@@ -64,6 +64,11 @@ const counters: Record<CounterName, MetricDefinition> = {
     help: 'Webhook deliveries that ended: delivered, failed (given up), dropped (too many waited).',
     labels: ['outcome'],
   },
+  limit_refusals: {
+    name: 'quorate_limit_refusals_total',
+    help: 'Requests refused by a rate, or because their queue was full or too slow.',
+    labels: ['transport', 'limit'],
+  },
   authentications: {
     name: 'quorate_authentications_total',
     help: 'Attempts to authenticate, by outcome.',
@@ -152,6 +157,11 @@ const gauges: Record<GaugeName, MetricDefinition> = {
     name: 'quorate_certificate_not_after_seconds',
     help: 'When the TLS certificate in use ends, in seconds since 1970.',
     labels: [],
+  },
+  pack_memory: {
+    name: 'quorate_pack_memory_bytes',
+    help: 'Estimated memory of fetches that make or send packs now.',
+    labels: ['transport'],
   },
   queue_depth: {
     name: 'quorate_queue_depth',

@@ -1,7 +1,7 @@
 import { createServer, type Server, type Socket } from 'node:net';
 import ssh2 from 'ssh2';
 import { QuorateError } from '../../backends/contract/errors.js';
-import { addressKey, ConcurrencyLimit } from '../http/concurrency-limit.js';
+import { addressKey, ConcurrencyLimit } from '../core/concurrency-limit.js';
 import { RefusalLog } from '../observe/refusal-log.js';
 import { describeCrypto, sshAlgorithms, type CryptoDescription } from './algorithms.js';
 import { offeredHostKeys, type HostKey } from './host-keys.js';

@@ -44,6 +44,8 @@ export class SshSession {
   #input: ChannelInput | undefined;
   #output: ChannelOutput | undefined;
   #running = false;
+  /** Waits for other requests, not for the client. */
+  #held = false;
   #closed = false;
   #startedMs: number;
   #progressMs: number;
@@ -95,7 +97,9 @@ export class SshSession {
   /** Judges the time limits; called every second or so. */
   checkTime(nowMs: number): void {
     const { limits } = this.#environment;
-    const waits = this.#input?.starved === true || this.#output?.blocked === true || !this.#running;
+    const clientIsDue =
+      this.#input?.starved === true || this.#output?.blocked === true || !this.#running;
+    const waits = clientIsDue && !this.#held;
     if (this.#stoppedMs !== undefined) {
       if (nowMs - this.#stoppedMs > stopGraceMs) this.#host.abandon();
     } else if (waits && nowMs - this.#progressMs > limits.idleTimeoutMs) {
@@ -227,6 +231,10 @@ export class SshSession {
       protocol: parseGitProtocol(this.#gitProtocol),
       mode: 'session',
       signal: this.#stopping.signal,
+      onHold: (held) => {
+        this.#held = held;
+        this.#progressMs = this.#environment.clock.monotonicMs();
+      },
     });
     return exchange.run(input, output);
   }

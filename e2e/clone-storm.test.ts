@@ -1,0 +1,85 @@
+/** Many clones of a large repository at once: they queue, and all finish, within a bound of memory. */
+import assert from 'node:assert/strict';
+import { randomFillSync } from 'node:crypto';
+import { rm } from 'node:fs/promises';
+import { test, type TestContext } from 'node:test';
+import { createScene, type Scene, type ServerProcess } from './harness.js';
+import { watchShare } from './memory-share.js';
+
+const MIB = 1024 ** 2;
+const clones = 200;
+
+/**
+ * Size of the repository. 100 MiB take some minutes and 20 GiB of reading and writing, so an ordinary run has less:
+ * what is bounded is the number of gits at once, not their share of it.
+ */
+const repositoryMib = Number(process.env['QUORATE_TEST_CLONE_MIB'] ?? '10');
+const maxServerBytes = 1024 * MIB;
+
+interface Storm {
+  readonly scene: Scene;
+  readonly server: ServerProcess;
+  readonly tip: string;
+}
+
+/** A server with a repository of so many files of 1 MiB that no compression makes smaller, in one commit per ten. */
+async function prepare(t: TestContext): Promise<Storm> {
+  const scene = await createScene(t);
+  const server = await scene.startServer();
+  const files: Record<string, Uint8Array> = {};
+  for (let n = 0; n < repositoryMib; n += 1) files[`blob-${n}`] = randomFillSync(Buffer.alloc(MIB));
+  const source = await scene.makeRepository({ commits: 10, files });
+  await scene.git(['push', '-q', server.httpUrl('big'), 'main'], {
+    cwd: source,
+    timeoutMs: 120_000,
+  });
+  const tip = (await scene.git(['rev-parse', 'HEAD'], { cwd: source })).trim();
+  return { scene, server, tip };
+}
+
+/** Clones at once by real git, each removed when it has been looked at. Returns the ids of their tips. */
+async function storm(
+  { scene }: Storm,
+  urlOf: (clone: number) => { readonly url: string; readonly env: Record<string, string> },
+): Promise<readonly string[]> {
+  return Promise.all(
+    Array.from({ length: clones }, async (_, n) => {
+      const { url, env } = urlOf(n);
+      const target = scene.path('work', `clone-${n}`);
+      const cloned = await scene.tryGit(
+        // Not to measure the clients' disk: nothing here is to outlive the test.
+        ['-c', 'core.fsync=none', '-c', 'pack.threads=1', 'clone', '-q', '--bare', url, target],
+        { env, timeoutMs: 900_000 },
+      );
+      assert.equal(cloned.exitCode, 0, `clone ${n}: ${cloned.stderr}`);
+      const tip = await scene.git(['rev-parse', 'main'], { cwd: target });
+      await rm(target, { recursive: true });
+      return tip.trim();
+    }),
+  );
+}
+
+for (const mix of ['http', 'http and ssh'] as const) {
+  test(`${clones} clones at once over ${mix} all finish, in less than 1 GB of memory`, async (t) => {
+    const ground = await prepare(t);
+    const { scene, server, tip } = ground;
+    const key = await scene.sshKey();
+    await scene.admin(server, 'key', 'add', 'admin', key.publicKeyFile);
+    const sshEnv = await key.environment(server);
+    const watch = watchShare(server.pid);
+    const startedMs = performance.now();
+    const tips = await storm(ground, (n) =>
+      mix === 'http' || n % 2 === 0
+        ? { url: server.httpUrl('big'), env: {} }
+        : { url: server.sshUrl('big'), env: { ...sshEnv } },
+    );
+    const peak = await watch.stop();
+    t.diagnostic(
+      `${clones} clones of ${repositoryMib} MiB over ${mix}: ` +
+        `${Math.round(peak.pssBytes / MIB)} MiB at most (${peak.samples} samples), ` +
+        `${peak.gits} gits at most, ${Math.round((performance.now() - startedMs) / 1000)} s`,
+    );
+    assert.deepEqual(new Set(tips), new Set([tip]));
+    assert.ok(peak.pssBytes < maxServerBytes, `${Math.round(peak.pssBytes / MIB)} MiB`);
+  });
+}
