@@ -16,6 +16,12 @@ const clones = 200;
 const repositoryMib = Number(process.env['QUORATE_TEST_CLONE_MIB'] ?? '10');
 const maxServerBytes = 1024 * MIB;
 
+/**
+ * A fetch is two gits. One user has three quarters of 256 MiB, and each fetch of so few objects counts 6: 32 at once on
+ * each transport. The rest is for gits that serve the repository as such. Unbounded, there would be hundreds.
+ */
+const maxGits = { http: 2 * 32 + 16, 'http and ssh': 4 * 32 + 16 };
+
 interface Storm {
   readonly scene: Scene;
   readonly server: ServerProcess;
@@ -80,6 +86,7 @@ for (const mix of ['http', 'http and ssh'] as const) {
         `${peak.gits} gits at most, ${Math.round((performance.now() - startedMs) / 1000)} s`,
     );
     assert.deepEqual(new Set(tips), new Set([tip]));
+    assert.ok(peak.gits <= maxGits[mix], `${peak.gits} gits`);
     assert.ok(peak.pssBytes < maxServerBytes, `${Math.round(peak.pssBytes / MIB)} MiB`);
   });
 }

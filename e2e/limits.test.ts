@@ -244,8 +244,8 @@ describe('limits of numbers', () => {
     await ground.assertUnharmed();
   });
 
-  test('limits.requestsPerPrincipal', async (t) => {
-    const ground = await groundWith(t, 'limits.requestsPerPrincipal=2');
+  test('limits.requestsPerPrincipal, and limits.queueTime', async (t) => {
+    const ground = await groundWith(t, 'limits.requestsPerPrincipal=2', 'limits.queueTime=200ms');
     const { scene, server } = ground;
     const running = Array.from({ length: 2 }, () => new SlowClient(server.url));
     for (const { socket } of running) socket.write(opening(ground, 100));
@@ -253,8 +253,8 @@ describe('limits of numbers', () => {
       const answer = await ground.get('/victim.git/info/refs?service=git-upload-pack');
       return answer.status === 429 ? answer : undefined;
     });
-    assert.match(refused.body.toString(), /[Tt]oo many requests of yours/);
-    assert.equal(refused.headers['retry-after'], '5');
+    assert.match(refused.body.toString(), /waited too long/);
+    assert.equal(refused.headers['retry-after'], '30');
     // Somebody else is served meanwhile.
     await scene.admin(server, 'user', 'add', 'ann');
     await scene.admin(server, 'repo', 'grant', 'victim', 'ann', 'read');
@@ -266,6 +266,51 @@ describe('limits of numbers', () => {
       return answer.status === 200;
     });
     await ground.assertUnharmed();
+  });
+
+  test('limits.ratePerPrincipal, limits.ratePerAddress, limits.ratePerRepository', async (t) => {
+    for (const limit of ['Principal', 'Address', 'Repository']) {
+      const scene = await createScene();
+      try {
+        const flags = ['--set', `limits.ratePer${limit}=6`];
+        const server = await scene.startServer({ flags });
+        const key = await scene.sshKey();
+        await scene.admin(server, 'key', 'add', 'admin', key.publicKeyFile);
+        await scene.admin(server, 'repo', 'create', 'a');
+        const env = await key.environment(server);
+        for (const [url, said] of [
+          [server.httpUrl('a'), /429/],
+          [server.sshUrl('a'), /ERROR: .*too many requests.*: try again/],
+        ] as const) {
+          const refused = await waitFor('a refusal', async () => {
+            const listed = await scene.tryGit(['ls-remote', url], { env });
+            return listed.exitCode === 0 ? undefined : listed;
+          });
+          assert.match(refused.stderr, said);
+          assert.equal(refused.exitCode, 128);
+        }
+        const answer = await fetch(`${server.url}/a/info/refs?service=git-upload-pack`, {
+          headers: { authorization: `Bearer ${server.adminToken}` },
+        });
+        assert.equal(answer.status, 429);
+        assert.match(await answer.text(), /too many requests/);
+        assert.match(answer.headers.get('retry-after') ?? '', /^([1-9]|10)$/);
+        const metrics = await (await fetch(`${server.opsUrl}/metrics`)).text();
+        for (const transport of ['http', 'ssh']) {
+          assert.match(
+            metrics,
+            new RegExp(
+              `quorate_limit_refusals_total\\{transport="${transport}",limit="rate-${limit.toLowerCase()}"\\} [1-9]`,
+            ),
+          );
+        }
+        const audit = await scene.admin(server, 'audit');
+        assert.match(audit, /too many requests/);
+      } finally {
+        await scene.close();
+      }
+    }
+    t.diagnostic('each over HTTP and over SSH');
   });
 
   test('limits.failedSignIns', async (t) => {
