@@ -80,7 +80,7 @@ export class FairQueue {
   }
 
   async #wait(ask: Ask): Promise<void> {
-    const { maxWaiting, maxWaitingPerKey, maxWaitMs } = this.#limits;
+    const { maxWaiting, maxWaitingPerKey } = this.#limits;
     const [key = ''] = ask.keys;
     if (ask.signal.aborted) throw cancelledBy(ask.signal);
     const ahead = this.#queues.get(key)?.size ?? 0;
@@ -102,11 +102,14 @@ export class FairQueue {
       const waiter: Waiter = { ask, admit: () => settle() };
       ask.signal.addEventListener('abort', onAbort);
       this.#add(key, waiter);
-      void this.#clock.sleep(maxWaitMs, over.signal).then(() => {
-        if (!over.signal.aborted) settle(this.#refusal('too-long'));
-      });
+      void this.#endWait(over.signal, settle);
       this.#admitNext();
     });
+  }
+
+  async #endWait(over: AbortSignal, settle: (error: Error) => void): Promise<void> {
+    await this.#clock.sleep(this.#limits.maxWaitMs, over);
+    if (!over.aborted) settle(this.#refusal('too-long'));
   }
 
   #add(key: string, waiter: Waiter): void {
