@@ -1,4 +1,5 @@
 import { setMaxListeners } from 'node:events';
+import type { IRangeRequest } from 'etcd3';
 import type {
   Coordinator,
   CoordinatorIdentity,
@@ -13,6 +14,7 @@ import type {
 } from '../../contract/coordinator.js';
 import type { Logger, Random } from '../../contract/environment.js';
 import { QuorateError, refuseCancelled } from '../../contract/errors.js';
+import { keys } from '../../contract/keys.js';
 import {
   checkRange,
   checkRangeOptions,
@@ -22,7 +24,7 @@ import {
 import { isCompacted } from './etcd-errors.js';
 import { followRange } from './etcd-watch.js';
 import { LeaseKeeper } from './lease-keeper.js';
-import type { EtcdSettings } from './member-client.js';
+import { type EtcdSettings, withoutLeader } from './member-client.js';
 import { MemberPool, type Attempt } from './member-pool.js';
 import { findCluster } from './find-cluster.js';
 import { WireFormat, wholeNumber } from './wire-format.js';
@@ -41,7 +43,7 @@ export async function openEtcdCoordinator(options: EtcdCoordinatorOptions): Prom
   const logger = options.logger.child({ component: 'coordinator' });
   const pool = new MemberPool(options.settings);
   try {
-    await findCluster(pool);
+    await findCluster(pool, probeOf(new WireFormat(options.settings.prefix)));
   } catch (error) {
     pool.close();
     throw error;
@@ -163,7 +165,7 @@ class EtcdCoordinator implements Coordinator {
   }
 
   async #identify(attempt: Attempt): Promise<CoordinatorIdentity> {
-    const request = { key: this.#format.key('cluster/'), keys_only: true, limit: 1 };
+    const request = probeOf(this.#format);
     const { header } = await this.#pool.repeat((member) => member.kv.range(request), attempt);
     return { clusterId: header.cluster_id, revision: wholeNumber(header.revision) };
   }
@@ -183,7 +185,8 @@ class EtcdCoordinator implements Coordinator {
         ...(linearizable === false ? { serializable: true } : {}),
         ...(revision === undefined ? {} : { revision: String(revision) }),
       };
-      const page = await this.#pool.repeat((member) => member.kv.range(request), { signal });
+      const call = linearizable === false ? withoutLeader : undefined;
+      const page = await this.#pool.repeat((member) => member.kv.range(request, call), { signal });
       revision ??= wholeNumber(page.header.revision);
       for (const stored of page.kvs) entries.push(this.#format.entry(stored));
       const last = entries.at(-1);
@@ -201,6 +204,11 @@ class EtcdCoordinator implements Coordinator {
       throw new QuorateError('unavailable', 'the coordinator is closed');
     }
   }
+}
+
+/** A cheap linearizable read, of something that a user of etcd with rights below the prefix may see. */
+function probeOf(format: WireFormat): IRangeRequest {
+  return { key: format.key(keys.cluster), keys_only: true, limit: 1 };
 }
 
 function onlyReads(transaction: Transaction): boolean {

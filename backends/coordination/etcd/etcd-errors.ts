@@ -10,6 +10,7 @@ import {
   GRPCOutOfRangeError,
   GRPCUnauthenticatedError,
   GRPCUnavailableError,
+  GRPCUnknownError,
 } from 'etcd3';
 import { QuorateError } from '../../contract/errors.js';
 
@@ -41,15 +42,17 @@ const refusals = [
 export function judgeError(error: unknown): Verdict {
   if (error instanceof QuorateError) return 'refused';
   if (refusals.some((kind) => error instanceof kind)) return 'refused';
-  return isWithoutLeader(error) ? 'not-taken' : 'unknown';
+  return isNotTaken(error) ? 'not-taken' : 'unknown';
 }
 
 /**
  * etcd's errors are told apart by these fixed texts (`rpctypes` in etcd's client does the same); several share a gRPC
- * code. This one is given before a request is taken, to those who asked for a leader (`hasleader`).
+ * code. The first is given before a request is taken, to those who asked for a leader (`hasleader`); the second by
+ * raft, when it drops a proposal instead of appending or forwarding it.
  */
-function isWithoutLeader(error: unknown): boolean {
-  return error instanceof GRPCUnavailableError && error.message.endsWith('etcdserver: no leader');
+function isNotTaken(error: unknown): boolean {
+  if (error instanceof GRPCUnavailableError) return error.message.endsWith('etcdserver: no leader');
+  return error instanceof GRPCUnknownError && error.message.endsWith('raft proposal dropped');
 }
 
 /** The grant of a lease whose id exists: the one before it arrived, and its answer was lost. */

@@ -1,4 +1,5 @@
 import { connect } from 'node:net';
+import type { IRangeRequest } from 'etcd3';
 import { QuorateError } from '../../contract/errors.js';
 import { reasonOf } from './etcd-errors.js';
 import type { MemberPool } from './member-pool.js';
@@ -11,9 +12,9 @@ const probeTimeoutMs = 1_000;
  * Waits until a member answers, and makes sure that all that do are of one cluster. Throws with the addresses and what
  * to do about them.
  */
-export async function findCluster(pool: MemberPool): Promise<void> {
+export async function findCluster(pool: MemberPool, probe: IRangeRequest): Promise<void> {
   try {
-    await pool.repeat((member) => member.kv.range({ key: Buffer.from('cluster/'), limit: 1 }), {
+    await pool.repeat((member) => member.kv.range(probe), {
       patienceMs: findPatienceMs,
     });
   } catch (error) {

@@ -14,6 +14,11 @@ export interface EtcdSettings {
     readonly cert?: Uint8Array;
     readonly key?: Uint8Array;
   };
+  /**
+   * How long a request that may be repeated, or was not taken yet, is tried. Default 5,000: several elections at etcd's
+   * own timeouts (one takes 1 to 2 s).
+   */
+  readonly patienceMs?: number;
   readonly auth?: { readonly user: string; readonly password: string };
 }
 
@@ -94,6 +99,9 @@ const requireLeader: grpc.Interceptor = (options, nextCall) =>
       next(metadata, listener);
     },
   });
+
+/** Options of a call that any member may answer, also one without a leader. */
+export const withoutLeader: grpc.CallOptions = { interceptors: [] };
 
 async function isConnected(client: grpc.Client, timeoutMs: number): Promise<boolean> {
   const channel = client.getChannel();

@@ -3,13 +3,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { IResponseHeader } from 'etcd3';
 import { QuorateError, refuseCancelled } from '../../contract/errors.js';
 import { judgeError, reasonOf, refusalOf } from './etcd-errors.js';
-import { callDeadlineMs, type EtcdSettings, MemberClient } from './member-client.js';
+import { LeaderWatch } from './leader-watch.js';
+import { type EtcdSettings, MemberClient } from './member-client.js';
 
-/**
- * How long a request that may be repeated, or was not taken yet, is tried: several elections at etcd's own timeouts
- * (one takes 1 to 2 s).
- */
-export const patienceMs = 5_000;
+const defaultPatienceMs = 5_000;
 /** A connection on one machine or in one region takes milliseconds; behind it another member waits to be asked. */
 const connectTimeoutMs = 300;
 /** Pauses grow by this up to the longest, so that 1,000 waiting requests ask less than 10,000 times a second. */
@@ -18,7 +15,7 @@ const longestPauseMs = 150;
 
 export interface Attempt {
   readonly signal?: AbortSignal | undefined;
-  /** Default `patienceMs`. */
+  /** Default: the settings'. */
   readonly patienceMs?: number;
 }
 
@@ -34,6 +31,8 @@ export class MemberPool {
   /** The members' addresses, for messages. */
   readonly where: string;
   readonly #members: readonly MemberClient[];
+  readonly #leaders = new LeaderWatch();
+  readonly #patienceMs: number;
   #preferred: number;
   #clusterId: string | undefined;
   #revision = 0;
@@ -42,6 +41,7 @@ export class MemberPool {
   constructor(settings: EtcdSettings) {
     this.where = settings.endpoints.join(', ');
     this.#members = settings.endpoints.map((endpoint) => new MemberClient(endpoint, settings));
+    this.#patienceMs = settings.patienceMs ?? defaultPatienceMs;
     // Processes spread over the members.
     this.#preferred = randomInt(this.#members.length);
   }
@@ -72,7 +72,7 @@ export class MemberPool {
   ): Promise<T> {
     return this.#untilTaken(attempt, async (member) => {
       try {
-        return this.#checked(await request(member));
+        return await this.#ask(member, request);
       } catch (error) {
         if (judgeError(error) === 'refused') throw error;
         throw new NotTaken(error);
@@ -87,7 +87,7 @@ export class MemberPool {
   async once<T extends Answer>(request: (member: MemberClient) => Promise<T>): Promise<T> {
     return this.#untilTaken({}, async (member) => {
       try {
-        return this.#checked(await request(member));
+        return await this.#ask(member, request);
       } catch (error) {
         switch (judgeError(error)) {
           case 'refused':
@@ -137,13 +137,18 @@ export class MemberPool {
     this.#revision = Math.max(this.#revision, Number(header.revision));
   }
 
-  #checked<T extends Answer>(answer: T): T {
+  async #ask<T extends Answer>(
+    member: MemberClient,
+    request: (member: MemberClient) => Promise<T>,
+  ): Promise<T> {
+    const answer = await this.#leaders.guard(member, () => request(member));
     this.observe(answer.header);
+    this.#leaders.observe(member, Number(answer.header.raft_term));
     return answer;
   }
 
   async #untilTaken<T>(attempt: Attempt, send: (member: MemberClient) => Promise<T>): Promise<T> {
-    const deadlineMs = performance.now() + (attempt.patienceMs ?? patienceMs);
+    const deadlineMs = performance.now() + (attempt.patienceMs ?? this.#patienceMs);
     let last: unknown = new Error('no member accepts connections');
     for (let pauseMs = pauseStepMs; ; pauseMs = Math.min(pauseMs + pauseStepMs, longestPauseMs)) {
       if (this.#closed) throw new QuorateError('unavailable', 'the coordinator is closed');
@@ -177,6 +182,3 @@ class NotTaken extends Error {
     super('not taken', { cause });
   }
 }
-
-/** Longest time that a repeated request takes: the last attempt may begin just before the patience ends. */
-export const longestRequestMs = patienceMs + callDeadlineMs + connectTimeoutMs;

@@ -127,11 +127,22 @@ export class EtcdCluster {
     return leader;
   }
 
+  /** Removes the history up to the present revision, as `etcdctl compact` does. */
+  async compact(): Promise<void> {
+    const { stdout } = await this.#etcdctl([
+      ...this.#endpointArguments(),
+      'endpoint',
+      'status',
+      '--write-out=json',
+    ]);
+    const revision = /"revision":\s*(\d+)/.exec(stdout)?.[1];
+    if (revision === undefined) throw new Error(`etcdctl told no revision: ${stdout}`);
+    await this.#etcdctl([...this.#endpointArguments(), 'compact', revision]);
+  }
+
   /** Saves the store as an operator would: `etcdctl snapshot save`. */
   async snapshot(file: string): Promise<void> {
-    const member = this.members.find(({ running }) => running);
-    if (member === undefined) throw new Error('no etcd member runs');
-    await this.#etcdctl(['--endpoints', member.clientUrl, 'snapshot', 'save', file]);
+    await this.#etcdctl([...this.#endpointArguments(), 'snapshot', 'save', file]);
   }
 
   /**
@@ -169,13 +180,19 @@ export class EtcdCluster {
     await rm(this.directory, { recursive: true, force: true });
   }
 
-  async #etcdctl(args: readonly string[]): Promise<void> {
+  #endpointArguments(): readonly string[] {
+    const member = this.members.find(({ running }) => running);
+    if (member === undefined) throw new Error('no etcd member runs');
+    return ['--endpoints', member.clientUrl];
+  }
+
+  async #etcdctl(args: readonly string[]): Promise<{ stdout: string }> {
     const { tls } = this.#options;
     const flags =
       tls === undefined
         ? []
         : ['--cacert', tls.caFile, '--cert', tls.certFile, '--key', tls.keyFile];
-    await promisify(execFile)('etcdctl', [...flags, ...args], {
+    return promisify(execFile)('etcdctl', [...flags, ...args], {
       env: { ...process.env, ETCDCTL_API: '3' },
       timeout: startTimeoutMs,
     });

@@ -1,0 +1,215 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { after, afterEach, before, describe, test } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import type { Coordinator, WatchBatch } from '../../contract/coordinator.js';
+import { silentLogger } from '../test-environment.js';
+import { openEtcdCoordinator } from './etcd-coordinator.js';
+import { EtcdCluster } from './testing/etcd-cluster.js';
+import { realRandom, settingsFor } from './testing/etcd-fixture.js';
+import { measureWriteGap } from './testing/write-gap.js';
+
+const put = (coordinator: Coordinator, key: string, value: string | Uint8Array) =>
+  coordinator.transaction({
+    compares: [],
+    success: [{ type: 'put', key, value: Buffer.from(value) }],
+    failure: [],
+  });
+
+describe('etcd with three members, some of them dead', () => {
+  let cluster: EtcdCluster;
+  let coordinator: Coordinator;
+  before(async () => {
+    cluster = await EtcdCluster.start({ members: 3 });
+    coordinator = await openEtcdCoordinator({
+      // Elections on a machine that has a lot else to do fit in; waiting in vain stays short.
+      settings: { ...settingsFor(cluster), patienceMs: 3_000 },
+      random: realRandom,
+      logger: silentLogger,
+    });
+  });
+  afterEach(async () => {
+    for (const member of cluster.members) {
+      member.resume();
+      if (!member.running) member.start();
+    }
+    await cluster.ready();
+  });
+  after(async () => {
+    await coordinator.close();
+    await cluster.stop();
+  });
+
+  test('reads and leases outlive the leader, and writes fail only with an unknown outcome', async () => {
+    const lease = await coordinator.grantLease(5_000);
+    const { errors } = await measureWriteGap(cluster, coordinator);
+    const { 'outcome-unknown': lost = 0, ...others } = errors;
+    assert.deepEqual(others, {});
+    assert.ok(lost < 20, `${lost} answers were lost`);
+    assert.equal(lease.lost.aborted, false);
+    await lease.revoke();
+  });
+
+  test('a watch tells every revision once while members die in turn', async () => {
+    const leaving = new AbortController();
+    const batches: WatchBatch[] = [];
+    const watching = (async () => {
+      for await (const batch of coordinator.watch('watched', { signal: leaving.signal })) {
+        batches.push(batch);
+        if (Buffer.from(valueOf(batch)).toString() === 'last') break;
+      }
+    })();
+    const revisions: number[] = [];
+    const write = async (value: string): Promise<void> => {
+      // Counted by what is there, not by what was answered.
+      const error = await put(coordinator, 'watched', value).catch((reason: unknown) => reason);
+      if (error instanceof Error) return write(value);
+      const entry = await coordinator.get('watched');
+      revisions.push(entry?.modRevision ?? 0);
+    };
+    for (const member of cluster.members) {
+      await write(`before ${member.name} dies`);
+      await member.kill();
+      await write(`without ${member.name}`);
+      member.start();
+      await cluster.ready();
+    }
+    await write('last');
+    await watching;
+    leaving.abort();
+    const seen = batches.map(({ revision }) => revision);
+    assert.deepEqual(
+      seen,
+      [...new Set(seen)].sort((a, b) => a - b),
+    );
+    assert.deepEqual(
+      revisions.filter((revision) => !seen.includes(revision)),
+      [],
+    );
+    assert.equal(batches.at(-1)?.events.length, 1);
+  });
+
+  test('a member that hangs loses answers, and the others serve', async () => {
+    await put(coordinator, 'k', '1');
+    // Whichever this process talks to is among those that hang in turn.
+    for (const member of cluster.members) {
+      member.pause();
+      const outcome = await put(coordinator, 'k', '2').catch((error: unknown) => error);
+      if (outcome instanceof Error) {
+        assert.ok('code' in outcome && outcome.code === 'outcome-unknown', outcome.message);
+      }
+      assert.ok(await coordinator.get('k'));
+      member.resume();
+      await cluster.ready();
+    }
+  });
+
+  test('without a quorum nothing is written, and the error says so', async () => {
+    await put(coordinator, 'k', 'before');
+    const [first, second] = cluster.members;
+    await first?.kill();
+    await second?.kill();
+    await assert.rejects(coordinator.get('k'), { code: 'unavailable' });
+    await assert.rejects(coordinator.ping(), { code: 'unavailable' });
+    // The member that is left takes nothing once it knows that it leads nobody and follows nobody.
+    await assert.rejects(put(coordinator, 'k', 'never'), { code: 'unavailable' });
+    // What need not be the latest is still answered.
+    const stale = await coordinator.get('k', { linearizable: false });
+    assert.equal(Buffer.from(stale?.value ?? []).toString(), 'before');
+  });
+
+  test('with all members dead nothing was sent', async () => {
+    await Promise.all(cluster.members.map((member) => member.kill()));
+    await assert.rejects(put(coordinator, 'k', 'never'), { code: 'unavailable' });
+    for (const member of cluster.members) member.start();
+    await cluster.ready();
+    const entry = await coordinator.get('k');
+    assert.notEqual(Buffer.from(entry?.value ?? []).toString(), 'never');
+  });
+
+  test('a lease that etcd does not confirm is lost in time', async () => {
+    const lease = await coordinator.grantLease(2_000);
+    const lost = once(lease.lost, 'abort');
+    // Neither a lease nor a dead connection keeps a process alive.
+    const alive = setInterval(() => undefined, 1_000);
+    await Promise.all(cluster.members.map((member) => member.kill()));
+    await lost;
+    clearInterval(alive);
+  });
+});
+
+test('a watch that nobody reads holds up nothing else, and ends in the compaction error', async () => {
+  const cluster = await EtcdCluster.start();
+  const coordinator = await openEtcdCoordinator({
+    settings: settingsFor(cluster),
+    random: realRandom,
+    logger: silentLogger,
+  });
+  const leaving = new AbortController();
+  try {
+    await put(coordinator, 'big', 'begun');
+    const { revision } = await coordinator.range('big');
+    const batches = coordinator.watch('big', { fromRevision: revision, signal: leaving.signal });
+    const watch = batches[Symbol.asyncIterator]();
+    assert.equal((await watch.next()).done, false);
+    // 64 MB: far more than connections hold. And more revisions than etcd holds for one watch (1,024).
+    const megabyte = new Uint8Array(1_000_000);
+    for (let i = 0; i < 64; i += 1) await put(coordinator, 'big', megabyte);
+    assert.equal((await coordinator.get('big'))?.value.length, megabyte.length);
+    assert.ok((await heldBytes()) < 40_000_000, 'what nobody reads waits in etcd, not here');
+    const count = 2_000;
+    for (let i = 0; i < count / 100; i += 1) {
+      await Promise.all(Array.from({ length: 100 }, () => put(coordinator, 'big', 'small')));
+    }
+    await cluster.compact();
+    let expected = revision;
+    await assert.rejects(
+      async () => {
+        while (expected < revision + 64 + count) {
+          const { value } = await watch.next();
+          expected += 1;
+          assert.equal(value?.revision, expected);
+        }
+      },
+      { code: 'failed-precondition' },
+    );
+  } finally {
+    leaving.abort();
+    await coordinator.close();
+    await cluster.stop();
+  }
+});
+
+test('members of two clusters are refused', async () => {
+  const one = await EtcdCluster.start();
+  const two = await EtcdCluster.start();
+  try {
+    const settings = { endpoints: [...one.endpoints, ...two.endpoints], prefix: 'quorate/' };
+    const opening = openEtcdCoordinator({ settings, random: realRandom, logger: silentLogger });
+    await assert.rejects(opening, { code: 'failed-precondition', message: /one cluster/ });
+  } finally {
+    await one.stop();
+    await two.stop();
+  }
+});
+
+/** Bytes of buffers that something still refers to: the least seen, since they are freed some time after collecting. */
+async function heldBytes(): Promise<number> {
+  setFlagsFromString('--expose-gc');
+  const collect: unknown = runInNewContext('gc');
+  assert.ok(typeof collect === 'function');
+  let least = Number.POSITIVE_INFINITY;
+  for (let i = 0; i < 10; i += 1) {
+    collect();
+    await setImmediate();
+    least = Math.min(least, process.memoryUsage().arrayBuffers);
+  }
+  return least;
+}
+
+function valueOf(batch: WatchBatch): Uint8Array {
+  const [event] = batch.events;
+  return event?.type === 'put' ? event.entry.value : new Uint8Array();
+}

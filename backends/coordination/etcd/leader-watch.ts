@@ -1,0 +1,89 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { judgeError } from './etcd-errors.js';
+import type { MemberClient } from './member-client.js';
+
+/** A healthy cluster has answered long before; even one that is busy has, mostly. */
+const slowMs = 150;
+const pollMs = 75;
+const pollDeadlineMs = 300;
+/** A term that was told longer ago says little: the first poll then tells where the request began. */
+const freshMs = 500;
+
+/** The member has lost its leader, or found another, since the request was sent. */
+export class LeaderChanged extends Error {
+  constructor() {
+    super('the leader of etcd changed');
+  }
+}
+
+interface Waiter {
+  readonly member: MemberClient;
+  /** The member's term when the request was sent, as far as it was known. */
+  term: number | undefined;
+  readonly reject: (error: LeaderChanged) => void;
+}
+
+/**
+ * Gives up waiting for answers that will hardly come. A member that does not know yet that its leader is dead takes
+ * requests and loses them; waiting for the deadline of each made writes pause for 2.5 s after a leader's death, of
+ * which the election took 1.3. So a request that is slow has its member asked for its term, which the member answers
+ * by itself, and is given up when that has moved on. (To have been given up says nothing of whether it happened.)
+ */
+export class LeaderWatch {
+  readonly #terms = new WeakMap<MemberClient, { readonly term: number; readonly atMs: number }>();
+  readonly #waiters = new Set<Waiter>();
+  #polling = false;
+
+  /** Notes the term that an answer of the member told. */
+  observe(member: MemberClient, term: number): void {
+    this.#terms.set(member, { term, atMs: performance.now() });
+  }
+
+  /** The answer, or `LeaderChanged`. */
+  async guard<T>(member: MemberClient, request: () => Promise<T>): Promise<T> {
+    const told = this.#terms.get(member);
+    const fresh = told !== undefined && performance.now() - told.atMs < freshMs;
+    const term = fresh ? told.term : undefined;
+    let waiter: Waiter | undefined;
+    let timer: NodeJS.Timeout | undefined;
+    const changed = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => {
+        waiter = { member, term, reject };
+        this.#waiters.add(waiter);
+        if (!this.#polling) void this.#poll();
+      }, slowMs);
+    });
+    try {
+      return await Promise.race([request(), changed]);
+    } finally {
+      clearTimeout(timer);
+      if (waiter !== undefined) this.#waiters.delete(waiter);
+    }
+  }
+
+  async #poll(): Promise<void> {
+    this.#polling = true;
+    while (this.#waiters.size > 0) {
+      const members = new Set([...this.#waiters].map(({ member }) => member));
+      await Promise.all([...members].map((member) => this.#ask(member)));
+      if (this.#waiters.size > 0) await sleep(pollMs);
+    }
+    this.#polling = false;
+  }
+
+  async #ask(member: MemberClient): Promise<void> {
+    let term: number | undefined;
+    try {
+      const deadline = new Date(Date.now() + pollDeadlineMs);
+      term = Number((await member.maintenance.status({ deadline })).header.raft_term);
+    } catch (error) {
+      // It does not answer: the requests' own deadlines go on. Or it says that it has no leader.
+      if (judgeError(error) !== 'not-taken') return;
+    }
+    for (const waiter of this.#waiters) {
+      if (waiter.member !== member) continue;
+      if (waiter.term === undefined) waiter.term = term;
+      if (term === undefined || waiter.term !== term) waiter.reject(new LeaderChanged());
+    }
+  }
+}

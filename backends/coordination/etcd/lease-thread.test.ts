@@ -1,0 +1,56 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import type { Coordinator } from '../../contract/coordinator.js';
+import { silentLogger } from '../test-environment.js';
+import { openEtcdCoordinator } from './etcd-coordinator.js';
+import { EtcdCluster } from './testing/etcd-cluster.js';
+import { realRandom, settingsFor } from './testing/etcd-fixture.js';
+
+/** As a long computation would: no timer, no socket, nothing of the main loop runs meanwhile. */
+function blockMainLoop(ms: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+}
+
+describe('leases and a busy main loop', () => {
+  let cluster: EtcdCluster;
+  let coordinator: Coordinator;
+  before(async () => {
+    cluster = await EtcdCluster.start();
+    coordinator = await openEtcdCoordinator({
+      settings: settingsFor(cluster),
+      random: realRandom,
+      logger: silentLogger,
+    });
+  });
+  after(async () => {
+    await coordinator.close();
+    await cluster.stop();
+  });
+  const putUnder = (key: string, lease: string) =>
+    coordinator.transaction({
+      compares: [],
+      success: [{ type: 'put', key, value: new Uint8Array(), lease }],
+      failure: [],
+    });
+
+  test('a main loop that is busy for longer than the time to live keeps its leases', async () => {
+    const lease = await coordinator.grantLease(2_000);
+    await putUnder('kept', lease.id);
+    blockMainLoop(1.6 * lease.ttlMs);
+    assert.equal(lease.lost.aborted, false);
+    const entry = await coordinator.get('kept');
+    assert.equal(entry?.lease, lease.id);
+    // Still the first one: it was never gone in between.
+    assert.equal(entry.version, 1);
+    await lease.revoke();
+  });
+
+  test('a main loop that is dead loses them', async () => {
+    const lease = await coordinator.grantLease(2_000);
+    await putUnder('lost', lease.id);
+    // Twice its time until the thread gives up, once until etcd does, and as much to notice.
+    blockMainLoop(4 * lease.ttlMs);
+    assert.equal(lease.lost.aborted, true);
+    assert.equal(await coordinator.get('lost'), undefined);
+  });
+});
