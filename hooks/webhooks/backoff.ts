@@ -25,7 +25,11 @@ export function retryDelayMs(random: Random, attempts: number, firstMs: number):
   return backoff(random, attempts, { firstMs, lastMs: Math.max(firstMs, longestRetryMs) });
 }
 
-/** For which a receiver is left alone that failed so many times in a row. */
+/**
+ * For which a receiver is left alone that failed so many times in a row: at most as long as the delivery waits that
+ * failed the last time, so that this is the one to find out whether it is back.
+ */
 export function pauseMs(random: Random, failures: number, firstMs: number): number {
-  return backoff(random, failures, { firstMs, lastMs: Math.max(firstMs, longestPauseMs) });
+  const bounds = { firstMs, lastMs: Math.max(firstMs, 2 * longestPauseMs) };
+  return Math.round(backoff(random, failures, bounds) / 2);
 }

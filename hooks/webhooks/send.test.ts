@@ -147,8 +147,8 @@ test('what a name resolves to is judged, and only what was judged is connected t
   const mixed = resolvingTo('10.0.0.7', 'fd00::1', '127.0.0.1');
   assert.equal((await send(inner, { resolve: mixed }))?.outcome, 'delivered');
   assert.equal(count(), 1);
-  const none: Resolve = (_hostname, found) =>
-    found(Object.assign(new Error('x'), { code: 'ENOTFOUND' }), []);
+  const notFound = Object.assign(new Error('x'), { code: 'ENOTFOUND' });
+  const none: Resolve = (_hostname, found) => found(notFound, []);
   const unknown = await send(inner, { resolve: none });
   assert.equal(unknown?.outcome, 'dns');
   assert.match(unknown.problem ?? '', /ENOTFOUND/);
@@ -258,10 +258,10 @@ test('an attempt that is cut off says nothing', async () => {
 });
 
 const directory = await mkdtemp(join(tmpdir(), 'quorate-send-'));
+const file = (name: string): string => join(directory, name);
 after(() => rm(directory, { recursive: true }));
 
 test('TLS that nobody vouches for is not spoken', async () => {
-  const file = (name: string): string => join(directory, name);
   const args = ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes'];
   const subject = ['-subj', '/CN=localhost', '-days', '1'];
   await promisify(execFile)('openssl', [
