@@ -83,7 +83,6 @@ export async function prepare(
     settings: options.settings ?? {},
     shallow: [],
     lockRevisions: [{ key: 'locks/some', createRevision: 7 }],
-    walk: true,
     signal: signal(),
   });
   return { key, refused };

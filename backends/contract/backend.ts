@@ -95,7 +95,10 @@ export interface PushRequest {
   readonly refused: ReadonlyMap<string, string>;
   readonly atomic: boolean;
   readonly pushOptions: readonly string[];
-  /** The pack's bytes, or undefined when every command deletes. Read at the pace of the slowest consumer. */
+  /**
+   * The pack's bytes, or undefined when every command deletes. Read at the pace of the slowest consumer; its chunks
+   * wait in queues, so their memory must not be used again by whoever made them.
+   */
   readonly pack: AsyncIterable<Uint8Array> | undefined;
   /** `shallow` lines of a push from a shallow clone. */
   readonly shallow: readonly Oid[];

@@ -36,6 +36,8 @@ export const keys = {
   log: (id: string) => `log/${id}/`,
   allLogs: 'log/',
   logEntry: (id: string, generation: number) => `log/${id}/${paddedGeneration(generation)}`,
+  /** Front-ends that are alive, each under its lease. */
+  frontEnd: (id: string) => `frontEnds/${id}`,
   outboxes: 'outbox/',
   outbox: (id: string, pushId: string) => `outbox/${id}/${pushId}`,
   /** Changes of repositories that nobody was told of yet. `at`: padded milliseconds, so that they are told in order. */

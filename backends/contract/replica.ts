@@ -44,8 +44,6 @@ export interface PrepareRequest {
   readonly shallow: readonly Oid[];
   /** Create revisions of the push's locks: kept with the quarantine, so that its fate can be found out later. */
   readonly lockRevisions: readonly { readonly key: string; readonly createRevision: number }[];
-  /** True on the primary: it walks the new objects. */
-  readonly walk: boolean;
   readonly signal: AbortSignal;
 }
 

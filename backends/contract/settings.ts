@@ -3,7 +3,7 @@
  * is the only place that knows the keys, their types, defaults and meanings.
  */
 
-type SettingKind = 'boolean' | 'size' | 'count' | 'refs' | 'fsck-ids';
+type SettingKind = 'boolean' | 'size' | 'count' | 'refs' | 'fsck-ids' | 'consistency';
 
 interface SettingDefinition {
   readonly kind: SettingKind;
@@ -55,6 +55,11 @@ export const settingDefinitions = {
     help: 'accept push options (git push -o)',
   },
   'receive.advertiseAtomic': { kind: 'boolean', default: 'true', help: 'accept atomic pushes' },
+  'replication.consistency': {
+    kind: 'consistency',
+    default: 'default',
+    help: 'stores that must hold a push before it is acknowledged: eventual, quorum, strong, or default (what the server is set to)',
+  },
   'uploadpack.allowFilter': { kind: 'boolean', default: 'true', help: 'partial clones (--filter)' },
   'uploadpack.allowAnySHA1InWant': {
     kind: 'boolean',
@@ -99,6 +104,10 @@ export function settingProblem(key: SettingKey, value: string): string | undefin
       return list(value).every((ref) => /^[!^]{0,2}[^\s~^:?*[\\\x00-\x1f\x7f]+$/.test(ref))
         ? undefined
         : `${key} wants ref prefixes, comma separated`;
+    case 'consistency':
+      return ['default', 'eventual', 'quorum', 'strong'].includes(value)
+        ? undefined
+        : `${key} wants eventual, quorum, strong or default`;
     case 'fsck-ids':
       return list(value).every((id) => /^[A-Za-z0-9]+$/.test(id))
         ? undefined
@@ -113,6 +122,10 @@ export function booleanSetting(settings: StoredSettings, key: SettingKey): boole
 /** Bytes or a count; 0 means no limit where the definition says so. */
 export function numberSetting(settings: StoredSettings, key: SettingKey): number {
   return parseSize(settings[key] ?? settingDefinitions[key].default) ?? 0;
+}
+
+export function wordSetting(settings: StoredSettings, key: SettingKey): string {
+  return settings[key] ?? settingDefinitions[key].default;
 }
 
 export function listSetting(settings: StoredSettings, key: SettingKey): readonly string[] {

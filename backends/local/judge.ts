@@ -69,7 +69,7 @@ export async function judge(
   if (commands.length === 0) return refused;
   const [failures, unconnected] = await Promise.all([
     repository.refsQueue.run(() => dryRun(dependencies, commands, request, objects)),
-    request.walk ? unconnectedRefs(dependencies, repository, commands, request, objects) : [],
+    unconnectedRefs(dependencies, repository, commands, request, objects),
   ]);
   for (const [ref, failure] of failures) refused.set(ref, dryRunWords[failure]);
   const missing =

@@ -73,9 +73,11 @@ export async function createLocalBackend(dependencies: LocalBackendDependencies)
     replicas: singleReplica(options.nodeId, replica),
     scratchDirectory,
     lockTimeoutMs: options.lockTimeoutMs,
+    replicationFactor: 1,
+    consistency: 'quorum',
+    name: 'local',
     local: {
       objectEngine: indexer.description,
-      stats: (id) => replica.stats(id),
       quarantines: () => replica.quarantines.length,
       maintenanceQueued: () => maintenance.queued,
       resolveQuarantines: () => settleQuarantines({ ...dependencies, replica }),

@@ -310,7 +310,7 @@ export class LocalReplica implements Replica {
   async read(repositoryId: string, atLeast: number): Promise<ReplicaRead> {
     const { repository, release } = await this.#open.acquire(repositoryId);
     try {
-      await this.#applyUpTo(repository, atLeast);
+      await this.#applyForRead(repository, atLeast);
       return new LocalRead({ ...this.#dependencies, views: this.#views }, repository, release);
     } catch (error) {
       release();
@@ -475,6 +475,24 @@ export class LocalReplica implements Replica {
       });
       return { ...refs, problems: await findBroken({ git, gitDir, signal }) };
     });
+  }
+
+  /** Whoever reads goes to another store rather than wait for a transfer, which is begun all the same. */
+  async #applyForRead(repository: OpenRepository, generation: number): Promise<void> {
+    if (this.#dependencies.peers === undefined) return this.#applyUpTo(repository, generation);
+    try {
+      await repository.applyUpTo(generation);
+    } catch (error) {
+      if (error instanceof BehindError && repository.catchUpQueue.length === 0) {
+        void this.apply(repository.id, generation).catch((failed: unknown) => {
+          this.#dependencies.logger.warn(
+            { component: 'store', repo: repository.id, err: failed },
+            'a repository could not catch up',
+          );
+        });
+      }
+      throw error;
+    }
   }
 
   /** Catches up from a peer where the log alone does not do. */

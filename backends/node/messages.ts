@@ -31,7 +31,6 @@ export const calls = {
     settings,
     shallow: z.array(oid),
     lockRevisions: z.array(z.object({ key: z.string(), createRevision: z.int() })),
-    walk: z.boolean(),
   }),
   nonFastForwards: z.object({ key: pushKey, commands: z.array(command) }),
   runHook: z.object({

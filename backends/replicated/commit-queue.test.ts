@@ -90,6 +90,7 @@ async function ready(
     held,
     configRevision,
     basis: 0,
+    frontEnd: 'me',
     changes: { updates },
     entry: { pushId: name, updates, prepared: ['s'], actor: 'a', atMs: 1 },
     ended: () => released,

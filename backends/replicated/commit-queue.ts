@@ -28,6 +28,8 @@ export interface ReadyPush {
   /** The head it was judged against: where the search for it starts if the commit's answer is lost. */
   readonly basis: number;
   readonly entry: Omit<LogEntry, 'generation' | 'digest'>;
+  /** Front-end whose outbox the push goes to (`frontEnds/`). */
+  readonly frontEnd: string;
   /** What the digest is computed from: the updates, even when the entry carries only their digest. */
   readonly changes: Pick<LogEntry, 'updates' | 'head'>;
 }
@@ -179,7 +181,7 @@ export class CommitQueue {
             key: keys.head(id),
             value: encodeRecord({ generation: head.generation, digest: head.digest }),
           },
-          ...entries.flatMap((entry) => entryOperations(id, entry)),
+          ...entries.flatMap((entry, index) => entryOperations(id, entry, live[index]?.push.frontEnd)),
           ...live.flatMap(({ push }) => push.held.deletes),
         ],
         failure: [
@@ -280,13 +282,13 @@ function headFrom(
   };
 }
 
-function entryOperations(id: string, entry: LogEntry): readonly Operation[] {
+function entryOperations(id: string, entry: LogEntry, frontEnd = ''): readonly Operation[] {
   return [
     { type: 'put', key: keys.logEntry(id, entry.generation), value: encodeRecord(entry) },
     {
       type: 'put',
       key: keys.outbox(id, entry.pushId),
-      value: encodeRecord({ generation: entry.generation }),
+      value: encodeRecord({ generation: entry.generation, frontEnd }),
     },
   ];
 }

@@ -1,17 +1,21 @@
 import type { HeldLocks, Locks } from '../coordination/locks.js';
 import type { Clock, Logger, Meter } from '../contract/environment.js';
-import { asQuorateError, QuorateError, refuseCancelled } from '../contract/errors.js';
+import { asQuorateError, type ErrorCode, QuorateError, refuseCancelled } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
 import type { Head, Oid, RefCommand } from '../contract/objects.js';
 import type { Prepared, QuarantineKey, Replica } from '../contract/replica.js';
 import type { CommitQueue } from './commit-queue.js';
+import { prepareEverywhere, type PreparedSet } from './prepare.js';
+import { type Consistency, quorumMissing, suffices } from './quorum.js';
 import { decodeHead, decodeRepository, encodeRecord, type RepositoryRecord } from './records.js';
-import { primaryOf, type ReplicaDirectory } from './voters.js';
+import { type Member, reachable, type ReplicaDirectory } from './voters.js';
 
 export interface CommitDependencies {
   readonly locks: Locks;
   readonly replicas: ReplicaDirectory;
   readonly queueOf: (repositoryId: string) => CommitQueue;
+  /** The name of this front-end in the coordinator. */
+  readonly frontEnd: () => Promise<string>;
   /** Told of every commit before it is applied; post-receive work starts from here. Never throws. */
   readonly committed: (
     repositoryId: string,
@@ -30,6 +34,9 @@ export interface CommitDependencies {
 export interface Change {
   readonly key: QuarantineKey;
   readonly actor: string;
+  /** Stores that have its objects, best first; absent when it has none and every voter may take part. */
+  readonly members?: readonly Member[];
+  readonly consistency: (record: RepositoryRecord) => Consistency;
   readonly commands: readonly RefCommand[];
   readonly pushOptions?: readonly string[];
   readonly head?: { readonly old: Head; readonly new: Head };
@@ -107,60 +114,69 @@ async function commitRound(
 ): Promise<Committed | 'again'> {
   const { repositoryId, pushId } = change.key;
   const { record, configRevision, basis } = readBasis(held, repositoryId);
-  const replica = primaryOf(dependencies.replicas, record.voters);
   const head = change.head === undefined ? {} : { head: change.head };
-  const prepared = await prepare(dependencies, change, held, { replica, record, basis });
-  if (prepared === undefined) return 'again';
-  const accepted = await change.judge({ repository: record, replica, prepared });
+  const consistency = change.consistency(record);
+  const ready = await prepare(dependencies, change, { held, record, basis, consistency });
+  if (ready === undefined) return 'again';
+  const judged = await judge(change, { record, ready, consistency });
+  const { accepted } = judged;
   if (accepted.length === 0 && change.head === undefined) return { nothing: true };
-  const inline = await inlineOrStored(replica, change.key, accepted);
+  const counted = { consistency, voters: record.voters };
+  const { members, inline } = await inlineOrStored(change.key, accepted, judged.members, counted);
+  const frontEnd = await dependencies.frontEnd();
   refuseCancelled(change.signal);
   const outcome = await timed(dependencies, 'commit', () =>
     dependencies.queueOf(repositoryId).commit({
       held,
       configRevision,
       basis,
+      frontEnd,
       changes: { updates: accepted, ...head },
       entry: {
         pushId,
         ...inline,
         ...head,
         ...loggedOptions(change.pushOptions ?? []),
-        prepared: [prepared.storeId],
+        prepared: members.map(({ storeId }) => storeId),
         actor: change.actor,
         atMs: dependencies.clock.nowMs(),
       },
     }),
   );
   if (outcome.status !== 'committed') return 'again';
-  await applyCommitted(dependencies, replica, { repositoryId, generation: outcome.generation });
+  await applyCommitted(dependencies, members, { repositoryId, generation: outcome.generation });
   const tooLarge = inline.updatesDigest === undefined ? undefined : accepted;
   dependencies.committed(repositoryId, pushId, tooLarge);
   return { generation: outcome.generation };
 }
 
-/** Undefined when the locks went while we were judging: not the client's doing, so it is judged again under new ones. */
 async function prepare(
   dependencies: CommitDependencies,
   change: Change,
-  held: HeldLocks,
-  {
-    replica,
-    record,
-    basis,
-  }: { readonly replica: Replica; readonly record: RepositoryRecord; readonly basis: number },
-): Promise<Prepared | undefined> {
-  // Not `AbortSignal.any`: the lease outlives this push, and would remember it for ever.
-  const ended = new AbortController();
-  const end = (): void => ended.abort();
-  const signals = [change.signal, held.lost];
-  for (const signal of signals) {
-    signal.addEventListener('abort', end, { once: true });
-    if (signal.aborted) end();
-  }
-  try {
-    return await timed(dependencies, 'prepare', () =>
-      replica.prepare({
+  ground: {
+    readonly held: HeldLocks;
+    readonly record: RepositoryRecord;
+    readonly basis: number;
+    readonly consistency: Consistency;
+  },
+): Promise<PreparedSet | undefined> {
+  const { held, record, basis, consistency } = ground;
+  const { voters } = record;
+  // The configuration may be another than the one whose stores were sent the objects.
+  const members = (change.members ?? reachable(dependencies.replicas, voters)).filter(
+    ({ storeId }) => voters.some((voter) => voter.storeId === storeId && voter.state !== 'stale'),
+  );
+  const stores = new Set(members.map(({ storeId }) => storeId));
+  if (!suffices(consistency, voters, stores)) throw quorumMissing(consistency, voters, stores);
+  return timed(dependencies, 'prepare', () =>
+    prepareEverywhere({
+      ...dependencies,
+      members,
+      voters,
+      consistency,
+      held,
+      signal: change.signal,
+      request: {
         key: change.key,
         basis,
         commands: change.commands,
@@ -168,17 +184,52 @@ async function prepare(
         settings: record.settings,
         shallow: change.shallow,
         lockRevisions: held.locks,
-        walk: true,
-        signal: ended.signal,
-      }),
-    );
-  } catch (error) {
-    if (held.lost.aborted && !change.signal.aborted) return undefined;
-    throw error;
-  } finally {
-    for (const signal of signals) signal.removeEventListener('abort', end);
+      },
+    }),
+  );
+}
+
+/**
+ * Rules and hooks, on the primary. When that dies, the next store runs them again, from the start: at least once. Who
+ * died counts no more.
+ */
+async function judge(
+  change: Change,
+  {
+    record,
+    ready,
+    consistency,
+  }: {
+    readonly record: RepositoryRecord;
+    readonly ready: PreparedSet;
+    readonly consistency: Consistency;
+  },
+): Promise<{ readonly accepted: readonly RefCommand[]; readonly members: readonly Member[] }> {
+  let { members } = ready;
+  for (;;) {
+    const [primary, ...others] = members;
+    if (primary === undefined) throw new QuorateError('internal', 'nobody is left to judge a push');
+    const { replica } = primary;
+    try {
+      const accepted = await change.judge({ repository: record, replica, prepared: ready.prepared });
+      return { accepted, members };
+    } catch (error) {
+      const rest = new Set(others.map(({ storeId }) => storeId));
+      const spared = others.length > 0 && suffices(consistency, record.voters, rest);
+      if (!spared || !storeTroubles.has(asQuorateError(error).code)) throw error;
+      members = others;
+    }
   }
 }
+
+/** What a store in trouble says, where another may do better. */
+export const storeTroubles: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'unavailable',
+  'storage-failure',
+  'data-corrupt',
+  'not-found',
+  'deadline-exceeded',
+]);
 
 function readBasis(
   held: HeldLocks,
@@ -205,31 +256,52 @@ export function deleted(id: string): QuorateError {
   return new QuorateError('not-found', 'the repository was deleted', { details: { id } });
 }
 
+/** An entry too large for the log is kept by the stores; one that cannot keep it counts no more. */
 async function inlineOrStored(
-  replica: Replica,
   key: QuarantineKey,
   updates: readonly RefCommand[],
-): Promise<{ updates: readonly RefCommand[]; updatesDigest?: string }> {
-  if (encodeRecord(updates).length <= maxInlineUpdatesBytes) return { updates };
-  return { updates: [], updatesDigest: await replica.storeUpdates(key, updates) };
+  members: readonly Member[],
+  counted: { readonly consistency: Consistency; readonly voters: RepositoryRecord['voters'] },
+): Promise<{
+  readonly members: readonly Member[];
+  readonly inline: { updates: readonly RefCommand[]; updatesDigest?: string };
+}> {
+  if (encodeRecord(updates).length <= maxInlineUpdatesBytes) return { members, inline: { updates } };
+  const stored = await Promise.allSettled(
+    members.map(({ replica }) => replica.storeUpdates(key, updates)),
+  );
+  const [first] = stored.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []));
+  const keeping = members.filter((_, index) => {
+    const one = stored[index];
+    return one?.status === 'fulfilled' && one.value === first;
+  });
+  const stores = new Set(keeping.map(({ storeId }) => storeId));
+  if (first !== undefined && suffices(counted.consistency, counted.voters, stores)) {
+    return { members: keeping, inline: { updates: [], updatesDigest: first } };
+  }
+  const failed = stored.find((one) => one.status === 'rejected');
+  throw failed?.reason ?? quorumMissing(counted.consistency, counted.voters, stores);
 }
 
 /**
- * The push is committed by now, so nothing here may fail it. An entry that cannot be applied (disk full) is left to
- * the outbox, which tries again; a read that comes before applies it, or is refused.
+ * The push is committed by now, so nothing here may fail it. The first store that applies it is enough for the report:
+ * a read finds it there, or applies it. An entry that nobody can apply (disks full) is left to the outbox.
  */
 async function applyCommitted(
   dependencies: CommitDependencies,
-  replica: Replica,
+  members: readonly Member[],
   { repositoryId, generation }: { repositoryId: string; generation: number },
 ): Promise<void> {
-  try {
-    await timed(dependencies, 'apply', () => replica.apply(repositoryId, generation));
-  } catch (error) {
-    dependencies.logger.error(
-      { component: 'commit', repo: repositoryId, generation, err: error },
-      'a committed push could not be applied yet',
-    );
+  for (const { storeId, replica } of members) {
+    try {
+      await timed(dependencies, 'apply', () => replica.apply(repositoryId, generation));
+      return;
+    } catch (error) {
+      dependencies.logger.error(
+        { component: 'commit', repo: repositoryId, generation, store: storeId, err: error },
+        'a committed push could not be applied yet',
+      );
+    }
   }
 }
 

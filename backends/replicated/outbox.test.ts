@@ -18,6 +18,9 @@ let coordinator: Coordinator;
 let told: string[];
 /** Repositories of which an entry cannot be applied. */
 let stuck: Set<string>;
+/** Repositories with a voter that is away. */
+let lagging: Set<string>;
+let trimmedLater: string[];
 /** Ends the pause of the outbox. */
 let wake: (() => void)[];
 
@@ -30,6 +33,8 @@ beforeEach(async () => {
   });
   told = [];
   stuck = new Set();
+  lagging = new Set();
+  trimmedLater = [];
   wake = [];
 });
 afterEach(async () => {
@@ -51,7 +56,7 @@ async function commit(id: string, generation: number): Promise<string> {
   return pushId;
 }
 
-function outbox(inner = coordinator): Outbox {
+function outbox(inner = coordinator, name = 'me'): Outbox {
   return new Outbox({
     coordinator: inner,
     pipeline: {
@@ -63,7 +68,10 @@ function outbox(inner = coordinator): Outbox {
     runHook: () => Promise.reject(new Error('no hook is run')),
     applyEverywhere: async (id) => {
       if (stuck.has(id)) throw new QuorateError('storage-failure', 'full');
+      return { storeId: 's', everywhere: Promise.resolve(!lagging.has(id)) };
     },
+    trimLater: (id) => void trimmedLater.push(id),
+    frontEnd: () => Promise.resolve(name),
     clock: {
       ...systemClock,
       sleep: (_ms, signal) =>
@@ -163,4 +171,42 @@ test('an item whose entry is gone, with its repository, is forgotten', async () 
   await until(async () => (await left()).length === 0);
   assert.deepEqual(told, []);
   await box.close();
+});
+
+test('a voter that is away holds up no stage: the entry alone stays', async () => {
+  lagging.add('a');
+  const box = outbox();
+  box.notify('a', await commit('a', 1));
+  await until(async () => (await left()).length === 1);
+  assert.deepEqual([told, trimmedLater], [['a-push-1'], ['a']]);
+  assert.deepEqual(await left(), [keys.logEntry('a', 1)]);
+  await box.close();
+});
+
+test('what another front-end committed is its own while it lives, and taken over once, when it is gone', async () => {
+  const lease = await coordinator.grantLease(10_000);
+  const put = (key: string, record: object, under?: string): Promise<unknown> =>
+    coordinator.transaction({
+      compares: [],
+      success: [
+        {
+          type: 'put',
+          key,
+          value: encodeRecord(record),
+          ...(under === undefined ? {} : { lease: under }),
+        },
+      ],
+      failure: [],
+    });
+  await put(keys.frontEnd('other'), {}, lease.id);
+  const pushId = await commit('a', 1);
+  await put(keys.outbox('a', pushId), { generation: 1, frontEnd: 'other' });
+  const boxes = [outbox(), outbox(coordinator, 'third')];
+  await Promise.all(boxes.map((box) => box.resume()));
+  assert.deepEqual(told, []);
+  await lease.revoke();
+  await Promise.all(boxes.map((box) => box.resume()));
+  await until(async () => (await left()).length === 0);
+  assert.deepEqual(told, [pushId]);
+  await Promise.all(boxes.map((box) => box.close()));
 });

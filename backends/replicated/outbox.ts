@@ -1,5 +1,6 @@
 import type { Clock, Logger, Meter } from '../contract/environment.js';
 import type {
+  Compare,
   Coordinator,
   KeyValue,
   Operation,
@@ -9,17 +10,33 @@ import type { HookEnd, HookRun } from '../contract/hook.js';
 import { keys } from '../contract/keys.js';
 import type { RefCommand } from '../contract/objects.js';
 import type { PushPipeline } from '../contract/pipeline.js';
-import { decodeLogEntry, decodeOutbox, scan } from './records.js';
+import { decodeLogEntry, decodeOutbox, encodeRecord, scan } from './records.js';
 
 export interface OutboxDependencies {
   readonly coordinator: Coordinator;
   readonly pipeline: PushPipeline;
-  /** Resolves when every voter and learner of a repository has durably applied this generation. */
-  readonly applyEverywhere: (repositoryId: string, generation: number) => Promise<void>;
-  readonly runHook: (repositoryId: string, pushId: string, run: HookRun) => Promise<HookEnd>;
+  /** Makes the voters of a repository apply this generation. Resolves with the first that has; rejects when none could. */
+  readonly applyEverywhere: (repositoryId: string, generation: number) => Promise<Applied>;
+  /** Runs a hook where the push is applied. */
+  readonly runHook: (
+    where: { readonly repositoryId: string; readonly pushId: string; readonly storeId: string },
+    run: HookRun,
+  ) => Promise<HookEnd>;
+  /** Entries whose stages are over, but which some voter has not applied yet. */
+  readonly trimLater: (repositoryId: string) => void;
+  /** The name of this front-end in the coordinator. */
+  readonly frontEnd: () => Promise<string>;
   readonly clock: Clock;
   readonly meter: Meter;
   readonly logger: Logger;
+}
+
+/** How far an entry has come among the voters. */
+export interface Applied {
+  /** A store that has it. */
+  readonly storeId: string;
+  /** Whether every voter came to have it, so that the entry may go. Never rejects. */
+  readonly everywhere: Promise<boolean>;
 }
 
 interface Item {
@@ -61,6 +78,7 @@ export class Outbox {
   readonly #pending = new Map<string, Item>();
   /** Looked at again after a pause: its repository, or the coordinator, is in trouble. */
   readonly #postponed = new Map<string, Item>();
+  readonly #working = new Set<string>();
   readonly #attendants = new Map<string, Attendant>();
   #overflowed = false;
   readonly #running = new Set<Promise<void>>();
@@ -95,11 +113,36 @@ export class Outbox {
     };
   }
 
-  /** Takes up everything that is in the coordinator. */
+  /**
+   * Takes up what is in the coordinator and is ours, or was a front-end's that is gone. An item that is being worked
+   * on is not taken up twice.
+   */
   async resume(): Promise<void> {
-    const { coordinator } = this.#dependencies;
-    for await (const { key } of scan(coordinator, keys.outboxes, { keysOnly: true })) {
-      const [repositoryId = '', pushId = ''] = key.slice(keys.outboxes.length).split('/', 2);
+    const { coordinator, frontEnd } = this.#dependencies;
+    const own = await frontEnd();
+    const alive = new Map([[own, true]]);
+    for await (const entry of scan(coordinator, keys.outboxes)) {
+      const [repositoryId = '', pushId = ''] = entry.key.slice(keys.outboxes.length).split('/', 2);
+      const { frontEnd: owner = '', ...record } = decodeOutbox(entry);
+      if (this.#working.has(nameOf({ repositoryId, pushId }))) continue;
+      if (!alive.has(owner)) {
+        const found = owner === '' ? undefined : await coordinator.get(keys.frontEnd(owner));
+        alive.set(owner, found !== undefined);
+      }
+      if (owner !== own) {
+        if (alive.get(owner) === true) continue;
+        const { succeeded } = await coordinator.transaction({
+          compares: [
+            { key: entry.key, target: 'modRevision', op: '=', operand: entry.modRevision },
+            ...(owner === '' ? [] : [absent(keys.frontEnd(owner))]),
+          ],
+          success: [
+            { type: 'put', key: entry.key, value: encodeRecord({ ...record, frontEnd: own }) },
+          ],
+          failure: [],
+        });
+        if (!succeeded) continue;
+      }
       this.notify(repositoryId, pushId);
     }
   }
@@ -115,13 +158,17 @@ export class Outbox {
   #begin(): void {
     while (this.#pending.size > 0 && this.#running.size < maxBatches) {
       const batch = [...this.#pending.values()].slice(0, batchSize);
-      for (const item of batch) this.#pending.delete(nameOf(item));
+      for (const item of batch) {
+        this.#pending.delete(nameOf(item));
+        this.#working.add(nameOf(item));
+      }
       const run = this.#process(batch)
         .catch((error: unknown) => {
           for (const item of batch) this.#postpone(item, error);
         })
         .then(() => this.#findOverflowed())
         .finally(() => {
+          for (const item of batch) this.#working.delete(nameOf(item));
           this.#running.delete(run);
           this.#begin();
         });
@@ -200,26 +247,28 @@ export class Outbox {
     }
   }
 
-  /** Returns what is to be deleted. Throws when a voter has not applied the entry, or when a stage failed. */
+  /** Returns what is to be deleted. Throws when no voter has applied the entry, or when a stage failed. */
   async #finish(
     { repositoryId, pushId, generation, updates }: Item & { readonly generation: number },
     entry: KeyValue | undefined,
   ): Promise<readonly Operation[]> {
     const done: Operation = { type: 'delete', key: keys.outbox(repositoryId, pushId) };
     if (entry === undefined) return [done];
-    const { applyEverywhere, pipeline } = this.#dependencies;
-    // An entry is the only way to the objects of a push for whoever has not applied it.
-    await applyEverywhere(repositoryId, generation);
+    const { applyEverywhere, pipeline, trimLater } = this.#dependencies;
+    // An entry is the only way to the objects of a push for whoever has prepared it and not applied it.
+    const { storeId, everywhere } = await applyEverywhere(repositoryId, generation);
     const decoded = decodeLogEntry(entry);
     await pipeline.postReceive({
       repositoryId,
       entry: updates === undefined ? decoded : { ...decoded, updates },
-      runHook: (run) => this.#dependencies.runHook(repositoryId, pushId, run),
+      runHook: (run) => this.#dependencies.runHook({ repositoryId, pushId, storeId }, run),
       progress: (text) => this.#attendants.get(pushId)?.progress(text),
       signal: this.#closing.signal,
     });
     this.#attendants.get(pushId)?.over.abort();
-    return [{ type: 'delete', key: keys.logEntry(repositoryId, generation) }, done];
+    if (await everywhere) return [{ type: 'delete', key: keys.logEntry(repositoryId, generation) }, done];
+    trimLater(repositoryId);
+    return [done];
   }
 
   async #read(wanted: readonly string[]): Promise<readonly (KeyValue | undefined)[]> {
@@ -232,6 +281,13 @@ export class Outbox {
     return results.map((result) => (result.type === 'get' ? result.entries[0] : undefined));
   }
 }
+
+const absent = (key: string): Compare => ({
+  key,
+  target: 'createRevision',
+  op: '=',
+  operand: 0,
+});
 
 function nameOf({ repositoryId, pushId }: Item): string {
   return `${repositoryId} ${pushId}`;

@@ -4,15 +4,20 @@ import type { RefCommand } from '../contract/objects.js';
 import type { PushContext, PushPipeline } from '../contract/pipeline.js';
 import type { QuarantineKey } from '../contract/replica.js';
 import type { RefOutcome } from '../contract/repository.js';
+import { type StoredSettings, wordSetting } from '../contract/settings.js';
 import { commitChange, type CommitDependencies, type Judged, timed } from './commit.js';
-import { primaryOf } from './voters.js';
+import { fanOut } from './fan-out.js';
 import type { Attendance } from './outbox.js';
+import { type Consistency, isConsistency, quorumMissing, suffices } from './quorum.js';
 import type { RepositoryRecord } from './records.js';
+import { type Member, nobodyReachable, reachable } from './voters.js';
 
 export interface PushDependencies extends CommitDependencies {
   readonly pipeline: PushPipeline;
   /** Listens to the post-receive stage of a push, from before its commit on. */
   readonly attend: (pushId: string, progress: (text: Uint8Array) => void) => Attendance;
+  /** Of pushes that say nothing else, to repositories that say nothing else. */
+  readonly consistency: Consistency;
 }
 
 /** How long a pusher waits for the words of a post-receive hook. What comes later is in the log. */
@@ -35,8 +40,21 @@ export async function runPush(
   if (candidates().length === 0) return report(request, refusals);
 
   const key: QuarantineKey = { repositoryId: repository.id, pushId: request.pushId, attempt: 1 };
-  const unpackProblem = await upload(dependencies, { repository, request, key });
-  if (unpackProblem !== undefined) return unpackFailed(request, refusals, unpackProblem);
+  const asked = askedConsistency(request.pushOptions);
+  if (asked === 'unknown') {
+    for (const { ref } of request.commands) refusals.set(ref, unknownConsistency);
+    return report(request, refusals);
+  }
+  const consistency = ({ settings }: RepositoryRecord): Consistency =>
+    asked ?? configuredConsistency(settings) ?? dependencies.consistency;
+  const uploaded = await upload(dependencies, {
+    repository,
+    request,
+    key,
+    consistency: consistency(repository),
+  });
+  if ('problem' in uploaded) return unpackFailed(request, refusals, uploaded.problem);
+  const { members } = uploaded;
 
   let leaveQuarantine = false;
   let talks = false;
@@ -45,6 +63,8 @@ export async function runPush(
     const committed = await commitChange(dependencies, {
       key,
       actor: request.actor,
+      ...(members === undefined ? {} : { members }),
+      consistency,
       commands: candidates(),
       pushOptions: request.pushOptions,
       shallow: request.shallow,
@@ -68,7 +88,9 @@ export async function runPush(
     throw error;
   } finally {
     attendance.leave();
-    if (!leaveQuarantine) await abort(dependencies, repository, key);
+    if (!leaveQuarantine) {
+      await abort(dependencies, key, members ?? reachable(dependencies.replicas, repository.voters));
+    }
   }
 }
 
@@ -80,29 +102,74 @@ const packProblems: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'data-corrupt',
 ]);
 
-/** Why the pack was not taken, or undefined when it was. Trouble that is not the pack's is thrown. */
+/** The push option that asks for another consistency than the configured one: `-o consistency=strong`. */
+const consistencyOption = 'consistency=';
+
+const unknownConsistency = 'the push option consistency wants eventual, quorum or strong';
+
+function askedConsistency(pushOptions: readonly string[]): Consistency | 'unknown' | undefined {
+  const option = pushOptions.findLast((one) => one.startsWith(consistencyOption));
+  if (option === undefined) return undefined;
+  const word = option.slice(consistencyOption.length);
+  return isConsistency(word) ? word : 'unknown';
+}
+
+function configuredConsistency(settings: StoredSettings): Consistency | undefined {
+  const word = wordSetting(settings, 'replication.consistency');
+  return isConsistency(word) ? word : undefined;
+}
+
+interface Upload {
+  readonly repository: RepositoryRecord;
+  readonly request: PushRequest;
+  readonly key: QuarantineKey;
+  readonly consistency: Consistency;
+}
+
+/**
+ * The stores that have the objects, best first, or why the pack was not taken. Undefined members: nothing to upload.
+ * Trouble that is not the pack's is thrown.
+ */
 async function upload(
   dependencies: PushDependencies,
-  {
-    repository,
-    request,
-    key,
-  }: { repository: RepositoryRecord; request: PushRequest; key: QuarantineKey },
-): Promise<string | undefined> {
+  { repository, request, key, consistency }: Upload,
+): Promise<{ readonly members: readonly Member[] | undefined } | { readonly problem: string }> {
   const { pack } = request;
-  if (pack === undefined) return undefined;
-  const replica = primaryOf(dependencies.replicas, repository.voters);
+  if (pack === undefined) return { members: undefined };
+  const { voters, settings } = repository;
+  const members = reachable(dependencies.replicas, voters);
+  if (members.length === 0) throw nobodyReachable(voters);
+  const counts = (stores: ReadonlySet<string>): boolean => suffices(consistency, voters, stores);
+  const stores = new Set(members.map(({ storeId }) => storeId));
+  if (!counts(stores)) throw quorumMissing(consistency, voters, stores);
+  const told = request.quiet ? () => undefined : request.progress;
   try {
-    await timed(dependencies, 'upload', () =>
-      replica.upload(key, pack, {
-        settings: repository.settings,
+    const { received, failed } = await timed(dependencies, 'upload', () =>
+      fanOut({
+        source: pack,
+        receivers: members.map(({ storeId, replica }, index) => ({
+          name: storeId,
+          receive: (stream, signal) =>
+            replica.upload(key, stream, {
+              settings,
+              signal,
+              progress: index === 0 ? told : () => undefined,
+            }),
+        })),
+        suffices: counts,
+        isFatal: ({ code }) => packFaults.has(code),
         signal: request.signal,
-        progress: request.quiet ? () => undefined : request.progress,
+        clock: dependencies.clock,
       }),
     );
-    return undefined;
+    const context = { component: 'push', repo: repository.id, push_id: key.pushId };
+    for (const [store, error] of failed) {
+      dependencies.logger.warn({ ...context, store, err: error }, 'a storage node takes no part');
+    }
+    return { members: members.filter(({ storeId }) => received.has(storeId)) };
   } catch (error) {
     const { code, message } = asQuorateError(error);
+    await abort(dependencies, key, members);
     if (!packProblems.has(code)) throw error;
     dependencies.logger.warn(
       { component: 'push', repo: repository.id, push_id: key.pushId, err: error },
@@ -113,9 +180,15 @@ async function upload(
       code === 'invalid-argument' && request.shallow.length > 0
         ? ' (if it is history that is missing: shallow update not allowed, git fetch --unshallow first)'
         : '';
-    return `${message}${hint}`;
+    return { problem: `${message}${hint}` };
   }
 }
+
+/** The pack's own fault: every store would say the same. */
+const packFaults: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'invalid-argument',
+  'resource-exhausted',
+]);
 
 async function runStages(
   dependencies: PushDependencies,
@@ -161,18 +234,22 @@ async function runStages(
 
 async function abort(
   dependencies: PushDependencies,
-  repository: RepositoryRecord,
   key: QuarantineKey,
+  members: readonly Member[],
 ): Promise<void> {
-  try {
-    await dependencies.replicas.find(repository.voters[0]?.storeId ?? '')?.abort(key);
-  } catch (error) {
-    // The sweeper finds what stays behind.
-    dependencies.logger.warn(
-      { component: 'push', repo: repository.id, push_id: key.pushId, err: error },
-      'a refused push left its quarantine behind',
-    );
-  }
+  await Promise.all(
+    members.map(async ({ storeId, replica }) => {
+      try {
+        await replica.abort(key);
+      } catch (error) {
+        // The store itself finds what stays behind.
+        dependencies.logger.warn(
+          { component: 'push', repo: key.repositoryId, push_id: key.pushId, store: storeId, err: error },
+          'a refused push left its quarantine behind',
+        );
+      }
+    }),
+  );
 }
 
 function report(

@@ -16,6 +16,11 @@ const voterSchema = z.strictObject({
   nodeId: z.string(),
   storeId: z.string(),
   joinedEpoch: z.int(),
+  /**
+   * Declared by a change of configuration: `down` is not waited for by `strong`; `stale` is too far behind to count,
+   * to be waited for or to be read. Absent: in good standing.
+   */
+  state: z.enum(['down', 'stale']).exactOptional(),
 });
 export type Voter = z.infer<typeof voterSchema>;
 
@@ -35,6 +40,8 @@ const repositorySchema = z.strictObject({
   learners: z.array(voterSchema),
   /** The object pool that it shares with its forks. */
   pool: z.string().exactOptional(),
+  /** Front-end that is creating it (`frontEnds/`), while the state is `creating`. */
+  creator: z.string().exactOptional(),
 });
 
 export type RepositoryRecord = Repository &
@@ -82,7 +89,12 @@ const repositoryEventSchema = z.strictObject({
   ]),
 });
 
-const outboxSchema = z.strictObject({ generation: z.int().min(1) });
+const outboxSchema = z.strictObject({
+  generation: z.int().min(1),
+  /** Whose it is to do what follows the commit, while `frontEnds/{frontEnd}` exists. */
+  frontEnd: z.string().exactOptional(),
+});
+export type OutboxRecord = z.infer<typeof outboxSchema>;
 
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
@@ -184,7 +196,7 @@ export function decodeRepositoryEvent(kv: KeyValue): RepositoryEvent {
   return decode(repositoryEventSchema, kv);
 }
 
-export function decodeOutbox(kv: KeyValue): { generation: number } {
+export function decodeOutbox(kv: KeyValue): OutboxRecord {
   return decode(outboxSchema, kv);
 }
 

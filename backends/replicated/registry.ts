@@ -3,7 +3,7 @@ import { asQuorateError, QuorateError } from '../contract/errors.js';
 import type { Compare, Coordinator, KeyValue, Operation } from '../contract/coordinator.js';
 import { keys, prefixEnd } from '../contract/keys.js';
 import type { RepositoryChange } from '../contract/pipeline.js';
-import type { LogReader } from '../contract/replica.js';
+import type { LogReader, Replica } from '../contract/replica.js';
 import type {
   HeadRecord,
   NewFork,
@@ -16,6 +16,7 @@ import { deleted } from './commit.js';
 import { makeForkFiles } from './fork.js';
 import { ancestors, nameFree, taken } from './names.js';
 import { Pools } from './pools.js';
+import { majorityOf } from './quorum.js';
 import {
   decodeRepository,
   encodeRecord,
@@ -24,14 +25,19 @@ import {
   rememberingDecoder,
   type RepositoryRecord,
   scan,
+  type Voter,
 } from './records.js';
 import { changeBetween, putRepositoryEvent, type RepositoryEvents } from './repository-events.js';
-import { primaryOf, type ReplicaDirectory } from './voters.js';
+import { nobodyReachable, type ReplicaDirectory } from './voters.js';
 
 export interface RegistryDependencies {
   readonly coordinator: Coordinator;
   readonly replicas: ReplicaDirectory;
   readonly log: LogReader;
+  /** Stores that a new repository is put on. */
+  readonly replicationFactor: number;
+  /** The name of this front-end in the coordinator. */
+  readonly frontEnd: () => Promise<string>;
   readonly clock: Clock;
   readonly random: Random;
   readonly logger: Logger;
@@ -45,6 +51,13 @@ interface Swap {
   readonly operations: readonly Operation[];
   /** What is told of it, if anything. */
   readonly change: RepositoryChange | undefined;
+}
+
+/** The files of a new repository. */
+interface Made {
+  readonly head: HeadRecord;
+  /** Stores that have them. */
+  readonly voters: Voter[];
 }
 
 /** A lost compare-and-swap means that somebody else's went through; this many in a row do not happen by chance. */
@@ -69,13 +82,14 @@ export class Registry {
    * transaction. A crash in between leaves a record that `sweep` turns into a tombstone; absence never deletes files.
    */
   async create(repository: NewRepository, by?: string): Promise<RepositoryRecord> {
-    const { coordinator, replicas } = this.#dependencies;
+    const { coordinator } = this.#dependencies;
     await this.#refuseTaken(repository.name);
     const { defaultBranch, ...stored } = repository;
+    const newborn = await this.#newborn();
     const record: RepositoryRecord = {
       ...stored,
-      ...this.#newborn(),
-      voters: replicas.place().map((voter) => ({ ...voter, joinedEpoch: 1 })),
+      ...newborn,
+      voters: this.#place(newborn.id),
       learners: [],
     };
     await coordinator.transaction({
@@ -83,13 +97,11 @@ export class Registry {
       success: [{ type: 'put', key: keys.repo(record.id), value: encodeRepository(record) }],
       failure: [],
     });
-    const makeFiles = async (): Promise<HeadRecord> => {
+    const makeFiles = async (): Promise<Made> => {
       const head = `refs/heads/${defaultBranch}`;
-      await primaryOf(replicas, record.voters).create(record.id, {
-        objectFormat: repository.objectFormat,
-        head,
-      });
-      return { generation: 0, digest: emptyDigest({ symref: head }) };
+      const { objectFormat } = repository;
+      const voters = await this.#createFiles(record, { objectFormat, head });
+      return { head: { generation: 0, digest: emptyDigest({ symref: head }) }, voters };
     };
     return this.#establish(record, makeFiles, by);
   }
@@ -101,7 +113,7 @@ export class Registry {
     by?: string,
   ): Promise<RepositoryRecord> {
     await this.#refuseTaken(name);
-    const newborn = this.#newborn();
+    const newborn = await this.#newborn();
     const enrolment = await this.#pools.enrol(sourceId, ({ objectFormat, voters }) => ({
       ...newborn,
       name,
@@ -111,32 +123,38 @@ export class Registry {
       voters: voters.map((voter) => ({ ...voter, joinedEpoch: 1 })),
       learners: [],
     }));
-    const makeFiles = (): Promise<HeadRecord> =>
-      makeForkFiles(this.#dependencies, enrolment, visible);
+    const makeFiles = async (): Promise<Made> => ({
+      head: await makeForkFiles(this.#dependencies, enrolment, visible),
+      voters: enrolment.fork.voters,
+    });
     return this.#establish(enrolment.fork, makeFiles, by);
   }
 
-  #newborn(): Pick<RepositoryRecord, 'id' | 'createdAtMs' | 'epoch' | 'state'> {
-    const { clock, random } = this.#dependencies;
+  async #newborn(): Promise<
+    Pick<RepositoryRecord, 'id' | 'createdAtMs' | 'epoch' | 'state' | 'creator'>
+  > {
+    const { clock, random, frontEnd } = this.#dependencies;
     return {
       id: Buffer.from(random.bytes(16)).toString('hex'),
       createdAtMs: clock.nowMs(),
       epoch: 1,
       state: 'creating',
+      creator: await frontEnd(),
     };
   }
 
   /** Makes the files of a stored record in state `creating`, then takes its name. Buries it when that fails. */
   async #establish(
     record: RepositoryRecord,
-    makeFiles: () => Promise<HeadRecord>,
+    makeFiles: () => Promise<Made>,
     by = 'system',
   ): Promise<RepositoryRecord> {
     const { coordinator, events } = this.#dependencies;
     const { id, name } = record;
     try {
-      const head = await makeFiles();
-      const active: RepositoryRecord = { ...record, state: 'active' };
+      const { head, voters } = await makeFiles();
+      const { creator: _done, ...made } = record;
+      const active: RepositoryRecord = { ...made, voters, state: 'active' };
       const { succeeded } = await coordinator.transaction({
         compares: nameFree(name),
         success: [
@@ -161,6 +179,42 @@ export class Registry {
       }
       throw error;
     }
+  }
+
+  #place(id: string): Voter[] {
+    const { replicas, replicationFactor } = this.#dependencies;
+    const placed = replicas.place(id, replicationFactor);
+    // With fewer a majority of the wanted stores could never hold a push; the missing ones are made up for later.
+    const least = Math.floor(replicationFactor / 2) + 1;
+    if (placed.length >= least) return placed.map((voter) => ({ ...voter, joinedEpoch: 1 }));
+    throw new QuorateError(
+      'unavailable',
+      `a repository is put on ${replicationFactor} storage nodes, and only ${placed.length} can take one now; start more, or lower replication.factor`,
+    );
+  }
+
+  /** The voters that have the files: a majority of those placed, at least. */
+  async #createFiles(
+    { id, voters }: RepositoryRecord,
+    options: Parameters<Replica['create']>[1],
+  ): Promise<Voter[]> {
+    const { replicas, logger } = this.#dependencies;
+    const made = await Promise.allSettled(
+      voters.map(async ({ storeId }) => {
+        const replica = replicas.find(storeId);
+        if (replica === undefined) throw nobodyReachable(voters);
+        await replica.create(id, options);
+      }),
+    );
+    const failed = made.find((one) => one.status === 'rejected');
+    const created = voters.filter((_, index) => made[index]?.status === 'fulfilled');
+    if (failed === undefined) return voters;
+    if (created.length < majorityOf(voters)) throw failed.reason;
+    logger.warn(
+      { component: 'registry', repo: id, err: failed.reason },
+      'a repository starts with fewer stores than wanted',
+    );
+    return created;
   }
 
   async get(name: string): Promise<RepositoryRecord | undefined> {
@@ -263,7 +317,7 @@ export class Registry {
       try {
         const record = decodeRepository(entry);
         if (record.state === 'active') active++;
-        else await this.#bury(record);
+        else if (!(await this.#isBeingMade(record))) await this.#bury(record);
       } catch (error) {
         // One repository in trouble is no reason not to serve the others.
         this.#dependencies.logger.error(
@@ -291,6 +345,11 @@ export class Registry {
     await Promise.all(this.#removals);
   }
 
+  async #isBeingMade({ state, creator }: RepositoryRecord): Promise<boolean> {
+    if (state !== 'creating' || creator === undefined) return false;
+    return (await this.#dependencies.coordinator.get(keys.frontEnd(creator))) !== undefined;
+  }
+
   async #bury(record: RepositoryRecord): Promise<void> {
     const { coordinator } = this.#dependencies;
     const tombstone: RepositoryRecord = { ...record, state: 'deleted' };
@@ -305,8 +364,16 @@ export class Registry {
   /** Files first, then the records: a crash in between finds the tombstone again. */
   async #remove(tombstone: RepositoryRecord): Promise<void> {
     const { coordinator, replicas } = this.#dependencies;
-    await primaryOf(replicas, tombstone.voters).destroy(tombstone.id);
-    const { id, pool } = tombstone;
+    const { id, pool, voters, learners } = tombstone;
+    const members = [...voters, ...learners];
+    await Promise.all(
+      members.map(async ({ storeId }) => {
+        const replica = replicas.find(storeId);
+        // The tombstone stays: it is what tells a node that comes back to remove its files.
+        if (replica === undefined) throw nobodyReachable(members);
+        await replica.destroy(id);
+      }),
+    );
     await coordinator.transaction({
       compares: [],
       success: [

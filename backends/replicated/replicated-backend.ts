@@ -14,16 +14,20 @@ import { asQuorateError, QuorateError, refuseCancelled } from '../contract/error
 import type { Coordinator } from '../contract/coordinator.js';
 import { keys } from '../contract/keys.js';
 import type { PushPipeline } from '../contract/pipeline.js';
-import type { LogReader } from '../contract/replica.js';
-import type { Repository, RepositoryRegistry, RepositoryStats } from '../contract/repository.js';
+import type { LogReader, Replica } from '../contract/replica.js';
+import type { Repository, RepositoryRegistry } from '../contract/repository.js';
 import type { GitRunner } from '../git/git-runner.js';
 import { isBranchName } from '../git/ref-files.js';
 import { commitChange, type CommitDependencies, deleted } from './commit.js';
 import { CommitQueue } from './commit-queue.js';
 import { importRepository } from './import.js';
+import { LogTrim } from './log-trim.js';
 import { Outbox } from './outbox.js';
+import { Presence } from './presence.js';
 import { RepositoryEvents } from './repository-events.js';
 import { type PushDependencies, runPush } from './push.js';
+import type { Consistency } from './quorum.js';
+import { openRead } from './reads.js';
 import {
   decodeRepository,
   rememberedRecords,
@@ -32,7 +36,8 @@ import {
   scan,
 } from './records.js';
 import { Registry } from './registry.js';
-import { primaryOf, type ReplicaDirectory } from './voters.js';
+import { applyEverywhere, appliedEverywhere } from './replicate.js';
+import { nobodyReachable, primaryOf, reachable, type ReplicaDirectory } from './voters.js';
 
 export interface ReplicatedBackendDependencies {
   readonly coordinator: Coordinator;
@@ -48,10 +53,15 @@ export interface ReplicatedBackendDependencies {
   /** Where an import is fetched to before it is pushed. */
   readonly scratchDirectory: string;
   readonly lockTimeoutMs: number;
-  /** What only the stores of this process know. */
+  /** Stores that a new repository is put on. */
+  readonly replicationFactor: number;
+  /** Of pushes that say nothing else, to repositories that say nothing else. */
+  readonly consistency: Consistency;
+  /** `local`, or `replicated`. */
+  readonly name: string;
+  /** What only the stores of this process know; zeros where it has none. */
   readonly local: {
     readonly objectEngine: string;
-    readonly stats: (repositoryId: string) => Promise<Omit<RepositoryStats, 'generation'>>;
     readonly quarantines: () => number;
     readonly maintenanceQueued: () => number;
     /** Settles quarantines that an earlier process left; called once the log is applied. */
@@ -59,6 +69,11 @@ export interface ReplicatedBackendDependencies {
     readonly close: () => Promise<void>;
   };
 }
+
+/** How long what a dead front-end left waits, after its lease. */
+const sweepEveryMs = 15_000;
+/** Half-made and deleted repositories: every ten minutes, since it reads every record. */
+const registrySweepEvery = 40;
 
 type BackendState = 'starting' | 'serving' | 'draining' | 'stopped';
 
@@ -76,8 +91,10 @@ export class ReplicatedBackend implements Backend {
   readonly repositories: RepositoryRegistry;
   readonly #dependencies: ReplicatedBackendDependencies;
   readonly #registry: Registry;
+  readonly #presence: Presence;
   readonly #outbox: Outbox;
   readonly #events: RepositoryEvents;
+  readonly #trim: LogTrim;
   readonly #commit: CommitDependencies;
   readonly #decodeRecord = rememberingDecoder(decodeRepository, rememberedRecords);
   readonly #queues = new Map<string, CommitQueue>();
@@ -85,23 +102,40 @@ export class ReplicatedBackend implements Backend {
   readonly #running = new Set<Promise<unknown>>();
   #state: BackendState = 'starting';
   #closing: Promise<void> | undefined;
+  #sweeping: Promise<void> | undefined;
+  readonly #stopped = new AbortController();
 
   constructor(dependencies: ReplicatedBackendDependencies) {
     this.#dependencies = dependencies;
     this.#events = new RepositoryEvents(dependencies);
-    this.#registry = new Registry({ ...dependencies, events: this.#events });
+    this.#presence = new Presence(dependencies);
+    const frontEnd = (): Promise<string> => this.#presence.id();
+    this.#registry = new Registry({ ...dependencies, frontEnd, events: this.#events });
     this.repositories = this.#registryView();
+    const { replicas } = dependencies;
+    const readRecord = (id: string): Promise<RepositoryRecord | undefined> => this.#find(id);
+    this.#trim = new LogTrim({
+      ...dependencies,
+      appliedEverywhere: (id) => appliedEverywhere({ ...dependencies, readRecord }, id),
+    });
     this.#outbox = new Outbox({
       ...dependencies,
+      frontEnd,
       // The quarantine is gone by then: the repository has its objects.
-      runHook: async (repositoryId, pushId, run) =>
-        (await this.#replicaOf(repositoryId)).runHook({ repositoryId, pushId, attempt: 1 }, run),
-      applyEverywhere: async (id, generation) => (await this.#replicaOf(id)).apply(id, generation),
+      runHook: async ({ repositoryId, pushId, storeId }, run) => {
+        const replica = replicas.find(storeId);
+        if (replica === undefined) throw nobodyReachable([]);
+        return replica.runHook({ repositoryId, pushId, attempt: 1 }, run);
+      },
+      applyEverywhere: async (id, generation) =>
+        applyEverywhere(dependencies, await this.#record(id), generation),
+      trimLater: (id) => this.#trim.later(id),
     });
     this.#commit = {
       locks: dependencies.locks,
       replicas: dependencies.replicas,
       queueOf: (id) => this.#queueOf(id),
+      frontEnd,
       committed: (id, pushId, updates) => this.#outbox.notify(id, pushId, updates),
       clock: dependencies.clock,
       meter: dependencies.meter,
@@ -119,6 +153,8 @@ export class ReplicatedBackend implements Backend {
     await this.#outbox.resume();
     await this.#registry.sweepPools();
     this.#events.notify();
+    await this.#trim.resume();
+    this.#sweeping = this.#sweep();
     this.#state = 'serving';
     logger.info({ component: 'backend', repositories, applied }, 'repositories recovered');
   }
@@ -128,22 +164,11 @@ export class ReplicatedBackend implements Backend {
     refuseCancelled(signal);
     const { id } = repository;
     // A strong read: the head is read after the request came in, never before (docs/architecture.md, "A read").
-    const [{ generation }, replica] = await Promise.all([
+    const [{ generation }, record] = await Promise.all([
       this.#dependencies.log.head(id),
-      this.#replicaOf(id, repository),
+      isRecord(repository) ? repository : this.#record(id),
     ]);
-    const read = await replica.read(id, generation);
-    return {
-      repository,
-      snapshot: read.snapshot,
-      firstForbiddenWant: (wants, visible) => read.firstForbiddenWant(wants, visible),
-      objectSizes: (oids) => read.objectSizes(oids),
-      uploadPack: (run) => read.uploadPack(run),
-      wholePack: () => read.wholePack(),
-      shape: () => read.shape(),
-      uploadArchive: (run) => read.uploadArchive(run),
-      release: () => read.release(),
-    };
+    return openRead(this.#dependencies, record, { generation, signal });
   }
 
   async push(repository: Repository, request: PushRequest): Promise<PushResult> {
@@ -162,7 +187,17 @@ export class ReplicatedBackend implements Backend {
     },
   ): Promise<MaintenanceReport> {
     this.#refuseUnlessServing();
-    return (await this.#replicaOf(repository.id, repository)).maintain(repository.id, options);
+    const { voters } = isRecord(repository) ? repository : await this.#record(repository.id);
+    const [first, ...others] = reachable(this.#dependencies.replicas, voters);
+    if (first === undefined) throw nobodyReachable(voters);
+    const { signal } = options;
+    // The report is of one store; what the others say is in their logs.
+    const rest = others.map(({ replica }) => replica.maintain(repository.id, { signal }));
+    const [report] = await Promise.all([
+      first.replica.maintain(repository.id, options),
+      Promise.allSettled(rest),
+    ]);
+    return report;
   }
 
   async importFrom(
@@ -198,7 +233,7 @@ export class ReplicatedBackend implements Backend {
       if (version > 0) repositories++;
     }
     return {
-      backend: 'local',
+      backend: this.#dependencies.name,
       repositories,
       objectEngine: local.objectEngine,
       pushesRunning: this.#running.size,
@@ -217,7 +252,11 @@ export class ReplicatedBackend implements Backend {
     const finished = Promise.allSettled([...this.#running, this.#registry.close()]);
     await Promise.race([finished, this.#dependencies.clock.sleep(graceMs)]);
     this.#state = 'stopped';
+    this.#stopped.abort();
+    await this.#sweeping;
     await Promise.all([this.#outbox.close(), this.#events.close()]);
+    await this.#trim.close();
+    await this.#presence.close();
     await this.#dependencies.local.close();
   }
 
@@ -225,6 +264,7 @@ export class ReplicatedBackend implements Backend {
     return {
       ...this.#commit,
       pipeline: this.#dependencies.pipeline,
+      consistency: this.#dependencies.consistency,
       attend: (pushId, progress) => this.#outbox.attend(pushId, progress),
     };
   }
@@ -247,7 +287,7 @@ export class ReplicatedBackend implements Backend {
         await this.#setHead(id, branch, by);
       },
       stats: async (id) => {
-        const stats = await this.#dependencies.local.stats(id);
+        const stats = await (await this.#replicaOf(id)).stats(id);
         const sharedBy = stats.sharedBytes === 0 ? undefined : await registry.sharedBy(id);
         return {
           ...stats,
@@ -283,30 +323,51 @@ export class ReplicatedBackend implements Backend {
           commands: [],
           head: { old: head, new: { symref: branch } },
           shallow: [],
+          consistency: () => this.#dependencies.consistency,
           signal: new AbortController().signal,
           judge: () => Promise.resolve([]),
         }),
       );
     } catch (error) {
-      if (asQuorateError(error).code !== 'outcome-unknown') await replica.abort(key);
+      if (asQuorateError(error).code !== 'outcome-unknown') {
+        const { voters } = await this.#record(id);
+        const members = reachable(this.#dependencies.replicas, voters);
+        await Promise.allSettled(members.map((member) => member.replica.abort(key)));
+      }
       throw error;
     }
   }
 
   async #record(id: string): Promise<RepositoryRecord> {
-    const kv = await this.#dependencies.coordinator.get(keys.repo(id));
-    const record = kv === undefined ? undefined : this.#decodeRecord(kv);
-    if (record?.state !== 'active') throw deleted(id);
+    const record = await this.#find(id);
+    if (record === undefined) throw deleted(id);
     return record;
   }
 
-  /** The primary; a repository that `registry` handed out brings its voters along. */
-  async #replicaOf(id: string, repository?: Repository): Promise<ReturnType<typeof primaryOf>> {
-    const voters =
-      repository !== undefined && isRecord(repository)
-        ? repository.voters
-        : (await this.#record(id)).voters;
-    return primaryOf(this.#dependencies.replicas, voters);
+  async #find(id: string): Promise<RepositoryRecord | undefined> {
+    const kv = await this.#dependencies.coordinator.get(keys.repo(id));
+    const record = kv === undefined ? undefined : this.#decodeRecord(kv);
+    return record?.state === 'active' ? record : undefined;
+  }
+
+  /** Takes over what front-ends that are gone have left. */
+  async #sweep(): Promise<void> {
+    const { clock, logger } = this.#dependencies;
+    const { signal } = this.#stopped;
+    for (let round = 1; ; round++) {
+      await clock.sleep(sweepEveryMs, signal);
+      if (signal.aborted) return;
+      try {
+        await this.#outbox.resume();
+        if (round % registrySweepEvery === 0) await this.#registry.sweep();
+      } catch (error) {
+        logger.warn({ component: 'backend', err: error }, 'a sweep failed; it is tried again');
+      }
+    }
+  }
+
+  async #replicaOf(id: string): Promise<Replica> {
+    return primaryOf(this.#dependencies.replicas, (await this.#record(id)).voters);
   }
 
   #queueOf(id: string): CommitQueue {
@@ -318,17 +379,24 @@ export class ReplicatedBackend implements Backend {
     return queue;
   }
 
-  /** Brings every repository with log entries up to its head. One that cannot be is logged and stays unserved. */
+  /** Brings this process's stores up to the heads. A repository that cannot be is logged and stays unserved. */
   async #applyLog(): Promise<number> {
-    const { coordinator, log, logger } = this.#dependencies;
+    const { coordinator, log, logger, replicas } = this.#dependencies;
+    const here = replicas.nodes().filter(({ local }) => local);
     const ids = new Set<string>();
+    if (here.length === 0) return 0;
     for await (const { key } of scan(coordinator, keys.allLogs, { keysOnly: true })) {
       ids.add(key.slice(keys.allLogs.length).split('/', 1)[0] ?? '');
     }
     for (const id of ids) {
       try {
+        const record = await this.#find(id);
+        const stores = here.filter(({ storeId }) =>
+          record?.voters.some((voter) => voter.storeId === storeId),
+        );
+        if (stores.length === 0) continue;
         const { generation } = await log.head(id);
-        await (await this.#replicaOf(id)).apply(id, generation);
+        for (const { storeId } of stores) await replicas.find(storeId)?.apply(id, generation);
       } catch (error) {
         logger.error(
           { component: 'backend', repo: id, err: error },

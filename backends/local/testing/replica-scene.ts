@@ -160,7 +160,6 @@ export async function openReplica(): Promise<ReplicaScene> {
     settings: {},
     shallow: [],
     lockRevisions: [{ key: 'lock', createRevision: 7 }],
-    walk: true,
     signal: new AbortController().signal,
   });
   return {

@@ -1,0 +1,238 @@
+import type { Clock } from '../contract/environment.js';
+import { asQuorateError, QuorateError } from '../contract/errors.js';
+
+/** One receiver of a stream that goes to several. */
+export interface Receiver<T> {
+  readonly name: string;
+  /** Reads the stream to its end, or fails. */
+  readonly receive: (stream: AsyncIterable<Uint8Array>, signal: AbortSignal) => Promise<T>;
+}
+
+export interface FanOut<T> {
+  readonly source: AsyncIterable<Uint8Array>;
+  readonly receivers: readonly Receiver<T>[];
+  /** Whether it could still go well with these receivers alone. */
+  readonly suffices: (names: ReadonlySet<string>) => boolean;
+  /** Whether a receiver's failure is the stream's fault, and thus everybody's. */
+  readonly isFatal: (error: QuorateError) => boolean;
+  readonly signal: AbortSignal;
+  readonly clock: Pick<Clock, 'sleep' | 'monotonicMs'>;
+}
+
+export interface FanOutResult<T> {
+  readonly received: ReadonlyMap<string, T>;
+  readonly failed: ReadonlyMap<string, QuorateError>;
+}
+
+/** What one receiver may be behind the others: with some pushes at once this is memory of the front-end. */
+const maxLagBytes = 4 * 1024 * 1024;
+/** A receiver that takes nothing for so long while the others wait for it is left behind, if it can be spared. */
+const stallMs = 3_000;
+
+/**
+ * Sends one stream to several receivers at the pace of the slowest that still counts. Resolves once every receiver
+ * has ended, or enough of them have and the others lag. Rejects with the first fatal error, when the source fails, or
+ * when the failures leave too few: then every receiver is ended first.
+ */
+export async function fanOut<T>(options: FanOut<T>): Promise<FanOutResult<T>> {
+  const [only, ...others] = options.receivers;
+  if (only !== undefined && others.length === 0) {
+    const received = await only.receive(options.source, options.signal);
+    return { received: new Map([[only.name, received]]), failed: new Map() };
+  }
+  return new FanOutRun(options).run();
+}
+
+class FanOutRun<T> {
+  readonly #options: FanOut<T>;
+  readonly #lanes: readonly Lane<T>[];
+
+  constructor(options: FanOut<T>) {
+    this.#options = options;
+    this.#lanes = options.receivers.map((receiver) => new Lane(receiver));
+  }
+
+  async run(): Promise<FanOutResult<T>> {
+    const { signal } = this.#options;
+    const endAll = (): void => {
+      for (const lane of this.#lanes) lane.leave(new QuorateError('cancelled', 'the push was given up'));
+    };
+    signal.addEventListener('abort', endAll, { once: true });
+    if (signal.aborted) endAll();
+    try {
+      for (const lane of this.#lanes) lane.start();
+      await this.#pump();
+      for (const lane of this.#lanes) lane.end();
+      await this.#settle();
+    } catch (error) {
+      endAll();
+      await Promise.all(this.#lanes.map((lane) => lane.ended));
+      throw error;
+    } finally {
+      signal.removeEventListener('abort', endAll);
+    }
+    return {
+      received: new Map(this.#lanes.flatMap(({ name, result }) => (result === undefined ? [] : [[name, result.value]]))),
+      failed: new Map(this.#lanes.flatMap(({ name, error }) => (error === undefined ? [] : [[name, error]]))),
+    };
+  }
+
+  async #pump(): Promise<void> {
+    for await (const chunk of this.#options.source) {
+      for (const lane of this.#lanes) lane.push(chunk);
+      this.#check();
+      while (this.#lanes.some((lane) => lane.full)) await this.#waitForRoom();
+    }
+  }
+
+  /** Waits until something moves; a lane that does not, for long, is left behind. */
+  async #waitForRoom(): Promise<void> {
+    const full = this.#lanes.filter((lane) => lane.full);
+    await this.#orStalled(Promise.race(full.map((lane) => lane.moved())), full);
+    this.#check();
+  }
+
+  /** Waits for those that have not ended; once enough have, the others get the time of a stall to follow. */
+  async #settle(): Promise<void> {
+    for (;;) {
+      this.#check();
+      const open = this.#lanes.filter((lane) => lane.open);
+      if (open.length === 0) return;
+      const next = Promise.race(open.map((lane) => lane.ended));
+      const enough = this.#options.suffices(
+        new Set(this.#lanes.flatMap((lane) => (lane.result === undefined ? [] : [lane.name]))),
+      );
+      if (enough) await this.#orStalled(next, open);
+      else await next;
+    }
+  }
+
+  /** Leaves `waitedFor` behind when nothing happens for long and the others suffice. */
+  async #orStalled(happens: Promise<unknown>, waitedFor: readonly Lane<T>[]): Promise<void> {
+    const { clock, suffices } = this.#options;
+    const timer = new AbortController();
+    const stalled = await Promise.race([
+      happens.then(() => false),
+      clock.sleep(stallMs, timer.signal).then(() => true),
+    ]);
+    timer.abort();
+    if (!stalled) return;
+    const rest = this.#lanes.filter((lane) => !waitedFor.includes(lane) && lane.error === undefined);
+    if (!suffices(new Set(rest.map(({ name }) => name)))) return;
+    for (const lane of waitedFor) {
+      lane.leave(new QuorateError('deadline-exceeded', 'the storage node did not keep up'));
+    }
+  }
+
+  /** Throws when it cannot go well any more. */
+  #check(): void {
+    const { isFatal, suffices } = this.#options;
+    const errors = this.#lanes.flatMap(({ error }) => (error === undefined ? [] : [error]));
+    const fatal = errors.find(isFatal);
+    if (fatal !== undefined) throw fatal;
+    const left = this.#lanes.flatMap(({ name, error }) => (error === undefined ? [name] : []));
+    const [first] = errors;
+    if (first !== undefined && !suffices(new Set(left))) throw first;
+  }
+}
+
+/** One receiver with what it has not read yet. */
+class Lane<T> {
+  readonly name: string;
+  readonly ended: Promise<void>;
+  result: { readonly value: T } | undefined;
+  error: QuorateError | undefined;
+  readonly #receiver: Receiver<T>;
+  readonly #aborting = new AbortController();
+  readonly #chunks: Uint8Array[] = [];
+  #bytes = 0;
+  #complete = false;
+  #wake: (() => void) | undefined;
+  readonly #movers: (() => void)[] = [];
+  #settle: () => void = () => undefined;
+
+  constructor(receiver: Receiver<T>) {
+    this.name = receiver.name;
+    this.#receiver = receiver;
+    this.ended = new Promise((resolve) => {
+      this.#settle = resolve;
+    });
+  }
+
+  /** Neither received nor failed. */
+  get open(): boolean {
+    return this.result === undefined && this.error === undefined;
+  }
+
+  get full(): boolean {
+    return this.open && this.#bytes >= maxLagBytes;
+  }
+
+  start(): void {
+    void this.#receiver.receive(this.#stream(), this.#aborting.signal).then(
+      (value) => {
+        if (this.error === undefined) this.result = { value };
+        this.#finish();
+      },
+      (error: unknown) => {
+        this.error ??= asQuorateError(error);
+        this.#finish();
+      },
+    );
+  }
+
+  push(chunk: Uint8Array): void {
+    if (!this.open) return;
+    this.#chunks.push(chunk);
+    this.#bytes += chunk.length;
+    this.#wake?.();
+  }
+
+  end(): void {
+    this.#complete = true;
+    this.#wake?.();
+  }
+
+  /** Resolves when it reads, or ends. */
+  moved(): Promise<void> {
+    return new Promise((resolve) => this.#movers.push(resolve));
+  }
+
+  leave(why: QuorateError): void {
+    if (!this.open) return;
+    this.error = why;
+    this.#aborting.abort();
+    this.#wake?.();
+    this.#move();
+  }
+
+  async *#stream(): AsyncGenerator<Uint8Array> {
+    for (;;) {
+      if (this.error !== undefined) throw this.error;
+      const chunk = this.#chunks.shift();
+      if (chunk !== undefined) {
+        this.#bytes -= chunk.length;
+        this.#move();
+        yield chunk;
+      } else if (this.#complete) {
+        return;
+      } else {
+        await new Promise<void>((resolve) => {
+          this.#wake = resolve;
+        });
+        this.#wake = undefined;
+      }
+    }
+  }
+
+  #finish(): void {
+    this.#chunks.length = 0;
+    this.#bytes = 0;
+    this.#settle();
+    this.#move();
+  }
+
+  #move(): void {
+    for (const resolve of this.#movers.splice(0)) resolve();
+  }
+}

@@ -1,0 +1,82 @@
+import type { Logger } from '../contract/environment.js';
+import { asQuorateError } from '../contract/errors.js';
+import type { LogReader } from '../contract/replica.js';
+import type { Applied } from './outbox.js';
+import type { RepositoryRecord } from './records.js';
+import { nobodyReachable, type ReplicaDirectory } from './voters.js';
+
+export interface ReplicateDependencies {
+  readonly replicas: ReplicaDirectory;
+  readonly logger: Logger;
+}
+
+/**
+ * Makes every voter apply a committed generation, those that are stale left out. Resolves with the first that has;
+ * rejects when none could.
+ */
+export async function applyEverywhere(
+  { replicas, logger }: ReplicateDependencies,
+  { id, voters }: RepositoryRecord,
+  generation: number,
+): Promise<Applied> {
+  const applying = voters
+    .filter(({ state }) => state !== 'stale')
+    .map(async ({ storeId }) => {
+      const replica = replicas.find(storeId);
+      if (replica === undefined) throw nobodyReachable(voters);
+      await replica.apply(id, generation);
+      return storeId;
+    });
+  const everywhere = Promise.allSettled(applying).then((all) => {
+    for (const one of all) {
+      if (one.status === 'fulfilled') continue;
+      logger.debug(
+        { component: 'replicate', repo: id, generation, err: asQuorateError(one.reason) },
+        'a voter has not applied an entry yet',
+      );
+    }
+    return all.every(({ status }) => status === 'fulfilled');
+  });
+  try {
+    return { storeId: await Promise.any(applying), everywhere };
+  } catch (error) {
+    throw error instanceof AggregateError ? error.errors[0] : error;
+  }
+}
+
+/**
+ * The generation that every voter has, after making them apply the head; undefined when one does not answer. Learners
+ * take what they lack from a peer and need no log; stale voters return in the same way.
+ */
+export async function appliedEverywhere(
+  {
+    replicas,
+    log,
+    readRecord,
+  }: ReplicateDependencies & {
+    readonly log: LogReader;
+    readonly readRecord: (id: string) => Promise<RepositoryRecord | undefined>;
+  },
+  id: string,
+): Promise<number | undefined> {
+  const record = await readRecord(id);
+  // Its keys go with it.
+  if (record === undefined) return Number.MAX_SAFE_INTEGER;
+  const { generation } = await log.head(id);
+  const applied = await Promise.all(
+    record.voters
+      .filter(({ state }) => state !== 'stale')
+      .map(async ({ storeId }) => {
+        const replica = replicas.find(storeId);
+        if (replica === undefined) return undefined;
+        try {
+          await replica.apply(id, generation);
+          return generation;
+        } catch {
+          return replica.applied(id).catch(() => undefined);
+        }
+      }),
+  );
+  const known = applied.filter((one) => one !== undefined);
+  return known.length === applied.length ? Math.min(...known) : undefined;
+}
