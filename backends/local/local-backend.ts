@@ -80,7 +80,8 @@ export async function createLocalBackend(dependencies: LocalBackendDependencies)
       objectEngine: indexer.description,
       quarantines: () => replica.quarantines.length,
       maintenanceQueued: () => maintenance.queued,
-      resolveQuarantines: () => settleQuarantines({ ...dependencies, replica }),
+      resolveQuarantines: () => 
+        settleQuarantines({ ...dependencies, replica, quarantines: replica.quarantines }),
       close: async () => {
         await maintenance.close();
         await locks.close();

@@ -79,6 +79,8 @@ export interface LocalReplicaDependencies {
 /** A push between its upload (or, without objects, its judgement) and the end of its fate. */
 interface LiveQuarantine {
   readonly key: QuarantineKey;
+  /** Monotonic time of the last step of its push; never while its upload runs. */
+  touchedMs: number;
   /** Ends the push's stay in the prune gate. */
   leaveGate: () => void;
   /** What the upload found out about completeness; lost with the process, which only costs a walk. */
@@ -128,6 +130,14 @@ export class LocalReplica implements Replica {
   /** Pushes whose objects are on this disk and whose fate is not settled. */
   get quarantines(): readonly QuarantineKey[] {
     return [...this.#quarantines.values()].map(({ key }) => key);
+  }
+
+  /** Those of pushes that did nothing for so long: their front-end may be gone. */
+  idleQuarantines(idleMs: number): readonly QuarantineKey[] {
+    const beforeMs = this.#dependencies.clock.monotonicMs() - idleMs;
+    return [...this.#quarantines.values()]
+      .filter(({ touchedMs }) => touchedMs < beforeMs)
+      .map(({ key }) => key);
   }
 
   async lockRevisions(key: QuarantineKey): Promise<PreparedMark['lockRevisions'] | undefined> {
@@ -184,6 +194,7 @@ export class LocalReplica implements Replica {
       const directory = this.#store.quarantineDirectory(key);
       const quarantinePackDir = await makeQuarantine(directory);
       const live = this.#remember(key);
+      live.touchedMs = Infinity;
       try {
         const indexed = await this.#dependencies.indexer.index({
           pack,
@@ -200,6 +211,7 @@ export class LocalReplica implements Replica {
           progress,
         });
         if (indexed.closure !== undefined) live.closure = indexed.closure;
+        live.touchedMs = this.#dependencies.clock.monotonicMs();
         return { objectCount: indexed.objectCount, sizeBytes: indexed.sizeBytes };
       } catch (error) {
         await this.abort(key).catch((left: unknown) => {
@@ -550,7 +562,9 @@ export class LocalReplica implements Replica {
 
   #remember(key: QuarantineKey): LiveQuarantine {
     const name = `${key.repositoryId} ${key.pushId}`;
-    const live = this.#quarantines.get(name) ?? { key, leaveGate: () => undefined };
+    const touchedMs = this.#dependencies.clock.monotonicMs();
+    const live = this.#quarantines.get(name) ?? { key, touchedMs, leaveGate: () => undefined };
+    if (live.touchedMs < touchedMs) live.touchedMs = touchedMs;
     this.#quarantines.set(name, live);
     return live;
   }

@@ -88,12 +88,12 @@ test('a quarantine goes exactly when its push is over for certain', async () => 
   await settleQuarantines({
     coordinator,
     logger: silentLogger,
+    quarantines: ['frozen', ...cases.map(({ id }) => id)].map((repositoryId) => ({
+      repositoryId,
+      pushId: 'push',
+      attempt: 1,
+    })),
     replica: {
-      quarantines: ['frozen', ...cases.map(({ id }) => id)].map((repositoryId) => ({
-        repositoryId,
-        pushId: 'push',
-        attempt: 1,
-      })),
       lockRevisions: async ({ repositoryId }) => {
         if (repositoryId === 'frozen') throw new QuorateError('data-corrupt', 'frozen');
         return revisions.get(repositoryId);

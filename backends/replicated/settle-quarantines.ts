@@ -6,7 +6,6 @@ import { decodeHead, decodeLogEntry } from './records.js';
 
 /** A store that can say what became of pushes it holds objects of. */
 export interface QuarantineStore extends Pick<Replica, 'abort' | 'applied'> {
-  readonly quarantines: readonly QuarantineKey[];
   /** Create revisions of the locks under which a quarantine was prepared; undefined when it never was. */
   lockRevisions(
     key: QuarantineKey,
@@ -14,20 +13,23 @@ export interface QuarantineStore extends Pick<Replica, 'abort' | 'applied'> {
 }
 
 /**
- * Drops the quarantines of an earlier process that nobody needs any more. One transactional read tells: either the
+ * Drops quarantines that nobody needs any more. One transactional read tells: either the
  * entry of the push is in the log and this store has applied it (and was killed before it removed the quarantine), or
  * there is none, the locks are gone, and the store has applied the head. A push that was never prepared has no locks.
  */
 export async function settleQuarantines({
   coordinator,
   replica,
+  quarantines,
   logger,
 }: {
   readonly coordinator: Coordinator;
   readonly replica: QuarantineStore;
+  /** Those that no running push of this process's knowledge has: at a start all, later the ones that lie idle. */
+  readonly quarantines: readonly QuarantineKey[];
   readonly logger: Logger;
 }): Promise<void> {
-  for (const key of replica.quarantines) {
+  for (const key of quarantines) {
     try {
       if (await isOver(coordinator, replica, key)) await replica.abort(key);
     } catch (error) {

@@ -1,0 +1,33 @@
+import type { Coordinator } from '../contract/coordinator.js';
+import { keys } from '../contract/keys.js';
+import type { PeerSource } from '../contract/replica.js';
+import { deleted, storeTroubles } from './commit.js';
+import { asQuorateError } from '../contract/errors.js';
+import { decodeRepository } from './records.js';
+import { nobodyReachable, reachable, type ReplicaDirectory } from './voters.js';
+
+/** The other voters of a repository, as where one of its stores gets what it lacks: the first that can send it. */
+export function peerSourceOf(
+  {
+    coordinator,
+    replicas,
+  }: { readonly coordinator: Coordinator; readonly replicas: ReplicaDirectory },
+  own: { readonly id: string; readonly storeId: string },
+): PeerSource {
+  return async (have, atLeast, signal) => {
+    const kv = await coordinator.get(keys.repo(own.id));
+    if (kv === undefined) throw deleted(own.id);
+    const { voters } = decodeRepository(kv);
+    let last: unknown = nobodyReachable(voters);
+    for (const { storeId, replica } of reachable(replicas, voters)) {
+      if (storeId === own.storeId) continue;
+      try {
+        return await replica.export(own.id, { have, atLeast, signal });
+      } catch (error) {
+        last = error;
+        if (!storeTroubles.has(asQuorateError(error).code)) throw error;
+      }
+    }
+    throw last;
+  };
+}

@@ -1,0 +1,304 @@
+import assert from 'node:assert/strict';
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterEach, beforeEach, test } from 'node:test';
+import { silentLogger } from '../coordination/test-environment.js';
+import { QuorateError } from '../contract/errors.js';
+import { keys, prefixEnd } from '../contract/keys.js';
+import type { RefCommand } from '../contract/objects.js';
+import type { Repository } from '../contract/repository.js';
+import { packOf, pushRequest, runGit, zeroOid } from '../local/testing/local-fixture.js';
+import { create } from '../local/testing/replica-scene.js';
+import type { ReplicatedBackend } from './replicated-backend.js';
+import { settleQuarantines } from './settle-quarantines.js';
+import { away, openReplicaSet, type ReplicaSet, type TestStore } from './testing/replica-set.js';
+
+const { signal } = new AbortController();
+const main = 'refs/heads/main';
+
+let set: ReplicaSet;
+let backend: ReplicatedBackend;
+let repository: Repository;
+beforeEach(async () => {
+  set = await openReplicaSet();
+  ({ backend } = await set.frontEnd());
+  repository = await createRepository();
+});
+afterEach(async () => {
+  await set.close();
+});
+
+function createRepository(through = backend, name = 'team/app'): Promise<Repository> {
+  return through.repositories.create({
+    name,
+    defaultBranch: 'main',
+    objectFormat: 'sha1',
+    settings: {},
+    access: { public: false, grants: {} },
+  });
+}
+
+async function push(
+  commands: readonly RefCommand[],
+  more: { through?: ReplicatedBackend; have?: string[]; options?: string[]; pack?: Buffer } = {},
+): Promise<{ readonly generation?: number; readonly unpack: string; readonly reasons: string[] }> {
+  const { through = backend, have = [], options = [] } = more;
+  const wants = commands.map(({ newOid }) => newOid).filter((oid) => oid !== zeroOid);
+  const pack = more.pack ?? (wants.length === 0 ? undefined : await packOf(set.source, wants, have));
+  const request = { ...pushRequest(commands, { pack }), pushOptions: options };
+  const { refs, ...result } = await through.push(repository, request);
+  const reasons = refs.flatMap((ref) => (ref.status === 'refused' ? [ref.reason] : []));
+  return { ...result, reasons };
+}
+
+async function until(what: string, condition: () => boolean | Promise<boolean>): Promise<void> {
+  for (let turns = 0; turns < 1000; turns++) {
+    if (await condition()) return;
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  assert.fail(`it never came true: ${what}`);
+}
+
+async function leftInLog(): Promise<readonly string[]> {
+  const found: string[] = [];
+  for (const prefix of [keys.allLogs, keys.outboxes, keys.allLocks]) {
+    const { entries } = await set.coordinator.range(prefix, { rangeEnd: prefixEnd(prefix) });
+    found.push(...entries.map(({ key }) => key));
+  }
+  return found;
+}
+
+async function assertConverged(stores: readonly TestStore[] = set.stores): Promise<void> {
+  const head = await set.coordinator.get(keys.head(repository.id));
+  const { generation, digest } = JSON.parse(new TextDecoder().decode(head?.value));
+  for (const { replica, gitDir, root } of stores) {
+    await replica.apply(repository.id, generation);
+    const { coordinator } = set;
+    const { quarantines } = replica;
+    await settleQuarantines({ coordinator, replica, quarantines, logger: silentLogger });
+    assert.deepEqual(await replica.state(repository.id), { generation, digest });
+    await runGit(gitDir(repository.id), ['fsck', '--full', '--strict']);
+    assert.deepEqual(readdirSync(join(root, 'quarantine')), []);
+  }
+}
+
+async function refsSeen(through = backend): Promise<Record<string, string>> {
+  const read = await through.read(repository, signal);
+  read.release();
+  return Object.fromEntries(read.snapshot.refs.map(({ name, oid }) => [name, oid]));
+}
+
+test('a push is on every store, its entry names those that prepared it, and is trimmed', async () => {
+  const one = await set.commit('one');
+  const { generation, reasons } = await push([create(main, one), create('refs/tags/v1', one)]);
+  assert.deepEqual([generation, reasons], [1, []]);
+  await until('the log is empty', async () => (await leftInLog()).length === 0);
+  for (const { replica } of set.stores) {
+    assert.equal((await replica.state(repository.id))?.generation, 1);
+  }
+  await push([{ ref: 'refs/tags/v1', oldOid: one, newOid: zeroOid }]);
+  assert.deepEqual(await refsSeen(), { [main]: one });
+  await assertConverged();
+});
+
+for (const call of ['upload', 'prepare', 'apply', 'storeUpdates'] as const) {
+  for (const index of [0, 1, 2]) {
+    test(`store ${index} is lost at ${call}: the push is accepted by the others`, async () => {
+      const store = set.stores[index];
+      assert.ok(store !== undefined);
+      store.interfere = (name, go) => (name === call ? away() : go());
+      const one = await set.commit('one');
+      assert.deepEqual((await push([create(main, one)])).reasons, []);
+      assert.deepEqual(await refsSeen(), { [main]: one });
+      store.interfere = undefined;
+      await assertConverged();
+    });
+  }
+}
+
+test('a store that was away is not waited for, and gets the push when it is back', async () => {
+  const [, , third] = set.stores;
+  assert.ok(third !== undefined);
+  third.down = true;
+  const one = await set.commit('one');
+  assert.deepEqual((await push([create(main, one)])).reasons, []);
+  await until('only the entry is left', async () => (await leftInLog()).length === 1);
+  assert.equal((await third.replica.state(repository.id))?.generation, 0);
+  third.down = false;
+  await until('the log is empty', async () => (await leftInLog()).length === 0);
+  await assertConverged();
+});
+
+test('without a majority nothing is accepted, and nothing is left', async () => {
+  const [first, second, third] = set.stores;
+  assert.ok(first !== undefined && second !== undefined && third !== undefined);
+  second.interfere = (name, go) => (name === 'prepare' ? away() : go());
+  third.down = true;
+  const one = await set.commit('one');
+  await assert.rejects(push([create(main, one)]), { code: 'unavailable' });
+  first.down = true;
+  await assert.rejects(push([create(main, one)]), /1 of 3 storage nodes answer/);
+  for (const store of set.stores) {
+    store.down = false;
+    store.interfere = undefined;
+    assert.deepEqual(readdirSync(join(store.root, 'quarantine')), []);
+  }
+  assert.deepEqual(await leftInLog(), []);
+  assert.deepEqual(await refsSeen(), {});
+  assert.equal((await push([create(main, one)])).generation, 1);
+});
+
+test('strong waits for every voter, eventual for one; a push may choose', async () => {
+  const [, second, third] = set.stores;
+  assert.ok(second !== undefined && third !== undefined);
+  third.down = true;
+  const one = await set.commit('one');
+  const commands = [create(main, one)];
+  const strong = ['consistency=strong'];
+  await assert.rejects(push(commands, { options: strong }), /too few for strong/);
+  const { backend: strict } = await set.frontEnd({ consistency: 'strong' });
+  await assert.rejects(push(commands, { through: strict }), { code: 'unavailable' });
+  second.down = true;
+  await assert.rejects(push(commands), { code: 'unavailable' });
+  const { reasons } = await push(commands, { options: ['consistency=eventual'] });
+  assert.deepEqual(reasons, []);
+  const [odd] = (await push(commands, { options: ['consistency=often'] })).reasons;
+  assert.match(odd ?? '', /wants eventual, quorum or strong/);
+  second.down = false;
+  third.down = false;
+  await assertConverged();
+});
+
+test('a bad pack is refused once, and no store keeps anything of it', async () => {
+  const one = await set.commit('one');
+  const pack = await packOf(set.source, [one], []);
+  pack[pack.length - 1] = (pack.at(-1) ?? 0) ^ 0xff;
+  const { unpack, generation } = await push([create(main, one)], { pack });
+  assert.notEqual(unpack, 'ok');
+  assert.equal(generation, undefined);
+  await assertConverged();
+});
+
+test('a store that takes nothing is left behind', async () => {
+  const [, second] = set.stores;
+  assert.ok(second !== undefined);
+  let release = (): void => undefined;
+  const held = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  second.interfere = async (name, go) => {
+    if (name === 'upload') await held;
+    return go();
+  };
+  const one = await set.commit('one');
+  assert.deepEqual((await push([create(main, one)])).reasons, []);
+  assert.deepEqual(await refsSeen(), { [main]: one });
+  release();
+  second.interfere = undefined;
+});
+
+test('a read goes on at another store', async () => {
+  const one = await set.commit('one');
+  await push([create(main, one)]);
+  for (const store of set.stores.slice(0, 2)) {
+    store.interfere = (name, go) => (name === 'read' ? away() : go());
+  }
+  assert.deepEqual(await refsSeen(), { [main]: one });
+  const [, , third] = set.stores;
+  assert.ok(third !== undefined);
+  third.down = true;
+  await assert.rejects(refsSeen(), { code: 'unavailable' });
+});
+
+test('a read that meets a store behind the head is answered by one that is not', async () => {
+  const [first] = set.stores;
+  assert.ok(first !== undefined);
+  first.down = true;
+  const one = await set.commit('one');
+  await push([create(main, one)]);
+  first.down = false;
+  assert.deepEqual(await refsSeen(), { [main]: one });
+  await until('the first has caught up', async () => {
+    return (await first.replica.state(repository.id))?.generation === 1;
+  });
+});
+
+test('two front-ends: one winner for each ref, and both see every push', async () => {
+  const { backend: other } = await set.frontEnd();
+  const one = await set.commit('one');
+  const rivals = await Promise.all([set.commit('two', one), set.commit('three', one)]);
+  await push([create(main, one)]);
+  const results = await Promise.all(
+    rivals.map((newOid, index) =>
+      push([{ ref: main, oldOid: one, newOid }], {
+        through: index === 0 ? backend : other,
+        have: [one],
+      }),
+    ),
+  );
+  const winners = rivals.filter((_, index) => results[index]?.reasons.length === 0);
+  assert.equal(winners.length, 1);
+  assert.deepEqual(await refsSeen(), { [main]: winners[0] });
+  assert.deepEqual(await refsSeen(other), { [main]: winners[0] });
+  await assertConverged();
+});
+
+test('a front-end that dies after the commit point: another finishes its work', async () => {
+  const told: string[] = [];
+  const { backend: dying } = await set.frontEnd({
+    pipeline: {
+      preReceive: async () => undefined,
+      update: async () => new Map(),
+      talksAfterCommit: async () => false,
+      postReceive: ({ signal: closing }) =>
+        new Promise((resolve) => closing.addEventListener('abort', () => resolve())),
+    },
+  });
+  const { backend: other } = await set.frontEnd({
+    pipeline: {
+      preReceive: async () => undefined,
+      update: async () => new Map(),
+      talksAfterCommit: async () => false,
+      postReceive: async ({ entry }) => {
+        told.push(entry.pushId);
+      },
+    },
+  });
+  const one = await set.commit('one');
+  await push([create(main, one)], { through: dying });
+  const { entries } = await set.coordinator.range('frontEnds/', {
+    rangeEnd: prefixEnd('frontEnds/'),
+  });
+  const outbox = await set.coordinator.range(keys.outboxes, { rangeEnd: prefixEnd(keys.outboxes) });
+  const [item] = outbox.entries;
+  assert.ok(item !== undefined);
+  const { frontEnd } = JSON.parse(new TextDecoder().decode(item.value));
+  const alive = entries.find(({ key }) => key === keys.frontEnd(frontEnd));
+  assert.ok(alive !== undefined, 'an outbox record names a front-end that lives');
+  await set.coordinator.transaction({
+    compares: [],
+    success: [{ type: 'delete', key: alive.key }],
+    failure: [],
+  });
+  await other.takeOver();
+  await until('it is told', () => told.length === 1);
+});
+
+test('a set with too few nodes is refused with numbers', async () => {
+  for (const store of set.stores.slice(1)) store.down = true;
+  await assert.rejects(createRepository(backend, 'small'), /3 storage nodes, and only 1/);
+});
+
+test('a store that fails while a repository is made is left out of its set', async () => {
+  const [first] = set.stores;
+  assert.ok(first !== undefined);
+  first.interfere = (name, go) =>
+    name === 'create' ? Promise.reject(new QuorateError('storage-failure', 'full')) : go();
+  const made = await createRepository(backend, 'other');
+  const kv = await set.coordinator.get(keys.repo(made.id));
+  const { voters, state } = JSON.parse(new TextDecoder().decode(kv?.value));
+  assert.deepEqual(
+    [voters.map(({ storeId }: { storeId: string }) => storeId), state],
+    [set.stores.slice(1).map(({ storeId }) => storeId), 'active'],
+  );
+});

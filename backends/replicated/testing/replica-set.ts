@@ -1,0 +1,223 @@
+import { randomBytes } from 'node:crypto';
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createLocks, type Locks } from '../../coordination/locks.js';
+import { openEmbeddedCoordinator } from '../../coordination/embedded/embedded-coordinator.js';
+import { silentLogger } from '../../coordination/test-environment.js';
+import type { Coordinator } from '../../contract/coordinator.js';
+import { QuorateError } from '../../contract/errors.js';
+import type { PushPipeline } from '../../contract/pipeline.js';
+import type { Replica } from '../../contract/replica.js';
+import { createPackIndexer } from '../../git/indexer.js';
+import type { GitRunner } from '../../git/git-runner.js';
+import { createObjectReader } from '../../git/object-reader.js';
+import { createRefTransactions } from '../../git/ref-transaction.js';
+import { createGitRunner } from '../../git/runner.js';
+import { LocalReplica } from '../../local/local-replica.js';
+import {
+  permissivePipeline,
+  runGit,
+  silentMeter,
+  systemClock,
+} from '../../local/testing/local-fixture.js';
+import { coordinatorLog } from '../coordinator-log.js';
+import type { Consistency } from '../quorum.js';
+import { ReplicatedBackend } from '../replicated-backend.js';
+import { peerSourceOf } from '../peers.js';
+import type { ReplicaDirectory, StorageNode } from '../voters.js';
+
+/** What a test makes of a store's call: fail, wait, or go through. */
+export type Interference = (
+  call: keyof Replica,
+  go: () => unknown,
+) => unknown;
+
+export interface TestStore {
+  readonly storeId: string;
+  readonly replica: LocalReplica;
+  readonly root: string;
+  /** Not alive: the directory does not find it. */
+  down: boolean;
+  interfere: Interference | undefined;
+  gitDir(repositoryId: string): string;
+}
+
+export interface ReplicaSet {
+  readonly coordinator: Coordinator;
+  readonly stores: readonly TestStore[];
+  readonly source: string;
+  /** Another front-end over the same stores. */
+  frontEnd(options?: {
+    readonly consistency?: Consistency;
+    readonly pipeline?: PushPipeline;
+    readonly wrap?: (coordinator: Coordinator) => Coordinator;
+  }): Promise<{ readonly backend: ReplicatedBackend; readonly locks: Locks }>;
+  commit(content: string, ...parents: string[]): Promise<string>;
+  close(): Promise<void>;
+}
+
+const random = { bytes: (length: number) => randomBytes(length) };
+const environment = { clock: systemClock, random, logger: silentLogger, meter: silentMeter };
+
+/** Several real stores on this disk, an embedded coordinator, and front-ends that share them. */
+export async function openReplicaSet(count = 3): Promise<ReplicaSet> {
+  const directory = await mkdtemp(join(tmpdir(), 'quorate-set-'));
+  const source = join(directory, 'source');
+  await mkdir(source);
+  await runGit(source, ['init', '-q', '-b', 'main']);
+  const git = await createGitRunner({ logger: silentLogger, meter: silentMeter });
+  const indexer = await createPackIndexer({ git, logger: silentLogger, meter: silentMeter });
+  const coordinator = await openEmbeddedCoordinator({
+    directory: join(directory, 'coordinator'),
+    clock: systemClock,
+    logger: silentLogger,
+  });
+  const stores: TestStore[] = [];
+  const replicas = directoryOf(stores);
+  const closers: (() => Promise<unknown>)[] = [];
+  for (let index = 0; index < count; index++) {
+    const root = join(directory, `store-${index}`);
+    const refs = createRefTransactions({ git, clock: systemClock });
+    const objects = createObjectReader({ git, clock: systemClock });
+    closers.push(
+      () => refs.close(),
+      () => objects.close(),
+    );
+    const replica: LocalReplica = await LocalReplica.open({
+      ...environment,
+      root,
+      git,
+      refs,
+      objects,
+      indexer,
+      log: coordinatorLog(coordinator),
+      pruneGraceMs: 1000,
+      applied: () => undefined,
+      peers: (id) => peerSourceOf({ coordinator, replicas }, { id, storeId: replica.storeId }),
+    });
+    stores.push({
+      storeId: replica.storeId,
+      replica,
+      root,
+      down: false,
+      interfere: undefined,
+      gitDir: (id) => join(root, 'repos', id.slice(0, 2), id, 'git'),
+    });
+  }
+  return {
+    coordinator,
+    stores,
+    source,
+    frontEnd: async ({ consistency = 'quorum', pipeline = permissivePipeline, wrap } = {}) => {
+      const seen = wrap?.(coordinator) ?? coordinator;
+      const scratchDirectory = await mkdtemp(join(directory, 'scratch-'));
+      const locks = createLocks({ ...environment, coordinator: seen, holder: 'front-end' });
+      const backend = newBackend({
+        coordinator: seen,
+        locks,
+        git,
+        replicas,
+        pipeline,
+        consistency,
+        scratchDirectory,
+      });
+      await backend.start();
+      closers.unshift(
+        () => backend.close(1000),
+        () => locks.close(),
+      );
+      return { backend, locks };
+    },
+    commit: async (content, ...parents) => {
+      const blob = (await runGit(source, ['hash-object', '-w', '--stdin'], content)).trim();
+      const tree = (await runGit(source, ['mktree'], `100644 blob ${blob}\tfile\n`)).trim();
+      const args = ['commit-tree', tree, '-m', content, ...parents.flatMap((oid) => ['-p', oid])];
+      return (await runGit(source, args)).trim();
+    },
+    close: async () => {
+      for (const store of stores) store.interfere = undefined;
+      for (const close of closers) await close();
+      await coordinator.close();
+      await indexer.close();
+      await git.close();
+      await rm(directory, { recursive: true });
+    },
+  };
+}
+
+function newBackend(
+  parts: {
+    readonly coordinator: Coordinator;
+    readonly locks: Locks;
+    readonly git: GitRunner;
+    readonly replicas: ReplicaDirectory;
+    readonly pipeline: PushPipeline;
+    readonly consistency: Consistency;
+    readonly scratchDirectory: string;
+  },
+): ReplicatedBackend {
+  return new ReplicatedBackend({
+    ...environment,
+    ...parts,
+    log: coordinatorLog(parts.coordinator),
+    lockTimeoutMs: 10_000,
+    replicationFactor: 3,
+    name: 'replicated',
+    local: {
+      objectEngine: 'none',
+      quarantines: () => 0,
+      maintenanceQueued: () => 0,
+      resolveQuarantines: () => Promise.resolve(),
+      close: () => Promise.resolve(),
+    },
+  });
+}
+
+function directoryOf(stores: readonly TestStore[]): ReplicaDirectory {
+  const alive = (): StorageNode[] =>
+    stores
+      .filter(({ down }) => !down)
+      .map(({ storeId }, index) => ({
+        nodeId: `node-${index}`,
+        storeId,
+        address: '',
+        zone: '',
+        weight: 1,
+        capacityBytes: 0,
+        usedBytes: 0,
+        draining: false,
+        local: false,
+      }));
+  return {
+    nodes: alive,
+    find: (storeId) => {
+      const store = stores.find((one) => one.storeId === storeId);
+      return store === undefined || store.down ? undefined : interfered(store);
+    },
+    load: () => 0,
+    place: (_id, count) =>
+      alive()
+        .slice(0, count)
+        .map(({ nodeId, storeId }) => ({ nodeId, storeId })),
+  };
+}
+
+/** The store's replica, whose calls pass through the test's hands. */
+function interfered(store: TestStore): Replica {
+  return new Proxy<Replica>(store.replica, {
+    get: (replica, name) => {
+      const member: unknown = Reflect.get(replica, name, replica);
+      if (typeof member !== 'function') return member;
+      return (...args: unknown[]): unknown => {
+        const go = (): unknown => Reflect.apply(member, replica, args);
+        return store.interfere === undefined
+          ? go()
+          : store.interfere(name as keyof Replica, go);
+      };
+    },
+  });
+}
+
+export const away = (): Promise<never> =>
+  Promise.reject(new QuorateError('unavailable', 'the connection was lost'));
