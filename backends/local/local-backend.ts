@@ -80,7 +80,7 @@ export async function createLocalBackend(dependencies: LocalBackendDependencies)
       objectEngine: indexer.description,
       quarantines: () => replica.quarantines.length,
       maintenanceQueued: () => maintenance.queued,
-      resolveQuarantines: () => 
+      resolveQuarantines: () =>
         settleQuarantines({ ...dependencies, replica, quarantines: replica.quarantines }),
       close: async () => {
         await maintenance.close();

@@ -181,7 +181,9 @@ export class CommitQueue {
             key: keys.head(id),
             value: encodeRecord({ generation: head.generation, digest: head.digest }),
           },
-          ...entries.flatMap((entry, index) => entryOperations(id, entry, live[index]?.push.frontEnd)),
+          ...entries.flatMap((entry, index) =>
+            entryOperations(id, entry, live[index]?.push.frontEnd),
+          ),
           ...live.flatMap(({ push }) => push.held.deletes),
         ],
         failure: [

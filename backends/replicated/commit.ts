@@ -1,6 +1,11 @@
 import type { HeldLocks, Locks } from '../coordination/locks.js';
 import type { Clock, Logger, Meter } from '../contract/environment.js';
-import { asQuorateError, type ErrorCode, QuorateError, refuseCancelled } from '../contract/errors.js';
+import {
+  asQuorateError,
+  type ErrorCode,
+  QuorateError,
+  refuseCancelled,
+} from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
 import type { Head, Oid, RefCommand } from '../contract/objects.js';
 import type { Prepared, QuarantineKey, Replica } from '../contract/replica.js';
@@ -211,7 +216,11 @@ async function judge(
     if (primary === undefined) throw new QuorateError('internal', 'nobody is left to judge a push');
     const { replica } = primary;
     try {
-      const accepted = await change.judge({ repository: record, replica, prepared: ready.prepared });
+      const accepted = await change.judge({
+        repository: record,
+        replica,
+        prepared: ready.prepared,
+      });
       return { accepted, members };
     } catch (error) {
       const rest = new Set(others.map(({ storeId }) => storeId));
@@ -266,7 +275,8 @@ async function inlineOrStored(
   readonly members: readonly Member[];
   readonly inline: { updates: readonly RefCommand[]; updatesDigest?: string };
 }> {
-  if (encodeRecord(updates).length <= maxInlineUpdatesBytes) return { members, inline: { updates } };
+  if (encodeRecord(updates).length <= maxInlineUpdatesBytes)
+    return { members, inline: { updates } };
   const stored = await Promise.allSettled(
     members.map(({ replica }) => replica.storeUpdates(key, updates)),
   );

@@ -55,12 +55,13 @@ class FanOutRun<T> {
   async run(): Promise<FanOutResult<T>> {
     const { signal } = this.#options;
     const endAll = (): void => {
-      for (const lane of this.#lanes) lane.leave(new QuorateError('cancelled', 'the push was given up'));
+      for (const lane of this.#lanes)
+        lane.leave(new QuorateError('cancelled', 'the push was given up'));
     };
     signal.addEventListener('abort', endAll, { once: true });
     if (signal.aborted) endAll();
     try {
-      for (const lane of this.#lanes) lane.start();
+      for (const lane of this.#lanes) void lane.start();
       await this.#pump();
       for (const lane of this.#lanes) lane.end();
       await this.#settle();
@@ -72,8 +73,14 @@ class FanOutRun<T> {
       signal.removeEventListener('abort', endAll);
     }
     return {
-      received: new Map(this.#lanes.flatMap(({ name, result }) => (result === undefined ? [] : [[name, result.value]]))),
-      failed: new Map(this.#lanes.flatMap(({ name, error }) => (error === undefined ? [] : [[name, error]]))),
+      received: new Map(
+        this.#lanes.flatMap(({ name, result }) =>
+          result === undefined ? [] : [[name, result.value]],
+        ),
+      ),
+      failed: new Map(
+        this.#lanes.flatMap(({ name, error }) => (error === undefined ? [] : [[name, error]])),
+      ),
     };
   }
 
@@ -117,7 +124,9 @@ class FanOutRun<T> {
     ]);
     timer.abort();
     if (!stalled) return;
-    const rest = this.#lanes.filter((lane) => !waitedFor.includes(lane) && lane.error === undefined);
+    const rest = this.#lanes.filter(
+      (lane) => !waitedFor.includes(lane) && lane.error === undefined,
+    );
     if (!suffices(new Set(rest.map(({ name }) => name)))) return;
     for (const lane of waitedFor) {
       lane.leave(new QuorateError('deadline-exceeded', 'the storage node did not keep up'));
@@ -168,17 +177,15 @@ class Lane<T> {
     return this.open && this.#bytes >= maxLagBytes;
   }
 
-  start(): void {
-    void this.#receiver.receive(this.#stream(), this.#aborting.signal).then(
-      (value) => {
-        if (this.error === undefined) this.result = { value };
-        this.#finish();
-      },
-      (error: unknown) => {
-        this.error ??= asQuorateError(error);
-        this.#finish();
-      },
-    );
+  /** Never rejects. */
+  async start(): Promise<void> {
+    try {
+      const value = await this.#receiver.receive(this.#stream(), this.#aborting.signal);
+      if (this.error === undefined) this.result = { value };
+    } catch (error) {
+      this.error ??= asQuorateError(error);
+    }
+    this.#finish();
   }
 
   push(chunk: Uint8Array): void {

@@ -57,7 +57,7 @@ export class LogTrim {
     while (this.#left.size > 0) {
       await clock.sleep(trimEveryMs, signal);
       if (signal.aborted) return;
-      for (const repositoryId of [...this.#left]) {
+      for (const repositoryId of this.#left) {
         try {
           if (await this.trim(repositoryId)) this.#left.delete(repositoryId);
         } catch (error) {
@@ -84,12 +84,10 @@ export class LogTrim {
     const open = await this.#openPushes(repositoryId);
     const deletes = due
       .filter(({ pushId }) => !open.has(pushId))
-      .map(
-        ({ generation }): Operation => ({
-          type: 'delete',
-          key: keys.logEntry(repositoryId, generation),
-        }),
-      );
+      .map(({ generation }): Operation => ({
+        type: 'delete',
+        key: keys.logEntry(repositoryId, generation),
+      }));
     if (deletes.length > 0) {
       await coordinator.transaction({ compares: [], success: deletes, failure: [] });
     }

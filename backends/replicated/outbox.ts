@@ -266,7 +266,8 @@ export class Outbox {
       signal: this.#closing.signal,
     });
     this.#attendants.get(pushId)?.over.abort();
-    if (await everywhere) return [{ type: 'delete', key: keys.logEntry(repositoryId, generation) }, done];
+    if (await everywhere)
+      return [{ type: 'delete', key: keys.logEntry(repositoryId, generation) }, done];
     trimLater(repositoryId);
     return [done];
   }

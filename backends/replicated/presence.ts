@@ -18,7 +18,13 @@ export class Presence {
   #current: { readonly id: string; readonly lost: AbortSignal } | undefined;
   #announcing: Promise<string> | undefined;
 
-  constructor({ coordinator, random }: { readonly coordinator: Coordinator; readonly random: Random }) {
+  constructor({
+    coordinator,
+    random,
+  }: {
+    readonly coordinator: Coordinator;
+    readonly random: Random;
+  }) {
     this.#coordinator = coordinator;
     this.#random = random;
     this.#leases = new LeaseSource(coordinator, ttlMs);

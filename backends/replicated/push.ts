@@ -89,7 +89,11 @@ export async function runPush(
   } finally {
     attendance.leave();
     if (!leaveQuarantine) {
-      await abort(dependencies, key, members ?? reachable(dependencies.replicas, repository.voters));
+      await abort(
+        dependencies,
+        key,
+        members ?? reachable(dependencies.replicas, repository.voters),
+      );
     }
   }
 }
@@ -244,7 +248,13 @@ async function abort(
       } catch (error) {
         // The store itself finds what stays behind.
         dependencies.logger.warn(
-          { component: 'push', repo: key.repositoryId, push_id: key.pushId, store: storeId, err: error },
+          {
+            component: 'push',
+            repo: key.repositoryId,
+            push_id: key.pushId,
+            store: storeId,
+            err: error,
+          },
           'a refused push left its quarantine behind',
         );
       }

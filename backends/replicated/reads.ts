@@ -131,10 +131,7 @@ class ReplicatedRead implements ReadSession {
     this.#source = source;
   }
 
-  firstForbiddenWant(
-    wants: readonly string[],
-    visible: VisibleRefs,
-  ): Promise<string | undefined> {
+  firstForbiddenWant(wants: readonly string[], visible: VisibleRefs): Promise<string | undefined> {
     return this.#source.ask((read) => read.firstForbiddenWant(wants, visible));
   }
 

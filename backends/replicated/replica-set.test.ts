@@ -7,7 +7,13 @@ import { QuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
 import type { RefCommand } from '../contract/objects.js';
 import type { Repository } from '../contract/repository.js';
-import { packOf, pushRequest, runGit, zeroOid } from '../local/testing/local-fixture.js';
+import {
+  packOf,
+  permissivePipeline,
+  pushRequest,
+  runGit,
+  zeroOid,
+} from '../local/testing/local-fixture.js';
 import { create } from '../local/testing/replica-scene.js';
 import type { ReplicatedBackend } from './replicated-backend.js';
 import { settleQuarantines } from './settle-quarantines.js';
@@ -44,7 +50,8 @@ async function push(
 ): Promise<{ readonly generation?: number; readonly unpack: string; readonly reasons: string[] }> {
   const { through = backend, have = [], options = [] } = more;
   const wants = commands.map(({ newOid }) => newOid).filter((oid) => oid !== zeroOid);
-  const pack = more.pack ?? (wants.length === 0 ? undefined : await packOf(set.source, wants, have));
+  const pack =
+    more.pack ?? (wants.length === 0 ? undefined : await packOf(set.source, wants, have));
   const request = { ...pushRequest(commands, { pack }), pushOptions: options };
   const { refs, ...result } = await through.push(repository, request);
   const reasons = refs.flatMap((ref) => (ref.status === 'refused' ? [ref.reason] : []));
@@ -182,9 +189,9 @@ test('a bad pack is refused once, and no store keeps anything of it', async () =
 test('a store that takes nothing is left behind', async () => {
   const [, second] = set.stores;
   assert.ok(second !== undefined);
-  let release = (): void => undefined;
+  const releasing = new AbortController();
   const held = new Promise<void>((resolve) => {
-    release = resolve;
+    releasing.signal.addEventListener('abort', () => resolve());
   });
   second.interfere = async (name, go) => {
     if (name === 'upload') await held;
@@ -193,7 +200,7 @@ test('a store that takes nothing is left behind', async () => {
   const one = await set.commit('one');
   assert.deepEqual((await push([create(main, one)])).reasons, []);
   assert.deepEqual(await refsSeen(), { [main]: one });
-  release();
+  releasing.abort();
   second.interfere = undefined;
 });
 
@@ -247,18 +254,14 @@ test('a front-end that dies after the commit point: another finishes its work', 
   const told: string[] = [];
   const { backend: dying } = await set.frontEnd({
     pipeline: {
-      preReceive: async () => undefined,
-      update: async () => new Map(),
-      talksAfterCommit: async () => false,
+      ...permissivePipeline,
       postReceive: ({ signal: closing }) =>
         new Promise((resolve) => closing.addEventListener('abort', () => resolve())),
     },
   });
   const { backend: other } = await set.frontEnd({
     pipeline: {
-      preReceive: async () => undefined,
-      update: async () => new Map(),
-      talksAfterCommit: async () => false,
+      ...permissivePipeline,
       postReceive: async ({ entry }) => {
         told.push(entry.pushId);
       },

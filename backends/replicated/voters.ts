@@ -69,8 +69,7 @@ export function reachable(directory: ReplicaDirectory, voters: readonly Voter[])
   });
   if (members.length < 2) return members;
   const here = new Set(directory.nodes().flatMap((node) => (node.local ? [node.storeId] : [])));
-  const cost = ({ storeId }: Member): number =>
-    here.has(storeId) ? -1 : directory.load(storeId);
+  const cost = ({ storeId }: Member): number => (here.has(storeId) ? -1 : directory.load(storeId));
   return members.sort((a, b) => cost(a) - cost(b));
 }
 

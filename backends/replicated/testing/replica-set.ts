@@ -28,10 +28,7 @@ import { peerSourceOf } from '../peers.js';
 import type { ReplicaDirectory, StorageNode } from '../voters.js';
 
 /** What a test makes of a store's call: fail, wait, or go through. */
-export type Interference = (
-  call: keyof Replica,
-  go: () => unknown,
-) => unknown;
+export type Interference = (call: string | symbol, go: () => unknown) => unknown;
 
 export interface TestStore {
   readonly storeId: string;
@@ -40,7 +37,7 @@ export interface TestStore {
   /** Not alive: the directory does not find it. */
   down: boolean;
   interfere: Interference | undefined;
-  gitDir(repositoryId: string): string;
+  readonly gitDir: (repositoryId: string) => string;
 }
 
 export interface ReplicaSet {
@@ -146,17 +143,15 @@ export async function openReplicaSet(count = 3): Promise<ReplicaSet> {
   };
 }
 
-function newBackend(
-  parts: {
-    readonly coordinator: Coordinator;
-    readonly locks: Locks;
-    readonly git: GitRunner;
-    readonly replicas: ReplicaDirectory;
-    readonly pipeline: PushPipeline;
-    readonly consistency: Consistency;
-    readonly scratchDirectory: string;
-  },
-): ReplicatedBackend {
+function newBackend(parts: {
+  readonly coordinator: Coordinator;
+  readonly locks: Locks;
+  readonly git: GitRunner;
+  readonly replicas: ReplicaDirectory;
+  readonly pipeline: PushPipeline;
+  readonly consistency: Consistency;
+  readonly scratchDirectory: string;
+}): ReplicatedBackend {
   return new ReplicatedBackend({
     ...environment,
     ...parts,
@@ -211,9 +206,7 @@ function interfered(store: TestStore): Replica {
       if (typeof member !== 'function') return member;
       return (...args: unknown[]): unknown => {
         const go = (): unknown => Reflect.apply(member, replica, args);
-        return store.interfere === undefined
-          ? go()
-          : store.interfere(name as keyof Replica, go);
+        return store.interfere === undefined ? go() : store.interfere(name, go);
       };
     },
   });
