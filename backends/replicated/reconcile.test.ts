@@ -1,0 +1,172 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { nextStep, type SetView, type Step, type StoreView } from './reconcile.js';
+
+const limits = {
+  replicationFactor: 3,
+  downAfterMs: 1_000,
+  repairAfterMs: 10_000,
+  maxLog: 100,
+};
+const head = { generation: 7, digest: 'd' };
+const sound: StoreView = { alive: true, awayMs: 0, leaving: false, state: head };
+const away = (awayMs: number): StoreView => ({ alive: false, awayMs, leaving: false });
+const behind: StoreView = { ...sound, state: { generation: 3, digest: 'c' } };
+const frozen: StoreView = { ...sound, state: { ...head, frozen: 'refs' } };
+
+interface Scene {
+  readonly desc: string;
+  /** Store id -> view; what begins with `l` is a learner. */
+  readonly stores: Readonly<Record<string, StoreView>>;
+  readonly declared?: Readonly<Record<string, 'down' | 'stale'>>;
+  readonly logLength?: number;
+  readonly step: Step | undefined;
+}
+
+const three = { a: sound, b: sound, c: sound };
+const scenes: readonly Scene[] = [
+  { desc: 'all is well', stores: three, step: undefined },
+  { desc: 'a voter is away for a moment', stores: { ...three, c: away(10) }, step: undefined },
+  {
+    desc: 'away for longer: down',
+    stores: { ...three, c: away(1_000) },
+    step: { type: 'declare', storeId: 'c', state: 'down' },
+  },
+  {
+    desc: 'back, but behind: still down',
+    stores: { ...three, c: behind },
+    declared: { c: 'down' },
+    step: undefined,
+  },
+  {
+    desc: 'back and current: in good standing',
+    stores: three,
+    declared: { c: 'down' },
+    step: { type: 'declare', storeId: 'c', state: undefined },
+  },
+  {
+    desc: 'away for too long: somebody else learns',
+    stores: { ...three, c: away(10_000) },
+    declared: { c: 'down' },
+    step: { type: 'add-learner' },
+  },
+  {
+    desc: 'the learner is filled',
+    stores: { ...three, c: away(10_000), l: { alive: true, awayMs: 0, leaving: false } },
+    declared: { c: 'down' },
+    step: { type: 'fill', storeId: 'l', fresh: false },
+  },
+  {
+    desc: 'a filled learner votes before the lost voter goes',
+    stores: { ...three, c: away(10_000), l: sound },
+    declared: { c: 'down' },
+    step: { type: 'promote', storeId: 'l' },
+  },
+  {
+    desc: 'then the lost voter goes',
+    stores: { ...three, c: away(10_000), d: sound },
+    declared: { c: 'down' },
+    step: { type: 'remove-voter', storeId: 'c' },
+  },
+  {
+    desc: 'not when the others are not current',
+    stores: { a: sound, b: behind, c: away(10_000), d: behind },
+    declared: { c: 'down' },
+    step: undefined,
+  },
+  {
+    desc: 'the lost voter came back: the learner is not needed',
+    stores: { ...three, l: behind },
+    step: { type: 'drop-learner', storeId: 'l' },
+  },
+  {
+    desc: 'a learner that is lost itself is given up',
+    stores: { ...three, c: away(10_000), l: away(10_000) },
+    declared: { c: 'down' },
+    step: { type: 'drop-learner', storeId: 'l' },
+  },
+  {
+    desc: 'a draining node’s copy is made elsewhere first',
+    stores: { ...three, c: { ...sound, leaving: true } },
+    step: { type: 'add-learner' },
+  },
+  {
+    desc: 'fewer voters than wanted',
+    stores: { a: sound, b: sound },
+    step: { type: 'add-learner' },
+  },
+  {
+    desc: 'more voters than wanted',
+    stores: { ...three, d: sound },
+    step: { type: 'remove-voter', storeId: 'd' },
+  },
+  {
+    desc: 'a frozen copy is set aside',
+    stores: { ...three, b: frozen },
+    step: { type: 'demote', storeId: 'b' },
+  },
+  {
+    desc: 'a copy that differs at the head is set aside when verification says so',
+    stores: { ...three, b: { ...sound, damaged: true } },
+    step: { type: 'demote', storeId: 'b' },
+  },
+  {
+    desc: 'not if the others do not hold the head',
+    stores: { a: behind, b: frozen, c: away(10) },
+    step: undefined,
+  },
+  {
+    desc: 'the last copy is never set aside',
+    stores: { a: frozen },
+    step: { type: 'add-learner' },
+  },
+  {
+    desc: 'a damaged learner is filled anew',
+    stores: { a: sound, b: sound, l: frozen },
+    step: { type: 'fill', storeId: 'l', fresh: true },
+  },
+  {
+    desc: 'too long a log: who holds it up is stale',
+    stores: { ...three, c: behind },
+    logLength: 101,
+    step: { type: 'declare', storeId: 'c', state: 'stale' },
+  },
+  {
+    desc: 'not without a current majority of all',
+    stores: { a: sound, b: away(10), c: behind },
+    logLength: 101,
+    step: undefined,
+  },
+  {
+    desc: 'a stale voter that answers catches up',
+    stores: { ...three, c: behind },
+    declared: { c: 'stale' },
+    step: { type: 'fill', storeId: 'c', fresh: false },
+  },
+  {
+    desc: 'and is in good standing again',
+    stores: three,
+    declared: { c: 'stale' },
+    step: { type: 'declare', storeId: 'c', state: undefined },
+  },
+];
+
+for (const { desc, stores, declared = {}, logLength = 0, step } of scenes) {
+  test(desc, () => {
+    const named = Object.keys(stores).map((storeId, joinedEpoch) => {
+      const state = declared[storeId];
+      const voter = { nodeId: storeId, storeId, joinedEpoch };
+      return state === undefined ? voter : { ...voter, state };
+    });
+    const view: SetView = {
+      record: {
+        voters: named.filter(({ storeId }) => !storeId.startsWith('l')),
+        learners: named.filter(({ storeId }) => storeId.startsWith('l')),
+      },
+      head,
+      stores: new Map(Object.entries(stores)),
+      logLength,
+    };
+    assert.deepEqual(nextStep(view, limits), step);
+  });
+}

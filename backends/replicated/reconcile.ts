@@ -1,0 +1,182 @@
+import { majorityOf } from './quorum.js';
+import type { RepositoryRecord, Voter } from './records.js';
+
+/** What is known of a store of a replica set. */
+export interface StoreView {
+  /** Its node answers. */
+  readonly alive: boolean;
+  /** How long its node has been away, as far as the controller saw; 0 while alive. */
+  readonly awayMs: number;
+  /** What it has is to move away: its node drains, was removed, or is not among those that were asked for. */
+  readonly leaving: boolean;
+  /** Applied generation and digest; absent when it was not asked, does not answer or has nothing. */
+  readonly state?: {
+    readonly generation: number;
+    readonly digest: string;
+    readonly frozen?: string;
+  };
+  /** A verification found damage. */
+  readonly damaged?: boolean;
+}
+
+export interface SetView {
+  readonly record: Pick<RepositoryRecord, 'voters' | 'learners'>;
+  readonly head: { readonly generation: number; readonly digest: string };
+  /** By store id. */
+  readonly stores: ReadonlyMap<string, StoreView>;
+  /** Entries in the push log. */
+  readonly logLength: number;
+}
+
+export interface ReconcileLimits {
+  readonly replicationFactor: number;
+  /** A voter away for so long is declared down: `strong` goes on without it. */
+  readonly downAfterMs: number;
+  /** A voter away for so long is replaced. */
+  readonly repairAfterMs: number;
+  /** With more entries in the log, whoever holds them up is declared stale. */
+  readonly maxLog: number;
+}
+
+/** One step towards the replica set that is wanted. All but `fill` are changes of configuration. */
+export type Step =
+  /** A node is to be chosen that has no copy. */
+  | { readonly type: 'add-learner' }
+  /** The copy has to catch up; `fresh`: what is there is set aside first. */
+  | { readonly type: 'fill'; readonly storeId: string; readonly fresh: boolean }
+  | { readonly type: 'promote'; readonly storeId: string }
+  | { readonly type: 'demote'; readonly storeId: string }
+  | { readonly type: 'remove-voter'; readonly storeId: string }
+  | { readonly type: 'drop-learner'; readonly storeId: string }
+  | { readonly type: 'declare'; readonly storeId: string; readonly state: Voter['state'] };
+
+/**
+ * The next step for a replica set, or undefined when it is as it should be, or nothing safe can be done now. The steps
+ * are taken one at a time and judged anew after each; the change of configuration compares the head, so that what was
+ * true here is true when it happens.
+ *
+ * A voter leaves the set, or counts no more, only if a majority of what then is the set has applied the head, soundly;
+ * the last sound copy never does.
+ */
+export function nextStep(view: SetView, limits: ReconcileLimits): Step | undefined {
+  return (
+    setAsideDamaged(view) ??
+    declare(view, limits) ??
+    fillLearner(view, limits) ??
+    replace(view, limits) ??
+    shrink(view, limits)
+  );
+}
+
+/** A frozen or damaged copy becomes a learner, whose copy is then filled anew. */
+function setAsideDamaged({ record, ...view }: SetView): Step | undefined {
+  const { voters } = record;
+  for (const { storeId } of voters) {
+    const store = view.stores.get(storeId);
+    if (store === undefined || !isDamaged(store)) continue;
+    const rest = voters.filter((voter) => voter.storeId !== storeId);
+    if (rest.length > 0 && holdsHead({ record, ...view }, rest)) return { type: 'demote', storeId };
+  }
+  return undefined;
+}
+
+function declare(view: SetView, { downAfterMs, maxLog }: ReconcileLimits): Step | undefined {
+  const { voters } = view.record;
+  for (const { storeId, state } of voters) {
+    const store = view.stores.get(storeId);
+    if (store === undefined) continue;
+    const current = isCurrent(view, store);
+    if (state !== undefined && current) return { type: 'declare', storeId, state: undefined };
+    if (state === 'stale') {
+      if (store.alive && !isDamaged(store)) return { type: 'fill', storeId, fresh: false };
+      continue;
+    }
+    const counting = voters.filter((voter) => voter.storeId !== storeId && voter.state !== 'stale');
+    if (view.logLength > maxLog && !current && holdsHead(view, counting, voters)) {
+      return { type: 'declare', storeId, state: 'stale' };
+    }
+    if (state === undefined && !store.alive && store.awayMs >= downAfterMs) {
+      return { type: 'declare', storeId, state: 'down' };
+    }
+  }
+  return undefined;
+}
+
+function fillLearner(view: SetView, limits: ReconcileLimits): Step | undefined {
+  const { voters, learners } = view.record;
+  const wanted = limits.replicationFactor - staying(view, limits).length;
+  for (const { storeId } of learners) {
+    const store = view.stores.get(storeId);
+    const lost = store === undefined || store.leaving || isLost(store, limits);
+    if (lost || wanted <= 0) return { type: 'drop-learner', storeId };
+    if (!store.alive) continue;
+    if (!isCurrent(view, store)) return { type: 'fill', storeId, fresh: isDamaged(store) };
+    const next = [...voters, { storeId }];
+    if (holdsHead(view, next)) return { type: 'promote', storeId };
+  }
+  return undefined;
+}
+
+/** For each voter that leaves, a learner first; the voter goes when that one has taken its place. */
+function replace(view: SetView, limits: ReconcileLimits): Step | undefined {
+  const { voters, learners } = view.record;
+  const stay = staying(view, limits);
+  if (stay.length + learners.length < limits.replicationFactor) return { type: 'add-learner' };
+  if (stay.length < limits.replicationFactor) return undefined;
+  const leaving = voters.find((voter) => !stay.includes(voter));
+  return leaving === undefined ? undefined : removal(view, leaving);
+}
+
+/** More voters than wanted: the last that joined goes. */
+function shrink(view: SetView, { replicationFactor }: ReconcileLimits): Step | undefined {
+  const { voters } = view.record;
+  if (voters.length <= replicationFactor) return undefined;
+  const last = voters.toSorted((a, b) => b.joinedEpoch - a.joinedEpoch)[0];
+  return last === undefined ? undefined : removal(view, last);
+}
+
+function removal(view: SetView, { storeId }: Voter): Step | undefined {
+  const rest = view.record.voters.filter((voter) => voter.storeId !== storeId);
+  return holdsHead(view, rest) ? { type: 'remove-voter', storeId } : undefined;
+}
+
+/** Voters that are neither lost nor to move away. */
+function staying({ record, stores }: SetView, limits: ReconcileLimits): readonly Voter[] {
+  return record.voters.filter(({ storeId }) => {
+    const store = stores.get(storeId);
+    return store !== undefined && !store.leaving && !isLost(store, limits);
+  });
+}
+
+function isLost(store: StoreView, { repairAfterMs }: ReconcileLimits): boolean {
+  return !store.alive && store.awayMs >= repairAfterMs;
+}
+
+function isDamaged(store: StoreView): boolean {
+  return store.damaged === true || store.state?.frozen !== undefined;
+}
+
+/** It has applied the head, and its refs are the head's. */
+function isCurrent({ head }: SetView, store: StoreView): boolean {
+  const { state } = store;
+  return (
+    store.alive &&
+    !isDamaged(store) &&
+    state !== undefined &&
+    state.generation >= head.generation &&
+    (state.generation > head.generation || state.digest === head.digest)
+  );
+}
+
+/** Whether a majority of `set` is among `counted` and has applied the head. */
+function holdsHead(
+  view: SetView,
+  counted: readonly Pick<Voter, 'storeId'>[],
+  set: readonly Pick<Voter, 'storeId'>[] = counted,
+): boolean {
+  const current = counted.filter(({ storeId }) => {
+    const store = view.stores.get(storeId);
+    return store !== undefined && isCurrent(view, store);
+  });
+  return current.length >= majorityOf(set);
+}
