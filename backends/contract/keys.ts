@@ -91,5 +91,6 @@ export const keys = {
   revocation: (id: string) => `revocations/${id}`,
   issuers: 'issuers/',
   issuer: (name: string) => `issuers/${name}`,
-  cluster: 'cluster/',
+  /** Who this cluster is: see coordination/cluster-identity.ts. */
+  cluster: 'cluster/identity',
 } as const;

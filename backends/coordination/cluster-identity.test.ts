@@ -1,0 +1,227 @@
+import assert from 'node:assert/strict';
+import { cp, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test, type TestContext } from 'node:test';
+import type { Coordinator } from '../contract/coordinator.js';
+import { keys } from '../contract/keys.js';
+import { type ClusterIdentity, openClusterIdentity } from './cluster-identity.js';
+import { openEmbeddedCoordinator } from './embedded/embedded-coordinator.js';
+import { realRandom } from './etcd/testing/etcd-fixture.js';
+import { guardCoordinator } from './guarded-coordinator.js';
+import { createManualClock, silentLogger } from './test-environment.js';
+
+/** A cluster of one process, whose coordinator can be put back to an older copy. */
+class ClusterScene {
+  readonly clock = createManualClock();
+  readonly directory: string;
+  readonly #open: { close(): Promise<void> }[] = [];
+
+  constructor(directory: string) {
+    this.directory = directory;
+  }
+
+  static async make(t: TestContext): Promise<ClusterScene> {
+    const scene = new ClusterScene(await mkdtemp(join(tmpdir(), 'quorate-identity-')));
+    t.after(async () => {
+      await scene.close();
+      await rm(scene.directory, { recursive: true });
+    });
+    return scene;
+  }
+
+  async coordinator(name = 'coordinator'): Promise<Coordinator> {
+    const directory = join(this.directory, name);
+    const { clock } = this;
+    const opened = await openEmbeddedCoordinator({ directory, clock, logger: silentLogger });
+    this.#open.push(opened);
+    return opened;
+  }
+
+  async identity(coordinator: Coordinator, name = 'cluster.json'): Promise<ClusterIdentity> {
+    const file = join(this.directory, name);
+    const { clock } = this;
+    const logger = silentLogger;
+    const opened = await openClusterIdentity({
+      coordinator,
+      file,
+      clock,
+      random: realRandom,
+      logger,
+    });
+    this.#open.push(opened);
+    return opened;
+  }
+
+  /** Ends everything, as a server that stops. */
+  async close(): Promise<void> {
+    for (const one of this.#open.splice(0).reverse()) await one.close();
+  }
+
+  /** Copies the store, which nobody has open. */
+  async copy(from: string, to: string): Promise<void> {
+    await rm(join(this.directory, to), { recursive: true, force: true });
+    await cp(join(this.directory, from), join(this.directory, to), { recursive: true });
+  }
+}
+
+const put = (coordinator: Coordinator, key: string) =>
+  coordinator.transaction({
+    compares: [],
+    success: [{ type: 'put', key, value: new Uint8Array() }],
+    failure: [],
+  });
+
+test('every process of a cluster learns the same id, and keeps it', async (t) => {
+  const scene = await ClusterScene.make(t);
+  const first = await scene.coordinator();
+  const [one, two] = await Promise.all([
+    scene.identity(first, 'one.json'),
+    scene.identity(first, 'two.json'),
+  ]);
+  assert.equal(one.id, two.id);
+  assert.equal(one.incarnation, 1);
+  assert.equal(one.frozen, undefined);
+  await scene.close();
+  const again = await scene.identity(await scene.coordinator(), 'one.json');
+  assert.equal(again.id, one.id);
+  assert.equal(again.frozen, undefined);
+});
+
+test('an older copy of the coordinator freezes commits, and reads go on', async (t) => {
+  const scene = await ClusterScene.make(t);
+  const before = await scene.coordinator();
+  await scene.identity(before);
+  await put(before, 'kept');
+  await scene.close();
+  await scene.copy('coordinator', 'backup');
+  const later = await scene.coordinator();
+  await scene.identity(later);
+  await put(later, 'lost');
+  const guarded = guardCoordinator(later, await scene.identity(later));
+  await put(guarded, 'lost too');
+  await scene.close();
+
+  await scene.copy('backup', 'coordinator');
+  const restored = await scene.coordinator();
+  const identity = await scene.identity(restored);
+  assert.equal(identity.frozen?.reason, 'went-back');
+  assert.match(identity.frozen.message, /quorate recover/);
+  const guard = guardCoordinator(restored, identity);
+  await assert.rejects(put(guard, 'k'), { code: 'unavailable', message: /older copy/ });
+  await assert.rejects(guard.transaction({ compares: [], success: [], failure: [] }), {
+    code: 'unavailable',
+  });
+  assert.ok(await guard.get('kept'));
+  assert.equal(await restored.get('k'), undefined);
+
+  // Neither a restart nor time heals it; a decision does, for every process.
+  await scene.close();
+  const reopened = await scene.coordinator();
+  const still = await scene.identity(reopened);
+  assert.equal(still.frozen?.reason, 'went-back');
+  await still.accept();
+  await assert.rejects(put(guardCoordinator(reopened, still), 'k'), { code: 'unavailable' });
+  await scene.close();
+  const healed = await scene.coordinator();
+  const accepted = await scene.identity(healed);
+  assert.equal(accepted.frozen, undefined);
+  assert.equal(accepted.incarnation, 2);
+  await put(guardCoordinator(healed, accepted), 'k');
+});
+
+test('a process that was down during the recovery takes it over', async (t) => {
+  const scene = await ClusterScene.make(t);
+  const coordinator = await scene.coordinator();
+  await scene.identity(coordinator, 'a.json');
+  await scene.identity(coordinator, 'b.json');
+  await scene.close();
+  await scene.copy('coordinator', 'backup');
+  const later = await scene.coordinator();
+  await put(later, 'lost');
+  await scene.identity(later, 'a.json');
+  await scene.identity(later, 'b.json');
+  await scene.close();
+  await scene.copy('backup', 'coordinator');
+  const restored = await scene.coordinator();
+  await (await scene.identity(restored, 'a.json')).accept();
+  const other = await scene.identity(restored, 'b.json');
+  assert.equal(other.frozen, undefined);
+  assert.equal(other.incarnation, 2);
+});
+
+test('going back while the process runs is noticed at the next look, or answer', async (t) => {
+  for (const how of ['look', 'answer'] as const) {
+    const scene = await ClusterScene.make(t);
+    const real = await scene.coordinator();
+    let rewoundBy = 0;
+    const rewinding: Coordinator = {
+      ...guardCoordinator(real, await scene.identity(real, 'unused.json')),
+      identity: async () => {
+        const { clusterId, revision } = await real.identity();
+        return { clusterId, revision: revision - rewoundBy };
+      },
+      range: async (key, options) => {
+        const result = await real.range(key, options);
+        return { ...result, revision: result.revision - rewoundBy };
+      },
+    };
+    const identity = await scene.identity(rewinding);
+    const guarded = guardCoordinator(rewinding, identity);
+    await put(guarded, 'k');
+    rewoundBy = 1;
+    if (how === 'answer') await guarded.range('k', { linearizable: true });
+    else await identity.check();
+    assert.equal(identity.frozen?.reason, 'went-back');
+    await assert.rejects(put(guarded, 'k'), { code: 'unavailable' });
+  }
+});
+
+test('a stale read is no reason to freeze', async (t) => {
+  const scene = await ClusterScene.make(t);
+  const real = await scene.coordinator();
+  const identity = await scene.identity(real);
+  const lagging: Coordinator = {
+    ...guardCoordinator(real, identity),
+    range: async (key, options) => ({ ...(await real.range(key, options)), revision: 1 }),
+  };
+  await put(guardCoordinator(real, identity), 'k');
+  await guardCoordinator(lagging, identity).range('k', { linearizable: false });
+  assert.equal(identity.frozen, undefined);
+});
+
+test('the periodic look remembers what it saw, for after a kill', async (t) => {
+  const scene = await ClusterScene.make(t);
+  const coordinator = await scene.coordinator();
+  const file = join(scene.directory, 'killed.json');
+  const killed = await scene.identity(coordinator, 'killed.json');
+  await put(coordinator, 'k');
+  const { revision } = await coordinator.identity();
+  for (let i = 0; killed.revision < revision; i += 1) {
+    assert.ok(i < 1_000, 'the look came');
+    scene.clock.advance(10_000);
+    await coordinator.ping();
+  }
+  await killed.close();
+  assert.equal((await scene.identity(coordinator, 'killed.json')).revision, revision);
+  await writeFile(file, 'not this');
+  await assert.rejects(scene.identity(coordinator, 'killed.json'), { code: 'data-corrupt' });
+});
+
+test('data of another cluster stops the start, as does a coordinator that knows of none', async (t) => {
+  const scene = await ClusterScene.make(t);
+  const ours = await scene.coordinator('ours');
+  await scene.identity(ours);
+  await scene.close();
+  const theirs = await scene.coordinator('theirs');
+  await assert.rejects(scene.identity(theirs), {
+    code: 'failed-precondition',
+    message: /knows of no cluster/,
+  });
+  assert.equal(await theirs.get(keys.cluster), undefined, 'nothing was written there');
+  await scene.identity(theirs, 'their.json');
+  await assert.rejects(scene.identity(theirs), {
+    code: 'failed-precondition',
+    message: /choose another data directory/,
+  });
+});

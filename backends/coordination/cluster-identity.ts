@@ -1,0 +1,325 @@
+import { readFile } from 'node:fs/promises';
+import { z } from 'zod';
+import type { Coordinator } from '../contract/coordinator.js';
+import type { Clock, Logger, Random } from '../contract/environment.js';
+import { QuorateError } from '../contract/errors.js';
+import { keys } from '../contract/keys.js';
+import { writeFileDurably } from '../git/repository-files.js';
+
+/** In the coordinator. */
+const clusterRecord = z.object({
+  /** Random, for ever. */
+  id: z.string().regex(/^[0-9a-f]{32}$/),
+  /** Raised by one whenever people decided to go on from an older copy of the coordinator. */
+  incarnation: z.number().int().min(1),
+});
+
+/** On this process' disk: what it saw last. */
+const seenRecord = z.object({
+  version: z.literal(1),
+  id: clusterRecord.shape.id,
+  incarnation: clusterRecord.shape.incarnation,
+  /** `CoordinatorIdentity.clusterId`. */
+  storeId: z.string(),
+  revision: z.number().int().min(0),
+});
+
+type ClusterRecord = z.infer<typeof clusterRecord>;
+type SeenRecord = z.infer<typeof seenRecord>;
+
+/** Why nothing may be committed. */
+export interface Frozen {
+  readonly reason: 'went-back' | 'another-store' | 'another-cluster' | 'record-gone';
+  /** One sentence that says what was found, and one that says what to do. */
+  readonly message: string;
+  readonly details: Readonly<Record<string, unknown>>;
+}
+
+export interface ClusterIdentityOptions {
+  readonly coordinator: Coordinator;
+  /** Where this process remembers what it saw; beside its data, so that both are lost or kept together. */
+  readonly file: string;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  /** Default 10 s: a process that was killed has forgotten so much. */
+  readonly checkEveryMs?: number;
+}
+
+/**
+ * Whether the coordinator still is the one that this process knows: not another cluster's, and no older copy of itself.
+ * Nothing may be committed otherwise, since what was acknowledged in between would be overwritten (docs/architecture.md,
+ * "coordinator restored from an old backup"). A frozen process stays so until it is started again.
+ */
+export interface ClusterIdentity {
+  readonly id: string;
+  readonly incarnation: number;
+  /** Undefined as long as all is well. */
+  readonly frozen: Frozen | undefined;
+  /** Notes the revision of an answer that was asked for when `atLeast` had been seen; freezes when it is below. */
+  observe(revision: number, atLeast: number): void;
+  /** The highest revision seen. */
+  readonly revision: number;
+  /** Looks at the coordinator now. Fails as its reads do. */
+  check(): Promise<void>;
+  /**
+   * To go on from the coordinator as it is, after the heads have been raised to what the voters hold: advances the
+   * incarnation. Every process takes it over when it is started again.
+   */
+  accept(): Promise<void>;
+  /** Writes down what was seen, and looks no more. Idempotent. */
+  close(): Promise<void>;
+}
+
+/**
+ * Compares the coordinator with what this process remembers, and begins to remember when it knows nothing yet. The
+ * first process of a cluster makes its id. Throws `failed-precondition` when the coordinator is another cluster's, or
+ * knows of none while this process does: then nothing on this disk belongs to it, and recovery must not even begin. An
+ * older copy freezes instead, so that reads go on.
+ */
+export async function openClusterIdentity(
+  options: ClusterIdentityOptions,
+): Promise<ClusterIdentity> {
+  const seen = await readSeen(options.file);
+  const identity = new RememberedIdentity(options, seen ?? (await meet(options)));
+  await identity.check();
+  const { frozen } = identity;
+  if (frozen?.reason === 'another-cluster' || frozen?.reason === 'record-gone') {
+    throw new QuorateError('failed-precondition', frozen.message, { details: frozen.details });
+  }
+  await identity.remember();
+  identity.watch();
+  return identity;
+}
+
+const defaultCheckEveryMs = 10_000;
+
+class RememberedIdentity implements ClusterIdentity {
+  readonly #options: ClusterIdentityOptions;
+  readonly #stopped = new AbortController();
+  #seen: SeenRecord;
+  #remembered: SeenRecord | undefined;
+  #frozen: Frozen | undefined;
+  #watching: Promise<void> | undefined;
+
+  constructor(options: ClusterIdentityOptions, seen: SeenRecord) {
+    this.#options = options;
+    this.#seen = seen;
+  }
+
+  get id(): string {
+    return this.#seen.id;
+  }
+
+  get incarnation(): number {
+    return this.#seen.incarnation;
+  }
+
+  get frozen(): Frozen | undefined {
+    return this.#frozen;
+  }
+
+  get revision(): number {
+    return this.#seen.revision;
+  }
+
+  observe(revision: number, atLeast: number): void {
+    if (revision < atLeast) this.#freeze(wentBack(revision, atLeast));
+    if (revision > this.#seen.revision) this.#seen = { ...this.#seen, revision };
+  }
+
+  async check(): Promise<void> {
+    const { coordinator } = this.#options;
+    const atLeast = this.#seen.revision;
+    const { clusterId, revision } = await coordinator.identity();
+    const entry = await coordinator.get(keys.cluster);
+    const record = entry === undefined ? undefined : decode(clusterRecord, entry.value);
+    if (this.#takeOver(record, { storeId: clusterId, revision })) return;
+    const problem = findProblem(this.#seen, record, clusterId);
+    if (problem === undefined) this.observe(revision, atLeast);
+    else this.#freeze(problem);
+  }
+
+  async accept(): Promise<void> {
+    const { coordinator } = this.#options;
+    const { clusterId, revision } = await coordinator.identity();
+    const entry = await coordinator.get(keys.cluster);
+    if (entry === undefined) {
+      throw new QuorateError('failed-precondition', 'the coordinator knows of no cluster');
+    }
+    const record = decode(clusterRecord, entry.value);
+    const incarnation = Math.max(record.incarnation, this.#seen.incarnation) + 1;
+    const { succeeded } = await coordinator.transaction({
+      compares: [{ key: keys.cluster, target: 'modRevision', op: '=', operand: entry.modRevision }],
+      success: [{ type: 'put', key: keys.cluster, value: encode({ ...record, incarnation }) }],
+      failure: [],
+    });
+    if (!succeeded) throw new QuorateError('aborted', 'somebody else recovers the cluster');
+    this.#seen = { version: 1, id: record.id, incarnation, storeId: clusterId, revision };
+    await this.remember();
+  }
+
+  async close(): Promise<void> {
+    this.#stopped.abort();
+    await this.#watching;
+    await this.remember();
+  }
+
+  /** Durable on return. Nothing is written while frozen: what was seen before is the proof. */
+  async remember(): Promise<void> {
+    const seen = this.#seen;
+    if (this.#remembered === seen) return;
+    await writeFileDurably(this.#options.file, `${JSON.stringify(seen)}\n`);
+    this.#remembered = seen;
+  }
+
+  watch(): void {
+    this.#watching = this.#watch();
+  }
+
+  async #watch(): Promise<void> {
+    const { clock, logger, checkEveryMs = defaultCheckEveryMs } = this.#options;
+    for (;;) {
+      await clock.sleep(checkEveryMs, this.#stopped.signal);
+      if (this.#stopped.signal.aborted) return;
+      try {
+        await this.check();
+        await this.remember();
+      } catch (error) {
+        // The next look may succeed; meanwhile whatever needs the coordinator fails by itself.
+        logger.debug(
+          { component: 'cluster', err: error },
+          'the coordinator could not be looked at',
+        );
+      }
+    }
+  }
+
+  /** At the start only: people have decided, and this process was not there. */
+  #takeOver(
+    record: ClusterRecord | undefined,
+    store: Pick<SeenRecord, 'storeId' | 'revision'>,
+  ): boolean {
+    if (record === undefined || this.#watching !== undefined) return false;
+    if (record.id !== this.#seen.id || record.incarnation <= this.#seen.incarnation) return false;
+    const { id, incarnation } = record;
+    this.#options.logger.warn({ component: 'cluster', incarnation }, 'a recovery is taken over');
+    this.#seen = { version: 1, id, incarnation, ...store };
+    return true;
+  }
+
+  #freeze(problem: Frozen): void {
+    if (this.#frozen !== undefined) return;
+    this.#frozen = problem;
+    const { reason, message, details } = problem;
+    this.#options.logger.error({ component: 'cluster', reason, ...details }, message);
+  }
+}
+
+/** First contact of this disk with its coordinator. */
+async function meet({ coordinator, random }: ClusterIdentityOptions): Promise<SeenRecord> {
+  const made: ClusterRecord = {
+    id: Buffer.from(random.bytes(16)).toString('hex'),
+    incarnation: 1,
+  };
+  // Repeated without harm: whichever was first stays.
+  for (;;) {
+    const entry = await coordinator.get(keys.cluster);
+    if (entry !== undefined) {
+      const { clusterId, revision } = await coordinator.identity();
+      return { version: 1, ...decode(clusterRecord, entry.value), storeId: clusterId, revision };
+    }
+    try {
+      await coordinator.transaction({
+        compares: [{ key: keys.cluster, target: 'createRevision', op: '=', operand: 0 }],
+        success: [{ type: 'put', key: keys.cluster, value: encode(made) }],
+        failure: [],
+      });
+    } catch (error) {
+      if (!(error instanceof QuorateError && error.code === 'outcome-unknown')) throw error;
+    }
+  }
+}
+
+function findProblem(
+  seen: SeenRecord,
+  record: ClusterRecord | undefined,
+  storeId: string,
+): Frozen | undefined {
+  if (record === undefined) {
+    return {
+      reason: 'record-gone',
+      message:
+        `this data belongs to the cluster ${seen.id}, and the coordinator knows of no cluster: point coordinator and ` +
+        'etcd.prefix to the one it was used with, or restore that from its backup, or choose another data directory',
+      details: { cluster: seen.id },
+    };
+  }
+  if (record.id !== seen.id) {
+    return {
+      reason: 'another-cluster',
+      message:
+        `this data belongs to the cluster ${seen.id}, and the coordinator to the cluster ${record.id}: point ` +
+        'coordinator and etcd.prefix to the one it was used with, or choose another data directory',
+      details: { cluster: seen.id, found: record.id },
+    };
+  }
+  if (record.incarnation < seen.incarnation) {
+    return {
+      reason: 'went-back',
+      message: `the coordinator is an older copy: incarnation ${record.incarnation} after ${seen.incarnation}. ${remedy}`,
+      details: { incarnation: record.incarnation, seen: seen.incarnation },
+    };
+  }
+  if (storeId !== seen.storeId) {
+    return {
+      reason: 'another-store',
+      message: `the coordinator is a copy: etcd cluster ${storeId} instead of ${seen.storeId}. ${remedy}`,
+      details: { store: storeId, seen: seen.storeId },
+    };
+  }
+  return undefined;
+}
+
+const remedy =
+  'Nothing is committed, since pushes that were acknowledged in between may be missing: stop all servers and put the ' +
+  'latest copy of the coordinator back, or have an administrator run quorate recover';
+
+function wentBack(revision: number, seen: number): Frozen {
+  return {
+    reason: 'went-back',
+    message: `the coordinator is an older copy: revision ${revision} after ${seen}. ${remedy}`,
+    details: { revision, seen },
+  };
+}
+
+async function readSeen(file: string): Promise<SeenRecord | undefined> {
+  let text: string;
+  try {
+    text = await readFile(file, 'utf8');
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
+    throw error;
+  }
+  try {
+    return seenRecord.parse(JSON.parse(text));
+  } catch (error) {
+    throw new QuorateError('data-corrupt', `${file} does not say which cluster this data is of`, {
+      cause: error,
+    });
+  }
+}
+
+function encode(record: ClusterRecord): Uint8Array {
+  return Buffer.from(JSON.stringify(record));
+}
+
+function decode<T>(schema: z.ZodType<T>, value: Uint8Array): T {
+  try {
+    return schema.parse(JSON.parse(Buffer.from(value).toString('utf8')));
+  } catch (error) {
+    throw new QuorateError('data-corrupt', `the coordinator's ${keys.cluster} is damaged`, {
+      cause: error,
+    });
+  }
+}
