@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
 import { once } from 'node:events';
 import { after, before, describe, test } from 'node:test';
+import { repositoriesOnDisk } from './checker/store-on-disk.js';
 import { EtcdCluster } from './etcd.js';
 import { createScene, type Scene, type ServerProcess } from './harness.js';
 
@@ -64,4 +65,46 @@ test('an address that is not etcd stops the start, says which it is and what to 
       error.message.includes(`what listens on 127.0.0.1:${address.port} is no etcd`) &&
       error.message.includes('--coordinator etcd://HOST:PORT'),
   );
+});
+
+test('etcd put back to an old snapshot: nothing is pushed any more, and reads go on', async (t) => {
+  const scene = await createScene();
+  const cluster = await EtcdCluster.start();
+  t.after(async () => {
+    await scene.close();
+    await cluster.stop();
+  });
+  const server = await scene.startServer({ flags: ['--coordinator', cluster.url] });
+  const repository = await scene.makeRepository();
+  const changed = server.httpUrl('team/changed.git');
+  const unchanged = server.httpUrl('team/unchanged.git');
+  for (const url of [changed, unchanged]) {
+    await scene.git(['push', '-q', url, 'main'], { cwd: repository });
+  }
+  const before = (await scene.git(['rev-parse', 'main'], { cwd: repository })).trim();
+  const snapshot = scene.path('snapshot.db');
+  await cluster.snapshot(snapshot);
+  const acknowledged = await scene.commit(repository, 'acknowledged.txt', 'kept\n');
+  await scene.git(['push', '-q', changed, 'main'], { cwd: repository });
+  await cluster.restore(snapshot);
+
+  const refusal = async (url: string): Promise<string> => {
+    const pushed = await scene.tryGit(['push', url, 'main'], { cwd: repository });
+    assert.notEqual(pushed.exitCode, 0);
+    return pushed.stderr;
+  };
+  for (const start of ['running', 'restarted']) {
+    if (start === 'restarted') await server.restart();
+    // What the store holds beyond the coordinator is neither overwritten nor shown as if it were all.
+    assert.match(await refusal(changed), /old copy/);
+    assert.match(await refusal(unchanged), /old(er)? copy/);
+    const listed = await scene.git(['ls-remote', unchanged, 'refs/heads/main']);
+    assert.ok(listed.startsWith(before), 'reads go on');
+  }
+  assert.match(await refusal(unchanged), /older copy: revision \d+ after \d+.* quorate recover/);
+  const ready = await fetch(`${server.opsUrl}/readyz`);
+  assert.match(await ready.text(), /older copy/);
+  const onDisk = await repositoriesOnDisk(server.dataDirectory, scene.env);
+  const tips = onDisk.flatMap(({ refs }) => [...refs.values()]);
+  assert.ok(tips.includes(acknowledged), 'the acknowledged push is still on the disk');
 });

@@ -3,6 +3,7 @@ import { constants } from 'node:fs';
 import { access, statfs } from 'node:fs/promises';
 import path from 'node:path';
 import type { Backend } from '../backends/contract/backend.js';
+import type { ClusterIdentity } from '../backends/coordination/cluster-identity.js';
 import type { Coordinator } from '../backends/contract/coordinator.js';
 import type { Clock, Logger, Random } from '../backends/contract/environment.js';
 import type { GitRunner } from '../backends/git/git-runner.js';
@@ -76,6 +77,7 @@ interface Foundation extends CompositionParts {
   readonly audit: FileAuditLog;
   readonly git: GitRunner;
   readonly coordinator: Coordinator;
+  readonly identity: ClusterIdentity;
   readonly rules: RuleStore;
   readonly hooks: HookStore;
   readonly webhooks: Webhooks;
@@ -91,8 +93,9 @@ interface Foundation extends CompositionParts {
 export async function compose(parts: CompositionParts): Promise<ComposedServer> {
   const foundation = await layFoundation(parts);
   const ops = await openOps(foundation);
-  await foundation.backend.start();
-  foundation.webhooks.start();
+  const frozen = foundation.identity.frozen !== undefined;
+  await foundation.backend.start({ frozen });
+  if (!frozen) foundation.webhooks.start();
   return openDoors(foundation, ops);
 }
 
@@ -116,8 +119,7 @@ async function layFoundation(parts: CompositionParts): Promise<Foundation> {
     limits: gitLimits(config['limits.gitProcesses']),
   });
   teardown.add('git', () => git.close());
-  const coordinator = await openCoordinator({ ...parts, dataDirectory: data.path });
-  teardown.add('coordinator', () => coordinator.close());
+  const { coordinator, identity } = await openCoordinator({ ...parts, dataDirectory: data.path });
   const rules = createRuleStore(coordinator);
   const hooks = createHookStore({ coordinator, clock, random: parts.random });
   const webhooks = openWebhooks({ ...parts, coordinator, meter: metrics });
@@ -129,6 +131,7 @@ async function layFoundation(parts: CompositionParts): Promise<Foundation> {
     tls,
     git,
     coordinator,
+    identity,
     rules,
     hooks,
     webhooks,
@@ -224,7 +227,10 @@ async function openOps(foundation: Foundation): Promise<Address> {
         return Promise.resolve();
       },
     },
-    warnings: { tls: () => foundation.tls?.problem() },
+    warnings: {
+      tls: () => foundation.tls?.problem(),
+      coordinator: () => foundation.identity.frozen?.message,
+    },
     locks: () => backend.locks(),
   });
   const address = await listenOn('ops', server, config.ops);

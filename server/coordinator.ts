@@ -3,10 +3,16 @@ import path from 'node:path';
 import type { Coordinator } from '../backends/contract/coordinator.js';
 import type { Clock, Logger, Random } from '../backends/contract/environment.js';
 import { QuorateError } from '../backends/contract/errors.js';
+import {
+  type ClusterIdentity,
+  openClusterIdentity,
+} from '../backends/coordination/cluster-identity.js';
+import { guardCoordinator } from '../backends/coordination/guarded-coordinator.js';
 import { openEmbeddedCoordinator } from '../backends/coordination/embedded/embedded-coordinator.js';
 import { openEtcdCoordinator } from '../backends/coordination/etcd/etcd-coordinator.js';
 import type { EtcdSettings } from '../backends/coordination/etcd/member-client.js';
 import type { Config } from './config.js';
+import type { Teardown } from './teardown.js';
 
 export interface CoordinatorParts {
   readonly config: Config;
@@ -16,8 +22,25 @@ export interface CoordinatorParts {
   readonly logger: Logger;
 }
 
-/** Opens the coordinator that the configuration names. */
-export async function openCoordinator(parts: CoordinatorParts): Promise<Coordinator> {
+export interface OpenedCoordinator {
+  /** Refuses transactions while the identity is frozen. */
+  readonly coordinator: Coordinator;
+  readonly identity: ClusterIdentity;
+}
+
+/** Opens the coordinator that the configuration names, and makes sure that it is the one that the data is of. */
+export async function openCoordinator(
+  parts: CoordinatorParts & { readonly teardown: Teardown },
+): Promise<OpenedCoordinator> {
+  const opened = await openConfigured(parts);
+  parts.teardown.add('coordinator', () => opened.close());
+  const file = path.join(parts.dataDirectory, 'cluster.json');
+  const identity = await openClusterIdentity({ ...parts, coordinator: opened, file });
+  parts.teardown.add('cluster identity', () => identity.close());
+  return { coordinator: guardCoordinator(opened, identity), identity };
+}
+
+async function openConfigured(parts: CoordinatorParts): Promise<Coordinator> {
   const { config, dataDirectory, clock, random, logger } = parts;
   const { coordinator } = config;
   if (coordinator.type === 'embedded') {

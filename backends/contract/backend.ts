@@ -171,8 +171,11 @@ export interface BackendCapabilities {
 export interface Backend {
   readonly capabilities: BackendCapabilities;
   readonly repositories: RepositoryRegistry;
-  /** Recovers what a crash left, then serves. Nothing is served before it resolves. */
-  start(): Promise<void>;
+  /**
+   * Recovers what a crash left, then serves. Nothing is served before it resolves. `frozen`: the coordinator is not to
+   * be trusted (it is an older copy of itself), so nothing is recovered or dropped by its word, and only reads succeed.
+   */
+  start(options?: { readonly frozen?: boolean }): Promise<void>;
   /** A strong read: sees every push acknowledged before the call. */
   read(repository: Repository, signal: AbortSignal): Promise<ReadSession>;
   /**

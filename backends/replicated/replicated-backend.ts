@@ -145,8 +145,13 @@ export class ReplicatedBackend implements Backend {
   }
 
   /** Applies what the log still holds, settles old quarantines, buries half-made repositories, resumes the outbox. */
-  async start(): Promise<void> {
+  async start(options: { readonly frozen?: boolean } = {}): Promise<void> {
     const { logger } = this.#dependencies;
+    if (options.frozen === true) {
+      this.#state = 'serving';
+      logger.warn({ component: 'backend' }, 'nothing is recovered, and only reads are served');
+      return;
+    }
     const repositories = await this.#registry.sweep();
     const applied = await this.#applyLog();
     await this.#dependencies.local.resolveQuarantines();
