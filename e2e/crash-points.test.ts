@@ -23,6 +23,7 @@ import type { GitObject, RefMove } from './checker/raw-git.js';
 import { createScene, waitFor } from './harness.js';
 import type { Scene, ServerProcess } from './harness.js';
 import { processTree } from './processes.js';
+import { Receiver } from './webhook-receiver.js';
 
 /*
  * Instead of at random: a push is cut at its first fsync, rename, unlink, ..., then at its second, and so on, until it
@@ -51,7 +52,8 @@ class Bench {
   static async make(t: TestContext): Promise<Bench> {
     const scene = await createScene(t);
     // Maintenance would come in between and move the points.
-    const flags = ['--set', 'maintenance.enabled=false'];
+    const settings = ['maintenance.enabled=false', 'webhooks.allowedNetworks=127.0.0.1'];
+    const flags = [...settings, 'webhooks.firstRetry=50ms'].flatMap((each) => ['--set', each]);
     const bench = new Bench(scene, await scene.startServer({ env: oneFileThread, flags }));
     t.after(() => bench.agent.destroy());
     const push = await bench.push('team/app', [
@@ -103,6 +105,13 @@ class Bench {
       else refs.set(ref, value);
     }
     this.refs = new Map(this.refs).set(push.repository, refs);
+  }
+
+  /** Of team/app. */
+  async generation(): Promise<number> {
+    const shown = await this.scene.admin(this.server, 'repo', 'show', 'team/app', '--json');
+    const { generation }: { generation: number } = JSON.parse(shown);
+    return generation;
   }
 
   /** What was recorded since the last check, against what is there now. */
@@ -196,6 +205,28 @@ test('killed at every step of a push', async (t) => {
   });
   t.diagnostic(`${count} points`);
   assert.ok(count > 30, `only ${count} points were met`);
+});
+
+test('killed at any step of a push and of what tells webhooks of it', async (t) => {
+  const bench = await Bench.make(t);
+  const receiver = await Receiver.open();
+  t.after(() => receiver.close());
+  await bench.scene.admin(bench.server, 'webhook', 'add', 'team/app', receiver.url());
+  const before = await bench.generation();
+  const count = await atEveryPoint({
+    bench,
+    stride: 5,
+    signal: 'KILL',
+    victims: () => Promise.resolve([bench.server.pid]),
+    push: () => bench.push('team/app', changes(bench)),
+  });
+  assert.ok(count > 5, `only ${count} points were met`);
+  const committed = (await bench.generation()) - before;
+  const told = (): ReadonlySet<unknown> =>
+    new Set(receiver.received.map(({ body }) => body['generation']));
+  await waitFor('every committed push to be told', () => told().size >= committed);
+  assert.equal(told().size, committed);
+  t.diagnostic(`${count} points, ${committed} pushes, told ${receiver.received.length} times`);
 });
 
 test('killed at every step of a push that makes its repository', async (t) => {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
 import { after, before, describe, test } from 'node:test';
-import { waitFor } from './harness.js';
+import { createScene, waitFor } from './harness.js';
 import { HookGround, transports } from './hook-ground.js';
 import { expectedSignature, type Received, Receiver } from './webhook-receiver.js';
 
@@ -250,4 +250,150 @@ test('a test says how it went; a secret of one’s own signs', async () => {
   await at.scene.admin(at.server, 'webhook', 'remove', repository.name, id);
   const gone = await at.scene.quorate(at.server, ['webhook', 'deliveries', repository.name, id]);
   assert.match(gone.stderr, /there is no webhook/);
+});
+
+test('killed between the commit and the delivery, it is told after the next start', async (t) => {
+  const own = await createScene(t);
+  const ci = await Receiver.open();
+  t.after(() => ci.close());
+  ci.behaviour = () => undefined;
+  const settings = ['webhooks.allowedNetworks=127.0.0.1', 'webhooks.firstRetry=50ms'];
+  const flags = settings.flatMap((setting) => ['--set', setting]);
+  const server = await own.startServer({ flags });
+  await own.admin(server, 'repo', 'create', 'app');
+  await own.admin(server, 'webhook', 'add', 'app', ci.url());
+  const clone = await own.makeRepository();
+  const pushed = await own.tryGit(['push', server.httpUrl('app'), 'main'], { cwd: clone });
+  assert.equal(pushed.exitCode, 0);
+  const [cutOff] = await ci.take('push');
+  await server.killTree();
+  ci.received.length = 0;
+  ci.behaviour = (_request, response) => void response.end();
+  await server.relaunch().ready();
+  const [told] = await ci.take('push');
+  assert.equal(told?.text, cutOff?.text);
+  assert.equal(told?.delivery, cutOff?.delivery);
+  const commit = (await own.git(['rev-parse', 'main'], { cwd: clone })).trim();
+  assert.ok(told?.text.includes(commit));
+});
+
+describe('bad receivers', () => {
+  test('where webhooks may not go is said when it is added, and when it is tried', async () => {
+    const repository = await at.make();
+    const attempts: readonly (readonly [url: string, words: RegExp])[] = [
+      ['http://169.254.169.254/latest', /url: is not a public address/],
+      ['http://10.0.0.1/', /url: is not a public address/],
+      ['http://[::ffff:10.0.0.1]/', /url: is not a public address/],
+      ['http://[fe80::1]/', /url: is not a public address/],
+      ['http://0xa9.0xfe.0xa9.0xfe/', /url: is not a public address/],
+      ['ftp://ci.example.org/', /url: has to start with https/],
+      ['https://ann:pw@ci.example.org/', /url: must not hold a user name/],
+      ['ci.example.org', /url: is no URL/],
+    ];
+    for (const [url, words] of attempts) {
+      const refused = await at.scene.quorate(at.server, ['webhook', 'add', repository.name, url]);
+      assert.equal(refused.exitCode, 1);
+      assert.match(refused.stderr, words);
+    }
+    const events = await at.scene.quorate(at.server, [
+      'webhook',
+      'add',
+      repository.name,
+      'https://ci.example.org/',
+      '--events',
+      'push,pull',
+    ]);
+    assert.match(events.stderr, /events\.1: has to be push, create, delete, repository/);
+    // A name: only what it stands for can be judged. ::1 is not among the networks let in here.
+    const { id } = await add(repository.name, 'http://ip6-localhost:9/');
+    const tried = await at.scene.quorate(at.server, ['webhook', 'test', repository.name, id]);
+    assert.equal(tried.exitCode, 1);
+    assert.match(tried.stderr, /not a public one|cannot be resolved/);
+  });
+
+  test('one that redirects, floods or is silent keeps no push waiting', async () => {
+    const repository = await at.make();
+    const bad = await Receiver.open();
+    let redirected = 0;
+    bad.behaviour = (request, response) => {
+      if (request.url === '/metadata') redirected += 1;
+      if (request.url === '/redirect') {
+        response.writeHead(307, { Location: bad.url('/metadata') }).end();
+      } else if (request.url === '/flood') {
+        response.writeHead(200);
+        const part = Buffer.alloc(1024 * 1024);
+        const more = (): void => {
+          while (!response.destroyed && response.write(part));
+        };
+        response.on('drain', more);
+        more();
+      }
+    };
+    try {
+      const hooks = new Map<string, string>();
+      for (const kind of ['redirect', 'flood', 'silent']) {
+        hooks.set(kind, (await add(repository.name, bad.url(`/${kind}`))).id);
+      }
+      const good = await Receiver.open();
+      try {
+        await add(repository.name, good.url());
+        assert.equal((await at.push('ssh', repository, ['main'])).exitCode, 0);
+        await good.take('push');
+      } finally {
+        await good.close();
+      }
+      const outcome = (kind: string): Promise<string> =>
+        waitFor(`an outcome of ${kind}`, async () => {
+          const [only] = await deliveries(repository.name, hooks.get(kind) ?? '');
+          return only?.last?.outcome;
+        });
+      assert.equal(await outcome('redirect'), 'redirect');
+      assert.equal(await outcome('flood'), 'delivered');
+      assert.equal(await outcome('silent'), 'timeout');
+      assert.equal(redirected, 0);
+      for (const id of hooks.values()) {
+        await at.scene.admin(at.server, 'webhook', 'remove', repository.name, id);
+      }
+    } finally {
+      await bad.close();
+    }
+  });
+});
+
+test('administrators of a repository have its webhooks; the trail has no secret and no path', async () => {
+  const repository = await at.make();
+  await at.scene.admin(at.server, 'user', 'add', 'hooker');
+  const token = (
+    await at.scene.admin(at.server, 'token', 'create', 'hooker', '--scope', 'admin')
+  ).trim();
+  const url = 'https://ci.example.org/hidden-in-the-path?key=hidden-in-the-query';
+  const args = ['webhook', 'add', repository.name, url];
+  assert.equal((await at.scene.quorate(at.server, args, { token })).exitCode, 1);
+  await at.scene.admin(at.server, 'repo', 'grant', repository.name, 'hooker', 'admin');
+  const added = await at.scene.quorate(at.server, args, { token });
+  assert.equal(added.exitCode, 0, added.stderr);
+  const secret = added.stdout.trim();
+  assert.match(secret, /^[\w-]{43}$/);
+  const trail = await at.scene.admin(at.server, 'audit', '--user', 'hooker', '--json');
+  assert.match(trail, /"action":"webhook.add".*"receiver":"https:\/\/ci.example.org"/);
+  for (const told of [trail, at.server.logs()]) {
+    for (const hidden of [secret, 'hidden-in-the-path', 'hidden-in-the-query']) {
+      assert.ok(!told.includes(hidden), hidden);
+    }
+  }
+  const server = ['webhook', 'add', '--server', url];
+  assert.match((await at.scene.quorate(at.server, server, { token })).stderr, /administrator/);
+});
+
+test('the directory backend, where others push too, takes no webhooks', async (t) => {
+  const own = await createScene(t);
+  const directory = await own.startServer({ backend: 'directory' });
+  await own.admin(directory, 'repo', 'create', 'app');
+  const refused = await own.quorate(directory, [
+    'webhook',
+    'add',
+    'app',
+    'https://ci.example.org/',
+  ]);
+  assert.match(refused.stderr, /use a post-receive hook of the repository/);
 });

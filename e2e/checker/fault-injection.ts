@@ -56,8 +56,10 @@ export class Tracer {
     });
     const tracer = new Tracer(child, fault.output);
     await waitFor('strace to attach', () => {
+      // It may have attached and been done already: what works in the background meets the fault at once.
+      if (tracer.#stderr.split('attached').length > pids.length) return true;
       if (child.exitCode !== null) throw new Error(`strace cannot attach: ${tracer.#stderr}`);
-      return tracer.#stderr.split('attached').length > pids.length;
+      return false;
     });
     return tracer;
   }
