@@ -14,6 +14,7 @@ import { silentLogger } from '../backends/coordination/test-environment.js';
 import { silentMeter } from '../backends/local/testing/local-fixture.js';
 import { intercepting } from '../backends/replicated/testing/fault-coordinator.js';
 import type { Delivery } from '../hooks/webhooks/delivery.js';
+import { DeliveryQueue } from '../hooks/webhooks/delivery-queue.js';
 import type { WebhookScope } from '../hooks/webhooks/webhook.js';
 import { createWebhooks, type Webhooks } from '../hooks/webhooks/webhooks.js';
 import { waitFor } from './wait.js';
@@ -526,6 +527,59 @@ test('answers of the coordinator that are lost lose nothing', async () => {
     await webhooks.close();
     await calm.remove(app, id);
   }
+});
+
+test('a claim whose taking or giving back was not heard of is found again', async () => {
+  for (const type of ['put', 'delete'] as const) {
+    let lost = 0;
+    const troubled = intercepting(coordinator, ({ success }) => {
+      const claims = success.some(
+        (one) => one.type === type && one.key.startsWith(keys.webhookClaims),
+      );
+      if (!claims || lost > 0) return undefined;
+      lost += 1;
+      return async (run) => {
+        await run();
+        throw new QuorateError('outcome-unknown', 'a lost answer');
+      };
+    });
+    const ci = await receiver();
+    const webhooks = webhooksOf({ on: troubled });
+    const id = await add(webhooks, ci.url());
+    webhooks.start();
+    await commit(webhooks, 1);
+    await ended(webhooks, id);
+    await waitFor('a lost answer', () => lost === 1);
+    await commit(webhooks, 2);
+    await ended(webhooks, id, 2);
+    await waitFor('the claim to go', async () => (await stored(keys.webhookClaims)).length === 0);
+    assert.deepEqual(generations(ci), [1, 2]);
+    await webhooks.remove(app, id);
+  }
+});
+
+test('a claim is given up with an empty queue only, and only by whom it is of', async () => {
+  const queue = new DeliveryQueue(coordinator);
+  const webhooks = webhooksOf();
+  const id = await add(webhooks, 'http://127.0.0.1:1/');
+  const [mine, theirs] = [
+    await coordinator.grantLease(10_000),
+    await coordinator.grantLease(10_000),
+  ];
+  const claim = await queue.claim(id, mine.id);
+  assert.ok(claim !== undefined);
+  assert.deepEqual(await queue.claim(id, mine.id), claim);
+  assert.equal(await queue.claim(id, theirs.id), undefined);
+  assert.deepEqual([...(await queue.claimedByOthers(theirs.id))], [id]);
+  assert.deepEqual([...(await queue.claimedByOthers(mine.id))], []);
+  await commit(webhooks, 1);
+  assert.equal(await queue.release(claim, { whenEmpty: true }), 'not-empty');
+  await mine.revoke();
+  const next = await queue.claim(id, theirs.id);
+  assert.ok(next !== undefined);
+  assert.equal(await queue.release(claim, { whenEmpty: false }), 'lost');
+  assert.equal(await queue.release(next, { whenEmpty: false }), 'released');
+  assert.deepEqual(await stored(keys.webhookClaims), []);
 });
 
 test('a damaged record is in the way of no other', async () => {

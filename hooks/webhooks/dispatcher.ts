@@ -36,6 +36,9 @@ export class Dispatcher {
 
   constructor(parts: DispatcherParts) {
     this.#parts = parts;
+    parts.meter.gauge('queue_depth', { queue: 'webhooks' }, () =>
+      [...this.#running.values()].reduce((sum, { worker }) => sum + worker.waiting, 0),
+    );
   }
 
   start(): void {

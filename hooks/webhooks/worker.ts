@@ -56,6 +56,8 @@ export class WebhookWorker {
   /** Not the receiver's trouble but this server's: then nothing is tried, whoever asks for it. */
   #troubledUntilMs = 0;
   #turns = 0;
+  /** As of the last turn, and no more than a window shows. */
+  #waiting = 0;
   /** As it was when it was last looked at. */
   #subscriber: Subscriber | undefined;
 
@@ -69,6 +71,10 @@ export class WebhookWorker {
     this.#claim = claim;
     this.#stop = signals.stop;
     this.#cut = signals.cut;
+  }
+
+  get waiting(): number {
+    return this.#waiting;
   }
 
   /** There may be something new. */
@@ -106,6 +112,7 @@ export class WebhookWorker {
   async #turn(): Promise<number | 'empty'> {
     const { queue, clock } = this.#parts;
     const waiting = await queue.waiting(this.#claim.webhook, windowSize);
+    this.#waiting = waiting.length;
     if (waiting.length === 0 && this.#underWay.size === 0) return 'empty';
     this.#turns += 1;
     if (waiting.length === windowSize && this.#turns % shedEvery === 1) await this.#shed();
