@@ -33,7 +33,11 @@ export interface EtcdCoordinatorOptions {
   readonly settings: EtcdSettings;
   readonly random: Random;
   readonly logger: Logger;
+  /** How long the first answer is waited for. Default 10 s: etcd may be starting at the same time. */
+  readonly startPatienceMs?: number;
 }
+
+const defaultStartPatienceMs = 10_000;
 
 /**
  * Connects to an etcd cluster (3.4 or later). Throws `unavailable`, naming the addresses and what to do, when none of
@@ -43,7 +47,10 @@ export async function openEtcdCoordinator(options: EtcdCoordinatorOptions): Prom
   const logger = options.logger.child({ component: 'coordinator' });
   const pool = new MemberPool(options.settings);
   try {
-    await findCluster(pool, probeOf(new WireFormat(options.settings.prefix)));
+    await findCluster(pool, {
+      probe: probeOf(new WireFormat(options.settings.prefix)),
+      patienceMs: options.startPatienceMs ?? defaultStartPatienceMs,
+    });
   } catch (error) {
     pool.close();
     throw error;

@@ -4,18 +4,19 @@ import { QuorateError } from '../../contract/errors.js';
 import { reasonOf } from './etcd-errors.js';
 import type { MemberPool } from './member-pool.js';
 
-/** The members may be starting at the same time as this process. */
-const findPatienceMs = 10_000;
 const probeTimeoutMs = 1_000;
 
 /**
  * Waits until a member answers, and makes sure that all that do are of one cluster. Throws with the addresses and what
  * to do about them.
  */
-export async function findCluster(pool: MemberPool, probe: IRangeRequest): Promise<void> {
+export async function findCluster(
+  pool: MemberPool,
+  { probe, patienceMs }: { readonly probe: IRangeRequest; readonly patienceMs: number },
+): Promise<void> {
   try {
     await pool.repeat((member) => member.kv.range(probe), {
-      patienceMs: findPatienceMs,
+      patienceMs,
     });
   } catch (error) {
     const found = await Promise.all(pool.members.map(({ endpoint }) => whatListens(endpoint)));

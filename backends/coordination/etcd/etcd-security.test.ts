@@ -1,0 +1,179 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { Range } from 'etcd3';
+import type { Coordinator } from '../../contract/coordinator.js';
+import { prefixEnd } from '../../contract/keys.js';
+import { silentLogger } from '../test-environment.js';
+import { openEtcdCoordinator } from './etcd-coordinator.js';
+import { type EtcdSettings, MemberClient } from './member-client.js';
+import { TestAuthority } from './testing/certificates.js';
+import { EtcdCluster } from './testing/etcd-cluster.js';
+import { realRandom, settingsFor } from './testing/etcd-fixture.js';
+
+const open = (settings: EtcdSettings) =>
+  openEtcdCoordinator({
+    settings,
+    random: realRandom,
+    logger: silentLogger,
+    startPatienceMs: 1_500,
+  });
+
+/** Uses everything that a server uses: transactions, lists, leases with their thread, watches. */
+async function useAll(coordinator: Coordinator): Promise<void> {
+  const lease = await coordinator.grantLease(2_000);
+  const leaving = new AbortController();
+  const watch = coordinator.watch('k', { signal: leaving.signal });
+  await coordinator.transaction({
+    compares: [],
+    success: [{ type: 'put', key: 'k', value: Buffer.from('v'), lease: lease.id }],
+    failure: [],
+  });
+  for await (const batch of watch) {
+    assert.equal(batch.events.length, 1);
+    break;
+  }
+  leaving.abort();
+  assert.equal((await coordinator.range('k')).entries.length, 1);
+  await coordinator.identity();
+  await coordinator.ping();
+  await lease.revoke();
+  assert.equal(await coordinator.get('k'), undefined);
+}
+
+describe('etcd over TLS', () => {
+  let directory: string;
+  let cluster: EtcdCluster;
+  let settings: EtcdSettings;
+  let strangers: EtcdSettings['tls'];
+  before(async () => {
+    directory = await mkdtemp(join(tmpdir(), 'quorate-etcd-tls-'));
+    const authority = await TestAuthority.make(directory);
+    const member = await authority.sign('member');
+    cluster = await EtcdCluster.start({ tls: { caFile: authority.caFile, ...member } });
+    const client = await authority.sign('client');
+    const ca = await readFile(authority.caFile);
+    settings = {
+      ...settingsFor(cluster),
+      tls: { ca, cert: await readFile(client.certFile), key: await readFile(client.keyFile) },
+    };
+    const other = await TestAuthority.make(directory, 'other');
+    const stranger = await other.sign('stranger');
+    strangers = {
+      ca,
+      cert: await readFile(stranger.certFile),
+      key: await readFile(stranger.keyFile),
+    };
+  });
+  after(async () => {
+    await cluster.stop();
+    await rm(directory, { recursive: true });
+  });
+
+  test('everything works with a certificate that the cluster takes', async () => {
+    const coordinator = await open(settings);
+    try {
+      await useAll(coordinator);
+    } finally {
+      await coordinator.close();
+    }
+  });
+  const wrong: readonly (readonly [string, () => Partial<EtcdSettings>])[] = [
+    ['no TLS', () => ({})],
+    [
+      'a certificate of another authority',
+      () => (strangers === undefined ? {} : { tls: strangers }),
+    ],
+    ['no certificate', () => (settings.tls === undefined ? {} : { tls: { ca: settings.tls.ca } })],
+  ];
+  for (const [desc, change] of wrong) {
+    test(`the start is refused, within bounded time: ${desc}`, async () => {
+      const { endpoints, prefix } = settings;
+      const opening = open({ endpoints, prefix, ...change() });
+      await assert.rejects(opening, { code: 'unavailable', message: /etcd\.ca, etcd\.cert/ });
+    });
+  }
+});
+
+describe('etcd with users', () => {
+  let cluster: EtcdCluster;
+  let root: MemberClient;
+  before(async () => {
+    cluster = await EtcdCluster.start();
+    const settings = settingsFor(cluster);
+    const admin = new MemberClient(cluster.member(0).endpoint, settings);
+    await admin.role('root').create();
+    await admin.user('root').create('root password');
+    await admin.user('root').addRole('root');
+    await admin.role('quorate').create();
+    const role = admin.role('quorate');
+    await role.grant({
+      permission: 'Readwrite',
+      range: new Range(Buffer.from('quorate/'), Buffer.from(prefixEnd('quorate/'))),
+    });
+    await admin.user('quorate').create('right');
+    await admin.user('quorate').addRole('quorate');
+    await admin.auth.authEnable();
+    admin.close();
+    root = new MemberClient(cluster.member(0).endpoint, {
+      ...settings,
+      auth: { user: 'root', password: 'root password' },
+    });
+  });
+  after(async () => {
+    root.close();
+    await cluster.stop();
+  });
+  const as = (password: string): EtcdSettings => ({
+    ...settingsFor(cluster),
+    auth: { user: 'quorate', password },
+  });
+
+  test('a user with rights below the prefix can do all that a server does', async () => {
+    const coordinator = await open(as('right'));
+    try {
+      await useAll(coordinator);
+    } finally {
+      await coordinator.close();
+    }
+  });
+  test('etcd that has forgotten its tokens is signed in to again', async () => {
+    const coordinator = await open(as('right'));
+    try {
+      const lease = await coordinator.grantLease(5_000);
+      const leaving = new AbortController();
+      const batches = coordinator.watch('later', { signal: leaving.signal });
+      const watch = batches[Symbol.asyncIterator]();
+      const next = watch.next();
+      await cluster.member(0).kill();
+      cluster.member(0).start();
+      await cluster.ready();
+      await useAll(coordinator);
+      await coordinator.transaction({
+        compares: [],
+        success: [{ type: 'put', key: 'later', value: new Uint8Array(), lease: lease.id }],
+        failure: [],
+      });
+      const { value } = await next;
+      assert.equal(value?.events.length, 1);
+      leaving.abort();
+      assert.equal(lease.lost.aborted, false);
+    } finally {
+      await coordinator.close();
+    }
+  });
+  test('a wrong password is told at once', async () => {
+    const opening = open(as('wrong'));
+    await assert.rejects(opening, { code: 'unavailable', message: /invalid user ID or password/ });
+  });
+  test('no user at all is told at once', async () => {
+    const opening = open(settingsFor(cluster));
+    await assert.rejects(opening, { code: 'unavailable', message: /etcd\.user/ });
+  });
+  test('a user without rights below the prefix is told so', async () => {
+    const opening = open({ ...as('right'), prefix: 'elsewhere/' });
+    await assert.rejects(opening, { code: 'unavailable', message: /permission denied/ });
+  });
+});
