@@ -1,14 +1,10 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import type { Coordinator, Transaction, TransactionResult } from '../contract/coordinator.js';
 import type { Meter } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
-import { openEmbeddedCoordinator } from './embedded/embedded-coordinator.js';
 import { parseLockEntry } from './lock-record.js';
 import { createLocks, type Locks, type RefWish } from './locks.js';
 import { createManualClock, type ManualClock, silentLogger } from './test-environment.js';
@@ -17,6 +13,7 @@ import { createManualClock, type ManualClock, silentLogger } from './test-enviro
 export interface LockScene {
   readonly coordinator: Coordinator;
   readonly clock: ManualClock;
+  expireLeases(): Promise<void>;
   locks(frontEnd?: number): Locks;
   ask(pushId: string, scope: readonly string[] | 'repository'): RefWish;
   /** Resolves when this push has a waiter's key. */
@@ -33,13 +30,31 @@ export interface LockScene {
   gauge(name: string, scope: string): number;
 }
 
-export async function withLocks(
+/** A coordinator under test. */
+export interface LockStore {
+  open(clock: ManualClock): Promise<OpenLockStore>;
+}
+
+export interface OpenLockStore {
+  readonly coordinator: Coordinator;
+  /** Ends every lease, as an outage of the default time to live would. */
+  expireLeases(): Promise<void>;
+  close(): Promise<void>;
+}
+
+export type WithLocks = (
+  options: { readonly maxWaiters?: number },
+  run: (scene: LockScene) => Promise<void>,
+) => Promise<void>;
+
+export async function withLocksOn(
+  store: LockStore,
   options: { readonly maxWaiters?: number },
   run: (scene: LockScene) => Promise<void>,
 ): Promise<void> {
-  const directory = await mkdtemp(join(tmpdir(), 'quorate-locks-'));
   const clock = createManualClock();
-  const coordinator = await openEmbeddedCoordinator({ directory, clock, logger: silentLogger });
+  const opened = await store.open(clock);
+  const { coordinator } = opened;
   const losing = new LosingCoordinator(coordinator);
   const gauges = new Map<string, () => number>();
   const meter: Meter = {
@@ -59,11 +74,15 @@ export async function withLocks(
     }),
   );
   try {
-    await run({ ...observe(coordinator), clock, ...act(frontEnds, losing, gauges) });
+    await run({
+      ...observe(coordinator),
+      clock,
+      expireLeases: () => opened.expireLeases(),
+      ...act(frontEnds, losing, gauges),
+    });
   } finally {
     for (const locks of frontEnds) await locks.close();
-    await coordinator.close();
-    await rm(directory, { recursive: true });
+    await opened.close();
   }
 }
 

@@ -1,0 +1,42 @@
+import { after, before } from 'node:test';
+import { defineLocksSuite } from '../locks-suite.js';
+import { silentLogger } from '../test-environment.js';
+import { openEtcdCoordinator } from './etcd-coordinator.js';
+import { MemberClient } from './member-client.js';
+import { EtcdCluster } from './testing/etcd-cluster.js';
+import { realRandom, settingsFor } from './testing/etcd-fixture.js';
+
+let cluster: EtcdCluster;
+let other: MemberClient;
+let spaces = 0;
+before(async () => {
+  cluster = await EtcdCluster.start();
+  other = new MemberClient(cluster.member(0).endpoint, settingsFor(cluster));
+});
+after(async () => {
+  other.close();
+  await cluster.stop();
+});
+
+defineLocksSuite(
+  'etcd',
+  {
+    open: async () => {
+      spaces += 1;
+      const coordinator = await openEtcdCoordinator({
+        settings: settingsFor(cluster, `space-${spaces}/`),
+        random: realRandom,
+        logger: silentLogger,
+      });
+      return {
+        coordinator,
+        expireLeases: async () => {
+          const { leases } = await other.leaseClient.leaseLeases();
+          for (const { ID } of leases) await other.leaseClient.leaseRevoke({ ID });
+        },
+        close: () => coordinator.close(),
+      };
+    },
+  },
+  10,
+);
