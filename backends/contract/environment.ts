@@ -38,6 +38,7 @@ export type CounterName =
   | 'authentications' // labels: transport, outcome
   | 'git_spawns' // labels: command
   | 'packs_indexed' // labels: engine (libgit2 | git), outcome
+  | 'replica_set_steps' // labels: step (add-learner | fill | promote | demote | remove-voter | drop-learner | declare)
   | 'maintenance_runs'; // labels: outcome
 
 export type HistogramName =

@@ -91,6 +91,14 @@ export const keys = {
   revocation: (id: string) => `revocations/${id}`,
   issuers: 'issuers/',
   issuer: (name: string) => `issuers/${name}`,
+  /** Copies that are to go from a store while the repository goes on; deleted when they are gone. */
+  evictions: (storeId: string) => `evictions/${storeId}/`,
+  eviction: (storeId: string, id: string) => `evictions/${storeId}/${id}`,
+  /** What people decided about nodes, whether these are alive or not. */
+  nodeMarks: 'node-marks/',
+  nodeMark: (nodeId: string) => `node-marks/${nodeId}`,
+  /** Held by the process that keeps the replica sets. */
+  controller: 'controller',
   /** Who this cluster is: see coordination/cluster-identity.ts. */
   cluster: 'cluster/identity',
 } as const;

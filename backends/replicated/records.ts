@@ -40,6 +40,8 @@ const repositorySchema = z.strictObject({
   learners: z.array(voterSchema),
   /** The object pool that it shares with its forks. */
   pool: z.string().exactOptional(),
+  /** Nodes that somebody asked for it to be on (`quorate repo move`); absent: wherever placement puts it. */
+  target: z.array(z.string()).exactOptional(),
   /** Front-end that is creating it (`frontEnds/`), while the state is `creating`. */
   creator: z.string().exactOptional(),
 });

@@ -84,6 +84,11 @@ const counters: Record<CounterName, MetricDefinition> = {
     help: 'Received packs indexed, by engine (libgit2 or git) and outcome.',
     labels: ['engine', 'outcome'],
   },
+  replica_set_steps: {
+    name: 'quorate_replica_set_steps_total',
+    help: 'Steps by which replica sets were kept up: copies made, filled, replaced, declared.',
+    labels: ['step'],
+  },
   maintenance_runs: {
     name: 'quorate_maintenance_runs_total',
     help: 'Repository maintenance runs, by outcome.',

@@ -42,6 +42,7 @@ export interface TestStore {
 
 export interface ReplicaSet {
   readonly coordinator: Coordinator;
+  readonly replicas: ReplicaDirectory;
   readonly stores: readonly TestStore[];
   readonly source: string;
   /** Another front-end over the same stores. */
@@ -104,6 +105,7 @@ export async function openReplicaSet(count = 3): Promise<ReplicaSet> {
   }
   return {
     coordinator,
+    replicas,
     stores,
     source,
     frontEnd: async ({ consistency = 'quorum', pipeline = permissivePipeline, wrap } = {}) => {
@@ -172,8 +174,8 @@ function newBackend(parts: {
 function directoryOf(stores: readonly TestStore[]): ReplicaDirectory {
   const alive = (): StorageNode[] =>
     stores
-      .filter(({ down }) => !down)
-      .map(({ storeId }, index) => ({
+      .flatMap(({ storeId, down }, index) => (down ? [] : [{ storeId, index }]))
+      .map(({ storeId, index }) => ({
         nodeId: `node-${index}`,
         storeId,
         address: '',

@@ -1,0 +1,35 @@
+import type { Coordinator } from '../contract/coordinator.js';
+import type { Logger } from '../contract/environment.js';
+import { keys } from '../contract/keys.js';
+import type { Replica } from '../contract/replica.js';
+import { scan } from './records.js';
+
+/**
+ * Removes the copies that a change of configuration took from this store. The word for it is positive: a record that is
+ * absent removes nothing. While the word is there, the store is not given the repository anew.
+ */
+export async function obeyEvictions({
+  coordinator,
+  replica,
+  logger,
+}: {
+  readonly coordinator: Coordinator;
+  readonly replica: Pick<Replica, 'storeId' | 'destroy'>;
+  readonly logger: Logger;
+}): Promise<void> {
+  const prefix = keys.evictions(replica.storeId);
+  for await (const { key } of scan(coordinator, prefix, { keysOnly: true })) {
+    const id = key.slice(prefix.length);
+    try {
+      await replica.destroy(id);
+      await coordinator.transaction({
+        compares: [],
+        success: [{ type: 'delete', key }],
+        failure: [],
+      });
+      logger.info({ component: 'store', repo: id }, 'a copy that went elsewhere was removed');
+    } catch (error) {
+      logger.warn({ component: 'store', repo: id, err: error }, 'a copy is removed later');
+    }
+  }
+}

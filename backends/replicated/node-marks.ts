@@ -1,0 +1,43 @@
+import { z } from 'zod';
+import type { Coordinator } from '../contract/coordinator.js';
+import { keys } from '../contract/keys.js';
+import { encodeRecord, scan } from './records.js';
+
+/**
+ * What people decided about a node: `draining`, what it has moves away and nothing new comes; `removed`, it is not to
+ * come back. Kept while the node is away, unlike its own record.
+ */
+export const nodeMarks = ['draining', 'removed'] as const;
+export type NodeMark = (typeof nodeMarks)[number];
+
+const schema = z.object({ mark: z.enum(nodeMarks) });
+
+export async function readNodeMarks(
+  coordinator: Coordinator,
+): Promise<ReadonlyMap<string, NodeMark>> {
+  const marks = new Map<string, NodeMark>();
+  for await (const { key, value } of scan(coordinator, keys.nodeMarks)) {
+    const parsed = schema.safeParse(JSON.parse(new TextDecoder().decode(value)));
+    // Of a later version: whatever it says, nothing new is put there.
+    marks.set(key.slice(keys.nodeMarks.length), parsed.success ? parsed.data.mark : 'draining');
+  }
+  return marks;
+}
+
+/** Undefined takes the mark away. */
+export async function markNode(
+  coordinator: Coordinator,
+  nodeId: string,
+  mark: NodeMark | undefined,
+): Promise<void> {
+  const key = keys.nodeMark(nodeId);
+  await coordinator.transaction({
+    compares: [],
+    success: [
+      mark === undefined
+        ? { type: 'delete', key }
+        : { type: 'put', key, value: encodeRecord({ mark }) },
+    ],
+    failure: [],
+  });
+}

@@ -1,0 +1,182 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterEach, beforeEach, test } from 'node:test';
+import { silentLogger } from '../coordination/test-environment.js';
+import { keys } from '../contract/keys.js';
+import type { Repository } from '../contract/repository.js';
+import {
+  packOf,
+  pushRequest,
+  runGit,
+  silentMeter,
+  systemClock,
+  zeroOid,
+} from '../local/testing/local-fixture.js';
+import { obeyEvictions } from './evictions.js';
+import { markNode } from './node-marks.js';
+import { decodeRepository, type RepositoryRecord } from './records.js';
+import type { ReplicatedBackend } from './replicated-backend.js';
+import { SetController } from './set-controller.js';
+import { openReplicaSet, type ReplicaSet, type TestStore } from './testing/replica-set.js';
+
+const main = 'refs/heads/main';
+let set: ReplicaSet;
+let backend: ReplicatedBackend;
+let controller: SetController;
+let repository: Repository;
+let tip: string;
+
+beforeEach(async () => {
+  set = await openReplicaSet(4);
+  const { backend: made, locks } = await set.frontEnd();
+  backend = made;
+  controller = new SetController({
+    coordinator: set.coordinator,
+    replicas: set.replicas,
+    locks,
+    nodeId: 'controller',
+    settings: {
+      replicationFactor: 3,
+      downAfterMs: 0,
+      repairAfterMs: 1_500,
+      maxLog: 5,
+      compareEveryMs: 60_000,
+      maxFills: 2,
+    },
+    clock: systemClock,
+    random: { bytes: (length) => randomBytes(length) },
+    logger: silentLogger,
+    meter: silentMeter,
+  });
+  repository = await backend.repositories.create({
+    name: 'team/app',
+    defaultBranch: 'main',
+    objectFormat: 'sha1',
+    settings: {},
+    access: { public: false, grants: {} },
+  });
+  tip = await set.commit('one');
+  await pushTip(zeroOid);
+});
+afterEach(async () => {
+  await controller.close();
+  await set.close();
+});
+
+async function pushTip(oldOid: string, newOid = tip): Promise<void> {
+  const pack = await packOf(set.source, [newOid], oldOid === zeroOid ? [] : [oldOid]);
+  const { refs } = await backend.push(
+    repository,
+    pushRequest([{ ref: main, oldOid, newOid }], { pack }),
+  );
+  assert.equal(refs[0]?.status, 'ok');
+}
+
+async function record(): Promise<RepositoryRecord> {
+  const kv = await set.coordinator.get(keys.repo(repository.id));
+  assert.ok(kv !== undefined);
+  return decodeRepository(kv);
+}
+
+async function until(what: string, condition: () => Promise<boolean>): Promise<void> {
+  for (let turns = 0; turns < 1500; turns++) {
+    if (await condition()) return;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  assert.fail(`it never came true: ${what}; ${JSON.stringify(await record())}`);
+}
+
+const votersAre = (stores: readonly TestStore[]) => async () => {
+  const { voters, learners } = await record();
+  const ids = stores.map(({ storeId }) => storeId).sort();
+  const now = voters.map(({ storeId }) => storeId).sort();
+  return learners.length === 0 && now.join() === ids.join();
+};
+
+async function assertSound(stores: readonly TestStore[]): Promise<void> {
+  const head = await set.coordinator.get(keys.head(repository.id));
+  const { generation, digest } = JSON.parse(new TextDecoder().decode(head?.value));
+  for (const store of stores) {
+    assert.deepEqual(await store.replica.state(repository.id), { generation, digest });
+    await runGit(store.gitDir(repository.id), ['fsck', '--full', '--strict']);
+  }
+}
+
+function stores(...indexes: number[]): TestStore[] {
+  return indexes.map((index) => {
+    const store = set.stores[index];
+    assert.ok(store !== undefined);
+    return store;
+  });
+}
+
+test('a node that stays away is declared down, then replaced, while pushes go on; then it holds nothing', async () => {
+  controller.start();
+  const [lost] = stores(1);
+  assert.ok(lost !== undefined);
+  lost.down = true;
+  await until('it is declared down', async () =>
+    (await record()).voters.some(({ state }) => state === 'down'),
+  );
+  const two = await set.commit('two', tip);
+  await pushTip(tip, two);
+  await until('another is in its place', votersAre(stores(0, 2, 3)));
+  await assertSound(stores(0, 2, 3));
+  lost.down = false;
+  const { coordinator } = set;
+  await obeyEvictions({ coordinator, replica: lost.replica, logger: silentLogger });
+  assert.equal(await lost.replica.state(repository.id), undefined);
+  const left = await coordinator.get(keys.eviction(lost.storeId, repository.id));
+  assert.equal(left, undefined);
+});
+
+test('a node that drains gives up its copies when others have them', async () => {
+  controller.start();
+  await markNode(set.coordinator, 'node-0', 'draining');
+  await until('it is drained', votersAre(stores(1, 2, 3)));
+  await assertSound(stores(1, 2, 3));
+});
+
+test('a copy whose refs were changed behind our back is set aside and filled anew', async () => {
+  const [damaged] = stores(2);
+  assert.ok(damaged !== undefined);
+  await damaged.replica.apply(repository.id, 1);
+  // Its memory still says that all is well: only a verification finds out.
+  const packs = join(damaged.gitDir(repository.id), 'objects/pack');
+  const name = readdirSync(packs).find((file) => file.endsWith('.pack'));
+  assert.ok(name !== undefined);
+  const bytes = readFileSync(join(packs, name));
+  bytes[bytes.length - 30] = (bytes.at(-30) ?? 0) ^ 0xff;
+  rmSync(join(packs, name));
+  writeFileSync(join(packs, name), bytes);
+  const { signal } = new AbortController();
+  const { problems } = await damaged.replica.verify(repository.id, { signal });
+  assert.ok(problems.length > 0);
+  controller.start();
+  controller.reportDamage(repository.id, damaged.storeId);
+  await until('it votes again', async () => {
+    const { epoch } = await record();
+    return epoch >= 3 && votersAre(stores(0, 1, 2))();
+  });
+  await assertSound(stores(0, 1, 2));
+  assert.equal(readdirSync(join(damaged.root, 'set-aside')).length, 1);
+});
+
+test('a repository moves to the nodes that were asked for', async () => {
+  const kv = await set.coordinator.get(keys.repo(repository.id));
+  assert.ok(kv !== undefined);
+  const moved = { ...decodeRepository(kv), target: ['node-1', 'node-2', 'node-3'] };
+  const { id: _id, ...stored } = moved;
+  await set.coordinator.transaction({
+    compares: [],
+    success: [
+      { type: 'put', key: kv.key, value: new TextEncoder().encode(JSON.stringify(stored)) },
+    ],
+    failure: [],
+  });
+  controller.start();
+  await until('it has moved', votersAre(stores(1, 2, 3)));
+  await assertSound(stores(1, 2, 3));
+});

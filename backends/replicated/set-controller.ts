@@ -1,0 +1,236 @@
+import { LeaseSource } from '../coordination/lock-lease.js';
+import type { Locks } from '../coordination/locks.js';
+import type { Coordinator } from '../contract/coordinator.js';
+import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
+import { asQuorateError } from '../contract/errors.js';
+import { keys } from '../contract/keys.js';
+import { Leadership } from './leadership.js';
+import { readNodeMarks } from './node-marks.js';
+import { Ring } from './placement.js';
+import { nextStep, type ReconcileLimits } from './reconcile.js';
+import { decodeRepository, type RepositoryRecord, scan } from './records.js';
+import { takeStep } from './set-steps.js';
+import { readGround, viewOf } from './set-view.js';
+import type { ReplicaDirectory } from './voters.js';
+
+export interface ControllerSettings extends ReconcileLimits {
+  /** How often all sets are asked for their digests. */
+  readonly compareEveryMs: number;
+  /** Copies that are filled at the same time, in the whole cluster. */
+  readonly maxFills: number;
+}
+
+export interface ControllerDependencies {
+  readonly coordinator: Coordinator;
+  readonly replicas: ReplicaDirectory;
+  readonly locks: Locks;
+  readonly nodeId: string;
+  readonly settings: ControllerSettings;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  readonly meter: Meter;
+}
+
+const leaseMs = 5_000;
+/** How often nodes, and the sets that are being changed, are looked at. */
+const tickMs = 1_000;
+/** How often every record is read, for sets that are not as they should be. */
+const scanEveryMs = 30_000;
+const retryMs = 3_000;
+/** Sets that are worked on at the same time; beyond `maxFills` of them wait. */
+const maxWaiting = 10_000;
+
+/**
+ * Keeps the replica sets of the cluster as they should be: as many voters as wanted, on nodes that live, sound and
+ * equal. One process does it at a time; each step is safe by itself, whoever takes it, as often as it is taken.
+ */
+export class SetController {
+  readonly #dependencies: ControllerDependencies;
+  readonly #leadership: Leadership;
+  readonly #leases: LeaseSource;
+  readonly #closing = new AbortController();
+  /** Monotonic time since when a store that members are on is not alive. */
+  readonly #awaySince = new Map<string, number>();
+  readonly #damaged = new Set<string>();
+  readonly #waiting = new Set<string>();
+  /** Tried and failed: monotonic time of the next try. */
+  readonly #later = new Map<string, number>();
+  readonly #working = new Map<string, Promise<void>>();
+  #marks: ReadonlyMap<string, 'draining' | 'removed'> = new Map();
+  #running: Promise<void> | undefined;
+  #scannedMs = -Infinity;
+  #comparedMs = -Infinity;
+  #aliveBefore = '';
+
+  constructor(dependencies: ControllerDependencies) {
+    this.#dependencies = dependencies;
+    const { coordinator, nodeId, meter } = dependencies;
+    this.#leases = new LeaseSource(coordinator, leaseMs);
+    this.#leadership = new Leadership({ coordinator, nodeId, leases: this.#leases });
+    meter.gauge('queue_depth', { queue: 'repair' }, () => this.#waiting.size + this.#working.size);
+  }
+
+  /** Repositories whose set is being changed, or is waiting for it. */
+  get repairing(): readonly string[] {
+    return [...this.#working.keys(), ...this.#waiting];
+  }
+
+  start(): void {
+    this.#running ??= this.#run();
+  }
+
+  async close(): Promise<void> {
+    this.#closing.abort();
+    await this.#running;
+    await Promise.all(this.#working.values());
+    await this.#leases.close();
+  }
+
+  /** A verification found damage in a store's copy: it is set aside and filled anew as soon as that is safe. */
+  reportDamage(repositoryId: string, storeId: string): void {
+    this.#damaged.add(`${repositoryId} ${storeId}`);
+    this.look(repositoryId);
+  }
+
+  /** Has a set looked at soon. */
+  look(repositoryId: string): void {
+    if (this.#waiting.size < maxWaiting) this.#waiting.add(repositoryId);
+  }
+
+  async #run(): Promise<void> {
+    const { clock, logger } = this.#dependencies;
+    const { signal } = this.#closing;
+    while (!signal.aborted) {
+      try {
+        if (await this.#leadership.lead()) await this.#tick();
+      } catch (error) {
+        logger.warn({ component: 'controller', err: error }, 'the replica sets were not looked at');
+      }
+      await clock.sleep(tickMs, signal);
+    }
+  }
+
+  async #tick(): Promise<void> {
+    const { clock, coordinator, replicas, settings } = this.#dependencies;
+    this.#marks = await readNodeMarks(coordinator);
+    const nowMs = clock.monotonicMs();
+    const alive = replicas.nodes().map(({ storeId }) => storeId);
+    for (const storeId of alive) this.#awaySince.delete(storeId);
+    const changed = JSON.stringify([alive.toSorted(), [...this.#marks], this.#overdue(nowMs)]);
+    for (const [id, dueMs] of this.#later) {
+      if (dueMs > nowMs) continue;
+      this.#later.delete(id);
+      this.look(id);
+    }
+    const compares = nowMs - this.#comparedMs >= settings.compareEveryMs;
+    if (compares || changed !== this.#aliveBefore || nowMs - this.#scannedMs >= scanEveryMs) {
+      this.#aliveBefore = changed;
+      this.#scannedMs = nowMs;
+      if (compares) this.#comparedMs = nowMs;
+      await this.#scan(new Set(alive), compares);
+    }
+    this.#begin();
+  }
+
+  /** Which stores are away for so long that something follows from it. */
+  #overdue(nowMs: number): readonly string[] {
+    const { downAfterMs, repairAfterMs } = this.#dependencies.settings;
+    return [...this.#awaySince].map(([storeId, sinceMs]) => {
+      const awayMs = nowMs - sinceMs;
+      return `${storeId} ${awayMs >= downAfterMs} ${awayMs >= repairAfterMs}`;
+    });
+  }
+
+  /** Finds the sets that are not as they should be by their records alone; with `all`, every set is asked. */
+  async #scan(alive: ReadonlySet<string>, all: boolean): Promise<void> {
+    const { coordinator, clock } = this.#dependencies;
+    const nowMs = clock.monotonicMs();
+    for await (const entry of scan(coordinator, keys.repos)) {
+      const record = decodeRepository(entry);
+      if (record.state !== 'active') continue;
+      for (const { storeId } of [...record.voters, ...record.learners]) {
+        if (!alive.has(storeId) && !this.#awaySince.has(storeId)) {
+          this.#awaySince.set(storeId, nowMs);
+        }
+      }
+      if (all || !this.#looksWell(record, alive)) this.look(record.id);
+    }
+  }
+
+  #looksWell(record: RepositoryRecord, alive: ReadonlySet<string>): boolean {
+    const { voters, learners, target } = record;
+    return (
+      learners.length === 0 &&
+      voters.length === this.#dependencies.settings.replicationFactor &&
+      voters.every(
+        ({ nodeId, storeId, state }) =>
+          state === undefined &&
+          alive.has(storeId) &&
+          !this.#marks.has(nodeId) &&
+          (target === undefined || target.includes(nodeId)) &&
+          !this.#damaged.has(`${record.id} ${storeId}`),
+      )
+    );
+  }
+
+  #begin(): void {
+    for (const id of this.#waiting) {
+      if (this.#working.size >= this.#dependencies.settings.maxFills) return;
+      this.#waiting.delete(id);
+      if (this.#working.has(id)) continue;
+      const work = this.#keep(id).finally(() => this.#working.delete(id));
+      this.#working.set(id, work);
+    }
+  }
+
+  /** Takes steps until there is none left to take now. Never rejects. */
+  async #keep(id: string): Promise<void> {
+    const { coordinator, logger, settings, replicas } = this.#dependencies;
+    const { signal } = this.#closing;
+    const context = { component: 'controller', repo: id };
+    try {
+      while (!signal.aborted) {
+        const ground = await readGround(coordinator, id);
+        if (ground === undefined) return;
+        const view = await viewOf(
+          {
+            coordinator,
+            replicas,
+            awayMs: (storeId) => this.#awayMs(storeId),
+            leaving: (nodeId) => this.#marks.has(nodeId),
+            damaged: (repositoryId, storeId) => this.#damaged.has(`${repositoryId} ${storeId}`),
+            maxLog: settings.maxLog,
+          },
+          ground,
+        );
+        const step = nextStep(view, settings);
+        if (step === undefined) return;
+        const ring = (): Ring =>
+          new Ring(
+            replicas.nodes().map((node) => ({
+              ...node,
+              draining: node.draining || this.#marks.has(node.nodeId),
+            })),
+          );
+        const taken = await takeStep({ ...this.#dependencies, ring }, ground, step, signal);
+        const { type, ...about } = step;
+        this.#dependencies.meter.count('replica_set_steps', { step: type });
+        if (step.type === 'fill' && step.fresh) this.#damaged.delete(`${id} ${step.storeId}`);
+        logger.info({ ...context, step: type, ...about, taken }, 'a step for a replica set');
+        // Nobody to take it with: the next change among the nodes brings it up again.
+        if (!taken && step.type === 'add-learner') return;
+      }
+    } catch (error) {
+      logger.warn({ ...context, err: asQuorateError(error) }, 'a replica set is kept up later');
+      if (this.#later.size < maxWaiting) {
+        this.#later.set(id, this.#dependencies.clock.monotonicMs() + retryMs);
+      }
+    }
+  }
+
+  #awayMs(storeId: string): number {
+    const sinceMs = this.#awaySince.get(storeId);
+    return sinceMs === undefined ? 0 : this.#dependencies.clock.monotonicMs() - sinceMs;
+  }
+}

@@ -1,0 +1,181 @@
+import type { Locks } from '../coordination/locks.js';
+import type { Compare, Coordinator, Operation } from '../contract/coordinator.js';
+import type { Logger, Random } from '../contract/environment.js';
+import { QuorateError } from '../contract/errors.js';
+import { keys } from '../contract/keys.js';
+import { peerSourceOf } from './peers.js';
+import type { Ring } from './placement.js';
+import type { Step } from './reconcile.js';
+import { encodeRecord, encodeRepository, type RepositoryRecord, type Voter } from './records.js';
+import { readGround, type SetGround } from './set-view.js';
+import { nobodyReachable, type ReplicaDirectory } from './voters.js';
+
+export interface StepDependencies {
+  readonly coordinator: Coordinator;
+  readonly replicas: ReplicaDirectory;
+  readonly locks: Locks;
+  readonly ring: () => Ring;
+  readonly random: Random;
+  readonly logger: Logger;
+}
+
+/** How long pushes to a repository may hold up a change of its voters, before it is tried again later. */
+const lockTimeoutMs = 10_000;
+
+/**
+ * Takes one step. Its change of configuration compares the head and the configuration that it was judged by, so that
+ * it happens as judged or not at all. False: there was nobody to take it with, or somebody else was first.
+ */
+export async function takeStep(
+  dependencies: StepDependencies,
+  ground: SetGround,
+  step: Step,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const { record } = ground;
+  switch (step.type) {
+    case 'add-learner':
+      return addLearner(dependencies, ground);
+    case 'fill':
+      await fill(dependencies, ground, step, signal);
+      return true;
+    case 'promote':
+      return promote(dependencies, ground, step.storeId, signal);
+    case 'demote': {
+      const [voters, [demoted]] = apart(record.voters, step.storeId);
+      if (demoted === undefined) return false;
+      const { state: _declared, ...learner } = demoted;
+      return change(dependencies, ground, { voters, learners: [...record.learners, learner] });
+    }
+    case 'remove-voter': {
+      const [voters] = apart(record.voters, step.storeId);
+      return change(dependencies, ground, { voters }, evicted(record.id, step.storeId));
+    }
+    case 'drop-learner': {
+      const [learners] = apart(record.learners, step.storeId);
+      return change(dependencies, ground, { learners }, evicted(record.id, step.storeId));
+    }
+    case 'declare':
+      return change(dependencies, ground, {
+        voters: record.voters.map((voter) => {
+          if (voter.storeId !== step.storeId) return voter;
+          const { state: _before, ...plain } = voter;
+          return step.state === undefined ? plain : { ...plain, state: step.state };
+        }),
+      });
+  }
+}
+
+async function addLearner(
+  { coordinator, replicas, ring }: StepDependencies,
+  ground: SetGround,
+): Promise<boolean> {
+  const { record } = ground;
+  const nodes = replicas.nodes();
+  const zoneOf = (nodeId: string): string =>
+    nodes.find((node) => node.nodeId === nodeId)?.zone ?? '';
+  const beside = [...record.voters, ...record.learners].map(({ nodeId }) => ({
+    nodeId,
+    zone: zoneOf(nodeId),
+  }));
+  const { target } = record;
+  const candidates = ring()
+    .place(record.id, nodes.length, beside)
+    .filter(({ nodeId }) => target === undefined || target.includes(nodeId));
+  const [chosen] = candidates;
+  if (chosen === undefined) return false;
+  const { nodeId, storeId } = chosen;
+  const learner: Voter = { nodeId, storeId, joinedEpoch: record.epoch + 1 };
+  // What an earlier stay left there has to be gone: it would be taken for what was asked to be removed.
+  const compares: Compare[] = [
+    { key: keys.eviction(storeId, record.id), target: 'createRevision', op: '=', operand: 0 },
+  ];
+  return change({ coordinator }, ground, { learners: [...record.learners, learner] }, { compares });
+}
+
+async function fill(
+  { coordinator, replicas }: StepDependencies,
+  { record, head }: SetGround,
+  { storeId, fresh }: { readonly storeId: string; readonly fresh: boolean },
+  signal: AbortSignal,
+): Promise<void> {
+  const replica = replicas.find(storeId);
+  if (replica === undefined) throw nobodyReachable([...record.voters, ...record.learners]);
+  const source = peerSourceOf({ coordinator, replicas }, { id: record.id, storeId });
+  await replica.catchUp(record.id, { atLeast: head.generation, fresh, source, signal });
+}
+
+/** Under the repository's lock, so that a busy repository does not run away from its learner for ever. */
+async function promote(
+  dependencies: StepDependencies,
+  { record: { id } }: SetGround,
+  storeId: string,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const { locks, random, coordinator, replicas } = dependencies;
+  const held = await locks.acquire({
+    repositoryId: id,
+    scope: 'repository',
+    pushId: `promote-${Buffer.from(random.bytes(12)).toString('hex')}`,
+    timeoutMs: lockTimeoutMs,
+    signal,
+    read: [],
+  });
+  try {
+    const ground = await readGround(coordinator, id);
+    if (ground === undefined) return false;
+    const { record, head } = ground;
+    const [learners, [learner]] = apart(record.learners, storeId);
+    if (learner === undefined) return false;
+    await fill(dependencies, ground, { storeId, fresh: false }, signal);
+    const state = await replicas.find(storeId)?.state(id);
+    if (state?.generation !== head.generation || state.digest !== head.digest) {
+      throw new QuorateError('aborted', 'a learner is not at the head; it is tried again');
+    }
+    const voter: Voter = { ...learner, joinedEpoch: record.epoch + 1 };
+    return await change(
+      dependencies,
+      ground,
+      { learners, voters: [...record.voters, voter] },
+      { compares: held.compares },
+    );
+  } finally {
+    await held.release();
+  }
+}
+
+async function change(
+  { coordinator }: Pick<StepDependencies, 'coordinator'>,
+  { record, configRevision, headRevision }: SetGround,
+  patch: Partial<Pick<RepositoryRecord, 'voters' | 'learners'>>,
+  more: { readonly compares?: readonly Compare[]; readonly operations?: readonly Operation[] } = {},
+): Promise<boolean> {
+  const next: RepositoryRecord = { ...record, ...patch, epoch: record.epoch + 1 };
+  const { succeeded } = await coordinator.transaction({
+    compares: [
+      { key: keys.repo(record.id), target: 'modRevision', op: '=', operand: configRevision },
+      { key: keys.head(record.id), target: 'modRevision', op: '=', operand: headRevision },
+      ...(more.compares ?? []),
+    ],
+    success: [
+      { type: 'put', key: keys.repo(record.id), value: encodeRepository(next) },
+      ...(more.operations ?? []),
+    ],
+    failure: [],
+  });
+  return succeeded;
+}
+
+/** The positive word by which a store removes what it has of a repository that goes on without it. */
+function evicted(id: string, storeId: string): { readonly operations: readonly Operation[] } {
+  return {
+    operations: [{ type: 'put', key: keys.eviction(storeId, id), value: encodeRecord({}) }],
+  };
+}
+
+function apart(voters: readonly Voter[], storeId: string): [Voter[], Voter[]] {
+  return [
+    voters.filter((voter) => voter.storeId !== storeId),
+    voters.filter((voter) => voter.storeId === storeId),
+  ];
+}

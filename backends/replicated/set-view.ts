@@ -1,0 +1,114 @@
+import type { Coordinator, OperationResult } from '../contract/coordinator.js';
+import { asQuorateError } from '../contract/errors.js';
+import { keys, prefixEnd } from '../contract/keys.js';
+import type { ReplicaState } from '../contract/replica.js';
+import type { HeadRecord } from '../contract/repository.js';
+import type { SetView, StoreView } from './reconcile.js';
+import { decodeHead, decodeRepository, type RepositoryRecord } from './records.js';
+import type { ReplicaDirectory } from './voters.js';
+
+/** A repository's configuration and head at one revision. */
+export interface SetGround {
+  readonly record: RepositoryRecord;
+  readonly configRevision: number;
+  readonly head: HeadRecord;
+  readonly headRevision: number;
+}
+
+/** Undefined when the repository is not active. */
+export async function readGround(
+  coordinator: Coordinator,
+  id: string,
+): Promise<SetGround | undefined> {
+  const { results } = await coordinator.transaction({
+    compares: [],
+    success: [
+      { type: 'get', key: keys.repo(id) },
+      { type: 'get', key: keys.head(id) },
+    ],
+    failure: [],
+  });
+  const [repository, head] = results.map(firstOf);
+  if (repository === undefined || head === undefined) return undefined;
+  const record = decodeRepository(repository);
+  if (record.state !== 'active') return undefined;
+  return {
+    record,
+    configRevision: repository.modRevision,
+    head: decodeHead(head),
+    headRevision: head.modRevision,
+  };
+}
+
+export interface ViewDependencies {
+  readonly coordinator: Coordinator;
+  readonly replicas: ReplicaDirectory;
+  /** How long a store has been away; 0 while it is alive. */
+  readonly awayMs: (storeId: string) => number;
+  /** Whether what a node has is to move away. */
+  readonly leaving: (nodeId: string) => boolean;
+  /** Whether a verification found damage in a store's copy. */
+  readonly damaged: (repositoryId: string, storeId: string) => boolean;
+  readonly maxLog: number;
+}
+
+/** Asks every member of a replica set how far it is. */
+export async function viewOf(dependencies: ViewDependencies, ground: SetGround): Promise<SetView> {
+  const { record, head } = ground;
+  const { id } = record;
+  const { coordinator, maxLog } = dependencies;
+  const members = [...record.voters, ...record.learners];
+  const [log, ...stores] = await Promise.all([
+    coordinator.range(keys.log(id), {
+      rangeEnd: prefixEnd(keys.log(id)),
+      limit: maxLog + 1,
+      keysOnly: true,
+    }),
+    ...members.map(async ({ nodeId, storeId }): Promise<readonly [string, StoreView]> => [
+      storeId,
+      await storeView(dependencies, ground, { nodeId, storeId }),
+    ]),
+  ]);
+  const wanted = record.target;
+  const asked = (nodeId: string): boolean => wanted === undefined || wanted.includes(nodeId);
+  return {
+    record,
+    head,
+    logLength: log.entries.length,
+    stores: new Map(
+      stores.map(([storeId, view]) => {
+        const nodeId = members.find((member) => member.storeId === storeId)?.nodeId ?? '';
+        return [storeId, { ...view, leaving: view.leaving || !asked(nodeId) }];
+      }),
+    ),
+  };
+}
+
+async function storeView(
+  { replicas, awayMs, leaving, damaged }: ViewDependencies,
+  { record, head }: SetGround,
+  { nodeId, storeId }: { readonly nodeId: string; readonly storeId: string },
+): Promise<StoreView> {
+  const replica = replicas.find(storeId);
+  const known = { awayMs: awayMs(storeId), leaving: leaving(nodeId) };
+  if (replica === undefined) return { ...known, alive: false };
+  let state: ReplicaState | undefined;
+  try {
+    state = await replica.state(record.id);
+  } catch (error) {
+    const alive = asQuorateError(error).code !== 'unavailable';
+    return { ...known, alive };
+  }
+  const differs =
+    state !== undefined && state.generation === head.generation && state.digest !== head.digest;
+  return {
+    ...known,
+    alive: true,
+    ...(state === undefined ? {} : { state }),
+    damaged: differs || damaged(record.id, storeId),
+  };
+}
+
+function firstOf(result: OperationResult) {
+  return result.type === 'get' ? result.entries[0] : undefined;
+}
