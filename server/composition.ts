@@ -1,17 +1,18 @@
 import assert from 'node:assert/strict';
-import { constants } from 'node:fs';
-import { access, statfs } from 'node:fs/promises';
 import path from 'node:path';
 import type { Backend } from '../backends/contract/backend.js';
 import type { ClusterIdentity } from '../backends/coordination/cluster-identity.js';
 import type { Coordinator } from '../backends/contract/coordinator.js';
+import type { PushPipeline } from '../backends/contract/pipeline.js';
 import type { Clock, Logger, Random } from '../backends/contract/environment.js';
 import type { GitRunner } from '../backends/git/git-runner.js';
 import { createPackIndexer } from '../backends/git/indexer.js';
+import type { PackIndexer } from '../backends/git/pack-indexer.js';
 import { createGitRunner } from '../backends/git/runner.js';
 import { createDirectoryBackend } from '../backends/directory/directory-backend.js';
 import { repositoryName } from '../backends/replicated/records.js';
 import { createLocalBackend } from '../backends/local/local-backend.js';
+import { createClusterBackend } from '../backends/node/cluster-backend.js';
 import { createHookStore, type HookStore } from '../hooks/custom/hook-store.js';
 import { createMessageCheck } from '../hooks/rules/message-check.js';
 import { createRuleStore, type RuleStore } from '../hooks/rules/rule-store.js';
@@ -27,6 +28,7 @@ import { trustedSigners } from './auth/signers.js';
 import { createOpenIdIssuers } from './auth/openid-issuers.js';
 import { createCertificateAuthorities } from './auth/certificate-authorities.js';
 import type { Address, Config } from './config.js';
+import { credentialsOf, isClusterMember, nodeIdOf, openStorageNode } from './cluster.js';
 import { openCoordinator } from './coordinator.js';
 import type { AdmissionLimits } from './core/admission.js';
 import { defaultPackMemoryBytes } from './core/pack-memory.js';
@@ -44,7 +46,9 @@ import { createAuditTrail } from './observe/audit-trail.js';
 import { createMetrics } from './observe/metrics.js';
 import type { Metrics } from './observe/metrics.js';
 import { createOpsServer } from './observe/ops-server.js';
-import { loadHostKeys } from './ssh/host-keys.js';
+import { checkStorage } from './readiness.js';
+import { type HostKey, loadHostKeys } from './ssh/host-keys.js';
+import { loadSharedHostKeys } from './ssh/shared-host-keys.js';
 import { createSshListener } from './ssh/ssh-listener.js';
 import { defaultSshLimits } from './ssh/ssh-limits.js';
 import type { Teardown } from './teardown.js';
@@ -78,10 +82,13 @@ interface Foundation extends CompositionParts {
   readonly git: GitRunner;
   readonly coordinator: Coordinator;
   readonly identity: ClusterIdentity;
+  readonly unguarded: Coordinator;
   readonly rules: RuleStore;
   readonly hooks: HookStore;
   readonly webhooks: Webhooks;
   readonly backend: Backend;
+  /** What else takes no new work when the server drains. */
+  readonly draining: ((graceMs: number) => Promise<void>)[];
   /** Of the HTTP address, when that speaks TLS. */
   readonly tls: FileCertificate | undefined;
 }
@@ -119,7 +126,8 @@ async function layFoundation(parts: CompositionParts): Promise<Foundation> {
     limits: gitLimits(config['limits.gitProcesses']),
   });
   teardown.add('git', () => git.close());
-  const { coordinator, identity } = await openCoordinator({ ...parts, dataDirectory: data.path });
+  const opened = await openCoordinator({ ...parts, dataDirectory: data.path });
+  const { coordinator } = opened;
   const rules = createRuleStore(coordinator);
   const hooks = createHookStore({ coordinator, clock, random: parts.random });
   const webhooks = openWebhooks({ ...parts, coordinator, meter: metrics });
@@ -130,11 +138,11 @@ async function layFoundation(parts: CompositionParts): Promise<Foundation> {
     audit,
     tls,
     git,
-    coordinator,
-    identity,
+    ...opened,
     rules,
     hooks,
     webhooks,
+    draining: [],
   };
   const backend = await openBackend(below);
   teardown.add('webhooks', () => webhooks.close());
@@ -195,8 +203,10 @@ async function openBackend(below: Omit<Foundation, 'backend'>): Promise<Backend>
     assert(config.root !== undefined, 'the configuration sees to it');
     return createDirectoryBackend({ ...below, pipeline, root: config.root });
   }
+  if (config.role === 'front-end') return openClusterBackend({ ...below, pipeline });
   const indexer = await createPackIndexer({ git, logger, meter: below.meter });
   teardown.add('pack indexer', () => indexer.close());
+  if (isClusterMember(config)) return openClusterBackend({ ...below, pipeline, indexer });
   return createLocalBackend({
     ...below,
     dataDirectory: data.path,
@@ -211,6 +221,49 @@ async function openBackend(below: Omit<Foundation, 'backend'>): Promise<Backend>
       },
     },
   });
+}
+
+/** The store of this process, if it has one, and the way to all others. */
+async function openClusterBackend(
+  parts: Omit<Foundation, 'backend'> & {
+    readonly pipeline: PushPipeline;
+    readonly indexer?: PackIndexer;
+  },
+): Promise<Backend> {
+  const { config, data, teardown, indexer } = parts;
+  const node = indexer === undefined ? undefined : await openStorageNode({ ...parts, indexer });
+  if (node !== undefined) {
+    teardown.add('storage node', () => node.close());
+    await node.start();
+    parts.draining.push((graceMs) => node.drain(graceMs));
+  }
+  return createClusterBackend({
+    ...parts,
+    node,
+    dataDirectory: data.path,
+    credentials: await credentialsOf(config),
+    objectEngine: indexer?.description ?? 'on the storage nodes',
+    options: {
+      nodeId: await nodeIdOf(config, data),
+      lockTimeoutMs: config['locks.timeout'],
+      replicationFactor: config['replication.factor'],
+      consistency: config['replication.consistency'],
+    },
+  });
+}
+
+async function openHostKeys(foundation: Foundation): Promise<readonly HostKey[]> {
+  const { config, data, logger } = foundation;
+  const directory = config['ssh.hostKeys'] ?? path.join(data.path, 'host-keys');
+  if (config['ssh.hostKeys'] === undefined && isClusterMember(config)) {
+    const { secret } = await credentialsOf(config);
+    if (secret !== undefined) return loadSharedHostKeys({ ...foundation, secret, directory });
+    logger.warn(
+      { component: 'ssh' },
+      'front-ends have SSH host keys of their own: give them a cluster secret, or one ssh.hostKeys',
+    );
+  }
+  return loadHostKeys(directory, logger);
 }
 
 async function openOps(foundation: Foundation): Promise<Address> {
@@ -238,15 +291,6 @@ async function openOps(foundation: Foundation): Promise<Address> {
   return address;
 }
 
-/** Below this a push fails soon, and so may the coordinator's store: no more requests should come here. */
-const minFreeBytes = 64 * 1024 * 1024;
-
-async function checkStorage(directory: string): Promise<void> {
-  await access(directory, constants.R_OK | constants.W_OK);
-  const { bavail, bsize } = await statfs(directory);
-  if (bavail * bsize < minFreeBytes) throw new Error('the disk is full');
-}
-
 async function openDoors(foundation: Foundation, opsAddress: Address): Promise<ComposedServer> {
   const { config, data, clock, teardown, version } = foundation;
   const { noAuth } = config;
@@ -269,7 +313,7 @@ async function openDoors(foundation: Foundation, opsAddress: Address): Promise<C
     authorities,
     service,
     noAuth,
-    hostKeys: await loadHostKeys(path.join(data.path, 'host-keys'), foundation.logger),
+    hostKeys: await openHostKeys(foundation),
     limits: sshLimits(config),
   });
   const adminApi = createAdminApi({
@@ -316,7 +360,11 @@ async function openDoors(foundation: Foundation, opsAddress: Address): Promise<C
     },
     async drain(deadlineMs) {
       const graceMs = Math.max(0, deadlineMs - clock.monotonicMs());
-      await Promise.all([http.drain(graceMs), ssh.drain(graceMs)]);
+      await Promise.all([
+        http.drain(graceMs),
+        ssh.drain(graceMs),
+        ...foundation.draining.map((drain) => drain(graceMs)),
+      ]);
     },
   };
 }
@@ -325,7 +373,7 @@ async function openDoors(foundation: Foundation, opsAddress: Address): Promise<C
  * Places for all whom `admission.ts` lets in: fetches and pushes of HTTP and of SSH, each with one stream at a time. So
  * none of the four kinds takes a place of another. The rest is for what the server does by itself (imports).
  */
-function gitLimits(processes: number): { runs: number; streams: number; queued: number } {
+export function gitLimits(processes: number): { runs: number; streams: number; queued: number } {
   return { runs: 2 * processes, streams: 4 * processes + 16, queued: 8_192 };
 }
 

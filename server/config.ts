@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { z } from 'zod';
 import { QuorateError } from '../backends/contract/errors.js';
+import { isNodeId, nodeIdForm } from '../backends/replicated/node-record.js';
 import { parseNetworks } from '../hooks/webhooks/targets.js';
 import { environmentName, isSettingName, settingEntries, valueForm } from './config-table.js';
 import type { configTable, Setting, SettingName } from './config-table.js';
@@ -271,12 +272,16 @@ function checkTogether(config: Config, given: GivenValues): void {
     ['etcd.cert', 'etcd.ca'],
     ['etcd.user', 'etcd.passwordFile'],
     ['etcd.passwordFile', 'etcd.user'],
+    ['cluster.tls.ca', 'cluster.tls.cert'],
+    ['cluster.tls.cert', 'cluster.tls.key'],
+    ['cluster.tls.key', 'cluster.tls.ca'],
   ] as const;
   for (const [key, other] of needs) {
     if (config[key] !== undefined && config[other] === undefined) {
       throw refusal(`${where(key)} needs ${other} too`);
     }
   }
+  checkMembership(config, where);
   const addresses = ['http', 'ssh', 'ops'] as const;
   for (const key of addresses) {
     if (config.noAuth && !isLoopback(config[key].host)) {
@@ -288,6 +293,32 @@ function checkTogether(config: Config, given: GivenValues): void {
         throw refusal(`${where(key)} and ${where(other)} are the same address`);
       }
     }
+  }
+}
+
+function checkMembership(config: Config, where: (key: SettingName) => string): void {
+  const nodeId = config['node.id'];
+  if (nodeId !== undefined && !isNodeId(nodeId)) {
+    throw refusal(`${where('node.id')} is no node id: ${nodeIdForm}`);
+  }
+  const known =
+    config['cluster.secretFile'] !== undefined || config['cluster.tls.ca'] !== undefined;
+  if (known && config.coordinator.type === 'embedded') {
+    throw refusal(
+      `${where(config['cluster.secretFile'] === undefined ? 'cluster.tls.ca' : 'cluster.secretFile')} is for a cluster, which needs a coordinator that its members share: --coordinator etcd://HOST:PORT,...`,
+    );
+  }
+  if (config.role === 'all') return;
+  if (config.backend !== 'local') throw refusal(`${where('role')} is only for backend=local`);
+  if (config.coordinator.type === 'embedded') {
+    throw refusal(
+      `${where('role')} is ${config.role}, which needs a coordinator that all members share: --coordinator etcd://HOST:PORT,...`,
+    );
+  }
+  if (!known) {
+    throw refusal(
+      `${where('role')} is ${config.role}, and members of a cluster must know each other: give all of them the same secret (openssl rand -hex 32 > cluster-secret; --cluster-secret-file cluster-secret), or certificates of one authority (cluster.tls.ca, cluster.tls.cert, cluster.tls.key)`,
+    );
   }
 }
 

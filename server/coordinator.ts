@@ -26,6 +26,8 @@ export interface OpenedCoordinator {
   /** Refuses transactions while the identity is frozen. */
   readonly coordinator: Coordinator;
   readonly identity: ClusterIdentity;
+  /** Refuses nothing: for records that only say that a process lives, which reads need while commits are frozen. */
+  readonly unguarded: Coordinator;
 }
 
 /** Opens the coordinator that the configuration names, and makes sure that it is the one that the data is of. */
@@ -37,7 +39,7 @@ export async function openCoordinator(
   const file = path.join(parts.dataDirectory, 'cluster.json');
   const identity = await openClusterIdentity({ ...parts, coordinator: opened, file });
   parts.teardown.add('cluster identity', () => identity.close());
-  return { coordinator: guardCoordinator(opened, identity), identity };
+  return { coordinator: guardCoordinator(opened, identity), identity, unguarded: opened };
 }
 
 async function openConfigured(parts: CoordinatorParts): Promise<Coordinator> {

@@ -32,6 +32,8 @@ export interface DataDirectory {
 }
 
 export const serverFileName = 'server.json';
+/** Of a storage node: where it is. */
+export const nodeFileName = 'node.json';
 export const adminTokenFileName = 'admin-token';
 
 /**

@@ -4,6 +4,7 @@ import type { Config } from './config.js';
 import { adminTokenFileName } from './data-directory.js';
 import type { DataDirectory, ServerFile } from './data-directory.js';
 import type { AuditLog } from './observe/audit.js';
+import type { NodeFile } from './storage-composition.js';
 
 const adminName = 'admin';
 const firstTokenName = 'first start';
@@ -78,6 +79,17 @@ export function announcement(options: Announcement): string {
   ];
   if (!options.first) return `${lines.join('\n')}\n`;
   return `${[...lines, '', ...(config.noAuth ? openLines(url) : pasteLines(options, url, sshUrl))].join('\n')}\n`;
+}
+
+/** The lines that a storage node prints when it serves. */
+export function nodeAnnouncement(node: NodeFile, dataDirectory: string): string {
+  return [
+    `Quorate ${node.version} is a storage node`,
+    `  node           ${node.nodeId}, at ${node.address} for the other members`,
+    `  operations     ${node.opsUrl}/metrics (/healthz, /readyz)`,
+    `  data           ${dataDirectory}`,
+    '',
+  ].join('\n');
 }
 
 function openLines(url: string): readonly string[] {

@@ -4,15 +4,16 @@ import path from 'node:path';
 import type { Logger } from '../backends/contract/environment.js';
 import { asQuorateError, QuorateError } from '../backends/contract/errors.js';
 import { compose } from './composition.js';
-import type { ComposedServer } from './composition.js';
+import type { ComposedServer, CompositionParts } from './composition.js';
 import { loadConfig } from './config.js';
 import type { Config, ConfigSources } from './config.js';
-import { openDataDirectory, serverFileName } from './data-directory.js';
+import { nodeFileName, openDataDirectory, serverFileName } from './data-directory.js';
 import { systemClock, systemRandom } from './environment.js';
-import { announcement, createFirstAdmin } from './first-start.js';
+import { announcement, createFirstAdmin, nodeAnnouncement } from './first-start.js';
 import { Lifecycle } from './lifecycle.js';
 import { createLogger } from './observe/logger.js';
 import type { RootLogger } from './observe/logger.js';
+import { composeStorageNode } from './storage-composition.js';
 import { Teardown } from './teardown.js';
 import { version } from './version.js';
 
@@ -81,18 +82,35 @@ interface Starting {
   readonly teardown: Teardown;
 }
 
-async function start(options: Starting): Promise<ComposedServer> {
+/** What can be told to stop. */
+type Running = Pick<ComposedServer, 'drain'>;
+
+async function start(options: Starting): Promise<Running> {
   const { config, teardown } = options;
   const data = await openDataDirectory(config.data);
   teardown.add('data directory', () => data.release());
   const parts = { ...options, data, clock: systemClock, random: systemRandom, version };
+  return config.role === 'storage' ? startStorageNode(parts) : startServer(parts);
+}
+
+async function startStorageNode(parts: CompositionParts): Promise<Running> {
+  const { data } = parts;
+  const node = await composeStorageNode(parts);
+  const file = await node.start();
+  await data.write(nodeFileName, `${JSON.stringify(file, undefined, 2)}\n`);
+  process.stdout.write(nodeAnnouncement(file, data.path));
+  return node;
+}
+
+async function startServer(parts: CompositionParts): Promise<Running> {
+  const { config, data } = parts;
   const server = await compose(parts);
   if (data.fresh) await createFirstAdmin(server, data, placeOf(config, data.path));
   const file = await server.listen();
   await data.write(serverFileName, `${JSON.stringify(file, undefined, 2)}\n`);
   process.stdout.write(
     announcement({
-      config: options.config,
+      config,
       server: file,
       dataDirectory: data.path,
       first: data.fresh,
@@ -110,7 +128,7 @@ function placeOf(config: Config, directory: string): string | undefined {
 }
 
 async function drain(options: {
-  readonly server: ComposedServer;
+  readonly server: Running;
   readonly config: Config;
   readonly logger: Logger;
   readonly lifecycle: Lifecycle;

@@ -99,6 +99,10 @@ export const keys = {
   nodeMark: (nodeId: string) => `node-marks/${nodeId}`,
   /** Held by the process that keeps the replica sets. */
   controller: 'controller',
+  /** Storage nodes that live, under their leases. */
+  nodes: 'nodes/',
+  node: (nodeId: string) => `nodes/${nodeId}`,
+  hostKey: (name: string) => `host-keys/${name}`,
   /** Who this cluster is: see coordination/cluster-identity.ts. */
   cluster: 'cluster/identity',
 } as const;

@@ -28,11 +28,13 @@ export class ClientCall {
   readonly #request: ClientRequest;
   readonly #reader: FrameReader;
   readonly #writer: FrameWriter | undefined;
+  readonly #over: () => void;
   #finished = false;
 
   constructor(options: ClientCallOptions) {
     const { request, response, duplex, silenceMs, silent, over } = options;
     this.#request = request;
+    this.#over = over;
     this.#reader = new FrameReader(response, { silenceMs, silent });
     this.#writer = duplex ? new FrameWriter(request) : undefined;
     response.once('close', () => {
@@ -75,6 +77,8 @@ export class ClientCall {
   /** Lets the connection serve another call. */
   #finish(): void {
     this.#finished = true;
+    // From here on the connection may be another call's.
+    this.#over();
     this.#writer?.end();
     this.#reader.drain().catch(() => undefined);
   }

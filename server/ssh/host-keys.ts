@@ -18,7 +18,8 @@ export interface HostKey {
   readonly privateKey: ssh2.ParsedKey;
 }
 
-const files = [
+/** Names of the files, as OpenSSH calls them, and how to make what belongs in them. */
+export const hostKeyFiles = [
   { name: 'ssh_host_ed25519_key', generate: () => generate('ed25519', {}) },
   { name: 'ssh_host_ecdsa_key', generate: () => generate('ecdsa', { bits: 256 }) },
   { name: 'ssh_host_rsa_key', generate: () => generate('rsa', { bits: 3072 }) },
@@ -33,7 +34,7 @@ export async function loadHostKeys(directory: string, logger: Logger): Promise<r
   try {
     await mkdir(directory, { recursive: true, mode: 0o700 });
     const keys: HostKey[] = [];
-    for (const file of files) {
+    for (const file of hostKeyFiles) {
       const path = join(directory, file.name);
       const text = (await readPrivate(path, logger)) ?? (await create(path, file.generate));
       keys.push(parseHostKey(text, file.name));
@@ -47,7 +48,7 @@ export async function loadHostKeys(directory: string, logger: Logger): Promise<r
   }
 }
 
-async function readPrivate(path: string, logger: Logger): Promise<string | undefined> {
+export async function readPrivate(path: string, logger: Logger): Promise<string | undefined> {
   try {
     const { mode } = await stat(path);
     if ((mode & 0o077) !== 0) {
@@ -133,7 +134,7 @@ async function writeDurably(path: string, text: string, mode: number): Promise<v
   }
 }
 
-function parseHostKey(text: string, file: string): HostKey {
+export function parseHostKey(text: string, file: string): HostKey {
   const parsed = ssh2.utils.parseKey(text);
   const key = Array.isArray(parsed) ? parsed[0] : parsed;
   if (key === undefined || key instanceof Error || !key.isPrivateKey()) {

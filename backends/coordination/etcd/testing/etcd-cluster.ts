@@ -17,8 +17,13 @@ export interface EtcdClusterOptions {
   readonly directory?: string;
   /** Loopback address that all members listen on. Default 127.0.0.1. */
   readonly host?: string;
-  /** Client ports in order; peers and health take two free ones each. Default free ones. */
+  /** Client ports in order. Default free ones. */
   readonly clientPorts?: readonly number[];
+  /** Ports for each other in order, and for health. Default free ones. Members keep theirs with their data. */
+  readonly peerPorts?: readonly number[];
+  readonly healthPorts?: readonly number[];
+  /** Default false. True: the terminal's Ctrl-C does not reach them; `stop` has to. */
+  readonly detached?: boolean;
   /** Default 100, etcd's own. */
   readonly heartbeatMs?: number;
   /** Default 1,000, etcd's own. */
@@ -63,6 +68,7 @@ export class EtcdCluster {
           heartbeatMs: options.heartbeatMs ?? 100,
           electionMs: options.electionMs ?? 1_000,
           tls: options.tls,
+          detached: options.detached ?? false,
           extraArguments: options.extraArguments ?? [],
         }),
     );
@@ -229,8 +235,8 @@ async function choosePlaces(
       name,
       host,
       clientPort: options.clientPorts?.[i] ?? (await freePort(host, taken)),
-      peerPort: await freePort(host, taken),
-      healthPort: await freePort(host, taken),
+      peerPort: options.peerPorts?.[i] ?? (await freePort(host, taken)),
+      healthPort: options.healthPorts?.[i] ?? (await freePort(host, taken)),
       dataDirectory: join(directory, name),
     });
   }

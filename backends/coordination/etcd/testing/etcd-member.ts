@@ -25,6 +25,7 @@ export interface MemberStart {
   readonly heartbeatMs: number;
   readonly electionMs: number;
   readonly tls: EtcdTls | undefined;
+  readonly detached: boolean;
   readonly extraArguments: readonly string[];
 }
 
@@ -79,7 +80,8 @@ export class EtcdMember {
   start(): void {
     if (this.running) throw new Error(`${this.name} runs already`);
     const { place } = this;
-    const { initialCluster, token, heartbeatMs, electionMs, tls, extraArguments } = this.#start;
+    const { initialCluster, token, heartbeatMs, electionMs, tls, detached, extraArguments } =
+      this.#start;
     const args = [
       ['--name', place.name],
       ['--data-dir', place.dataDirectory],
@@ -97,7 +99,7 @@ export class EtcdMember {
       ...(tls === undefined ? [] : tlsArguments(tls)),
       extraArguments,
     ].flat();
-    const child = spawn('etcd', args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn('etcd', args, { stdio: ['ignore', 'pipe', 'pipe'], detached });
     for (const stream of [child.stdout, child.stderr]) {
       stream.setEncoding('utf8').on('data', (text: string) => {
         this.#log = (this.#log + text).slice(-maxLogBytes);

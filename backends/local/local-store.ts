@@ -1,0 +1,74 @@
+import { join } from 'node:path';
+import type { Coordinator } from '../contract/coordinator.js';
+import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
+import type { PeerSource, QuarantineKey } from '../contract/replica.js';
+import type { GitRunner } from '../git/git-runner.js';
+import type { PackIndexer } from '../git/pack-indexer.js';
+import { createObjectReader } from '../git/object-reader.js';
+import { createRefTransactions } from '../git/ref-transaction.js';
+import { coordinatorLog } from '../replicated/coordinator-log.js';
+import { settleQuarantines } from '../replicated/settle-quarantines.js';
+import { LocalReplica } from './local-replica.js';
+import { MaintenanceSchedule } from './maintenance-schedule.js';
+
+export interface LocalStoreDependencies {
+  readonly dataDirectory: string;
+  readonly coordinator: Coordinator;
+  readonly git: GitRunner;
+  readonly indexer: PackIndexer;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  readonly meter: Meter;
+  /** Where a repository's missing objects come from. */
+  readonly peers?: (repositoryId: string) => PeerSource;
+  readonly maintenance: {
+    readonly enabled: boolean;
+    /** How long an object that nothing reaches is kept after that was noticed. */
+    readonly pruneGraceMs: number;
+  };
+}
+
+/** The store below a data directory, with what keeps it in order. */
+export interface LocalStore {
+  readonly replica: LocalReplica;
+  readonly maintenance: MaintenanceSchedule;
+  /** Drops those of the quarantines whose push is over. */
+  settle(quarantines: readonly QuarantineKey[]): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** Where the store is below a data directory. */
+export function storeRoot(dataDirectory: string): string {
+  return join(dataDirectory, 'store');
+}
+
+export async function openLocalStore(dependencies: LocalStoreDependencies): Promise<LocalStore> {
+  const { dataDirectory, coordinator, git, clock } = dependencies;
+  const refs = createRefTransactions({ git, clock });
+  const objects = createObjectReader({ git, clock });
+  const maintenance = new MaintenanceSchedule({
+    ...dependencies,
+    ...dependencies.maintenance,
+    replica: () => replica,
+  });
+  const replica = await LocalReplica.open({
+    ...dependencies,
+    root: storeRoot(dataDirectory),
+    refs,
+    objects,
+    log: coordinatorLog(coordinator),
+    pruneGraceMs: dependencies.maintenance.pruneGraceMs,
+    applied: (id) => maintenance.consider(id),
+  });
+  return {
+    replica,
+    maintenance,
+    settle: (quarantines) => settleQuarantines({ ...dependencies, replica, quarantines }),
+    close: async () => {
+      await maintenance.close();
+      await refs.close();
+      await objects.close();
+    },
+  };
+}

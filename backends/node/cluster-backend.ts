@@ -1,0 +1,84 @@
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { createLocks } from '../coordination/locks.js';
+import type { Backend } from '../contract/backend.js';
+import type { Coordinator } from '../contract/coordinator.js';
+import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
+import type { PushPipeline } from '../contract/pipeline.js';
+import type { GitRunner } from '../git/git-runner.js';
+import { removeTree } from '../git/repository-files.js';
+import { coordinatorLog } from '../replicated/coordinator-log.js';
+import { NodeDirectory } from '../replicated/node-directory.js';
+import type { Consistency } from '../replicated/quorum.js';
+import { ReplicatedBackend } from '../replicated/replicated-backend.js';
+import type { ClusterCredentials } from './cluster-credentials.js';
+import { connectTo } from './node-connection.js';
+import { SnapshotMemory } from './snapshot-memory.js';
+import type { StorageNode } from './storage-node.js';
+
+export interface ClusterBackendDependencies {
+  readonly dataDirectory: string;
+  readonly coordinator: Coordinator;
+  readonly credentials: ClusterCredentials;
+  readonly git: GitRunner;
+  readonly pipeline: PushPipeline;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  readonly meter: Meter;
+  /** The store of this process, already started; undefined for a front-end without one. */
+  readonly node: StorageNode | undefined;
+  /** `local.objectEngine` of the backend's status. */
+  readonly objectEngine: string;
+  readonly options: {
+    /** Name of this process in lock holders. */
+    readonly nodeId: string;
+    readonly lockTimeoutMs: number;
+    readonly replicationFactor: number;
+    readonly consistency: Consistency;
+  };
+}
+
+/** The front-end's half of a cluster: the push path over the stores of all nodes. */
+export async function createClusterBackend(
+  dependencies: ClusterBackendDependencies,
+): Promise<Backend> {
+  const { dataDirectory, coordinator, node, options } = dependencies;
+  const scratchDirectory = join(dataDirectory, 'scratch');
+  await removeTree(scratchDirectory);
+  await mkdir(scratchDirectory, { recursive: true, mode: 0o700 });
+  const directory = node?.directory ?? (await openDirectory(dependencies));
+  const locks = createLocks({ ...dependencies, holder: options.nodeId });
+  return new ReplicatedBackend({
+    ...dependencies,
+    locks,
+    log: coordinatorLog(coordinator),
+    replicas: directory,
+    scratchDirectory,
+    lockTimeoutMs: options.lockTimeoutMs,
+    replicationFactor: options.replicationFactor,
+    consistency: options.consistency,
+    name: 'replicated',
+    local: {
+      objectEngine: dependencies.objectEngine,
+      quarantines: () => node?.quarantines ?? 0,
+      maintenanceQueued: () => node?.maintenanceQueued ?? 0,
+      // A storage node settles its own.
+      resolveQuarantines: () => Promise.resolve(),
+      close: async () => {
+        await locks.close();
+        if (node === undefined) await directory.close();
+      },
+    },
+  });
+}
+
+async function openDirectory(dependencies: ClusterBackendDependencies): Promise<NodeDirectory> {
+  const memory = new SnapshotMemory();
+  const directory = new NodeDirectory({
+    ...dependencies,
+    connect: (to) => connectTo(to, { ...dependencies, memory }),
+  });
+  await directory.start();
+  return directory;
+}

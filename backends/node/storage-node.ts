@@ -1,0 +1,258 @@
+import { statfs } from 'node:fs/promises';
+import type { Coordinator } from '../contract/coordinator.js';
+import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
+import { QuorateError } from '../contract/errors.js';
+import { keys } from '../contract/keys.js';
+import type { PeerSource, QuarantineKey, Replica } from '../contract/replica.js';
+import type { GitRunner } from '../git/git-runner.js';
+import type { PackIndexer } from '../git/pack-indexer.js';
+import { type LocalStore, openLocalStore, storeRoot } from '../local/local-store.js';
+import { claimStore } from '../local/store-owner.js';
+import { NodeDirectory } from '../replicated/node-directory.js';
+import { NodeMembership } from '../replicated/node-membership.js';
+import type { NodeRecord } from '../replicated/node-record.js';
+import { peerSourceOf } from '../replicated/peers.js';
+import type { ClusterCredentials } from './cluster-credentials.js';
+import { connectTo } from './node-connection.js';
+import type { NodeAddress } from './node-client.js';
+import { createNodeServer, type NodeServer } from './node-server.js';
+import { SnapshotMemory } from './snapshot-memory.js';
+
+export interface StorageNodeOptions {
+  readonly nodeId: string;
+  readonly listen: NodeAddress;
+  /** Where others reach it; undefined: the host and port that it listens on. */
+  readonly advertise: NodeAddress | undefined;
+  /** Host to advertise when it listens on all addresses. */
+  readonly ownHost: string;
+  readonly zone: string;
+  readonly weight: number;
+  readonly version: string;
+}
+
+export interface StorageNodeDependencies {
+  readonly dataDirectory: string;
+  readonly coordinator: Coordinator;
+  /** For the record that says that the node lives: it is there while commits are frozen, too. */
+  readonly unguarded: Coordinator;
+  /** Of the coordinator: whose stores belong to it. */
+  readonly clusterId: string;
+  readonly credentials: ClusterCredentials;
+  readonly git: GitRunner;
+  readonly indexer: PackIndexer;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  readonly meter: Meter;
+  readonly options: StorageNodeOptions;
+  readonly maintenance: { readonly enabled: boolean; readonly pruneGraceMs: number };
+}
+
+/** How long a quarantine lies idle before this node finds out for itself what became of its push. */
+const settleEveryMs = 60_000;
+
+/**
+ * The storage side of a cluster's member: the store, its API, and its record among the nodes. It knows the other nodes
+ * too, since it catches up from them.
+ */
+export class StorageNode {
+  readonly directory: NodeDirectory;
+  readonly memory: SnapshotMemory;
+  readonly #dependencies: StorageNodeDependencies;
+  readonly #store: LocalStore;
+  readonly #server: NodeServer;
+  readonly #membership: NodeMembership;
+  readonly #closing = new AbortController();
+  #address = '';
+  #draining = false;
+  #settling: Promise<void> | undefined;
+
+  private constructor(
+    dependencies: StorageNodeDependencies,
+    parts: {
+      readonly store: LocalStore;
+      readonly directory: NodeDirectory;
+      readonly memory: SnapshotMemory;
+    },
+  ) {
+    this.#dependencies = dependencies;
+    this.#store = parts.store;
+    this.directory = parts.directory;
+    this.memory = parts.memory;
+    this.#server = createNodeServer({
+      ...dependencies,
+      replica: parts.store.replica,
+      peers: (repositoryId, stores) =>
+        stores === undefined
+          ? this.#peers(repositoryId)
+          : fromStores(this.directory, repositoryId, stores),
+    });
+    this.#membership = new NodeMembership({
+      ...dependencies,
+      coordinator: dependencies.unguarded,
+      describe: () => this.#describe(),
+    });
+  }
+
+  /** Opens the store, unless it is another cluster's. Nothing is announced before `start`. */
+  static async open(dependencies: StorageNodeDependencies): Promise<StorageNode> {
+    const { coordinator, dataDirectory, clusterId } = dependencies;
+    await claimStore(
+      storeRoot(dataDirectory),
+      clusterId,
+      async (id) => (await coordinator.get(keys.repo(id))) !== undefined,
+    );
+    const memory = new SnapshotMemory();
+    let node: StorageNode | undefined;
+    const directory = new NodeDirectory({
+      ...dependencies,
+      connect: (to) => connectTo(to, { ...dependencies, memory }),
+      own: () => node?.own,
+    });
+    const store = await openLocalStore({
+      ...dependencies,
+      peers: (id) => peerSourceOf({ coordinator, replicas: directory }, { id, storeId: storeId() }),
+    });
+    const storeId = (): string => store.replica.storeId;
+    node = new StorageNode(dependencies, { store, directory, memory });
+    return node;
+  }
+
+  get nodeId(): string {
+    return this.#dependencies.options.nodeId;
+  }
+
+  get replica(): Replica {
+    return this.#store.replica;
+  }
+
+  /** Where the node API is, once it is open. */
+  get address(): string {
+    return this.#address;
+  }
+
+  get quarantines(): number {
+    return this.#store.replica.quarantines.length;
+  }
+
+  get maintenanceQueued(): number {
+    return this.#store.maintenance.queued;
+  }
+
+  /** This node as the directory of this process shows it; undefined before it is announced. */
+  get own(): { readonly node: NodeRecord; readonly replica: Replica } | undefined {
+    const node = this.#membership.record;
+    return node === undefined ? undefined : { node, replica: this.#store.replica };
+  }
+
+  /** Opens the API, finds the other nodes, settles what an earlier process left, and announces the node. */
+  async start(): Promise<void> {
+    const { options } = this.#dependencies;
+    const bound = await this.#listen();
+    const { host, port } = options.advertise ?? {
+      host: isAnyAddress(bound.host) ? options.ownHost : bound.host,
+      port: bound.port,
+    };
+    this.#address = `${host.includes(':') ? `[${host}]` : host}:${port === 0 ? bound.port : port}`;
+    await this.directory.start();
+    await this.#membership.join();
+    this.#settling = this.#settleForEver();
+  }
+
+  /** No new work comes here, and what runs may finish. Idempotent. */
+  async drain(graceMs: number): Promise<void> {
+    this.#draining = true;
+    // Others see it in the record; those that do not yet are refused and go elsewhere.
+    await this.#membership.update().catch(() => undefined);
+    await this.#server.drain(graceMs);
+    await this.#membership.leave();
+  }
+
+  async close(): Promise<void> {
+    this.#closing.abort();
+    await this.#server.drain(0);
+    await this.#membership.leave();
+    await this.#settling;
+    await this.directory.close();
+    await this.#store.close();
+  }
+
+  async #listen(): Promise<NodeAddress> {
+    const { host, port } = this.#dependencies.options.listen;
+    try {
+      return await this.#server.listen(host, port);
+    } catch (cause) {
+      const code = cause instanceof Error && 'code' in cause ? String(cause.code) : 'unknown';
+      throw new QuorateError(
+        'failed-precondition',
+        `node cannot listen on ${host}:${port} (${code}); choose another address with --node HOST:PORT`,
+        { cause },
+      );
+    }
+  }
+
+  #peers(repositoryId: string): PeerSource {
+    const { coordinator } = this.#dependencies;
+    const own = { id: repositoryId, storeId: this.#store.replica.storeId };
+    return peerSourceOf({ coordinator, replicas: this.directory }, own);
+  }
+
+  async #describe(): Promise<NodeRecord> {
+    const { options, dataDirectory } = this.#dependencies;
+    const { blocks, bfree, bsize } = await statfs(dataDirectory);
+    return {
+      nodeId: options.nodeId,
+      storeId: this.#store.replica.storeId,
+      address: this.#address,
+      zone: options.zone,
+      weight: options.weight,
+      capacityBytes: blocks * bsize,
+      usedBytes: (blocks - bfree) * bsize,
+      draining: this.#draining,
+      version: options.version,
+    };
+  }
+
+  /** At once what an earlier process left; then what has lain there since the look before. */
+  async #settleForEver(): Promise<void> {
+    const { clock } = this.#dependencies;
+    const { signal } = this.#closing;
+    let idle = this.#store.replica.quarantines;
+    while (!signal.aborted) {
+      await this.#store.settle(idle);
+      const before = new Set(this.#store.replica.quarantines.map(nameOf));
+      await clock.sleep(settleEveryMs, signal);
+      idle = this.#store.replica.quarantines.filter((key) => before.has(nameOf(key)));
+    }
+  }
+}
+
+function nameOf({ repositoryId, pushId, attempt }: QuarantineKey): string {
+  return `${repositoryId} ${pushId} ${attempt}`;
+}
+
+function isAnyAddress(host: string): boolean {
+  return host === '0.0.0.0' || host === '::';
+}
+
+/** The named stores, in their order. */
+function fromStores(
+  directory: NodeDirectory,
+  repositoryId: string,
+  stores: readonly string[],
+): PeerSource {
+  return async (have, atLeast, signal) => {
+    let last: unknown = new QuorateError('unavailable', 'no store to catch up from is reachable');
+    for (const storeId of stores) {
+      const replica = directory.find(storeId);
+      if (replica === undefined) continue;
+      try {
+        return await replica.export(repositoryId, { have, atLeast, signal });
+      } catch (error) {
+        if (signal.aborted) throw error;
+        last = error;
+      }
+    }
+    throw last;
+  };
+}

@@ -1,0 +1,208 @@
+import type { Coordinator, WatchEvent } from '../contract/coordinator.js';
+import type { Clock, Logger } from '../contract/environment.js';
+import { keys, prefixEnd } from '../contract/keys.js';
+import type { Replica } from '../contract/replica.js';
+import { decodeNode, type NodeRecord } from './node-record.js';
+import { Ring } from './placement.js';
+import type { Voter } from './records.js';
+import type { ReplicaDirectory, StorageNode } from './voters.js';
+
+/** A way to a node's store. */
+export interface NodeConnection {
+  readonly replica: Replica;
+  /** Answers now. */
+  readonly reachable: boolean;
+  /** Requests that run there from here. */
+  readonly running: number;
+  /** Resolves when it is known for the first time whether it answers. */
+  readonly asked: Promise<void>;
+  close(): Promise<void>;
+}
+
+export interface NodeDirectoryDependencies {
+  readonly coordinator: Coordinator;
+  readonly connect: (node: {
+    readonly storeId: string;
+    readonly address: string;
+  }) => NodeConnection;
+  /** The store of this process, if it has one: it is reached without a connection. */
+  readonly own?: () => { readonly node: NodeRecord; readonly replica: Replica } | undefined;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+interface Known {
+  readonly record: NodeRecord;
+  readonly connection: NodeConnection;
+}
+
+/** A node whose record is gone may only have lost its lease for a moment: so long, what runs there may go on. */
+const lingerMs = 60_000;
+const retryMs = 500;
+
+/**
+ * The storage nodes of the cluster, from their records in the coordinator: listed once, then watched. A node counts as
+ * alive when its record is there and it answers; what is watched may lag, so nothing is judged safe by it.
+ */
+export class NodeDirectory implements ReplicaDirectory {
+  readonly #dependencies: NodeDirectoryDependencies;
+  readonly #known = new Map<string, Known>();
+  /** Connections whose node's record is gone, by store and address. */
+  readonly #lingering = new Map<string, NodeConnection>();
+  readonly #closing = new AbortController();
+  readonly #ends = new Set<Promise<void>>();
+  #following: Promise<void> | undefined;
+
+  constructor(dependencies: NodeDirectoryDependencies) {
+    this.#dependencies = dependencies;
+  }
+
+  /** Resolves when the nodes that are there were listed and asked once. */
+  async start(): Promise<void> {
+    const revision = await this.#list();
+    this.#following = this.#follow(revision);
+    await Promise.all([...this.#known.values()].map(({ connection }) => connection.asked));
+  }
+
+  async close(): Promise<void> {
+    this.#closing.abort();
+    await this.#following;
+    const connections = [
+      ...[...this.#known.values()].map(({ connection }) => connection),
+      ...this.#lingering.values(),
+    ];
+    await Promise.all([...connections.map((connection) => connection.close()), ...this.#ends]);
+  }
+
+  nodes(): readonly StorageNode[] {
+    const own = this.#dependencies.own?.();
+    const others = [...this.#known.values()]
+      .filter(({ record, connection }) => {
+        return connection.reachable && record.storeId !== own?.node.storeId;
+      })
+      .map(({ record }) => storageNode(record, false));
+    return own === undefined ? others : [storageNode(own.node, true), ...others];
+  }
+
+  find(storeId: string): Replica | undefined {
+    const own = this.#dependencies.own?.();
+    if (own?.node.storeId === storeId) return own.replica;
+    const connection = this.#connectionTo(storeId);
+    return connection?.reachable === true ? connection.replica : undefined;
+  }
+
+  load(storeId: string): number {
+    return this.#connectionTo(storeId)?.running ?? 0;
+  }
+
+  place(repositoryId: string, count: number): readonly Omit<Voter, 'joinedEpoch'>[] {
+    return new Ring(this.nodes())
+      .place(repositoryId, count)
+      .map(({ nodeId, storeId }) => ({ nodeId, storeId }));
+  }
+
+  #connectionTo(storeId: string): NodeConnection | undefined {
+    for (const { record, connection } of this.#known.values()) {
+      if (record.storeId === storeId) return connection;
+    }
+    return undefined;
+  }
+
+  async #list(): Promise<number> {
+    const { coordinator } = this.#dependencies;
+    const range = { rangeEnd: prefixEnd(keys.nodes) };
+    const { entries, revision } = await coordinator.range(keys.nodes, range);
+    const listed = new Set<string>();
+    for (const kv of entries) {
+      listed.add(kv.key.slice(keys.nodes.length));
+      this.#see({ type: 'put', entry: kv });
+    }
+    for (const nodeId of this.#known.keys()) if (!listed.has(nodeId)) this.#forget(nodeId);
+    return revision;
+  }
+
+  /** Watches from the listed revision on; lists anew when history was compacted away, or the watch broke. */
+  async #follow(listedRevision: number): Promise<void> {
+    const { coordinator, clock, logger } = this.#dependencies;
+    const { signal } = this.#closing;
+    let revision = listedRevision;
+    while (!signal.aborted) {
+      try {
+        const batches = coordinator.watch(keys.nodes, {
+          rangeEnd: prefixEnd(keys.nodes),
+          fromRevision: revision + 1,
+          signal,
+        });
+        for await (const { events } of batches) for (const event of events) this.#see(event);
+      } catch (error) {
+        logger.warn({ component: 'nodes', err: error }, 'the storage nodes are listed anew');
+      }
+      while (!signal.aborted) {
+        await clock.sleep(retryMs, signal);
+        try {
+          revision = await this.#list();
+          break;
+        } catch (error) {
+          logger.debug({ component: 'nodes', err: error }, 'the storage nodes cannot be listed');
+        }
+      }
+    }
+  }
+
+  #see(event: WatchEvent): void {
+    if (event.type === 'delete') {
+      this.#forget(event.key.slice(keys.nodes.length));
+      return;
+    }
+    let record: NodeRecord;
+    try {
+      record = decodeNode(event.entry);
+    } catch (error) {
+      // Of a later version, perhaps: one node less is no reason to know none.
+      this.#dependencies.logger.error(
+        { component: 'nodes', err: error },
+        'a node is not understood',
+      );
+      return;
+    }
+    const { nodeId, storeId, address } = record;
+    if (storeId === this.#dependencies.own?.()?.node.storeId) return;
+    const before = this.#known.get(nodeId);
+    if (before?.record.storeId === storeId && before.record.address === address) {
+      this.#known.set(nodeId, { ...before, record });
+      return;
+    }
+    this.#forget(nodeId);
+    const name = `${storeId} ${address}`;
+    const connection = this.#lingering.get(name) ?? this.#dependencies.connect(record);
+    this.#lingering.delete(name);
+    this.#known.set(nodeId, { record, connection });
+  }
+
+  #forget(nodeId: string): void {
+    const known = this.#known.get(nodeId);
+    if (known === undefined) return;
+    this.#known.delete(nodeId);
+    const { record, connection } = known;
+    const name = `${record.storeId} ${record.address}`;
+    this.#lingering.set(name, connection);
+    const ending = this.#closeLater(name, connection).finally(() => this.#ends.delete(ending));
+    this.#ends.add(ending);
+  }
+
+  async #closeLater(name: string, connection: NodeConnection): Promise<void> {
+    const { clock } = this.#dependencies;
+    const { signal } = this.#closing;
+    do {
+      await clock.sleep(lingerMs, signal);
+      if (signal.aborted || this.#lingering.get(name) !== connection) return;
+    } while (connection.running > 0);
+    this.#lingering.delete(name);
+    await connection.close();
+  }
+}
+
+function storageNode(record: NodeRecord, local: boolean): StorageNode {
+  const { nodeId, storeId, address, zone, weight, capacityBytes, usedBytes, draining } = record;
+  return { nodeId, storeId, address, zone, weight, capacityBytes, usedBytes, draining, local };
+}

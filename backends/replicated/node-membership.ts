@@ -1,0 +1,164 @@
+import { LeaseSource } from '../coordination/lock-lease.js';
+import type { Coordinator, KeyValue, Lease } from '../contract/coordinator.js';
+import type { Clock, Logger } from '../contract/environment.js';
+import { asQuorateError, QuorateError } from '../contract/errors.js';
+import { keys, prefixEnd } from '../contract/keys.js';
+import { decodeNode, encodeNode, type NodeRecord } from './node-record.js';
+
+export interface MembershipDependencies {
+  readonly coordinator: Coordinator;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** What the record is to say now. Asked again every half a minute. */
+  readonly describe: () => Promise<NodeRecord>;
+}
+
+/** A node that is away for longer is not counted on; its pushes go to others. */
+const ttlMs = 10_000;
+/** What another process of the same id left behind is gone by then. */
+const patienceMs = ttlMs + 3_000;
+const retryMs = 500;
+/** How full the disk is changes slowly. */
+const refreshMs = 30_000;
+
+/**
+ * The record by which a storage node is known, as long as its process lives. A lost lease is followed by a new one with
+ * a new record.
+ */
+export class NodeMembership {
+  readonly #dependencies: MembershipDependencies;
+  readonly #leases: LeaseSource;
+  readonly #closing = new AbortController();
+  #keeping: Promise<void> | undefined;
+  #record: NodeRecord | undefined;
+  #refresh = new AbortController();
+
+  constructor(dependencies: MembershipDependencies) {
+    this.#dependencies = dependencies;
+    this.#leases = new LeaseSource(dependencies.coordinator, ttlMs);
+  }
+
+  /** What was said last; undefined before `join`. */
+  get record(): NodeRecord | undefined {
+    return this.#record;
+  }
+
+  /**
+   * Announces the node. Throws `failed-precondition`, naming the remedy, when another store goes by the same node id,
+   * or the same store by another one.
+   */
+  async join(): Promise<void> {
+    const { clock } = this.#dependencies;
+    const deadlineMs = clock.monotonicMs() + patienceMs;
+    for (;;) {
+      try {
+        await this.#announce();
+        break;
+      } catch (error) {
+        const { code } = asQuorateError(error);
+        const mayPass = code === 'failed-precondition' || code === 'unavailable';
+        if (!mayPass || clock.monotonicMs() >= deadlineMs) throw error;
+        await clock.sleep(retryMs);
+      }
+    }
+    this.#keeping = this.#keep();
+  }
+
+  /** Says at once what has changed. */
+  async update(): Promise<void> {
+    await this.#announce();
+    this.#refresh.abort();
+  }
+
+  /** Takes the record away. Idempotent. */
+  async leave(): Promise<void> {
+    this.#closing.abort();
+    this.#refresh.abort();
+    await this.#keeping;
+    await this.#leases.close();
+  }
+
+  async #keep(): Promise<void> {
+    const { clock, logger } = this.#dependencies;
+    const { signal } = this.#closing;
+    while (!signal.aborted) {
+      this.#refresh = new AbortController();
+      const lease = await this.#leases.current().catch(() => undefined);
+      const wake = AbortSignal.any([
+        signal,
+        this.#refresh.signal,
+        ...(lease === undefined ? [] : [lease.lost]),
+      ]);
+      await clock.sleep(lease === undefined ? retryMs : refreshMs, wake);
+      if (signal.aborted) return;
+      try {
+        await this.#announce();
+      } catch (error) {
+        logger.warn({ component: 'membership', err: error }, 'the node cannot announce itself');
+        await clock.sleep(retryMs, signal);
+      }
+    }
+  }
+
+  async #announce(): Promise<void> {
+    const { coordinator } = this.#dependencies;
+    const record = await this.#dependencies.describe();
+    const lease = await this.#leases.current();
+    const { entries } = await coordinator.range(keys.nodes, { rangeEnd: prefixEnd(keys.nodes) });
+    const before = entries.find(({ key }) => key === keys.node(record.nodeId));
+    refuseTwins(record, entries);
+    const { succeeded } = await coordinator.transaction({
+      compares: [
+        {
+          key: keys.node(record.nodeId),
+          target: 'modRevision',
+          op: '=',
+          operand: before?.modRevision ?? 0,
+        },
+      ],
+      success: [putRecord(record, lease)],
+      failure: [],
+    });
+    if (!succeeded) {
+      throw new QuorateError('unavailable', `another process announces itself as ${record.nodeId}`);
+    }
+    this.#record = record;
+  }
+}
+
+function putRecord(record: NodeRecord, lease: Lease) {
+  return {
+    type: 'put' as const,
+    key: keys.node(record.nodeId),
+    value: encodeNode(record),
+    lease: lease.id,
+  };
+}
+
+function refuseTwins({ nodeId, storeId, address }: NodeRecord, entries: readonly KeyValue[]): void {
+  for (const kv of entries) {
+    const other = decodeNode(kv);
+    if (other.nodeId === nodeId && other.storeId !== storeId) {
+      throw new QuorateError(
+        'failed-precondition',
+        `the node id ${nodeId} is taken by the node at ${other.address}, which has another store: give this one another with --node-id`,
+        { details: { nodeId, address: other.address, storeId: other.storeId } },
+      );
+    }
+    // Two processes on copies of one disk would overwrite each other's record; after a restart the old one fades.
+    if (other.nodeId === nodeId && other.address !== address) {
+      throw new QuorateError(
+        'failed-precondition',
+        `the node ${nodeId} is running at ${other.address} already`,
+        { details: { nodeId, address: other.address } },
+      );
+    }
+    if (other.nodeId !== nodeId && other.storeId === storeId) {
+      throw new QuorateError(
+        'failed-precondition',
+        `this data directory is a copy of the one of node ${other.nodeId} at ${other.address}: start a new node on an empty directory, it is filled by the others`,
+        { details: { nodeId: other.nodeId, address: other.address, storeId } },
+      );
+    }
+  }
+}

@@ -1,0 +1,145 @@
+import { mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { parseArgs } from 'node:util';
+import { Cluster, type ClusterDescription } from './cluster.js';
+import { makeDeveloper } from './developer.js';
+
+const usage = `npm run cluster -- [--data DIR] [--storage N] [--front-ends N] [--base-port P] [--json FILE]
+
+  --data DIR       keeps everything there, and goes on with what is there (default: a temporary directory)
+  --storage N      storage nodes (default 3)
+  --front-ends N   front-ends (default 2)
+  --base-port P    ports from P to P+79 (default: free ones)
+  --json FILE      writes where everything is, once all of it serves
+`;
+
+interface Options {
+  readonly data: string | undefined;
+  readonly storage: number;
+  readonly frontEnds: number;
+  readonly basePort: number | undefined;
+  readonly json: string | undefined;
+}
+
+function readOptions(): Options {
+  const { values } = parseArgs({
+    options: {
+      data: { type: 'string' },
+      storage: { type: 'string', default: '3' },
+      'front-ends': { type: 'string', default: '2' },
+      'base-port': { type: 'string' },
+      json: { type: 'string' },
+      help: { type: 'boolean', default: false },
+    },
+  });
+  if (values.help) {
+    process.stdout.write(usage);
+    process.exit(0);
+  }
+  const basePort = values['base-port'];
+  return {
+    data: values.data,
+    storage: wholeNumber('--storage', values.storage, 1, 10),
+    frontEnds: wholeNumber('--front-ends', values['front-ends'], 1, 10),
+    basePort:
+      basePort === undefined ? undefined : wholeNumber('--base-port', basePort, 1024, 65_000),
+    json: values.json,
+  };
+}
+
+function wholeNumber(flag: string, text: string, least: number, most: number): number {
+  const value = Number(text);
+  if (Number.isInteger(value) && value >= least && value <= most) return value;
+  throw new Error(`${flag} wants a whole number from ${least} to ${most}`);
+}
+
+async function main(): Promise<void> {
+  const options = readOptions();
+  const stopped = stopSignal();
+  const directory = path.resolve(
+    options.data ?? (await mkdtemp(path.join(tmpdir(), 'quorate-cluster-'))),
+  );
+  try {
+    process.stdout.write(`starting a cluster in ${directory} ...\n`);
+    const cluster = await Cluster.start({
+      directory,
+      storageNodes: options.storage,
+      frontEnds: options.frontEnds,
+      env: memberEnvironment(),
+      detached: true,
+      ...(options.basePort === undefined ? {} : { basePort: options.basePort }),
+    });
+    try {
+      const description = await cluster.describe();
+      const token = await makeDeveloper(description);
+      process.stdout.write(announcement(description, { token, directory }));
+      if (options.json !== undefined) await writeWhole(options.json, description);
+      await stopped;
+      process.stdout.write('\nstopping ...\n');
+    } finally {
+      await cluster.stop();
+    }
+  } finally {
+    if (options.data === undefined) await rm(directory, { recursive: true, force: true });
+  }
+}
+
+/** Ctrl-C also arrives by way of npm: it is heard once. */
+function stopSignal(): Promise<void> {
+  return new Promise((resolve) => {
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+      process.on(signal, () => resolve());
+    }
+  });
+}
+
+/** The members' own, less what would configure them. */
+function memberEnvironment(): Readonly<Record<string, string>> {
+  const kept = Object.entries(process.env).filter(
+    (entry): entry is [string, string] =>
+      entry[1] !== undefined && !entry[0].startsWith('QUORATE_'),
+  );
+  return Object.fromEntries(kept);
+}
+
+/** Whoever waits for the file never reads half of it. */
+async function writeWhole(file: string, description: ClusterDescription): Promise<void> {
+  const draft = `${file}.${process.pid}`;
+  await writeFile(draft, `${JSON.stringify(description, undefined, 2)}\n`, { mode: 0o600 });
+  await rename(draft, file);
+}
+
+function announcement(
+  { etcd, storage, frontEnds, adminToken }: ClusterDescription,
+  { token, directory }: { readonly token: string; readonly directory: string },
+): string {
+  const [first] = frontEnds;
+  const url = first?.http ?? '';
+  const withToken = url.replace('://', `://dev:${token}@`);
+  const admin = `node dist/server/main.js --data ${path.join(directory, 'front-end-1')}`;
+  return [
+    '',
+    ...frontEnds.map(
+      ({ http, ssh, ops }, n) => `front-end ${n + 1}   ${http}  ${ssh}  ${ops}/metrics`,
+    ),
+    ...storage.map(({ id, url: node, pid }) => `${id}     ${node}  (process ${pid})`),
+    `etcd          ${etcd.map(({ url: member }) => member).join(' ')}`,
+    '',
+    'user `dev`, which may create repositories; in any Git repository:',
+    `  git push ${withToken}/demo.git HEAD:refs/heads/main`,
+    `  git clone ${withToken}/demo.git`,
+    `user \`admin\`: token ${adminToken}`,
+    `  ${admin} status`,
+    `  ${admin} repo list`,
+    `  ${admin} key add dev ~/.ssh/id_ed25519.pub`,
+    '',
+    'Ctrl-C stops all of it.',
+    '',
+  ].join('\n');
+}
+
+main().catch((error: unknown) => {
+  process.stderr.write(`cluster: ${error instanceof Error ? error.message : String(error)}\n`);
+  process.exitCode = 1;
+});

@@ -1,0 +1,116 @@
+import { randomBytes } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { connect } from 'node:net';
+import { hostname } from 'node:os';
+import path from 'node:path';
+import type { Coordinator } from '../backends/contract/coordinator.js';
+import type { Clock, Logger, Meter, Random } from '../backends/contract/environment.js';
+import type { ClusterIdentity } from '../backends/coordination/cluster-identity.js';
+import type { GitRunner } from '../backends/git/git-runner.js';
+import type { PackIndexer } from '../backends/git/pack-indexer.js';
+import {
+  type ClusterCredentials,
+  loadClusterCredentials,
+} from '../backends/node/cluster-credentials.js';
+import { StorageNode } from '../backends/node/storage-node.js';
+import { isNodeId } from '../backends/replicated/node-record.js';
+import type { Config } from './config.js';
+import type { DataDirectory } from './data-directory.js';
+
+/** True for a process that serves, or is served by, others; false for a server that stands alone. */
+export function isClusterMember(config: Config): boolean {
+  if (config.coordinator.type === 'embedded' || config.backend !== 'local') return false;
+  return config['cluster.secretFile'] !== undefined || config['cluster.tls.ca'] !== undefined;
+}
+
+export function credentialsOf(config: Config): Promise<ClusterCredentials> {
+  return loadClusterCredentials({
+    secretFile: config['cluster.secretFile'],
+    caFile: config['cluster.tls.ca'],
+    certFile: config['cluster.tls.cert'],
+    keyFile: config['cluster.tls.key'],
+  });
+}
+
+const nodeIdFile = 'node-id';
+
+/** The configured node id, or the one that was made for this data directory at its first start. */
+export async function nodeIdOf(config: Config, data: DataDirectory): Promise<string> {
+  const given = config['node.id'];
+  if (given !== undefined) return given;
+  const kept = await readFile(path.join(data.path, nodeIdFile), 'utf8').catch(() => '');
+  if (isNodeId(kept.trim())) return kept.trim();
+  const host = hostname()
+    .replaceAll(/[^A-Za-z0-9-]+/g, '-')
+    .replaceAll(/^-+|-+$/g, '');
+  const made = `${host.slice(0, 40) || 'node'}-${randomBytes(3).toString('hex')}`;
+  await data.write(nodeIdFile, `${made}\n`);
+  return made;
+}
+
+const probeTimeoutMs = 2_000;
+
+/** The address of this machine on the way to the coordinator: where the coordinator is, the other members are. */
+async function addressTowards(endpoints: readonly string[]): Promise<string> {
+  for (const endpoint of endpoints) {
+    const found = await localAddressTo(endpoint);
+    if (found !== undefined) return found;
+  }
+  return hostname();
+}
+
+function localAddressTo(endpoint: string): Promise<string | undefined> {
+  const colon = endpoint.lastIndexOf(':');
+  const host = endpoint.slice(0, colon).replaceAll(/[[\]]/g, '');
+  return new Promise((resolve) => {
+    const socket = connect({ host, port: Number(endpoint.slice(colon + 1)) });
+    const settle = (address: string | undefined): void => {
+      socket.destroy();
+      resolve(address);
+    };
+    socket.setTimeout(probeTimeoutMs, () => settle(undefined));
+    socket.once('error', () => settle(undefined));
+    socket.once('connect', () => settle(socket.localAddress));
+  });
+}
+
+export interface NodeParts {
+  readonly config: Config;
+  readonly data: DataDirectory;
+  readonly coordinator: Coordinator;
+  readonly identity: ClusterIdentity;
+  readonly unguarded: Coordinator;
+  readonly git: GitRunner;
+  readonly indexer: PackIndexer;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  readonly meter: Meter;
+  readonly version: string;
+}
+
+/** The storage side of this process. Not started: that announces it. */
+export async function openStorageNode(parts: NodeParts): Promise<StorageNode> {
+  const { config, data, version } = parts;
+  const { coordinator: choice } = config;
+  const ownHost = await addressTowards(choice.type === 'etcd' ? choice.endpoints : []);
+  return StorageNode.open({
+    ...parts,
+    dataDirectory: data.path,
+    clusterId: parts.identity.id,
+    credentials: await credentialsOf(config),
+    options: {
+      nodeId: await nodeIdOf(config, data),
+      listen: config['node.listen'],
+      advertise: config['node.advertise'],
+      ownHost,
+      zone: config['node.zone'],
+      weight: config['node.weight'],
+      version,
+    },
+    maintenance: {
+      enabled: config['maintenance.enabled'],
+      pruneGraceMs: config['maintenance.grace'],
+    },
+  });
+}

@@ -1,0 +1,79 @@
+import path from 'node:path';
+import { createPackIndexer } from '../backends/git/indexer.js';
+import { createGitRunner } from '../backends/git/runner.js';
+import { openStorageNode } from './cluster.js';
+import { type CompositionParts, gitLimits } from './composition.js';
+import { openCoordinator } from './coordinator.js';
+import { formatAddress, listenOn, reachableAddress } from './listen.js';
+import { createMetrics } from './observe/metrics.js';
+import { createOpsServer } from './observe/ops-server.js';
+import { checkStorage } from './readiness.js';
+
+/** What a storage node writes into its data directory, and says when it serves. */
+export interface NodeFile {
+  readonly nodeId: string;
+  readonly storeId: string;
+  /** Where the other members reach it. */
+  readonly address: string;
+  readonly opsUrl: string;
+  readonly pid: number;
+  readonly version: string;
+}
+
+export interface ComposedStorageNode {
+  /** Announces the node to the cluster, and serves. */
+  start(): Promise<NodeFile>;
+  /** Takes no new work; what runs may finish until the deadline on the monotonic clock. */
+  drain(deadlineMs: number): Promise<void>;
+}
+
+/** The composition root of a storage node: a store, its API for the cluster, health and metrics, and no doors. */
+export async function composeStorageNode(parts: CompositionParts): Promise<ComposedStorageNode> {
+  const { config, data, clock, logger, teardown, version } = parts;
+  const metrics = createMetrics({ logger, version });
+  const git = await createGitRunner({
+    logger,
+    meter: metrics,
+    runDirectory: path.join(data.path, 'run'),
+    limits: gitLimits(config['limits.gitProcesses']),
+  });
+  teardown.add('git', () => git.close());
+  const opened = await openCoordinator({ ...parts, dataDirectory: data.path });
+  const { coordinator } = opened;
+  const indexer = await createPackIndexer({ git, logger, meter: metrics });
+  teardown.add('pack indexer', () => indexer.close());
+  const node = await openStorageNode({
+    ...parts,
+    ...opened,
+    git,
+    indexer,
+    meter: metrics,
+  });
+  teardown.add('storage node', () => node.close());
+  const ops = createOpsServer({
+    ...parts,
+    metrics,
+    phase: () => parts.lifecycle.state.phase,
+    checks: {
+      coordinator: () => coordinator.ping(),
+      storage: () => checkStorage(data.path),
+    },
+    locks: () => Promise.resolve([]),
+  });
+  const opsAddress = await listenOn('ops', ops, config.ops);
+  teardown.add('operations server', () => ops.close());
+  return {
+    async start() {
+      await node.start();
+      return {
+        nodeId: node.nodeId,
+        storeId: node.replica.storeId,
+        address: node.address,
+        opsUrl: `http://${formatAddress(reachableAddress(opsAddress))}`,
+        pid: process.pid,
+        version,
+      };
+    },
+    drain: (deadlineMs) => node.drain(Math.max(0, deadlineMs - clock.monotonicMs())),
+  };
+}
