@@ -1,5 +1,5 @@
 import type { Coordinator, KeyValue } from '../../backends/contract/coordinator.js';
-import type { Clock, Random } from '../../backends/contract/environment.js';
+import type { Clock, Logger, Random } from '../../backends/contract/environment.js';
 import { asQuorateError, QuorateError } from '../../backends/contract/errors.js';
 import { keys, prefixEnd } from '../../backends/contract/keys.js';
 import {
@@ -19,15 +19,18 @@ export class WebhookStore {
   readonly #coordinator: Coordinator;
   readonly #clock: Clock;
   readonly #random: Random;
+  readonly #logger: Logger;
 
   constructor(parts: {
     readonly coordinator: Coordinator;
     readonly clock: Clock;
     readonly random: Random;
+    readonly logger: Logger;
   }) {
     this.#coordinator = parts.coordinator;
     this.#clock = parts.clock;
     this.#random = parts.random;
+    this.#logger = parts.logger;
   }
 
   /** Without their secrets, and without those of repositories that are gone. */
@@ -98,11 +101,16 @@ export class WebhookStore {
     }
   }
 
-  /** With their secrets; those of repositories that are gone too. */
+  /**
+   * With their secrets; those of repositories that are gone too. A damaged one is logged and left out: no push must
+   * wait for it.
+   */
   async subscribers(scope: WebhookScope): Promise<readonly Subscriber[]> {
     const prefix = keys.webhooksOf(scopeKey(scope));
     const { entries } = await this.#coordinator.range(prefix, { rangeEnd: prefixEnd(prefix) });
-    return entries.map((entry) => decode(entry, scope, entry.key.slice(prefix.length)));
+    return entries.flatMap((entry) =>
+      this.#tryDecode(entry, scope, entry.key.slice(prefix.length)),
+    );
   }
 
   async subscriber(scope: WebhookScope, id: string): Promise<Subscriber | undefined> {
@@ -119,11 +127,19 @@ export class WebhookStore {
       for (const entry of page.entries) {
         const [repository = '', id = ''] = entry.key.slice(all.length).split('/');
         const scope = { repositoryId: decodeURIComponent(repository) };
-        const found = decode(entry, scope, id);
-        if (found.retired === true) yield found;
+        yield* this.#tryDecode(entry, scope, id).filter(({ retired }) => retired === true);
         from = `${entry.key}\0`;
       }
       if (!page.more) return;
+    }
+  }
+
+  #tryDecode(entry: KeyValue, scope: WebhookScope, id: string): readonly Subscriber[] {
+    try {
+      return [decode(entry, scope, id)];
+    } catch (error) {
+      this.#logger.error({ component: 'webhooks', webhook: id, err: error }, 'a webhook is lost');
+      return [];
     }
   }
 
@@ -142,8 +158,9 @@ function decode(entry: KeyValue, scope: WebhookScope, id: string): Subscriber {
   try {
     const json: unknown = JSON.parse(Buffer.from(entry.value).toString('utf8'));
     return { id, scope, ...webhookRecord.parse(json) };
-  } catch (cause) {
-    throw new QuorateError('data-corrupt', `the record of webhook ${id} is damaged`, { cause });
+  } catch {
+    // Without the cause, which quotes what it could not read: there is a secret in it.
+    throw new QuorateError('data-corrupt', `the record of webhook ${id} is damaged`);
   }
 }
 
