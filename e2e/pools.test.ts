@@ -44,9 +44,9 @@ class Ground {
     this.users = parts.users;
   }
 
-  static async create(t: TestContext): Promise<Ground> {
+  static async create(t: TestContext, ...settings: readonly string[]): Promise<Ground> {
     const scene = await createScene(t);
-    const flags = ['limits.gitProcesses=2', 'maintenance.enabled=false'];
+    const flags = ['limits.gitProcesses=2', 'maintenance.enabled=false', ...settings];
     const server = await scene.startServer({ flags: flags.flatMap((each) => ['--set', each]) });
     const files = { big: randomFillSync(Buffer.alloc(bigBytes)) };
     const source = await scene.makeRepository({ commits: 2, files });
@@ -172,3 +172,46 @@ for (const [exhausted, other] of [
     }
   });
 }
+
+test('who has waited too long is refused: 429 and Retry-After over HTTP, a sentence and a non-zero exit over SSH', async (t) => {
+  const ground = await Ground.create(t, 'limits.queueTime=300ms');
+  const { scene, server, source, tip } = ground;
+  const [user] = ground.users;
+  const env = await user.key.environment(server);
+  try {
+    await ground.exhaust('http');
+    await ground.exhaust('ssh');
+    const fetchBody = `${pktText(`want ${tip} side-band-64k ofs-delta\n`)}0000${pktText('done\n')}`;
+    const answer = await fetch(`${server.url}/big/git-upload-pack`, {
+      method: 'POST',
+      headers: {
+        authorization: `Bearer ${user.token}`,
+        'content-type': 'application/x-git-upload-pack-request',
+      },
+      body: fetchBody,
+    });
+    assert.equal(answer.status, 429);
+    assert.equal(answer.headers.get('retry-after'), '30');
+    assert.match(await answer.text(), /the fetch waited too long for memory: try again/);
+    for (const [url, said] of [
+      [server.httpUrl('big', { user: user.name, token: user.token }), /429/],
+      [server.sshUrl('big'), /(fetch|push) waited too long/],
+    ] as const) {
+      const commit = await scene.git(['commit-tree', '-m', 'late', 'main^{tree}'], { cwd: source });
+      const push = ['push', '-q', url, `${commit.trim()}:refs/heads/late`];
+      for (const args of [push, ['clone', '-q', '--bare', url, scene.path('work', 'never')]]) {
+        const refused = await scene.tryGit(args, { cwd: source, env });
+        assert.notEqual(refused.exitCode, 0, args.join(' '));
+        assert.match(refused.stderr, said);
+      }
+    }
+    for (const transport of ['http', 'ssh']) {
+      for (const limit of ['fetches', 'pushes']) {
+        const name = `quorate_limit_refusals_total{transport="${transport}",limit="${limit}"}`;
+        assert.ok((await ground.metric(name)) >= 1, name);
+      }
+    }
+  } finally {
+    ground.end();
+  }
+});

@@ -5,6 +5,7 @@ import type { ClusterIdentity } from '../backends/coordination/cluster-identity.
 import type { Coordinator } from '../backends/contract/coordinator.js';
 import type { PushPipeline } from '../backends/contract/pipeline.js';
 import type { Clock, Logger, Random } from '../backends/contract/environment.js';
+import type { RepositoryRegistry } from '../backends/contract/repository.js';
 import type { GitRunner } from '../backends/git/git-runner.js';
 import { createPackIndexer } from '../backends/git/indexer.js';
 import type { PackIndexer } from '../backends/git/pack-indexer.js';
@@ -17,6 +18,7 @@ import { createHookStore, type HookStore } from '../hooks/custom/hook-store.js';
 import { createMessageCheck } from '../hooks/rules/message-check.js';
 import { createRuleStore, type RuleStore } from '../hooks/rules/rule-store.js';
 import { createPushPipeline } from '../hooks/pipeline.js';
+import { createQuotas, type Quotas } from '../hooks/quota/quotas.js';
 import { createWebhooks, type Webhooks } from '../hooks/webhooks/webhooks.js';
 import { createAdminApi } from './admin/admin-api.js';
 import { createAccessDirectory } from './auth/access-directory.js';
@@ -86,6 +88,7 @@ interface Foundation extends CompositionParts {
   readonly rules: RuleStore;
   readonly hooks: HookStore;
   readonly webhooks: Webhooks;
+  readonly quotas: Quotas;
   readonly backend: Backend;
   /** What else takes no new work when the server drains. */
   readonly draining: ((graceMs: number) => Promise<void>)[];
@@ -131,6 +134,11 @@ async function layFoundation(parts: CompositionParts): Promise<Foundation> {
   const rules = createRuleStore(coordinator);
   const hooks = createHookStore({ coordinator, clock, random: parts.random });
   const webhooks = openWebhooks({ ...parts, coordinator, meter: metrics });
+  let backend: Backend | undefined = undefined;
+  const quotas = openQuotas({ ...parts, coordinator, meter: metrics }, () => {
+    assert(backend !== undefined, 'nothing is pushed before there is a backend');
+    return backend.repositories;
+  });
   const below = {
     ...parts,
     metrics,
@@ -143,12 +151,34 @@ async function layFoundation(parts: CompositionParts): Promise<Foundation> {
     hooks,
     webhooks,
     draining: [],
+    quotas,
   };
-  const backend = await openBackend(below);
+  const opened = await openBackend(below);
+  backend = opened;
   teardown.add('webhooks', () => webhooks.close());
   // Requests were drained before; what the backend itself still does (maintenance) is cut short.
-  teardown.add('backend', () => backend.close(0));
-  return { ...below, backend };
+  teardown.add('backend', () => opened.close(0));
+  return { ...below, backend: opened };
+}
+
+function openQuotas(
+  parts: CompositionParts & { readonly coordinator: Coordinator; readonly meter: Metrics },
+  repositories: () => RepositoryRegistry,
+): Quotas {
+  const { config, coordinator, data } = parts;
+  return createQuotas({
+    ...parts,
+    repositories,
+    // The directory backend's ids are names.
+    repositoryName: (id) =>
+      config.backend === 'directory' ? Promise.resolve(id) : repositoryName(coordinator, id),
+    diskBytes: async () => {
+      const { blocks, bsize } = await statfs(config.root ?? data.path);
+      return blocks * bsize;
+    },
+    overcommitPercent: config['quota.overcommit'],
+    warnPercent: config['quota.warnAt'],
+  });
 }
 
 function openWebhooks(

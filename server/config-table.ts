@@ -318,6 +318,16 @@ export const configTable = {
     default: '64',
     help: 'git processes for fetches, and for pushes, over HTTP, and over SSH, each; more requests wait',
   },
+  'quota.warnAt': {
+    kind: 'count',
+    default: '80',
+    help: 'percent of a quota (quorate quota) from which on pushers are warned',
+  },
+  'quota.overcommit': {
+    kind: 'count',
+    default: '100',
+    help: 'percent of the disk that quotas may promise together: more than 100 trusts that not all are used up',
+  },
   'locks.timeout': {
     kind: 'duration',
     default: '30s',

@@ -34,6 +34,7 @@ export type CounterName =
   | 'hook_runs' // labels: stage, outcome (ok | declined | killed | too-long | ... | failed)
   | 'webhook_attempts' // labels: outcome (delivered | status | redirect | timeout | ..., hooks/webhooks/delivery.ts)
   | 'webhook_deliveries' // labels: outcome (delivered | failed | dropped)
+  | 'quota_pushes' // labels: outcome (ok | warned | refused), of pushes that a quota concerns
   | 'limit_refusals' // labels: transport, limit (requests | fetches | pushes | rate-principal | rate-address | rate-repository)
   | 'authentications' // labels: transport, outcome
   | 'git_spawns' // labels: command

@@ -83,6 +83,16 @@ export const keys = {
   /** Under the lease of the process that delivers for this hook. */
   webhookClaims: 'webhooks/claims/',
   webhookClaim: (hook: string) => `webhooks/claims/${hook}`,
+  /** Quotas; owners and ids are encoded, since ids of the directory backend are paths. */
+  quotas: 'quotas/limits/',
+  ownerQuota: (owner: string) => `quotas/limits/owners/${encodeURIComponent(owner)}`,
+  repositoryQuota: (id: string) => `quotas/limits/repositories/${encodeURIComponent(id)}`,
+  /** Put with every change of a quota. */
+  quotaRevision: 'quotas/revision',
+  quotaUsages: (owner: string) => `quotas/usage/${encodeURIComponent(owner)}/`,
+  quotaUsage: (owner: string, id: string) =>
+    `quotas/usage/${encodeURIComponent(owner)}/${encodeURIComponent(id)}`,
+  quotaClaims: (owner: string) => `quotas/claims/${encodeURIComponent(owner)}`,
   openpgpKeys: 'openpgp-keys/',
   openpgpKey: (fingerprint: string) => `openpgp-keys/${fingerprint}`,
   authorities: 'authorities/',

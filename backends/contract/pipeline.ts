@@ -30,6 +30,20 @@ export interface PushContext {
   readonly currentBranch: string | undefined;
   readonly progress: (text: Uint8Array) => void;
   readonly signal: AbortSignal;
+  /** Bytes that the push would add to the store; 0 when it brings no pack. */
+  readonly packBytes: number;
+}
+
+/** How much of a pack is taken. */
+export interface PackAllowance {
+  /** At least what a pack without objects has. */
+  readonly maxPackBytes: number;
+  /** What the pusher of a larger one is told. */
+  readonly refusal: string;
+  /** A line for the pusher's terminal, when little is left already. A push that is judged with its pack is told there. */
+  readonly warning: string | undefined;
+  /** To be called once when the push is over; `committed` is false too when nobody knows. Never fails. */
+  settle(pushId: string, committed: boolean): Promise<void>;
 }
 
 /** What post-receive is told. It comes from the outbox: at least once, after the commit, never in its way. */
@@ -76,6 +90,8 @@ export interface RepositoryEvent {
 
 /** The stages of a push, implemented in `hooks/`. A stage runs at least once; none may push to its own repository. */
 export interface PushPipeline {
+  /** Before a pack is read; undefined: as much as the repository's settings allow. */
+  allowance(repository: Repository): Promise<PackAllowance | undefined>;
   /** Refuses the whole push: the reason for every ref, or undefined to let it pass. */
   preReceive(context: PushContext): Promise<string | undefined>;
   /** Refuses single refs: ref -> text of the `ng` line. */

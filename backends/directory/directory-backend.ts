@@ -202,13 +202,23 @@ class DirectoryBackend implements Backend {
     const { gitDir } = await this.#serving.registry.locate(repository.id);
     const config = await this.#configs.read(gitDir);
     const signal = AbortSignal.any([request.signal, this.#cutOff.signal]);
-    const result = await runReceivePack({
-      git,
-      gitDir,
-      config,
-      request: { ...request, signal },
-      commands,
-    });
+    const allowance =
+      request.pack === undefined ? undefined : await this.#options.pipeline.allowance(repository);
+    let changed = false;
+    let result: PushResult;
+    try {
+      result = await runReceivePack({
+        git,
+        gitDir,
+        config,
+        request: { ...request, signal },
+        commands,
+        ...(allowance === undefined ? {} : { allowance }),
+      });
+      changed = result.refs.some(({ status }) => status === 'ok');
+    } finally {
+      await allowance?.settle(request.pushId, changed);
+    }
     const outcomes = new Map(result.refs.map((outcome) => [outcome.ref, outcome]));
     const refs = request.commands.map(
       ({ ref }) =>

@@ -31,6 +31,8 @@ export async function judgePush(
     currentBranch: undefined,
     progress: request.progress,
     signal: request.signal,
+    // git has the pack only later.
+    packBytes: 0,
   });
   for (const [ref, reason] of reasons) refused.set(ref, reason);
   return refused;

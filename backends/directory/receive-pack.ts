@@ -4,7 +4,8 @@ import type { PushRequest, PushResult } from '../contract/backend.js';
 import { QuorateError } from '../contract/errors.js';
 import type { ObjectFormat, RefCommand } from '../contract/objects.js';
 import type { RefOutcome } from '../contract/repository.js';
-import { listSetting } from '../contract/settings.js';
+import type { PackAllowance } from '../contract/pipeline.js';
+import { listSetting, numberSetting } from '../contract/settings.js';
 import type { GitCommand, GitRunner } from '../git/git-runner.js';
 import { isZero } from '../git/ref-commands.js';
 import { readRefSnapshot } from '../git/ref-snapshot.js';
@@ -25,6 +26,8 @@ export interface ReceivePackRun {
   readonly request: PushRequest;
   /** Commands less the refused ones; at least one. */
   readonly commands: readonly RefCommand[];
+  /** What a quota leaves. */
+  readonly allowance?: PackAllowance;
 }
 
 /** As long as the longest request of the listeners; what is stuck in a hook goes then. */
@@ -46,6 +49,8 @@ export async function runReceivePack(run: ReceivePackRun): Promise<PushResult> {
   request.signal.addEventListener('abort', stop);
   if (request.signal.aborted) stop();
   try {
+    const { warning } = run.allowance ?? {};
+    if (warning !== undefined) request.progress(Buffer.from(warning));
     const stream = await git.stream({ ...commandOf(run), stdin: input });
     const reader = new PktReader(stream.stdout);
     const report = await readReport(reader, request.progress).catch((error: unknown) => {
@@ -58,7 +63,7 @@ export async function runReceivePack(run: ReceivePackRun): Promise<PushResult> {
     if (report === undefined) {
       throw await withoutReport(run, input, { exitCode, stderr });
     }
-    const result = resultOf(run.commands, report);
+    const result = resultOf(run.commands, withQuota(run, report));
     const changed = result.refs.filter(({ status }) => status === 'ok');
     if (changed.length === 0 && input.failure !== undefined) throw input.failure;
     if (changed.length === 0 && request.signal.aborted) throw left();
@@ -85,7 +90,19 @@ function commandList({ config, request, commands }: ReceivePackRun): string {
   );
 }
 
-function commandOf({ gitDir, config, request }: ReceivePackRun): GitCommand {
+/** git says of a pack that is too large that it could not be unpacked, and why on its stderr alone. */
+function withQuota({ config, allowance }: ReceivePackRun, report: StatusReport): StatusReport {
+  if (report.unpack === 'ok' || allowance === undefined) return report;
+  if (maxInputBytes(config) <= allowance.maxPackBytes) return report;
+  return { ...report, unpack: `${report.unpack} (if it is for its size: ${allowance.refusal})` };
+}
+
+/** As git takes it; Infinity: no limit. */
+function maxInputBytes(config: RepositoryConfig): number {
+  return numberSetting(config.settings, 'receive.maxInputSize') || Infinity;
+}
+
+function commandOf({ gitDir, config, request, allowance }: ReceivePackRun): GitCommand {
   const { actor } = request;
   return {
     args: ['receive-pack', '--stateless-rpc', gitDir],
@@ -101,6 +118,11 @@ function commandOf({ gitDir, config, request }: ReceivePackRun): GitCommand {
       'core.fsyncMethod': 'fsync',
       ...(request.pushOptions.length > 0 ? { 'receive.advertisePushOptions': 'true' } : {}),
       ...defaultsFor(config),
+      // What is stored is measured by packs; loose objects are only sampled.
+      ...(allowance === undefined ? {} : { 'receive.unpackLimit': '1' }),
+      ...(allowance !== undefined && allowance.maxPackBytes < maxInputBytes(config)
+        ? { 'receive.maxInputSize': String(allowance.maxPackBytes) }
+        : {}),
     },
     timeoutMs: pushTimeoutMs,
     // A hook may start something that outlives the push, as it may behind any git server.

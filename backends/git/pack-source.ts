@@ -41,6 +41,7 @@ export class PackSource {
       throw new QuorateError(
         'resource-exhausted',
         `the pack is larger than the limit of ${this.#maxBytes} bytes (receive.maxInputSize)`,
+        { details: { setting: 'receive.maxInputSize' } },
       );
     }
     return result.value;

@@ -268,6 +268,7 @@ test('a crash at any transaction of a push: all of it or nothing, and nothing le
   };
   const local = await startLocal({
     pipeline: {
+      allowance: async () => undefined,
       preReceive: async () => {
         crashCopy();
         return undefined;

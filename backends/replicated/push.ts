@@ -1,16 +1,16 @@
 import type { PushRequest, PushResult } from '../contract/backend.js';
-import { asQuorateError, type ErrorCode } from '../contract/errors.js';
+import { asQuorateError } from '../contract/errors.js';
 import type { RefCommand } from '../contract/objects.js';
 import type { PushContext, PushPipeline } from '../contract/pipeline.js';
 import type { QuarantineKey } from '../contract/replica.js';
 import type { RefOutcome } from '../contract/repository.js';
 import { type StoredSettings, wordSetting } from '../contract/settings.js';
-import { commitChange, type CommitDependencies, type Judged, timed } from './commit.js';
-import { fanOut } from './fan-out.js';
+import { commitChange, type CommitDependencies, type Judged } from './commit.js';
 import type { Attendance } from './outbox.js';
-import { type Consistency, isConsistency, quorumMissing, suffices } from './quorum.js';
+import { abortUpload, type NotTaken, upload } from './push-upload.js';
+import { type Consistency, isConsistency } from './quorum.js';
 import type { RepositoryRecord } from './records.js';
-import { type Member, nobodyReachable, reachable } from './voters.js';
+import { reachable } from './voters.js';
 
 export interface PushDependencies extends CommitDependencies {
   readonly pipeline: PushPipeline;
@@ -53,9 +53,10 @@ export async function runPush(
     key,
     consistency: consistency(repository),
   });
-  if ('problem' in uploaded) return unpackFailed(request, refusals, uploaded.problem);
-  const { members } = uploaded;
+  if ('problem' in uploaded) return unpackFailed(request, refusals, uploaded);
+  const { members, packBytes, allowance } = uploaded;
 
+  let isCommitted = false;
   let leaveQuarantine = false;
   let talks = false;
   const attendance = dependencies.attend(request.pushId, request.progress);
@@ -74,13 +75,15 @@ export async function runPush(
         refusals.clear();
         for (const [ref, reason] of request.refused) refusals.set(ref, reason);
         for (const [ref, reason] of judged.prepared.refused) refusals.set(ref, reason);
-        await runStages(dependencies, { judged, request, key, refusals, candidates });
+        const told = { judged, request, key, refusals, candidates, packBytes };
+        await runStages(dependencies, told);
         // It is about words for the pusher only, and no reason to fail.
         talks = await dependencies.pipeline.talksAfterCommit(repository.id).catch(() => false);
         return candidates();
       },
     });
-    leaveQuarantine = 'generation' in committed;
+    isCommitted = 'generation' in committed;
+    leaveQuarantine = isCommitted;
     if (talks && leaveQuarantine) await attendance.over(attendMs);
     return report(request, refusals, committed);
   } catch (error) {
@@ -88,8 +91,9 @@ export async function runPush(
     throw error;
   } finally {
     attendance.leave();
+    await allowance?.settle(request.pushId, isCommitted);
     if (!leaveQuarantine) {
-      await abort(
+      await abortUpload(
         dependencies,
         key,
         members ?? reachable(dependencies.replicas, repository.voters),
@@ -97,14 +101,6 @@ export async function runPush(
     }
   }
 }
-
-/** Codes that the pusher is told of as the reason of a failed unpack; anything else is an error of the request. */
-const packProblems: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
-  'invalid-argument',
-  'resource-exhausted',
-  'storage-failure',
-  'data-corrupt',
-]);
 
 /** The push option that asks for another consistency than the configured one: `-o consistency=strong`. */
 const consistencyOption = 'consistency=';
@@ -123,77 +119,6 @@ function configuredConsistency(settings: StoredSettings): Consistency | undefine
   return isConsistency(word) ? word : undefined;
 }
 
-interface Upload {
-  readonly repository: RepositoryRecord;
-  readonly request: PushRequest;
-  readonly key: QuarantineKey;
-  readonly consistency: Consistency;
-}
-
-/**
- * The stores that have the objects, best first, or why the pack was not taken. Undefined members: nothing to upload.
- * Trouble that is not the pack's is thrown.
- */
-async function upload(
-  dependencies: PushDependencies,
-  { repository, request, key, consistency }: Upload,
-): Promise<{ readonly members: readonly Member[] | undefined } | { readonly problem: string }> {
-  const { pack } = request;
-  if (pack === undefined) return { members: undefined };
-  const { voters, settings } = repository;
-  const members = reachable(dependencies.replicas, voters);
-  if (members.length === 0) throw nobodyReachable(voters);
-  const counts = (stores: ReadonlySet<string>): boolean => suffices(consistency, voters, stores);
-  const stores = new Set(members.map(({ storeId }) => storeId));
-  if (!counts(stores)) throw quorumMissing(consistency, voters, stores);
-  const told = request.quiet ? () => undefined : request.progress;
-  try {
-    const { received, failed } = await timed(dependencies, 'upload', () =>
-      fanOut({
-        source: pack,
-        receivers: members.map(({ storeId, replica }, index) => ({
-          name: storeId,
-          receive: (stream, signal) =>
-            replica.upload(key, stream, {
-              settings,
-              signal,
-              progress: index === 0 ? told : () => undefined,
-            }),
-        })),
-        suffices: counts,
-        isFatal: ({ code }) => packFaults.has(code),
-        signal: request.signal,
-        clock: dependencies.clock,
-      }),
-    );
-    const context = { component: 'push', repo: repository.id, push_id: key.pushId };
-    for (const [store, error] of failed) {
-      dependencies.logger.warn({ ...context, store, err: error }, 'a storage node takes no part');
-    }
-    return { members: members.filter(({ storeId }) => received.has(storeId)) };
-  } catch (error) {
-    const { code, message } = asQuorateError(error);
-    await abort(dependencies, key, members);
-    if (!packProblems.has(code)) throw error;
-    dependencies.logger.warn(
-      { component: 'push', repo: repository.id, push_id: key.pushId, err: error },
-      'a pack was not taken',
-    );
-    // The objects at a shallow boundary name parents that did not come; git's word for a missing one is no help.
-    const hint =
-      code === 'invalid-argument' && request.shallow.length > 0
-        ? ' (if it is history that is missing: shallow update not allowed, git fetch --unshallow first)'
-        : '';
-    return { problem: `${message}${hint}` };
-  }
-}
-
-/** The pack's own fault: every store would say the same. */
-const packFaults: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
-  'invalid-argument',
-  'resource-exhausted',
-]);
-
 async function runStages(
   dependencies: PushDependencies,
   {
@@ -202,8 +127,10 @@ async function runStages(
     key,
     refusals,
     candidates,
+    packBytes,
   }: {
     judged: Judged;
+    packBytes: number;
     request: PushRequest;
     key: QuarantineKey;
     refusals: Map<string, string>;
@@ -225,6 +152,7 @@ async function runStages(
     currentBranch: judged.prepared.currentBranch,
     progress: request.progress,
     signal: request.signal,
+    packBytes,
   };
   const refusal = await dependencies.pipeline.preReceive(context);
   if (refusal !== undefined) {
@@ -234,32 +162,6 @@ async function runStages(
   for (const [ref, reason] of await dependencies.pipeline.update(context)) {
     refusals.set(ref, reason);
   }
-}
-
-async function abort(
-  dependencies: PushDependencies,
-  key: QuarantineKey,
-  members: readonly Member[],
-): Promise<void> {
-  await Promise.all(
-    members.map(async ({ storeId, replica }) => {
-      try {
-        await replica.abort(key);
-      } catch (error) {
-        // The store itself finds what stays behind.
-        dependencies.logger.warn(
-          {
-            component: 'push',
-            repo: key.repositoryId,
-            push_id: key.pushId,
-            store: storeId,
-            err: error,
-          },
-          'a refused push left its quarantine behind',
-        );
-      }
-    }),
-  );
 }
 
 function report(
@@ -286,14 +188,14 @@ function report(
 function unpackFailed(
   request: PushRequest,
   refusals: ReadonlyMap<string, string>,
-  problem: string,
+  { problem, ofEachRef }: NotTaken,
 ): PushResult {
   return {
     unpack: problem,
     refs: request.commands.map(({ ref }) => ({
       ref,
       status: 'refused',
-      reason: refusals.get(ref) ?? 'unpacker error',
+      reason: refusals.get(ref) ?? ofEachRef,
     })),
   };
 }

@@ -5,7 +5,7 @@ import type { RuleDependencies } from '../rules/judge-rules.js';
 /** For tests of something else: there are no rules, hooks and webhooks, and none can be set. */
 export const noRules: RuleDependencies &
   Pick<HookDependencies, 'hooks' | 'hookOptions'> &
-  Pick<PipelineDependencies, 'webhooks'> = {
+  Pick<PipelineDependencies, 'webhooks' | 'quotas'> = {
   rules: {
     list: async () => [],
     inForce: async () => [],
@@ -28,6 +28,7 @@ export const noRules: RuleDependencies &
     enabled: false,
     limits: { timeoutMs: 1, maxOutputBytes: 0, maxProcesses: 1 },
   },
+  quotas: { allowance: async () => undefined, judge: async () => undefined },
   webhooks: { committed: async () => undefined, repositoryChanged: async () => undefined },
   meter: { count: () => undefined, observe: () => undefined, gauge: () => undefined },
 };

@@ -16,6 +16,7 @@ import { issuerEndpoints } from './routes/issuers.js';
 import { keyEndpoints } from './routes/keys.js';
 import { longRunningEndpoints } from './routes/long-running.js';
 import { patternGrantEndpoints } from './routes/pattern-grants.js';
+import { quotaEndpoints } from './routes/quotas.js';
 import { repositoryAccessEndpoints } from './routes/repository-access.js';
 import { repositoryEndpoints } from './routes/repositories.js';
 import { hookEndpoints } from './routes/hooks.js';
@@ -79,6 +80,7 @@ export function adminEndpoints(options: AdminApiOptions): readonly Endpoint[] {
     ...ruleEndpoints(options),
     ...hookEndpoints(options),
     ...webhookEndpoints(options),
+    ...quotaEndpoints(options),
     ...signingKeyEndpoints(options),
     ...longRunningEndpoints(options),
     ...auditEndpoints(options),

@@ -99,6 +99,14 @@ const auditEvent = z
   .looseObject({ time, event: z.string(), outcome: z.string(), actor: z.string() })
   .describe('a line of the audit log');
 
+const quota = z.strictObject({
+  kind: z.enum(['owner', 'repository']),
+  name: z.string(),
+  quotaBytes: z.int().min(0).nullable().describe('null: there is none'),
+  usedBytes: z.int().min(0),
+  state: z.enum(['ok', 'warning', 'exceeded']),
+});
+
 /** By `Endpoint.action`. */
 export const answers: Readonly<Record<string, z.ZodType>> = {
   'user.list': z.strictObject({ users: z.array(user), next }),
@@ -130,6 +138,15 @@ export const answers: Readonly<Record<string, z.ZodType>> = {
   'webhook.deliveries': z.strictObject({ deliveries: z.array(delivery), next }),
   'webhook.delivery': z.strictObject({ delivery: delivery.extend({ body: z.string() }) }),
   'webhook.redeliver': z.strictObject({ delivery }),
+  'quota.list': z.strictObject({
+    quotas: z.array(quota),
+    next,
+    promisedBytes: z.int().min(0),
+    mayPromiseBytes: z.int().min(0),
+  }),
+  'quota.show': z.strictObject({ quota }),
+  'quota.set': z.strictObject({ quota }),
+  'quota.remove': z.strictObject({ removed: z.string() }),
   'audit.list': z.strictObject({ events: z.array(auditEvent), next }),
   status: z.looseObject({ version: z.string(), node: z.string(), startedAt: time }),
   'lock.list': z.strictObject({ locks: z.array(z.looseObject({})), next }),

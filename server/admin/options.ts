@@ -3,6 +3,7 @@ import type { Clock, Logger, Meter, Random } from '../../backends/contract/envir
 import type { AccessDirectory } from '../auth/access-directory.js';
 import type { HookStore } from '../../hooks/custom/hook-store.js';
 import type { Webhooks } from '../../hooks/webhooks/webhooks.js';
+import type { Quotas } from '../../hooks/quota/quotas.js';
 import type { RuleStore } from '../../hooks/rules/rule-store.js';
 import type { Accounts } from '../auth/accounts.js';
 import type { OpenIdIssuers } from '../auth/openid-issuers.js';
@@ -34,6 +35,7 @@ export interface AdminApiOptions {
   readonly authorizer: Authorizer;
   readonly rules: RuleStore;
   readonly hooks: HookStore;
+  readonly quotas: Quotas;
   readonly webhooks: Webhooks;
   /** `hooks.enabled` */
   readonly hooksEnabled: boolean;

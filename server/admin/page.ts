@@ -26,6 +26,7 @@ const lists: Readonly<Record<string, ListShape>> = {
   'deploy-key.list': { rows: 'deployKeys', key: ['fingerprint'] },
   'rule.list': { rows: 'rules', key: ['name'] },
   'webhook.list': { rows: 'webhooks', key: ['id'] },
+  'quota.list': { rows: 'quotas', key: ['kind', 'name'] },
   'hook.list': { rows: 'hooks', key: ['stage'] },
   'signing-key.list': { rows: 'signingKeys', key: ['fingerprint', 'user'] },
   'lock.list': { rows: 'locks', key: ['scope', 'repositoryId', 'ref', 'state', 'pushId'] },

@@ -126,6 +126,8 @@ async function populate(
   const kept = ruleFields.parse({ refs: '**', noDeletion: true });
   await scene.options.rules.put({ repositoryId: app.id }, 'kept', kept);
   await scene.options.rules.put('server', 'kept', kept);
+  await scene.options.quotas.set(app, 4096);
+  await scene.options.quotas.set({ owner: 'team' }, 4096);
   const hook = { content: Buffer.from('#!/bin/sh\n'), by: 'root' };
   await scene.options.hooks.set({ repositoryId: app.id }, 'pre-receive', hook);
   await scene.options.hooks.set('server', 'pre-receive', hook);

@@ -8,6 +8,7 @@ import { addGroupCommands } from './commands/group.js';
 import { addIssuerCommands } from './commands/oidc.js';
 import { addHookCommands } from './commands/hook.js';
 import { addKeyCommands } from './commands/key.js';
+import { addQuotaCommands } from './commands/quota.js';
 import { addRepositoryAccessCommands } from './commands/repo-access.js';
 import { addRepositoryCommands } from './commands/repo.js';
 import { addRepositoryWorkCommands } from './commands/repo-work.js';
@@ -78,6 +79,7 @@ Commands find the server by --data, or else by the environment's QUORATE_URL and
   addRepositoryAccessCommands(repo);
   addRepositoryWorkCommands(repo);
   addRuleCommands(program);
+  addQuotaCommands(program);
   addHookCommands(program);
   addWebhookCommands(program);
   addSigningKeyCommands(program);

@@ -64,6 +64,11 @@ const counters: Record<CounterName, MetricDefinition> = {
     help: 'Webhook deliveries that ended: delivered, failed (given up), dropped (too many waited).',
     labels: ['outcome'],
   },
+  quota_pushes: {
+    name: 'quorate_quota_pushes_total',
+    help: 'Pushes that a quota concerned: ok, warned (the quota is nearly used up), refused.',
+    labels: ['outcome'],
+  },
   limit_refusals: {
     name: 'quorate_limit_refusals_total',
     help: 'Requests refused by a rate, or because their queue was full or too slow.',

@@ -37,6 +37,7 @@ export const silentMeter: Meter = {
 };
 
 export const permissivePipeline: PushPipeline = {
+  allowance: async () => undefined,
   preReceive: async () => undefined,
   update: async () => new Map(),
   talksAfterCommit: async () => false,

@@ -15,7 +15,10 @@ import { type Call, endpoint, type Endpoint } from '../endpoint.js';
 import { requireOnRepository, requireRepositoryCreator } from '../permissions.js';
 import { branch, nothing, pageLimit, repositoryName, settings } from './fields.js';
 
-type RepositoryOptions = Pick<AdminApiOptions, 'backend' | 'authorizer' | 'rules' | 'hooks'>;
+type RepositoryOptions = Pick<
+  AdminApiOptions,
+  'backend' | 'authorizer' | 'rules' | 'hooks' | 'quotas'
+>;
 
 /** Names read from the registry at a time while a page is filled. */
 const batchSize = 500;
@@ -111,6 +114,7 @@ export function repositoryEndpoints(
         );
         await accounts.rebindDeployKeys(repository.id, renamed.id);
         if (renamed.id !== repository.id) await options.rules.move(repository.id, renamed.id);
+        await options.quotas.renamed(repository, renamed);
         return { status: 200, body: { repository: shownRepository(renamed) } };
       },
     }),
@@ -125,6 +129,7 @@ export function repositoryEndpoints(
         await accounts.rebindDeployKeys(repository.id, undefined);
         await options.rules.removeAll(repository.id);
         await options.hooks.removeAll(repository.id);
+        await options.quotas.deleted(repository);
         return { status: 200, body: { deleted: repository.name } };
       },
     }),

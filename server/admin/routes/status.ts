@@ -5,9 +5,9 @@ import { nothing } from './fields.js';
 
 /** The state of the server: for server administrators only. */
 export function statusEndpoints(
-  options: Pick<AdminApiOptions, 'backend' | 'clock' | 'serverInfo'>,
+  options: Pick<AdminApiOptions, 'backend' | 'clock' | 'quotas' | 'serverInfo'>,
 ): Endpoint[] {
-  const { backend, clock, serverInfo } = options;
+  const { backend, clock, quotas, serverInfo } = options;
 
   const status = endpoint({
     method: 'get',
@@ -29,6 +29,7 @@ export function statusEndpoints(
           opsUrl: info.opsUrl ?? null,
           notes: info.notes,
           storage: await backend.status(),
+          quotas: await quotaSummary(quotas),
         },
       };
     },
@@ -46,4 +47,17 @@ export function statusEndpoints(
   });
 
   return [status, locks];
+}
+
+/** How many quotas there are, and how many are nearly or wholly used up. */
+async function quotaSummary(quotas: AdminApiOptions['quotas']): Promise<object> {
+  const reports = await quotas.list();
+  const { bytes, maxBytes } = await quotas.promised();
+  return {
+    set: reports.length,
+    warning: reports.filter(({ state }) => state === 'warning').length,
+    exceeded: reports.filter(({ state }) => state === 'exceeded').length,
+    promisedBytes: bytes,
+    mayPromiseBytes: maxBytes,
+  };
 }

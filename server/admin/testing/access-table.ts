@@ -532,6 +532,48 @@ export const rows: readonly Row[] = [
     expected: repositoryAdmins(200),
   },
   {
+    desc: 'list quotas',
+    action: 'quota.list',
+    request: () => ['GET', '/quotas'],
+    expected: adminOnly(200),
+  },
+  {
+    desc: 'see the quota of a repository',
+    action: 'quota.show',
+    request: () => ['GET', `${app}/quota`],
+    expected: repositoryAdmins(200),
+  },
+  {
+    desc: 'set the quota of a repository',
+    action: 'quota.set',
+    request: () => ['PUT', `${app}/quota`, { bytes: 1024 }],
+    expected: adminOnly(200),
+  },
+  {
+    desc: 'remove the quota of a repository',
+    action: 'quota.remove',
+    request: () => ['DELETE', `${app}/quota`],
+    expected: adminOnly(200),
+  },
+  {
+    desc: 'see the quota of an owner',
+    action: 'quota.show',
+    request: () => ['GET', '/owners/team/quota'],
+    expected: adminOnly(200),
+  },
+  {
+    desc: 'set the quota of an owner',
+    action: 'quota.set',
+    request: () => ['PUT', '/owners/team/quota', { bytes: 1024 }],
+    expected: adminOnly(200),
+  },
+  {
+    desc: 'remove the quota of an owner',
+    action: 'quota.remove',
+    request: () => ['DELETE', '/owners/team/quota'],
+    expected: adminOnly(200),
+  },
+  {
     desc: 'list rules of the server',
     action: 'rule.list',
     request: () => ['GET', '/rules'],

@@ -11,6 +11,7 @@ import { createCertificateAuthorities } from '../../auth/certificate-authorities
 import type { Accounts, NewToken } from '../../auth/accounts.js';
 import { asCoordinator, MemoryCoordinator } from '../../auth/memory-coordinator.fixture.js';
 import { createHookStore } from '../../../hooks/custom/hook-store.js';
+import { createQuotas } from '../../../hooks/quota/quotas.js';
 import { createWebhooks } from '../../../hooks/webhooks/webhooks.js';
 import { createRuleStore } from '../../../hooks/rules/rule-store.js';
 import { createOpenpgpKeys } from '../../auth/openpgp-keys.js';
@@ -122,6 +123,17 @@ export class ApiScene {
       directory: createAccessDirectory({ coordinator, clock }),
       rules: createRuleStore(coordinator),
       hooks: createHookStore({ coordinator, clock, random }),
+      quotas: createQuotas({
+        coordinator,
+        clock,
+        logger: recordingLogger(logged, {}),
+        meter: noMeter,
+        repositories: () => backend.repositories,
+        repositoryName: async (id) => backend.records.get(id)?.name,
+        diskBytes: async () => 1000 * 1024 ** 3,
+        overcommitPercent: 100,
+        warnPercent: 80,
+      }),
       hooksEnabled: true,
       webhooks: createWebhooks({
         coordinator,

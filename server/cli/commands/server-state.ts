@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { allRows, contextOf, field } from '../context.js';
-import { duration, facts, plain, table, time } from '../output.js';
+import type { Json } from '../api-client.js';
+import { duration, facts, plain, size, table, time } from '../output.js';
 
 export function addServerStateCommands(program: Command): void {
   program
@@ -24,6 +25,7 @@ export function addServerStateCommands(program: Command): void {
           ['pushes running', storage['pushesRunning']],
           ['maintenance queued', storage['maintenanceQueued']],
           ['quarantines', storage['quarantines']],
+          ['quotas', quotaText(field(status, 'quotas'))],
           ...Object.entries(field(status, 'notes')),
         ]),
       );
@@ -47,4 +49,10 @@ export function addServerStateCommands(program: Command): void {
       ];
       terminal.print(table(columns, locks));
     });
+}
+
+function quotaText(quotas: Json): string {
+  const promised = `${size(quotas['promisedBytes'])} promised of ${size(quotas['mayPromiseBytes'])}`;
+  const near = `${plain(quotas['warning'])} nearly used up, ${plain(quotas['exceeded'])} exceeded`;
+  return quotas['set'] === 0 ? 'none' : `${plain(quotas['set'])}, ${near}; ${promised}`;
 }

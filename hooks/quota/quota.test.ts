@@ -1,0 +1,284 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { Clock } from '../../backends/contract/environment.js';
+import { QuorateError } from '../../backends/contract/errors.js';
+import type { PushContext } from '../../backends/contract/pipeline.js';
+import type { Repository, RepositoryStats } from '../../backends/contract/repository.js';
+import { asCoordinator, MemoryCoordinator } from '../../server/auth/memory-coordinator.fixture.js';
+import { ownerOf } from './quota.js';
+import { createQuotas, type Quotas } from './quotas.js';
+
+/** Repositories that are only names and sizes. */
+class Ground {
+  readonly memory = new MemoryCoordinator();
+  readonly sizes = new Map<string, number>();
+  readonly told: string[] = [];
+  readonly counted: string[] = [];
+  measured = 0;
+  nowMs = 1_000_000;
+  diskBytes = 1000;
+  readonly quotas: Quotas;
+
+  constructor(options: { readonly overcommitPercent?: number } = {}) {
+    const clock: Clock = {
+      nowMs: () => this.nowMs,
+      monotonicMs: () => this.nowMs,
+      sleep: () => Promise.resolve(),
+    };
+    const log = { debug() {}, info() {}, warn() {}, error() {}, child: () => log };
+    this.quotas = createQuotas({
+      coordinator: asCoordinator(this.memory),
+      clock,
+      logger: log,
+      meter: {
+        count: (_name, labels) => this.counted.push(labels?.['outcome'] ?? ''),
+        observe: () => undefined,
+        gauge: () => undefined,
+      },
+      repositories: () => ({
+        get: async (name) => (this.sizes.has(name) ? repository(name) : undefined),
+        list: async ({ prefix = '', after = '', limit }) =>
+          [...this.sizes.keys()]
+            .filter((name) => name.startsWith(prefix) && name > after)
+            .sort()
+            .slice(0, limit)
+            .map(repository),
+        stats: async (id) => this.#stats(id),
+      }),
+      repositoryName: async (id) => (this.sizes.has(nameOf(id)) ? nameOf(id) : undefined),
+      diskBytes: async () => this.diskBytes,
+      overcommitPercent: options.overcommitPercent ?? 100,
+      warnPercent: 80,
+    });
+  }
+
+  /** Judges a push of so many bytes; undefined: it may go on. */
+  judge(name: string, packBytes: number, pushId = 'push'): Promise<string | undefined> {
+    const context: PushContext = {
+      repository: repository(name),
+      pushId,
+      actor: 'ann',
+      pusher: { name: 'ann', groups: [] },
+      pushOptions: [],
+      commands: [],
+      nonFastForwards: never,
+      inspect: never,
+      runHook: never,
+      currentBranch: undefined,
+      progress: (text) => this.told.push(Buffer.from(text).toString()),
+      signal: new AbortController().signal,
+      packBytes,
+    };
+    return this.quotas.judge(context);
+  }
+
+  /** The push is over; `bytes` is what the repository holds then. */
+  async settle(name: string, pushId: string, bytes?: number): Promise<void> {
+    if (bytes !== undefined) this.sizes.set(name, bytes);
+    const allowance = await this.quotas.allowance(repository(name));
+    await allowance?.settle(pushId, bytes !== undefined);
+  }
+
+  #stats(id: string): RepositoryStats {
+    this.measured += 1;
+    const sizeBytes = this.sizes.get(nameOf(id));
+    if (sizeBytes === undefined) throw new QuorateError('not-found', 'gone');
+    return {
+      head: { symref: 'refs/heads/main' },
+      generation: 1,
+      refCount: 1,
+      packCount: 1,
+      looseObjectCount: 0,
+      sharedBytes: 0,
+      sizeBytes,
+    };
+  }
+}
+
+function never(): never {
+  throw new Error('not part of this test');
+}
+
+const nameOf = (id: string): string => id.replace(/^id of /, '');
+
+function repository(name: string): Repository {
+  return {
+    id: `id of ${name}`,
+    name,
+    objectFormat: 'sha1',
+    settings: {},
+    access: { public: false, grants: {} },
+    createdAtMs: 0,
+    epoch: 1,
+  };
+}
+
+test('the owner is the first segment of the name', () => {
+  assert.equal(ownerOf('team/app'), 'team');
+  assert.equal(ownerOf('team/tools/lint'), 'team');
+  assert.equal(ownerOf('app'), 'app');
+});
+
+test('without a quota nothing is measured or written', async () => {
+  const ground = new Ground();
+  ground.sizes.set('team/app', 5_000_000);
+  assert.equal(await ground.judge('team/app', 10_000_000), undefined);
+  assert.equal(await ground.quotas.allowance(repository('team/app')), undefined);
+  assert.equal(ground.measured, 0);
+  assert.equal(ground.memory.entries.size, 0);
+});
+
+test("what is stored, claimed and brought is held against both quotas, the repository's and the owner's", async () => {
+  const ground = new Ground();
+  ground.sizes.set('team/app', 100).set('team/lib', 200).set('other/app', 900);
+  await ground.quotas.set({ owner: 'team' }, 500);
+  await ground.quotas.set(repository('team/app'), 250);
+  assert.equal(await ground.judge('team/app', 50, 'a'), undefined);
+  assert.match(
+    (await ground.judge('team/app', 101, 'b')) ?? '',
+    /^quota exceeded: repository team\/app has 150 bytes of 250 bytes, and this push brings 101 bytes$/,
+  );
+  assert.match(
+    (await ground.judge('team/lib', 151, 'c')) ?? '',
+    /^quota exceeded: owner team has 350 bytes of 500 bytes, and this push brings 151 bytes$/,
+  );
+  assert.equal(await ground.judge('team/lib', 149, 'd'), undefined);
+  assert.equal(await ground.judge('other/app', 10_000, 'e'), undefined);
+  // Judged again in another round, a push does not count twice.
+  assert.equal(await ground.judge('team/app', 50, 'a'), undefined);
+  await ground.settle('team/lib', 'd');
+  assert.equal(await ground.judge('team/lib', 149, 'f'), undefined, 'what was given up is free');
+  await ground.settle('team/lib', 'f', 349);
+  assert.match((await ground.judge('team/lib', 2, 'g')) ?? '', /owner team has 499 bytes/);
+  assert.deepEqual(ground.counted.filter((outcome) => outcome === 'refused').length, 3);
+});
+
+test('two pushes judged at the same time are not both let in when only one fits', async () => {
+  const ground = new Ground();
+  ground.sizes.set('team/app', 0);
+  await ground.quotas.set(repository('team/app'), 100);
+  const judged = await Promise.all(
+    Array.from({ length: 8 }, (_, n) => ground.judge('team/app', 30, `p${n}`)),
+  );
+  assert.equal(judged.filter((refusal) => refusal === undefined).length, 3);
+});
+
+test('a claim of a process that died is given up after a while', async () => {
+  const ground = new Ground();
+  ground.sizes.set('app', 0);
+  await ground.quotas.set(repository('app'), 100);
+  assert.equal(await ground.judge('app', 80, 'died'), undefined);
+  assert.notEqual(await ground.judge('app', 80, 'next'), undefined);
+  ground.nowMs += 901_000;
+  assert.equal(await ground.judge('app', 80, 'next'), undefined);
+});
+
+test('before a push is refused, what is stored is measured anew, and not for each push', async () => {
+  const ground = new Ground();
+  ground.sizes.set('team/app', 90);
+  await ground.quotas.set({ owner: 'team' }, 100);
+  ground.nowMs += 6_000;
+  // Maintenance, and another repository that went.
+  ground.sizes.set('team/app', 10);
+  assert.equal(await ground.judge('team/app', 50, 'a'), undefined);
+  ground.measured = 0;
+  for (let n = 0; n < 10; n += 1)
+    assert.notEqual(await ground.judge('team/app', 50, `n${n}`), undefined);
+  assert.ok(ground.measured <= 1, `${ground.measured} measurements`);
+});
+
+test('the pusher is warned from the threshold on', async () => {
+  const ground = new Ground();
+  ground.sizes.set('team/app', 500);
+  await ground.quotas.set(repository('team/app'), 1000);
+  assert.equal(await ground.judge('team/app', 299, 'a'), undefined);
+  assert.deepEqual(ground.told, []);
+  await ground.settle('team/app', 'a');
+  assert.equal(await ground.judge('team/app', 300, 'b'), undefined);
+  assert.deepEqual(ground.told, [
+    'warning: repository team/app uses 80 % of its quota: 800 bytes of 1000 bytes\n',
+  ]);
+});
+
+test('what may come is told before it comes', async () => {
+  const ground = new Ground();
+  ground.sizes.set('team/app', 5000);
+  ground.diskBytes = 100_000;
+  await ground.quotas.set(repository('team/app'), 8000);
+  await ground.quotas.set({ owner: 'team' }, 20_000);
+  const allowance = await ground.quotas.allowance(repository('team/app'));
+  assert.equal(allowance?.maxPackBytes, 3000);
+  assert.match(
+    allowance?.refusal ?? '',
+    /^quota exceeded: repository team\/app has 4.9 KiB of 7.8 KiB/,
+  );
+  ground.sizes.set('team/app', 9000);
+  ground.nowMs += 700_000;
+  const none = await ground.quotas.allowance(repository('team/app'));
+  assert.equal(none?.maxPackBytes, 1024, 'a pack of no object is taken, and judged');
+  assert.equal(await ground.judge('team/app', 0), undefined);
+});
+
+function refuses(action: Promise<unknown>): Promise<void> {
+  return assert.rejects(action, (error) => {
+    assert.ok(error instanceof QuorateError);
+    assert.equal(error.code, 'failed-precondition');
+    assert.match(error.message, /quota\.overcommit/);
+    return true;
+  });
+}
+
+test('no more is promised than may be; what is part of an owner counts once; lowering is not refused', async () => {
+  const ground = new Ground({ overcommitPercent: 150 });
+  for (const name of ['team/app', 'team/lib', 'solo']) ground.sizes.set(name, 1);
+  await ground.quotas.set({ owner: 'team' }, 900);
+  await ground.quotas.set(repository('team/app'), 800);
+  await ground.quotas.set(repository('team/lib'), 800);
+  await ground.quotas.set(repository('solo'), 600);
+  assert.deepEqual(await ground.quotas.promised(), { bytes: 1500, maxBytes: 1500 });
+  await refuses(ground.quotas.set({ owner: 'new' }, 1));
+  await refuses(ground.quotas.set({ owner: 'team' }, 901));
+  // The disk became smaller.
+  ground.diskBytes = 500;
+  await ground.quotas.set({ owner: 'team' }, 850);
+  await refuses(ground.quotas.set({ owner: 'team' }, 900));
+  ground.diskBytes = 1000;
+  ground.sizes.delete('solo');
+  await ground.quotas.set({ owner: 'new' }, 600);
+});
+
+test('two quotas set at the same time do not promise too much together', async () => {
+  const ground = new Ground();
+  const set = await Promise.allSettled(
+    ['a', 'b', 'c'].map((owner) => ground.quotas.set({ owner }, 400)),
+  );
+  assert.equal(set.filter(({ status }) => status === 'fulfilled').length, 2);
+});
+
+test('a quota is forgotten with its repository, and its bytes follow it to another owner', async () => {
+  const ground = new Ground();
+  ground.sizes.set('one/app', 100).set('two/app', 10);
+  await ground.quotas.set({ owner: 'one' }, 300);
+  await ground.quotas.set({ owner: 'two' }, 300);
+  await ground.quotas.set(repository('one/app'), 200);
+  ground.sizes.delete('one/app');
+  ground.sizes.set('two/moved', 100);
+  await ground.quotas.renamed(repository('one/app'), repository('two/moved'));
+  const reports = await ground.quotas.list();
+  assert.deepEqual(
+    reports.map(({ kind, name, usedBytes }) => `${kind} ${name} ${usedBytes}`),
+    ['owner one 0', 'owner two 110', 'repository two/moved 100'],
+  );
+  await ground.quotas.deleted(repository('two/moved'));
+  assert.equal((await ground.quotas.list()).length, 2);
+  await assert.rejects(ground.quotas.remove(repository('two/moved')), /no such quota/);
+});
+
+test('a damaged record stops the push', async () => {
+  const ground = new Ground();
+  ground.sizes.set('app', 1);
+  await ground.quotas.set(repository('app'), 10);
+  const [key = ''] = [...ground.memory.entries.keys()].filter((each) => each.includes('limits'));
+  ground.memory.put(key, Buffer.from('{"bytes":"much"}'));
+  await assert.rejects(ground.judge('app', 1), /damaged/);
+});

@@ -1,0 +1,136 @@
+import type { Clock, Logger, Meter } from '../../backends/contract/environment.js';
+import type { Coordinator } from '../../backends/contract/coordinator.js';
+import type { Repository, RepositoryRegistry } from '../../backends/contract/repository.js';
+import { ownerOf, type QuotaScope } from './quota.js';
+import { createQuotaJudge, type QuotaJudge } from './quota-judge.js';
+import { createQuotaStore, type Promised, type ScopedQuota } from './quota-store.js';
+import { Usage } from './usage.js';
+
+export interface QuotasOptions {
+  readonly coordinator: Coordinator;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly meter: Meter;
+  /** Read when it is needed: the backend is made after the stages of its pushes. */
+  readonly repositories: () => Pick<RepositoryRegistry, 'get' | 'list' | 'stats'>;
+  /** Name of a repository, or undefined when it is gone. */
+  readonly repositoryName: (id: string) => Promise<string | undefined>;
+  /** Size of the disk that holds the repositories. */
+  readonly diskBytes: () => Promise<number>;
+  readonly overcommitPercent: number;
+  readonly warnPercent: number;
+}
+
+export type QuotaState = 'ok' | 'warning' | 'exceeded';
+
+export interface QuotaReport {
+  readonly kind: 'owner' | 'repository';
+  readonly name: string;
+  /** Undefined: there is none. */
+  readonly quotaBytes: number | undefined;
+  readonly usedBytes: number;
+  readonly state: QuotaState;
+}
+
+/** A repository with a quota, or an owner. */
+export type QuotaSubject = Pick<Repository, 'id' | 'name'> | { readonly owner: string };
+
+/** Quotas as administrators see them, and the stages of a push that keep them. Errors as `QuotaStore` says. */
+export interface Quotas extends QuotaJudge {
+  set(subject: QuotaSubject, bytes: number): Promise<QuotaReport>;
+  remove(subject: QuotaSubject): Promise<void>;
+  /** With what is used, measured now. */
+  show(subject: QuotaSubject): Promise<QuotaReport>;
+  /** All that are set, with what is used as last measured. */
+  list(): Promise<readonly QuotaReport[]>;
+  promised(): Promise<Promised>;
+  /** To be told when a repository has another name. Its owner may be another one, too. */
+  renamed(
+    from: Pick<Repository, 'id' | 'name'>,
+    to: Pick<Repository, 'id' | 'name'>,
+  ): Promise<void>;
+  deleted(repository: Pick<Repository, 'id' | 'name'>): Promise<void>;
+}
+
+export function createQuotas(options: QuotasOptions): Quotas {
+  const store = createQuotaStore(options);
+  const usage = new Usage(options);
+  const judge = createQuotaJudge({ ...options, usage });
+
+  const reportOf = (
+    of: Pick<QuotaReport, 'kind' | 'name' | 'quotaBytes' | 'usedBytes'>,
+  ): QuotaReport => ({ ...of, state: stateOf(of, options.warnPercent) });
+
+  const show = async (subject: QuotaSubject): Promise<QuotaReport> => {
+    const quota = await store.get(scopeOf(subject));
+    const quotaBytes = quota?.bytes;
+    if (!('owner' in subject)) {
+      const usedBytes = await usage.measure(subject.id);
+      return reportOf({ kind: 'repository', name: subject.name, quotaBytes, usedBytes });
+    }
+    await usage.recount(subject.owner);
+    const usedBytes = await usage.ofOwner(subject.owner);
+    return reportOf({ kind: 'owner', name: subject.owner, quotaBytes, usedBytes });
+  };
+
+  const listed = async (quota: ScopedQuota): Promise<QuotaReport | undefined> => {
+    const quotaBytes = quota.bytes;
+    if ('owner' in quota) {
+      const { owner } = quota;
+      return reportOf({
+        kind: 'owner',
+        name: owner,
+        quotaBytes,
+        usedBytes: await usage.ofOwner(owner),
+      });
+    }
+    const { name, repositoryId } = quota;
+    if (name === undefined) return undefined;
+    // It may have gone just now.
+    const usedBytes = await usage.ofRepository({ id: repositoryId, name }).catch(() => 0);
+    return reportOf({ kind: 'repository', name, quotaBytes, usedBytes });
+  };
+
+  return {
+    allowance: (repository) => judge.allowance(repository),
+    judge: (context) => judge.judge(context),
+    show,
+    async set(subject, bytes) {
+      await store.set(scopeOf(subject), bytes);
+      await usage.recount('owner' in subject ? subject.owner : ownerOf(subject.name));
+      return show(subject);
+    },
+    remove: (subject) => store.remove(scopeOf(subject)),
+    async list() {
+      const reports: QuotaReport[] = [];
+      for (const quota of await store.list()) {
+        const report = await listed(quota);
+        if (report !== undefined) reports.push(report);
+      }
+      return reports;
+    },
+    promised: () => store.promised(),
+    async renamed(from, to) {
+      if (from.id !== to.id) await store.move(from.id, to.id);
+      await usage.forget(from);
+      await usage.note(to);
+    },
+    async deleted(repository) {
+      await store.forget(repository.id);
+      await usage.forget(repository);
+    },
+  };
+}
+
+function scopeOf(subject: QuotaSubject): QuotaScope {
+  return 'owner' in subject ? subject : { repositoryId: subject.id };
+}
+
+function stateOf(
+  { quotaBytes, usedBytes }: Pick<QuotaReport, 'quotaBytes' | 'usedBytes'>,
+  warnPercent: number,
+): QuotaState {
+  if (quotaBytes === undefined) return 'ok';
+  if (usedBytes > quotaBytes) return 'exceeded';
+  return usedBytes * 100 >= quotaBytes * warnPercent ? 'warning' : 'ok';
+}

@@ -1,0 +1,200 @@
+import type {
+  Coordinator,
+  KeyValue,
+  Operation,
+  OperationResult,
+} from '../../backends/contract/coordinator.js';
+import type { Clock } from '../../backends/contract/environment.js';
+import { QuorateError } from '../../backends/contract/errors.js';
+import { keys, prefixEnd } from '../../backends/contract/keys.js';
+import type { Repository, RepositoryRegistry } from '../../backends/contract/repository.js';
+import {
+  type Claims,
+  claimsSchema,
+  decode,
+  encode,
+  ownerOf,
+  type Quota,
+  quotaSchema,
+  usageSchema,
+} from './quota.js';
+
+export interface UsageOptions {
+  readonly coordinator: Coordinator;
+  readonly clock: Clock;
+  /** Read when it is needed: the backend is made after the stages of its pushes. */
+  readonly repositories: () => Pick<RepositoryRegistry, 'get' | 'list' | 'stats'>;
+}
+
+/** What a push is judged by. */
+export interface Account {
+  readonly owner: string;
+  readonly repositoryQuota: Quota | undefined;
+  readonly ownerQuota: Quota | undefined;
+  /** Stored bytes by repository id, as last measured. */
+  readonly usages: ReadonlyMap<string, number>;
+  /** Those that have not run out. */
+  readonly claims: Claims;
+  /** Of the claims' record; 0: there is none. */
+  readonly claimsRevision: number;
+}
+
+/** Repositories looked up, or records written, at a time. */
+const pageSize = 100;
+
+/**
+ * Stored bytes of repositories, and those that pushes are about to add, in the coordinator: so that pushes through
+ * several front-ends are judged by the same numbers. Kept only for owners that a quota concerns.
+ */
+export class Usage {
+  readonly #options: UsageOptions;
+
+  constructor(options: UsageOptions) {
+    this.#options = options;
+  }
+
+  /** Undefined when no quota concerns the repository, which one transaction says. */
+  async account({ id, name }: Pick<Repository, 'id' | 'name'>): Promise<Account | undefined> {
+    const owner = ownerOf(name);
+    const { coordinator } = this.#options;
+    const { results } = await coordinator.transaction({
+      compares: [],
+      success: [
+        { type: 'get', key: keys.repositoryQuota(id) },
+        { type: 'get', key: keys.ownerQuota(owner) },
+        { type: 'get', key: keys.quotaClaims(owner) },
+      ],
+      failure: [],
+    });
+    const [own, owners, claims] = results.map(firstEntry);
+    if (own === undefined && owners === undefined) return undefined;
+    return {
+      owner,
+      repositoryQuota: own === undefined ? undefined : decode(quotaSchema, own),
+      ownerQuota: owners === undefined ? undefined : decode(quotaSchema, owners),
+      usages: await this.#usagesOf(owner),
+      claims: claims === undefined ? { claims: {} } : this.#live(decode(claimsSchema, claims)),
+      claimsRevision: claims?.modRevision ?? 0,
+    };
+  }
+
+  /** Writes the claims of an account, if nobody has since it was read. */
+  async writeClaims(
+    { owner, claimsRevision }: Account,
+    claims: Claims,
+    further: readonly Operation[] = [],
+  ): Promise<boolean> {
+    const key = keys.quotaClaims(owner);
+    const { succeeded } = await this.#options.coordinator.transaction({
+      compares: [{ key, target: 'modRevision', op: '=', operand: claimsRevision }],
+      success: [{ type: 'put', key, value: encode(claims) }, ...further],
+      failure: [],
+    });
+    return succeeded;
+  }
+
+  /** Stored bytes of a repository, measured now. */
+  async measure(id: string): Promise<number> {
+    const { sizeBytes } = await this.#options.repositories().stats(id);
+    return Math.ceil(sizeBytes);
+  }
+
+  recordOf(owner: string, id: string, bytes: number): Operation {
+    return { type: 'put', key: keys.quotaUsage(owner, id), value: encode({ bytes }) };
+  }
+
+  /** Measures all repositories of an owner and forgets those that are no longer its own. */
+  async recount(owner: string): Promise<void> {
+    const { coordinator } = this.#options;
+    const known = await this.#usagesOf(owner);
+    const operations: Operation[] = [];
+    for await (const { id } of this.#repositoriesOf(owner)) {
+      // Gone since it was listed.
+      const bytes = await this.measure(id).catch(ignoreMissing);
+      if (bytes === undefined) continue;
+      if (known.get(id) !== bytes) operations.push(this.recordOf(owner, id, bytes));
+      known.delete(id);
+    }
+    for (const id of known.keys()) {
+      operations.push({ type: 'delete', key: keys.quotaUsage(owner, id) });
+    }
+    for (let from = 0; from < operations.length; from += pageSize) {
+      const success = operations.slice(from, from + pageSize);
+      await coordinator.transaction({ compares: [], success, failure: [] });
+    }
+  }
+
+  /** Stored bytes of all repositories of an owner, as last measured. */
+  async ofOwner(owner: string): Promise<number> {
+    return [...(await this.#usagesOf(owner)).values()].reduce((sum, bytes) => sum + bytes, 0);
+  }
+
+  /** Stored bytes of a repository as last measured; measured now when that never was. */
+  async ofRepository({ id, name }: Pick<Repository, 'id' | 'name'>): Promise<number> {
+    const key = keys.quotaUsage(ownerOf(name), id);
+    const known = await this.#options.coordinator.get(key);
+    return known === undefined ? this.measure(id) : decode(usageSchema, known).bytes;
+  }
+
+  /** Notes the size of a repository for its owner. */
+  async note({ id, name }: Pick<Repository, 'id' | 'name'>): Promise<void> {
+    const record = this.recordOf(ownerOf(name), id, await this.measure(id));
+    await this.#options.coordinator.transaction({ compares: [], success: [record], failure: [] });
+  }
+
+  /** Of a repository that is gone, or has another owner now. */
+  async forget({ id, name }: Pick<Repository, 'id' | 'name'>): Promise<void> {
+    const key = keys.quotaUsage(ownerOf(name), id);
+    await this.#options.coordinator.transaction({
+      compares: [],
+      success: [{ type: 'delete', key }],
+      failure: [],
+    });
+  }
+
+  /** Without those of processes that died. */
+  #live(claims: Claims): Claims {
+    const nowMs = this.#options.clock.nowMs();
+    const live = Object.entries(claims.claims).filter(([, { untilMs }]) => untilMs > nowMs);
+    return { ...claims, claims: Object.fromEntries(live) };
+  }
+
+  async #usagesOf(owner: string): Promise<Map<string, number>> {
+    const prefix = keys.quotaUsages(owner);
+    const { entries } = await this.#options.coordinator.range(prefix, {
+      rangeEnd: prefixEnd(prefix),
+    });
+    return new Map(
+      entries.map((entry) => [
+        decodeURIComponent(entry.key.slice(prefix.length)),
+        decode(usageSchema, entry).bytes,
+      ]),
+    );
+  }
+
+  async *#repositoriesOf(owner: string): AsyncGenerator<Repository> {
+    const repositories = this.#options.repositories();
+    const alone = await repositories.get(owner);
+    if (alone !== undefined) yield alone;
+    let after: string | undefined;
+    for (;;) {
+      const page = await repositories.list({
+        prefix: `${owner}/`,
+        limit: pageSize,
+        ...(after === undefined ? {} : { after }),
+      });
+      yield* page;
+      after = page.at(-1)?.name;
+      if (page.length === 0) return;
+    }
+  }
+}
+
+function firstEntry(result: OperationResult): KeyValue | undefined {
+  return result.type === 'get' ? result.entries[0] : undefined;
+}
+
+function ignoreMissing(error: unknown): undefined {
+  if (error instanceof QuorateError && error.code === 'not-found') return undefined;
+  throw error;
+}
