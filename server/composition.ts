@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { statfs } from 'node:fs/promises';
 import path from 'node:path';
 import type { Backend } from '../backends/contract/backend.js';
 import type { ClusterIdentity } from '../backends/coordination/cluster-identity.js';
@@ -153,12 +154,12 @@ async function layFoundation(parts: CompositionParts): Promise<Foundation> {
     draining: [],
     quotas,
   };
-  const opened = await openBackend(below);
-  backend = opened;
+  const openedBackend = await openBackend(below);
+  backend = openedBackend;
   teardown.add('webhooks', () => webhooks.close());
   // Requests were drained before; what the backend itself still does (maintenance) is cut short.
-  teardown.add('backend', () => opened.close(0));
-  return { ...below, backend: opened };
+  teardown.add('backend', () => openedBackend.close(0));
+  return { ...below, backend: openedBackend };
 }
 
 function openQuotas(
