@@ -26,13 +26,16 @@ export interface GitOptions {
   readonly timeoutMs?: number;
 }
 
+/** Where SSH is. */
+export type SshServer = Pick<ServerProcess, 'sshHost' | 'sshPort'>;
+
 export interface SshKey {
   readonly privateKeyFile: string;
   readonly publicKeyFile: string;
   /** Environment for git that signs in with this key and trusts the host keys of that server only. */
-  environment(server: ServerProcess): Promise<Readonly<Record<string, string>>>;
+  environment(server: SshServer): Promise<Readonly<Record<string, string>>>;
   /** Arguments for `ssh` itself that do the same, up to and including the host. */
-  sshArguments(server: ServerProcess): Promise<readonly string[]>;
+  sshArguments(server: SshServer): Promise<readonly string[]>;
 }
 
 export interface RepositoryShape {
@@ -181,7 +184,7 @@ export class Scene {
     const file = this.path('keys', `${type}-${this.#count}`);
     const made = await this.run('ssh-keygen', ['-q', '-t', type, '-N', '', '-f', file]);
     assert.equal(made.exitCode, 0, made.stderr);
-    const options = async (server: ServerProcess): Promise<readonly string[]> => [
+    const options = async (server: SshServer): Promise<readonly string[]> => [
       '-F',
       'none',
       '-i',
@@ -211,7 +214,7 @@ export class Scene {
     };
   }
 
-  async #knownHosts(server: ServerProcess): Promise<string> {
+  async #knownHosts(server: SshServer): Promise<string> {
     const file = this.path('keys', `known-hosts-${server.sshPort}`);
     if ((await readFile(file).catch(() => undefined)) === undefined) {
       const scanned = await this.run('ssh-keyscan', ['-p', String(server.sshPort), server.sshHost]);

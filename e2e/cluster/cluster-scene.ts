@@ -1,0 +1,94 @@
+import { readdir, readFile } from 'node:fs/promises';
+import path from 'node:path';
+import { createScene, type Scene, type SshServer, waitFor } from '../harness.js';
+import { mainScript } from '../server-process.js';
+import { Cluster, type ClusterOptions } from './cluster.js';
+import type { MemberProcess } from './member-process.js';
+
+/** A cluster of its own for a suite, and clients. */
+export interface ClusterScene {
+  readonly scene: Scene;
+  readonly cluster: Cluster;
+  /** URL of a repository at a front-end, as `admin`. */
+  httpUrl(frontEnd: number, repository: string): string;
+  sshUrl(frontEnd: number, repository: string): string;
+  sshServer(frontEnd: number): SshServer;
+  /** Runs a `quorate` command against a front-end, as `admin`, and returns its stdout. */
+  admin(frontEnd: number, ...args: readonly string[]): Promise<string>;
+  /** Resolves when all stores that have the repository have equal copies of it, as many as wanted. */
+  converged(id: string, copies: number): Promise<StoredState>;
+  close(): Promise<void>;
+}
+
+/** What a store's marker says. */
+export interface StoredState {
+  readonly generation: number;
+  readonly digest: string;
+}
+
+export async function createClusterScene(
+  options: Partial<ClusterOptions> = {},
+): Promise<ClusterScene> {
+  const scene = await createScene();
+  const cluster = await Cluster.start({
+    directory: scene.path('cluster'),
+    env: scene.env,
+    ...options,
+    flags: ['--set=shutdown.grace=5s', ...(options.flags ?? [])],
+  });
+  const adminToken = await cluster.adminToken();
+  const sshServer = (frontEnd: number): SshServer => {
+    const member = cluster.frontEnd(frontEnd);
+    return { sshHost: member.fact('sshHost'), sshPort: Number(member.fact('sshPort')) };
+  };
+  return {
+    scene,
+    cluster,
+    sshServer,
+    httpUrl: (frontEnd, repository) => {
+      const url = new URL(`${cluster.frontEnd(frontEnd).fact('httpUrl')}/${repository}`);
+      url.username = 'admin';
+      url.password = adminToken;
+      return url.href;
+    },
+    sshUrl: (frontEnd, repository) => {
+      const { sshHost, sshPort } = sshServer(frontEnd);
+      return `ssh://git@${sshHost}:${sshPort}/${repository}`;
+    },
+    admin: async (frontEnd, ...args) => {
+      const url = cluster.frontEnd(frontEnd).fact('httpUrl');
+      const result = await scene.run(process.execPath, [mainScript, ...args], {
+        env: { QUORATE_URL: url, QUORATE_TOKEN: adminToken },
+      });
+      if (result.exitCode !== 0) throw new Error(`quorate ${args.join(' ')}: ${result.stderr}`);
+      return result.stdout;
+    },
+    converged: (id, copies) =>
+      waitFor('the copies to be equal', async () => {
+        const states = await Promise.all(cluster.storage.map((node) => stateOf(node, id)));
+        const found = states.filter((state) => state !== undefined);
+        const [first] = found;
+        const equal = found.every(({ digest, generation }) => {
+          return digest === first?.digest && generation === first.generation;
+        });
+        return equal && found.length >= copies ? first : undefined;
+      }),
+    close: async () => {
+      await cluster.stop();
+      await scene.close();
+    },
+  };
+}
+
+/** Ids of the repositories in a store. */
+export async function repositoriesOf(node: MemberProcess): Promise<readonly string[]> {
+  const root = path.join(node.dataDirectory, 'store', 'repos');
+  const shards = await readdir(root);
+  return (await Promise.all(shards.map((shard) => readdir(path.join(root, shard))))).flat();
+}
+
+async function stateOf(node: MemberProcess, id: string): Promise<StoredState | undefined> {
+  const directory = path.join(node.dataDirectory, 'store', 'repos', id.slice(0, 2), id);
+  const text = await readFile(path.join(directory, 'state'), 'utf8').catch(() => undefined);
+  return text === undefined ? undefined : JSON.parse(text);
+}

@@ -1,0 +1,197 @@
+import assert from 'node:assert/strict';
+import { mkdir } from 'node:fs/promises';
+import { after, before, describe, test } from 'node:test';
+import { createClusterScene, type ClusterScene, repositoriesOf } from './cluster-scene.js';
+import { MemberProcess } from './member-process.js';
+import { pickPort } from '../ports.js';
+
+describe('a cluster: three storage nodes, two front-ends, three members of etcd', () => {
+  let ground: ClusterScene;
+  before(async () => {
+    ground = await createClusterScene();
+  });
+  after(() => ground.close());
+
+  /** A repository with a commit, pushed through the first front-end. */
+  async function pushed(name: string): Promise<{ readonly directory: string; readonly id: string }> {
+    const { scene, cluster } = ground;
+    const before = new Set(await repositoriesOf(cluster.storageNode(0)));
+    const directory = await scene.makeRepository({ commits: 2 });
+    await scene.git(['push', '-q', ground.httpUrl(0, name), 'main'], { cwd: directory });
+    const [id = ''] = (await repositoriesOf(cluster.storageNode(0))).filter((one) => !before.has(one));
+    assert.notEqual(id, '');
+    return { directory, id };
+  }
+
+  async function push(directory: string, url: string, env = {}): Promise<string> {
+    const { scene } = ground;
+    const tip = await scene.commit(directory, 'change.txt', `${Math.random()}\n`);
+    await scene.git(['push', '-q', url, 'main'], { cwd: directory, env });
+    return tip;
+  }
+
+  async function tipSeen(url: string, env = {}): Promise<string> {
+    const listed = await ground.scene.git(['ls-remote', url, 'refs/heads/main'], { env });
+    return listed.split('\t')[0] ?? '';
+  }
+
+  test('what is pushed through one front-end is there at the other, and on every storage node', async () => {
+    const { scene } = ground;
+    const { directory, id } = await pushed('team/shared.git');
+    const key = await scene.sshKey();
+    await ground.admin(1, 'key', 'add', 'admin', key.publicKeyFile);
+    const ssh = await key.environment(ground.sshServer(1));
+    const first = await push(directory, ground.sshUrl(1, 'team/shared.git'), ssh);
+    assert.equal(await tipSeen(ground.httpUrl(0, 'team/shared.git')), first);
+    const second = await push(directory, ground.httpUrl(0, 'team/shared.git'));
+    assert.equal(await tipSeen(ground.sshUrl(1, 'team/shared.git'), ssh), second);
+    const { generation } = await ground.converged(id, 3);
+    assert.equal(generation, 3);
+    const clone = scene.path('work', 'clone');
+    await scene.git(['clone', '-q', ground.sshUrl(1, 'team/shared.git'), clone], { env: ssh });
+    assert.equal((await scene.git(['rev-parse', 'HEAD'], { cwd: clone })).trim(), second);
+    const archive = ['archive', `--remote=${ground.sshUrl(1, 'team/shared.git')}`, 'main'];
+    assert.ok((await scene.git(archive, { env: ssh })).includes('change.txt'));
+  });
+
+  test('all front-ends have the same SSH host keys', async () => {
+    const { scene } = ground;
+    const keys = await Promise.all(
+      [0, 1].map(async (frontEnd) => {
+        const { sshHost, sshPort } = ground.sshServer(frontEnd);
+        const { stdout } = await scene.run('ssh-keyscan', ['-p', String(sshPort), sshHost]);
+        return stdout
+          .split('\n')
+          .flatMap((line) => (/^[^#]/.test(line) ? [line.split(' ').slice(1).join(' ')] : []))
+          .sort();
+      }),
+    );
+    assert.equal(keys[0]?.length, 3);
+    assert.deepEqual(keys[0], keys[1]);
+  });
+
+  test('a storage node that is killed holds up no push, and has all of them when it is back', async () => {
+    const { directory, id } = await pushed('team/killed.git');
+    await ground.converged(id, 3);
+    const node = ground.cluster.storageNode(2);
+    await node.kill();
+    const tips: string[] = [];
+    for (const frontEnd of [0, 1, 0]) {
+      tips.push(await push(directory, ground.httpUrl(frontEnd, 'team/killed.git')));
+    }
+    assert.equal(await tipSeen(ground.httpUrl(1, 'team/killed.git')), tips.at(-1));
+    await node.start().ready();
+    const { generation } = await ground.converged(id, 3);
+    assert.equal(generation, 4);
+  });
+
+  test('a storage node that does not answer any more is noticed', async () => {
+    const { scene } = ground;
+    const { directory, id } = await pushed('team/paused.git');
+    await ground.converged(id, 3);
+    const node = ground.cluster.storageNode(1);
+    node.pause();
+    try {
+      const tip = await push(directory, ground.httpUrl(0, 'team/paused.git'));
+      assert.equal(await tipSeen(ground.httpUrl(1, 'team/paused.git')), tip);
+      const clone = scene.path('work', 'paused');
+      await scene.git(['clone', '-q', ground.httpUrl(1, 'team/paused.git'), clone]);
+      const again = await push(directory, ground.httpUrl(1, 'team/paused.git'));
+      assert.equal(await tipSeen(ground.httpUrl(0, 'team/paused.git')), again);
+    } finally {
+      node.resume();
+    }
+    assert.equal((await ground.converged(id, 3)).generation, 3);
+  });
+
+  test('a front-end that is killed holds up nobody for long, and serves again', async () => {
+    const { cluster } = ground;
+    const { directory } = await pushed('team/front.git');
+    await cluster.frontEnd(0).kill();
+    const tip = await push(directory, ground.httpUrl(1, 'team/front.git'));
+    await cluster.frontEnd(0).start().ready();
+    assert.equal(await tipSeen(ground.httpUrl(0, 'team/front.git')), tip);
+  });
+
+  test('a storage node drains on SIGTERM, and pushes go on', async () => {
+    const { cluster } = ground;
+    const { directory, id } = await pushed('team/drained.git');
+    const stopping = cluster.storageNode(0).stop();
+    const tip = await push(directory, ground.httpUrl(0, 'team/drained.git'));
+    assert.equal(await stopping, 0);
+    assert.equal(await tipSeen(ground.httpUrl(1, 'team/drained.git')), tip);
+    await cluster.storageNode(0).start().ready();
+    await ground.converged(id, 3);
+  });
+
+  test('metrics and health of every member', async () => {
+    const { cluster } = ground;
+    for (const member of [...cluster.storage, ...cluster.frontEnds]) {
+      const ready = await fetch(`${member.fact('opsUrl')}/readyz`);
+      assert.equal(ready.status, 200, await ready.text());
+      const metrics = await (await fetch(`${member.fact('opsUrl')}/metrics`)).text();
+      assert.ok(metrics.includes('quorate_'), member.name);
+    }
+  });
+
+  describe('what does not belong is refused, with a sentence that says what to do', () => {
+    /** Starts a member that is to fail; returns what it said. */
+    async function refusal(
+      name: string,
+      flags: readonly string[],
+      dataDirectory = ground.scene.path(name),
+    ): Promise<string> {
+      await mkdir(dataDirectory, { recursive: true });
+      const member = new MemberProcess({
+        name,
+        dataDirectory,
+        readyFile: 'node.json',
+        env: ground.scene.env,
+        detached: false,
+        flags: [
+          '--role=storage',
+          `--node=127.0.0.1:${await pickPort()}`,
+          `--ops=127.0.0.1:${await pickPort()}`,
+          ...flags,
+        ],
+      });
+      await assert.rejects(member.start().ready());
+      return member.log;
+    }
+    const coordinator = (): string => `--coordinator=${ground.cluster.etcd.url}`;
+    const secret = (): string => `--cluster-secret-file=${ground.scene.path('cluster', 'cluster-secret')}`;
+
+    test('a member without credentials', async () => {
+      const said = await refusal('open', [coordinator()]);
+      assert.match(said, /must know each other.*--cluster-secret-file/);
+    });
+
+    test('a storage node on a coordinator of its own', async () => {
+      const said = await refusal('alone', [secret()]);
+      assert.match(said, /needs a coordinator that (all|its) members share/);
+    });
+
+    test('a node id that another store has', async () => {
+      const said = await refusal('twin', [coordinator(), secret(), '--node-id=storage-1']);
+      assert.match(said, /storage-1 is taken by the node at 127\.0\.0\.1:\d+.*--node-id/);
+    });
+
+    test("another cluster's disk", async () => {
+      const said = await refusal(
+        'foreign',
+        [coordinator(), secret(), '--set=etcd.prefix=other/'],
+        ground.cluster.storageNode(0).dataDirectory,
+      );
+      assert.match(said, /in use by another quorate server/);
+      const node = ground.cluster.storageNode(0);
+      await node.stop();
+      const other = await refusal(
+        'foreign',
+        [coordinator(), secret(), '--set=etcd.prefix=other/'],
+        node.dataDirectory,
+      );
+      assert.match(other, /belongs to the cluster [0-9a-f]{32}/);
+      await node.start().ready();
+    });
+  });
+});
