@@ -13,12 +13,16 @@ describe('a cluster: three storage nodes, two front-ends, three members of etcd'
   after(() => ground.close());
 
   /** A repository with a commit, pushed through the first front-end. */
-  async function pushed(name: string): Promise<{ readonly directory: string; readonly id: string }> {
+  async function pushed(
+    name: string,
+  ): Promise<{ readonly directory: string; readonly id: string }> {
     const { scene, cluster } = ground;
     const before = new Set(await repositoriesOf(cluster.storageNode(0)));
     const directory = await scene.makeRepository({ commits: 2 });
     await scene.git(['push', '-q', ground.httpUrl(0, name), 'main'], { cwd: directory });
-    const [id = ''] = (await repositoriesOf(cluster.storageNode(0))).filter((one) => !before.has(one));
+    const [id = ''] = (await repositoriesOf(cluster.storageNode(0))).filter(
+      (one) => !before.has(one),
+    );
     assert.notEqual(id, '');
     return { directory, id };
   }
@@ -134,33 +138,34 @@ describe('a cluster: three storage nodes, two front-ends, three members of etcd'
     }
   });
 
-  describe('what does not belong is refused, with a sentence that says what to do', () => {
-    /** Starts a member that is to fail; returns what it said. */
-    async function refusal(
-      name: string,
-      flags: readonly string[],
-      dataDirectory = ground.scene.path(name),
-    ): Promise<string> {
-      await mkdir(dataDirectory, { recursive: true });
-      const member = new MemberProcess({
-        name,
-        dataDirectory,
-        readyFile: 'node.json',
-        env: ground.scene.env,
-        detached: false,
-        flags: [
-          '--role=storage',
-          `--node=127.0.0.1:${await pickPort()}`,
-          `--ops=127.0.0.1:${await pickPort()}`,
-          ...flags,
-        ],
-      });
-      await assert.rejects(member.start().ready());
-      return member.log;
-    }
-    const coordinator = (): string => `--coordinator=${ground.cluster.etcd.url}`;
-    const secret = (): string => `--cluster-secret-file=${ground.scene.path('cluster', 'cluster-secret')}`;
+  /** Starts a member that is to fail; returns what it said. */
+  async function refusal(
+    name: string,
+    flags: readonly string[],
+    dataDirectory = ground.scene.path(name),
+  ): Promise<string> {
+    await mkdir(dataDirectory, { recursive: true });
+    const member = new MemberProcess({
+      name,
+      dataDirectory,
+      readyFile: 'node.json',
+      env: ground.scene.env,
+      detached: false,
+      flags: [
+        '--role=storage',
+        `--node=127.0.0.1:${await pickPort()}`,
+        `--ops=127.0.0.1:${await pickPort()}`,
+        ...flags,
+      ],
+    });
+    await assert.rejects(member.start().ready());
+    return member.log;
+  }
+  const coordinator = (): string => `--coordinator=${ground.cluster.etcd.url}`;
+  const secret = (): string =>
+    `--cluster-secret-file=${ground.scene.path('cluster', 'cluster-secret')}`;
 
+  describe('what does not belong is refused, and says what to do', { concurrency: true }, () => {
     test('a member without credentials', async () => {
       const said = await refusal('open', [coordinator()]);
       assert.match(said, /must know each other.*--cluster-secret-file/);
@@ -180,10 +185,10 @@ describe('a cluster: three storage nodes, two front-ends, three members of etcd'
       const said = await refusal(
         'foreign',
         [coordinator(), secret(), '--set=etcd.prefix=other/'],
-        ground.cluster.storageNode(0).dataDirectory,
+        ground.cluster.storageNode(2).dataDirectory,
       );
       assert.match(said, /in use by another quorate server/);
-      const node = ground.cluster.storageNode(0);
+      const node = ground.cluster.storageNode(2);
       await node.stop();
       const other = await refusal(
         'foreign',
