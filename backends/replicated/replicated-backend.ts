@@ -357,6 +357,7 @@ export class ReplicatedBackend implements Backend {
 
   /** Takes over what front-ends that are gone have left. Done by itself every quarter of a minute. */
   takeOver(): Promise<void> {
+    this.#events.notify();
     return this.#outbox.resume();
   }
 

@@ -6,7 +6,7 @@ export interface DispatcherParts extends WorkerParts {
 }
 
 /** For so long nobody delivers when a process dies, with a coordinator of several. */
-const leaseTtlMs = 15_000;
+const leaseTtlMs = 10_000;
 /** How often is looked for what others left, or put into the queue just as its worker went. */
 const pollMs = 5_000;
 /** Webhooks that this process delivers for, most of them waiting; the others are taken when one has ended. */
