@@ -8,6 +8,8 @@ const pollMs = 75;
 const pollDeadlineMs = 300;
 /** A term that was told longer ago says little: the first poll then tells where the request began. */
 const freshMs = 500;
+/** After a failure requests are looked after from their beginning, for the time of an election and more. */
+const troubleMs = 5_000;
 
 /** The member has lost its leader, or found another, since the request was sent. */
 export class LeaderChanged extends Error {
@@ -33,6 +35,7 @@ export class LeaderWatch {
   readonly #terms = new WeakMap<MemberClient, { readonly term: number; readonly atMs: number }>();
   readonly #waiters = new Set<Waiter>();
   #polling = false;
+  #troubledUntilMs = 0;
 
   /** Notes the term that an answer of the member told. */
   observe(member: MemberClient, term: number): void {
@@ -41,20 +44,25 @@ export class LeaderWatch {
 
   /** The answer, or `LeaderChanged`. */
   async guard<T>(member: MemberClient, request: () => Promise<T>): Promise<T> {
+    const nowMs = performance.now();
     const told = this.#terms.get(member);
-    const fresh = told !== undefined && performance.now() - told.atMs < freshMs;
-    const term = fresh ? told.term : undefined;
+    const term = told !== undefined && nowMs - told.atMs < freshMs ? told.term : undefined;
     let waiter: Waiter | undefined;
     let timer: NodeJS.Timeout | undefined;
     const changed = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => {
+      const wait = (): void => {
         waiter = { member, term, reject };
         this.#waiters.add(waiter);
         if (!this.#polling) void this.#poll();
-      }, slowMs);
+      };
+      if (nowMs < this.#troubledUntilMs) wait();
+      else timer = setTimeout(wait, slowMs);
     });
     try {
       return await Promise.race([request(), changed]);
+    } catch (error) {
+      if (judgeError(error) !== 'refused') this.#troubledUntilMs = performance.now() + troubleMs;
+      throw error;
     } finally {
       clearTimeout(timer);
       if (waiter !== undefined) this.#waiters.delete(waiter);

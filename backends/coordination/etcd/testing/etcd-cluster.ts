@@ -135,15 +135,13 @@ export class EtcdCluster {
 
   /** Removes the history up to the present revision, as `etcdctl compact` does. */
   async compact(): Promise<void> {
-    const { stdout } = await this.#etcdctl([
-      ...this.#endpointArguments(),
-      'endpoint',
-      'status',
-      '--write-out=json',
-    ]);
-    const revision = /"revision":\s*(\d+)/.exec(stdout)?.[1];
-    if (revision === undefined) throw new Error(`etcdctl told no revision: ${stdout}`);
-    await this.#etcdctl([...this.#endpointArguments(), 'compact', revision]);
+    const revision = await this.#status('revision');
+    await this.#etcdctl([...this.#endpointArguments(), 'compact', String(revision)]);
+  }
+
+  /** Raft's term: each election, also one without a winner, adds one. */
+  term(): Promise<number> {
+    return this.#status('raft_term');
   }
 
   /** Saves the store as an operator would: `etcdctl snapshot save`. */
@@ -184,6 +182,18 @@ export class EtcdCluster {
     await Promise.all(this.members.map((member) => member.kill()));
     if (this.#options.directory !== undefined) return;
     await rm(this.directory, { recursive: true, force: true });
+  }
+
+  async #status(name: 'revision' | 'raft_term'): Promise<number> {
+    const { stdout } = await this.#etcdctl([
+      ...this.#endpointArguments(),
+      'endpoint',
+      'status',
+      '--write-out=json',
+    ]);
+    const value = new RegExp(`"${name}":\\s*(\\d+)`).exec(stdout)?.[1];
+    if (value === undefined) throw new Error(`etcdctl told no ${name}: ${stdout}`);
+    return Number(value);
   }
 
   #endpointArguments(): readonly string[] {

@@ -9,6 +9,8 @@ export interface WriteGap {
   readonly gapMs: number;
   /** Longest time between two linearizable reads. */
   readonly readGapMs: number;
+  /** Elections that it took: more than one when the votes were split. */
+  readonly elections: number;
   /** Errors that the writer saw, by code. */
   readonly errors: Readonly<Record<string, number>>;
 }
@@ -46,12 +48,14 @@ export async function measureWriteGap(
   const both = [writer, reader];
   const goneOn = (): Promise<unknown> => Promise.all(both.map((one) => one.more(writesAround)));
   await goneOn();
+  const term = await cluster.term();
   const killed = await cluster.killLeader();
   await goneOn();
   await Promise.all(both.map((one) => one.stop()));
+  const elections = (await cluster.term()) - term;
   killed.start();
   await cluster.ready();
-  return { gapMs: writer.longestMs, readGapMs: reader.longestMs, errors };
+  return { gapMs: writer.longestMs, readGapMs: reader.longestMs, elections, errors };
 }
 
 /** Does something again and again, and remembers the longest time between two successes. */
