@@ -15,7 +15,7 @@ for (const backend of ['local', 'directory'] as const) {
 
     before(async () => {
       scene = await createScene();
-      // The disk of whoever runs this may be small, or promise nothing to nobody.
+      // The disk of whoever runs this may be small.
       const flags = ['quota.overcommit=1000', 'maintenance.enabled=false'];
       server = await scene.startServer({
         backend,
@@ -159,24 +159,19 @@ test('of pushes that fit one by one, and not together, only so many are let in',
 
 test('quotas promise no more of the disk than may be overcommitted', async (t) => {
   const scene = await createScene(t);
-  const server = await scene.startServer({ flags: ['--set', 'quota.overcommit=100'] });
+  const flags = ['--set', 'quota.overcommit=150', '--set', 'quota.capacity=2g'];
+  const server = await scene.startServer({ flags });
   await scene.admin(server, 'repo', 'create', 'team/app');
-  const listed: unknown = JSON.parse(
-    (await scene.run('df', ['--output=size', '-B1', server.dataDirectory])).stdout
-      .split('\n')[1]
-      ?.trim() ?? '',
-  );
-  const third = String(Math.floor(Number(listed) / 3));
-  await scene.admin(server, 'quota', 'set', '--owner', 'one', third);
-  await scene.admin(server, 'quota', 'set', '--owner', 'two', third);
-  const refused = await scene.quorate(server, ['quota', 'set', 'team/app', third + '0']);
+  await scene.admin(server, 'quota', 'set', '--owner', 'one', '1g');
+  await scene.admin(server, 'quota', 'set', '--owner', 'two', '1g');
+  const refused = await scene.quorate(server, ['quota', 'set', 'team/app', '2g']);
   assert.equal(refused.exitCode, 1);
   assert.match(
     refused.stderr,
-    /quotas would promise .* may promise .*100 % of the disk \(quota\.overcommit\)/,
+    /quotas would promise .* may promise .*150 % of the disk \(quota\.overcommit\)/,
   );
-  // Part of what its owner was promised: that counts once.
-  await scene.admin(server, 'quota', 'set', 'team/app', third);
+  // All that may be promised.
+  await scene.admin(server, 'quota', 'set', 'team/app', '1g');
   const full = await scene.quorate(server, ['quota', 'set', '--owner', 'three', '10m']);
   assert.equal(full.exitCode, 1);
   await scene.admin(server, 'quota', 'set', '--owner', 'two', '10m');

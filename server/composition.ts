@@ -174,6 +174,7 @@ function openQuotas(
     repositoryName: (id) =>
       config.backend === 'directory' ? Promise.resolve(id) : repositoryName(coordinator, id),
     diskBytes: async () => {
+      if (config['quota.capacity'] > 0) return config['quota.capacity'];
       const { blocks, bsize } = await statfs(config.root ?? data.path);
       return blocks * bsize;
     },

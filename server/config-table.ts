@@ -328,6 +328,11 @@ export const configTable = {
     default: '100',
     help: 'percent of the disk that quotas may promise together: more than 100 trusts that not all are used up',
   },
+  'quota.capacity': {
+    kind: 'size',
+    default: '0',
+    help: 'bytes that quotas share out (0: the size of the disk of the data directory or root)',
+  },
   'locks.timeout': {
     kind: 'duration',
     default: '30s',

@@ -53,7 +53,8 @@ export async function sendStoredClone(
   const told = { ...fields, stored_pack: true };
   let place: Place;
   try {
-    place = await parts.admissions[request.transport].storedPack(request, bufferBytes);
+    const memoryBytes = Math.min(bufferBytes, 2 * pack.sizeBytes);
+    place = await parts.admissions[request.transport].storedPack(request, memoryBytes);
   } catch (error) {
     await pack.close();
     throw error;
