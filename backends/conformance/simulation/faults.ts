@@ -1,0 +1,123 @@
+import { coordinatorPlace } from './simulated-coordinator.js';
+import type { CrashPoint } from './simulated-process.js';
+import type { PowerCut } from './simulated-disk.js';
+import { fairWeather } from './network.js';
+import type { SeededRandom } from './seeded-random.js';
+import type { FrontEndHost, StorageHost, World } from './world.js';
+
+type Fault = (world: World, random: SeededRandom) => void;
+
+const cuts: readonly (PowerCut | undefined)[] = ['everything', 'a suffix', 'any part', undefined];
+const points: readonly CrashPoint[] = ['fsync', 'rename', 'disk', 'message'];
+
+const faults: Readonly<Record<string, Fault>> = {
+  'store crashes': (world, random) => crashStore(world, random.pick(world.stores), random),
+  'store crashes at a step': (world, random) => {
+    const host = random.pick(world.stores);
+    const spring = (): void => crashStore(world, host, random);
+    host.process?.trap(random.pick(points), 1 + random.below(40), spring);
+  },
+  'front-end crashes': (world, random) =>
+    crashFrontEnd(world, random.pick(world.frontEnds), random),
+  'front-end crashes at a message': (world, random) => {
+    const host = random.pick(world.frontEnds);
+    const spring = (): void => crashFrontEnd(world, host, random);
+    host.process?.trap('message', 1 + random.below(60), spring);
+  },
+  partition: ({ network, places, scheduler }, random) => {
+    const all = [...places, coordinatorPlace];
+    const [one = '', ...others] = random.shuffled(all);
+    const away = random.chance(0.5) ? others.slice(0, 1) : others;
+    const direction = random.below(3);
+    for (const other of away) {
+      if (direction !== 1) network.cut(one, other);
+      if (direction !== 2) network.cut(other, one);
+    }
+    scheduler.after(random.between(200, 14_000), () => network.heal());
+  },
+  'bad network': ({ network, scheduler }, random) => {
+    network.weather = {
+      loss: random.pick([0, 0.01, 0.08]),
+      late: random.pick([0, 0.01, 0.04]),
+      slow: random.pick([0, 0.05, 0.3]),
+    };
+    scheduler.after(random.between(1_000, 15_000), () => (network.weather = fairWeather));
+  },
+  'leader lost': ({ coordinator }, random) => coordinator.loseLeader(random.between(200, 4_000)),
+  compaction: ({ coordinator }) => coordinator.compact(),
+  'watches lag': ({ coordinator, scheduler }, random) => {
+    coordinator.watchLagMs = random.between(50, 4_000);
+    scheduler.after(random.between(1_000, 10_000), () => (coordinator.watchLagMs = 5));
+  },
+  pause: ({ stores, frontEnds }, random) =>
+    random.pick([...stores, ...frontEnds]).process?.pause(random.between(50, 25_000)),
+  'disk full': ({ stores, scheduler }, random) => {
+    const { disk } = random.pick(stores);
+    disk.full = true;
+    scheduler.after(random.between(100, 5_000), () => (disk.full = false));
+  },
+  'disk fails': ({ stores, scheduler }, random) => {
+    const { disk } = random.pick(stores);
+    disk.failing = true;
+    scheduler.after(random.between(10, 2_000), () => (disk.failing = false));
+  },
+};
+
+function crashStore(world: World, host: StorageHost, random: SeededRandom): void {
+  world.crashStore(host, random.pick(cuts));
+  world.restartLater(host, random.between(50, 12_000));
+}
+
+function crashFrontEnd(world: World, host: FrontEndHost, random: SeededRandom): void {
+  world.crashFrontEnd(host);
+  world.restartLater(host, random.between(50, 12_000));
+}
+
+/** Makes trouble now and then, of a few kinds that this seed has chosen, until it is told to stop. */
+export class Troublemaker {
+  readonly #world: World;
+  readonly #random: SeededRandom;
+  readonly #kinds: readonly string[];
+  readonly #meanMs: number;
+  #stopped = false;
+
+  constructor(world: World, random: SeededRandom) {
+    this.#world = world;
+    this.#random = random;
+    const all = Object.keys(faults);
+    this.#kinds = random.chance(0.1) ? all : random.shuffled(all).slice(0, 1 + random.below(5));
+    this.#meanMs = random.pick([300, 1_000, 3_000]);
+    world.say(`troubles: ${this.#kinds.join(', ')}`);
+    this.#next();
+  }
+
+  stop(): void {
+    this.#stopped = true;
+  }
+
+  #next(): void {
+    this.#world.scheduler.after(this.#random.between(0, 2 * this.#meanMs), () => {
+      if (this.#stopped) return;
+      const kind = this.#random.pick(this.#kinds);
+      this.#world.say(`trouble: ${kind}`);
+      faults[kind]?.(this.#world, this.#random);
+      this.#next();
+    });
+  }
+}
+
+/** Everything works again; what is down starts. */
+export function healAll(world: World): void {
+  const { network, coordinator, stores, frontEnds } = world;
+  network.heal();
+  network.weather = fairWeather;
+  coordinator.watchLagMs = 5;
+  coordinator.restoreLeader();
+  for (const { process } of [...stores, ...frontEnds]) process?.untrap();
+  for (const host of stores) {
+    host.disk.full = false;
+    host.disk.failing = false;
+    world.startStore(host);
+  }
+  for (const host of frontEnds) world.startFrontEnd(host);
+}

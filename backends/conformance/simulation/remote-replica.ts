@@ -1,0 +1,155 @@
+import { asQuorateError, QuorateError } from '../../contract/errors.js';
+import type { PrepareRequest, Replica, ReplicaRead } from '../../contract/replica.js';
+import type { Network } from './network.js';
+import type { SimulatedProcess } from './simulated-process.js';
+import type { LocalReplica } from '../../local/local-replica.js';
+
+/** A storage node while it runs. */
+export interface RunningStore {
+  readonly process: SimulatedProcess;
+  /** Undefined until it has started. */
+  readonly replica: LocalReplica | undefined;
+}
+
+/** How long a front-end waits for an answer of a storage node. */
+const answerMs = 10_000;
+
+/**
+ * Calls a storage node over the network, as `backends/node` does over HTTP: an answer may be lost after the work was
+ * done, a request may come twice or late, and a node that is gone is found out by a refusal or by silence.
+ */
+export class NodeConnection {
+  readonly #network: Network;
+  readonly #caller: SimulatedProcess;
+  readonly #nodeName: string;
+  readonly #node: () => RunningStore | undefined;
+
+  constructor(options: {
+    readonly network: Network;
+    readonly caller: SimulatedProcess;
+    readonly nodeName: string;
+    readonly node: () => RunningStore | undefined;
+  }) {
+    this.#network = options.network;
+    this.#caller = options.caller;
+    this.#nodeName = options.nodeName;
+    this.#node = options.node;
+  }
+
+  /** `again`: harmless when it happens twice. */
+  call<T>(run: (replica: LocalReplica, ended: AbortSignal) => Promise<T>, again = true): Promise<T> {
+    const { name: caller } = this.#caller;
+    return new Promise((resolve, reject) => {
+      const ended = new AbortController();
+      const settle = (finish: () => void): void => {
+        giveUp();
+        finish();
+      };
+      const giveUp = this.#caller.after(answerMs, () => {
+        ended.abort();
+        reject(unreachable());
+      });
+      const answer = (finish: () => void): void =>
+        this.#network.send(this.#nodeName, caller, () =>
+          this.#caller.after(0, () => settle(finish)),
+        );
+      const arrive = (): void => {
+        const node = this.#node();
+        const replica = node?.replica;
+        if (node === undefined || replica === undefined || !node.process.alive) {
+          answer(() => reject(unreachable()));
+          return;
+        }
+        node.process.onDeath(() => answer(() => reject(unreachable())));
+        node.process.after(0, () => {
+          node.process.passes('message');
+          if (!node.process.alive) return;
+          run(replica, ended.signal).then(
+            (result) => {
+              if (!node.process.alive) return;
+              node.process.passes('message');
+              answer(() => resolve(result));
+            },
+            (error: unknown) => {
+              // An error crosses the network by its code and message.
+              const { code, message, details } = asQuorateError(error);
+              answer(() => reject(new QuorateError(code, message, { details })));
+            },
+          );
+        });
+      };
+      this.#caller.passes('message');
+      this.#network.send(caller, this.#nodeName, arrive);
+      if (again && this.#caller.random.chance(this.#network.weather.late)) {
+        this.#network.send(caller, this.#nodeName, arrive);
+      }
+      this.#caller.passes('message');
+    });
+  }
+}
+
+function unreachable(): QuorateError {
+  return new QuorateError('unavailable', 'the storage node cannot be reached');
+}
+
+/** The `Replica` that a front-end holds of a storage node. */
+export function remoteReplica(storeId: string, node: NodeConnection): Replica {
+  return {
+    storeId,
+    create: (id, options) => node.call((replica) => replica.create(id, options)),
+    upload: async (key, pack, options) => {
+      const bytes = await collect(pack);
+      return node.call(
+        (replica) => replica.upload(key, replay(bytes), { ...options, progress: () => undefined }),
+        false,
+      );
+    },
+    prepare: (request) => node.call((replica) => replica.prepare(detached(request))),
+    nonFastForwards: (key, commands, signal) =>
+      node.call((replica) => replica.nonFastForwards(key, commands, signal)),
+    runHook: () => Promise.reject(new QuorateError('unimplemented', 'no hooks here')),
+    inspect: async function* () {},
+    storeUpdates: (key, updates) => node.call((replica) => replica.storeUpdates(key, updates)),
+    apply: (id, generation) => node.call((replica) => replica.apply(id, generation)),
+    abort: (key) => node.call((replica) => replica.abort(key)),
+    applied: (id) => node.call((replica) => replica.applied(id)),
+    read: (id, atLeast) => node.call((replica) => openRead(replica, node, { id, atLeast })),
+    maintain: (id, options) => node.call((replica) => replica.maintain(id, options)),
+    destroy: (id) => node.call((replica) => replica.destroy(id)),
+  };
+}
+
+/** A request that was received does not hear its sender's signal any more; the node may hear of it by other means. */
+function detached(request: PrepareRequest): PrepareRequest {
+  return { ...request, signal: new AbortController().signal };
+}
+
+async function openRead(
+  replica: LocalReplica,
+  node: NodeConnection,
+  { id, atLeast }: { readonly id: string; readonly atLeast: number },
+): Promise<ReplicaRead> {
+  const read = await replica.read(id, atLeast);
+  const unused = (): never => {
+    throw new Error('the simulation serves no packs');
+  };
+  return {
+    snapshot: read.snapshot,
+    firstForbiddenWant: (wants, visible) => node.call(() => read.firstForbiddenWant(wants, visible)),
+    objectSizes: (oids) => node.call(() => read.objectSizes(oids)),
+    uploadPack: unused,
+    wholePack: unused,
+    uploadArchive: unused,
+    release: () => read.release(),
+  };
+}
+
+async function collect(pack: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of pack) chunks.push(chunk);
+  return Buffer.concat(chunks);
+}
+
+async function* replay(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
+  yield bytes;
+}

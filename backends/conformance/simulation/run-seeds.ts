@@ -1,0 +1,101 @@
+import { type ChildProcess, fork } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import type { Mutation } from './mutation.js';
+import type { SeedResult } from './simulation.js';
+
+export interface RunSeeds {
+  readonly first: number;
+  readonly count: number;
+  readonly workers: number;
+  readonly verbose?: boolean;
+  readonly mutation?: Mutation;
+  readonly onResult?: (result: SeedResult) => void;
+  readonly onFailure?: (result: SeedResult) => void;
+  /** Ends everything after the first failure. */
+  readonly untilFailure?: boolean;
+}
+
+export interface Summary {
+  readonly passed: number;
+  readonly failed: readonly SeedResult[];
+  readonly steps: number;
+  readonly acknowledged: number;
+}
+
+/** Deals the seeds out to worker processes. A worker that dies fails the seed that it was at. */
+export async function runSeeds(options: RunSeeds): Promise<Summary> {
+  const failed: SeedResult[] = [];
+  let [passed, steps, acknowledged, next] = [0, 0, 0, options.first];
+  const end = options.first + options.count;
+  const take = (): number | undefined => {
+    if (next >= end || (options.untilFailure === true && failed.length > 0)) return undefined;
+    return next++;
+  };
+  const note = (result: SeedResult): void => {
+    steps += result.steps;
+    acknowledged += result.acknowledged;
+    options.onResult?.(result);
+    if (result.violations.length === 0) {
+      passed++;
+      return;
+    }
+    failed.push(result);
+    options.onFailure?.(result);
+  };
+  await Promise.all(
+    Array.from({ length: Math.min(options.workers, options.count) }, () =>
+      work(options, take, note),
+    ),
+  );
+  return { passed, failed, steps, acknowledged };
+}
+
+async function work(
+  options: RunSeeds,
+  take: () => number | undefined,
+  note: (result: SeedResult) => void,
+): Promise<void> {
+  let worker: ChildProcess | undefined;
+  for (let seed = take(); seed !== undefined; seed = take()) {
+    if (worker?.connected !== true) worker = startWorker(options);
+    note(await askWorker(worker, seed, options.verbose === true));
+  }
+  worker?.kill();
+}
+
+function startWorker({ mutation }: RunSeeds): ChildProcess {
+  const { QUORATE_MUTATION: _, ...env } = process.env;
+  return fork(fileURLToPath(new URL('./simulation-worker.js', import.meta.url)), {
+    execArgv: ['--enable-source-maps', '--import', new URL('./substitute-modules.js', import.meta.url).href],
+    env: mutation === undefined ? env : { ...env, QUORATE_MUTATION: JSON.stringify(mutation) },
+    // Results are plain, and none of them is to be lost to the cut of a deep clone.
+    serialization: 'advanced',
+  });
+}
+
+function askWorker(worker: ChildProcess, seed: number, verbose: boolean): Promise<SeedResult> {
+  return new Promise((resolve) => {
+    const onExit = (code: number | null): void => {
+      worker.off('message', onMessage);
+      resolve({
+        seed,
+        violations: [`the worker ended with ${code}`],
+        steps: 0,
+        trace: '',
+        virtualMs: 0,
+        acknowledged: 0,
+      });
+    };
+    const onMessage = (message: unknown): void => {
+      worker.off('exit', onExit);
+      if (isResult(message)) resolve(message);
+    };
+    worker.once('exit', onExit);
+    worker.once('message', onMessage);
+    worker.send({ seed, verbose });
+  });
+}
+
+function isResult(message: unknown): message is SeedResult {
+  return typeof message === 'object' && message !== null && 'violations' in message;
+}

@@ -1,0 +1,124 @@
+interface Event {
+  readonly atMs: number;
+  readonly order: number;
+  run: (() => void) | undefined;
+}
+
+/** Kept from before the world replaced the global ones. */
+const realSetImmediate = setImmediate;
+
+/**
+ * Virtual time: events in the order of their times, then of their making. Between two of them every promise that can
+ * settle does, so that the order of everything follows from the order of the events. Nothing here waits for real time.
+ */
+export class Scheduler {
+  /** A binary heap. */
+  readonly #events: Event[] = [];
+  #order = 0;
+  #nowMs = 0;
+  #steps = 0;
+  #trace = 0x811c9dc5;
+
+  /** Milliseconds since the world began. */
+  get nowMs(): number {
+    return this.#nowMs;
+  }
+
+  /** Events that have run. */
+  get steps(): number {
+    return this.#steps;
+  }
+
+  /** A hash of the times of all events that ran: runs that are the same have the same. */
+  get trace(): string {
+    return (this.#trace >>> 0).toString(16).padStart(8, '0');
+  }
+
+  /** Returns a function that takes the event back. */
+  after(delayMs: number, run: () => void): () => void {
+    const event: Event = { atMs: this.#nowMs + Math.max(0, delayMs), order: this.#order++, run };
+    this.#push(event);
+    return () => {
+      event.run = undefined;
+    };
+  }
+
+  /** Mixes a fact into the trace. */
+  note(fact: string): void {
+    for (let i = 0; i < fact.length; i++) {
+      this.#trace = Math.imul(this.#trace ^ fact.charCodeAt(i), 0x01000193);
+    }
+  }
+
+  /**
+   * Runs events until `done`, or none is left, or `maxSteps` have run in this world. Resolves with whether it is done.
+   */
+  run(done: () => boolean, maxSteps = Infinity): Promise<boolean> {
+    return new Promise((resolve, reject) => {
+      const pump = (): void => {
+        try {
+          if (done()) return resolve(true);
+          const event = this.#steps >= maxSteps ? undefined : this.#next();
+          if (event === undefined) return resolve(done());
+          event.run?.();
+          // What the event set free runs to its end before the immediate does.
+          realSetImmediate(pump);
+        } catch (error) {
+          reject(error);
+        }
+      };
+      realSetImmediate(pump);
+    });
+  }
+
+  #next(): Event | undefined {
+    for (;;) {
+      const event = this.#pop();
+      if (event === undefined) return undefined;
+      if (event.run === undefined) continue;
+      this.#nowMs = Math.max(this.#nowMs, event.atMs);
+      this.#steps++;
+      this.note(`${event.order}@${event.atMs};`);
+      return event;
+    }
+  }
+
+  #push(event: Event): void {
+    const heap = this.#events;
+    let index = heap.push(event) - 1;
+    while (index > 0) {
+      const parent = (index - 1) >> 1;
+      const above = heap[parent];
+      if (above === undefined || !isBefore(event, above)) break;
+      heap[index] = above;
+      index = parent;
+    }
+    heap[index] = event;
+  }
+
+  #pop(): Event | undefined {
+    const heap = this.#events;
+    const [first] = heap;
+    const last = heap.pop();
+    if (first === undefined || last === undefined || heap.length === 0) return first;
+    let index = 0;
+    for (;;) {
+      let child = 2 * index + 1;
+      const right = heap[child + 1];
+      let below = heap[child];
+      if (below !== undefined && right !== undefined && isBefore(right, below)) {
+        child++;
+        below = right;
+      }
+      if (below === undefined || !isBefore(below, last)) break;
+      heap[index] = below;
+      index = child;
+    }
+    heap[index] = last;
+    return first;
+  }
+}
+
+function isBefore(a: Event, b: Event): boolean {
+  return a.atMs < b.atMs || (a.atMs === b.atMs && a.order < b.order);
+}

@@ -1,0 +1,19 @@
+/** What the code under simulation gets in place of `node:crypto` (module-hooks.ts): names by count, not by chance. */
+import { createHash } from 'node:crypto';
+
+export { createHash };
+
+let count = 0;
+
+/** Names are only ever compared, so that counting does; it starts anew in every world. */
+export function restartCounting(): void {
+  count = 0;
+}
+
+export function randomBytes(length: number): Buffer {
+  return createHash('sha512').update(String(++count)).digest().subarray(0, length);
+}
+
+export function randomUUID(): string {
+  return randomBytes(16).toString('hex');
+}

@@ -1,0 +1,298 @@
+import type { SeededRandom } from './seeded-random.js';
+
+/** A file: what is read now, and what a power cut leaves. Contents are never changed in place. */
+export class SimulatedFile {
+  readonly kind = 'file';
+  data: Buffer = empty;
+  /** As of the last fsync; undefined before the first. */
+  synced: Buffer | undefined;
+  modifiedMs: number;
+
+  constructor(modifiedMs: number) {
+    this.modifiedMs = modifiedMs;
+  }
+}
+
+export class SimulatedDirectory {
+  readonly kind = 'directory';
+  entries = new Map<string, DiskNode>();
+  /** What a power cut leaves for certain. */
+  durable = new Map<string, DiskNode>();
+  modifiedMs: number;
+
+  constructor(modifiedMs: number) {
+    this.modifiedMs = modifiedMs;
+  }
+}
+
+export type DiskNode = SimulatedFile | SimulatedDirectory;
+
+/** An entry of a directory that was put, replaced or (without a node) removed. */
+interface NameChange {
+  readonly directory: SimulatedDirectory;
+  readonly name: string;
+  readonly node: DiskNode | undefined;
+}
+
+/** How much a power cut takes of what was not synced. A process that is killed loses nothing. */
+export type PowerCut = 'everything' | 'a suffix' | 'any part';
+
+const empty = Buffer.alloc(0);
+
+/**
+ * A disk as POSIX promises it and no better: contents are safe after the file's fsync, names after the directory's.
+ * What was not synced may be lost in any part and any order, but a rename is one change, and changes of one name keep
+ * their order.
+ */
+export class SimulatedDisk {
+  root: SimulatedDirectory;
+  /** No write gets through; what is being freed does not help. */
+  full = false;
+  /** Every operation fails. */
+  failing = false;
+  /** Changes of names since the last sync of their directories, each one or two of them that go together. */
+  #pending: (readonly NameChange[])[] = [];
+  readonly #now: () => number;
+
+  constructor(now: () => number) {
+    this.#now = now;
+    this.root = new SimulatedDirectory(now());
+  }
+
+  find(path: string): DiskNode | undefined {
+    let node: DiskNode | undefined = this.root;
+    for (const name of parts(path)) {
+      if (node === undefined) return undefined;
+      if (node.kind === 'file') throw diskError('ENOTDIR', path);
+      node = node.entries.get(name);
+    }
+    return node;
+  }
+
+  directory(path: string): SimulatedDirectory {
+    const node = this.find(path);
+    if (node === undefined) throw diskError('ENOENT', path);
+    if (node.kind === 'file') throw diskError('ENOTDIR', path);
+    return node;
+  }
+
+  file(path: string): SimulatedFile {
+    const node = this.find(path);
+    if (node === undefined) throw diskError('ENOENT', path);
+    if (node.kind === 'directory') throw diskError('EISDIR', path);
+    return node;
+  }
+
+  /** `exclusive`: fails when the name is taken. */
+  create(path: string, exclusive: boolean): SimulatedFile {
+    const existing = this.find(path);
+    if (existing !== undefined) {
+      if (exclusive) throw diskError('EEXIST', path);
+      if (existing.kind === 'directory') throw diskError('EISDIR', path);
+      return existing;
+    }
+    this.#refuseFull(path);
+    const file = new SimulatedFile(this.#now());
+    this.#change([this.#place(path, file)]);
+    return file;
+  }
+
+  write(file: SimulatedFile, data: Buffer): void {
+    if (data.length > 0) this.#refuseFull('a file');
+    file.data = Buffer.from(data);
+    file.modifiedMs = this.#now();
+  }
+
+  makeDirectory(path: string, recursive: boolean): void {
+    const existing = this.find(path);
+    if (existing !== undefined) {
+      if (recursive && existing.kind === 'directory') return;
+      throw diskError('EEXIST', path);
+    }
+    const parent = parentOf(path);
+    if (recursive && this.find(parent) === undefined) this.makeDirectory(parent, true);
+    this.#refuseFull(path);
+    this.#change([this.#place(path, new SimulatedDirectory(this.#now()))]);
+  }
+
+  link(from: string, to: string): void {
+    const file = this.file(from);
+    if (this.find(to) !== undefined) throw diskError('EEXIST', to);
+    this.#refuseFull(to);
+    this.#change([this.#place(to, file)]);
+  }
+
+  rename(from: string, to: string): void {
+    const node = this.find(from);
+    if (node === undefined) throw diskError('ENOENT', from);
+    const replaced = this.find(to);
+    if (replaced?.kind === 'directory') {
+      if (node.kind === 'file') throw diskError('EISDIR', to);
+      if (replaced.entries.size > 0) throw diskError('ENOTEMPTY', to);
+    }
+    if (replaced?.kind === 'file' && node.kind === 'directory') throw diskError('ENOTDIR', to);
+    const arrival = this.#place(to, node);
+    this.#change([this.#place(from, undefined), arrival]);
+  }
+
+  unlink(path: string): void {
+    const node = this.find(path);
+    if (node === undefined) throw diskError('ENOENT', path);
+    if (node.kind === 'directory') throw diskError('EISDIR', path);
+    this.#change([this.#place(path, undefined)]);
+  }
+
+  removeDirectory(path: string): void {
+    if (this.directory(path).entries.size > 0) throw diskError('ENOTEMPTY', path);
+    this.#change([this.#place(path, undefined)]);
+  }
+
+  /** fsync. Of a directory: every change of a name in it, and what those changes build on. */
+  sync(node: DiskNode): void {
+    if (node.kind === 'file') {
+      node.synced = node.data;
+      return;
+    }
+    this.#settle((change) => change.some(({ directory }) => directory === node));
+  }
+
+  /** Loses what was not synced, or some of it. */
+  cutPower(random: SeededRandom, cut: PowerCut): void {
+    const survivors = random.below(this.#pending.length + 1);
+    let index = this.#pending.length;
+    this.#settle(() => {
+      index--;
+      if (cut === 'everything') return false;
+      return cut === 'a suffix' ? index < survivors : random.chance(0.5);
+    });
+    this.#pending = [];
+    this.#restore(this.root, { random, cut, seen: new Set() });
+  }
+
+  /** The tree that a power cut now would leave at the least. */
+  durableFiles(path: string): Map<string, Buffer> {
+    let node: DiskNode | undefined = this.root;
+    for (const name of parts(path)) {
+      node = node?.kind === 'directory' ? node.durable.get(name) : undefined;
+    }
+    const found = new Map<string, Buffer>();
+    collect(node, '', found);
+    return found;
+  }
+
+  checkWorks(): void {
+    if (this.failing) throw diskError('EIO', 'the disk');
+  }
+
+  /** Makes the chosen pending changes durable, with the earlier changes of the same names. */
+  #settle(chosen: (change: readonly NameChange[]) => boolean): void {
+    const touched = new Map<SimulatedDirectory, Set<string>>();
+    const settled: (readonly NameChange[])[] = [];
+    const rest: (readonly NameChange[])[] = [];
+    for (const change of this.#pending.toReversed()) {
+      const wanted = chosen(change);
+      const needed = change.some(({ directory, name }) => touched.get(directory)?.has(name));
+      if (!wanted && !needed) {
+        rest.push(change);
+        continue;
+      }
+      settled.push(change);
+      for (const { directory, name } of change) {
+        touched.set(directory, (touched.get(directory) ?? new Set()).add(name));
+      }
+    }
+    this.#pending = rest.toReversed();
+    for (const change of settled.toReversed()) {
+      for (const { directory, name, node } of change) {
+        if (node === undefined) directory.durable.delete(name);
+        else directory.durable.set(name, node);
+      }
+    }
+  }
+
+  #restore(
+    directory: SimulatedDirectory,
+    loss: { random: SeededRandom; cut: PowerCut; seen: Set<DiskNode> },
+  ): void {
+    directory.entries = new Map(directory.durable);
+    for (const node of directory.entries.values()) {
+      if (loss.seen.has(node)) continue;
+      loss.seen.add(node);
+      if (node.kind === 'directory') this.#restore(node, loss);
+      else node.synced = node.data = remains(node, loss);
+    }
+  }
+
+  #place(path: string, node: DiskNode | undefined): NameChange {
+    const directory = this.directory(parentOf(path));
+    const name = parts(path).at(-1);
+    if (name === undefined) throw diskError('EBUSY', path);
+    return { directory, name, node };
+  }
+
+  #change(change: readonly NameChange[]): void {
+    for (const { directory, name, node } of change) {
+      if (node === undefined) directory.entries.delete(name);
+      else directory.entries.set(name, node);
+      directory.modifiedMs = this.#now();
+    }
+    this.#pending.push(change);
+  }
+
+  #refuseFull(path: string): void {
+    if (this.full) throw diskError('ENOSPC', path);
+  }
+}
+
+function remains(
+  { data, synced }: SimulatedFile,
+  { random, cut }: { random: SeededRandom; cut: PowerCut },
+): Buffer {
+  if (synced === data) return data;
+  const safe = synced ?? empty;
+  if (cut === 'everything') return safe;
+  return random.pick([safe, data, torn(data, random), empty.length === safe.length ? empty : safe]);
+}
+
+/** Its blocks were written in part. */
+function torn(data: Buffer, random: SeededRandom): Buffer {
+  const cut = random.below(data.length + 1);
+  if (random.chance(0.5)) return data.subarray(0, cut);
+  return Buffer.concat([data.subarray(0, cut), Buffer.alloc(data.length - cut)]);
+}
+
+function collect(node: DiskNode | undefined, path: string, found: Map<string, Buffer>): void {
+  if (node === undefined) return;
+  if (node.kind === 'file') {
+    found.set(path, node.synced ?? empty);
+    return;
+  }
+  for (const [name, child] of node.durable) {
+    collect(child, path === '' ? name : `${path}/${name}`, found);
+  }
+}
+
+/** Every file below a directory as it can be read now. */
+export function filesBelow(node: DiskNode | undefined, path = ''): Map<string, SimulatedFile> {
+  const found = new Map<string, SimulatedFile>();
+  if (node?.kind === 'file') found.set(path, node);
+  if (node?.kind === 'directory') {
+    for (const [name, child] of node.entries) {
+      const below = filesBelow(child, path === '' ? name : `${path}/${name}`);
+      for (const [childPath, file] of below) found.set(childPath, file);
+    }
+  }
+  return found;
+}
+
+export function parts(path: string): readonly string[] {
+  return path.split('/').filter((part) => part !== '' && part !== '.');
+}
+
+export function parentOf(path: string): string {
+  return parts(path).slice(0, -1).join('/');
+}
+
+export function diskError(code: string, path: string): Error {
+  return Object.assign(new Error(`${code}: ${path}`), { code });
+}

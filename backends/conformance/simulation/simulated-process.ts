@@ -1,0 +1,198 @@
+import type { Clock, Labels, Logger, Meter } from '../../contract/environment.js';
+import type { Scheduler } from './scheduler.js';
+import type { SeededRandom } from './seeded-random.js';
+
+/** Where a process may be made to die. */
+export type CrashPoint = 'fsync' | 'rename' | 'disk' | 'message';
+
+export interface ProcessOptions {
+  /** `front-end-1`, `store-2`: stays through restarts. */
+  readonly name: string;
+  /** How many times it was started before. */
+  readonly boot: number;
+  readonly scheduler: Scheduler;
+  readonly random: SeededRandom;
+  /** How far the wall clock is off, in milliseconds. */
+  readonly skewMs: number;
+  /** Seconds that the monotonic clock counts in a true second. */
+  readonly rate: number;
+  /** Absent: nobody wants to read it. */
+  readonly log: ((line: string) => void) | undefined;
+}
+
+/**
+ * One life of one process. What it awaits from outside (time, disk, messages) comes through here: when it is dead
+ * nothing comes any more, so that its code simply stops; when it is paused, everything waits.
+ */
+export class SimulatedProcess {
+  readonly name: string;
+  readonly boot: number;
+  readonly scheduler: Scheduler;
+  readonly random: SeededRandom;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly meter: Meter = silentMeter;
+  readonly #skewMs: number;
+  readonly #rate: number;
+  readonly #onDeath: (() => void)[] = [];
+  #alive = true;
+  #pausedUntilMs = 0;
+  #trap: { readonly point: CrashPoint; left: number; readonly spring: () => void } | undefined;
+
+  constructor(options: ProcessOptions) {
+    this.name = options.name;
+    this.boot = options.boot;
+    this.scheduler = options.scheduler;
+    this.random = options.random;
+    this.#skewMs = options.skewMs;
+    this.#rate = options.rate;
+    this.clock = {
+      nowMs: () => 1_700_000_000_000 + this.#skewMs + this.scheduler.nowMs * this.#rate,
+      monotonicMs: () => this.scheduler.nowMs * this.#rate,
+      sleep: (ms, signal) => this.#sleep(ms, signal),
+    };
+    this.logger = options.log === undefined ? silentLogger : logger(this, options.log, {});
+  }
+
+  get alive(): boolean {
+    return this.#alive;
+  }
+
+  /** Stopped, and not by itself: SIGSTOP, a hypervisor, swapping. */
+  get paused(): boolean {
+    return this.#pausedUntilMs > this.scheduler.nowMs;
+  }
+
+  /** Everything that would happen in it happens after this long. */
+  pause(ms: number): void {
+    this.#pausedUntilMs = Math.max(this.#pausedUntilMs, this.scheduler.nowMs + ms);
+  }
+
+  /** Nothing happens in it any more. */
+  die(): void {
+    if (!this.#alive) return;
+    this.#alive = false;
+    for (const tell of this.#onDeath.splice(0)) tell();
+  }
+
+  onDeath(tell: () => void): void {
+    this.#onDeath.push(tell);
+  }
+
+  /** Dies at the `count`th point of this kind from now on, just before or just after it. */
+  trap(point: CrashPoint, count: number, spring: () => void): void {
+    this.#trap = { point, left: count, spring };
+  }
+
+  untrap(): void {
+    this.#trap = undefined;
+  }
+
+  /** To be called around what the process does to the world. */
+  passes(point: CrashPoint): void {
+    const trap = this.#trap;
+    if (trap === undefined || (trap.point !== point && trap.point !== 'disk')) return;
+    if (trap.point === 'disk' && point === 'message') return;
+    if (--trap.left > 0) return;
+    this.#trap = undefined;
+    trap.spring();
+  }
+
+  /** Runs `run` in this process after a delay; never, if it dies before; later, if it is paused then. */
+  after(delayMs: number, run: () => void): () => void {
+    let cancel = (): void => undefined;
+    const begin = (ms: number): void => {
+      cancel = this.scheduler.after(ms, () => {
+        if (!this.#alive) return;
+        const leftMs = this.#pausedUntilMs - this.scheduler.nowMs;
+        if (leftMs > 0) begin(leftMs);
+        else run();
+      });
+    };
+    begin(delayMs);
+    return () => cancel();
+  }
+
+  /** What `run` answers after a delay. Never settles if the process dies before, or while it runs. */
+  effect<T>(delayMs: number, run: () => T): Promise<T> {
+    return new Promise((resolve, reject) => {
+      this.after(delayMs, () => {
+        try {
+          const result = run();
+          if (this.#alive) resolve(result);
+        } catch (error) {
+          if (this.#alive) reject(error);
+        }
+      });
+    });
+  }
+
+  /** What `run` answers now. Never settles when the process is dead. */
+  async immediate<T>(run: () => T): Promise<T> {
+    if (!this.#alive) return never();
+    return run();
+  }
+
+  #sleep(ms: number, signal?: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      if (signal?.aborted === true) {
+        resolve();
+        return;
+      }
+      const wake = (): void => {
+        cancel();
+        signal?.removeEventListener('abort', wake);
+        resolve();
+      };
+      const cancel = this.after(ms / this.#rate, wake);
+      signal?.addEventListener('abort', wake, { once: true });
+    });
+  }
+}
+
+export function never<T>(): Promise<T> {
+  return new Promise<T>(() => undefined);
+}
+
+const silentMeter: Meter = {
+  count: (_name: string, _labels?: Labels) => undefined,
+  observe: () => undefined,
+  gauge: () => undefined,
+};
+
+const silentLogger: Logger = {
+  debug: () => undefined,
+  info: () => undefined,
+  warn: () => undefined,
+  error: () => undefined,
+  child: () => silentLogger,
+};
+
+function logger(process: SimulatedProcess, write: (line: string) => void, bound: object): Logger {
+  const say = (level: string) => (fields: object, message: string) => {
+    if (!process.alive) return;
+    const facts = { ...bound, ...fields };
+    const time = process.scheduler.nowMs.toFixed(3).padStart(11);
+    write(`${time} ${process.name}.${process.boot} ${level} ${message} ${describe(facts)}`);
+  };
+  return {
+    debug: () => undefined,
+    info: say('info'),
+    warn: say('warn'),
+    error: say('error'),
+    child: (fields) => logger(process, write, { ...bound, ...fields }),
+  };
+}
+
+function describe(facts: object): string {
+  return Object.entries(facts)
+    .map(([name, value]) => `${name}=${describeValue(value)}`)
+    .join(' ');
+}
+
+function describeValue(value: unknown): string {
+  if (!(value instanceof Error)) return typeof value === 'string' ? value : JSON.stringify(value);
+  const code = 'code' in value && typeof value.code === 'string' ? `${value.code}: ` : '';
+  const cause = value.cause === undefined ? '' : ` <- ${describeValue(value.cause)}`;
+  return `${code}${value.message}${cause}`;
+}

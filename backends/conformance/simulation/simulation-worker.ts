@@ -1,0 +1,33 @@
+/** A process that simulates the seeds it is sent, one after the other. Started with `substitute-modules.js`. */
+import { simulate } from './simulation.js';
+import { restartCounting } from './simulated-crypto.js';
+
+let strayRejection: unknown;
+process.on('unhandledRejection', (reason) => {
+  strayRejection ??= reason;
+});
+
+process.on('message', (message) => {
+  void answer(message);
+});
+
+async function answer(message: unknown): Promise<void> {
+  const { seed, verbose } = requestOf(message);
+  strayRejection = undefined;
+  restartCounting();
+  const result = await simulate(seed, verbose ? (line) => console.log(line) : undefined);
+  const violations = [...result.violations];
+  if (strayRejection !== undefined) {
+    const text = strayRejection instanceof Error ? strayRejection.stack : String(strayRejection);
+    violations.push(`nobody handled: ${text}`);
+  }
+  process.send?.({ ...result, violations });
+}
+
+function requestOf(message: unknown): { seed: number; verbose: boolean } {
+  if (typeof message !== 'object' || message === null || !('seed' in message)) {
+    throw new Error('that is no request');
+  }
+  const verbose = 'verbose' in message && message.verbose === true;
+  return { seed: Number(message.seed), verbose };
+}

@@ -1,0 +1,93 @@
+import type { Oid } from '../../contract/objects.js';
+import { numberOf, recordOf, textOf } from './commit-observer.js';
+import { decodePack, type ModelObject } from './pack-model.js';
+import type { SimulatedDisk } from './simulated-disk.js';
+import { filesBelow } from './simulated-disk.js';
+
+/** A copy of a repository as it lies on a disk, read by code of the checker's own. */
+export interface Copy {
+  /** Of the marker; undefined without one. */
+  readonly generation: number | undefined;
+  readonly digest: string;
+  readonly head: string;
+  readonly refs: ReadonlyMap<string, Oid>;
+  /** In promoted packs, and in quarantines where asked for. */
+  readonly objects: ReadonlyMap<Oid, ModelObject>;
+}
+
+type Files = ReadonlyMap<string, Buffer>;
+
+/** As a power cut now would leave it at the least. */
+export function durableCopy(disk: SimulatedDisk, repositoryId: string, pushId?: string): Copy {
+  return copyIn(disk.durableFiles('store'), repositoryId, pushId);
+}
+
+/** As it can be read now. */
+export function presentCopy(disk: SimulatedDisk, repositoryId: string): Copy {
+  const files = new Map<string, Buffer>();
+  for (const [path, { data }] of filesBelow(disk.find('store'))) files.set(path, data);
+  return copyIn(files, repositoryId);
+}
+
+/** Names of everything in `quarantine/`. */
+export function quarantinesOn(disk: SimulatedDisk): readonly string[] {
+  const node = disk.find('store/quarantine');
+  return node?.kind === 'directory' ? [...node.entries.keys()] : [];
+}
+
+function copyIn(files: Files, id: string, pushId?: string): Copy {
+  const base = `repos/${id.slice(0, 2)}/${id}/`;
+  const text = (name: string): string => files.get(`${base}${name}`)?.toString('latin1') ?? '';
+  const state = stateOf(text('state'));
+  const refs = packedRefs(text('git/packed-refs'));
+  const objects = new Map<Oid, ModelObject>();
+  for (const [path, data] of files) {
+    if (path.startsWith(`${base}git/refs/`) && !path.endsWith('.lock')) {
+      const name = path.slice(`${base}git/`.length);
+      refs.set(name, data.toString('latin1').trim());
+    }
+    const counts =
+      path.startsWith(`${base}git/objects/pack/`) ||
+      (pushId !== undefined && path.startsWith(`quarantine/${id}.${pushId}.`));
+    if (!counts || !path.endsWith('.pack')) continue;
+    if (!files.has(path.replace(/\.pack$/, '.idx'))) continue;
+    for (const object of decodePack(data) ?? []) objects.set(object.oid, object);
+  }
+  return { ...state, head: text('git/HEAD').trim(), refs, objects };
+}
+
+function packedRefs(text: string): Map<string, Oid> {
+  const refs = new Map<string, Oid>();
+  for (const line of text.split('\n')) {
+    const match = /^([0-9a-f]{40}) (refs\/.*)$/.exec(line);
+    if (match !== null) refs.set(match[2] ?? '', match[1] ?? '');
+  }
+  return refs;
+}
+
+function stateOf(text: string): Pick<Copy, 'generation' | 'digest'> {
+  try {
+    const state = recordOf(JSON.parse(text));
+    return { generation: numberOf(state['generation']), digest: textOf(state['digest']) };
+  } catch {
+    return { generation: undefined, digest: '' };
+  }
+}
+
+/** Of these objects and all that they lead to, what is not there. */
+export function missingFrom(
+  objects: ReadonlyMap<Oid, ModelObject>,
+  tips: Iterable<Oid>,
+): readonly Oid[] {
+  const seen = new Set<Oid>();
+  const missing: Oid[] = [];
+  const open = [...tips];
+  for (let oid = open.pop(); oid !== undefined; oid = open.pop()) {
+    if (seen.has(oid)) continue;
+    seen.add(oid);
+    const object = objects.get(oid);
+    if (object === undefined) missing.push(oid);
+    else open.push(...object.links);
+  }
+  return missing;
+}

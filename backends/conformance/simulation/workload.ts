@@ -1,0 +1,303 @@
+import type { PushRequest, PushResult } from '../../contract/backend.js';
+import { asQuorateError } from '../../contract/errors.js';
+import type { Oid, RefCommand, RefSnapshot } from '../../contract/objects.js';
+import type { Repository } from '../../contract/repository.js';
+import type { FrontEnd } from './front-end-host.js';
+import type { PushAnswer, PushOperation } from './history.js';
+import { encodePack, makeObject, type ModelObject, zeroOid } from './pack-model.js';
+import type { SeededRandom } from './seeded-random.js';
+import type { FrontEndHost, World } from './world.js';
+
+/** Names that are in each other's way now and then. */
+const names = [
+  'refs/heads/main',
+  'refs/heads/a',
+  'refs/heads/a/b',
+  'refs/heads/b',
+  'refs/heads/b/c/d',
+  'refs/heads/c',
+  'refs/tags/v1',
+  'refs/tags/v2',
+] as const;
+
+/** What the client of a server that died sees. */
+const broken = Symbol('broken connection');
+
+export interface SimulatedRepository {
+  readonly id: string;
+  /** As the registry handed it out last. */
+  repository: Repository;
+}
+
+/** One user: reads, pushes, changes things, one after the other, against any front-end that answers. */
+export class Client {
+  readonly #world: World;
+  readonly #name: string;
+  readonly #random: SeededRandom;
+  readonly #repositories: readonly SimulatedRepository[];
+  /** What this client saw last, perhaps long ago. */
+  readonly #seen = new Map<string, ReadonlyMap<string, Oid>>();
+  #made = 0;
+
+  constructor(
+    world: World,
+    name: string,
+    random: SeededRandom,
+    repositories: readonly SimulatedRepository[],
+  ) {
+    this.#world = world;
+    this.#name = name;
+    this.#random = random;
+    this.#repositories = repositories;
+  }
+
+  async run(operations: number): Promise<void> {
+    for (let i = 0; i < operations; i++) {
+      const host = this.#frontEnd();
+      if (host !== undefined) await this.#act(host);
+      await this.#pause(this.#random.chance(0.3) ? this.#random.between(0, 3_000) : 1);
+    }
+  }
+
+  /** A push that has to work, now that nothing is broken. */
+  async pushOnce(repository: SimulatedRepository, host: FrontEndHost): Promise<PushAnswer> {
+    await this.read(repository, host);
+    const ref = `refs/heads/last-${this.#name}`;
+    const oldOid = this.#seen.get(repository.id)?.get(ref) ?? zeroOid;
+    const object = this.#commit(oldOid === zeroOid ? [] : [oldOid]);
+    const command = { ref, oldOid, newOid: object.oid };
+    return this.#push(repository, host, { commands: [command], objects: [object] });
+  }
+
+  async read(repository: SimulatedRepository, host: FrontEndHost): Promise<boolean> {
+    const { history, scheduler } = this.#world;
+    const startMs = scheduler.nowMs;
+    const answer = await this.#ask(host, async ({ backend }) => {
+      const session = await backend.read(repository.repository, new AbortController().signal);
+      const { snapshot } = session;
+      const endMs = scheduler.nowMs;
+      try {
+        const tips = [...new Set(snapshot.refs.map(({ oid }) => oid))];
+        const sizes = await session.objectSizes(tips);
+        return { snapshot, endMs, missing: tips.filter((_, i) => sizes[i] === undefined) };
+      } finally {
+        session.release();
+      }
+    });
+    if (answer === broken || answer instanceof Error) return false;
+    const { snapshot, endMs, missing } = answer;
+    const refs = refsOf(snapshot);
+    this.#seen.set(repository.id, refs);
+    const { generation, head } = snapshot;
+    history.add({
+      kind: 'read',
+      repositoryId: repository.id,
+      startMs,
+      endMs,
+      generation,
+      head,
+      refs,
+      missing,
+    });
+    return true;
+  }
+
+  async #act(host: FrontEndHost): Promise<void> {
+    const repository = this.#random.pick(this.#repositories);
+    const dice = this.#random.next();
+    if (dice < 0.25) await this.read(repository, host);
+    else if (dice < 0.29) await this.#setHead(repository, host);
+    else if (dice < 0.32) await this.#rename(repository, host);
+    else if (dice < 0.35) await this.#reconfigure(repository, host);
+    else {
+      if (this.#random.chance(0.6)) await this.read(repository, host);
+      await this.#push(repository, host, this.#choose(repository));
+    }
+  }
+
+  async #push(
+    { id, repository }: SimulatedRepository,
+    host: FrontEndHost,
+    { commands, objects }: { commands: readonly RefCommand[]; objects: readonly ModelObject[] },
+  ): Promise<PushAnswer> {
+    const { scheduler, history } = this.#world;
+    const pushId = `${this.#name}-${String(++this.#made).padStart(6, '0')}`;
+    const operation: PushOperation = history.add({
+      kind: 'push',
+      repositoryId: id,
+      pushId,
+      commands,
+      atomic: this.#random.chance(0.3),
+      startMs: scheduler.nowMs,
+      endMs: Infinity,
+      answer: { status: 'unknown' },
+    });
+    const leaving = new AbortController();
+    if (this.#random.chance(0.04)) {
+      scheduler.after(this.#random.between(0, 200), () => leaving.abort());
+    }
+    const answer = await this.#ask(host, ({ backend }) =>
+      backend.push(repository, requestOf(operation, objects, leaving.signal)),
+    );
+    if (answer !== broken) {
+      operation.endMs = scheduler.nowMs;
+      operation.answer = answer instanceof Error ? failureOf(answer) : reportOf(answer);
+    }
+    this.#world.say(`${pushId} ${describe(commands)}: ${describeAnswer(operation.answer)}`);
+    return operation.answer;
+  }
+
+  /** Updates, creations and deletions of what this client believes to be there, and objects for them. */
+  #choose({ id }: SimulatedRepository): {
+    commands: readonly RefCommand[];
+    objects: readonly ModelObject[];
+  } {
+    const random = this.#random;
+    const seen = this.#seen.get(id) ?? new Map<string, Oid>();
+    const count = random.chance(0.6) ? 1 : 1 + random.below(4);
+    const objects: ModelObject[] = [];
+    const commands = random
+      .shuffled(names)
+      .slice(0, count)
+      .map((ref): RefCommand => {
+        const current = seen.get(ref) ?? zeroOid;
+        const oldOid = random.chance(0.05) ? (random.pick([...seen.values(), zeroOid])) : current;
+        if (oldOid !== zeroOid && random.chance(0.25)) return { ref, oldOid, newOid: zeroOid };
+        // Sometimes it forgets its history, and sometimes it points to what is there already.
+        const known = [...seen.values()];
+        if (known.length > 0 && ref.startsWith('refs/heads/') && random.chance(0.05)) {
+          return { ref, oldOid, newOid: random.pick(known) };
+        }
+        const parents = oldOid === zeroOid || random.chance(0.2) ? [] : [oldOid];
+        const below = random.chance(0.3) ? [this.#commit(parents)] : [];
+        const commit = this.#commit(below[0] === undefined ? parents : [below[0].oid]);
+        const own = [...below, commit];
+        if (ref.startsWith('refs/tags/')) own.push(this.#object('tag', [commit.oid]));
+        objects.push(...own);
+        return { ref, oldOid, newOid: own.at(-1)?.oid ?? commit.oid };
+      });
+    // Now and then a client forgets to send something.
+    return { commands, objects: random.chance(0.03) ? objects.slice(1) : objects };
+  }
+
+  #commit(parents: readonly Oid[]): ModelObject {
+    return this.#object('commit', parents);
+  }
+
+  #object(type: ModelObject['type'], links: readonly Oid[]): ModelObject {
+    return makeObject(type, links, `${this.#name} ${this.#random.hex(8)}`);
+  }
+
+  async #setHead({ id }: SimulatedRepository, host: FrontEndHost): Promise<void> {
+    const { scheduler, history } = this.#world;
+    const branch = this.#random.pick(names.filter((name) => name.startsWith('refs/heads/')));
+    const operation = history.add<Extract<(typeof history.operations)[number], { kind: 'head' }>>({
+      kind: 'head',
+      repositoryId: id,
+      branch,
+      startMs: scheduler.nowMs,
+      endMs: Infinity,
+      answer: 'unknown',
+    });
+    const answer = await this.#ask(host, ({ backend }) => backend.repositories.setHead(id, branch));
+    if (answer === broken) return;
+    operation.endMs = scheduler.nowMs;
+    if (!(answer instanceof Error)) operation.answer = 'done';
+    else if (asQuorateError(answer).code !== 'outcome-unknown') operation.answer = 'failed';
+  }
+
+  async #rename(one: SimulatedRepository, host: FrontEndHost): Promise<void> {
+    const name = `team/${this.#random.hex(6)}`;
+    const answer = await this.#ask(host, ({ backend }) => backend.repositories.rename(one.id, name));
+    if (answer !== broken && !(answer instanceof Error)) one.repository = answer;
+  }
+
+  /** Another epoch, under the feet of those who push. */
+  async #reconfigure(one: SimulatedRepository, host: FrontEndHost): Promise<void> {
+    const limit = String(100 + this.#random.below(100));
+    const answer = await this.#ask(host, ({ backend }) =>
+      backend.repositories.update(one.id, () => ({ settings: { 'receive.maxRefs': limit } })),
+    );
+    if (answer !== broken && !(answer instanceof Error)) one.repository = answer;
+  }
+
+  #frontEnd(): FrontEndHost | undefined {
+    const up = this.#world.frontEnds.filter(({ frontEnd }) => frontEnd !== undefined);
+    return up.length === 0 ? undefined : this.#random.pick(up);
+  }
+
+  /** What the front-end answers, its error, or that its process died. */
+  #ask<T>(
+    host: FrontEndHost,
+    run: (frontEnd: FrontEnd) => Promise<T>,
+  ): Promise<T | Error | typeof broken> {
+    const { frontEnd, process } = host;
+    if (frontEnd === undefined || process === undefined) return Promise.resolve(broken);
+    return new Promise((resolve) => {
+      process.onDeath(() => resolve(broken));
+      run(frontEnd).then(
+        (answer) => {
+          if (process.alive) resolve(answer);
+        },
+        (error: unknown) => {
+          if (process.alive) resolve(asQuorateError(error));
+        },
+      );
+    });
+  }
+
+  #pause(ms: number): Promise<void> {
+    return new Promise((resolve) => void this.#world.scheduler.after(ms, resolve));
+  }
+}
+
+function refsOf(snapshot: RefSnapshot): ReadonlyMap<string, Oid> {
+  return new Map(snapshot.refs.map(({ name, oid }) => [name, oid]));
+}
+
+function requestOf(
+  { pushId, commands, atomic }: PushOperation,
+  objects: readonly ModelObject[],
+  signal: AbortSignal,
+): PushRequest {
+  const sends = commands.some(({ newOid }) => newOid !== zeroOid);
+  return {
+    pushId,
+    actor: 'someone',
+    commands,
+    refused: new Map(),
+    atomic,
+    pushOptions: [],
+    pack: sends ? chunks(encodePack(objects)) : undefined,
+    shallow: [],
+    progress: () => undefined,
+    quiet: true,
+    signal,
+  };
+}
+
+async function* chunks(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
+  yield bytes.subarray(0, 40);
+  yield bytes.subarray(40);
+}
+
+function reportOf({ unpack, refs, generation }: PushResult): PushAnswer {
+  const ok = refs.filter(({ status }) => status === 'ok').map(({ ref }) => ref);
+  return { status: 'reported', ok: new Set(unpack === 'ok' ? ok : []), generation };
+}
+
+function failureOf(error: Error): PushAnswer {
+  const { code, message } = asQuorateError(error);
+  return code === 'outcome-unknown' ? { status: 'unknown' } : { status: 'failed', code, message };
+}
+
+function describe(commands: readonly RefCommand[]): string {
+  return commands
+    .map(({ ref, oldOid, newOid }) => `${ref} ${oldOid.slice(0, 8)}>${newOid.slice(0, 8)}`)
+    .join(', ');
+}
+
+function describeAnswer(answer: PushAnswer): string {
+  if (answer.status === 'reported') return `${answer.ok.size} ok at ${answer.generation ?? '-'}`;
+  return answer.status === 'failed' ? `${answer.code}: ${answer.message}` : 'unknown';
+}
