@@ -86,7 +86,9 @@ export class LockAcquisition {
       }
       return taken;
     } catch (error) {
-      if (asQuorateError(error).code !== 'failed-precondition') throw error;
+      const { code } = asQuorateError(error);
+      if (code === 'outcome-unknown') throw noAnswer(error);
+      if (code !== 'failed-precondition') throw error;
       // The store does not know the lease. Its holder may not have noticed yet; the next try needs another one.
       await this.#lease.revoke().catch(() => undefined);
       return undefined;
@@ -107,11 +109,14 @@ export class LockAcquisition {
       });
     } catch (error) {
       if (asQuorateError(error).code !== 'outcome-unknown') throw error;
-      const taken = await this.#findTaken();
-      if (taken !== undefined) return taken;
-      // Not seen is not undone: the transaction may still be on its way.
-      this.#haunt(plan.lockKeys, attempt);
-      return undefined;
+      let taken: TakenLocks | undefined;
+      try {
+        taken = await this.#findTaken();
+      } finally {
+        // Not seen is not undone: the transaction may still be on its way, or nobody could say.
+        if (taken === undefined) this.#haunt(plan.lockKeys, attempt);
+      }
+      return taken;
     }
   }
 
@@ -252,9 +257,13 @@ export class LockAcquisition {
       return { key, createRevision: revision };
     } catch (error) {
       if (asQuorateError(error).code !== 'outcome-unknown') throw error;
-      const entry = await coordinator.get(key);
+      let entry: KeyValue | undefined;
+      try {
+        entry = await coordinator.get(key);
+      } finally {
+        if (entry === undefined) this.#haunt([key], attempt);
+      }
       if (entry !== undefined) return { key, createRevision: entry.createRevision };
-      this.#haunt([key], attempt);
       throw new QuorateError('unavailable', 'a lock could not be queued for', { cause: error });
     }
   }
@@ -337,6 +346,11 @@ async function findOwn(coordinator: Coordinator, wish: LockWish): Promise<readon
     found.push(entry);
   }
   return found;
+}
+
+/** What was taken without an answer is being released by now: for the caller nothing has happened. */
+function noAnswer(cause: unknown): QuorateError {
+  return new QuorateError('unavailable', 'the coordinator does not answer; try again', { cause });
 }
 
 function tooManyWaiters(): QuorateError {

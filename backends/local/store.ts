@@ -73,6 +73,7 @@ export class Store {
       await mkdir(directory, { recursive: true, mode: 0o700 });
     }
     await syncDirectory(root);
+    await syncDirectory(dirname(root));
     for (const name of await readdir(store.trashDirectory)) {
       await removeTree(join(store.trashDirectory, name));
     }

@@ -146,13 +146,21 @@ export class CommitQueue {
 
   async #readState(): Promise<RepositoryHead> {
     const id = this.#repositoryId;
-    const { results } = await this.#dependencies.coordinator.transaction({
-      compares: [],
-      success: [
-        { type: 'get', key: keys.head(id) },
-        { type: 'get', key: keys.repo(id) },
-      ],
-      failure: [],
+    // Only reads: without an answer nothing has happened, and it may be asked again.
+    const { results } = await retryUnknown(this.#dependencies, () =>
+      this.#dependencies.coordinator.transaction({
+        compares: [],
+        success: [
+          { type: 'get', key: keys.head(id) },
+          { type: 'get', key: keys.repo(id) },
+        ],
+        failure: [],
+      }),
+    ).catch((error: unknown) => {
+      if (asQuorateError(error).code !== 'outcome-unknown') throw error;
+      throw new QuorateError('unavailable', 'the coordinator does not answer; nothing changed', {
+        cause: error,
+      });
     });
     return headFrom(id, entriesOf(results[0]), entriesOf(results[1]));
   }
@@ -257,6 +265,29 @@ export class CommitQueue {
         'the outcome of a commit could not be found out',
       );
       fail(unknownOutcome(error));
+      void this.#releaseLater(push);
+    }
+  }
+
+  /**
+   * The pusher has left without a verdict; its locks, which our lease keeps alive, must not outlive the trouble. Once
+   * they are gone, whoever holds the push's objects can tell what became of it.
+   */
+  async #releaseLater({ held }: ReadyPush): Promise<void> {
+    const { clock, coordinator } = this.#dependencies;
+    for (let pauseMs = 1_000; !held.lost.aborted; pauseMs = Math.min(2 * pauseMs, 30_000)) {
+      await clock.sleep(pauseMs, held.lost);
+      try {
+        const { compares, deletes } = held;
+        await coordinator.transaction({ compares, success: deletes, failure: [] });
+        held.released();
+        return;
+      } catch (error) {
+        this.#dependencies.logger.warn(
+          { component: 'commit', repo: this.#repositoryId, err: error },
+          'the locks of a push without a verdict are still not released',
+        );
+      }
     }
   }
 }

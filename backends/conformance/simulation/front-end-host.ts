@@ -8,8 +8,8 @@ import type { ReplicaDirectory } from '../../replicated/voters.js';
 import { SimulatedGit } from './simulated-git.js';
 import type { SimulatedProcess } from './simulated-process.js';
 
-/** Long enough for the queue of a simulation, short enough for many to time out in one. */
-const lockTimeoutMs = 20_000;
+/** Longer than anybody may have to wait for a lock once all is well, so that a wait for nothing shows. */
+const lockTimeoutMs = 90_000;
 
 export interface FrontEnd {
   readonly backend: ReplicatedBackend;
@@ -67,5 +67,6 @@ function pipelineOf({ random, clock }: SimulatedProcess): PushPipeline {
       if (random.chance(0.1)) await clock.sleep(random.between(1, 2_000));
       if (random.chance(0.02)) throw new QuorateError('unavailable', 'the hook failed');
     },
+    repositoryChanged: () => Promise.resolve(),
   };
 }

@@ -1,5 +1,5 @@
 import { asQuorateError, QuorateError } from '../../contract/errors.js';
-import type { PrepareRequest, Replica, ReplicaRead } from '../../contract/replica.js';
+import type { PrepareRequest, Replica, ReplicaExport, ReplicaRead } from '../../contract/replica.js';
 import type { Network } from './network.js';
 import type { SimulatedProcess } from './simulated-process.js';
 import type { LocalReplica } from '../../local/local-replica.js';
@@ -116,6 +116,14 @@ export function remoteReplica(storeId: string, node: NodeConnection): Replica {
     read: (id, atLeast) => node.call((replica) => openRead(replica, node, { id, atLeast })),
     maintain: (id, options) => node.call((replica) => replica.maintain(id, options)),
     destroy: (id) => node.call((replica) => replica.destroy(id)),
+    fork: (fork) => node.call((replica) => replica.fork(fork)),
+    leavePool: (id, poolId) => node.call((replica) => replica.leavePool(id, poolId)),
+    destroyPool: (poolId) => node.call((replica) => replica.destroyPool(poolId)),
+    state: (id) => node.call((replica) => replica.state(id)),
+    stats: (id) => node.call((replica) => replica.stats(id)),
+    export: (id, options) => node.call((replica) => sendExport(replica, id, options)),
+    catchUp: (id, options) => node.call((replica) => replica.catchUp(id, options)),
+    verify: (id, options) => node.call((replica) => replica.verify(id, options)),
   };
 }
 
@@ -135,13 +143,27 @@ async function openRead(
   };
   return {
     snapshot: read.snapshot,
+    digest: read.digest,
     firstForbiddenWant: (wants, visible) => node.call(() => read.firstForbiddenWant(wants, visible)),
     objectSizes: (oids) => node.call(() => read.objectSizes(oids)),
     uploadPack: unused,
     wholePack: unused,
+    shape: unused,
     uploadArchive: unused,
     release: () => read.release(),
   };
+}
+
+/** The pack travels with the answer: what is on the wire when the sender dies comes to nothing anyway. */
+async function sendExport(
+  replica: LocalReplica,
+  id: string,
+  options: Parameters<Replica['export']>[1],
+): Promise<ReplicaExport> {
+  const sent = await replica.export(id, options);
+  const pack = sent.pack === undefined ? undefined : replay(await collect(sent.pack));
+  sent.release();
+  return { ...sent, pack, release: () => undefined };
 }
 
 async function collect(pack: AsyncIterable<Uint8Array>): Promise<Uint8Array> {

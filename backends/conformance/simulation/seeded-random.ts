@@ -42,9 +42,9 @@ export class SeededRandom implements Random {
   }
 
   pick<T>(choices: readonly T[]): T {
-    const choice = choices[this.below(choices.length)];
-    if (choice === undefined) throw new RangeError('nothing to choose from');
-    return choice;
+    const [choice] = choices.slice(this.below(choices.length));
+    if (choices.length === 0) throw new RangeError('nothing to choose from');
+    return choice as T;
   }
 
   shuffled<T>(items: readonly T[]): T[] {

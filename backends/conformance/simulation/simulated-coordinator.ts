@@ -1,5 +1,6 @@
 import type {
   Coordinator,
+  CoordinatorIdentity,
   KeyValue,
   Lease,
   RangeOptions,
@@ -194,6 +195,12 @@ class SimulatedClient implements Coordinator {
     checkRange(key, options.rangeEnd);
     const from = options.fromRevision ?? this.#server.state.revision + 1;
     return this.#follow(key, options, from);
+  }
+
+  identity(): Promise<CoordinatorIdentity> {
+    this.#refuseClosed();
+    const { state } = this.#server;
+    return this.#askAgain(() => ({ clusterId: 'simulated', revision: state.revision }));
   }
 
   async ping(): Promise<void> {
