@@ -50,7 +50,9 @@ function replay(entries: readonly ObservedEntry[], initialHead: string, tell: Te
     for (const { ref, oldOid, newOid } of updates) {
       const current = refs.get(ref) ?? zeroOid;
       if (current !== oldOid) {
-        tell(`push ${pushId} changed ${ref} from ${short(oldOid)} when it was at ${short(current)}`);
+        tell(
+          `push ${pushId} changed ${ref} from ${short(oldOid)} when it was at ${short(current)}`,
+        );
       }
       if (newOid === zeroOid) next.delete(ref);
       else next.set(ref, newOid);
@@ -83,7 +85,8 @@ function checkPushes(
     const { answer } = push;
     if (answer.status === 'unknown') continue;
     if (answer.status === 'failed') {
-      if (entry !== undefined) tell(`push ${push.pushId} failed (${answer.code}), and is in the log`);
+      if (entry !== undefined)
+        tell(`push ${push.pushId} failed (${answer.code}), and is in the log`);
       continue;
     }
     if (answer.ok.size === 0) {
@@ -97,7 +100,9 @@ function checkPushes(
     const logged = new Set(entry.updates.map(({ ref }) => ref));
     const same = logged.size === answer.ok.size && [...answer.ok].every((ref) => logged.has(ref));
     if (!same && entry.updatesDigest === undefined) {
-      tell(`push ${push.pushId} was told of ${[...answer.ok].join()}, the log has ${[...logged].join()}`);
+      tell(
+        `push ${push.pushId} was told of ${[...answer.ok].join()}, the log has ${[...logged].join()}`,
+      );
     }
     if (answer.generation !== entry.generation) {
       tell(`push ${push.pushId} was told generation ${answer.generation}, not ${entry.generation}`);
@@ -131,7 +136,8 @@ function checkHeads(
       ({ newHead, atMs }) =>
         newHead !== undefined && 'symref' in newHead && newHead.symref === branch && atMs <= endMs,
     );
-    if (!explained && branch !== initialHead) tell(`HEAD was set to ${branch}, and the log does not say so`);
+    if (!explained && branch !== initialHead)
+      tell(`HEAD was set to ${branch}, and the log does not say so`);
   }
 }
 
@@ -146,7 +152,9 @@ function checkRead(
   const oldest = observer.generationAt(read.repositoryId, read.startMs);
   const newest = observer.generationAt(read.repositoryId, read.endMs);
   if (read.generation < oldest) {
-    tell(`${name} shows generation ${read.generation}, but ${oldest} was committed before it began`);
+    tell(
+      `${name} shows generation ${read.generation}, but ${oldest} was committed before it began`,
+    );
   }
   if (read.generation > newest) {
     tell(`${name} shows generation ${read.generation}, but only ${newest} was committed`);

@@ -146,7 +146,9 @@ function parse(value: Uint8Array): Readonly<Record<string, unknown>> {
 }
 
 export function recordOf(value: unknown): Readonly<Record<string, unknown>> {
-  return typeof value === 'object' && value !== null ? Object.fromEntries(Object.entries(value)) : {};
+  return typeof value === 'object' && value !== null
+    ? Object.fromEntries(Object.entries(value))
+    : {};
 }
 
 export function numberOf(value: unknown): number {

@@ -1,33 +1,79 @@
-/** `npm run simulate`: runs seeds in worker processes and prints what does not hold. */
+/**
+ * `npm run simulate`: runs seeds in worker processes and prints what does not hold. With `--mutants` the code is broken
+ * on purpose, in one way after the other, and every one has to be noticed (docs/simulation.md).
+ */
+import { availableParallelism } from 'node:os';
 import { parseArgs } from 'node:util';
+import { mutants } from './mutants.js';
 import { runSeeds } from './run-seeds.js';
+import type { SeedResult } from './simulation.js';
 
 const { values } = parseArgs({
   options: {
-    seeds: { type: 'string', default: '100' },
+    seeds: { type: 'string' },
     seed: { type: 'string' },
-    workers: { type: 'string', default: '2' },
+    workers: { type: 'string' },
     mutants: { type: 'boolean', default: false },
+    /** Only mutants whose name holds this. */
+    only: { type: 'string', default: '' },
   },
 });
 
-const started = performance.now();
-const first = Number(values.seed ?? 1);
-const single = values.seed !== undefined && !process.argv.some((arg) => arg.startsWith('--seeds'));
-const count = single ? 1 : Number(values.seeds);
-const summary = await runSeeds({
-  first,
-  count,
-  workers: Number(values.workers),
-  verbose: single,
-  onFailure: ({ seed, violations, steps }) => {
-    console.error(`seed ${seed} failed after ${steps} steps (npm run simulate -- --seed ${seed}):`);
-    for (const violation of violations) console.error(`  ${violation}`);
-  },
-});
-const seconds = ((performance.now() - started) / 1000).toFixed(1);
-console.log(
-  `${summary.passed} of ${count} seeds passed; ${summary.steps} steps, ` +
-    `${summary.acknowledged} pushes acknowledged, ${seconds} s`,
-);
-process.exit(summary.passed === count ? 0 : 1);
+/** Every mutant has to be caught within so many seeds, unless told otherwise. */
+const mutantSeeds = 2_000;
+const workers = wholeNumber(values.workers, Math.min(2, availableParallelism()));
+const first = wholeNumber(values.seed, 1);
+
+process.exit((await (values.mutants ? runMutants() : runAll())) ? 0 : 1);
+
+async function runAll(): Promise<boolean> {
+  const alone = values.seed !== undefined && values.seeds === undefined;
+  const count = alone ? 1 : wholeNumber(values.seeds, 100);
+  const started = performance.now();
+  const { passed, steps, acknowledged } = await runSeeds({
+    first,
+    count,
+    workers,
+    verbose: alone,
+    onFailure: report,
+  });
+  console.log(
+    `${passed} of ${count} seeds passed; ${steps} steps, ${acknowledged} pushes acknowledged, ` +
+      `${seconds(started)} s`,
+  );
+  return passed === count;
+}
+
+async function runMutants(): Promise<boolean> {
+  const count = wholeNumber(values.seeds, mutantSeeds);
+  let missed = 0;
+  for (const mutation of mutants.filter(({ name }) => name.includes(values.only))) {
+    const started = performance.now();
+    const { failed } = await runSeeds({ first, count, workers, mutation, untilFailure: true });
+    const [caught] = failed.toSorted((a, b) => a.seed - b.seed);
+    if (caught === undefined) missed++;
+    const verdict =
+      caught === undefined
+        ? `NOT CAUGHT in ${count} seeds`
+        : `caught by seed ${caught.seed} in ${caught.steps} steps: ${caught.violations[0]}`;
+    console.log(`${mutation.name}: ${verdict} (${seconds(started)} s)`);
+  }
+  console.log(missed === 0 ? 'every mutant was caught' : `${missed} mutants were not caught`);
+  return missed === 0;
+}
+
+function report({ seed, violations, steps }: SeedResult): void {
+  console.error(`seed ${seed} failed after ${steps} steps (npm run simulate -- --seed ${seed}):`);
+  for (const violation of violations) console.error(`  ${violation}`);
+}
+
+function seconds(startedMs: number): string {
+  return ((performance.now() - startedMs) / 1000).toFixed(1);
+}
+
+function wholeNumber(text: string | undefined, otherwise: number): number {
+  const number = text === undefined ? otherwise : Number(text);
+  if (Number.isSafeInteger(number) && number > 0) return number;
+  console.error('seeds and workers are whole numbers above 0');
+  process.exit(2);
+}

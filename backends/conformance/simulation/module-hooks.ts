@@ -27,7 +27,8 @@ export const resolve: ResolveHook = async (specifier, context, next) => {
 
 export const load: LoadHook = async (url, context, next) => {
   const loaded = await next(url, context);
-  if (mutation === undefined || loaded.source === undefined || loaded.source === null) return loaded;
+  if (mutation === undefined || loaded.source === undefined || loaded.source === null)
+    return loaded;
   if (typeof loaded.source !== 'string' && !(loaded.source instanceof Uint8Array)) return loaded;
   const source = Buffer.from(loaded.source).toString('utf8');
   const mutated = applyMutation(mutation, url, source);

@@ -1,21 +1,27 @@
-/** A change that breaks the code: in one compiled file, every place that `pattern` matches. */
+/** A change that breaks the code on purpose. */
 export interface Mutation {
   readonly name: string;
-  /** End of the file's path: `backends/replicated/commit.js`. */
-  readonly file: string;
-  /** A regular expression's source. It has to match, or the mutant is out of date. */
-  readonly pattern: string;
-  readonly replacement: string;
+  readonly edits: readonly {
+    /** End of the compiled file's path: `backends/replicated/commit.js`. */
+    readonly file: string;
+    /** A regular expression. It has to match, or the mutant is out of date. */
+    readonly pattern: string;
+    /** Taken as it is, for every match. */
+    readonly replacement: string;
+  }[];
 }
 
-/** Undefined for another file. Throws when the mutant does not fit the code any more. */
+/** Undefined for a file that it does not touch. Throws when the mutant does not fit the code any more. */
 export function applyMutation(
-  { name, file, pattern, replacement }: Mutation,
+  { name, edits }: Mutation,
   url: string,
   source: string,
 ): string | undefined {
-  if (!new URL(url).pathname.endsWith(`/${file}`)) return undefined;
-  const mutated = source.replace(new RegExp(pattern), replacement);
-  if (mutated === source) throw new Error(`the mutant "${name}" finds nothing to break in ${file}`);
-  return mutated;
+  const own = edits.filter(({ file }) => new URL(url).pathname.endsWith(`/${file}`));
+  if (own.length === 0) return undefined;
+  return own.reduce((text, { file, pattern, replacement }) => {
+    const mutated = text.replaceAll(new RegExp(pattern, 'g'), () => replacement);
+    if (mutated === text) throw new Error(`the mutant "${name}" finds nothing to break in ${file}`);
+    return mutated;
+  }, source);
 }

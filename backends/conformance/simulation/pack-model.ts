@@ -21,7 +21,9 @@ export function makeObject(
   links: readonly Oid[],
   salt: string,
 ): ModelObject {
-  const oid = createHash('sha1').update([type, ...links, salt].join(' ')).digest('hex');
+  const oid = createHash('sha1')
+    .update([type, ...links, salt].join(' '))
+    .digest('hex');
   return { oid, type, links };
 }
 

@@ -1,5 +1,10 @@
 import { asQuorateError, QuorateError } from '../../contract/errors.js';
-import type { PrepareRequest, Replica, ReplicaExport, ReplicaRead } from '../../contract/replica.js';
+import type {
+  PrepareRequest,
+  Replica,
+  ReplicaExport,
+  ReplicaRead,
+} from '../../contract/replica.js';
 import type { Network } from './network.js';
 import type { SimulatedProcess } from './simulated-process.js';
 import type { LocalReplica } from '../../local/local-replica.js';
@@ -37,7 +42,10 @@ export class NodeConnection {
   }
 
   /** `again`: harmless when it happens twice. */
-  call<T>(run: (replica: LocalReplica, ended: AbortSignal) => Promise<T>, again = true): Promise<T> {
+  call<T>(
+    run: (replica: LocalReplica, ended: AbortSignal) => Promise<T>,
+    again = true,
+  ): Promise<T> {
     const { name: caller } = this.#caller;
     return new Promise((resolve, reject) => {
       const ended = new AbortController();
@@ -63,20 +71,20 @@ export class NodeConnection {
         node.process.onDeath(() => answer(() => reject(unreachable())));
         node.process.after(0, () => {
           node.process.passes('message');
-          if (!node.process.alive) return;
-          run(replica, ended.signal).then(
-            (result) => {
-              if (!node.process.alive) return;
-              node.process.passes('message');
-              answer(() => resolve(result));
-            },
-            (error: unknown) => {
-              // An error crosses the network by its code and message.
-              const { code, message, details } = asQuorateError(error);
-              answer(() => reject(new QuorateError(code, message, { details })));
-            },
-          );
+          if (node.process.alive) void serve(node.process, replica);
         });
+      };
+      const serve = async (process: SimulatedProcess, replica: LocalReplica): Promise<void> => {
+        try {
+          const result = await run(replica, ended.signal);
+          if (!process.alive) return;
+          process.passes('message');
+          answer(() => resolve(result));
+        } catch (error) {
+          // An error crosses the network by its code and message.
+          const { code, message, details } = asQuorateError(error);
+          answer(() => reject(new QuorateError(code, message, { details })));
+        }
       };
       this.#caller.passes('message');
       this.#network.send(caller, this.#nodeName, arrive);
@@ -132,19 +140,21 @@ function detached(request: PrepareRequest): PrepareRequest {
   return { ...request, signal: new AbortController().signal };
 }
 
+function unused(): never {
+  throw new Error('the simulation serves no packs');
+}
+
 async function openRead(
   replica: LocalReplica,
   node: NodeConnection,
   { id, atLeast }: { readonly id: string; readonly atLeast: number },
 ): Promise<ReplicaRead> {
   const read = await replica.read(id, atLeast);
-  const unused = (): never => {
-    throw new Error('the simulation serves no packs');
-  };
   return {
     snapshot: read.snapshot,
     digest: read.digest,
-    firstForbiddenWant: (wants, visible) => node.call(() => read.firstForbiddenWant(wants, visible)),
+    firstForbiddenWant: (wants, visible) =>
+      node.call(() => read.firstForbiddenWant(wants, visible)),
     objectSizes: (oids) => node.call(() => read.objectSizes(oids)),
     uploadPack: unused,
     wholePack: unused,

@@ -22,7 +22,7 @@ export interface Summary {
   readonly acknowledged: number;
 }
 
-/** Deals the seeds out to worker processes. A worker that dies fails the seed that it was at. */
+/** Deals the seeds out to worker processes. Throws when a worker ends by itself: then it is the simulator's own fault. */
 export async function runSeeds(options: RunSeeds): Promise<Summary> {
   const failed: SeedResult[] = [];
   let [passed, steps, acknowledged, next] = [0, 0, 0, options.first];
@@ -56,39 +56,38 @@ async function work(
   note: (result: SeedResult) => void,
 ): Promise<void> {
   let worker: ChildProcess | undefined;
-  for (let seed = take(); seed !== undefined; seed = take()) {
-    if (worker?.connected !== true) worker = startWorker(options);
-    note(await askWorker(worker, seed, options.verbose === true));
+  try {
+    for (let seed = take(); seed !== undefined; seed = take()) {
+      worker ??= startWorker(options);
+      note(await askWorker(worker, seed, options.verbose === true));
+    }
+  } finally {
+    worker?.kill();
   }
-  worker?.kill();
 }
 
 function startWorker({ mutation }: RunSeeds): ChildProcess {
   const { QUORATE_MUTATION: _, ...env } = process.env;
   return fork(fileURLToPath(new URL('./simulation-worker.js', import.meta.url)), {
-    execArgv: ['--enable-source-maps', '--import', new URL('./substitute-modules.js', import.meta.url).href],
+    execArgv: [
+      '--enable-source-maps',
+      '--import',
+      new URL('./substitute-modules.js', import.meta.url).href,
+    ],
     env: mutation === undefined ? env : { ...env, QUORATE_MUTATION: JSON.stringify(mutation) },
-    // Results are plain, and none of them is to be lost to the cut of a deep clone.
-    serialization: 'advanced',
   });
 }
 
 function askWorker(worker: ChildProcess, seed: number, verbose: boolean): Promise<SeedResult> {
-  return new Promise((resolve) => {
+  return new Promise((resolve, reject) => {
     const onExit = (code: number | null): void => {
       worker.off('message', onMessage);
-      resolve({
-        seed,
-        violations: [`the worker ended with ${code}`],
-        steps: 0,
-        trace: '',
-        virtualMs: 0,
-        acknowledged: 0,
-      });
+      reject(new Error(`the worker ended with ${code} at seed ${seed}`));
     };
     const onMessage = (message: unknown): void => {
       worker.off('exit', onExit);
       if (isResult(message)) resolve(message);
+      else reject(new Error(`the worker sent no result of seed ${seed}`));
     };
     worker.once('exit', onExit);
     worker.once('message', onMessage);

@@ -42,9 +42,9 @@ export class SeededRandom implements Random {
   }
 
   pick<T>(choices: readonly T[]): T {
-    const [choice] = choices.slice(this.below(choices.length));
-    if (choices.length === 0) throw new RangeError('nothing to choose from');
-    return choice as T;
+    const index = this.below(choices.length);
+    for (const choice of choices.slice(index, index + 1)) return choice;
+    throw new RangeError('nothing to choose from');
   }
 
   shuffled<T>(items: readonly T[]): T[] {

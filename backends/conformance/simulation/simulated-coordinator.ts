@@ -156,9 +156,7 @@ class SimulatedClient implements Coordinator {
     this.#refuseClosed(options.signal);
     const { state } = this.#server;
     const read = (): RangeResult =>
-      options.linearizable === false
-        ? this.#server.stale(key, options)
-        : state.range(key, options);
+      options.linearizable === false ? this.#server.stale(key, options) : state.range(key, options);
     return this.#askAgain(read);
   }
 

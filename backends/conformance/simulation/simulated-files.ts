@@ -3,7 +3,12 @@
  * simulated disks. A path begins with the name of a mount, which belongs to one life of one process.
  */
 import { Buffer } from 'node:buffer';
-import type { DiskNode, SimulatedDirectory, SimulatedDisk, SimulatedFile } from './simulated-disk.js';
+import type {
+  DiskNode,
+  SimulatedDirectory,
+  SimulatedDisk,
+  SimulatedFile,
+} from './simulated-disk.js';
 import { diskError, parts } from './simulated-disk.js';
 import type { SimulatedProcess } from './simulated-process.js';
 
@@ -82,18 +87,18 @@ function toEncoding(name: string | null | undefined): BufferEncoding {
 export async function writeFile(
   path: string,
   data: string | Uint8Array,
-  options?: Encoding | { readonly flush?: boolean; readonly flag?: string },
+  options: { readonly flush?: boolean; readonly flag?: string } | string = {},
 ): Promise<void> {
   const place = placeOf(path);
-  const wants = typeof options === 'object' && options !== null ? options : {};
-  const exclusive = 'flag' in wants && wants.flag === 'wx';
+  const { flush = false, flag = 'w' } = typeof options === 'string' ? {} : options;
+  const exclusive = flag === 'wx';
   const file = await change(place, 'write', () => {
     const made = place.disk.create(place.path, exclusive);
     place.disk.write(made, Buffer.alloc(0));
     return made;
   });
   await change(place, 'write', () => place.disk.write(file, Buffer.from(data)));
-  if ('flush' in wants && wants.flush === true) {
+  if (flush) {
     await change(place, 'fsync', () => place.disk.sync(file));
   }
 }
@@ -168,7 +173,8 @@ export async function open(path: string, flags = 'r'): Promise<Handle> {
       return new Handle(place, node, false);
     });
   }
-  if (!['w', 'wx', 'a'].includes(flags)) throw new Error(`the simulation opens no file for ${flags}`);
+  if (!['w', 'wx', 'a'].includes(flags))
+    throw new Error(`the simulation opens no file for ${flags}`);
   const file = await change(place, 'write', () => {
     const made = place.disk.create(place.path, flags === 'wx');
     if (flags === 'w') place.disk.write(made, Buffer.alloc(0));
@@ -230,7 +236,8 @@ export async function rm(
     return;
   }
   if (options.recursive !== true) throw diskError('EISDIR', path);
-  for (const name of node.entries.keys()) await rm(`${path}/${name}`, { recursive: true, force: true });
+  for (const name of node.entries.keys())
+    await rm(`${path}/${name}`, { recursive: true, force: true });
   await rmdir(path).catch((error: unknown) => {
     if (options.force !== true || !isCode(error, 'ENOENT')) throw error;
   });

@@ -1,7 +1,7 @@
 import type { Oid } from '../../contract/objects.js';
 import { closureOf, encodeIndex, encodePack, type ModelObject, packName } from './pack-model.js';
 import { change, type Place } from './simulated-files.js';
-import { type GitRun, objectsOf } from './simulated-git.js';
+import { type GitRun, objectsOf } from './git-run.js';
 
 /** `git init --bare --template=`. */
 export async function initRepository({ place }: GitRun): Promise<void> {
@@ -34,7 +34,8 @@ export async function packRefs({ place, store }: GitRun): Promise<boolean> {
   for (const [name, oid] of refs) {
     const path = `${store.gitDir}/${name}`;
     await change(place, 'write', () => {
-      if (store.looseRef(name) === oid && disk.find(`${path}.lock`) === undefined) disk.unlink(path);
+      if (store.looseRef(name) === oid && disk.find(`${path}.lock`) === undefined)
+        disk.unlink(path);
     });
   }
   await change(place, 'write', () => disk.unlink(lock));

@@ -2,29 +2,12 @@ import { Readable } from 'node:stream';
 import type { GitStream } from '../../contract/backend.js';
 import type { HookEnd } from '../../contract/hook.js';
 import type { Oid } from '../../contract/objects.js';
-import type {
-  GitCommand,
-  GitConversation,
-  GitResult,
-  GitRunner,
-} from '../../git/git-runner.js';
-import { GitStore } from './git-store.js';
+import type { GitCommand, GitConversation, GitResult, GitRunner } from '../../git/git-runner.js';
+import { type GitRun, objectsOf, understand } from './git-run.js';
 import { closureOf, encodePack, type ModelObject } from './pack-model.js';
 import { initRepository, packRefs, repack, type Repacking } from './simulated-git-upkeep.js';
 import { RefUpdate } from './simulated-ref-update.js';
-import { type Place, placeOf } from './simulated-files.js';
 import type { SimulatedProcess } from './simulated-process.js';
-
-/** What one git is started with, understood. */
-export interface GitRun {
-  readonly place: Place;
-  readonly store: GitStore;
-  /** Object directories in the order in which git looks into them; the first one is written to. */
-  readonly objectDirectories: readonly string[];
-  readonly config: Readonly<Record<string, string>>;
-  readonly args: readonly string[];
-  readonly stdin: string;
-}
 
 interface Answer {
   readonly exitCode: number;
@@ -80,7 +63,8 @@ export class SimulatedGit implements GitRunner {
     const run = understand(command, stdin);
     const name = command.args[0] ?? '';
     const execute = commands[name];
-    if (execute === undefined) throw new Error(`the simulation has no git ${command.args.join(' ')}`);
+    if (execute === undefined)
+      throw new Error(`the simulation has no git ${command.args.join(' ')}`);
     await this.#process.effect(this.#process.random.between(0.2, 1), () => undefined);
     return execute(run);
   }
@@ -143,50 +127,6 @@ const commands: Readonly<Record<string, (run: GitRun) => Promise<Answer> | Answe
   'multi-pack-index': () => ({ exitCode: 0 }),
   fsck,
 };
-
-function understand({ args, env = {}, config = {} }: GitCommand, stdin: string): GitRun {
-  const gitDir = env['GIT_DIR'] ?? args.at(-1) ?? '';
-  const place = placeOf(gitDir);
-  const first = placeOf(env['GIT_OBJECT_DIRECTORY'] ?? `${gitDir}/objects`).path;
-  const alternates = (env['GIT_ALTERNATE_OBJECT_DIRECTORIES'] ?? '')
-    .split(':')
-    .filter((path) => path !== '')
-    .map((path) => placeOf(path.replaceAll('"', '')).path);
-  const directories = new Set([first, ...alternates]);
-  for (const directory of directories) {
-    for (const borrowed of alternatesOf(place, directory)) directories.add(borrowed);
-  }
-  return {
-    place,
-    store: new GitStore(place.disk, place.path),
-    objectDirectories: [...directories],
-    config,
-    args,
-    stdin,
-  };
-}
-
-/** gitrepository-layout(5), "objects/info/alternates". */
-function alternatesOf({ disk }: Place, directory: string): readonly string[] {
-  const file = disk.find(`${directory}/info/alternates`);
-  if (file?.kind !== 'file') return [];
-  const lines = file.data.toString('utf8').split('\n');
-  return lines.filter((line) => line !== '').map((line) => resolved(directory, line));
-}
-
-function resolved(directory: string, path: string): string {
-  if (path.startsWith('/')) return placeOf(path).path;
-  const names: string[] = [];
-  for (const name of `${directory}/${path}`.split('/')) {
-    if (name === '..') names.pop();
-    else if (name !== '.' && name !== '') names.push(name);
-  }
-  return names.join('/');
-}
-
-export function objectsOf(run: GitRun): Map<Oid, ModelObject> {
-  return run.store.objects(run.objectDirectories);
-}
 
 /** `ls-refs` with peel, symrefs and unborn (gitprotocol-v2). */
 function listRefs(run: GitRun): string {
@@ -307,6 +247,8 @@ function repackingOf(args: readonly string[]): Repacking {
   return {
     kind: args.some((arg) => arg.startsWith('--geometric')) ? 'geometric' : 'full',
     cruft: args.includes('--cruft'),
-    ...(expiry === undefined ? {} : { expireBeforeMs: Number.parseInt(expiry.slice(20), 10) * 1000 }),
+    ...(expiry === undefined
+      ? {}
+      : { expireBeforeMs: Number.parseInt(expiry.slice(20), 10) * 1000 }),
   };
 }

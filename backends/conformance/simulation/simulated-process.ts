@@ -100,7 +100,7 @@ export class SimulatedProcess {
 
   /** Runs `run` in this process after a delay; never, if it dies before; later, if it is paused then. */
   after(delayMs: number, run: () => void): () => void {
-    let cancel = (): void => undefined;
+    let cancel: (() => void) | undefined;
     const begin = (ms: number): void => {
       cancel = this.scheduler.after(ms, () => {
         if (!this.#alive) return;
@@ -110,7 +110,7 @@ export class SimulatedProcess {
       });
     };
     begin(delayMs);
-    return () => cancel();
+    return () => cancel?.();
   }
 
   /** What `run` answers after a delay. Never settles if the process dies before, or while it runs. */

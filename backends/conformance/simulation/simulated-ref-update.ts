@@ -2,7 +2,7 @@ import type { Oid } from '../../contract/objects.js';
 import { zeroOid } from './pack-model.js';
 import { change } from './simulated-files.js';
 import type { SimulatedFile } from './simulated-disk.js';
-import { type GitRun, objectsOf } from './simulated-git.js';
+import { type GitRun, objectsOf } from './git-run.js';
 
 interface Update {
   readonly ref: string;

@@ -1,4 +1,5 @@
 /** A process that simulates the seeds it is sent, one after the other. Started with `substitute-modules.js`. */
+import { inspect } from 'node:util';
 import { simulate } from './simulation.js';
 import { restartCounting } from './simulated-crypto.js';
 
@@ -18,8 +19,7 @@ async function answer(message: unknown): Promise<void> {
   const result = await simulate(seed, verbose ? (line) => console.log(line) : undefined);
   const violations = [...result.violations];
   if (strayRejection !== undefined) {
-    const text = strayRejection instanceof Error ? strayRejection.stack : String(strayRejection);
-    violations.push(`nobody handled: ${text}`);
+    violations.push(`nobody handled: ${inspect(strayRejection)}`);
   }
   process.send?.({ ...result, violations });
 }

@@ -1,4 +1,3 @@
-import { asQuorateError } from '../../contract/errors.js';
 import { keys, prefixEnd } from '../../contract/keys.js';
 import { checkHistory, differences } from './checker.js';
 import { healAll, Troublemaker } from './faults.js';
@@ -6,7 +5,7 @@ import { runInWorld } from './globals.js';
 import { SeededRandom } from './seeded-random.js';
 import { missingFrom, presentCopy, quarantinesOn } from './store-inspection.js';
 import { Client, type SimulatedRepository } from './workload.js';
-import { World } from './world.js';
+import { type FrontEndHost, World } from './world.js';
 
 export interface SeedResult {
   readonly seed: number;
@@ -32,17 +31,16 @@ const patienceMs = 50_000;
 const initialHead = 'refs/heads/main';
 
 /** One simulated cluster from its start through trouble to the verdict. The same seed does the same, every time. */
-export async function simulate(
-  seed: number,
-  log?: (line: string) => void,
-): Promise<SeedResult> {
+export async function simulate(seed: number, log?: (line: string) => void): Promise<SeedResult> {
   const random = new SeededRandom(`seed ${seed}`);
   const world = new World({ random, stores: 3, frontEnds: 1 + random.below(3), log });
   return runInWorld(world.scheduler, async () => {
     try {
       await live(world, random);
     } catch (error) {
-      world.violate(`the simulation broke: ${error instanceof Error ? error.stack : String(error)}`);
+      world.violate(
+        `the simulation broke: ${error instanceof Error ? error.stack : String(error)}`,
+      );
     }
     const { steps, trace, nowMs } = world.scheduler;
     const acknowledged = world.history.operations.filter(
@@ -77,12 +75,14 @@ async function live(world: World, random: SeededRandom): Promise<void> {
     for (const left of leftovers(world)) world.say(`there is ${left}`);
   }
   // What a restart has to find again, and what only a restart clears.
-  for (const host of world.stores) world.crashStore(host, random.pick(['everything', 'any part', undefined]));
+  for (const host of world.stores)
+    world.crashStore(host, random.pick(['everything', 'any part', undefined]));
   for (const host of world.frontEnds) world.crashFrontEnd(host);
   // Leases of those that died run out.
   await world.until(() => false, 15_000, maxSteps);
   healAll(world);
-  await checkLiveness(world, clients[0], repositories);
+  const last = new Client(world, 'client-0', random.fork('last client'), repositories);
+  await checkLiveness(world, last, repositories);
   await checkRest(world);
   for (const { id } of repositories) checkRepository(world, id);
 }
@@ -97,31 +97,29 @@ function isUp({ stores, frontEnds }: World): boolean {
 async function createRepositories(world: World, count: number): Promise<SimulatedRepository[]> {
   const registry = world.frontEnds[0]?.frontEnd?.backend.repositories;
   if (registry === undefined) throw new Error('there is no front-end');
-  const made: SimulatedRepository[] = [];
-  let failure: unknown;
-  for (let i = 0; i < count; i++) {
-    void registry
-      .create({
-        name: `team/app-${i}`,
-        defaultBranch: 'main',
-        objectFormat: 'sha1',
-        settings: {},
-        access: { public: false, grants: {} },
-      })
-      .then(
-        (repository) => made.push({ id: repository.id, repository }),
-        (error: unknown) => (failure = error),
-      );
-  }
-  await world.until(() => made.length === count || failure !== undefined, 60_000, maxSteps);
-  if (made.length < count) throw asQuorateError(failure);
-  return made;
+  const made = await world.settled(
+    Promise.all(
+      Array.from({ length: count }, (_, i) =>
+        registry.create({
+          name: `team/app-${i}`,
+          defaultBranch: 'main',
+          objectFormat: 'sha1',
+          settings: {},
+          access: { public: false, grants: {} },
+        }),
+      ),
+    ),
+    60_000,
+    maxSteps,
+  );
+  if (made === undefined) throw new Error('no repository could be made');
+  return made.map((repository) => ({ id: repository.id, repository }));
 }
 
 /** Whatever has happened: a cluster that is whole again takes pushes. */
 async function checkLiveness(
   world: World,
-  client: Client | undefined,
+  client: Client,
   repositories: readonly SimulatedRepository[],
 ): Promise<void> {
   if (!(await world.until(() => isUp(world), 60_000, maxSteps))) {
@@ -130,18 +128,25 @@ async function checkLiveness(
   }
   for (const repository of repositories) {
     for (const host of world.frontEnds) {
-      let answer = 'none';
-      for (let tries = 0; tries < 5 && answer !== 'reported'; tries++) {
-        let over = false;
-        void client?.pushOnce(repository, host).then(({ status, ...more }) => {
-          answer = status === 'reported' && 'ok' in more && more.ok.size === 0 ? 'refused' : status;
-          over = true;
-        });
-        await world.until(() => over, 60_000, maxSteps);
+      if (!(await takesPushes(world, client, { repository, host }))) {
+        world.violate(`${host.name} takes no push any more`);
       }
-      if (answer !== 'reported') world.violate(`${host.name} takes no push any more: ${answer}`);
     }
   }
+}
+
+async function takesPushes(
+  world: World,
+  client: Client,
+  where: { readonly repository: SimulatedRepository; readonly host: FrontEndHost },
+): Promise<boolean> {
+  // Hooks refuse some, and what the first one finds may be old.
+  for (let tries = 0; tries < 5; tries++) {
+    const push = client.pushOnce(where.repository, where.host);
+    const answer = await world.settled(push, 60_000, maxSteps);
+    if (answer?.status === 'reported' && answer.ok.size > 0) return true;
+  }
+  return false;
 }
 
 /** When nothing happens any more nothing is left: no log entries, outbox, locks or quarantines. */

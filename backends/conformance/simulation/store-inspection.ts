@@ -8,6 +8,8 @@ import { filesBelow } from './simulated-disk.js';
 export interface Copy {
   /** Of the marker; undefined without one. */
   readonly generation: number | undefined;
+  /** That of the marker, or of the intent beside it: recovery gets there by itself. */
+  readonly recoverable: number;
   readonly digest: string;
   readonly head: string;
   readonly refs: ReadonlyMap<string, Oid>;
@@ -65,12 +67,17 @@ function packedRefs(text: string): Map<string, Oid> {
   return refs;
 }
 
-function stateOf(text: string): Pick<Copy, 'generation' | 'digest'> {
+function stateOf(text: string): Pick<Copy, 'generation' | 'recoverable' | 'digest'> {
   try {
     const state = recordOf(JSON.parse(text));
-    return { generation: numberOf(state['generation']), digest: textOf(state['digest']) };
+    const generation = numberOf(state['generation']);
+    const intended = recordOf(state['applying'])['entries'];
+    const entries = Array.isArray(intended) ? intended.map(recordOf) : [];
+    const last = entries.at(-1);
+    const recoverable = last === undefined ? generation : numberOf(last['generation']);
+    return { generation, recoverable, digest: textOf(state['digest']) };
   } catch {
-    return { generation: undefined, digest: '' };
+    return { generation: undefined, recoverable: -1, digest: '' };
   }
 }
 

@@ -161,7 +161,7 @@ export class Client {
       .slice(0, count)
       .map((ref): RefCommand => {
         const current = seen.get(ref) ?? zeroOid;
-        const oldOid = random.chance(0.05) ? (random.pick([...seen.values(), zeroOid])) : current;
+        const oldOid = random.chance(0.05) ? random.pick([...seen.values(), zeroOid]) : current;
         if (oldOid !== zeroOid && random.chance(0.25)) return { ref, oldOid, newOid: zeroOid };
         // Sometimes it forgets its history, and sometimes it points to what is there already.
         const known = [...seen.values()];
@@ -208,7 +208,9 @@ export class Client {
 
   async #rename(one: SimulatedRepository, host: FrontEndHost): Promise<void> {
     const name = `team/${this.#random.hex(6)}`;
-    const answer = await this.#ask(host, ({ backend }) => backend.repositories.rename(one.id, name));
+    const answer = await this.#ask(host, ({ backend }) =>
+      backend.repositories.rename(one.id, name),
+    );
     if (answer !== broken && !(answer instanceof Error)) one.repository = answer;
   }
 
@@ -235,14 +237,11 @@ export class Client {
     if (frontEnd === undefined || process === undefined) return Promise.resolve(broken);
     return new Promise((resolve) => {
       process.onDeath(() => resolve(broken));
-      run(frontEnd).then(
-        (answer) => {
-          if (process.alive) resolve(answer);
-        },
-        (error: unknown) => {
-          if (process.alive) resolve(asQuorateError(error));
-        },
-      );
+      const hear = async (): Promise<void> => {
+        const answer = await run(frontEnd).catch(asQuorateError);
+        if (process.alive) resolve(answer);
+      };
+      void hear();
     });
   }
 

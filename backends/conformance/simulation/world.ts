@@ -1,6 +1,10 @@
 import type { ReplicaDirectory } from '../../replicated/voters.js';
 import type { LocalReplica } from '../../local/local-replica.js';
-import { CommitObserver, type ObservedConfiguration, type ObservedEntry } from './commit-observer.js';
+import {
+  CommitObserver,
+  type ObservedConfiguration,
+  type ObservedEntry,
+} from './commit-observer.js';
 import { type FrontEnd, startFrontEnd } from './front-end-host.js';
 import { History } from './history.js';
 import { Network } from './network.js';
@@ -115,29 +119,12 @@ export class World {
     const process = this.#boot(host);
     const root = `${host.name}.${host.boots}`;
     mount(root, { disk: host.disk, process });
-    void startStorage({ process, coordinator: this.coordinator.client(process), root }).then(
-      (replica) => {
-        if (!process.alive) return;
-        host.replica = replica;
-        host.storeId = replica.storeId;
-      },
-      (error: unknown) => this.#startFailed(host, process, error),
-    );
+    void this.#openStore(host, process, root);
   }
 
   startFrontEnd(host: FrontEndHost): void {
     if (host.process?.alive === true) return;
-    const process = this.#boot(host);
-    void startFrontEnd({
-      process,
-      coordinator: this.coordinator.client(process),
-      replicas: this.#directory(process),
-    }).then(
-      (frontEnd) => {
-        if (process.alive) host.frontEnd = frontEnd;
-      },
-      (error: unknown) => this.#startFailed(host, process, error),
-    );
+    void this.#openFrontEnd(host, this.#boot(host));
   }
 
   /** `cut` absent: the process is killed, and the disk keeps what was written. */
@@ -170,6 +157,27 @@ export class World {
     return done();
   }
 
+  /** What a promise comes to within this long; undefined when it does not. */
+  async settled<T>(
+    promise: Promise<T>,
+    withinMs: number,
+    maxSteps: number,
+  ): Promise<T | undefined> {
+    let outcome: { value: T } | undefined;
+    let failure: { error: unknown } | undefined;
+    const wait = async (): Promise<void> => {
+      try {
+        outcome = { value: await promise };
+      } catch (error) {
+        failure = { error };
+      }
+    };
+    void wait();
+    await this.until(() => outcome !== undefined || failure !== undefined, withinMs, maxSteps);
+    if (failure !== undefined) throw failure.error;
+    return outcome?.value;
+  }
+
   #boot(host: Host): SimulatedProcess {
     host.boots++;
     this.say(`${host.name} starts`);
@@ -186,11 +194,30 @@ export class World {
     return process;
   }
 
-  #startFailed(
-    host: StorageHost | FrontEndHost,
-    process: SimulatedProcess,
-    error: unknown,
-  ): void {
+  async #openStore(host: StorageHost, process: SimulatedProcess, root: string): Promise<void> {
+    const coordinator = this.coordinator.client(process);
+    try {
+      const replica = await startStorage({ process, coordinator, root });
+      if (!process.alive) return;
+      host.replica = replica;
+      host.storeId = replica.storeId;
+    } catch (error) {
+      this.#startFailed(host, process, error);
+    }
+  }
+
+  async #openFrontEnd(host: FrontEndHost, process: SimulatedProcess): Promise<void> {
+    const coordinator = this.coordinator.client(process);
+    try {
+      const replicas = this.#directory(process);
+      const frontEnd = await startFrontEnd({ process, coordinator, replicas });
+      if (process.alive) host.frontEnd = frontEnd;
+    } catch (error) {
+      this.#startFailed(host, process, error);
+    }
+  }
+
+  #startFailed(host: StorageHost | FrontEndHost, process: SimulatedProcess, error: unknown): void {
     if (!process.alive) return;
     process.logger.error({ err: error }, 'the process could not start');
     process.die();
@@ -203,7 +230,8 @@ export class World {
         network: this.network,
         caller,
         nodeName: host.name,
-        node: () => (host.process === undefined ? undefined : { process: host.process, replica: host.replica }),
+        node: () =>
+          host.process === undefined ? undefined : { process: host.process, replica: host.replica },
       });
     return {
       place: () => {
@@ -242,8 +270,9 @@ export class World {
       const host = this.stores.find((one) => one.storeId === storeId);
       if (host === undefined) continue;
       const copy = durableCopy(host.disk, id);
-      if ((copy.generation ?? -1) >= generation) continue;
-      this.violate(`entry ${generation} was trimmed, and ${host.name} is at ${copy.generation}`);
+      if (copy.recoverable < generation) {
+        this.violate(`entry ${generation} was trimmed, and ${host.name} is at ${copy.generation}`);
+      }
     }
   }
 
