@@ -6,7 +6,7 @@ import { findUnconnected } from '../git/connectivity.js';
 import type { GitRunner } from '../git/git-runner.js';
 import type { PackIndexer } from '../git/pack-indexer.js';
 import type { OpenRepository } from './open-repository.js';
-import { makeQuarantine } from './quarantine.js';
+import { makeQuarantine, syncNames } from './quarantine.js';
 import { realRefs } from './ref-difference.js';
 import type { Store } from './store.js';
 
@@ -106,6 +106,7 @@ async function takeObjects(
         signal,
         progress: () => undefined,
       });
+      await syncNames(directory);
     }
     const known = new Set(have);
     const { connected } = await findUnconnected({

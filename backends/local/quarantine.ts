@@ -38,6 +38,11 @@ export async function makeQuarantine(directory: string): Promise<string> {
 /** Durable on return, with the quarantine's own name. Cut short by a crash, it reads as never prepared. */
 export async function markPrepared(directory: string, mark: PreparedMark): Promise<void> {
   await writeFile(join(directory, markName), JSON.stringify(mark), { flush: true });
+  await syncNames(directory);
+}
+
+/** Puts a quarantine's own name on disk, and those in it: what an intent relies on must outlive a power cut. */
+export async function syncNames(directory: string): Promise<void> {
   await Promise.all([syncDirectory(directory), syncDirectory(dirname(directory))]);
 }
 

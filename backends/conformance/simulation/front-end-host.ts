@@ -3,6 +3,7 @@ import { QuorateError } from '../../contract/errors.js';
 import type { PushPipeline } from '../../contract/pipeline.js';
 import { createLocks, type Locks } from '../../coordination/locks.js';
 import { coordinatorLog } from '../../replicated/coordinator-log.js';
+import type { Consistency } from '../../replicated/quorum.js';
 import { ReplicatedBackend } from '../../replicated/replicated-backend.js';
 import type { ReplicaDirectory } from '../../replicated/voters.js';
 import { SimulatedGit } from './simulated-git.js';
@@ -21,6 +22,8 @@ export async function startFrontEnd(options: {
   readonly process: SimulatedProcess;
   readonly coordinator: Coordinator;
   readonly replicas: ReplicaDirectory;
+  readonly replicationFactor: number;
+  readonly consistency: Consistency;
 }): Promise<FrontEnd> {
   const { process, coordinator, replicas } = options;
   const { clock, random, logger, meter, name } = process;
@@ -38,9 +41,11 @@ export async function startFrontEnd(options: {
     meter,
     scratchDirectory: 'scratch',
     lockTimeoutMs,
+    replicationFactor: options.replicationFactor,
+    consistency: options.consistency,
+    name: 'simulated',
     local: {
       objectEngine: 'simulated',
-      stats: () => Promise.reject(new QuorateError('unimplemented', 'no stores here')),
       quarantines: () => 0,
       maintenanceQueued: () => 0,
       resolveQuarantines: () => Promise.resolve(),
@@ -54,6 +59,7 @@ export async function startFrontEnd(options: {
 /** Hooks that take time, and now and then refuse. */
 function pipelineOf({ random, clock }: SimulatedProcess): PushPipeline {
   return {
+    allowance: () => Promise.resolve(undefined),
     preReceive: async () => {
       if (random.chance(0.1)) await clock.sleep(random.between(1, 500));
       return random.chance(0.03) ? 'refused by pre-receive' : undefined;

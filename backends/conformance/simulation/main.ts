@@ -21,6 +21,9 @@ const { values } = parseArgs({
 
 /** Every mutant has to be caught within so many seeds, unless told otherwise. */
 const mutantSeeds = 2_000;
+/** More failures than these say nothing new. */
+const maxReported = 20;
+let reported = 0;
 const workers = wholeNumber(values.workers, Math.min(2, availableParallelism()));
 const first = wholeNumber(values.seed, 1);
 
@@ -63,6 +66,7 @@ async function runMutants(): Promise<boolean> {
 }
 
 function report({ seed, violations, steps }: SeedResult): void {
+  if (++reported > maxReported) return;
   console.error(`seed ${seed} failed after ${steps} steps (npm run simulate -- --seed ${seed}):`);
   for (const violation of violations) console.error(`  ${violation}`);
 }

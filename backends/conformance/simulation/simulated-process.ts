@@ -176,7 +176,7 @@ function logger(process: SimulatedProcess, write: (line: string) => void, bound:
     write(`${time} ${process.name}.${process.boot} ${level} ${message} ${describe(facts)}`);
   };
   return {
-    debug: () => undefined,
+    debug: say('debug'),
     info: say('info'),
     warn: say('warn'),
     error: say('error'),

@@ -32,7 +32,9 @@ export class RefUpdate {
 
   async execute(): Promise<{ exitCode: number; stdout: string }> {
     const { updates, end } = parse(this.#run.stdin);
-    if (!(await this.#prepare(updates))) {
+    const refusal = await this.#prepare(updates);
+    if (refusal !== undefined) {
+      this.#run.place.process.logger.debug({ refusal }, 'git update-ref refuses');
       await this.#unlock();
       return { exitCode: 128, stdout: 'start: ok\n' };
     }
@@ -41,33 +43,34 @@ export class RefUpdate {
     return { exitCode: 0, stdout: `start: ok\nprepare: ok\n${end}: ok\n` };
   }
 
-  async #prepare(updates: readonly Update[]): Promise<boolean> {
+  /** Why it cannot be done. */
+  async #prepare(updates: readonly Update[]): Promise<string | undefined> {
     const { store, place } = this.#run;
     const refs = store.refs();
     const objects = objectsOf(this.#run);
     const names = new Set([...refs.keys(), ...updates.filter(creates).map(({ ref }) => ref)]);
     for (const { ref, oldOid, newOid } of updates) {
-      if (creates({ ref, oldOid, newOid }) && collides(ref, names)) return false;
+      if (creates({ ref, oldOid, newOid }) && collides(ref, names)) return `${ref} collides`;
       if (newOid !== undefined && newOid !== zeroOid) {
         const object = objects.get(newOid);
-        if (object === undefined) return false;
-        if (ref.startsWith('refs/heads/') && object.type !== 'commit') return false;
+        if (object === undefined) return `${newOid} is missing`;
+        if (ref.startsWith('refs/heads/') && object.type !== 'commit') return `${ref} to no commit`;
       }
-      if (!(await this.#lock(ref, newOid))) return false;
+      if (!(await this.#lock(ref, newOid))) return `${ref} is locked`;
       // Under the lock.
-      if (store.ref(ref) !== oldOid) return false;
+      if (store.ref(ref) !== oldOid) return `${ref} is at ${store.ref(ref)}`;
     }
     const deletes = updates.filter(({ newOid }) => newOid === zeroOid);
-    if (deletes.length === 0) return true;
+    if (deletes.length === 0) return undefined;
     const lock = `${store.gitDir}/packed-refs.lock`;
-    if (place.disk.find(lock) !== undefined) return false;
+    if (place.disk.find(lock) !== undefined) return 'packed-refs is locked';
     await change(place, 'write', () => place.disk.create(lock, true));
     this.#packedLocked = true;
     const packed = store.packedRefs();
-    if (!deletes.some(({ ref }) => packed.has(ref))) return true;
+    if (!deletes.some(({ ref }) => packed.has(ref))) return undefined;
     for (const { ref } of deletes) packed.delete(ref);
     await this.#writePacked(packed);
-    return true;
+    return undefined;
   }
 
   async #lock(ref: string, newOid: Oid | undefined): Promise<boolean> {

@@ -8,6 +8,7 @@ process.on('unhandledRejection', (reason) => {
   strayRejection ??= reason;
 });
 
+process.on('disconnect', () => process.exit());
 process.on('message', (message) => {
   void answer(message);
 });

@@ -14,16 +14,17 @@ test(`${seeds} seeds hold what is promised`, async () => {
 });
 
 test('a seed replays exactly', async () => {
-  const run = async (): Promise<readonly SeedResult[]> => {
-    const results: SeedResult[] = [];
-    const onResult = (result: SeedResult): unknown => results.push(result);
-    await runSeeds({ first: 101, count: 6, workers: 1, onResult });
-    return results;
-  };
-  const [once, again] = await Promise.all([run(), run()]);
+  const [once, again] = await Promise.all([replay(), replay()]);
   assert.equal(once.length, 6);
   assert.deepEqual(once, again);
 });
+
+async function replay(): Promise<readonly SeedResult[]> {
+  const results: SeedResult[] = [];
+  const onResult = (result: SeedResult): unknown => results.push(result);
+  await runSeeds({ first: 101, count: 6, workers: 1, onResult });
+  return results;
+}
 
 /** How far each is looked for, in a fixed order of seeds; far beyond where it was found. */
 const mutantSeeds = 1_000;

@@ -33,7 +33,14 @@ const initialHead = 'refs/heads/main';
 /** One simulated cluster from its start through trouble to the verdict. The same seed does the same, every time. */
 export async function simulate(seed: number, log?: (line: string) => void): Promise<SeedResult> {
   const random = new SeededRandom(`seed ${seed}`);
-  const world = new World({ random, stores: 3, frontEnds: 1 + random.below(3), log });
+  const world = new World({
+    random,
+    stores: 3,
+    frontEnds: 1 + random.below(3),
+    replicationFactor: random.pick([1, 2, 3, 3, 3]),
+    consistency: random.pick(['eventual', 'quorum', 'quorum', 'quorum', 'strong']),
+    log,
+  });
   return runInWorld(world.scheduler, async () => {
     try {
       await live(world, random);

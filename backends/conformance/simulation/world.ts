@@ -1,4 +1,6 @@
-import type { ReplicaDirectory } from '../../replicated/voters.js';
+import { Ring } from '../../replicated/placement.js';
+import type { Consistency } from '../../replicated/quorum.js';
+import type { ReplicaDirectory, StorageNode } from '../../replicated/voters.js';
 import type { LocalReplica } from '../../local/local-replica.js';
 import {
   CommitObserver,
@@ -32,6 +34,8 @@ export interface StorageHost extends Host {
   /** Known once it has run. */
   storeId: string | undefined;
   replica: LocalReplica | undefined;
+  /** When it was last known to run. */
+  lastSeenMs: number;
 }
 
 export interface FrontEndHost extends Host {
@@ -42,9 +46,12 @@ export interface WorldOptions {
   readonly random: SeededRandom;
   readonly stores: number;
   readonly frontEnds: number;
+  readonly replicationFactor: number;
+  readonly consistency: Consistency;
   readonly log: ((line: string) => void) | undefined;
 }
 
+const nodeLeaseMs = 10_000;
 /** Started anew this long after it has ended, if nothing else is decided. */
 const restartMs = 500;
 
@@ -59,11 +66,14 @@ export class World {
   readonly stores: readonly StorageHost[];
   readonly frontEnds: readonly FrontEndHost[];
   readonly violations: string[] = [];
+  readonly #options: WorldOptions;
   readonly #log: ((line: string) => void) | undefined;
   readonly #processRandom: SeededRandom;
 
-  constructor({ random, stores, frontEnds, log }: WorldOptions) {
+  constructor(options: WorldOptions) {
+    const { random, stores, frontEnds, log } = options;
     unmountAll();
+    this.#options = options;
     this.random = random;
     this.#log = log;
     const { scheduler } = this;
@@ -93,6 +103,7 @@ export class World {
       disk: new SimulatedDisk(() => 1_700_000_000_000 + scheduler.nowMs),
       storeId: undefined,
       replica: undefined,
+      lastSeenMs: 0,
     }));
     this.frontEnds = Array.from({ length: frontEnds }, (_, i) => ({
       ...host(`front-end-${i + 1}`),
@@ -133,6 +144,7 @@ export class World {
     this.say(`${host.name} crashes${cut === undefined ? '' : `, losing ${cut}`}`);
     host.process.die();
     host.replica = undefined;
+    host.lastSeenMs = this.scheduler.nowMs;
     if (cut !== undefined) host.disk.cutPower(this.random, cut);
   }
 
@@ -197,7 +209,8 @@ export class World {
   async #openStore(host: StorageHost, process: SimulatedProcess, root: string): Promise<void> {
     const coordinator = this.coordinator.client(process);
     try {
-      const replica = await startStorage({ process, coordinator, root });
+      const replicas = this.#directory(process);
+      const replica = await startStorage({ process, coordinator, replicas, root });
       if (!process.alive) return;
       host.replica = replica;
       host.storeId = replica.storeId;
@@ -210,7 +223,9 @@ export class World {
     const coordinator = this.coordinator.client(process);
     try {
       const replicas = this.#directory(process);
-      const frontEnd = await startFrontEnd({ process, coordinator, replicas });
+      const { replicationFactor, consistency } = this.#options;
+      const options = { replicationFactor, consistency };
+      const frontEnd = await startFrontEnd({ process, coordinator, replicas, ...options });
       if (process.alive) host.frontEnd = frontEnd;
     } catch (error) {
       this.#startFailed(host, process, error);
@@ -233,25 +248,40 @@ export class World {
         node: () =>
           host.process === undefined ? undefined : { process: host.process, replica: host.replica },
       });
+    const nodes = (): readonly StorageNode[] => this.stores.flatMap((host) => this.#nodeOf(host));
     return {
-      place: () => {
-        const { name, storeId } = caller.random.pick(
-          this.stores.filter((host) => host.storeId !== undefined),
-        );
-        return [{ nodeId: name, storeId: storeId ?? '' }];
-      },
+      nodes,
+      place: (id, count) =>
+        new Ring(nodes()).place(id, count).map(({ nodeId, storeId }) => ({ nodeId, storeId })),
+      load: () => caller.random.below(3),
       find: (storeId) => {
         const host = this.stores.find((one) => one.storeId === storeId);
-        return host === undefined ? undefined : remoteReplica(storeId, connect(host));
+        if (host === undefined || this.#nodeOf(host).length === 0) return undefined;
+        return remoteReplica(storeId, connect(host));
       },
     };
+  }
+
+  /** A node is known until its lease has run out. */
+  #nodeOf({ name, storeId, replica, lastSeenMs }: StorageHost): readonly StorageNode[] {
+    const gone = replica === undefined && this.scheduler.nowMs - lastSeenMs > nodeLeaseMs;
+    if (storeId === undefined || gone) return [];
+    const node = { nodeId: name, storeId, address: name, zone: '', weight: 1 };
+    const room = { capacityBytes: 1e12, usedBytes: 0 };
+    return [{ ...node, ...room, draining: false, local: false }];
   }
 
   /** At the commit point, what was counted must be durable on the voters it was counted for. */
   #checkPrepared(entry: ObservedEntry, { voters }: ObservedConfiguration): void {
     const counted = new Set(entry.prepared.filter((storeId) => voters.includes(storeId)));
-    const majority = Math.floor(voters.length / 2) + 1;
-    if (counted.size < majority) {
+    const names = [...counted].map((id) => this.stores.find((one) => one.storeId === id)?.name);
+    this.say(`${entry.pushId} is committed as ${entry.generation}, on ${names.join()}`);
+    const needed = {
+      eventual: 1,
+      quorum: Math.floor(voters.length / 2) + 1,
+      strong: voters.length,
+    };
+    if (counted.size < needed[this.#options.consistency]) {
       this.violate(`push ${entry.pushId} was committed with ${counted.size} of ${voters.length}`);
     }
     const tips = entry.updates.map(({ newOid }) => newOid).filter((oid) => oid !== zeroOid);
@@ -265,8 +295,8 @@ export class World {
     }
   }
 
-  #checkTrimmed(id: string, generation: number, configuration: ObservedConfiguration): void {
-    for (const storeId of [...configuration.voters, ...configuration.learners]) {
+  #checkTrimmed(id: string, generation: number, { voters }: ObservedConfiguration): void {
+    for (const storeId of voters) {
       const host = this.stores.find((one) => one.storeId === storeId);
       if (host === undefined) continue;
       const copy = durableCopy(host.disk, id);
