@@ -14,10 +14,10 @@ import {
   wasHit,
 } from './checker/fault-injection.js';
 import type { Fault } from './checker/fault-injection.js';
+import { maxPoints, points } from './checker/fault-points.js';
 import { Observer } from './checker/observer.js';
 import type { RecordedPush } from './checker/push-journal.js';
 import { zeroOid } from './checker/push-journal.js';
-import { Seeded, seedFrom } from './checker/seeded.js';
 import { annotatedTag, emptyCommit, emptyTree, pushBody, rawPush } from './checker/raw-git.js';
 import type { GitObject, RefMove } from './checker/raw-git.js';
 import { createScene, waitFor } from './harness.js';
@@ -29,9 +29,6 @@ import { Receiver } from './webhook-receiver.js';
  * Instead of at random: a push is cut at its first fsync, rename, unlink, ..., then at its second, and so on, until it
  * gets through. After each the server is started again, and everything has to be right.
  */
-
-/** Beyond every step of a push or a start: a fault that never comes would run for ever. */
-const maxPoints = 200;
 
 class Bench {
   readonly scene: Scene;
@@ -122,19 +119,6 @@ class Bench {
     await this.observer.checkStore({ after, pushes: all, fsck: 'changed' });
     this.refs = after;
   }
-}
-
-/**
- * Of the points of long ways only every so many-th is tried in one run, from another first one each time; the whole
- * way takes minutes. `CRASH_POINTS=all` takes each.
- */
-const everyPoint = process.env['CRASH_POINTS'] === 'all';
-const random = new Seeded(seedFrom('CRASH_POINTS_SEED'));
-
-function* points(stride: number): Generator<number> {
-  const step = everyPoint ? 1 : stride;
-  for (let nth = random.between(1, step); nth < maxPoints; nth += step) yield nth;
-  assert.fail('the faults never end');
 }
 
 interface Points {

@@ -37,7 +37,7 @@ export interface NewRepository {
 export interface NewFork {
   readonly name: string;
   readonly access: RepositoryAccess;
-  /** Refs of the source that the fork gets; objects that only others reach are not lost to whoever knows their ids. */
+  /** Refs of the source that the fork gets. */
   readonly visible: VisibleRefs;
 }
 

@@ -10,6 +10,7 @@ import {
   repackObjects,
   type MaintainOptions,
 } from './maintenance.js';
+import { borrowFrom, linkObjects } from './object-pool.js';
 import { readObjectStoreStats, type ObjectStoreStats } from './repository-files.js';
 import { createFixture, type Fixture } from './testing/indexer-fixture.js';
 
@@ -178,6 +179,72 @@ describe('repacking', () => {
   });
 });
 
+const ownPacks = (): readonly string[] =>
+  readdirSync(join(fixture.objectsDir, 'pack')).filter((name) => name.endsWith('.pack'));
+
+describe('who borrows objects', () => {
+  let pool: string;
+  let pooled: string;
+
+  beforeEach(async () => {
+    pool = join(fixture.root, 'pool', 'objects');
+    mkdirSync(join(pool, 'pack'), { recursive: true });
+    pooled = history(3);
+    await linkObjects(fixture.objectsDir, pool);
+    await borrowFrom(fixture.objectsDir, pool);
+  });
+
+  test('keeps only what the lender lacks, and nothing is copied from there', async () => {
+    assert.equal(ownPacks().length, 3);
+    await maintain();
+    assert.deepEqual(ownPacks(), []);
+    setRef('refs/heads/own', promoteCommit([pooled]));
+    await maintain();
+    assert.equal(ownPacks().length, 1);
+    assert.equal(
+      fixture
+        .run(['count-objects', '-v'])
+        .toString()
+        .match(/in-pack: (\d+)/)?.[1],
+      '3',
+    );
+    fsck();
+  });
+
+  test('packs that are to be kept stay, and nothing else is left beside them', async () => {
+    const keepPacks = ownPacks();
+    let tip = pooled;
+    for (let count = 0; count < 4; count++) tip = promoteCommit([tip]);
+    setRef('refs/heads/own', tip);
+    await maintain({ keepPacks });
+    const left = ownPacks();
+    assert.equal(left.length, keepPacks.length + 1);
+    assert.ok(keepPacks.every((name) => left.includes(name)));
+    fsck();
+  });
+
+  test('loses its own unreachable objects in time, and nobody else loses any', async () => {
+    const own = promoteCommit([pooled]);
+    setRef('refs/heads/topic', own);
+    await maintain();
+    for (const ref of ['refs/heads/topic', 'refs/heads/main']) {
+      fixture.run(['update-ref', '-d', ref]);
+    }
+    nowMs += DAY_MS;
+    await maintain();
+    nowMs += 14 * DAY_MS;
+    await maintain();
+    assert.ok(!exists(own));
+    assert.ok(exists(pooled), "it is the pool's");
+  });
+
+  test('a promoted pack without refs stays, though it holds what the lender has', async () => {
+    const promoted = promoteCommit([pooled]);
+    await maintain();
+    assert.ok(exists(promoted));
+  });
+});
+
 describe('pruning', () => {
   let main: string;
   let deleted: string;
@@ -293,6 +360,8 @@ describe('the policy', () => {
     ['tidy', {}, 'none'],
     ['five packs', { packCount: 5 }, 'none'],
     ['six packs', { packCount: 6 }, 'full'],
+    ['no bitmap, since objects are borrowed', { hasBitmap: false, borrows: true }, 'none'],
+    ['six large packs beside a pool', { packCount: 6, borrows: true, sizeBytes: 2 ** 32 }, 'full'],
     ['six packs, one kept', { packCount: 6, keptPackCount: 1 }, 'none'],
     [
       'six packs, large',

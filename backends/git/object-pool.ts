@@ -16,26 +16,16 @@ import { runMaintenanceGit, type MaintenanceContext } from './run-maintenance-gi
 /** What belongs to a pack and moves with it. Times of cruft packs do not: in a pool nothing is cruft. */
 const companions = ['.pack', '.rev'] as const;
 
-/**
- * The object directory that `objectsDir` borrows from, absolute, or undefined. Quorate writes one line; more than one
- * was written by somebody else.
- */
-export async function borrowedDirectory(objectsDir: string): Promise<string | undefined> {
-  let text: string;
+/** Object directories that `objectsDir` borrows from, absolute. Quorate writes one; others are somebody else's. */
+export async function alternatesOf(objectsDir: string): Promise<readonly string[]> {
   try {
-    text = await readFile(alternatesPath(objectsDir), 'utf8');
+    const text = await readFile(alternatesPath(objectsDir), 'utf8');
+    const lines = text.split('\n').filter((line) => line !== '' && !line.startsWith('#'));
+    return lines.map((line) => resolve(objectsDir, line));
   } catch (error) {
-    if (isMissing(error)) return undefined;
+    if (isMissing(error)) return [];
     throw error;
   }
-  const [line = '', ...more] = text.split('\n').filter((entry) => entry !== '');
-  if (line === '' || more.length > 0) {
-    throw new QuorateError(
-      'data-corrupt',
-      'the alternates of a repository are not those of a pool',
-    );
-  }
-  return resolve(objectsDir, line);
 }
 
 /** Lets `objectsDir` borrow from the pool, by a relative path: the data directory may be moved. Durable on return. */
@@ -101,6 +91,19 @@ async function linkLooseObjects(from: string, to: string): Promise<void> {
     await syncDirectory(target);
   }
   await syncDirectory(to);
+}
+
+/**
+ * Removes packs without an index, which a crash left while they were linked. For pools, where nothing but the caller
+ * adds packs: elsewhere a push may be bringing one in.
+ */
+export async function removeHalfLinked(poolObjectsDir: string): Promise<void> {
+  const directory = join(poolObjectsDir, 'pack');
+  const names = new Set(await readdir(directory));
+  for (const name of names) {
+    const base = /^(pack-[0-9a-f]+)\.(?:pack|rev|bitmap)$/.exec(name)?.[1];
+    if (base !== undefined && !names.has(`${base}.idx`)) await unlink(join(directory, name));
+  }
 }
 
 async function hardLink(source: string, target: string, name: string): Promise<void> {

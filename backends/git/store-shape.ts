@@ -1,7 +1,8 @@
-import { readdir, readFile, stat } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { readdir, stat } from 'node:fs/promises';
+import { join } from 'node:path';
 import type { StoreShape } from '../contract/backend.js';
 import type { ObjectFormat } from '../contract/objects.js';
+import { alternatesOf } from './object-pool.js';
 
 /** Header, fan-out table and two trailers of an index of version 2 (gitformat-pack(5)). */
 const fixedIndexBytes = { sha1: 8 + 256 * 4 + 2 * 20, sha256: 8 + 256 * 4 + 2 * 32 };
@@ -38,20 +39,11 @@ export async function readStoreShape(
     );
   }
   if (depth < maxDepth) {
-    for (const alternate of await alternatesOf(objectsDirectory)) {
+    for (const alternate of await alternatesOf(objectsDirectory).catch(() => [])) {
       const below = await readStoreShape(alternate, format, depth + 1);
       packCount += below.packCount;
       objectCount += below.objectCount;
     }
   }
   return { objectCount, packCount };
-}
-
-/** gitrepository-layout(5), "objects/info/alternates". */
-async function alternatesOf(objectsDirectory: string): Promise<readonly string[]> {
-  const text = await readFile(join(objectsDirectory, 'info', 'alternates'), 'utf8').catch(() => '');
-  return text
-    .split('\n')
-    .filter((line) => line !== '' && !line.startsWith('#'))
-    .map((line) => resolve(objectsDirectory, line));
 }

@@ -123,6 +123,7 @@ export class LocalReplica implements Replica {
   static async open(dependencies: LocalReplicaDependencies): Promise<LocalReplica> {
     const store = await Store.open(dependencies.root, dependencies.random);
     const replica = new LocalReplica(dependencies, store);
+    await replica.#pools.removeLeftovers();
     for (const key of await store.quarantines()) replica.#remember(key);
     return replica;
   }

@@ -6,13 +6,15 @@ import type { ObjectFormat } from '../contract/objects.js';
 import type { ReplicaFork } from '../contract/replica.js';
 import { digestOf } from '../git/digest.js';
 import type { GitRunner } from '../git/git-runner.js';
+import { removeAllLeftovers } from '../git/maintenance.js';
 import {
-  borrowedDirectory,
+  alternatesOf,
   borrowFrom,
   borrowingSinceMs,
   handOverBitmap,
   linkObjects,
   poolNeedsRepack,
+  removeHalfLinked,
   repackPool,
   stopBorrowing,
   twins,
@@ -31,7 +33,7 @@ import { InterruptibleQueue } from './interruptible-queue.js';
 import type { OpenRepository } from './open-repository.js';
 import { namesIn } from './quarantine.js';
 import { readState, writeState } from './state-file.js';
-import type { Store } from './store.js';
+import { isPoolId, type Store } from './store.js';
 import { writeWholePack } from './whole-pack-record.js';
 
 export interface PoolDependencies {
@@ -66,6 +68,17 @@ export class ObjectPools {
     this.#dependencies = dependencies;
   }
 
+  /** What a process that is gone left half-done in pools. Before anything runs in them. */
+  async removeLeftovers(): Promise<void> {
+    const { store } = this.#dependencies;
+    for (const poolId of await store.pools()) {
+      await store.removeHalfMade(store.poolDirectory(poolId));
+      if (!(await namesIn(store.poolDirectory(poolId))).includes('git')) continue;
+      await removeAllLeftovers(store.poolGitDirectory(poolId));
+      await removeHalfLinked(this.#objectsOf(poolId));
+    }
+  }
+
   /** See `Replica.fork`. */
   async fork(source: OpenRepository, fork: ReplicaFork): Promise<void> {
     if (await this.#isMade(fork)) return;
@@ -83,7 +96,7 @@ export class ObjectPools {
     const { objectsDirectory, gitDirectory } = repository;
     const pool = this.#objectsOf(poolId);
     await repository.maintenanceQueue.runShort(async () => {
-      if ((await borrowedDirectory(objectsDirectory)) !== pool) return;
+      if ((await this.#poolOf(objectsDirectory)) !== poolId) return;
       await this.#inPool(poolId, (queue) =>
         queue.runShort(() => linkObjects(pool, objectsDirectory)),
       );
@@ -100,38 +113,36 @@ export class ObjectPools {
 
   /** Merges the packs of the pool that the repository borrows from, if they are many. */
   async maintain(repository: OpenRepository, signal: AbortSignal): Promise<void> {
-    const pool = await borrowedDirectory(repository.objectsDirectory);
-    if (pool === undefined || !(await poolNeedsRepack(pool))) return;
-    const gitDir = dirname(pool);
-    await this.#inPool(basename(dirname(gitDir)), (queue) =>
+    const poolId = await this.#poolOf(repository.objectsDirectory);
+    if (poolId === undefined || !(await poolNeedsRepack(this.#objectsOf(poolId)))) return;
+    const { git, store } = this.#dependencies;
+    const gitDir = store.poolGitDirectory(poolId);
+    await this.#inPool(poolId, (queue) =>
       queue.runLong((ended) =>
-        repackPool({
-          git: this.#dependencies.git,
-          gitDir,
-          signal: AbortSignal.any([signal, ended]),
-        }),
+        repackPool({ git, gitDir, signal: AbortSignal.any([signal, ended]) }),
       ),
     );
   }
 
   async needsMaintenance(objectsDirectory: string): Promise<boolean> {
-    const pool = await borrowedDirectory(objectsDirectory);
-    return pool !== undefined && (await poolNeedsRepack(pool));
+    const poolId = await this.#poolOf(objectsDirectory);
+    return poolId !== undefined && (await poolNeedsRepack(this.#objectsOf(poolId)));
   }
 
   /** Packs that maintenance has to leave where they are, for what runs since before the repository borrowed. */
   async packsToKeep(objectsDirectory: string): Promise<readonly string[]> {
     const sinceMs = await borrowingSinceMs(objectsDirectory);
-    const pool = await borrowedDirectory(objectsDirectory);
-    if (sinceMs === undefined || pool === undefined) return [];
+    const poolId = await this.#poolOf(objectsDirectory);
+    if (sinceMs === undefined || poolId === undefined) return [];
     if (sinceMs < this.#dependencies.clock.nowMs() - unawareMs) return [];
-    return (await twins(objectsDirectory, pool)).packs;
+    return (await twins(objectsDirectory, this.#objectsOf(poolId))).packs;
   }
 
   async stats(objectsDirectory: string): Promise<Shared> {
     const own = await readObjectStoreStats(objectsDirectory);
-    const pool = await borrowedDirectory(objectsDirectory);
-    if (pool === undefined) return { own, sharedBytes: 0 };
+    const poolId = await this.#poolOf(objectsDirectory);
+    if (poolId === undefined) return { own, sharedBytes: 0 };
+    const pool = this.#objectsOf(poolId);
     const { packs, sizeBytes } = await twins(objectsDirectory, pool);
     return {
       own: {
@@ -147,9 +158,12 @@ export class ObjectPools {
   async #lend(source: OpenRepository, { poolId, objectFormat }: ReplicaFork): Promise<void> {
     const { objectsDirectory } = source;
     const pool = this.#objectsOf(poolId);
-    const borrowed = await borrowedDirectory(objectsDirectory);
-    if (borrowed !== undefined && borrowed !== pool) {
-      throw new QuorateError('failed-precondition', 'the repository borrows from another pool');
+    const borrows = await alternatesOf(objectsDirectory);
+    if (borrows.some((directory) => directory !== pool)) {
+      throw new QuorateError(
+        'failed-precondition',
+        'the repository borrows objects from elsewhere (objects/info/alternates); forks could lose them',
+      );
     }
     await this.#inPool(poolId, (queue) =>
       queue.runShort(async () => {
@@ -158,7 +172,7 @@ export class ObjectPools {
         await handOverBitmap(objectsDirectory, pool);
       }),
     );
-    if (borrowed === undefined) await borrowFrom(objectsDirectory, pool);
+    if (borrows.length === 0) await borrowFrom(objectsDirectory, pool);
   }
 
   async #makePool(poolId: string, objectFormat: ObjectFormat): Promise<void> {
@@ -206,6 +220,14 @@ export class ObjectPools {
       await writeWholePack(store.wholePackPath(repositoryId), { ...whole, generation: 1 });
     }
     await writeState(store.statePath(repositoryId), { objectFormat, generation: 1, digest });
+  }
+
+  /** The pool that a repository borrows from. What administrators let it borrow from is none of ours. */
+  async #poolOf(objectsDirectory: string): Promise<string | undefined> {
+    const [directory, ...more] = await alternatesOf(objectsDirectory);
+    if (directory === undefined || more.length > 0) return undefined;
+    const poolId = basename(dirname(dirname(directory)));
+    return isPoolId(poolId) && this.#objectsOf(poolId) === directory ? poolId : undefined;
   }
 
   #objectsOf(poolId: string): string {

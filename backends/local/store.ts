@@ -122,7 +122,7 @@ export class Store {
   }
 
   poolDirectory(poolId: string): string {
-    if (!repositoryIdPattern.test(poolId)) {
+    if (!isPoolId(poolId)) {
       throw new QuorateError('invalid-argument', 'that is not the id of a pool');
     }
     return join(this.#root, 'pools', poolId.slice(0, 2), poolId);
@@ -168,6 +168,14 @@ export class Store {
     return join(this.quarantineRoot, `${repositoryId}.${pushId}.${Math.trunc(attempt)}`);
   }
 
+  /** Every pool on the disk. */
+  async pools(): Promise<readonly string[]> {
+    const root = join(this.#root, 'pools');
+    const shards = await readdir(root);
+    const names = await Promise.all(shards.map((shard) => readdir(join(root, shard))));
+    return names.flat().filter(isPoolId);
+  }
+
   /** Every quarantine on the disk. */
   async quarantines(): Promise<readonly QuarantineKey[]> {
     return (await readdir(this.quarantineRoot)).flatMap((name) => {
@@ -206,6 +214,11 @@ export class Store {
     }
     await removeTree(trash);
   }
+}
+
+/** Pools are named as repositories are. */
+export function isPoolId(text: string): boolean {
+  return repositoryIdPattern.test(text);
 }
 
 async function makeSharded(directory: string): Promise<void> {

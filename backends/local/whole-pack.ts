@@ -10,7 +10,7 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { StoredPack } from '../contract/backend.js';
 import type { Logger } from '../contract/environment.js';
-import { borrowedDirectory } from '../git/object-pool.js';
+import { alternatesOf } from '../git/object-pool.js';
 import { openStoredPack } from '../git/stored-pack.js';
 import type { OpenRepository } from './open-repository.js';
 import type { RefsIdentity } from './whole-pack-record.js';
@@ -59,7 +59,7 @@ export async function openWholePack(
   if (wholePack === undefined || !isSame(wholePack, refs)) return undefined;
   const own = await openStoredPack(join(objectsDirectory, 'pack'), wholePack.pack);
   if (own !== undefined) return own;
-  const pool = await borrowedDirectory(objectsDirectory);
+  const [pool] = await alternatesOf(objectsDirectory);
   return pool === undefined ? undefined : openStoredPack(join(pool, 'pack'), wholePack.pack);
 }
 
@@ -74,7 +74,7 @@ function isSame(one: RefsIdentity, other: RefsIdentity): boolean {
  */
 async function onlyPack({ gitDirectory, objectsDirectory }: Repacked): Promise<string | undefined> {
   if ((await readdir(gitDirectory)).includes('shallow')) return undefined;
-  if ((await borrowedDirectory(objectsDirectory)) !== undefined) return undefined;
+  if ((await alternatesOf(objectsDirectory)).length > 0) return undefined;
   const files = new Set(await readdir(join(objectsDirectory, 'pack')));
   const packs = [...files].flatMap((file) => {
     const name = file.endsWith('.pack') ? file.slice(0, -'.pack'.length) : undefined;

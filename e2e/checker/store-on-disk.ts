@@ -89,7 +89,25 @@ export async function leftovers(dataDirectory: string): Promise<readonly string[
     const half = name.replace(/\.pack$/, '.idx');
     if (isTransient(path.basename(name)) || !names.has(half)) found.push(name);
   }
+  const pools = await readdir(path.join(dataDirectory, 'store', 'pools'), {
+    recursive: true,
+  }).catch(() => []);
+  found.push(...pools.filter((name) => isTransient(path.basename(name))));
   return found;
+}
+
+/** Object directories of the pools on the disk. */
+export async function poolsOnDisk(dataDirectory: string): Promise<readonly string[]> {
+  const root = path.join(dataDirectory, 'store', 'pools');
+  const shards = await readdir(root).catch(() => []);
+  const pools = await Promise.all(
+    shards.map(async (shard) =>
+      (await readdir(path.join(root, shard))).map((id) =>
+        path.join(root, shard, id, 'git', 'objects'),
+      ),
+    ),
+  );
+  return pools.flat();
 }
 
 function isTransient(file: string): boolean {

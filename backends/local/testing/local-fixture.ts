@@ -132,7 +132,8 @@ export async function startLocal(options: FixtureOptions = {}): Promise<LocalFix
       const tree = (await runGit(source, ['mktree'], `100644 blob ${blob}\tfile\n`)).trim();
       const head = await git('rev-parse', '-q', '--verify', 'HEAD').catch(() => '');
       const parent = head === '' ? [] : ['-p', head];
-      const commit = await git('commit-tree', tree, ...parent, '-m', content);
+      // As its input: arguments have a limit.
+      const commit = (await runGit(source, ['commit-tree', tree, ...parent], content)).trim();
       await git('update-ref', 'HEAD', commit);
       return commit;
     },
