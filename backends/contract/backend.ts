@@ -1,4 +1,5 @@
 import type { Readable } from 'node:stream';
+import type { ClusterControl } from './cluster.js';
 import type { Oid, RefCommand, RefSnapshot } from './objects.js';
 import type { Pusher } from './pipeline.js';
 import type { RefOutcome, Repository, RepositoryRegistry } from './repository.js';
@@ -170,6 +171,8 @@ export interface BackendCapabilities {
  */
 export interface Backend {
   readonly capabilities: BackendCapabilities;
+  /** Undefined where there is one store only. */
+  readonly cluster: ClusterControl | undefined;
   readonly repositories: RepositoryRegistry;
   /**
    * Recovers what a crash left, then serves. Nothing is served before it resolves. `frozen`: the coordinator is not to

@@ -107,6 +107,9 @@ export const keys = {
   /** What people decided about nodes, whether these are alive or not. */
   nodeMarks: 'node-marks/',
   nodeMark: (nodeId: string) => `node-marks/${nodeId}`,
+  /** Lives of pushes, for a day. */
+  traces: 'traces/',
+  trace: (pushId: string) => `traces/${pushId}`,
   /** Held by the process that keeps the replica sets. */
   controller: 'controller',
   /** Storage nodes that live, under their leases. */

@@ -59,6 +59,7 @@ type State =
   | { readonly name: 'closed' };
 
 class DirectoryBackend implements Backend {
+  readonly cluster = undefined;
   readonly capabilities = {
     generations: false,
     renameIsInstant: false,

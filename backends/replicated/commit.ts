@@ -11,6 +11,7 @@ import type { Head, Oid, RefCommand } from '../contract/objects.js';
 import type { Prepared, QuarantineKey, Replica } from '../contract/replica.js';
 import type { CommitQueue } from './commit-queue.js';
 import { prepareEverywhere, type PreparedSet } from './prepare.js';
+import { type PushTrace, untraced } from './push-trace.js';
 import { type Consistency, quorumMissing, suffices } from './quorum.js';
 import { decodeHead, decodeRepository, encodeRecord, type RepositoryRecord } from './records.js';
 import { type Member, reachable, type ReplicaDirectory } from './voters.js';
@@ -42,6 +43,8 @@ export interface Change {
   /** Stores that have its objects, best first; absent when it has none and every voter may take part. */
   readonly members?: readonly Member[];
   readonly consistency: (record: RepositoryRecord) => Consistency;
+  /** Told of each step; absent: nobody asks for this change's life. */
+  readonly trace?: PushTrace;
   readonly commands: readonly RefCommand[];
   readonly pushOptions?: readonly string[];
   readonly head?: { readonly old: Head; readonly new: Head };
@@ -121,10 +124,13 @@ async function commitRound(
   const { record, configRevision, basis } = readBasis(held, repositoryId);
   const head = change.head === undefined ? {} : { head: change.head };
   const consistency = change.consistency(record);
+  const trace = change.trace ?? untraced;
+  trace.note('locked', { detail: `generation ${basis}, epoch ${record.epoch}` });
   const ready = await prepare(dependencies, change, { held, record, basis, consistency });
   if (ready === undefined) return 'again';
   const judged = await judge(change, { record, ready, consistency });
   const { accepted } = judged;
+  trace.note('judged', { detail: `${accepted.length} of ${change.commands.length} accepted` });
   if (accepted.length === 0 && change.head === undefined) return { nothing: true };
   const counted = { consistency, voters: record.voters };
   const { members, inline } = await inlineOrStored(change.key, accepted, judged.members, counted);
@@ -148,8 +154,16 @@ async function commitRound(
       },
     }),
   );
-  if (outcome.status !== 'committed') return 'again';
-  await applyCommitted(dependencies, members, { repositoryId, generation: outcome.generation });
+  if (outcome.status !== 'committed') {
+    trace.note('judged again', { detail: outcome.status });
+    return 'again';
+  }
+  trace.note('committed', { detail: `generation ${outcome.generation}` });
+  const applied = await applyCommitted(dependencies, members, {
+    repositoryId,
+    generation: outcome.generation,
+  });
+  if (applied !== undefined) trace.note('applied', at(record, applied));
   const tooLarge = inline.updatesDigest === undefined ? undefined : accepted;
   dependencies.committed(repositoryId, pushId, tooLarge);
   return { generation: outcome.generation };
@@ -181,6 +195,7 @@ async function prepare(
       consistency,
       held,
       signal: change.signal,
+      answered: (storeId) => change.trace?.note('prepared', at(record, storeId)),
       request: {
         key: change.key,
         basis,
@@ -229,6 +244,10 @@ async function judge(
       members = others;
     }
   }
+}
+
+function at({ voters }: RepositoryRecord, storeId: string): { readonly nodeId: string } {
+  return { nodeId: voters.find((voter) => voter.storeId === storeId)?.nodeId ?? storeId };
 }
 
 /** What a store in trouble says, where another may do better. */
@@ -301,11 +320,11 @@ async function applyCommitted(
   dependencies: CommitDependencies,
   members: readonly Member[],
   { repositoryId, generation }: { repositoryId: string; generation: number },
-): Promise<void> {
+): Promise<string | undefined> {
   for (const { storeId, replica } of members) {
     try {
       await timed(dependencies, 'apply', () => replica.apply(repositoryId, generation));
-      return;
+      return storeId;
     } catch (error) {
       dependencies.logger.error(
         { component: 'commit', repo: repositoryId, generation, store: storeId, err: error },
@@ -313,6 +332,7 @@ async function applyCommitted(
       );
     }
   }
+  return undefined;
 }
 
 /** Runs a step of a push and records how long it took. */

@@ -22,6 +22,8 @@ export interface PrepareEverywhere {
   readonly request: Omit<PrepareRequest, 'signal'>;
   readonly signal: AbortSignal;
   readonly held: Pick<HeldLocks, 'lost'>;
+  /** Told of each store that answered *prepared*. */
+  readonly answered?: (storeId: string) => void;
   readonly clock: Clock;
   readonly logger: Logger;
 }
@@ -66,21 +68,24 @@ async function collect(ask: PrepareEverywhere, ended: AbortController): Promise<
   const startedMs = clock.monotonicMs();
   const answers = new Map<string, Prepared>();
   const errors: QuorateError[] = [];
-  let open = ask.members.map((member) => ({
-    member,
-    settled: member.replica.prepare({ ...request, signal: ended.signal }).then(
-      (prepared) => void answers.set(member.storeId, prepared),
-      (error: unknown) => {
-        errors.push(asQuorateError(error));
-        if (ask.members.length === 1 || ended.signal.aborted) return;
-        const { pushId, repositoryId: repo } = request.key;
-        logger.warn(
-          { component: 'push', repo, push_id: pushId, store: member.storeId, err: error },
-          'a storage node could not prepare a push',
-        );
-      },
-    ),
-  }));
+  const judge = async (member: Member): Promise<void> => {
+    try {
+      answers.set(
+        member.storeId,
+        await member.replica.prepare({ ...request, signal: ended.signal }),
+      );
+      ask.answered?.(member.storeId);
+    } catch (error) {
+      errors.push(asQuorateError(error));
+      if (ask.members.length === 1 || ended.signal.aborted) return;
+      const { pushId, repositoryId: repo } = request.key;
+      logger.warn(
+        { component: 'push', repo, push_id: pushId, store: member.storeId, err: error },
+        'a storage node could not prepare a push',
+      );
+    }
+  };
+  let open = ask.members.map((member) => ({ settled: judge(member) }));
   const enough = (): boolean => suffices(consistency, voters, new Set(answers.keys()));
   const grace = new AbortController();
   let late: Promise<'late'> | undefined;

@@ -5,6 +5,7 @@ import type { QuarantineKey } from '../contract/replica.js';
 import { numberSetting, type StoredSettings } from '../contract/settings.js';
 import { type CommitDependencies, timed } from './commit.js';
 import { fanOut } from './fan-out.js';
+import type { PushTrace } from './push-trace.js';
 import { type Consistency, quorumMissing, suffices } from './quorum.js';
 import type { RepositoryRecord } from './records.js';
 import { type Member, nobodyReachable, reachable } from './voters.js';
@@ -22,6 +23,7 @@ export interface UploadDependencies extends Pick<
   'replicas' | 'clock' | 'logger' | 'meter'
 > {
   readonly pipeline: Pick<PushPipeline, 'allowance'>;
+  readonly trace: PushTrace;
 }
 
 export interface Upload {
@@ -83,6 +85,9 @@ export async function upload(
     const context = { component: 'push', repo: repository.id, push_id: key.pushId };
     for (const [store, error] of failed) {
       dependencies.logger.warn({ ...context, store, err: error }, 'a storage node takes no part');
+    }
+    for (const { nodeId, storeId } of voters) {
+      if (received.has(storeId)) dependencies.trace.note('uploaded', { nodeId });
     }
     return {
       members: members.filter(({ storeId }) => received.has(storeId)),

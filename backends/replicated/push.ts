@@ -9,6 +9,7 @@ import { commitChange, type CommitDependencies, type Judged } from './commit.js'
 import type { Attendance } from './outbox.js';
 import { abortUpload, type NotTaken, upload } from './push-upload.js';
 import { type Consistency, isConsistency } from './quorum.js';
+import type { PushTrace } from './push-trace.js';
 import type { RepositoryRecord } from './records.js';
 import { reachable } from './voters.js';
 
@@ -18,6 +19,7 @@ export interface PushDependencies extends CommitDependencies {
   readonly attend: (pushId: string, progress: (text: Uint8Array) => void) => Attendance;
   /** Of pushes that say nothing else, to repositories that say nothing else. */
   readonly consistency: Consistency;
+  readonly trace: PushTrace;
 }
 
 /** How long a pusher waits for the words of a post-receive hook. What comes later is in the log. */
@@ -66,6 +68,7 @@ export async function runPush(
       actor: request.actor,
       ...(members === undefined ? {} : { members }),
       consistency,
+      trace: dependencies.trace,
       commands: candidates(),
       pushOptions: request.pushOptions,
       shallow: request.shallow,

@@ -9,6 +9,7 @@ import type {
   PushResult,
   ReadSession,
 } from '../contract/backend.js';
+import type { ClusterControl } from '../contract/cluster.js';
 import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
 import { asQuorateError, QuorateError, refuseCancelled } from '../contract/errors.js';
 import type { Coordinator } from '../contract/coordinator.js';
@@ -24,6 +25,7 @@ import { importRepository } from './import.js';
 import { LogTrim } from './log-trim.js';
 import { Outbox } from './outbox.js';
 import { Presence } from './presence.js';
+import { type PushTrace, type PushTraces, untraced } from './push-trace.js';
 import { RepositoryEvents } from './repository-events.js';
 import { type PushDependencies, runPush } from './push.js';
 import type { Consistency } from './quorum.js';
@@ -57,6 +59,10 @@ export interface ReplicatedBackendDependencies {
   readonly replicationFactor: number;
   /** Of pushes that say nothing else, to repositories that say nothing else. */
   readonly consistency: Consistency;
+  /** Where the lives of pushes are kept; absent with a single store. */
+  readonly traces?: PushTraces;
+  /** What people do with nodes and copies; absent with a single store. */
+  readonly cluster?: ClusterControl;
   /** `local`, or `replicated`. */
   readonly name: string;
   /** What only the stores of this process know; zeros where it has none. */
@@ -89,6 +95,7 @@ export class ReplicatedBackend implements Backend {
     forks: true,
   };
   readonly repositories: RepositoryRegistry;
+  readonly cluster: ClusterControl | undefined;
   readonly #dependencies: ReplicatedBackendDependencies;
   readonly #registry: Registry;
   readonly #presence: Presence;
@@ -107,6 +114,7 @@ export class ReplicatedBackend implements Backend {
 
   constructor(dependencies: ReplicatedBackendDependencies) {
     this.#dependencies = dependencies;
+    this.cluster = dependencies.cluster;
     this.#events = new RepositoryEvents(dependencies);
     this.#presence = new Presence(dependencies);
     const frontEnd = (): Promise<string> => this.#presence.id();
@@ -180,7 +188,20 @@ export class ReplicatedBackend implements Backend {
     this.#refuseUnlessServing();
     return this.#track(async () => {
       const record = await this.#record(repository.id);
-      return runPush(this.#pushDependencies(), record, request);
+      const { pushId, actor } = request;
+      const trace =
+        this.#dependencies.traces?.begin({ pushId, actor, repositoryId: repository.id }) ??
+        untraced;
+      trace.note('received', { detail: `${request.commands.length} refs` });
+      try {
+        const result = await runPush(this.#pushDependencies(trace), record, request);
+        if (result.generation === undefined) trace.note('refused', { detail: reasonOf(result) });
+        return result;
+      } catch (error) {
+        const { code, message } = asQuorateError(error);
+        trace.note('failed', { detail: `${code}: ${message}` });
+        throw error;
+      }
     });
   }
 
@@ -265,9 +286,10 @@ export class ReplicatedBackend implements Backend {
     await this.#dependencies.local.close();
   }
 
-  #pushDependencies(): PushDependencies {
+  #pushDependencies(trace: PushTrace): PushDependencies {
     return {
       ...this.#commit,
+      trace,
       pipeline: this.#dependencies.pipeline,
       consistency: this.#dependencies.consistency,
       attend: (pushId, progress) => this.#outbox.attend(pushId, progress),
@@ -438,6 +460,12 @@ export class ReplicatedBackend implements Backend {
       this.#running.delete(running);
     }
   }
+}
+
+/** Why nothing of a push was taken. */
+function reasonOf({ unpack, refs }: PushResult): string {
+  if (unpack !== 'ok') return unpack;
+  return refs.flatMap((ref) => (ref.status === 'refused' ? [ref.reason] : []))[0] ?? 'no change';
 }
 
 /** What this backend's registry hands out is a whole record. */

@@ -9,6 +9,7 @@ import type { AdminApiOptions } from './options.js';
 import { withPages } from './page.js';
 import { auditEndpoints } from './routes/audit.js';
 import { certificateEndpoints } from './routes/certificates.js';
+import { clusterEndpoints } from './routes/cluster.js';
 import { deployKeyEndpoints } from './routes/deploy-keys.js';
 import { forkEndpoints } from './routes/forks.js';
 import { groupEndpoints } from './routes/groups.js';
@@ -84,6 +85,7 @@ export function adminEndpoints(options: AdminApiOptions): readonly Endpoint[] {
     ...signingKeyEndpoints(options),
     ...longRunningEndpoints(options),
     ...auditEndpoints(options),
+    ...clusterEndpoints(options),
     ...statusEndpoints(options),
   ].map(withPages);
   return endpoints;

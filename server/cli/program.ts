@@ -2,6 +2,7 @@ import { Command, CommanderError } from 'commander';
 import { version } from '../version.js';
 import { CliError } from './cli-error.js';
 import { addCertificateCommands } from './commands/ca.js';
+import { addExplainCommand, addNodeCommands, addReplicaCommands } from './commands/cluster.js';
 import { addDeployKeyCommands } from './commands/deploy-key.js';
 import { addAuditCommand } from './commands/audit.js';
 import { addGroupCommands } from './commands/group.js';
@@ -78,6 +79,8 @@ Commands find the server by --data, or else by the environment's QUORATE_URL and
   addRepositoryCommands(repo);
   addRepositoryAccessCommands(repo);
   addRepositoryWorkCommands(repo);
+  addReplicaCommands(repo);
+  addNodeCommands(program);
   addRuleCommands(program);
   addQuotaCommands(program);
   addHookCommands(program);
@@ -85,6 +88,7 @@ Commands find the server by --data, or else by the environment's QUORATE_URL and
   addSigningKeyCommands(program);
   addAuditCommand(program);
   addServerStateCommands(program);
+  addExplainCommand(program);
   return program;
 }
 

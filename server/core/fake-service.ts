@@ -176,6 +176,7 @@ export class FakeService {
   #backend(): Backend {
     return {
       capabilities: { generations: true, renameIsInstant: true, inspectsPushes: true, forks: true },
+      cluster: undefined,
       repositories: {
         get: (name) => Promise.resolve(this.#repositories.get(name)),
         create: (repository) => {

@@ -846,6 +846,42 @@ export const rows: readonly Row[] = [
     request: () => ['GET', '/audit'],
     expected: adminOnly(200),
   },
+  {
+    desc: 'storage nodes',
+    action: 'node.list',
+    request: () => ['GET', '/nodes'],
+    expected: adminOnly(200),
+  },
+  ...(['drain', 'undrain', 'remove'] as const).map((verb): Row => ({
+    desc: `${verb} a storage node`,
+    action: `node.${verb}`,
+    request: () => ['POST', `/nodes/node-1/${verb}`],
+    expected: adminOnly(200),
+  })),
+  {
+    desc: 'the copies of a repository',
+    action: 'repository.replicas',
+    request: () => ['GET', `${app}/replicas`],
+    expected: adminOnly(200),
+  },
+  {
+    desc: 'move a repository',
+    action: 'repository.move',
+    request: () => ['POST', `${app}/move`, { nodes: null }],
+    expected: adminOnly(200),
+  },
+  {
+    desc: 'verify the copies of a repository',
+    action: 'repository.verify',
+    request: () => ['POST', `${app}/verify`],
+    expected: adminOnly(200),
+  },
+  {
+    desc: 'explain a push',
+    action: 'push.explain',
+    request: () => ['GET', '/pushes/some-push'],
+    expected: adminOnly(200),
+  },
   { desc: 'status', action: 'status', request: () => ['GET', '/status'], expected: adminOnly(200) },
   {
     desc: 'locks',

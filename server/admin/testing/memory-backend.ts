@@ -1,3 +1,4 @@
+import type { ClusterControl } from '../../../backends/contract/cluster.js';
 import type {
   Backend,
   BackendStatus,
@@ -25,6 +26,17 @@ export class MemoryBackend implements Backend {
     renameIsInstant: true,
     inspectsPushes: true,
     forks: true,
+  };
+  /** A cluster of one node, of which nothing is asked but whether one may. */
+  readonly cluster: ClusterControl = {
+    nodes: () => Promise.resolve([]),
+    mark: () => Promise.resolve(),
+    replicas: () => Promise.resolve([]),
+    move: () => Promise.resolve(),
+    verify: () => Promise.resolve([]),
+    explain: (pushId) =>
+      Promise.resolve({ pushId, repositoryId: 'r', actor: 'a', frontEnd: 'f', steps: [] }),
+    repairing: () => [],
   };
   readonly repositories: RepositoryRegistry;
   readonly records = new Map<string, Repository>();

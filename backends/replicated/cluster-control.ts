@@ -1,0 +1,180 @@
+import type {
+  ClusterControl,
+  CopyVerified,
+  NodeInfo,
+  PushStory,
+  ReplicaInfo,
+} from '../contract/cluster.js';
+import type { Coordinator } from '../contract/coordinator.js';
+import { QuorateError } from '../contract/errors.js';
+import { keys } from '../contract/keys.js';
+import { deleted } from './commit.js';
+import { markNode, type NodeMark, readNodeMarks } from './node-marks.js';
+import type { PushTraces } from './push-trace.js';
+import { decodeRepository, encodeRepository, scan, type Voter } from './records.js';
+import type { SetController } from './set-controller.js';
+import { readGround } from './set-view.js';
+import type { ReplicaDirectory, StorageNode } from './voters.js';
+
+export interface ClusterControlDependencies {
+  readonly coordinator: Coordinator;
+  readonly replicas: ReplicaDirectory;
+  readonly controller: Pick<SetController, 'look' | 'reportDamage' | 'repairing'>;
+  readonly traces: PushTraces;
+  readonly replicationFactor: number;
+}
+
+/** A lost compare-and-swap means that somebody else's went through; this many in a row do not happen by chance. */
+const maxRaces = 30;
+
+/** What administrators see of the cluster and decide about it. */
+export function createClusterControl(dependencies: ClusterControlDependencies): ClusterControl {
+  const { coordinator, replicas, controller, traces } = dependencies;
+  return {
+    nodes: () => listNodes(dependencies),
+    async mark(nodeId, mark) {
+      const known = (await listNodes(dependencies)).some((node) => node.nodeId === nodeId);
+      if (!known) throw new QuorateError('not-found', `no storage node is named ${nodeId}`);
+      await markNode(coordinator, nodeId, mark);
+    },
+    async replicas(repositoryId): Promise<readonly ReplicaInfo[]> {
+      const ground = await readGround(coordinator, repositoryId);
+      if (ground === undefined) throw deleted(repositoryId);
+      const { record, head } = ground;
+      const info = async (voter: Voter, role: ReplicaInfo['role']): Promise<ReplicaInfo> => {
+        const { nodeId, storeId } = voter;
+        const replica = replicas.find(storeId);
+        const state = await replica?.state(repositoryId).catch(() => undefined);
+        const generation = state?.generation;
+        return {
+          nodeId,
+          storeId,
+          role,
+          declared: voter.state,
+          alive: replica !== undefined,
+          generation,
+          lag: generation === undefined ? undefined : Math.max(0, head.generation - generation),
+          sound: generation === head.generation ? state?.digest === head.digest : undefined,
+          frozen: state?.frozen,
+        };
+      };
+      return Promise.all([
+        ...record.voters.map((voter) => info(voter, 'voter')),
+        ...record.learners.map((learner) => info(learner, 'learner')),
+      ]);
+    },
+    async move(repositoryId, nodeIds) {
+      await refuseBadTarget(dependencies, nodeIds);
+      await setTarget(coordinator, repositoryId, nodeIds);
+      controller.look(repositoryId);
+    },
+    async verify(repositoryId, { signal, progress }): Promise<readonly CopyVerified[]> {
+      const ground = await readGround(coordinator, repositoryId);
+      if (ground === undefined) throw deleted(repositoryId);
+      const copies = ground.record.voters;
+      const verified: CopyVerified[] = [];
+      for (const { nodeId, storeId } of copies) {
+        progress({ step: `verifying on ${nodeId}`, done: verified.length, total: copies.length });
+        const replica = replicas.find(storeId);
+        if (replica === undefined) {
+          throw new QuorateError('unavailable', `the storage node ${nodeId} does not answer`);
+        }
+        const report = await replica.verify(repositoryId, { signal });
+        verified.push({ nodeId, storeId, ...report });
+        if (report.problems.length > 0) controller.reportDamage(repositoryId, storeId);
+      }
+      return verified;
+    },
+    explain: (pushId): Promise<PushStory | undefined> => traces.find(pushId),
+    repairing: () => controller.repairing,
+  };
+}
+
+async function listNodes({
+  coordinator,
+  replicas,
+}: ClusterControlDependencies): Promise<readonly NodeInfo[]> {
+  const marks = await readNodeMarks(coordinator);
+  const alive = new Map(replicas.nodes().map((node) => [node.nodeId, node]));
+  const copies = new Map<string, { count: number; storeId: string }>();
+  for await (const entry of scan(coordinator, keys.repos)) {
+    const { voters, learners, state } = decodeRepository(entry);
+    if (state !== 'active') continue;
+    for (const { nodeId, storeId } of [...voters, ...learners]) {
+      copies.set(nodeId, { storeId, count: (copies.get(nodeId)?.count ?? 0) + 1 });
+    }
+  }
+  const ids = new Set([...alive.keys(), ...marks.keys(), ...copies.keys()]);
+  return [...ids]
+    .sort((a, b) => a.localeCompare(b))
+    .map((nodeId) => infoOf(nodeId, alive.get(nodeId), marks.get(nodeId), copies.get(nodeId)));
+}
+
+function infoOf(
+  nodeId: string,
+  node: StorageNode | undefined,
+  mark: NodeMark | undefined,
+  copies: { readonly count: number; readonly storeId: string } | undefined,
+): NodeInfo {
+  return {
+    nodeId,
+    storeId: node?.storeId ?? copies?.storeId,
+    alive: node !== undefined,
+    mark,
+    address: node?.address,
+    zone: node?.zone,
+    weight: node?.weight,
+    capacityBytes: node?.capacityBytes,
+    usedBytes: node?.usedBytes,
+    copies: copies?.count ?? 0,
+  };
+}
+
+async function refuseBadTarget(
+  dependencies: ClusterControlDependencies,
+  nodeIds: readonly string[] | undefined,
+): Promise<void> {
+  if (nodeIds === undefined) return;
+  const { replicationFactor } = dependencies;
+  if (new Set(nodeIds).size !== replicationFactor || nodeIds.length !== replicationFactor) {
+    throw new QuorateError(
+      'invalid-argument',
+      `a repository is on ${replicationFactor} storage nodes (replication.factor): name as many, each once`,
+    );
+  }
+  const nodes = await listNodes(dependencies);
+  for (const nodeId of nodeIds) {
+    const node = nodes.find((one) => one.nodeId === nodeId);
+    if (node?.alive !== true) {
+      throw new QuorateError('invalid-argument', `the storage node ${nodeId} is not alive`);
+    }
+    if (node.mark !== undefined) {
+      throw new QuorateError('invalid-argument', `the storage node ${nodeId} is ${node.mark}`);
+    }
+  }
+}
+
+async function setTarget(
+  coordinator: Coordinator,
+  id: string,
+  nodeIds: readonly string[] | undefined,
+): Promise<void> {
+  for (let race = 0; race < maxRaces; race++) {
+    const kv = await coordinator.get(keys.repo(id));
+    const record = kv === undefined ? undefined : decodeRepository(kv);
+    if (kv === undefined || record?.state !== 'active') throw deleted(id);
+    const { target: _before, ...plain } = record;
+    const next = {
+      ...plain,
+      ...(nodeIds === undefined ? {} : { target: [...nodeIds] }),
+      epoch: record.epoch + 1,
+    };
+    const { succeeded } = await coordinator.transaction({
+      compares: [{ key: kv.key, target: 'modRevision', op: '=', operand: kv.modRevision }],
+      success: [{ type: 'put', key: kv.key, value: encodeRepository(next) }],
+      failure: [],
+    });
+    if (succeeded) return;
+  }
+  throw new QuorateError('aborted', 'the repository is being changed by others; try again');
+}

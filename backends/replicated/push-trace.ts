@@ -1,0 +1,155 @@
+import { z } from 'zod';
+import type { PushStep, PushStory } from '../contract/cluster.js';
+import type { Coordinator } from '../contract/coordinator.js';
+import type { Clock, Logger } from '../contract/environment.js';
+import { keys } from '../contract/keys.js';
+import { encodeRecord, scan } from './records.js';
+
+/** Stories that wait to be written; beyond, the oldest are forgotten: they are for people only. */
+const maxWaiting = 2_000;
+/** Put together in one transaction. */
+const batchSize = 50;
+const writeEveryMs = 500;
+/** How long the life of a push can be looked up. */
+const keptMs = 24 * 60 * 60_000;
+const trimEveryMs = 10 * 60_000;
+
+const schema = z.object({
+  pushId: z.string(),
+  repositoryId: z.string(),
+  actor: z.string(),
+  frontEnd: z.string(),
+  steps: z.array(
+    z.object({
+      step: z.string(),
+      atMs: z.number(),
+      nodeId: z.string().exactOptional(),
+      detail: z.string().exactOptional(),
+    }),
+  ),
+});
+
+/** The steps of one push, noted as they happen. */
+export interface PushTrace {
+  note(step: string, about?: { readonly nodeId?: string; readonly detail?: string }): void;
+}
+
+export const untraced: PushTrace = { note: () => undefined };
+
+/**
+ * Lives of pushes, for `quorate explain push`. Noted in memory and written behind the pushes' backs, some of them at a
+ * time: a story that is lost with its process is no loss to any push.
+ */
+export class PushTraces {
+  readonly #coordinator: Coordinator;
+  readonly #clock: Clock;
+  readonly #logger: Logger;
+  readonly #frontEnd: string;
+  readonly #waiting = new Map<string, PushStory>();
+  readonly #closing = new AbortController();
+  #running: Promise<void> | undefined;
+
+  constructor(dependencies: {
+    readonly coordinator: Coordinator;
+    readonly clock: Clock;
+    readonly logger: Logger;
+    /** Name of this process. */
+    readonly frontEnd: string;
+  }) {
+    this.#coordinator = dependencies.coordinator;
+    this.#clock = dependencies.clock;
+    this.#logger = dependencies.logger;
+    this.#frontEnd = dependencies.frontEnd;
+  }
+
+  start(): void {
+    this.#running ??= this.#run();
+  }
+
+  async close(): Promise<void> {
+    this.#closing.abort();
+    await this.#running;
+    await this.#write().catch(() => undefined);
+  }
+
+  begin(about: Pick<PushStory, 'pushId' | 'repositoryId' | 'actor'>): PushTrace {
+    const steps: PushStep[] = [];
+    const story: PushStory = { ...about, frontEnd: this.#frontEnd, steps };
+    return {
+      note: (step, { nodeId, detail } = {}) => {
+        steps.push({
+          step,
+          atMs: this.#clock.nowMs(),
+          ...(nodeId === undefined ? {} : { nodeId }),
+          ...(detail === undefined ? {} : { detail: detail.slice(0, 200) }),
+        });
+        this.#waiting.delete(about.pushId);
+        this.#waiting.set(about.pushId, story);
+        if (this.#waiting.size <= maxWaiting) return;
+        const [oldest] = this.#waiting.keys();
+        if (oldest !== undefined) this.#waiting.delete(oldest);
+      },
+    };
+  }
+
+  async find(pushId: string): Promise<PushStory | undefined> {
+    const waiting = this.#waiting.get(pushId);
+    if (waiting !== undefined) return waiting;
+    const kv = await this.#coordinator.get(keys.trace(pushId));
+    if (kv === undefined) return undefined;
+    const parsed = schema.safeParse(JSON.parse(new TextDecoder().decode(kv.value)));
+    return parsed.success ? parsed.data : undefined;
+  }
+
+  async #run(): Promise<void> {
+    const { signal } = this.#closing;
+    let trimmedMs = -Infinity;
+    while (!signal.aborted) {
+      await this.#clock.sleep(writeEveryMs, signal);
+      try {
+        await this.#write();
+        if (this.#clock.monotonicMs() - trimmedMs < trimEveryMs) continue;
+        trimmedMs = this.#clock.monotonicMs();
+        await this.#trim();
+      } catch (error) {
+        this.#logger.debug({ component: 'traces', err: error }, 'lives of pushes were not written');
+      }
+    }
+  }
+
+  async #write(): Promise<void> {
+    while (this.#waiting.size > 0) {
+      const batch = [...this.#waiting.values()].slice(0, batchSize);
+      for (const { pushId } of batch) this.#waiting.delete(pushId);
+      await this.#coordinator.transaction({
+        compares: [],
+        success: batch.map((story) => ({
+          type: 'put',
+          key: keys.trace(story.pushId),
+          value: encodeRecord(story),
+        })),
+        failure: [],
+      });
+    }
+  }
+
+  async #trim(): Promise<void> {
+    const beforeMs = this.#clock.nowMs() - keptMs;
+    let old: string[] = [];
+    const drop = async (): Promise<void> => {
+      await this.#coordinator.transaction({
+        compares: [],
+        success: old.map((key) => ({ type: 'delete', key })),
+        failure: [],
+      });
+      old = [];
+    };
+    for await (const { key, value } of scan(this.#coordinator, keys.traces)) {
+      const parsed = schema.safeParse(JSON.parse(new TextDecoder().decode(value)));
+      const lastMs = parsed.success ? (parsed.data.steps.at(-1)?.atMs ?? 0) : 0;
+      if (lastMs < beforeMs) old.push(key);
+      if (old.length >= batchSize) await drop();
+    }
+    if (old.length > 0) await drop();
+  }
+}

@@ -1,0 +1,106 @@
+import { z } from 'zod';
+import type { ClusterControl } from '../../../backends/contract/cluster.js';
+import { QuorateError } from '../../../backends/contract/errors.js';
+import type { AdminApiOptions } from '../options.js';
+import { type Call, endpoint, type Endpoint } from '../endpoint.js';
+import { requireServerAdmin } from '../permissions.js';
+import { nothing } from './fields.js';
+import { openRepository } from './repositories.js';
+
+type ClusterOptions = Pick<AdminApiOptions, 'backend' | 'authorizer'>;
+
+/** Storage nodes, the copies of a repository, and the lives of pushes: for server administrators only. */
+export function clusterEndpoints(options: ClusterOptions): Endpoint[] {
+  const cluster = (call: Call, what: string): ClusterControl => {
+    requireServerAdmin(call.principal, what);
+    if (options.backend.cluster !== undefined) return options.backend.cluster;
+    throw new QuorateError(
+      'failed-precondition',
+      'this server is no member of a cluster: it has one store (docs/cluster.md)',
+    );
+  };
+  const mark = (verb: string, to: 'draining' | 'removed' | undefined): Endpoint =>
+    endpoint({
+      method: 'post',
+      path: `/nodes/:node/${verb}`,
+      action: `node.${verb}`,
+      input: nothing,
+      run: async (call) => {
+        const nodeId = call.param('node');
+        await cluster(call, 'changing storage nodes').mark(nodeId, to);
+        return { status: 200, body: { node: { nodeId, mark: to ?? null } } };
+      },
+    });
+
+  return [
+    endpoint({
+      method: 'get',
+      path: '/nodes',
+      action: 'node.list',
+      input: nothing,
+      run: async (call) => {
+        const nodes = await cluster(call, 'seeing storage nodes').nodes();
+        return { status: 200, body: { nodes } };
+      },
+    }),
+    mark('drain', 'draining'),
+    mark('undrain', undefined),
+    mark('remove', 'removed'),
+    endpoint({
+      method: 'get',
+      path: '/repositories/:repository/replicas',
+      action: 'repository.replicas',
+      input: nothing,
+      run: async (call) => {
+        const control = cluster(call, "seeing a repository's copies");
+        const repository = await openRepository(options, call, 'admin');
+        return { status: 200, body: { replicas: await control.replicas(repository.id) } };
+      },
+    }),
+    endpoint({
+      method: 'post',
+      path: '/repositories/:repository/move',
+      action: 'repository.move',
+      input: z.strictObject({ nodes: z.array(z.string()).max(100).nullable() }),
+      run: async (call, { nodes }) => {
+        const control = cluster(call, 'moving repositories');
+        const repository = await openRepository(options, call, 'admin');
+        await control.move(repository.id, nodes ?? undefined);
+        return { status: 200, body: { repository: { name: repository.name, nodes } } };
+      },
+    }),
+    endpoint({
+      method: 'post',
+      path: '/repositories/:repository/verify',
+      action: 'repository.verify',
+      input: nothing,
+      run: async (call) => {
+        const control = cluster(call, "verifying a repository's copies");
+        const repository = await openRepository(options, call, 'admin');
+        const verified = control.verify(repository.id, {
+          signal: call.signal,
+          progress: (progress) => call.events.progress(progress),
+        });
+        await call.events.end({ result: { copies: await call.events.during(verified) } });
+        return undefined;
+      },
+    }),
+    endpoint({
+      method: 'get',
+      path: '/pushes/:push',
+      action: 'push.explain',
+      input: nothing,
+      run: async (call) => {
+        const pushId = call.param('push');
+        const story = await cluster(call, 'seeing the lives of pushes').explain(pushId);
+        if (story === undefined) {
+          throw new QuorateError(
+            'not-found',
+            `no push ${pushId} is known; pushes are remembered for a day, and their ids are in the logs and the audit log`,
+          );
+        }
+        return { status: 200, body: { push: story } };
+      },
+    }),
+  ];
+}

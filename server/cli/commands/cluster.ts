@@ -1,0 +1,206 @@
+import type { Command } from 'commander';
+import { CliError } from '../cli-error.js';
+import { allRows, contextOf, field } from '../context.js';
+import { facts, plain, size, table } from '../output.js';
+import { pathOf } from './repo.js';
+
+/** `quorate node ...`: the storage nodes of a cluster. */
+export function addNodeCommands(program: Command): void {
+  const node = program.command('node').description('storage nodes of a cluster');
+
+  node
+    .command('list')
+    .description('list the storage nodes, those that are away as well')
+    .action(async (_options: object, command: Command) => {
+      const { terminal, request } = contextOf(command);
+      const nodes = await allRows(request, '/nodes', 'nodes');
+      if (terminal.json) return terminal.printJson(nodes);
+      const columns = [
+        { title: 'NODE', key: 'nodeId' },
+        {
+          title: 'STATE',
+          key: 'alive',
+          show: (alive: unknown) => (alive === true ? 'alive' : 'away'),
+        },
+        { title: 'MARK', key: 'mark' },
+        { title: 'ZONE', key: 'zone' },
+        { title: 'WEIGHT', key: 'weight' },
+        { title: 'COPIES', key: 'copies' },
+        { title: 'USED', key: 'usedBytes', show: size },
+        { title: 'CAPACITY', key: 'capacityBytes', show: size },
+        { title: 'ADDRESS', key: 'address' },
+      ];
+      terminal.print(table(columns, nodes));
+    });
+
+  addMarkCommand(node, {
+    verb: 'drain',
+    help: 'move everything away from a node, and put nothing new on it',
+    done: 'is being drained; quorate node list shows the copies that are left',
+  });
+  addMarkCommand(node, {
+    verb: 'undrain',
+    help: 'let a node take repositories again',
+    done: 'takes repositories again',
+  });
+  addMarkCommand(node, {
+    verb: 'remove',
+    help: 'a node that is not to come back: its copies are made elsewhere at once',
+    done: 'is removed; its copies are made elsewhere',
+  });
+}
+
+function addMarkCommand(
+  node: Command,
+  { verb, help, done }: { readonly verb: string; readonly help: string; readonly done: string },
+): void {
+  node
+    .command(verb)
+    .argument('<node>')
+    .description(help)
+    .action(async (name: string, _options: object, command: Command) => {
+      const { terminal, request } = contextOf(command);
+      const answer = await request('POST', `/nodes/${encodeURIComponent(name)}/${verb}`);
+      if (terminal.json) return terminal.printJson(field(answer, 'node'));
+      terminal.print(`${name} ${done}\n`);
+    });
+}
+
+/** `quorate repo replicas|move|verify`: the copies of a repository. */
+export function addReplicaCommands(repo: Command): void {
+  repo
+    .command('replicas')
+    .argument('<name>')
+    .description('show the copies of a repository: where they are, and how far')
+    .action(async (name: string, _options: object, command: Command) => {
+      const { terminal, request } = contextOf(command);
+      const replicas = await allRows(request, `${pathOf(name)}/replicas`, 'replicas');
+      if (terminal.json) return terminal.printJson(replicas);
+      const columns = [
+        { title: 'NODE', key: 'nodeId' },
+        { title: 'ROLE', key: 'role' },
+        {
+          title: 'STATE',
+          key: 'alive',
+          show: (alive: unknown) => (alive === true ? 'alive' : 'away'),
+        },
+        { title: 'DECLARED', key: 'declared' },
+        { title: 'GENERATION', key: 'generation' },
+        { title: 'LAG', key: 'lag' },
+        { title: 'SOUND', key: 'sound' },
+        { title: 'FROZEN', key: 'frozen' },
+      ];
+      terminal.print(table(columns, replicas));
+    });
+
+  repo
+    .command('move')
+    .argument('<name>')
+    .description('put a repository on the nodes that you name, or leave it to placement again')
+    .option('--to <nodes>', 'comma-separated node names, as many as there are copies')
+    .option('--anywhere', 'wherever placement puts it')
+    .action(
+      async (
+        name: string,
+        options: { readonly to?: string; readonly anywhere?: true },
+        command: Command,
+      ) => {
+        const { terminal, request } = contextOf(command);
+        if ((options.to === undefined) === (options.anywhere === undefined)) {
+          throw new CliError('say where to: --to NODE,NODE,NODE, or --anywhere', { exitCode: 2 });
+        }
+        const nodes = options.to?.split(',') ?? null;
+        const answer = await request('POST', `${pathOf(name)}/move`, { nodes });
+        if (terminal.json) return terminal.printJson(field(answer, 'repository'));
+        terminal.print(`${name} moves; quorate repo replicas ${name} shows how far it is\n`);
+      },
+    );
+
+  repo
+    .command('verify')
+    .argument('[name]')
+    .description('read every copy of a repository from its disk; what is damaged is healed')
+    .option('--all', 'every repository')
+    .action(
+      async (name: string | undefined, options: { readonly all?: true }, command: Command) => {
+        const { terminal, request, stream } = contextOf(command);
+        if ((name === undefined) === (options.all === undefined)) {
+          throw new CliError('name one repository, or say --all', { exitCode: 2 });
+        }
+        const names =
+          name === undefined
+            ? (await allRows(request, '/repositories', 'repositories')).map((one) =>
+                plain(one['name']),
+              )
+            : [name];
+        const rows: Record<string, unknown>[] = [];
+        for (const one of names) {
+          const result = await stream(`${pathOf(one)}/verify`);
+          for (const copy of copiesIn(result['copies'])) rows.push({ repository: one, ...copy });
+        }
+        const damaged = rows.filter(
+          ({ problems }) => Array.isArray(problems) && problems.length > 0,
+        );
+        if (terminal.json) terminal.printJson(rows);
+        else {
+          const columns = [
+            { title: 'REPOSITORY', key: 'repository' },
+            { title: 'NODE', key: 'nodeId' },
+            { title: 'GENERATION', key: 'generation' },
+            { title: 'PROBLEMS', key: 'problems', show: firstProblem },
+          ];
+          terminal.print(table(columns, rows));
+        }
+        if (damaged.length > 0) {
+          throw new CliError(
+            `${damaged.length} of ${rows.length} copies are damaged and being healed`,
+          );
+        }
+      },
+    );
+}
+
+/** `quorate explain push ID`. */
+export function addExplainCommand(program: Command): void {
+  program
+    .command('explain')
+    .description('tell what happened')
+    .command('push')
+    .argument('<id>', 'of a push, from the logs, the audit log or a webhook')
+    .description('the life of a push of the last day, step by step')
+    .action(async (id: string, _options: object, command: Command) => {
+      const { terminal, request } = contextOf(command);
+      const push = field(await request('GET', `/pushes/${encodeURIComponent(id)}`), 'push');
+      if (terminal.json) return terminal.printJson(push);
+      const steps = copiesIn(push['steps']);
+      const firstMs = Number(steps[0]?.['atMs'] ?? 0);
+      terminal.print(
+        facts([
+          ['push', push['pushId']],
+          ['repository id', push['repositoryId']],
+          ['actor', push['actor']],
+          ['front-end', push['frontEnd']],
+          ['began (UTC)', new Date(firstMs).toISOString()],
+        ]),
+      );
+      const columns = [
+        { title: 'AFTER', key: 'atMs', show: (at: unknown) => `${Number(at) - firstMs} ms` },
+        { title: 'STEP', key: 'step' },
+        { title: 'NODE', key: 'nodeId' },
+        { title: 'DETAIL', key: 'detail' },
+      ];
+      terminal.print(`\n${table(columns, steps)}`);
+    });
+}
+
+function copiesIn(value: unknown): readonly Record<string, unknown>[] {
+  if (!Array.isArray(value)) return [];
+  return value.flatMap((one: unknown) =>
+    typeof one === 'object' && one !== null ? [Object.fromEntries(Object.entries(one))] : [],
+  );
+}
+
+function firstProblem(problems: unknown): string {
+  if (!Array.isArray(problems) || problems.length === 0) return 'none';
+  return `${problems.length}: ${plain(problems[0])}`;
+}
