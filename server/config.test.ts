@@ -137,6 +137,11 @@ const refused: readonly (Partial<ConfigSources> & { desc: string; says: RegExp; 
       says: /^publicUrl .* wants an http or https URL/,
     },
     {
+      desc: 'a network that is none',
+      set: ['webhooks.allowedNetworks=127.0.0.1,10.0.0.0/33'],
+      says: /^webhooks.allowedNetworks in .* wants networks or addresses/,
+    },
+    {
       desc: 'directory without root',
       flags: { backend: 'directory' },
       says: /^backend in the flag --backend is directory, which needs root/,

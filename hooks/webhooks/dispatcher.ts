@@ -113,10 +113,7 @@ export class Dispatcher {
     const cut = this.#cut.signal;
     const claim = await this.#parts.queue.claim(webhook, lease.id);
     if (claim === undefined) return;
-    const worker = new WebhookWorker(this.#parts, claim, {
-      stop: AbortSignal.any([this.#stop.signal, cut]),
-      cut,
-    });
+    const worker = new WebhookWorker(this.#parts, claim, { stop: this.#stop.signal, cut });
     const ended = worker
       .run()
       .catch((error: unknown) => {

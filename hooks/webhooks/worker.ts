@@ -61,7 +61,7 @@ export class WebhookWorker {
   /** As it was when it was last looked at. */
   #subscriber: Subscriber | undefined;
 
-  /** `stop`: no more attempts. `cut`: those under way are given up, and stay in the queue. */
+  /** `stop`: no more attempts. `cut`: neither, and those under way are given up; they stay in the queue. */
   constructor(
     parts: WorkerParts,
     claim: Claim,
@@ -71,6 +71,10 @@ export class WebhookWorker {
     this.#claim = claim;
     this.#stop = signals.stop;
     this.#cut = signals.cut;
+  }
+
+  get #ending(): boolean {
+    return this.#stop.aborted || this.#cut.aborted;
   }
 
   get waiting(): number {
@@ -89,20 +93,22 @@ export class WebhookWorker {
     const stopped = (): void => this.#wake.abort();
     let left = false;
     this.#stop.addEventListener('abort', stopped);
+    this.#cut.addEventListener('abort', stopped);
     try {
-      while (!this.#stop.aborted) {
+      while (!this.#ending) {
         this.#wake = new AbortController();
         this.#woken = false;
         const sleepMs = await this.#turn();
         if (sleepMs === 'empty') {
           left = await this.#leave();
           if (left) return;
-        } else if (!this.#woken && !this.#stop.aborted) {
+        } else if (!this.#woken && !this.#ending) {
           await this.#parts.clock.sleep(sleepMs, this.#wake.signal);
         }
       }
     } finally {
       this.#stop.removeEventListener('abort', stopped);
+      this.#cut.removeEventListener('abort', stopped);
       await Promise.all(this.#underWay.values());
       if (!left) await queue.release(this.#claim, { whenEmpty: false });
     }
@@ -163,7 +169,7 @@ export class WebhookWorker {
     let round: number;
     let attempt: Attempt | undefined;
     try {
-      if (this.#stop.aborted) return;
+      if (this.#ending) return;
       round = this.#round;
       attempt = await this.#attempt(subscriber, read);
     } finally {
