@@ -34,14 +34,22 @@ export class RefJudge {
     });
   }
 
-  /** True when git would take all updates together; false when it would not, or could not be asked this way. */
-  async passes(run: DryRun): Promise<boolean> {
-    const { judgingDirectory, objectDirectory, gitDir, updates } = run;
-    if (judgingDirectory === undefined) return false;
+  /**
+   * True when git would take all updates of the runs, which are on one repository, together; false when it would not,
+   * or could not be asked this way.
+   */
+  async pass(runs: readonly DryRun[]): Promise<boolean> {
+    const [run] = runs;
+    if (run?.judgingDirectory === undefined) return false;
+    const { judgingDirectory, gitDir } = run;
+    const updates = runs.flatMap((each) => each.updates);
     await this.#make(judgingDirectory);
-    const linked =
-      objectDirectory === undefined ? [] : await linkPacks(objectDirectory, judgingDirectory);
+    const linking = await Promise.allSettled(
+      runs.map(({ objectDirectory }) => linkPacks(objectDirectory, judgingDirectory)),
+    );
+    const linked = linking.flatMap((end) => (end.status === 'fulfilled' ? end.value : []));
     try {
+      for (const end of linking) if (end.status === 'rejected') throw end.reason;
       const commands = writeRefCommands(updates, 'abort');
       const verdict = await this.#pool.exchange(
         gitDir,
@@ -78,7 +86,8 @@ export class RefJudge {
   }
 }
 
-async function linkPacks(from: string, to: string): Promise<readonly string[]> {
+async function linkPacks(from: string | undefined, to: string): Promise<readonly string[]> {
+  if (from === undefined) return [];
   const names = await readdir(join(from, 'pack')).catch((error: unknown) => {
     if (isMissing(error)) return [];
     throw error;

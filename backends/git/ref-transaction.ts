@@ -25,6 +25,11 @@ export interface RefTransactions {
   setHead(gitDir: string, branch: string): Promise<void>;
   /** Which updates git would not apply; the others it would apply all together. Changes nothing. */
   dryRun(run: DryRun): Promise<ReadonlyMap<string, RefFailure>>;
+  /**
+   * Whether git would apply the updates of all runs, on one repository and on different refs, as one transaction.
+   * False also when it could not be asked this way: then each has to be asked for by itself.
+   */
+  passTogether(runs: readonly DryRun[]): Promise<boolean>;
   /** Ends the process kept for a repository. */
   release(gitDir: string): Promise<void>;
   close(): Promise<void>;
@@ -78,9 +83,10 @@ export function createRefTransactions(options: RefTransactionsOptions): RefTrans
       const refs = new Set(run.updates.map(({ ref }) => ref));
       const usual = run.updates.length > 0 && refs.size === run.updates.length;
       // Nearly always nothing is wrong; only then does it take processes of its own to find out what.
-      if (usual && (await judge.passes(run))) return new Map();
+      if (usual && (await judge.pass([run]))) return new Map();
       return dryRunRefs(git, run);
     },
+    passTogether: (runs) => judge.pass(runs),
     release: async (gitDir) => {
       await pool.release(gitDir);
       await judge.release(gitDir);

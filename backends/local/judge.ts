@@ -8,7 +8,6 @@ import type { GitRunner } from '../git/git-runner.js';
 import type { IndexedPack } from '../git/pack-indexer.js';
 import type { ObjectSources } from '../git/object-environment.js';
 import type { RefFailure } from '../git/ref-dry-run.js';
-import { removeAbandonedRefLocks } from '../git/ref-files.js';
 import type { RefTransactions } from '../git/ref-transaction.js';
 import { isZero, judgeNames } from './judge-names.js';
 import type { OpenRepository } from './open-repository.js';
@@ -68,7 +67,12 @@ export async function judge(
   const commands = request.commands.filter(({ ref }) => !refused.has(ref));
   if (commands.length === 0) return refused;
   const [failures, unconnected] = await Promise.all([
-    repository.refsQueue.run(() => dryRun(dependencies, commands, request, objects)),
+    repository.dryRuns.judge(dependencies, {
+      ...objects.sources,
+      updates: commands,
+      signal: request.signal,
+      judgingDirectory: objects.judgingDirectory,
+    }),
     unconnectedRefs(dependencies, repository, commands, request, objects),
   ]);
   for (const [ref, failure] of failures) refused.set(ref, dryRunWords[failure]);
@@ -76,21 +80,6 @@ export async function judge(
     request.shallow.length > 0 ? 'shallow update not allowed' : 'missing necessary objects';
   for (const ref of unconnected) refused.set(ref, missing);
   return refused;
-}
-
-/** A ref that git does not take may only be locked by a git that was killed: then it is tried again. */
-async function dryRun(
-  { refs, clock }: JudgeDependencies,
-  updates: readonly RefCommand[],
-  { signal }: PrepareRequest,
-  { sources, judgingDirectory }: JudgedObjects,
-): Promise<ReadonlyMap<string, RefFailure>> {
-  const run = { ...sources, updates, signal, judgingDirectory };
-  const failures = await refs.dryRun(run);
-  const refused = [...failures].flatMap(([ref, failure]) => (failure === 'refused' ? [ref] : []));
-  if (refused.length === 0) return failures;
-  const removed = await removeAbandonedRefLocks(sources.gitDir, refused, clock.nowMs());
-  return removed === 0 ? failures : refs.dryRun(run);
 }
 
 /** Refs whose new value is not there with all that it reaches. */

@@ -87,6 +87,7 @@ export async function createLocalBackend(dependencies: LocalBackendDependencies)
         await locks.close();
         await refs.close();
         await objects.close();
+        await replica.close();
       },
     },
   });

@@ -307,7 +307,10 @@ export class LocalReplica implements Replica {
   }
 
   async apply(repositoryId: string, generation: number): Promise<void> {
-    await this.#open.with(repositoryId, (repository) => this.#applyUpTo(repository, generation));
+    await this.#open.with(repositoryId, async (repository) => {
+      if (repository.generation === generation) return;
+      await repository.gathering.join(() => this.#applyUpTo(repository, generation));
+    });
     this.#dependencies.applied(repositoryId);
   }
 
@@ -555,6 +558,11 @@ export class LocalReplica implements Replica {
       await Promise.all([objects.release(gitDir), refs.release(gitDir)]);
       await this.#store.setAside(repositoryId, this.#dependencies.clock.nowMs());
     });
+  }
+
+  /** Resolves when the files of applied pushes are gone. */
+  close(): Promise<void> {
+    return this.#store.close();
   }
 
   #find(repositoryId: string, pushId: string): LiveQuarantine | undefined {

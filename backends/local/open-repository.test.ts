@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { LogEntry } from '../contract/repository.js';
-import { applicableTogether } from './open-repository.js';
+import { applicableTogether } from './apply-entries.js';
 
 const zero = '0'.repeat(40);
 const one = '1'.repeat(40);

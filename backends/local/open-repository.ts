@@ -1,8 +1,8 @@
 import { rm } from 'node:fs/promises';
 import { isDeepStrictEqual } from 'node:util';
-import type { Clock, Logger } from '../contract/environment.js';
+import type { Clock } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
-import type { Head, RefCommand, RefSnapshot } from '../contract/objects.js';
+import type { RefCommand, RefSnapshot } from '../contract/objects.js';
 import type { LogReader, QuarantineKey, ReplicaExport } from '../contract/replica.js';
 import type { LogEntry } from '../contract/repository.js';
 import { digestAfter, digestOf } from '../git/digest.js';
@@ -12,15 +12,25 @@ import { nextSnapshot, readRefSnapshot } from '../git/ref-snapshot.js';
 import { removeAllLeftovers } from '../git/maintenance.js';
 import { removeAbandonedRefLocks, removeStaleLocks } from '../git/ref-files.js';
 import { removeHalfWritten } from '../git/repository-files.js';
-import type { RefTransactions } from '../git/ref-transaction.js';
+import {
+  type ApplyDependencies,
+  applicableTogether,
+  cleanUp,
+  type Intent,
+  lastOf,
+  writeEffects,
+  writeMarker,
+} from './apply-entries.js';
+import { Gathering } from './gathering.js';
 import { InterruptibleQueue } from './interruptible-queue.js';
 import { isZero } from './judge-names.js';
 import { PruneGate } from './prune-gate.js';
-import { loadUpdates, promote, removeKeeps, removeStaleKeeps } from './quarantine.js';
+import { loadUpdates, removeStaleKeeps } from './quarantine.js';
 import { bringsObject, differenceOf } from './ref-difference.js';
+import { DryRuns } from './dry-runs.js';
+import { RefsQueue } from './refs-queue.js';
 import { SerialQueue } from './serial-queue.js';
 import { readState, type RepositoryState, writeState } from './state-file.js';
-import type { Store } from './store.js';
 import {
   readWholePack,
   type RefsIdentity,
@@ -28,24 +38,17 @@ import {
   writeWholePack,
 } from './whole-pack-record.js';
 
-export interface OpenDependencies {
-  readonly store: Store;
+export interface OpenDependencies extends ApplyDependencies {
   readonly git: GitRunner;
-  readonly refs: RefTransactions;
   readonly objects: ObjectReader;
   readonly log: LogReader;
   readonly clock: Clock;
-  readonly logger: Logger;
   /** The quarantine of a push on this disk, if there is one. */
   readonly quarantineOf: (repositoryId: string, pushId: string) => QuarantineKey | undefined;
-  /** The quarantine is gone. */
-  readonly quarantineApplied: (key: QuarantineKey) => void;
 }
 
 /** A generation that another store has applied. */
 type Adopted = Pick<ReplicaExport, 'generation' | 'digest' | 'head' | 'refs'>;
-
-type Intent = NonNullable<RepositoryState['applying']>;
 
 /**
  * Generations of which the refs stay known: a fetch whose ls-refs was this many pushes ago still gets the commits it
@@ -59,12 +62,15 @@ export class OpenRepository {
   readonly gitDirectory: string;
   readonly objectsDirectory: string;
   /** Ref transactions, dry runs and ref packing: one at a time, so that none meets another's `.lock` files. */
-  readonly refsQueue = new SerialQueue();
+  readonly refsQueue = new RefsQueue();
+  readonly dryRuns = new DryRuns(this.refsQueue);
   /** Maintenance, one run at a time. What shares or takes back the objects of a pool ends a run, which begins again. */
   readonly maintenanceQueue = new InterruptibleQueue();
   /** Transfers from a peer. */
   readonly catchUpQueue = new SerialQueue();
   readonly pruneGate = new PruneGate();
+  /** Where committed pushes wait for each other. */
+  readonly gathering: Gathering;
   readonly #dependencies: OpenDependencies;
   #state: RepositoryState;
   #snapshots: readonly RefSnapshot[];
@@ -73,6 +79,10 @@ export class OpenRepository {
   #wholePack: WholePack | undefined;
   /** What an apply that failed half-way was about: its traces are looked for by the next one. */
   #interrupted: Intent | undefined;
+  /** `.keep` files of promoted packs whose refs are not written yet, or that could not be removed. */
+  #keeps = new Set<string>();
+  /** Removes what the last apply left. */
+  #cleaning: Promise<void> = Promise.resolve();
 
   private constructor(
     dependencies: OpenDependencies,
@@ -87,6 +97,7 @@ export class OpenRepository {
     this.gitDirectory = dependencies.store.gitDirectory(id);
     this.objectsDirectory = dependencies.store.objectsDirectory(id);
     this.#dependencies = dependencies;
+    this.gathering = new Gathering(dependencies.clock, this.pruneGate);
     this.#state = loaded.state;
     this.#snapshots = [loaded.snapshot];
     this.#wholePack = loaded.wholePack;
@@ -112,9 +123,10 @@ export class OpenRepository {
     }
     if (state.applying !== undefined) {
       const { applying } = state;
-      await writeEffects(dependencies, id, applying);
+      const keeps = new Set<string>();
+      await writeEffects(dependencies, id, { intent: applying, keeps });
       state = await writeMarker(dependencies, id, state, applying);
-      await cleanUp(dependencies, id, applying);
+      await cleanUp(dependencies, id, { intent: applying, keeps });
     }
     if (afterStart) await removeStaleKeeps(store.objectsDirectory(id));
     const snapshot = await readRefSnapshot({
@@ -212,6 +224,7 @@ export class OpenRepository {
         );
       }
     });
+    await this.#cleaning;
   }
 
   /**
@@ -252,6 +265,7 @@ export class OpenRepository {
         quarantines: quarantine === undefined ? [] : [quarantine],
       });
     });
+    await this.#cleaning;
   }
 
   /** Applies entries that `applicableTogether` lets pass: one intent, one ref transaction, one marker. */
@@ -264,8 +278,11 @@ export class OpenRepository {
     const updates = intent.entries.flatMap((entry) => entry.updates);
     if (this.interrupted) await this.#removeAbandonedLocks(updates);
     this.#interrupted = intent;
+    const startedMs = dependencies.clock.monotonicMs();
     await writeState(dependencies.store.statePath(this.id), { ...this.#state, applying: intent });
-    await writeEffects(dependencies, this.id, intent);
+    // The same pack may come again, and is to keep its `.keep` file then.
+    await this.#cleaning;
+    await writeEffects(dependencies, this.id, { intent, keeps: this.#keeps });
     // Before the marker: whatever fails up to here is done again, and what is in memory never lags behind the marker.
     const { generation, head } = lastOf(intent.entries);
     const snapshot = nextSnapshot(this.snapshot, {
@@ -277,7 +294,16 @@ export class OpenRepository {
     this.#state = await writeMarker(dependencies, this.id, this.#state, intent);
     this.#snapshots = [snapshot, ...this.#snapshots].slice(0, retainedGenerations);
     this.#interrupted = undefined;
-    await cleanUp(dependencies, this.id, intent);
+    this.gathering.took(dependencies.clock.monotonicMs() - startedMs);
+    this.#cleaning = this.#cleanUp(intent);
+  }
+
+  /** Goes on while the next apply begins. */
+  async #cleanUp(intent: Intent): Promise<void> {
+    const keeps = this.#keeps;
+    this.#keeps = new Set();
+    if (await cleanUp(this.#dependencies, this.id, { intent, keeps })) return;
+    for (const keep of keeps) this.#keeps.add(keep);
   }
 
   /** Those of a git that was killed; ours is the only one that writes refs, and none runs now. */
@@ -357,112 +383,6 @@ function isPlain({ updates, updatesDigest }: LogEntry): boolean {
   return updatesDigest === undefined && !updates.some(bringsObject);
 }
 
-/** Objects and refs of the entries. Idempotent: it is run again from wherever it stopped. */
-async function writeEffects(
-  { store, refs }: OpenDependencies,
-  id: string,
-  { entries, quarantines }: Intent,
-): Promise<void> {
-  for (const quarantine of quarantines) {
-    await promote(store.quarantineDirectory(quarantine), store.objectsDirectory(id));
-  }
-  const gitDir = store.gitDirectory(id);
-  const updates = entries.flatMap((entry) => entry.updates);
-  // What goes first, since git does not delete `a` and create `a/b` in one transaction. No reader sees the step.
-  const deletions = updates.filter((update) => !bringsObject(update));
-  const others = updates.filter(bringsObject);
-  if (deletions.length > 0) await refs.commitEither(gitDir, deletions);
-  if (others.length > 0) await refs.commitEither(gitDir, others);
-  const { head } = lastOf(entries);
-  if (head !== undefined) await refs.setHead(gitDir, symrefOf(head.new));
-}
-
-/** From here on the entries are applied. */
-async function writeMarker(
-  { store }: OpenDependencies,
-  id: string,
-  { objectFormat }: RepositoryState,
-  { entries }: Intent,
-): Promise<RepositoryState> {
-  const { generation, digest } = lastOf(entries);
-  const applied: RepositoryState = { objectFormat, generation, digest };
-  await writeState(store.statePath(id), applied);
-  return applied;
-}
-
-/** Never fails an entry that is applied; what stays behind is removed after the next apply or at the next start. */
-async function cleanUp(
-  { store, logger, quarantineApplied }: OpenDependencies,
-  id: string,
-  { quarantines }: Intent,
-): Promise<void> {
-  if (quarantines.length === 0) return;
-  for (const quarantine of quarantines) quarantineApplied(quarantine);
-  try {
-    await removeKeeps(store.objectsDirectory(id));
-    // Not synced: what a power cut brings back, the next start removes.
-    for (const quarantine of quarantines) {
-      await rm(store.quarantineDirectory(quarantine), { recursive: true, force: true });
-    }
-  } catch (error) {
-    logger.warn(
-      {
-        component: 'store',
-        repo: id,
-        push_ids: quarantines.map(({ pushId }) => pushId),
-        err: error,
-      },
-      'applied pushes left files behind',
-    );
-  }
-}
-
-/** Updates that one ref transaction takes; larger entries go alone. */
-const maxUpdatesTogether = 1000;
-
-/**
- * Runs of entries that one intent, one ref transaction and one marker may stand for. None touches a ref twice, so that
- * each ref has its entry's old or new value at any time, also when an apply is cut short and run again in another
- * grouping. Deletions go alone, since git refuses to delete `a` and to create `a/b` together; so do changes of HEAD.
- */
-export function applicableTogether(entries: readonly LogEntry[]): readonly (readonly LogEntry[])[] {
-  const groups: LogEntry[][] = [];
-  let refs = new Set<string>();
-  let open = false;
-  for (const entry of entries) {
-    const names = entry.updates.map(({ ref }) => ref);
-    const alone =
-      entry.head !== undefined ||
-      entry.updatesDigest !== undefined ||
-      entry.updates.some(({ newOid }) => isZero(newOid));
-    const joins =
-      open &&
-      !alone &&
-      refs.size + names.length <= maxUpdatesTogether &&
-      !names.some((name) => refs.has(name));
-    if (joins) {
-      groups.at(-1)?.push(entry);
-    } else {
-      groups.push([entry]);
-      refs = new Set();
-    }
-    for (const name of names) refs.add(name);
-    open = !alone;
-  }
-  return groups;
-}
-
-function lastOf(entries: Intent['entries']): Intent['entries'][number] {
-  const last = entries.at(-1);
-  if (last === undefined) throw new QuorateError('internal', 'nothing to apply');
-  return last;
-}
-
 function frozen(why: string, details: Record<string, unknown>): QuorateError {
   return new QuorateError('data-corrupt', `${why}; the repository is frozen`, { details });
-}
-
-function symrefOf(head: Head): string {
-  if ('symref' in head) return head.symref;
-  throw new QuorateError('internal', 'HEAD is never detached by a log entry');
 }

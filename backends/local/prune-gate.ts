@@ -8,6 +8,11 @@ export class PruneGate {
   #judging = 0;
   #pruning: { readonly over: Promise<unknown>; readonly stop: AbortController } | undefined;
 
+  /** Pushes between their judgement and their refs. */
+  get judging(): number {
+    return this.#judging;
+  }
+
   /** True while a push is between its judgement and its refs, or a prune runs. */
   get occupied(): boolean {
     return this.#judging > 0 || this.#pruning !== undefined;

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
 import { QuorateError } from '../contract/errors.js';
 import type { RefCommand } from '../contract/objects.js';
@@ -91,47 +91,45 @@ export async function loadUpdates(
 }
 
 /**
- * Moves the packs of a quarantine into the object store. `.keep` files go first and stay until the refs are written,
+ * Moves the packs of quarantines into the object store. `.keep` files go first and stay until the refs are written,
  * so that no repack takes objects whose refs are not there yet; `.idx` files go last, since a pack counts from then
- * on. Running it again finishes a move that was cut short.
+ * on. Running it again finishes a move that was cut short. The paths of the `.keep` files are added to `keeps` before
+ * they are written.
  */
-export async function promote(directory: string, objectsDirectory: string): Promise<void> {
-  const from = join(directory, 'pack');
+export async function promote(
+  directories: readonly string[],
+  objectsDirectory: string,
+  keeps: Set<string>,
+): Promise<void> {
   const to = join(objectsDirectory, 'pack');
-  const names = await namesIn(from);
-  if (names.length === 0) return;
-  const [indexes, others] = [names.filter(isIndex), names.filter((name) => !isIndex(name))];
-  const rise = (name: string): Promise<void> => rename(join(from, name), join(to, name));
-  await Promise.all(
-    indexes.map((name) => writeFile(join(to, name.replace(/\.idx$/, '.keep')), keepReason)),
-  );
+  const packs = (await Promise.all(directories.map(quarantinedFiles))).flat();
+  if (packs.length === 0) return;
+  const [indexes, others] = [packs.filter(isIndex), packs.filter((path) => !isIndex(path))];
+  const keepOf = (path: string): string => join(to, basename(path).replace(/\.idx$/, '.keep'));
+  for (const path of indexes) keeps.add(keepOf(path));
+  const rise = (path: string): Promise<void> => rename(path, join(to, basename(path)));
+  await Promise.all(indexes.map((path) => writeFile(keepOf(path), keepReason)));
   await Promise.all(others.map(rise));
   await Promise.all(indexes.map(rise));
   await syncDirectory(to);
 }
 
-const isIndex = (name: string): boolean => name.endsWith('.idx');
+async function quarantinedFiles(directory: string): Promise<readonly string[]> {
+  const from = join(directory, 'pack');
+  return (await namesIn(from)).map((name) => join(from, name));
+}
+
+const isIndex = (path: string): boolean => path.endsWith('.idx');
 
 /** What `promote` writes into `.keep` files; other keep files belong to people and stay. */
 const keepReason = 'quorate: refs not written yet\n';
 
 /**
- * Removes the `.keep` files that `promote` wrote, once the marker of their entry is durable. Entries are applied one
- * at a time, so all of them belong to that one, or to earlier tries at it.
+ * Removes the `.keep` files that an earlier process left, when nothing is being applied. A power cut may have taken
+ * what was written into them.
  */
-export async function removeKeeps(objectsDirectory: string): Promise<void> {
-  await removeKeepsThatSay([keepReason], objectsDirectory);
-}
-
-/** Removes those that an earlier process left. A power cut may have taken what was written into them. */
 export async function removeStaleKeeps(objectsDirectory: string): Promise<void> {
-  await removeKeepsThatSay([keepReason, ''], objectsDirectory);
-}
-
-async function removeKeepsThatSay(
-  reasons: readonly string[],
-  objectsDirectory: string,
-): Promise<void> {
+  const reasons = [keepReason, ''];
   const packDirectory = join(objectsDirectory, 'pack');
   for (const name of await namesIn(packDirectory)) {
     if (!name.endsWith('.keep')) continue;

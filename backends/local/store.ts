@@ -1,5 +1,5 @@
-import { mkdir, readdir, readFile, rename, statfs } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { mkdir, readdir, readFile, rename, rm, statfs } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
 import type { Random } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import type { QuarantineKey } from '../contract/replica.js';
@@ -21,6 +21,9 @@ const pushIdPattern = /^[A-Za-z0-9_-]{8,64}$/;
  */
 const reservedBytes = 32 * 1024 * 1024;
 
+/** Beyond it whoever drops a quarantine waits for its files to go, so that a slow disk is not left behind. */
+const maxGoings = 100;
+
 /**
  * Where things lie below the store's root:
  *
@@ -33,11 +36,12 @@ const reservedBytes = 32 * 1024 * 1024;
  *     quarantine/{id}.{push}.{n}/     a push's objects until its entry is applied
  *     views/                          ref views of running fetches; emptied at every start
  *     hooks/                          copies of hooks that ran; emptied at every start
- *     trash/                          repositories and pools on their way out
+ *     trash/                          repositories, pools and quarantines on their way out
  *     set-aside/{id}.{time}           copies that were found damaged and filled anew; for people to look at and remove
  */
 export class Store {
   readonly #root: string;
+  readonly #goings = new Set<Promise<void>>();
   readonly id: string;
 
   private constructor(root: string, id: string) {
@@ -194,6 +198,32 @@ export class Store {
     await rename(directory, join(aside, `${id}.${nowMs}`));
     await syncDirectory(aside);
     await syncDirectory(dirname(directory));
+  }
+
+  /**
+   * Takes a quarantine whose packs were promoted out of sight in one rename; its files go in the background. Not
+   * synced: what a power cut brings back, the next start removes.
+   */
+  async dropQuarantine(key: QuarantineKey): Promise<void> {
+    const directory = this.quarantineDirectory(key);
+    const trash = join(this.trashDirectory, basename(directory));
+    try {
+      await rename(directory, trash);
+    } catch (error) {
+      if (!isMissing(error)) throw error;
+      return;
+    }
+    // What stays is removed at the next start.
+    const going = rm(trash, { recursive: true, force: true })
+      .catch(() => undefined)
+      .finally(() => this.#goings.delete(going));
+    this.#goings.add(going);
+    if (this.#goings.size > maxGoings) await going;
+  }
+
+  /** Resolves when no quarantine is on its way out any more. */
+  async close(): Promise<void> {
+    await Promise.all(this.#goings);
   }
 
   /** Takes a repository out of sight in one rename, then removes its files. */

@@ -1,0 +1,136 @@
+import { rm } from 'node:fs/promises';
+import type { Logger } from '../contract/environment.js';
+import { QuorateError } from '../contract/errors.js';
+import type { Head } from '../contract/objects.js';
+import type { QuarantineKey } from '../contract/replica.js';
+import type { LogEntry } from '../contract/repository.js';
+import type { RefTransactions } from '../git/ref-transaction.js';
+import { isZero } from './judge-names.js';
+import { promote } from './quarantine.js';
+import { bringsObject } from './ref-difference.js';
+import { type RepositoryState, writeState } from './state-file.js';
+import type { Store } from './store.js';
+
+export interface ApplyDependencies {
+  readonly store: Store;
+  readonly refs: RefTransactions;
+  readonly logger: Logger;
+  /** The quarantine is gone. */
+  readonly quarantineApplied: (key: QuarantineKey) => void;
+}
+
+/** Consecutive entries that are applied together. */
+export type Intent = NonNullable<RepositoryState['applying']>;
+
+/** An intent, and the `.keep` files that were written for it. */
+export interface Promoted {
+  readonly intent: Intent;
+  readonly keeps: Set<string>;
+}
+
+/** Objects and refs of the entries. Idempotent: it is run again from wherever it stopped. */
+export async function writeEffects(
+  { store, refs }: ApplyDependencies,
+  id: string,
+  { intent, keeps }: Promoted,
+): Promise<void> {
+  const { entries, quarantines } = intent;
+  const directories = quarantines.map((key) => store.quarantineDirectory(key));
+  await promote(directories, store.objectsDirectory(id), keeps);
+  const gitDir = store.gitDirectory(id);
+  const updates = entries.flatMap((entry) => entry.updates);
+  // What goes first, since git does not delete `a` and create `a/b` in one transaction. No reader sees the step.
+  const deletions = updates.filter((update) => !bringsObject(update));
+  const others = updates.filter(bringsObject);
+  if (deletions.length > 0) await refs.commitEither(gitDir, deletions);
+  if (others.length > 0) await refs.commitEither(gitDir, others);
+  const { head } = lastOf(entries);
+  if (head !== undefined) await refs.setHead(gitDir, symrefOf(head.new));
+}
+
+/** From here on the entries are applied. */
+export async function writeMarker(
+  { store }: ApplyDependencies,
+  id: string,
+  { objectFormat }: RepositoryState,
+  { entries }: Intent,
+): Promise<RepositoryState> {
+  const { generation, digest } = lastOf(entries);
+  const applied: RepositoryState = { objectFormat, generation, digest };
+  await writeState(store.statePath(id), applied);
+  return applied;
+}
+
+/** Never fails an entry that is applied; false when something stays behind, at the latest until the next start. */
+export async function cleanUp(
+  { store, logger, quarantineApplied }: ApplyDependencies,
+  id: string,
+  { intent: { quarantines }, keeps }: Promoted,
+): Promise<boolean> {
+  for (const quarantine of quarantines) quarantineApplied(quarantine);
+  try {
+    await Promise.all([
+      ...[...keeps].map((path) => rm(path, { force: true })),
+      ...quarantines.map((key) => store.dropQuarantine(key)),
+    ]);
+    return true;
+  } catch (error) {
+    logger.warn(
+      {
+        component: 'store',
+        repo: id,
+        push_ids: quarantines.map(({ pushId }) => pushId),
+        err: error,
+      },
+      'applied pushes left files behind',
+    );
+    return false;
+  }
+}
+
+/** Updates that one ref transaction takes; larger entries go alone. */
+const maxUpdatesTogether = 1000;
+
+/**
+ * Runs of entries that one intent, one ref transaction and one marker may stand for. None touches a ref twice, so that
+ * each ref has its entry's old or new value at any time, also when an apply is cut short and run again in another
+ * grouping. Deletions go alone, since git refuses to delete `a` and to create `a/b` together; so do changes of HEAD.
+ */
+export function applicableTogether(entries: readonly LogEntry[]): readonly (readonly LogEntry[])[] {
+  const groups: LogEntry[][] = [];
+  let refs = new Set<string>();
+  let open = false;
+  for (const entry of entries) {
+    const names = entry.updates.map(({ ref }) => ref);
+    const alone =
+      entry.head !== undefined ||
+      entry.updatesDigest !== undefined ||
+      entry.updates.some(({ newOid }) => isZero(newOid));
+    const joins =
+      open &&
+      !alone &&
+      refs.size + names.length <= maxUpdatesTogether &&
+      !names.some((name) => refs.has(name));
+    if (joins) {
+      groups.at(-1)?.push(entry);
+    } else {
+      groups.push([entry]);
+      refs = new Set();
+    }
+    for (const name of names) refs.add(name);
+    open = !alone;
+  }
+  return groups;
+}
+
+/** The entry whose generation and digest are those of all of them. */
+export function lastOf(entries: Intent['entries']): Intent['entries'][number] {
+  const last = entries.at(-1);
+  if (last === undefined) throw new QuorateError('internal', 'nothing to apply');
+  return last;
+}
+
+function symrefOf(head: Head): string {
+  if ('symref' in head) return head.symref;
+  throw new QuorateError('internal', 'HEAD is never detached by a log entry');
+}
