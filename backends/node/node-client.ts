@@ -220,6 +220,7 @@ export class NodeClient {
 
   #send({ path, args, signal, duplex, agent }: Asked): Promise<ClientCall> {
     const first = wholeFrame('json', encodeMessage(args));
+    const boot = this.#boot;
     const { headers, mac } = this.#signed(path, first.subarray(5));
     const request = this.#request(path, agent, {
       ...headers,
@@ -249,7 +250,7 @@ export class NodeClient {
       request.on('response', (response: IncomingMessage) => {
         answered();
         if (response.statusCode !== 200) {
-          this.#readRefusal(request, response).then(reject, reject);
+          this.#readRefusal(request, response, boot).then(reject, reject);
           return;
         }
         if (!this.#isProven(response, mac)) {
@@ -303,7 +304,11 @@ export class NodeClient {
   }
 
   /** Why the node did not take the call. A node that began anew tells what it wants named; then it is asked again. */
-  async #readRefusal(request: ClientRequest, response: IncomingMessage): Promise<Error> {
+  async #readRefusal(
+    request: ClientRequest,
+    response: IncomingMessage,
+    usedBoot: string,
+  ): Promise<Error> {
     const boot = String(response.headers['quorate-boot'] ?? '');
     const parts: Buffer[] = [];
     let sizeBytes = 0;
@@ -318,7 +323,7 @@ export class NodeClient {
     }
     request.destroy();
     const error = decodeError(Buffer.concat(parts));
-    if (response.statusCode !== 401 || boot === this.#boot || !/^[0-9a-f]{32}$/.test(boot)) {
+    if (response.statusCode !== 401 || boot === usedBoot || !/^[0-9a-f]{32}$/.test(boot)) {
       return error;
     }
     this.#boot = boot;
