@@ -6,6 +6,8 @@ import type { MemberClient } from './member-client.js';
 const slowMs = 150;
 const pollMs = 75;
 const pollDeadlineMs = 300;
+/** A request that the member refuses is answered by then: that it was not taken is worth more than to be quick. */
+const ownAnswerMs = 100;
 /** A term that was told longer ago says little: the first poll then tells where the request began. */
 const freshMs = 500;
 /** After a failure requests are looked after from their beginning, for the time of an election and more. */
@@ -22,6 +24,7 @@ interface Waiter {
   readonly member: MemberClient;
   /** The member's term when the request was sent, as far as it was known. */
   term: number | undefined;
+  readonly sentMs: number;
   readonly reject: (error: LeaderChanged) => void;
 }
 
@@ -51,7 +54,7 @@ export class LeaderWatch {
     let timer: NodeJS.Timeout | undefined;
     const changed = new Promise<never>((_, reject) => {
       const wait = (): void => {
-        waiter = { member, term, reject };
+        waiter = { member, term, sentMs: nowMs, reject };
         this.#waiters.add(waiter);
         if (!this.#polling) void this.#poll();
       };
@@ -91,7 +94,8 @@ export class LeaderWatch {
     for (const waiter of this.#waiters) {
       if (waiter.member !== member) continue;
       if (waiter.term === undefined) waiter.term = term;
-      if (term === undefined || waiter.term !== term) waiter.reject(new LeaderChanged());
+      const own = performance.now() - waiter.sentMs < ownAnswerMs;
+      if (!own && (term === undefined || waiter.term !== term)) waiter.reject(new LeaderChanged());
     }
   }
 }
