@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { afterEach, beforeEach, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { keys } from '../backends/contract/keys.js';
+import { intercepting } from '../backends/replicated/testing/fault-coordinator.js';
 import { waitFor } from './wait.js';
 import {
   addWebhook,
@@ -43,15 +44,17 @@ test('a receiver that never answers costs the others nothing', async () => {
   await waitFor('a probe', () => silent.received.length === 5, 7_000);
   await delay(1200);
   assert.equal(silent.received.length, 5);
-  const held: (() => void)[] = [];
+  const held = new Set<() => void>();
   let back = 0;
   silent.behaviour = (_request, response) => {
     back += 1;
-    if (back === 1) response.end();
-    else held.push(() => response.end());
+    const answer = (): void => void response.end();
+    if (back === 1) return answer();
+    held.add(answer);
+    response.once('close', () => held.delete(answer));
   };
   at.offsetMs += 1_000_000;
-  await waitFor('several at once again', () => held.length > 1);
+  await waitFor('several at once again', () => held.size > 1);
   silent.behaviour = (_request, response) => void response.end();
   for (const answer of held) answer();
   await waitFor('all of it', () => new Set(generations(silent)).size === 30);
@@ -285,6 +288,60 @@ test('a damaged webhook is in the way of no other, and can be removed', async ()
     [id],
   );
   await webhooks.remove(app, damaged);
+});
+
+test('trouble of the server itself is no reason to hurry, whoever asked for it', async () => {
+  const webhooks = at.process();
+  const id = await addWebhook(webhooks, 'http://127.0.0.1:1/');
+  await webhooks.test(app, id, null);
+  const key = keys.webhook('repositories/r1', id);
+  await at.coordinator.transaction({
+    compares: [],
+    success: [{ type: 'put', key, value: Buffer.from('{') }],
+    failure: [],
+  });
+  let looks = 0;
+  const counted = at.process({
+    on: {
+      ...intercepting(at.coordinator, () => undefined),
+      get: (wanted, options) => {
+        if (wanted === key) looks += 1;
+        return at.coordinator.get(wanted, options);
+      },
+    },
+  });
+  counted.start();
+  await waitFor('a look', () => looks > 0);
+  await delay(200);
+  assert.equal(looks, 1);
+  at.offsetMs += 10_000;
+  await waitFor('another look', () => looks > 1);
+});
+
+test('what is asked for again is not cleared away as too old', async () => {
+  const ci = await at.receiver();
+  const calm = at.process();
+  const id = await addWebhook(calm, ci.url());
+  let again = '';
+  const racing = intercepting(at.coordinator, ({ success }) => {
+    const cleared = success.filter(
+      ({ type, key }) => type === 'delete' && key.startsWith(keys.webhookDeliveries(id)),
+    );
+    const [oldest] = cleared;
+    if (cleared.length < 2 || oldest === undefined || again !== '') return undefined;
+    again = oldest.key.slice(keys.webhookDeliveries(id).length);
+    return async (run) => {
+      await calm.redeliver(app, id, again);
+      return run();
+    };
+  });
+  const webhooks = at.process({ on: racing });
+  webhooks.start();
+  await commit(webhooks, 1, 130);
+  await waitFor('a race', () => again !== '');
+  await waitFor('it to be sent again', () => {
+    return ci.received.filter(({ delivery }) => delivery === again).length === 2;
+  });
 });
 
 test('a damaged record is in the way of no other', async () => {

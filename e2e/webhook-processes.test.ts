@@ -149,6 +149,31 @@ for (const kind of ['embedded', 'etcd'] as const) {
       }
     });
 
+    test('who loses its lease lets go, and begins anew under another', async () => {
+      const ci = await at.receiver();
+      const lost = new AbortController();
+      const on = {
+        ...intercepting(at.coordinator, () => undefined),
+        grantLease: async (ttlMs: number) => {
+          const lease = await at.coordinator.grantLease(ttlMs);
+          if (lost.signal.aborted) return lease;
+          lost.signal.addEventListener('abort', () => void lease.revoke());
+          return { id: lease.id, ttlMs, lost: lost.signal, revoke: () => lease.revoke() };
+        },
+      };
+      ci.behaviour = () => undefined;
+      const webhooks = at.process({ on });
+      const id = await addWebhook(webhooks, ci.url());
+      webhooks.start();
+      await commit(webhooks, 1);
+      await waitFor('an attempt', () => ci.received.length === 1);
+      ci.behaviour = (_request, response) => void response.end();
+      lost.abort();
+      const [delivery] = await ended(webhooks, id);
+      assert.equal(delivery?.attempts, 1, 'the one that was cut off says nothing');
+      assert.equal(ci.received.length, 2);
+    });
+
     test('a claim whose taking or giving back was not heard of is found again', async () => {
       for (const type of ['put', 'delete'] as const) {
         let lost = 0;
