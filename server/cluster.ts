@@ -108,6 +108,7 @@ export async function openStorageNode(parts: NodeParts): Promise<StorageNode> {
       weight: config['node.weight'],
       version,
     },
+    scrubIntervalMs: config['scrub.interval'],
     maintenance: {
       enabled: config['maintenance.enabled'],
       pruneGraceMs: config['maintenance.grace'],

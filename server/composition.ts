@@ -280,6 +280,13 @@ async function openClusterBackend(
       lockTimeoutMs: config['locks.timeout'],
       replicationFactor: config['replication.factor'],
       consistency: config['replication.consistency'],
+      repair: {
+        downAfterMs: config['repair.downAfter'],
+        repairAfterMs: config['repair.after'],
+        maxLog: config['repair.maxLog'],
+        compareEveryMs: config['repair.compareInterval'],
+        maxFills: config['repair.concurrency'],
+      },
     },
   });
 }

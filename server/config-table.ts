@@ -126,6 +126,36 @@ export const configTable = {
     default: 'quorum',
     help: 'copies that have to hold a push before it is acknowledged: one, a majority, or all that are not declared down; a repository and a push may ask for another',
   },
+  'repair.downAfter': {
+    kind: 'duration',
+    default: '30s',
+    help: 'a storage node away for so long is declared down: pushes at strong consistency go on without it',
+  },
+  'repair.after': {
+    kind: 'duration',
+    default: '10m',
+    help: 'a storage node away for so long is replaced: its copies are made elsewhere',
+  },
+  'repair.concurrency': {
+    kind: 'count',
+    default: '2',
+    help: 'repositories whose copies are made or moved at the same time, in the whole cluster',
+  },
+  'repair.maxLog': {
+    kind: 'count',
+    default: '10000',
+    help: 'entries in the push log of a repository beyond which a copy that holds them up is declared stale, and filled from the others',
+  },
+  'repair.compareInterval': {
+    kind: 'duration',
+    default: '10m',
+    help: 'how often the copies of every repository are compared',
+  },
+  'scrub.interval': {
+    kind: 'duration',
+    default: '7d',
+    help: 'in how long a storage node reads all that it has from its disk, bit by bit; damage is healed from the other copies; 0: never',
+  },
   'ssh.hostKeys': {
     kind: 'path',
     default: undefined,

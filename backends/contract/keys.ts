@@ -104,6 +104,9 @@ export const keys = {
   /** Copies that are to go from a store while the repository goes on; deleted when they are gone. */
   evictions: (storeId: string) => `evictions/${storeId}/`,
   eviction: (storeId: string, id: string) => `evictions/${storeId}/${id}`,
+  /** Copies in which a verification found damage, until they are filled anew. */
+  damages: 'damages/',
+  damage: (id: string, storeId: string) => `damages/${id}/${storeId}`,
   /** What people decided about nodes, whether these are alive or not. */
   nodeMarks: 'node-marks/',
   nodeMark: (nodeId: string) => `node-marks/${nodeId}`,

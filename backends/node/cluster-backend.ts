@@ -8,9 +8,12 @@ import type { PushPipeline } from '../contract/pipeline.js';
 import type { GitRunner } from '../git/git-runner.js';
 import { removeTree } from '../git/repository-files.js';
 import { coordinatorLog } from '../replicated/coordinator-log.js';
+import { createClusterControl } from '../replicated/cluster-control.js';
 import { NodeDirectory } from '../replicated/node-directory.js';
+import { PushTraces } from '../replicated/push-trace.js';
 import type { Consistency } from '../replicated/quorum.js';
 import { ReplicatedBackend } from '../replicated/replicated-backend.js';
+import { type ControllerSettings, SetController } from '../replicated/set-controller.js';
 import type { ClusterCredentials } from './cluster-credentials.js';
 import { connectTo } from './node-connection.js';
 import { SnapshotMemory } from './snapshot-memory.js';
@@ -36,6 +39,7 @@ export interface ClusterBackendDependencies {
     readonly lockTimeoutMs: number;
     readonly replicationFactor: number;
     readonly consistency: Consistency;
+    readonly repair: Omit<ControllerSettings, 'replicationFactor'>;
   };
 }
 
@@ -49,6 +53,15 @@ export async function createClusterBackend(
   await mkdir(scratchDirectory, { recursive: true, mode: 0o700 });
   const directory = node?.directory ?? (await openDirectory(dependencies));
   const locks = createLocks({ ...dependencies, holder: options.nodeId });
+  const { replicationFactor } = options;
+  const traces = new PushTraces({ ...dependencies, frontEnd: options.nodeId });
+  const controller = new SetController({
+    ...dependencies,
+    replicas: directory,
+    locks,
+    nodeId: options.nodeId,
+    settings: { ...options.repair, replicationFactor },
+  });
   return new ReplicatedBackend({
     ...dependencies,
     locks,
@@ -56,7 +69,16 @@ export async function createClusterBackend(
     replicas: directory,
     scratchDirectory,
     lockTimeoutMs: options.lockTimeoutMs,
-    replicationFactor: options.replicationFactor,
+    replicationFactor,
+    traces,
+    cluster: createClusterControl({
+      coordinator,
+      replicas: directory,
+      controller,
+      traces,
+      replicationFactor,
+    }),
+    companions: [controller, traces],
     consistency: options.consistency,
     name: 'replicated',
     local: {

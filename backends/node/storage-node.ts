@@ -8,10 +8,12 @@ import type { GitRunner } from '../git/git-runner.js';
 import type { PackIndexer } from '../git/pack-indexer.js';
 import { type LocalStore, openLocalStore, storeRoot } from '../local/local-store.js';
 import { claimStore } from '../local/store-owner.js';
+import { obeyEvictions } from '../replicated/evictions.js';
 import { NodeDirectory } from '../replicated/node-directory.js';
 import { NodeMembership } from '../replicated/node-membership.js';
 import type { NodeRecord } from '../replicated/node-record.js';
 import { peerSourceOf } from '../replicated/peers.js';
+import { Scrub } from '../replicated/scrub.js';
 import type { ClusterCredentials } from './cluster-credentials.js';
 import { connectTo } from './node-connection.js';
 import type { NodeAddress } from './node-client.js';
@@ -46,10 +48,14 @@ export interface StorageNodeDependencies {
   readonly meter: Meter;
   readonly options: StorageNodeOptions;
   readonly maintenance: { readonly enabled: boolean; readonly pruneGraceMs: number };
+  /** In how long everything is to be read once; 0: never. */
+  readonly scrubIntervalMs: number;
 }
 
 /** How long a quarantine lies idle before this node finds out for itself what became of its push. */
 const settleEveryMs = 60_000;
+/** How often it looks for copies that are to go. */
+const evictEveryMs = 5_000;
 
 /**
  * The storage side of a cluster's member: the store, its API, and its record among the nodes. It knows the other nodes
@@ -65,7 +71,8 @@ export class StorageNode {
   readonly #closing = new AbortController();
   #address = '';
   #draining = false;
-  #settling: Promise<void> | undefined;
+  #settling: Promise<unknown> | undefined;
+  readonly #scrub: Scrub;
 
   private constructor(
     dependencies: StorageNodeDependencies,
@@ -86,6 +93,11 @@ export class StorageNode {
         stores === undefined
           ? this.#peers(repositoryId)
           : fromStores(this.directory, repositoryId, stores),
+    });
+    this.#scrub = new Scrub({
+      ...dependencies,
+      replica: parts.store.replica,
+      intervalMs: dependencies.scrubIntervalMs,
     });
     this.#membership = new NodeMembership({
       ...dependencies,
@@ -156,7 +168,8 @@ export class StorageNode {
     this.#address = `${host.includes(':') ? `[${host}]` : host}:${port === 0 ? bound.port : port}`;
     await this.directory.start();
     await this.#membership.join();
-    this.#settling = this.#settleForEver();
+    this.#settling = Promise.all([this.#settleForEver(), this.#evictForEver()]);
+    this.#scrub.start();
   }
 
   /** No new work comes here, and what runs may finish. Idempotent. */
@@ -172,6 +185,7 @@ export class StorageNode {
     this.#closing.abort();
     await this.#server.drain(0);
     await this.#membership.leave();
+    await this.#scrub.close();
     await this.#settling;
     await this.directory.close();
     await this.#store.close();
@@ -211,6 +225,21 @@ export class StorageNode {
       draining: this.#draining,
       version: options.version,
     };
+  }
+
+  /** Removes the copies that went elsewhere. */
+  async #evictForEver(): Promise<void> {
+    const { clock, coordinator, logger } = this.#dependencies;
+    const { replica } = this.#store;
+    const { signal } = this.#closing;
+    while (!signal.aborted) {
+      try {
+        await obeyEvictions({ coordinator, replica, logger });
+      } catch (error) {
+        logger.debug({ component: 'store', err: error }, 'evictions could not be read');
+      }
+      await clock.sleep(evictEveryMs, signal);
+    }
   }
 
   /** At once what an earlier process left; then what has lain there since the look before. */

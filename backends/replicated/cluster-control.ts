@@ -9,6 +9,7 @@ import type { Coordinator } from '../contract/coordinator.js';
 import { QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
 import { deleted } from './commit.js';
+import { reportDamage } from './damage.js';
 import { markNode, type NodeMark, readNodeMarks } from './node-marks.js';
 import type { PushTraces } from './push-trace.js';
 import { decodeRepository, encodeRepository, scan, type Voter } from './records.js';
@@ -19,7 +20,7 @@ import type { ReplicaDirectory, StorageNode } from './voters.js';
 export interface ClusterControlDependencies {
   readonly coordinator: Coordinator;
   readonly replicas: ReplicaDirectory;
-  readonly controller: Pick<SetController, 'look' | 'reportDamage' | 'repairing'>;
+  readonly controller: Pick<SetController, 'look' | 'repairing'>;
   readonly traces: PushTraces;
   readonly replicationFactor: number;
 }
@@ -81,7 +82,7 @@ export function createClusterControl(dependencies: ClusterControlDependencies): 
         }
         const report = await replica.verify(repositoryId, { signal });
         verified.push({ nodeId, storeId, ...report });
-        if (report.problems.length > 0) controller.reportDamage(repositoryId, storeId);
+        if (report.problems.length > 0) await reportDamage(coordinator, repositoryId, storeId);
       }
       return verified;
     },

@@ -2,6 +2,7 @@ import type { Coordinator, WatchEvent } from '../contract/coordinator.js';
 import type { Clock, Logger } from '../contract/environment.js';
 import { keys, prefixEnd } from '../contract/keys.js';
 import type { Replica } from '../contract/replica.js';
+import { decodeNodeMark, type NodeMark } from './node-marks.js';
 import { decodeNode, type NodeRecord } from './node-record.js';
 import { Ring } from './placement.js';
 import type { Voter } from './records.js';
@@ -39,6 +40,8 @@ interface Known {
 /** A node whose record is gone may only have lost its lease for a moment: so long, what runs there may go on. */
 const lingerMs = 60_000;
 const retryMs = 500;
+/** Marks and nodes, which are neighbours among the keys. */
+const watched = { from: keys.nodeMarks, rangeEnd: prefixEnd(keys.nodes) };
 
 /**
  * The storage nodes of the cluster, from their records in the coordinator: listed once, then watched. A node counts as
@@ -47,6 +50,7 @@ const retryMs = 500;
 export class NodeDirectory implements ReplicaDirectory {
   readonly #dependencies: NodeDirectoryDependencies;
   readonly #known = new Map<string, Known>();
+  readonly #marks = new Map<string, NodeMark>();
   /** Connections whose node's record is gone, by store and address. */
   readonly #lingering = new Map<string, NodeConnection>();
   readonly #closing = new AbortController();
@@ -80,8 +84,8 @@ export class NodeDirectory implements ReplicaDirectory {
       .filter(({ record, connection }) => {
         return connection.reachable && record.storeId !== own?.node.storeId;
       })
-      .map(({ record }) => storageNode(record, false));
-    return own === undefined ? others : [storageNode(own.node, true), ...others];
+      .map(({ record }) => this.#storageNode(record, false));
+    return own === undefined ? others : [this.#storageNode(own.node, true), ...others];
   }
 
   find(storeId: string): Replica | undefined {
@@ -101,6 +105,12 @@ export class NodeDirectory implements ReplicaDirectory {
       .map(({ nodeId, storeId }) => ({ nodeId, storeId }));
   }
 
+  #storageNode(record: NodeRecord, local: boolean): StorageNode {
+    const { nodeId, storeId, address, zone, weight, capacityBytes, usedBytes } = record;
+    const draining = record.draining || this.#marks.has(nodeId);
+    return { nodeId, storeId, address, zone, weight, capacityBytes, usedBytes, draining, local };
+  }
+
   #connectionTo(storeId: string): NodeConnection | undefined {
     for (const { record, connection } of this.#known.values()) {
       if (record.storeId === storeId) return connection;
@@ -110,11 +120,11 @@ export class NodeDirectory implements ReplicaDirectory {
 
   async #list(): Promise<number> {
     const { coordinator } = this.#dependencies;
-    const range = { rangeEnd: prefixEnd(keys.nodes) };
-    const { entries, revision } = await coordinator.range(keys.nodes, range);
+    const { entries, revision } = await coordinator.range(watched.from, watched);
     const listed = new Set<string>();
+    this.#marks.clear();
     for (const kv of entries) {
-      listed.add(kv.key.slice(keys.nodes.length));
+      if (kv.key.startsWith(keys.nodes)) listed.add(kv.key.slice(keys.nodes.length));
       this.#see({ type: 'put', entry: kv });
     }
     for (const nodeId of this.#known.keys()) if (!listed.has(nodeId)) this.#forget(nodeId);
@@ -128,8 +138,8 @@ export class NodeDirectory implements ReplicaDirectory {
     let revision = listedRevision;
     while (!signal.aborted) {
       try {
-        const batches = coordinator.watch(keys.nodes, {
-          rangeEnd: prefixEnd(keys.nodes),
+        const batches = coordinator.watch(watched.from, {
+          rangeEnd: watched.rangeEnd,
           fromRevision: revision + 1,
           signal,
         });
@@ -150,6 +160,13 @@ export class NodeDirectory implements ReplicaDirectory {
   }
 
   #see(event: WatchEvent): void {
+    const key = event.type === 'delete' ? event.key : event.entry.key;
+    if (key.startsWith(keys.nodeMarks)) {
+      const nodeId = key.slice(keys.nodeMarks.length);
+      if (event.type === 'delete') this.#marks.delete(nodeId);
+      else this.#marks.set(nodeId, decodeNodeMark(event.entry.value));
+      return;
+    }
     if (event.type === 'delete') {
       this.#forget(event.key.slice(keys.nodes.length));
       return;
@@ -200,9 +217,4 @@ export class NodeDirectory implements ReplicaDirectory {
     this.#lingering.delete(name);
     await connection.close();
   }
-}
-
-function storageNode(record: NodeRecord, local: boolean): StorageNode {
-  const { nodeId, storeId, address, zone, weight, capacityBytes, usedBytes, draining } = record;
-  return { nodeId, storeId, address, zone, weight, capacityBytes, usedBytes, draining, local };
 }

@@ -17,11 +17,15 @@ export async function readNodeMarks(
 ): Promise<ReadonlyMap<string, NodeMark>> {
   const marks = new Map<string, NodeMark>();
   for await (const { key, value } of scan(coordinator, keys.nodeMarks)) {
-    const parsed = schema.safeParse(JSON.parse(new TextDecoder().decode(value)));
-    // Of a later version: whatever it says, nothing new is put there.
-    marks.set(key.slice(keys.nodeMarks.length), parsed.success ? parsed.data.mark : 'draining');
+    marks.set(key.slice(keys.nodeMarks.length), decodeNodeMark(value));
   }
   return marks;
+}
+
+/** One of a later version says `draining`: whatever it means, nothing new is put there. */
+export function decodeNodeMark(value: Uint8Array): NodeMark {
+  const parsed = schema.safeParse(JSON.parse(new TextDecoder().decode(value)));
+  return parsed.success ? parsed.data.mark : 'draining';
 }
 
 /** Undefined takes the mark away. */

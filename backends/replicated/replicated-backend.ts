@@ -63,6 +63,8 @@ export interface ReplicatedBackendDependencies {
   readonly traces?: PushTraces;
   /** What people do with nodes and copies; absent with a single store. */
   readonly cluster?: ClusterControl;
+  /** What runs beside it, from its start to its close. */
+  readonly companions?: readonly { start(): void; close(): Promise<void> }[];
   /** `local`, or `replicated`. */
   readonly name: string;
   /** What only the stores of this process know; zeros where it has none. */
@@ -168,6 +170,7 @@ export class ReplicatedBackend implements Backend {
     this.#events.notify();
     await this.#trim.resume();
     this.#sweeping = this.#sweep();
+    for (const companion of this.#dependencies.companions ?? []) companion.start();
     this.#state = 'serving';
     logger.info({ component: 'backend', repositories, applied }, 'repositories recovered');
   }
@@ -279,6 +282,7 @@ export class ReplicatedBackend implements Backend {
     await Promise.race([finished, this.#dependencies.clock.sleep(graceMs)]);
     this.#state = 'stopped';
     this.#stopped.abort();
+    await Promise.all((this.#dependencies.companions ?? []).map((one) => one.close()));
     await this.#sweeping;
     await Promise.all([this.#outbox.close(), this.#events.close()]);
     await this.#trim.close();

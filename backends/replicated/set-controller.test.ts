@@ -14,6 +14,7 @@ import {
   systemClock,
   zeroOid,
 } from '../local/testing/local-fixture.js';
+import { reportDamage } from './damage.js';
 import { obeyEvictions } from './evictions.js';
 import { markNode } from './node-marks.js';
 import { decodeRepository, type RepositoryRecord } from './records.js';
@@ -155,7 +156,7 @@ test('a copy whose refs were changed behind our back is set aside and filled ane
   const { problems } = await damaged.replica.verify(repository.id, { signal });
   assert.ok(problems.length > 0);
   controller.start();
-  controller.reportDamage(repository.id, damaged.storeId);
+  await reportDamage(set.coordinator, repository.id, damaged.storeId);
   await until('it votes again', async () => {
     const { epoch } = await record();
     return epoch >= 3 && votersAre(stores(0, 1, 2))();

@@ -5,6 +5,7 @@ import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
 import { asQuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
 import { Leadership } from './leadership.js';
+import { forgetDamage, readDamages } from './damage.js';
 import { readNodeMarks } from './node-marks.js';
 import { Ring } from './placement.js';
 import { nextStep, type ReconcileLimits } from './reconcile.js';
@@ -52,7 +53,7 @@ export class SetController {
   readonly #closing = new AbortController();
   /** Monotonic time since when a store that members are on is not alive. */
   readonly #awaySince = new Map<string, number>();
-  readonly #damaged = new Set<string>();
+  #damaged: ReadonlySet<string> = new Set();
   readonly #waiting = new Set<string>();
   /** Tried and failed: monotonic time of the next try. */
   readonly #later = new Map<string, number>();
@@ -87,12 +88,6 @@ export class SetController {
     await this.#leases.close();
   }
 
-  /** A verification found damage in a store's copy: it is set aside and filled anew as soon as that is safe. */
-  reportDamage(repositoryId: string, storeId: string): void {
-    this.#damaged.add(`${repositoryId} ${storeId}`);
-    this.look(repositoryId);
-  }
-
   /** Has a set looked at soon. */
   look(repositoryId: string): void {
     if (this.#waiting.size < maxWaiting) this.#waiting.add(repositoryId);
@@ -114,10 +109,16 @@ export class SetController {
   async #tick(): Promise<void> {
     const { clock, coordinator, replicas, settings } = this.#dependencies;
     this.#marks = await readNodeMarks(coordinator);
+    this.#damaged = await readDamages(coordinator);
     const nowMs = clock.monotonicMs();
     const alive = replicas.nodes().map(({ storeId }) => storeId);
     for (const storeId of alive) this.#awaySince.delete(storeId);
-    const changed = JSON.stringify([alive.toSorted(), [...this.#marks], this.#overdue(nowMs)]);
+    const changed = JSON.stringify([
+      alive.toSorted(),
+      [...this.#marks],
+      this.#overdue(nowMs),
+      [...this.#damaged],
+    ]);
     for (const [id, dueMs] of this.#later) {
       if (dueMs > nowMs) continue;
       this.#later.delete(id);
@@ -169,7 +170,7 @@ export class SetController {
           alive.has(storeId) &&
           !this.#marks.has(nodeId) &&
           (target === undefined || target.includes(nodeId)) &&
-          !this.#damaged.has(`${record.id} ${storeId}`),
+          !this.#damaged.has(keys.damage(record.id, storeId)),
       )
     );
   }
@@ -199,7 +200,8 @@ export class SetController {
             replicas,
             awayMs: (storeId) => this.#awayMs(storeId),
             leaving: (nodeId) => this.#marks.has(nodeId),
-            damaged: (repositoryId, storeId) => this.#damaged.has(`${repositoryId} ${storeId}`),
+            damaged: (repositoryId, storeId) =>
+              this.#damaged.has(keys.damage(repositoryId, storeId)),
             maxLog: settings.maxLog,
           },
           ground,
@@ -216,7 +218,10 @@ export class SetController {
         const taken = await takeStep({ ...this.#dependencies, ring }, ground, step, signal);
         const { type, ...about } = step;
         this.#dependencies.meter.count('replica_set_steps', { step: type });
-        if (step.type === 'fill' && step.fresh) this.#damaged.delete(`${id} ${step.storeId}`);
+        if (step.type === 'fill' && step.fresh) {
+          await forgetDamage(coordinator, id, step.storeId);
+          this.#damaged = await readDamages(coordinator);
+        }
         logger.info({ ...context, step: type, ...about, taken }, 'a step for a replica set');
         // Nobody to take it with: the next change among the nodes brings it up again.
         if (!taken && step.type === 'add-learner') return;
