@@ -80,6 +80,8 @@ function weigh(directory: string): { names: number; sizeBytes: number; files: Se
   const files = new Set<number>();
   let [names, sizeBytes] = [0, 0];
   for (const name of readdirSync(directory, { recursive: true })) {
+    // What is on its way out may go at any time.
+    if (String(name).startsWith('trash/')) continue;
     const stat = lstatSync(join(directory, String(name)));
     if (!stat.isFile()) continue;
     names++;
