@@ -173,6 +173,34 @@ for (const [exhausted, other] of [
   });
 }
 
+test('connections over HTTP leave files to open for SSH, where the system allows few', async (t) => {
+  const scene = await createScene(t);
+  const server = await scene.startServer();
+  const key = await scene.sshKey();
+  await scene.admin(server, 'key', 'add', 'admin', key.publicKeyFile);
+  const source = await scene.makeRepository();
+  await server.stop();
+  await server.relaunch(['prlimit', '--nofile=400:400', '--']).ready();
+  const { hostname, port } = new URL(server.url);
+  let closed = 0;
+  const sockets = Array.from({ length: 400 }, () =>
+    connect(Number(port), hostname)
+      .on('error', () => undefined)
+      .on('close', () => (closed += 1))
+      .resume(),
+  );
+  try {
+    await waitFor('connections to be turned away', () => closed >= 250);
+    assert.ok(closed < 400, 'the others are open');
+    const env = await key.environment(server);
+    for (const name of ['one', 'two', 'three']) {
+      await scene.git(['push', '-q', server.sshUrl(name), 'main'], { cwd: source, env });
+    }
+  } finally {
+    for (const socket of sockets) socket.destroy();
+  }
+});
+
 test('who has waited too long is refused: 429 and Retry-After over HTTP, a sentence and a non-zero exit over SSH', async (t) => {
   const ground = await Ground.create(t, 'limits.queueTime=300ms');
   const { scene, server, source, tip } = ground;

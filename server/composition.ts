@@ -43,6 +43,7 @@ import { createHttpListener } from './http/http-listener.js';
 import { defaultHttpLimits } from './http/http-limits.js';
 import type { Lifecycle } from './lifecycle.js';
 import { formatAddress, listenOn, reachableAddress } from './listen.js';
+import { connectionsWithin, maxOpenFiles } from './open-files.js';
 import { openAuditLog } from './observe/audit-log.js';
 import type { FileAuditLog } from './observe/audit-log.js';
 import { createAuditTrail } from './observe/audit-trail.js';
@@ -439,7 +440,7 @@ function httpLimits(config: Config): typeof defaultHttpLimits {
     requestTimeoutMs: config['limits.requestTime'],
     maxFetchBodyBytes: config['limits.fetchBody'],
     maxPushBodyBytes: config['limits.pushBody'],
-    maxConnections: config['limits.connections'],
+    maxConnections: connectionsWithin(maxOpenFiles(), config['limits.connections']),
     maxConnectionsPerAddress: config['limits.connectionsPerAddress'],
     maxAuthenticationFailuresPerMinute: config['limits.failedSignIns'],
   };
@@ -451,7 +452,7 @@ function sshLimits(config: Config): typeof defaultSshLimits {
     loginGraceMs: config['limits.handshakeTime'],
     idleTimeoutMs: config['limits.idleTime'],
     requestTimeoutMs: config['limits.requestTime'],
-    maxConnections: config['limits.connections'],
+    maxConnections: connectionsWithin(maxOpenFiles(), config['limits.connections']),
     maxConnectionsPerAddress: config['limits.connectionsPerAddress'],
     maxConnectionsPerPrincipal: config['limits.requestsPerPrincipal'],
   };

@@ -282,7 +282,7 @@ export const configTable = {
   'limits.connections': {
     kind: 'count',
     default: '10000',
-    help: 'open connections of HTTP, and of SSH',
+    help: 'open connections of HTTP, and of SSH; never more than three eighths of the open files that the system allows (ulimit -n)',
   },
   'limits.connectionsPerAddress': {
     kind: 'count',
