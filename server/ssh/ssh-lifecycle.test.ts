@@ -133,6 +133,20 @@ describe('limits', () => {
     assert.notEqual(exchangesOf('sink')[0]?.ended, 'ok');
   });
 
+  test('a client whose request waits for others is not given up', async () => {
+    const { scene, key } = await setUp({ idleTimeoutMs: 200 });
+    const queued = scene.start(key, 'git@127.0.0.1', "git-receive-pack 'queue'");
+    await until('it waits', () => exchangesOf('queue').length === 1);
+    // Silent for a shorter time, and given up for it.
+    const { exitCode } = await collect(
+      scene.start(key, 'git@127.0.0.1', "git-receive-pack 'sink'"),
+    );
+    assert.equal(exitCode, 255);
+    assert.equal(exchangesOf('queue')[0]?.ended, undefined);
+    service.release();
+    assert.equal((await collect(queued)).exitCode, 0);
+  });
+
   test('an exchange that takes too long is told so', async () => {
     const { scene, key } = await setUp({ requestTimeoutMs: 200 });
     const { stderr, exitCode } = await scene.ssh(key, 'git@127.0.0.1', "git-upload-pack 'hang'");

@@ -22,6 +22,7 @@ export interface FakeExchange {
  *   `sink`        counts what it gets, then says how much that was
  *   `hang`        waits for the signal
  *   `stubborn`    waits for ever
+ *   `queue`       wants bytes, and waits for `release` meanwhile
  *   `exit/N`      ends with exit code N
  *   `fail/CODE`   `open` rejects; `run-fail/CODE`: `run` does
  *   `facts`       tells the request as JSON
@@ -29,6 +30,8 @@ export interface FakeExchange {
  */
 export class FakeGitService implements GitService {
   readonly exchanges: FakeExchange[] = [];
+  /** Ends what waits in the queue. */
+  release: () => void = () => undefined;
 
   async open(request: GitRequest): Promise<GitExchange> {
     const [kind = '', argument = ''] = request.path.replace(/^\//, '').split('/');
@@ -45,6 +48,7 @@ export class FakeGitService implements GitService {
       known: () => Promise.resolve(undefined),
       run: async (input, output) => {
         try {
+          if (kind === 'queue') await this.#queue(request, input);
           const exitCode = await behave(kind, argument, { state, input, output });
           state.ended = 'ok';
           return outcome(exitCode);
@@ -55,6 +59,16 @@ export class FakeGitService implements GitService {
         }
       },
     };
+  }
+
+  async #queue(request: GitRequest, input: Readable): Promise<void> {
+    input.read();
+    request.onHold?.(true);
+    await new Promise<void>((resolve) => {
+      this.release = resolve;
+      request.signal.addEventListener('abort', () => resolve());
+    });
+    request.onHold?.(false);
   }
 }
 
@@ -84,6 +98,9 @@ async function behave(kind: string, argument: string, streams: Streams): Promise
     case 'hang':
       await aborted(state.request.signal);
       throw state.request.signal.reason;
+    case 'queue':
+      if (state.request.signal.aborted) throw state.request.signal.reason;
+      return 0;
     case 'stubborn':
       return new Promise(() => undefined);
     case 'exit':
