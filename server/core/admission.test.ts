@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
+import { EventEmitter, once } from 'node:events';
 import { test } from 'node:test';
 import { QuorateError } from '../../backends/contract/errors.js';
 import { writeCommandList } from '../wire/command-list.js';
@@ -43,31 +44,26 @@ function busyWithPush(admission: object): {
   readonly begin: (transport: 'http' | 'ssh') => Promise<Talk>;
   readonly finish: () => void;
 } {
-  let finish = (): void => undefined;
-  const finished = new Promise<void>((resolve) => {
-    finish = resolve;
-  });
+  const events = new EventEmitter();
+  const finished = once(events, 'finish');
   let pushes = 0;
-  let entered = (): void => undefined;
   const ground = new FakeService({
     refs,
     admission,
     push: async (request) => {
       pushes += 1;
-      entered();
+      events.emit('pushed');
       if (pushes === 1) await finished;
       return acceptAll(request);
     },
   });
   const begin = async (transport: 'http' | 'ssh'): Promise<Talk> => {
-    const began = new Promise<void>((resolve) => {
-      entered = resolve;
-    });
+    const began = once(events, 'pushed');
     const talk = ground.talk(pushOver[transport], push);
     await began;
     return talk;
   };
-  return { ground, begin, finish };
+  return { ground, begin, finish: () => events.emit('finish') };
 }
 
 for (const transport of ['http', 'ssh'] as const) {
@@ -150,14 +146,18 @@ test('a place is given back whatever became of the fetch', async () => {
   assert.equal((await ground.talk(stateless, want)).outcome?.status, 'error');
 });
 
+const MIB = 1024 ** 2;
+
+function bytesOf(
+  objectCount: number,
+  packCount: number,
+  options: { readonly alone?: boolean; readonly partial?: boolean } = {},
+): number {
+  const how = { alone: false, partial: false, ...options };
+  return planPack({ objectCount, packCount }, how).memoryBytes;
+}
+
 test('a clone of a large repository counts for more, and one of several packs for more still', () => {
-  const MIB = 1024 ** 2;
-  const bytesOf = (
-    objectCount: number,
-    packCount: number,
-    options: { alone?: boolean; partial?: boolean } = {},
-  ): number =>
-    planPack({ objectCount, packCount }, { alone: false, partial: false, ...options }).memoryBytes;
   assert.equal(Math.round(bytesOf(100, 1) / MIB), 6);
   assert.equal(Math.round(bytesOf(100, 10) / MIB), 54);
   assert.equal(Math.round(bytesOf(1_000_000, 1) / MIB), 229);
