@@ -65,6 +65,7 @@ interface Options {
   readonly timeoutMs?: number;
   readonly resolve?: Resolve;
   readonly signal?: AbortSignal;
+  readonly body?: Uint8Array;
 }
 
 function send(url: string, options: Options = {}): Promise<Attempt | undefined> {
@@ -78,7 +79,7 @@ function send(url: string, options: Options = {}): Promise<Attempt | undefined> 
   return sender({
     url,
     headers: { 'X-Quorate-Event': 'push' },
-    body: Buffer.from('{}'),
+    body: options.body ?? Buffer.from('{}'),
     signal: signal ?? new AbortController().signal,
   });
 }
@@ -221,6 +222,30 @@ test('a body that never ends is no reason to doubt the status', async () => {
   const attempt = await send(`http://127.0.0.1:${port}/`, { timeoutMs: 300 });
   assert.equal(attempt?.outcome, 'delivered');
   assert.equal(attempt.response, 'some');
+});
+
+test('who answers without listening is sent no more', async () => {
+  let heard = 0;
+  const connections: Socket[] = [];
+  const { port } = await listen((socket) => {
+    connections.push(socket);
+    socket.on('data', (bytes) => {
+      heard += bytes.length;
+    });
+    socket.once('data', () => {
+      socket.write('HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n');
+      socket.pause();
+    });
+  });
+  const body = Buffer.alloc(32 * 1024 * 1024);
+  const attempt = await send(`http://127.0.0.1:${port}/`, { body });
+  assert.equal(attempt?.outcome, 'delivered');
+  const [socket] = connections;
+  assert.ok(socket !== undefined);
+  const closed = new Promise((resolve) => socket.once('close', resolve));
+  socket.resume();
+  await closed;
+  assert.ok(heard < body.length, `${heard} bytes were sent`);
 });
 
 test('what is no HTTP is told apart', async () => {
