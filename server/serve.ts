@@ -8,6 +8,7 @@ import type { ComposedServer, CompositionParts } from './composition.js';
 import { loadConfig } from './config.js';
 import type { Config, ConfigSources } from './config.js';
 import { nodeFileName, openDataDirectory, serverFileName } from './data-directory.js';
+import { tuneEngine } from './engine-settings.js';
 import { systemClock, systemRandom } from './environment.js';
 import { announcement, createFirstAdmin, nodeAnnouncement } from './first-start.js';
 import { Lifecycle } from './lifecycle.js';
@@ -35,6 +36,7 @@ const sameSignalMs = 500;
  * the process at once; so does an uncaught exception, after it was logged.
  */
 export async function serve(given: ServeArguments): Promise<number> {
+  tuneEngine();
   let config: Config;
   try {
     config = loadConfig({ ...given, env: process.env, workingDirectory: process.cwd() });

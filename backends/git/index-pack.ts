@@ -49,8 +49,9 @@ export async function indexPackWithGit(run: IndexPackRun): Promise<IndexedPack> 
   }
   await throwFeedError(feed, stopping.signal, timedOut);
   if (run.signal.aborted) throw new QuorateError('cancelled', 'the push was given up');
-  if (result.exitCode !== 0) throw await refusal(run, result);
-  return accept(run, feed, result.stdout);
+  const sound = result.exitCode === 0 || (run.fsck.enabled && result.exitCode === notSelfContained);
+  if (!sound) throw await refusal(run, result);
+  return accept(run, feed, result);
 }
 
 /** As a stream, not a run: it is paced by the sender, and must not take the place of short runs. */
@@ -118,12 +119,21 @@ export function quarantineEnvironment(paths: {
   };
 }
 
-/** `--strict` also checks that what the pack's objects name is there, as receive-pack with transfer.fsckObjects. */
+/**
+ * `--strict` also checks that what the pack's objects name is there, as receive-pack with transfer.fsckObjects. Then it
+ * costs nothing more to be told whether all of that is in the pack itself.
+ */
 function strictness(fsck: IndexPackRun['fsck']): string[] {
   if (!fsck.enabled) return [];
   const ignored = fsck.ignore.filter(isIgnorableFsckId).map((id) => `${id}=ignore`);
-  return [ignored.length === 0 ? '--strict' : `--strict=${ignored.join(',')}`];
+  return [
+    ignored.length === 0 ? '--strict' : `--strict=${ignored.join(',')}`,
+    '--check-self-contained-and-connected',
+  ];
 }
+
+/** git-index-pack(1): with that option, 1 says that the pack is sound, and names objects that it does not bring. */
+const notSelfContained = 1;
 
 /** Throws why the feed broke off, or that time ran out; returns when neither is the reason. */
 async function throwFeedError(
@@ -137,7 +147,11 @@ async function throwFeedError(
   if (stopping.aborted) await feed.finished;
 }
 
-async function accept(run: IndexPackRun, feed: PackFeed, stdout: string): Promise<IndexedPack> {
+async function accept(
+  run: IndexPackRun,
+  feed: PackFeed,
+  { stdout, exitCode }: GitEnd,
+): Promise<IndexedPack> {
   // The line is followed by what git read beyond the pack.
   const match = /^pack\t([0-9a-f]{40,64})\n([^]*)$/.exec(stdout);
   if (match === null) throw new QuorateError('internal', 'git index-pack named no pack');
@@ -152,7 +166,10 @@ async function accept(run: IndexPackRun, feed: PackFeed, stdout: string): Promis
   if (objectCount === 0) return { name: undefined, objectCount, sizeBytes: 0, engine: 'git' };
   if (run.maxObjectBytes > 0) await requireSmallObjects(run);
   await syncDirectory(run.quarantinePackDir);
-  return { name, objectCount, sizeBytes, engine: 'git' };
+  // The bases that git appended to a thin pack came from the repository, where they may be leftovers.
+  const selfContained =
+    run.fsck.enabled && exitCode === 0 && objectCount === run.source.declaredObjects;
+  return { name, objectCount, sizeBytes, engine: 'git', ...(selfContained && { selfContained }) };
 }
 
 /** Up to and with the fan-out table, whose last entry is the number of objects (gitformat-pack(5), version 2). */
@@ -214,10 +231,15 @@ async function requireSmallObjects(run: IndexPackRun): Promise<void> {
   try {
     let largest = 0;
     let rest = '';
+    // Of numbers without leading zeros only those with as many digits as the limit can be larger; few have.
+    const candidates = new RegExp(`\\d{${String(run.maxObjectBytes).length},}`, 'g');
     for await (const chunk of sizes.stdout) {
-      const lines = (rest + String(chunk)).split('\n');
-      rest = lines.pop() ?? '';
-      for (const line of lines) largest = Math.max(largest, Number(line));
+      const text = rest + String(chunk);
+      const end = text.lastIndexOf('\n') + 1;
+      rest = text.slice(end);
+      for (const [size] of text.slice(0, end).matchAll(candidates)) {
+        largest = Math.max(largest, Number(size));
+      }
     }
     const { exitCode } = await sizes.exited;
     if (run.signal.aborted) throw new QuorateError('cancelled', 'the push was given up');

@@ -20,6 +20,8 @@ let gitOnly: PackIndexer;
 /** A push of two commits and a tag, with a delta against the repository's blob, made by git. */
 let thin: Buffer;
 let thick: Buffer;
+/** All of the history, from its first commit. */
+let whole: Buffer;
 let baseBlob: string;
 
 before(async () => {
@@ -35,6 +37,7 @@ before(async () => {
   const third = commit({ 'big.txt': `${text}more and more\n`, '.gitignore': 'x\n' }, [second]);
   thin = packObjects(['--thin', '--revs'], `${third}\n^${first}\n`);
   thick = packObjects(['--revs'], `${third}\n^${first}\n`);
+  whole = packObjects(['--revs'], `${third}\n`);
   // What the tests push must not be there before.
   fixture.run(['prune', '--expire=now']);
 });
@@ -59,6 +62,13 @@ function commit(files: Record<string, string>, parents: string[]): string {
 
 function packObjects(options: string[], input: string): Buffer {
   return fixture.run(['pack-objects', '--stdout', '-q', ...options], input);
+}
+
+/** Names nothing at all, and yet what it stands on was in the repository. */
+function thinBlob(): Buffer {
+  const baseBytes = fixture.run(['cat-file', 'blob', baseBlob]).length;
+  const delta = copyDelta({ baseBytes, resultBytes: 5, copyBytes: 5, times: 1 });
+  return buildPack([{ type: 'ref-delta', base: baseBlob, delta }]);
 }
 
 const blob = (text: string) => ({ type: 'blob', content: Buffer.from(text) }) as const;
@@ -96,6 +106,27 @@ describe('packs that are taken', () => {
       assert.equal(result.engine, desc === 'version 3' ? 'git' : 'libgit2');
     });
   }
+
+  for (const [desc, pack, selfContained] of [
+    ['a history from its first commit', () => whole, true],
+    ['commits on one that the repository has', () => thick, undefined],
+    ['a thin pack, completed from the repository', () => thin, undefined],
+    ['a blob that a delta completes from the repository', () => thinBlob(), undefined],
+  ] as const) {
+    test(`git tells whether a pack stands alone: ${desc}`, async () => {
+      const { result } = await fixture.index(gitOnly, pack());
+      assert.ok(result?.name);
+      assert.equal(result.selfContained, selfContained);
+    });
+  }
+
+  test('without fsck rules nothing is said of standing alone', async () => {
+    const { result } = await fixture.index(gitOnly, whole, {
+      fsck: { enabled: false, ignore: [] },
+    });
+    assert.ok(result?.name);
+    assert.equal(result.selfContained, undefined);
+  });
 
   for (const name of ['both', 'gitOnly'] as const) {
     test(`what ${name} stores is a sound pack of the size it says`, async () => {

@@ -29,6 +29,8 @@ export interface IndexedPack {
    * that the former reach. Absent when that was not plain, and a walk has to find out.
    */
   readonly closure?: { readonly complete: readonly Oid[]; readonly boundary: readonly Oid[] };
+  /** Whatever an object of the pack names is in the pack as well, so that each of them is complete. Absent: unknown. */
+  readonly selfContained?: true;
 }
 
 /**

@@ -1,10 +1,11 @@
 import { join } from 'node:path';
 import { stat } from 'node:fs/promises';
-import type { RefCommand } from '../contract/objects.js';
+import type { Oid, RefCommand } from '../contract/objects.js';
 import type { PrepareRequest } from '../contract/replica.js';
 import type { Clock } from '../contract/environment.js';
 import { findUnconnected } from '../git/connectivity.js';
 import type { GitRunner } from '../git/git-runner.js';
+import { findInPackIndex } from '../git/pack-index.js';
 import type { IndexedPack } from '../git/pack-indexer.js';
 import type { ObjectSources } from '../git/object-environment.js';
 import type { RefFailure } from '../git/ref-dry-run.js';
@@ -29,7 +30,7 @@ export interface JudgedObjects {
   readonly sources: ObjectSources;
   /** A directory of the store's in which packs are shown to git while it judges them. */
   readonly judgingDirectory: string;
-  readonly closure: IndexedPack['closure'] | undefined;
+  readonly indexed: IndexedPack | undefined;
 }
 
 /** Where git finds the objects of a push: its quarantine, unless it brought none, and the repository. */
@@ -88,27 +89,44 @@ async function unconnectedRefs(
   repository: OpenRepository,
   commands: readonly RefCommand[],
   request: PrepareRequest,
-  { sources, closure }: JudgedObjects,
+  objects: JudgedObjects,
 ): Promise<readonly string[]> {
   const { snapshot } = repository;
-  // What a ref has is complete, and so is a pack that builds on nothing else.
-  const builtOnTips = closure?.boundary.every((oid) => snapshot.hasTip(oid)) === true;
-  const complete = new Set(builtOnTips ? closure?.complete : []);
-  const newOids = new Set(
-    commands
-      .map(({ newOid }) => newOid)
-      .filter((oid) => !isZero(oid) && !snapshot.hasTip(oid) && !complete.has(oid)),
+  const unknown = new Set(
+    commands.map(({ newOid }) => newOid).filter((oid) => !isZero(oid) && !snapshot.hasTip(oid)),
   );
-  if (newOids.size === 0) return [];
+  if (unknown.size === 0) return [];
+  const complete = await completeByUpload(repository, [...unknown], objects);
+  const newOids = [...unknown].filter((oid) => !complete.has(oid));
+  if (newOids.length === 0) return [];
   const { unconnected } = await findUnconnected({
     git,
-    ...sources,
-    newOids: [...newOids],
+    ...objects.sources,
+    newOids,
     knownTips: knownTips(repository, commands),
     signal: request.signal,
   });
   const missing = new Set(unconnected);
   return commands.filter(({ newOid }) => missing.has(newOid)).map(({ ref }) => ref);
+}
+
+/** Beyond this many new values one walk for all of them is cheaper than looking each one up in the pack's index. */
+const maxLookedUp = 500;
+
+/** Those of `oids` of which the upload found out that everything they reach is there. */
+async function completeByUpload(
+  { snapshot }: OpenRepository,
+  oids: readonly Oid[],
+  { indexed, sources: { objectDirectory } }: JudgedObjects,
+): Promise<ReadonlySet<Oid>> {
+  if (indexed?.name === undefined || objectDirectory === undefined) return new Set();
+  const { closure, name, selfContained } = indexed;
+  if (selfContained === true && oids.length <= maxLookedUp) {
+    return findInPackIndex(join(objectDirectory, 'pack', `${name}.idx`), oids);
+  }
+  // What a ref has is complete, and so is a pack that builds on nothing else.
+  const builtOnTips = closure?.boundary.every((oid) => snapshot.hasTip(oid)) === true;
+  return new Set(builtOnTips ? closure?.complete : []);
 }
 
 function knownTips(repository: OpenRepository, commands: readonly RefCommand[]): readonly string[] {

@@ -84,7 +84,7 @@ interface LiveQuarantine {
   /** Ends the push's stay in the prune gate. */
   leaveGate: () => void;
   /** What the upload found out about completeness; lost with the process, which only costs a walk. */
-  closure?: IndexedPack['closure'];
+  indexed?: IndexedPack;
 }
 
 interface MaintainOptions {
@@ -211,7 +211,7 @@ export class LocalReplica implements Replica {
           signal,
           progress,
         });
-        if (indexed.closure !== undefined) live.closure = indexed.closure;
+        live.indexed = indexed;
         live.touchedMs = this.#dependencies.clock.monotonicMs();
         return { objectCount: indexed.objectCount, sizeBytes: indexed.sizeBytes };
       } catch (error) {
@@ -240,7 +240,7 @@ export class LocalReplica implements Replica {
       const refused = await judge(this.#dependencies, repository, request, {
         sources,
         judgingDirectory: this.#store.judgingDirectory(key.repositoryId),
-        closure: live.closure,
+        indexed: live.indexed,
       });
       refuseCancelled(request.signal);
       if (sources.objectDirectory !== undefined) {

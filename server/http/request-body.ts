@@ -2,6 +2,7 @@ import { IncomingMessage } from 'node:http';
 import { Readable } from 'node:stream';
 import { createGunzip, type Gunzip } from 'node:zlib';
 import { QuorateError } from '../../backends/contract/errors.js';
+import { GatheredChunks } from '../core/gathered-chunks.js';
 import { HttpRefusal } from './error-map.js';
 import { type HttpRequest, isComplete } from './http-message.js';
 
@@ -65,6 +66,7 @@ export class RequestBody extends Readable {
   readonly #gunzip: Gunzip | undefined;
   readonly #maxBytes: number;
   readonly #taken: Buffer | undefined;
+  readonly #gathered = new GatheredChunks((chunk) => this.#deliver(chunk, this.#source));
   #decodedBytes = 0;
   #started = false;
   #wanted = false;
@@ -99,6 +101,7 @@ export class RequestBody extends Readable {
     this.#source.removeListener('end', this.#receivedAll);
     this.#source.removeListener('close', this.#closed);
     if (this.#started) this.#source.pause();
+    this.#gathered.drop();
     this.#gunzip?.removeAllListeners('data').destroy();
     done(error);
   }
@@ -109,6 +112,7 @@ export class RequestBody extends Readable {
     if (whole !== undefined) {
       this.#wanted = false;
       this.#received(whole);
+      this.#gathered.flush();
       if (!this.destroyed) this.push(null);
       return;
     }
@@ -131,7 +135,7 @@ export class RequestBody extends Readable {
     if (this.receivedBytes > this.#maxBytes) {
       this.destroy(tooLarge(this.#maxBytes));
     } else if (this.#gunzip === undefined) {
-      this.#deliver(chunk, this.#source);
+      this.#gathered.add(chunk);
     } else if (!this.#gunzip.write(chunk)) {
       this.#source.pause();
     }
@@ -143,8 +147,12 @@ export class RequestBody extends Readable {
       this.#closed();
       return;
     }
-    if (this.#gunzip === undefined) this.push(null);
-    else this.#gunzip.end();
+    if (this.#gunzip === undefined) {
+      this.#gathered.flush();
+      if (!this.destroyed) this.push(null);
+    } else {
+      this.#gunzip.end();
+    }
   };
 
   readonly #closed = (): void => {

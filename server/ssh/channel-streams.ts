@@ -1,5 +1,6 @@
 import { Readable, Writable } from 'node:stream';
 import type { ServerChannel } from 'ssh2';
+import { GatheredChunks } from '../core/gathered-chunks.js';
 import type { SocketPressure } from './socket-pressure.js';
 
 /** Most that is merged into one write, and so the most that one channel adds above the socket's bound. */
@@ -14,6 +15,9 @@ type Progress = () => void;
  */
 export class ChannelInput extends Readable {
   readonly #channel: ServerChannel;
+  readonly #gathered = new GatheredChunks((chunk) => {
+    if (!this.push(chunk)) this.#channel.pause();
+  });
   #receivedBytes = 0;
   #starved = false;
 
@@ -27,11 +31,13 @@ export class ChannelInput extends Readable {
       this.#receivedBytes += chunk.length;
       this.#starved = false;
       progress();
-      if (!this.push(chunk)) channel.pause();
+      if (!this.destroyed) this.#gathered.add(chunk);
     });
     channel.once('end', () => {
       this.#starved = false;
-      if (!this.destroyed) this.push(null);
+      if (this.destroyed) return;
+      this.#gathered.flush();
+      this.push(null);
     });
   }
 
@@ -51,6 +57,7 @@ export class ChannelInput extends Readable {
 
   override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
     this.#starved = false;
+    this.#gathered.drop();
     this.#channel.pause();
     callback(error);
   }
