@@ -34,8 +34,8 @@ export interface NodeClientLimits {
 }
 
 export const defaultNodeClientLimits: NodeClientLimits = {
-  // Four beats. Writes are to go on within three seconds after a node stopped.
-  silenceMs: 2_000,
+  // Five beats. Writes are to go on within three seconds after a node stopped.
+  silenceMs: 2_500,
   attendMs: 1_000,
   retryMs: 250,
   // Clones through one front-end from one node; each has a git there.
@@ -86,6 +86,7 @@ export class NodeClient {
   #draining = false;
   /** Read sessions given back, of which the node does not know yet. */
   #released: string[] = [];
+  #releasing: NodeJS.Timeout | undefined;
 
   constructor(options: NodeClientOptions) {
     this.#options = options;
@@ -126,7 +127,10 @@ export class NodeClient {
   release(session: string): void {
     if (this.#closing.signal.aborted) return;
     this.#released.push(session);
-    this.#nudge.abort();
+    this.#releasing ??= setTimeout(() => {
+      this.#releasing = undefined;
+      this.#nudge.abort();
+    }, releaseDelayMs).unref();
   }
 
   /**
@@ -181,6 +185,7 @@ export class NodeClient {
   async close(): Promise<void> {
     this.#closing.abort();
     this.#nudge.abort();
+    clearTimeout(this.#releasing);
     this.#agent.destroy();
     this.#attending.destroy();
     await this.#loop;
@@ -397,6 +402,8 @@ class Retry extends Error {
   }
 }
 
+/** Sessions that end within it are given back together; a deletion may wait for it. */
+const releaseDelayMs = 50;
 const maxRefusalBytes = 16 * 1024;
 const maxReleasedAtOnce = 1_000;
 /** A node that is gone for so long has ended them by itself. */

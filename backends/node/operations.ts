@@ -38,9 +38,10 @@ export const operations: Readonly<Record<CallName, Operation>> = {
   create: operation(calls.create, ({ replica }, args, { repositoryId }) =>
     replica.create(repositoryId, args),
   ),
-  upload: operation(calls.upload, ({ replica }, { key, settings }, call) => {
-    call.begin();
-    return replica.upload(keyOf(call, key), call.input(), {
+  upload: operation(calls.upload, async ({ replica }, { key, settings }, call) => {
+    // Until its data begins, a caller who lost the connection makes the call again, under the same key.
+    const pack = await begun(call.input());
+    return replica.upload(keyOf(call, key), pack, {
       settings,
       signal: call.signal,
       progress: (text) => call.progress(text),
@@ -183,6 +184,16 @@ export const operations: Readonly<Record<CallName, Operation>> = {
     onSession(context, session, call, (read) => sendWholePack(call, read, offset)),
   ),
 };
+
+/** Resolves when the first of it is there. */
+async function begun(input: AsyncGenerator<Uint8Array>): Promise<AsyncGenerator<Uint8Array>> {
+  const first = await input.next();
+  return (async function* all() {
+    if (first.done === true) return;
+    yield first.value;
+    yield* input;
+  })();
+}
 
 function keyOf(
   { repositoryId }: ServerCall,

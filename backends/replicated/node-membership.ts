@@ -137,7 +137,8 @@ function putRecord(record: NodeRecord, lease: Lease) {
 
 function refuseTwins({ nodeId, storeId, address }: NodeRecord, entries: readonly KeyValue[]): void {
   for (const kv of entries) {
-    const other = decodeNode(kv);
+    const other = understood(kv);
+    if (other === undefined) continue;
     if (other.nodeId === nodeId && other.storeId !== storeId) {
       throw new QuorateError(
         'failed-precondition',
@@ -160,5 +161,14 @@ function refuseTwins({ nodeId, storeId, address }: NodeRecord, entries: readonly
         { details: { nodeId: other.nodeId, address: other.address, storeId } },
       );
     }
+  }
+}
+
+/** Undefined for a record of a later version. */
+function understood(kv: KeyValue): NodeRecord | undefined {
+  try {
+    return decodeNode(kv);
+  } catch {
+    return undefined;
   }
 }

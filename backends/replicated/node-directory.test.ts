@@ -1,0 +1,256 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, test } from 'node:test';
+import type { Coordinator, WatchBatch } from '../contract/coordinator.js';
+import { QuorateError } from '../contract/errors.js';
+import { keys } from '../contract/keys.js';
+import { openEmbeddedCoordinator } from '../coordination/embedded/embedded-coordinator.js';
+import { silentLogger } from '../coordination/test-environment.js';
+import { systemClock } from '../local/testing/local-fixture.js';
+import { stubReplica } from '../node/testing/stub-replica.js';
+import { type NodeConnection, NodeDirectory } from './node-directory.js';
+import { NodeMembership } from './node-membership.js';
+import type { NodeRecord } from './node-record.js';
+
+let directory: string;
+let coordinator: Coordinator;
+const closing: (() => Promise<unknown>)[] = [];
+let alive: NodeJS.Timeout;
+beforeEach(async () => {
+  // The clock's sleeps keep no process alive.
+  alive = setInterval(() => undefined, 1_000);
+  directory = await mkdtemp(join(tmpdir(), 'quorate-nodes-'));
+  const options = { directory, clock: systemClock, logger: silentLogger };
+  coordinator = await openEmbeddedCoordinator(options);
+});
+afterEach(async () => {
+  clearInterval(alive);
+  for (const close of closing.splice(0).toReversed()) await close();
+  await coordinator.close();
+  await rm(directory, { recursive: true });
+});
+
+const environment = { clock: systemClock, logger: silentLogger };
+
+function record(name: string, changes: Partial<NodeRecord> = {}): NodeRecord {
+  return {
+    nodeId: name,
+    storeId: Buffer.from(name.padEnd(16, '.')).toString('hex'),
+    address: `${name}:7420`,
+    zone: 'z',
+    weight: 1,
+    capacityBytes: 100,
+    usedBytes: 10,
+    draining: false,
+    version: '0',
+    ...changes,
+  };
+}
+
+async function announce(
+  described: NodeRecord | (() => NodeRecord),
+  clock = systemClock,
+): Promise<NodeMembership> {
+  const membership = new NodeMembership({
+    ...environment,
+    clock,
+    coordinator,
+    describe: () => Promise.resolve(typeof described === 'function' ? described() : described),
+  });
+  closing.push(() => membership.leave());
+  await membership.join();
+  return membership;
+}
+
+interface Fake extends NodeConnection {
+  reachable: boolean;
+  running: number;
+  closed: boolean;
+}
+
+async function open(
+  watched: Coordinator = coordinator,
+): Promise<{ readonly nodes: NodeDirectory; readonly connections: Map<string, Fake> }> {
+  const connections = new Map<string, Fake>();
+  const nodes = new NodeDirectory({
+    ...environment,
+    coordinator: watched,
+    connect: ({ storeId, address }) => {
+      const fake: Fake = {
+        replica: stubReplica({}, storeId),
+        reachable: true,
+        running: 0,
+        closed: false,
+        asked: Promise.resolve(),
+        close: () => {
+          fake.closed = true;
+          return Promise.resolve();
+        },
+      };
+      connections.set(address, fake);
+      return fake;
+    },
+  });
+  closing.push(() => nodes.close());
+  await nodes.start();
+  return { nodes, connections };
+}
+
+async function until(what: string, holds: () => boolean): Promise<void> {
+  for (let turn = 0; !holds(); turn += 1) {
+    assert.ok(turn < 1_000, `waited for ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
+const idsOf = (nodes: NodeDirectory): string[] =>
+  nodes
+    .nodes()
+    .map(({ nodeId }) => nodeId)
+    .sort();
+
+test('nodes are found: those from before, those that come, until they go', async () => {
+  const [a, b] = [record('a'), record('b')];
+  await announce(a);
+  const { nodes, connections } = await open();
+  assert.deepEqual(idsOf(nodes), ['a']);
+  const second = await announce(b);
+  await until('b', () => idsOf(nodes).length === 2);
+  assert.equal(nodes.find(b.storeId)?.storeId, b.storeId);
+  const connection = connections.get(b.address);
+  assert.ok(connection !== undefined);
+  connection.running = 3;
+  assert.equal(nodes.load(b.storeId), 3);
+  connection.reachable = false;
+  assert.deepEqual([idsOf(nodes), nodes.find(b.storeId)], [['a'], undefined]);
+  connection.reachable = true;
+  await second.leave();
+  await until('b to go', () => idsOf(nodes).length === 1);
+  assert.equal(connection.closed, false, 'what runs there may end');
+});
+
+test('a node that moves, or says something new, is known by what it says now', async () => {
+  let says = record('a');
+  const { nodes, connections } = await open();
+  const membership = await announce(() => says);
+  await until('a', () => idsOf(nodes).length === 1);
+  says = { ...says, usedBytes: 90, draining: true };
+  await membership.update();
+  await until('the change', () => nodes.nodes()[0]?.usedBytes === 90);
+  assert.deepEqual(nodes.place('some', 3), [], 'nothing new is put on a node that drains');
+  assert.equal(connections.size, 1);
+  await membership.leave();
+  await announce(record('a', { address: 'elsewhere:1' }));
+  await until('the new address', () => nodes.nodes()[0]?.address === 'elsewhere:1');
+  assert.equal(connections.size, 2);
+});
+
+test('a watch that breaks is followed by a list: nobody is missed, nobody stays who is gone', async () => {
+  let broken: (() => void) | undefined;
+  const breaking: Coordinator = {
+    ...bound(coordinator),
+    watch: (key, options) => {
+      if (broken !== undefined) return coordinator.watch(key, options);
+      const next = async (): Promise<IteratorResult<WatchBatch>> => {
+        await new Promise<void>((resolve) => (broken = resolve));
+        throw new QuorateError('failed-precondition', 'history is gone');
+      };
+      return { [Symbol.asyncIterator]: () => ({ next }) };
+    },
+  };
+  const first = await announce(record('a'));
+  const { nodes } = await open(breaking);
+  await announce(record('b'));
+  await first.leave();
+  assert.deepEqual(idsOf(nodes), ['a'], 'the watch tells nothing');
+  broken?.();
+  await until('the list', () => idsOf(nodes).join() === 'b');
+  await announce(record('c'));
+  await until('the watch', () => idsOf(nodes).length === 2);
+});
+
+test('a record that is not understood hides no other node', async () => {
+  await announce(record('a'));
+  await coordinator.transaction({
+    compares: [],
+    success: [{ type: 'put', key: keys.node('odd'), value: Buffer.from('{"storeId":7}') }],
+    failure: [],
+  });
+  const { nodes } = await open();
+  assert.deepEqual(idsOf(nodes), ['a']);
+});
+
+test('twins are refused: a node id with another store, a store with another node id', async () => {
+  await announce(record('a'));
+  const hurried = { ...systemClock, monotonicMs: hurry() };
+  const taken = { code: 'failed-precondition', message: /--node-id/ };
+  await assert.rejects(announce(record('a', { storeId: '9'.repeat(32) }), hurried), taken);
+  const copied = { code: 'failed-precondition', message: /is a copy of the one of node a/ };
+  await assert.rejects(announce(record('b', { storeId: record('a').storeId }), hurried), copied);
+  const twice = { code: 'failed-precondition', message: /is running at a:7420 already/ };
+  await assert.rejects(announce(record('a', { address: 'x:1' }), hurried), twice);
+});
+
+test('what an earlier process of the node left is waited for', async () => {
+  const lease = await coordinator.grantLease(10_000);
+  const old = new NodeMembership({
+    ...environment,
+    coordinator: { ...bound(coordinator), grantLease: () => Promise.resolve(lease) },
+    describe: () => Promise.resolve(record('a', { address: 'before:1' })),
+  });
+  await old.join();
+  setTimeout(() => void lease.revoke(), 200);
+  const membership = await announce(record('a'));
+  assert.equal(membership.record?.address, 'a:7420');
+  await old.leave();
+});
+
+test('a lease that is lost is followed by a new record', async () => {
+  const revokers: (() => Promise<void>)[] = [];
+  const membership = new NodeMembership({
+    ...environment,
+    coordinator: {
+      ...bound(coordinator),
+      grantLease: async (ttlMs) => {
+        const lease = await coordinator.grantLease(ttlMs);
+        const lost = new AbortController();
+        const revoke = async (): Promise<void> => {
+          await lease.revoke();
+          lost.abort();
+        };
+        revokers.push(revoke);
+        return { id: lease.id, ttlMs, lost: lost.signal, revoke };
+      },
+    },
+    describe: () => Promise.resolve(record('a')),
+  });
+  closing.push(() => membership.leave());
+  await membership.join();
+  await revokers[0]?.();
+  await until('a new lease', () => revokers.length === 2);
+  const { nodes } = await open();
+  await until('the node', () => idsOf(nodes).join() === 'a');
+});
+
+/** Its methods, so that some can be replaced. */
+function bound(target: Coordinator): Coordinator {
+  return {
+    limits: target.limits,
+    get: (key, options) => target.get(key, options),
+    range: (key, options) => target.range(key, options),
+    transaction: (transaction) => target.transaction(transaction),
+    grantLease: (ttlMs) => target.grantLease(ttlMs),
+    watch: (key, options) => target.watch(key, options),
+    identity: () => target.identity(),
+    ping: () => target.ping(),
+    close: () => target.close(),
+  };
+}
+
+/** A clock on which every look is ten seconds after the one before. */
+function hurry(): () => number {
+  let nowMs = 0;
+  return () => (nowMs += 10_000);
+}
