@@ -12,6 +12,7 @@ import { createQuotas, type Quotas } from './quotas.js';
 class Ground {
   readonly memory = new MemoryCoordinator();
   readonly sizes = new Map<string, number>();
+  readonly shared = new Map<string, { readonly sharedBytes: number; readonly sharedBy: number }>();
   readonly told: string[] = [];
   readonly counted: string[] = [];
   measured = 0;
@@ -89,8 +90,8 @@ class Ground {
       refCount: 1,
       packCount: 1,
       looseObjectCount: 0,
-      sharedBytes: 0,
       sizeBytes,
+      ...(this.shared.get(nameOf(id)) ?? { sharedBytes: 0 }),
     };
   }
 }
@@ -161,6 +162,17 @@ test('two pushes judged at the same time are not both let in when only one fits'
     Array.from({ length: 8 }, (_, n) => ground.judge('team/app', 30, `p${n}`)),
   );
   assert.equal(judged.filter((refusal) => refusal === undefined).length, 3);
+});
+
+test('what forks share is divided among them', async () => {
+  const ground = new Ground();
+  for (const name of ['team/app', 'team/fork', 'other/fork']) {
+    ground.sizes.set(name, 10);
+    ground.shared.set(name, { sharedBytes: 300, sharedBy: 3 });
+  }
+  const { usedBytes } = await ground.quotas.show(repository('team/app'));
+  assert.equal(usedBytes, 110);
+  assert.equal((await ground.quotas.show({ owner: 'team' })).usedBytes, 220);
 });
 
 test('a claim of a process that died is given up after a while', async () => {

@@ -93,10 +93,13 @@ export class Usage {
     return succeeded;
   }
 
-  /** Stored bytes of a repository, measured now. */
+  /**
+   * Stored bytes of a repository, measured now. What it shares with forks is divided among them: so nothing is counted
+   * twice, and forking oneself makes no room.
+   */
   async measure(id: string): Promise<number> {
-    const { sizeBytes } = await this.#options.repositories().stats(id);
-    return Math.ceil(sizeBytes);
+    const { sizeBytes, sharedBytes, sharedBy = 1 } = await this.#options.repositories().stats(id);
+    return Math.ceil(sizeBytes + sharedBytes / sharedBy);
   }
 
   recordOf(owner: string, id: string, bytes: number): Operation {

@@ -21,7 +21,7 @@ export const mutants: readonly Mutation[] = [
       edit(
         'replicated/push.js',
         String.raw`const attendance = `,
-        'request.signal.addEventListener("abort", () => abort(dependencies, key, members ?? [])); const attendance = ',
+        'request.signal.addEventListener("abort", () => abortUpload(dependencies, key, members ?? [])); const attendance = ',
       ),
     ],
   },
