@@ -487,9 +487,14 @@ export class LocalReplica implements Replica {
       const refs = await repository.refsQueue.run(async () => {
         const { generation, objectFormat } = repository;
         const options = { git, gitDir, generation, objectFormat, signal };
-        return { generation, digest: digestOf(await readRefSnapshot(options)) };
+        // git reads what the refs point at, to list them: damage there is what is looked for.
+        const snapshot = await readRefSnapshot(options).catch(() => undefined);
+        return { generation, digest: snapshot === undefined ? '' : digestOf(snapshot) };
       });
-      return { ...refs, problems: await findBroken({ git, gitDir, signal }) };
+      refuseCancelled(signal);
+      const problems = await findBroken({ git, gitDir, signal });
+      const unread = refs.digest === '' ? ['the refs cannot be read'] : [];
+      return { ...refs, problems: [...unread, ...problems] };
     });
   }
 
