@@ -67,7 +67,7 @@ test('an address that is not etcd stops the start, says which it is and what to 
   );
 });
 
-test('etcd put back to an old snapshot: nothing is pushed any more, and reads go on', async (t) => {
+test('etcd put back to an old snapshot: nothing is pushed, reads go on, and a recovery loses nothing', async (t) => {
   const scene = await createScene();
   const cluster = await EtcdCluster.start();
   t.after(async () => {
@@ -107,4 +107,18 @@ test('etcd put back to an old snapshot: nothing is pushed any more, and reads go
   const onDisk = await repositoriesOnDisk(server.dataDirectory, scene.env);
   const tips = onDisk.flatMap(({ refs }) => [...refs.values()]);
   assert.ok(tips.includes(acknowledged), 'the acknowledged push is still on the disk');
+
+  const shown = await scene.admin(server, 'recover');
+  assert.match(shown, /team\/changed +behind +1 +2\n/);
+  assert.match(shown, /2 repositories compared, 1 with something to tell\nnothing was changed/);
+  assert.match(await scene.admin(server, 'recover', '--apply'), /now start every server/);
+  await server.restart();
+  await scene.git(['push', '-q', changed, 'main'], { cwd: repository });
+  await scene.git(['push', '-q', unchanged, 'main'], { cwd: repository });
+  const clone = scene.path('work', 'recovered');
+  await scene.git(['clone', '-q', changed, clone]);
+  await scene.git(['merge-base', '--is-ancestor', acknowledged, 'HEAD'], { cwd: clone });
+  const again = await scene.quorate(server, ['recover', '--apply']);
+  assert.notEqual(again.exitCode, 0);
+  assert.match(again.stderr, /there is nothing to recover/);
 });

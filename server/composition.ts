@@ -35,6 +35,7 @@ import { credentialsOf, isClusterMember, nodeIdOf, openStorageNode } from './clu
 import { openCoordinator } from './coordinator.js';
 import type { AdmissionLimits } from './core/admission.js';
 import { defaultPackMemoryBytes } from './core/pack-memory.js';
+import { createClusterRecovery } from './cluster-recovery.js';
 import { createGitService } from './core/git-service.js';
 import { defaultGitServiceLimits } from './core/limits.js';
 import type { DataDirectory, ServerFile } from './data-directory.js';
@@ -358,6 +359,7 @@ async function openDoors(foundation: Foundation, opsAddress: Address): Promise<C
   });
   const adminApi = createAdminApi({
     ...foundation,
+    recovery: createClusterRecovery(foundation),
     auditTrail: createAuditTrail(data.path),
     accounts,
     directory,

@@ -1,5 +1,6 @@
 import type { Readable } from 'node:stream';
 import type { ClusterControl } from './cluster.js';
+import type { HeadRecovery } from './recovery.js';
 import type { Oid, RefCommand, RefSnapshot } from './objects.js';
 import type { Pusher } from './pipeline.js';
 import type { RefOutcome, Repository, RepositoryRegistry } from './repository.js';
@@ -173,6 +174,8 @@ export interface Backend {
   readonly capabilities: BackendCapabilities;
   /** Undefined where there is one store only. */
   readonly cluster: ClusterControl | undefined;
+  /** Undefined where repositories have no heads in the coordinator. */
+  readonly recovery: HeadRecovery | undefined;
   readonly repositories: RepositoryRegistry;
   /**
    * Recovers what a crash left, then serves. Nothing is served before it resolves. `frozen`: the coordinator is not to

@@ -60,6 +60,7 @@ type State =
 
 class DirectoryBackend implements Backend {
   readonly cluster = undefined;
+  readonly recovery = undefined;
   readonly capabilities = {
     generations: false,
     renameIsInstant: false,

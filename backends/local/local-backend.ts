@@ -32,6 +32,7 @@ export interface LocalBackendOptions {
 export interface LocalBackendDependencies {
   readonly dataDirectory: string;
   readonly coordinator: Coordinator;
+  readonly unguarded?: Coordinator;
   readonly git: GitRunner;
   readonly indexer: PackIndexer;
   readonly pipeline: PushPipeline;

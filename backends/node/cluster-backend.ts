@@ -22,6 +22,7 @@ import type { StorageNode } from './storage-node.js';
 export interface ClusterBackendDependencies {
   readonly dataDirectory: string;
   readonly coordinator: Coordinator;
+  readonly unguarded?: Coordinator;
   readonly credentials: ClusterCredentials;
   readonly git: GitRunner;
   readonly pipeline: PushPipeline;

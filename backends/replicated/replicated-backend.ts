@@ -10,6 +10,7 @@ import type {
   ReadSession,
 } from '../contract/backend.js';
 import type { ClusterControl } from '../contract/cluster.js';
+import type { HeadRecovery } from '../contract/recovery.js';
 import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
 import { asQuorateError, QuorateError, refuseCancelled } from '../contract/errors.js';
 import type { Coordinator } from '../contract/coordinator.js';
@@ -21,6 +22,7 @@ import type { GitRunner } from '../git/git-runner.js';
 import { isBranchName } from '../git/ref-files.js';
 import { commitChange, type CommitDependencies, deleted } from './commit.js';
 import { CommitQueue } from './commit-queue.js';
+import { createHeadRecovery } from './head-recovery.js';
 import { importRepository } from './import.js';
 import { LogTrim } from './log-trim.js';
 import { Outbox } from './outbox.js';
@@ -43,6 +45,8 @@ import { nobodyReachable, primaryOf, reachable, type ReplicaDirectory } from './
 
 export interface ReplicatedBackendDependencies {
   readonly coordinator: Coordinator;
+  /** For the recovery: refuses nothing while commits are frozen. Absent: the same. */
+  readonly unguarded?: Coordinator;
   readonly locks: Locks;
   readonly log: LogReader;
   readonly replicas: ReplicaDirectory;
@@ -98,6 +102,7 @@ export class ReplicatedBackend implements Backend {
   };
   readonly repositories: RepositoryRegistry;
   readonly cluster: ClusterControl | undefined;
+  readonly recovery: HeadRecovery;
   readonly #dependencies: ReplicatedBackendDependencies;
   readonly #registry: Registry;
   readonly #presence: Presence;
@@ -117,6 +122,10 @@ export class ReplicatedBackend implements Backend {
   constructor(dependencies: ReplicatedBackendDependencies) {
     this.#dependencies = dependencies;
     this.cluster = dependencies.cluster;
+    this.recovery = createHeadRecovery({
+      coordinator: dependencies.unguarded ?? dependencies.coordinator,
+      replicas: dependencies.replicas,
+    });
     this.#events = new RepositoryEvents(dependencies);
     this.#presence = new Presence(dependencies);
     const frontEnd = (): Promise<string> => this.#presence.id();

@@ -1,4 +1,5 @@
 import type { Backend } from '../../backends/contract/backend.js';
+import type { ClusterRecovery } from '../../backends/contract/recovery.js';
 import type { Clock, Logger, Meter, Random } from '../../backends/contract/environment.js';
 import type { AccessDirectory } from '../auth/access-directory.js';
 import type { HookStore } from '../../hooks/custom/hook-store.js';
@@ -28,6 +29,7 @@ export interface ServerInfo {
 /** What the admin API works with. */
 export interface AdminApiOptions {
   readonly backend: Backend;
+  readonly recovery: ClusterRecovery;
   readonly accounts: Accounts;
   readonly directory: AccessDirectory;
   readonly issuers: OpenIdIssuers;

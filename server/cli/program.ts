@@ -2,7 +2,12 @@ import { Command, CommanderError } from 'commander';
 import { version } from '../version.js';
 import { CliError } from './cli-error.js';
 import { addCertificateCommands } from './commands/ca.js';
-import { addExplainCommand, addNodeCommands, addReplicaCommands } from './commands/cluster.js';
+import {
+  addExplainCommand,
+  addNodeCommands,
+  addRecoverCommand,
+  addReplicaCommands,
+} from './commands/cluster.js';
 import { addDeployKeyCommands } from './commands/deploy-key.js';
 import { addAuditCommand } from './commands/audit.js';
 import { addGroupCommands } from './commands/group.js';
@@ -89,6 +94,7 @@ Commands find the server by --data, or else by the environment's QUORATE_URL and
   addAuditCommand(program);
   addServerStateCommands(program);
   addExplainCommand(program);
+  addRecoverCommand(program);
   return program;
 }
 

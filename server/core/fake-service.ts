@@ -177,6 +177,7 @@ export class FakeService {
     return {
       capabilities: { generations: true, renameIsInstant: true, inspectsPushes: true, forks: true },
       cluster: undefined,
+      recovery: undefined,
       repositories: {
         get: (name) => Promise.resolve(this.#repositories.get(name)),
         create: (repository) => {

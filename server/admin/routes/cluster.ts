@@ -7,7 +7,7 @@ import { requireServerAdmin } from '../permissions.js';
 import { nothing } from './fields.js';
 import { openRepository } from './repositories.js';
 
-type ClusterOptions = Pick<AdminApiOptions, 'backend' | 'authorizer'>;
+type ClusterOptions = Pick<AdminApiOptions, 'backend' | 'authorizer' | 'recovery'>;
 
 /** Storage nodes, the copies of a repository, and the lives of pushes: for server administrators only. */
 export function clusterEndpoints(options: ClusterOptions): Endpoint[] {
@@ -100,6 +100,24 @@ export function clusterEndpoints(options: ClusterOptions): Endpoint[] {
           );
         }
         return { status: 200, body: { push: story } };
+      },
+    }),
+    endpoint({
+      method: 'post',
+      path: '/cluster/recover',
+      action: 'cluster.recover',
+      input: z.strictObject({
+        apply: z.boolean().default(false),
+        force: z.boolean().default(false),
+      }),
+      run: async (call, { apply, force }) => {
+        requireServerAdmin(call.principal, 'recovering the cluster');
+        const { frozen, ...report } = await options.recovery.run({
+          apply,
+          force,
+          signal: call.signal,
+        });
+        return { status: 200, body: { recovery: { frozen: frozen ?? null, ...report } } };
       },
     }),
   ];

@@ -859,6 +859,12 @@ export const rows: readonly Row[] = [
     expected: adminOnly(200),
   })),
   {
+    desc: 'what a recovery would do',
+    action: 'cluster.recover',
+    request: () => ['POST', '/cluster/recover', {}],
+    expected: adminOnly(200),
+  },
+  {
     desc: 'the copies of a repository',
     action: 'repository.replicas',
     request: () => ['GET', `${app}/replicas`],

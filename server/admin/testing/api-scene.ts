@@ -119,6 +119,9 @@ export class ApiScene {
     const logged: string[] = [];
     const api: AdminApiOptions = {
       backend,
+      recovery: {
+        run: () => Promise.resolve({ compared: 0, found: [], frozen: undefined, applied: false }),
+      },
       accounts,
       directory: createAccessDirectory({ coordinator, clock }),
       rules: createRuleStore(coordinator),

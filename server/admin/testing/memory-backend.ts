@@ -38,6 +38,7 @@ export class MemoryBackend implements Backend {
       Promise.resolve({ pushId, repositoryId: 'r', actor: 'a', frontEnd: 'f', steps: [] }),
     repairing: () => [],
   };
+  readonly recovery = undefined;
   readonly repositories: RepositoryRegistry;
   readonly records = new Map<string, Repository>();
   readonly heads = new Map<string, string>();

@@ -193,6 +193,39 @@ export function addExplainCommand(program: Command): void {
     });
 }
 
+/** `quorate recover`. */
+export function addRecoverCommand(program: Command): void {
+  program
+    .command('recover')
+    .description(
+      'after the coordinator was put back to an older copy: what the disks hold beyond it',
+    )
+    .option('--apply', 'raise the coordinator to what the disks hold, and go on from there')
+    .option('--force', 'also when some repositories cannot be: those stay as the coordinator says')
+    .action(async (options: { readonly apply?: true; readonly force?: true }, command: Command) => {
+      const { terminal, request } = contextOf(command);
+      const { apply = false, force = false } = options;
+      const answer = await request('POST', '/cluster/recover', { apply, force });
+      const recovery = field(answer, 'recovery');
+      if (terminal.json) return terminal.printJson(recovery);
+      const found = copiesIn(recovery['found']);
+      const columns = [
+        { title: 'REPOSITORY', key: 'name' },
+        { title: 'FOUND', key: 'verdict' },
+        { title: 'COORDINATOR', key: 'headGeneration' },
+        { title: 'DISKS', key: 'generation' },
+      ];
+      if (found.length > 0) terminal.print(`${table(columns, found)}\n`);
+      terminal.print(
+        `${plain(recovery['compared'])} repositories compared, ${found.length} with something to tell\n`,
+      );
+      if (recovery['applied'] === true) {
+        terminal.print('recovered; now start every server and storage node again\n');
+      } else if (recovery['frozen'] === null) terminal.print('nothing is frozen\n');
+      else terminal.print('nothing was changed; quorate recover --apply does it\n');
+    });
+}
+
 function copiesIn(value: unknown): readonly Record<string, unknown>[] {
   if (!Array.isArray(value)) return [];
   return value.flatMap((one: unknown) =>

@@ -1,0 +1,65 @@
+/** A copy of a repository, for a comparison with its head. */
+export interface CopyFound {
+  readonly nodeId: string;
+  readonly storeId: string;
+  /** Generation that its disk says it has; undefined when it has nothing, or does not answer. */
+  readonly generation: number | undefined;
+}
+
+/**
+ * What a repository's voters hold against what the coordinator says is committed:
+ * - `behind`: the coordinator; its head can be raised to the generation that a voter holds;
+ * - `split`: copies differ at one generation, so something else was committed on an older copy of the coordinator;
+ * - `unreachable`: a voter does not answer, and might hold more;
+ * - `missing`: no voter has anything (deleted after the coordinator's copy was made).
+ */
+export type HeadVerdict = 'behind' | 'split' | 'unreachable' | 'missing';
+
+export interface HeadFound {
+  readonly repositoryId: string;
+  readonly name: string;
+  readonly verdict: HeadVerdict;
+  /** Generation that the coordinator says is committed. */
+  readonly headGeneration: number;
+  /** The highest that a voter holds. */
+  readonly generation: number;
+  readonly copies: readonly CopyFound[];
+}
+
+export interface HeadsCompared {
+  /** Repositories looked at. */
+  readonly compared: number;
+  /** Those where something is not as it should be, in order of their ids. */
+  readonly found: readonly HeadFound[];
+}
+
+/** Compares heads with what is on the disks, and raises them, after the coordinator was put back to an older copy. */
+export interface HeadRecovery {
+  compare(signal: AbortSignal): Promise<HeadsCompared>;
+  /**
+   * Raises a head that is behind. `aborted` when it changed since it was compared. Log entries in between are gone with
+   * the coordinator's newer copy: voters that lack them are filled from the one that has them.
+   */
+  raise(found: HeadFound): Promise<void>;
+}
+
+export interface RecoveryReport extends HeadsCompared {
+  /** Why nothing is committed now; undefined when all is well. */
+  readonly frozen: string | undefined;
+  /** True when the heads were raised and the incarnation advanced: every server is to be started again. */
+  readonly applied: boolean;
+}
+
+/** `quorate recover`. */
+export interface ClusterRecovery {
+  /**
+   * Without `apply` nothing changes. With it, heads that are behind are raised and the coordinator is accepted as it
+   * is. `failed-precondition` when nothing is frozen, or when some heads cannot be raised and `force` is not given:
+   * those repositories then stay as the coordinator says, or frozen where a disk contradicts it.
+   */
+  run(options: {
+    readonly apply: boolean;
+    readonly force: boolean;
+    readonly signal: AbortSignal;
+  }): Promise<RecoveryReport>;
+}

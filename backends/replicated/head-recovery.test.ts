@@ -1,0 +1,147 @@
+import assert from 'node:assert/strict';
+import { test, type TestContext } from 'node:test';
+import { keys } from '../contract/keys.js';
+import type { HeadFound, HeadRecovery } from '../contract/recovery.js';
+import type { Repository } from '../contract/repository.js';
+import { packOf, pushRequest } from '../local/testing/local-fixture.js';
+import { create } from '../local/testing/replica-scene.js';
+import { createHeadRecovery } from './head-recovery.js';
+import { encodeRecord } from './records.js';
+import { openReplicaSet, type ReplicaSet, type TestStore } from './testing/replica-set.js';
+
+const { signal } = new AbortController();
+
+interface Rewound {
+  readonly set: ReplicaSet;
+  readonly repository: Repository;
+  readonly recovery: HeadRecovery;
+  readonly putHead: (value: Uint8Array) => Promise<void>;
+  /** The head after the first push. */
+  readonly old: Uint8Array;
+  readonly newest: Uint8Array;
+  readonly store: (index: number) => TestStore;
+  /** What the comparison finds, of the one repository there is. */
+  readonly find: () => Promise<HeadFound | undefined>;
+}
+
+/** A repository on three stores, pushed to twice, whose coordinator can be put back. */
+async function makeRewound(t: TestContext): Promise<Rewound> {
+  const set = await openReplicaSet();
+  t.after(() => set.close());
+  const { backend } = await set.frontEnd({ consistency: 'strong' });
+  const repository = await backend.repositories.create({
+    name: 'team/app',
+    defaultBranch: 'main',
+    objectFormat: 'sha1',
+    settings: {},
+    access: { public: false, grants: {} },
+  });
+  const headKey = keys.head(repository.id);
+  const pushed = async (branch: string): Promise<Uint8Array> => {
+    const oid = await set.commit(branch);
+    const pack = await packOf(set.source, [oid], []);
+    const command = create(`refs/heads/${branch}`, oid);
+    const { generation = 0 } = await backend.push(repository, pushRequest([command], { pack }));
+    for (const { replica } of set.stores) await replica.apply(repository.id, generation);
+    const head = await set.coordinator.get(headKey);
+    assert.ok(head);
+    return head.value;
+  };
+  const old = await pushed('one');
+  const newest = await pushed('two');
+  const recovery = createHeadRecovery(set);
+  return {
+    set,
+    repository,
+    recovery,
+    old,
+    newest,
+    putHead: async (value) => {
+      const success = [{ type: 'put' as const, key: headKey, value }];
+      await set.coordinator.transaction({ compares: [], success, failure: [] });
+    },
+    store: (index) => {
+      const store = set.stores[index];
+      assert.ok(store);
+      return store;
+    },
+    find: async () => {
+      const { compared, found } = await recovery.compare(signal);
+      assert.equal(compared, 1);
+      return found[0];
+    },
+  };
+}
+
+test('a head that agrees with the disks, or is ahead of some, is not mentioned', async (t) => {
+  const { find, putHead, newest } = await makeRewound(t);
+  assert.equal(await find(), undefined);
+  const { generation } = JSON.parse(new TextDecoder().decode(newest));
+  // Committed, and applied nowhere yet: the log makes it good.
+  await putHead(encodeRecord({ generation: generation + 1, digest: 'a'.repeat(128) }));
+  assert.equal(await find(), undefined);
+});
+
+test('a head that went back is raised to what a voter holds, once', async (t) => {
+  const { set, repository, recovery, find, putHead, old, newest } = await makeRewound(t);
+  await putHead(old);
+  const found = await find();
+  assert.equal(found?.verdict, 'behind');
+  assert.deepEqual(
+    [found.headGeneration, found.generation, found.copies.map(({ generation }) => generation)],
+    [1, 2, [2, 2, 2]],
+  );
+  await recovery.raise(found);
+  const raised = await set.coordinator.get(keys.head(repository.id));
+  assert.deepEqual(raised?.value, newest);
+  assert.equal(await find(), undefined);
+  await assert.rejects(recovery.raise(found), { code: 'aborted' });
+  // And it goes on from there.
+  const { backend } = await set.frontEnd({ consistency: 'strong' });
+  const oid = await set.commit('three');
+  const pack = await packOf(set.source, [oid], []);
+  const request = pushRequest([create('refs/heads/three', oid)], { pack });
+  assert.equal((await backend.push(repository, request)).generation, 3);
+});
+
+test('a head that is gone is made again', async (t) => {
+  const { set, repository, recovery, find, newest } = await makeRewound(t);
+  const headKey = keys.head(repository.id);
+  const success = [{ type: 'delete' as const, key: headKey }];
+  await set.coordinator.transaction({ compares: [], success, failure: [] });
+  const found = await find();
+  assert.equal(found?.verdict, 'behind');
+  await recovery.raise(found);
+  assert.deepEqual((await set.coordinator.get(headKey))?.value, newest);
+});
+
+test('a voter that does not answer might hold more', async (t) => {
+  const { recovery, find, putHead, old, store } = await makeRewound(t);
+  await putHead(old);
+  store(2).down = true;
+  const found = await find();
+  assert.equal(found?.verdict, 'unreachable');
+  assert.equal(found.copies[2]?.generation, undefined);
+  await assert.rejects(recovery.raise(found), { code: 'aborted' });
+});
+
+test('disks that differ from the head, or from each other, are not chosen between', async (t) => {
+  const { find, putHead, old, newest, store } = await makeRewound(t);
+  const head = JSON.parse(new TextDecoder().decode(newest));
+  await putHead(encodeRecord({ ...head, digest: 'b'.repeat(128) }));
+  assert.equal((await find())?.verdict, 'split');
+  await putHead(old);
+  store(1).interfere = (call, go) =>
+    call === 'state' ? Promise.resolve({ ...head, digest: 'c'.repeat(128) }) : go();
+  assert.equal((await find())?.verdict, 'split');
+});
+
+test('a repository of which no disk has anything is told apart', async (t) => {
+  const { set, find } = await makeRewound(t);
+  for (const one of set.stores) {
+    one.interfere = (call, go) => (call === 'state' ? Promise.resolve(undefined) : go());
+  }
+  const found = await find();
+  assert.equal(found?.verdict, 'missing');
+  assert.equal(found.generation, 0);
+});
