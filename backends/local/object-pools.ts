@@ -1,7 +1,7 @@
 import { copyFile, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import type { Clock } from '../contract/environment.js';
-import { QuorateError } from '../contract/errors.js';
+import { asQuorateError, QuorateError } from '../contract/errors.js';
 import type { ObjectFormat } from '../contract/objects.js';
 import type { ReplicaFork } from '../contract/replica.js';
 import { digestOf } from '../git/digest.js';
@@ -94,18 +94,38 @@ export class ObjectPools {
   /** See `Replica.leavePool`. */
   async leave(repository: OpenRepository, poolId: string): Promise<void> {
     const { objectsDirectory, gitDirectory } = repository;
-    const pool = this.#objectsOf(poolId);
     await repository.maintenanceQueue.runShort(async () => {
-      if ((await this.#poolOf(objectsDirectory)) !== poolId) return;
-      await this.#inPool(poolId, (queue) =>
-        queue.runShort(() => linkObjects(pool, objectsDirectory)),
-      );
-      await stopBorrowing(objectsDirectory);
+      if ((await this.#poolOf(objectsDirectory)) === poolId) {
+        await this.#takeBack(objectsDirectory, poolId);
+      }
     });
     await this.#dependencies.objects.release(gitDirectory);
   }
 
-  async destroy(poolId: string): Promise<void> {
+  async #takeBack(objectsDirectory: string, poolId: string): Promise<void> {
+    await this.#inPool(poolId, (queue) =>
+      queue.runShort(() => linkObjects(this.#objectsOf(poolId), objectsDirectory)),
+    );
+    await stopBorrowing(objectsDirectory);
+  }
+
+  /**
+   * See `Replica.destroyPool`. A copy that counts for nothing any more, of a store that was away for example, may still
+   * borrow: it gets its objects first, since it may count again one day. `leave` opens it and calls `leave` here.
+   */
+  async destroy(poolId: string, leave: (repositoryId: string) => Promise<void>): Promise<void> {
+    for (const id of await this.#dependencies.store.borrowers(poolId)) {
+      const objectsDirectory = this.#dependencies.store.objectsDirectory(id);
+      if ((await this.#poolOf(objectsDirectory)) !== poolId) continue;
+      try {
+        await leave(id);
+      } catch (error) {
+        // One that cannot be opened is not maintained either: nothing is in the way.
+        const { code } = asQuorateError(error);
+        if (code !== 'data-corrupt' && code !== 'not-found') throw error;
+        await this.#takeBack(objectsDirectory, poolId);
+      }
+    }
     await this.#inPool(poolId, (queue) =>
       queue.runShort(() => this.#dependencies.store.destroyPool(poolId)),
     );
@@ -155,7 +175,8 @@ export class ObjectPools {
   }
 
   /** Puts what the source has into the pool, and lets it borrow from there. */
-  async #lend(source: OpenRepository, { poolId, objectFormat }: ReplicaFork): Promise<void> {
+  async #lend(source: OpenRepository, fork: ReplicaFork): Promise<void> {
+    const { poolId, objectFormat } = fork;
     const { objectsDirectory } = source;
     const pool = this.#objectsOf(poolId);
     const borrows = await alternatesOf(objectsDirectory);
@@ -168,6 +189,7 @@ export class ObjectPools {
     await this.#inPool(poolId, (queue) =>
       queue.runShort(async () => {
         await this.#makePool(poolId, objectFormat);
+        await this.#dependencies.store.noteBorrowers(poolId, [source.id, fork.repositoryId]);
         await linkObjects(objectsDirectory, pool);
         await handOverBitmap(objectsDirectory, pool);
       }),

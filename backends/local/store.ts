@@ -1,4 +1,4 @@
-import { mkdir, readdir, readFile, rename, rm, statfs } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rename, rm, statfs, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { Random } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
@@ -33,6 +33,7 @@ const maxGoings = 100;
  *     repos/{id[0..2]}/{id}/state     applied generation and digest, and the entry being applied
  *     repos/{id[0..2]}/{id}/whole-pack  the pack that a clone of everything may be given as it is
  *     pools/{id[0..2]}/{id}/git       objects that forks share, as a bare repository without refs
+ *     pools/{id[0..2]}/{id}/borrowers/{repository}  who may borrow from it; a name stays when its repository goes
  *     quarantine/{id}.{push}.{n}/     a push's objects until its entry is applied
  *     views/                          ref views of running fetches; emptied at every start
  *     hooks/                          copies of hooks that ran; emptied at every start
@@ -143,6 +144,30 @@ export class Store {
 
   async makePoolDirectory(poolId: string): Promise<void> {
     await makeSharded(this.poolDirectory(poolId));
+    await mkdir(this.#borrowersDirectory(poolId), { recursive: true, mode: 0o700 });
+    await syncDirectory(this.poolDirectory(poolId));
+  }
+
+  /** Notes, durably and before they do, that repositories borrow from a pool. */
+  async noteBorrowers(poolId: string, ids: readonly string[]): Promise<void> {
+    const directory = this.#borrowersDirectory(poolId);
+    for (const id of ids) await writeFile(join(directory, id), '');
+    await syncDirectory(directory);
+  }
+
+  /** Repositories that borrowed from a pool some time; whether they still do is in their alternates. */
+  async borrowers(poolId: string): Promise<readonly string[]> {
+    try {
+      const names = await readdir(this.#borrowersDirectory(poolId));
+      return names.filter((name) => repositoryIdPattern.test(name));
+    } catch (error) {
+      if (isMissing(error)) return [];
+      throw error;
+    }
+  }
+
+  #borrowersDirectory(poolId: string): string {
+    return join(this.poolDirectory(poolId), 'borrowers');
   }
 
   /** Git directories that a killed process was making beside the one there is. */

@@ -5,6 +5,8 @@ import type { HeadRecord, NewFork } from '../contract/repository.js';
 import { digestOf } from '../git/digest.js';
 import { createRefSnapshot } from '../git/ref-snapshot.js';
 import type { Enrolment } from './pools.js';
+import { majorityOf } from './quorum.js';
+import type { RepositoryRecord } from './records.js';
 import { primaryOf, type ReplicaDirectory } from './voters.js';
 
 export interface ForkDependencies {
@@ -15,12 +17,18 @@ export interface ForkDependencies {
 /** Each try reads the source anew; only a source that is pushed to all the time, and whose store restarts, needs more. */
 const maxTries = 5;
 
-/** Makes the files of an enrolled fork on its stores. Returns what its head is to be. */
+/** What the head of a fork is to be, and the voters that have its files: a majority of those placed, at least. */
+export interface MadeFork {
+  readonly head: HeadRecord;
+  readonly voters: RepositoryRecord['voters'];
+}
+
+/** Makes the files of an enrolled fork on its stores. */
 export async function makeForkFiles(
   dependencies: ForkDependencies,
   enrolment: Enrolment,
   visible: NewFork['visible'],
-): Promise<HeadRecord> {
+): Promise<MadeFork> {
   for (let tries = 1; ; tries++) {
     try {
       return await tryMakeFiles(dependencies, enrolment, visible);
@@ -35,7 +43,7 @@ async function tryMakeFiles(
   { replicas, log }: ForkDependencies,
   { source, fork, poolId }: Enrolment,
   visible: NewFork['visible'],
-): Promise<HeadRecord> {
+): Promise<MadeFork> {
   const { generation } = await log.head(source.id);
   const read = await primaryOf(replicas, source.voters).read(source.id, generation);
   try {
@@ -58,11 +66,11 @@ async function tryMakeFiles(
         await replica.fork(request);
       }),
     );
-    // Who missed it takes it from the others, as it would a push.
-    const failures = made.filter((outcome) => outcome.status === 'rejected');
-    if (made.length - failures.length <= made.length / 2) throw failures[0]?.reason;
+    const failed = made.find((outcome) => outcome.status === 'rejected');
+    const voters = fork.voters.filter((_, index) => made[index]?.status === 'fulfilled');
+    if (failed !== undefined && voters.length < majorityOf(fork.voters)) throw failed.reason;
     const snapshot = createRefSnapshot({ generation: 1, head: { symref: head }, refs });
-    return { generation: 1, digest: digestOf(snapshot) };
+    return { head: { generation: 1, digest: digestOf(snapshot) }, voters };
   } finally {
     read.release();
   }

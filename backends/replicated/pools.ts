@@ -66,11 +66,15 @@ export class Pools {
       const pool = await coordinator.get(keys.pool(poolId));
       if (pool === undefined || decodePool(pool).state !== 'active') continue;
       const fork: RepositoryRecord = { ...record(source), pool: poolId };
+      const wider = widened(decodePool(pool), fork.voters);
       const { succeeded } = await coordinator.transaction({
         compares: [unchanged(stored), unchanged(pool)],
         success: [
           { type: 'put', key: keys.repo(fork.id), value: encodeRepository(fork) },
           member(poolId, fork.id),
+          ...(wider === undefined
+            ? []
+            : [{ type: 'put', key: keys.pool(poolId), value: encodeRecord(wider) } as const]),
         ],
         failure: [],
       });
@@ -106,7 +110,7 @@ export class Pools {
     });
     const [last] = entries;
     if (entries.length > 1) return;
-    const release = last === undefined ? nothing : await this.#release(poolId, pool, last);
+    const release = last === undefined ? nothing : await this.#release(poolId, last);
     if (release === undefined) return;
     const tombstone: PoolRecord = { ...pool, state: 'deleted' };
     const { succeeded } = await coordinator.transaction({
@@ -138,7 +142,7 @@ export class Pools {
       try {
         await this.collect(key.slice(keys.pools.length));
       } catch (error) {
-        logger.error({ component: 'pools', key, err: error }, 'an object pool was not collected');
+        logger.warn({ component: 'pools', key, err: error }, 'an object pool is kept for now');
       }
     }
   }
@@ -167,7 +171,6 @@ export class Pools {
   /** Lets the last member take its objects back, on every store. Undefined when it is not its time. */
   async #release(
     poolId: string,
-    pool: PoolRecord,
     { key }: KeyValue,
   ): Promise<{ compares: readonly Compare[]; operations: readonly Operation[] } | undefined> {
     const { coordinator } = this.#dependencies;
@@ -177,11 +180,7 @@ export class Pools {
     // One that is being made or removed comes back here by itself.
     if (stored === undefined || record?.state !== 'active') return undefined;
     const { pool: _left, ...rest } = record;
-    for (const replica of this.#replicasOf([
-      ...pool.voters,
-      ...record.voters,
-      ...record.learners,
-    ])) {
+    for (const replica of this.#replicasOf([...record.voters, ...record.learners])) {
       await replica.leavePool(id, poolId).catch(unlessAbsent);
     }
     const released = { ...rest, epoch: record.epoch + 1 };
@@ -213,6 +212,13 @@ export class Pools {
       throw new QuorateError('unavailable', 'a store that has the object pool cannot be reached');
     });
   }
+}
+
+/** The pool's record with stores that it did not have; undefined when it has them all. */
+function widened(pool: PoolRecord, voters: PoolRecord['voters']): PoolRecord | undefined {
+  const known = new Set(pool.voters.map(({ storeId }) => storeId));
+  const more = voters.filter(({ storeId }) => !known.has(storeId));
+  return more.length === 0 ? undefined : { ...pool, voters: [...pool.voters, ...more] };
 }
 
 const nothing = { compares: [], operations: [] };

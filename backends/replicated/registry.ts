@@ -120,13 +120,10 @@ export class Registry {
       access,
       objectFormat,
       settings: {},
-      voters: voters.map((voter) => ({ ...voter, joinedEpoch: 1 })),
+      voters: voters.map(({ nodeId, storeId }) => ({ nodeId, storeId, joinedEpoch: 1 })),
       learners: [],
     }));
-    const makeFiles = async (): Promise<Made> => ({
-      head: await makeForkFiles(this.#dependencies, enrolment, visible),
-      voters: enrolment.fork.voters,
-    });
+    const makeFiles = (): Promise<Made> => makeForkFiles(this.#dependencies, enrolment, visible);
     return this.#establish(enrolment.fork, makeFiles, by);
   }
 

@@ -404,7 +404,9 @@ export class ReplicatedBackend implements Backend {
       if (signal.aborted) return;
       try {
         await this.takeOver();
-        if (round % registrySweepEvery === 0) await this.#registry.sweep();
+        if (round % registrySweepEvery !== 0) continue;
+        await this.#registry.sweep();
+        await this.#registry.sweepPools();
       } catch (error) {
         logger.warn({ component: 'backend', err: error }, 'a sweep failed; it is tried again');
       }
