@@ -209,3 +209,25 @@ test('docs/configuration.md holds the table of settings as it is', async () => {
   const text = await readFile(file, 'utf8');
   assert.ok(text.includes(configurationMarkdown()), 'run node scripts/configuration-docs.mjs');
 });
+
+test('members of a cluster need a coordinator that they share, and credentials', () => {
+  const etcd = { coordinator: 'etcd://127.0.0.1:2379' };
+  const cases: readonly (readonly [Partial<ConfigSources['flags']>, RegExp])[] = [
+    [{ role: 'storage' }, /role in the flag --role is storage, which needs a coordinator/],
+    [{ ...etcd, role: 'front-end' }, /must know each other.*--cluster-secret-file/],
+    [
+      { 'cluster.secretFile': 'secret' },
+      /cluster\.secretFile in .* needs a coordinator that its members share/,
+    ],
+    [{ ...etcd, 'cluster.tls.ca': 'ca.pem' }, /needs cluster\.tls\.cert too/],
+    [{ ...etcd, 'node.id': '../up' }, /node\.id in .* is no node id/],
+  ];
+  for (const [flags, message] of cases) {
+    assert.throws(() => load({ flags }), { code: 'invalid-argument', message });
+  }
+  const config = load({
+    flags: { ...etcd, role: 'storage', 'cluster.secretFile': 'secret', 'node.id': 'storage-0' },
+  });
+  assert.equal(config['cluster.secretFile'], path.join(directory, 'secret'));
+  assert.deepEqual(config['node.listen'], { host: '0.0.0.0', port: 7420 });
+});

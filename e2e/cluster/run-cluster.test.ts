@@ -1,0 +1,90 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readFile } from 'node:fs/promises';
+import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { createScene, type Scene, waitFor } from '../harness.js';
+import type { ClusterDescription } from './cluster.js';
+
+const script = fileURLToPath(new URL('main.js', import.meta.url));
+
+/** What `npm run cluster` starts, once all of it serves. */
+async function run(
+  scene: Scene,
+  ...flags: readonly string[]
+): Promise<{
+  readonly description: ClusterDescription;
+  readonly said: () => string;
+  stop(): Promise<number | null>;
+}> {
+  const json = scene.path(`cluster-${Math.random()}.json`);
+  const child = spawn(process.execPath, [script, '--json', json, ...flags], {
+    env: { ...scene.env },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  let said = '';
+  child.stdout.setEncoding('utf8').on('data', (text: string) => (said += text));
+  const text = await waitFor(
+    'the cluster to serve',
+    async () => {
+      assert.equal(child.exitCode, null, said);
+      return readFile(json, 'utf8').catch(() => undefined);
+    },
+    120_000,
+  );
+  return {
+    description: JSON.parse(text),
+    said: () => said,
+    stop: async () => {
+      const closed = once(child, 'close');
+      // Ctrl-C comes twice under npm.
+      child.kill('SIGINT');
+      child.kill('SIGINT');
+      await closed;
+      return child.exitCode;
+    },
+  };
+}
+
+test('npm run cluster: tells where everything is, keeps its data, and stops all of it', async (t) => {
+  const scene = await createScene(t);
+  const flags = ['--data', scene.path('kept'), '--storage', '2', '--front-ends', '1'];
+  const first = await run(scene, ...flags);
+  const { etcd, storage, frontEnds, adminToken } = first.description;
+  assert.deepEqual([etcd.length, storage.length, frontEnds.length], [3, 2, 1]);
+  assert.deepEqual(
+    storage.map(({ id }) => id),
+    ['storage-1', 'storage-2'],
+  );
+  const pids = [...etcd, ...storage, ...frontEnds].map(({ pid }) => pid);
+  for (const pid of pids) process.kill(pid, 0);
+  const push = /git push (http:\S+)\/demo\.git/.exec(first.said());
+  assert.ok(push?.[1] !== undefined, first.said());
+  const repository = await scene.makeRepository();
+  await scene.git(['push', '-q', `${push[1]}/demo.git`, 'HEAD:refs/heads/main'], {
+    cwd: repository,
+  });
+  assert.equal(await first.stop(), 0);
+  for (const pid of pids) assert.throws(() => process.kill(pid, 0), { code: 'ESRCH' });
+
+  const second = await run(scene, ...flags);
+  assert.equal(second.description.adminToken, adminToken);
+  assert.equal(second.description.frontEnds[0]?.http, frontEnds[0]?.http);
+  const listed = await scene.git(['ls-remote', `${push[1]}/demo.git`]);
+  assert.match(listed, /refs\/heads\/main/);
+  assert.equal(await second.stop(), 0);
+});
+
+test('npm run cluster: wrong arguments are named', async (t) => {
+  const scene = await createScene(t);
+  for (const [flags, said] of [
+    [['--storage', '0'], /--storage wants a whole number from 1 to 10/],
+    [['--base-port', 'x'], /--base-port wants a whole number/],
+    [['--nonsense'], /nonsense/],
+  ] as const) {
+    const { exitCode, stderr } = await scene.run(process.execPath, [script, ...flags]);
+    assert.equal(exitCode, 1);
+    assert.match(stderr, said);
+  }
+});

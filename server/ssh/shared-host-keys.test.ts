@@ -1,0 +1,59 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { MemoryCoordinator, asCoordinator } from '../auth/memory-coordinator.fixture.js';
+import { type HostKey, loadHostKeys } from './host-keys.js';
+import { loadSharedHostKeys } from './shared-host-keys.js';
+import { silentLogger } from './testing/ssh-scene.js';
+
+let root = '';
+before(() => {
+  root = mkdtempSync(join(tmpdir(), 'quorate-shared-keys-'));
+});
+after(() => rmSync(root, { recursive: true, force: true }));
+
+const secret = Buffer.from('the secret of this cluster');
+const fingerprints = (keys: readonly HostKey[]): readonly string[] =>
+  keys.map(({ fingerprint }) => fingerprint);
+
+function load(
+  memory: MemoryCoordinator,
+  directory: string,
+  given = secret,
+): Promise<readonly HostKey[]> {
+  return loadSharedHostKeys({
+    coordinator: asCoordinator(memory),
+    secret: given,
+    directory: join(root, directory),
+    random: { bytes: (length) => randomBytes(length) },
+    logger: silentLogger,
+  });
+}
+
+test('front-ends that start at once end up with the same keys', async () => {
+  const memory = new MemoryCoordinator();
+  const all = await Promise.all(['a', 'b', 'c'].map((directory) => load(memory, directory)));
+  assert.equal(all[0]?.length, 3);
+  for (const keys of all) assert.deepEqual(fingerprints(keys), fingerprints(all[0] ?? []));
+  assert.deepEqual(fingerprints(await load(memory, 'd')), fingerprints(all[0] ?? []));
+});
+
+test('a server that becomes a cluster keeps its keys', async () => {
+  const own = await loadHostKeys(join(root, 'own'), silentLogger);
+  const memory = new MemoryCoordinator();
+  assert.deepEqual(fingerprints(await load(memory, 'own')), fingerprints(own));
+  assert.deepEqual(fingerprints(await load(memory, 'other')), fingerprints(own));
+});
+
+test('the coordinator has nothing that is good without the secret', async () => {
+  const memory = new MemoryCoordinator();
+  await load(memory, 'e');
+  for (const { value } of memory.entries.values()) {
+    assert.ok(!Buffer.from(value).toString('latin1').includes('PRIVATE KEY'));
+  }
+  const wrong = load(memory, 'e', Buffer.from('the secret of another cluster'));
+  await assert.rejects(wrong, { code: 'failed-precondition', message: /ssh\.hostKeys/ });
+});
