@@ -60,14 +60,14 @@ export const mutants: readonly Mutation[] = [
     edits: [
       edit(
         'local/open-repository.js',
-        String.raw`await writeEffects\(dependencies, this\.id, intent\);`,
-        'await writeMarker(dependencies, this.id, this.#state, intent); await writeEffects(dependencies, this.id, intent);',
+        String.raw`await writeEffects\(dependencies, this\.id, \{ intent, keeps: this\.#keeps \}\);`,
+        'await writeMarker(dependencies, this.id, this.#state, intent); await writeEffects(dependencies, this.id, { intent, keeps: this.#keeps });',
       ),
     ],
   },
   {
     name: 'a replay insists on the old value',
-    edits: [edit('local/open-repository.js', String.raw`refs\.commitEither`, 'refs.commit')],
+    edits: [edit('local/apply-entries.js', String.raw`refs\.commitEither`, 'refs.commit')],
   },
   {
     name: 'locks of ancestors are skipped',
