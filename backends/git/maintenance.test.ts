@@ -50,6 +50,8 @@ function maintain(more: Partial<MaintainOptions> = {}) {
 
 let serial = 0;
 
+const packFiles = (): string[] => readdirSync(join(fixture.objectsDir, 'pack'));
+
 /** A commit of its own content, in a pack of its own, as a promoted push leaves it; no ref names it yet. */
 function promoteCommit(parents: readonly string[], keep = false): string {
   const blob = fixture.write('blob', `content ${(serial += 1)}`);
@@ -114,15 +116,15 @@ describe('repacking', () => {
     assert.ok(!readdirSync(fixture.gitDir).some((name) => name.startsWith('quorate-view-')));
   });
 
-  test('geometric: rolls small packs up under a multi-pack index with a bitmap', async () => {
-    history(4);
+  test('geometric: rolls small packs up and leaves the large one with its bitmap', async () => {
+    history(40);
     await repackObjects({ git: fixture.git, gitDir: fixture.gitDir, signal }, 'full');
+    const large = packFiles();
+    assert.ok(large.some((name) => name.endsWith('.bitmap')));
     history(8);
     await repackObjects({ git: fixture.git, gitDir: fixture.gitDir, signal }, 'geometric');
-    const names = readdirSync(join(fixture.objectsDir, 'pack'));
-    assert.ok(names.includes('multi-pack-index'));
-    assert.ok(names.some((name) => name.endsWith('.bitmap')));
-    assert.ok((await readObjectStoreStats(fixture.objectsDir)).packCount <= 3);
+    assert.ok(large.every((name) => packFiles().includes(name)));
+    assert.equal((await readObjectStoreStats(fixture.objectsDir)).packCount, 2);
     fsck();
     await repackObjects({ git: fixture.git, gitDir: fixture.gitDir, signal }, 'full');
     assert.equal((await readObjectStoreStats(fixture.objectsDir)).packCount, 1);
@@ -350,6 +352,7 @@ describe('the policy', () => {
     keptPackCount: 0,
     looseObjectCount: 0,
     sizeBytes: 10_000_000,
+    packBytes: 9_000_000,
     largestPackBytes: 9_000_000,
     hasBitmap: true,
     hasCommitGraph: true,
@@ -358,26 +361,43 @@ describe('the policy', () => {
   const gib = 2 ** 30;
   for (const [desc, change, expected] of [
     ['tidy', {}, 'none'],
-    ['five packs', { packCount: 5 }, 'none'],
-    ['six packs', { packCount: 6 }, 'full'],
+    ['twenty packs', { packCount: 20 }, 'none'],
+    ['twenty-one packs', { packCount: 21 }, 'geometric'],
+    ['twenty-one packs, one kept', { packCount: 21, keptPackCount: 1 }, 'none'],
+    ['twenty-one tiny packs', { packCount: 21, sizeBytes: 50_000 }, 'full'],
     ['no bitmap, since objects are borrowed', { hasBitmap: false, borrows: true }, 'none'],
     ['six large packs beside a pool', { packCount: 6, borrows: true, sizeBytes: 2 ** 32 }, 'full'],
-    ['six packs, one kept', { packCount: 6, keptPackCount: 1 }, 'none'],
+    ['grown by less than a quarter', { packCount: 2, packBytes: 11_200_000 }, 'none'],
+    ['grown by more than a quarter', { packCount: 2, packBytes: 11_300_000 }, 'full'],
+    ['a small one grown by half', { packBytes: 900_000, largestPackBytes: 600_000 }, 'none'],
     [
-      'six packs, large',
-      { packCount: 6, sizeBytes: gib, largestPackBytes: 0.9 * gib },
-      'geometric',
+      'a large one grown by less than half',
+      { sizeBytes: gib, packBytes: 0.95 * gib, largestPackBytes: 0.65 * gib },
+      'none',
     ],
     [
-      'six packs, large, none of them alone',
-      { packCount: 6, sizeBytes: gib, largestPackBytes: 0.4 * gib },
+      'a large one grown by more than half',
+      { sizeBytes: gib, packBytes: 0.95 * gib, largestPackBytes: 0.6 * gib },
       'full',
     ],
-    ['loose objects', { looseObjectCount: 501 }, 'full'],
+    ['many large packs', { packCount: 21, sizeBytes: gib }, 'geometric'],
+    ['loose objects', { looseObjectCount: 501 }, 'geometric'],
     ['no bitmap', { hasBitmap: false }, 'full'],
     ['no bitmap, tiny', { hasBitmap: false, sizeBytes: 1000 }, 'none'],
-    ['empty', { packCount: 0, hasBitmap: false, sizeBytes: 0, largestPackBytes: 0 }, 'none'],
+    [
+      'empty',
+      { packCount: 0, hasBitmap: false, sizeBytes: 0, packBytes: 0, largestPackBytes: 0 },
+      'none',
+    ],
   ] as const) {
     test(desc, () => assert.equal(needsMaintenance({ ...tidy, ...change }), expected));
   }
+
+  test('clones of everything that git had to pack make a full repack pay', () => {
+    const pushed = { ...tidy, packCount: 2 };
+    assert.equal(needsMaintenance(pushed, 4), 'none');
+    assert.equal(needsMaintenance(pushed, 5), 'full');
+    assert.equal(needsMaintenance({ ...pushed, sizeBytes: gib }, 5), 'none');
+    assert.equal(needsMaintenance({ ...pushed, borrows: true }, 5), 'none');
+  });
 });

@@ -33,6 +33,8 @@ export interface MaintainOptions extends MaintenanceContext {
     kind: 'geometric' | 'full',
     repack: () => Promise<void>,
   ) => Promise<void>;
+  /** Default: the most thorough one that does not take long, for who asks for maintenance. */
+  readonly kind?: 'geometric' | 'full';
   /** Objects that may not go, nor what they reach: tips of pinned generations and of prepared pushes. */
   readonly pinned: readonly Oid[];
   /** Packs, by file name, that stay as they are. Then nothing is pruned either. */
@@ -46,34 +48,54 @@ export interface MaintainOptions extends MaintenanceContext {
 export type MaintenanceNeed = 'none' | 'geometric' | 'full';
 
 /**
- * A clone of 13 packs without a bitmap costs 15 to 20 times one of a repacked repository, so five is where it begins
- * to hurt; fewer would repack after every push.
+ * Beside a pack with a bitmap small ones are cheap: 60 of them make a clone cost a fifth more. (13 packs without one
+ * cost 15 to 20 times as much.) Rolling 20 up costs as little as two pushes.
  */
-const MAX_PACKS = 5;
+const MAX_PACKS = 20;
+/** Who borrows objects has no bitmap of its own, and its packs are looked into besides those of the lender. */
+const MAX_BORROWER_PACKS = 5;
 const MAX_LOOSE_OBJECTS = 500;
 /** Below this a clone is quick without a bitmap. */
 const MIN_BITMAP_BYTES = 1024 ** 2;
 /** One pack of everything serves clones best, and making it of this much takes seconds. */
 const CHEAP_FULL_BYTES = 256 * 1024 ** 2;
+/**
+ * What no bitmap covers is walked by every clone. Packing everything anew costs a sixth of the CPU of having it pushed;
+ * each time that it has grown by a quarter, so that per byte pushed it stays below the push itself.
+ */
+const MAX_UNCOVERED = { cheap: 1 / 4, large: 1 / 2, bytes: 1024 ** 2 };
+/** A clone of everything from the stored pack saves nine tenths of its CPU; after so many, a full repack has paid. */
+export const MISSED_CLONES = 5;
 
 const DAY_MS = 86_400_000;
 const GRACE_MS = 14 * DAY_MS;
 
 /**
- * The policy. Pure. Packs under `.keep` belong to pushes that are being applied and do not count. Who borrows objects
- * cannot have a bitmap of its own, which would have to cover all that its commits reach.
+ * The policy for what is done unasked. Pure. Packs under `.keep` belong to pushes that are being applied and do not
+ * count. Who borrows objects cannot have a bitmap of its own, which would have to cover all that its commits reach.
+ * `missedClones` counts clones of everything, of the present generation, for which there was no stored pack.
  */
-export function needsMaintenance(stats: ObjectStoreStats): MaintenanceNeed {
+export function needsMaintenance(stats: ObjectStoreStats, missedClones = 0): MaintenanceNeed {
   const packs = stats.packCount - stats.keptPackCount;
-  const due =
-    packs > MAX_PACKS ||
-    stats.looseObjectCount > MAX_LOOSE_OBJECTS ||
-    (!stats.hasBitmap && !stats.borrows && stats.sizeBytes > MIN_BITMAP_BYTES && packs > 0);
-  return due ? repackKind(stats) : 'none';
+  const manyLoose = stats.looseObjectCount > MAX_LOOSE_OBJECTS;
+  if (stats.borrows) return packs > MAX_BORROWER_PACKS || manyLoose ? 'full' : 'none';
+  if (packs > 0 && !stats.hasBitmap && stats.sizeBytes > MIN_BITMAP_BYTES) return 'full';
+  if (isOutgrown(stats)) return 'full';
+  const cheap = stats.sizeBytes <= CHEAP_FULL_BYTES;
+  if (packs > 0 && cheap && missedClones >= MISSED_CLONES) return 'full';
+  if (packs <= MAX_PACKS && !manyLoose) return 'none';
+  return stats.sizeBytes <= MIN_BITMAP_BYTES ? 'full' : 'geometric';
+}
+
+/** The packs beside the largest one, which has the bitmap, have become too much. */
+function isOutgrown({ packBytes, largestPackBytes, sizeBytes }: ObjectStoreStats): boolean {
+  const share = sizeBytes <= CHEAP_FULL_BYTES ? MAX_UNCOVERED.cheap : MAX_UNCOVERED.large;
+  const uncovered = packBytes - largestPackBytes;
+  return uncovered > Math.max(MAX_UNCOVERED.bytes, largestPackBytes * share);
 }
 
 /**
- * Full when it is cheap, when there is no large pack that a geometric repack would spare anyway, and for the first
+ * For who asks: full when it is cheap, when there is no large pack that a geometric repack would spare anyway, and for the first
  * bitmap (made with a pack of its own it also serves verbatim reuse). Else geometric, whose cost follows the pushes.
  * Always full for who borrows objects: a geometric repack by git 2.39 would take the lender's packs for its own.
  */
@@ -107,7 +129,8 @@ export async function maintainRepository(options: MaintainOptions): Promise<Main
     [
       'objects',
       () => {
-        const kind = repackKind(before);
+        // It may have begun to borrow since the caller looked.
+        const kind = before.borrows ? 'full' : (options.kind ?? repackKind(before));
         const { borrows } = before;
         const repack = (): Promise<void> => repackObjects(options, kind, { borrows, keepPacks });
         return options.aroundRepack === undefined ? repack() : options.aroundRepack(kind, repack);
@@ -145,8 +168,8 @@ export async function packRefs(context: MaintenanceContext): Promise<void> {
 }
 
 /**
- * Repacks and removes only what a new pack holds. Geometric: rolls packs and loose objects up, reachable or not, under
- * a multi-pack index with a bitmap. Full: one pack of what refs reach, with a bitmap, and a cruft pack of the rest.
+ * Repacks and removes only what a new pack holds. Geometric: rolls packs and loose objects up, reachable or not, and
+ * leaves the large pack and its bitmap as they are. Full: one pack of what refs reach, with a bitmap, and a cruft pack of the rest.
  * Never `-a -d` without `--cruft`: that would drop a promoted pack whose refs are not written yet. What is borrowed is
  * left where it is (`-l`), and what the lender has as well goes; what is missing there then has no bitmap.
  */
@@ -159,7 +182,7 @@ export async function repackObjects(
   const whole = borrows ? ['-l', '--no-write-bitmap-index'] : ['--write-bitmap-index'];
   const args =
     kind === 'geometric'
-      ? ['--geometric=2', '--write-midx', '--write-bitmap-index']
+      ? ['--geometric=2']
       : ['-a', '--cruft', '--cruft-expiration=never', ...whole];
   args.push(...keepPacks.map((name) => `--keep-pack=${name}`));
   await runMaintenanceGit(context, { args: ['repack', '-d', '-n', '-q', ...args] });

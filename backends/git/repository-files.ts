@@ -162,7 +162,9 @@ export interface ObjectStoreStats {
   readonly looseObjectCount: number;
   /** Packs, indexes and loose objects, in bytes; an estimate like the loose count. */
   readonly sizeBytes: number;
-  /** Size of the largest pack that is neither kept nor cruft. */
+  /** Size of the packs that are neither kept nor cruft, without their indexes. */
+  readonly packBytes: number;
+  /** Size of the largest of those. */
   readonly largestPackBytes: number;
   readonly hasBitmap: boolean;
   readonly hasCommitGraph: boolean;
@@ -200,6 +202,7 @@ async function readPackFiles(
     if (files.size >= MAX_PACK_FILES) break;
   }
   const stats = { packCount: 0, cruftPackCount: 0, keptPackCount: 0, sizeBytes: 0 };
+  let packBytes = 0;
   let largestPackBytes = 0;
   let hasBitmap = false;
   for (const name of files) {
@@ -214,10 +217,14 @@ async function readPackFiles(
       continue;
     }
     stats.packCount += 1;
-    if (files.has(`${base}.keep`)) stats.keptPackCount += 1;
-    else largestPackBytes = Math.max(largestPackBytes, size);
+    if (files.has(`${base}.keep`)) {
+      stats.keptPackCount += 1;
+      continue;
+    }
+    packBytes += size;
+    largestPackBytes = Math.max(largestPackBytes, size);
   }
-  return { ...stats, largestPackBytes, hasBitmap };
+  return { ...stats, packBytes, largestPackBytes, hasBitmap };
 }
 
 async function sampleLooseObjects(

@@ -32,7 +32,12 @@ import type { IndexedPack, PackIndexer } from '../git/pack-indexer.js';
 import type { RefTransactions } from '../git/ref-transaction.js';
 import { isBranchName } from '../git/ref-files.js';
 import { readRefSnapshot } from '../git/ref-snapshot.js';
-import { maintainRepository, needsMaintenance } from '../git/maintenance.js';
+import {
+  maintainRepository,
+  MISSED_CLONES,
+  type MaintenanceNeed,
+  needsMaintenance,
+} from '../git/maintenance.js';
 import { createRepositoryFiles, removeTree } from '../git/repository-files.js';
 import { catchUpFrom } from './catch-up.js';
 import { storageFailure } from './disk-errors.js';
@@ -41,6 +46,7 @@ import { HookPrograms, runHookProgram } from './hook-programs.js';
 import { inspectPrepared } from './inspect.js';
 import { judge, objectSources } from './judge.js';
 import { ObjectPools } from './object-pools.js';
+import { MissedClones } from './missed-clones.js';
 import { OpenRepositories } from './open-repositories.js';
 import { BehindError, type OpenRepository } from './open-repository.js';
 import {
@@ -70,7 +76,7 @@ export interface LocalReplicaDependencies {
   readonly meter: Meter;
   /** How long an object that nothing reaches is kept after that was noticed. */
   readonly pruneGraceMs: number;
-  /** Told after each applied entry. */
+  /** Told after each applied entry, and when something else makes maintenance worth a look. */
   readonly applied: (repositoryId: string) => void;
   /** Where a repository's missing objects come from; absent where this store is the only one. */
   readonly peers?: (repositoryId: string) => PeerSource;
@@ -89,6 +95,8 @@ interface LiveQuarantine {
 
 interface MaintainOptions {
   readonly signal: AbortSignal;
+  /** Default: the most thorough that does not take long. */
+  readonly kind?: 'geometric' | 'full';
   readonly progress?: (progress: MaintenanceProgress) => void;
 }
 
@@ -101,6 +109,7 @@ export class LocalReplica implements Replica {
   readonly #pools: ObjectPools;
   readonly #views: RefViews;
   readonly #hooks: HookPrograms;
+  readonly #missedClones = new MissedClones();
   /** By repository and push id. */
   readonly #quarantines = new Map<string, LiveQuarantine>();
 
@@ -327,19 +336,32 @@ export class LocalReplica implements Replica {
     const { repository, release } = await this.#open.acquire(repositoryId);
     try {
       await this.#applyForRead(repository, atLeast);
-      return new LocalRead({ ...this.#dependencies, views: this.#views }, repository, release);
+      const missedClone = (): void => this.#noteMissedClone(repository);
+      return new LocalRead(
+        { ...this.#dependencies, views: this.#views, missedClone },
+        repository,
+        release,
+      );
     } catch (error) {
       release();
       throw storageFailure(error);
     }
   }
 
+  /** A clone of everything that git has to serve. When they are many, a repack may be due. */
+  #noteMissedClone({ id, generation }: OpenRepository): void {
+    const count = this.#missedClones.note(id, generation);
+    // Once for a generation: what stays unfit to be sent as it is (shallow, kept) is not packed over and over.
+    if (count === MISSED_CLONES) this.#dependencies.applied(id);
+  }
+
   /** Looks at file counts only; runs no git. */
-  async needsMaintenance(repositoryId: string): Promise<boolean> {
+  async needsMaintenance(repositoryId: string): Promise<MaintenanceNeed> {
     const objectsDirectory = this.#store.objectsDirectory(repositoryId);
     const { own } = await this.#pools.stats(objectsDirectory);
-    if (needsMaintenance(own) !== 'none') return true;
-    return this.#pools.needsMaintenance(objectsDirectory);
+    const need = needsMaintenance(own, this.#missedClones.of(repositoryId));
+    if (need !== 'none') return need;
+    return (await this.#pools.needsMaintenance(objectsDirectory)) ? 'full' : 'none';
   }
 
   async stats(repositoryId: string): Promise<Omit<RepositoryStats, 'generation'>> {
@@ -359,7 +381,7 @@ export class LocalReplica implements Replica {
 
   async maintain(
     repositoryId: string,
-    { signal, progress }: MaintainOptions,
+    { signal, kind, progress }: MaintainOptions,
   ): Promise<MaintenanceReport> {
     return this.#open.with(repositoryId, (repository) =>
       repository.maintenanceQueue.runLong(async (ended) => {
@@ -381,9 +403,11 @@ export class LocalReplica implements Replica {
             repackRecorded(repository, { kind, repack, logger: this.#dependencies.logger }),
           pinned: repository.retained.flatMap(({ refs }) => refs.map(({ oid }) => oid)),
           graceMs: this.#dependencies.pruneGraceMs,
+          ...(kind === undefined ? {} : { kind }),
           ...(progress === undefined ? {} : { progress }),
         });
         await this.#dependencies.objects.release(repository.gitDirectory);
+        this.#missedClones.forget(repositoryId);
         return report;
       }),
     );

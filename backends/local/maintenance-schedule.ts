@@ -1,13 +1,14 @@
 import type { MaintenanceReport } from '../contract/backend.js';
 import type { Clock, Logger, Meter } from '../contract/environment.js';
 import { asQuorateError } from '../contract/errors.js';
+import type { MaintenanceNeed } from '../git/maintenance.js';
 
 export interface MaintainedStore {
   /** A look at file counts: cheap enough after every push. */
-  needsMaintenance(repositoryId: string): Promise<boolean>;
+  needsMaintenance(repositoryId: string): Promise<MaintenanceNeed>;
   maintain(
     repositoryId: string,
-    options: { readonly signal: AbortSignal },
+    options: { readonly signal: AbortSignal; readonly kind: 'geometric' | 'full' },
   ): Promise<MaintenanceReport>;
 }
 
@@ -76,8 +77,9 @@ export class MaintenanceSchedule {
     const { replica, logger, meter } = this.#dependencies;
     const fields = { component: 'maintenance', repo: id };
     try {
-      if (!(await replica().needsMaintenance(id))) return;
-      const report = await replica().maintain(id, { signal: this.#closing.signal });
+      const kind = await replica().needsMaintenance(id);
+      if (kind === 'none') return;
+      const report = await replica().maintain(id, { signal: this.#closing.signal, kind });
       meter.count('maintenance_runs', { outcome: 'ok' });
       logger.info({ ...fields, ...report }, 'repository maintained');
     } catch (error) {

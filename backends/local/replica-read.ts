@@ -15,6 +15,8 @@ export interface ReadDependencies {
   readonly git: GitRunner;
   readonly objects: ObjectReader;
   readonly views: RefViews;
+  /** Told of each clone of everything for which there is no stored pack. */
+  readonly missedClone: () => void;
 }
 
 /** A read pinned to the generation that was current when it was made. */
@@ -81,9 +83,11 @@ export class LocalRead implements ReplicaRead {
     );
   }
 
-  wholePack(): Promise<StoredPack | undefined> {
+  async wholePack(): Promise<StoredPack | undefined> {
     const { generation } = this.snapshot;
-    return openWholePack(this.#repository, { generation, digest: this.digest });
+    const pack = await openWholePack(this.#repository, { generation, digest: this.digest });
+    if (pack === undefined) this.#dependencies.missedClone();
+    return pack;
   }
 
   shape(): Promise<StoreShape> {
