@@ -276,6 +276,7 @@ async function openClusterBackend(
     node,
     dataDirectory: data.path,
     credentials: await credentialsOf(config),
+    frozen: () => parts.identity.frozen !== undefined,
     objectEngine: indexer?.description ?? 'on the storage nodes',
     options: {
       nodeId: await nodeIdOf(config, data),

@@ -183,7 +183,14 @@ export interface Backend {
    */
   start(options?: { readonly frozen?: boolean }): Promise<void>;
   /** A strong read: sees every push acknowledged before the call. */
-  read(repository: Repository, signal: AbortSignal): Promise<ReadSession>;
+  read(
+    repository: Repository,
+    signal: AbortSignal,
+    options?: {
+      /** Nothing but the snapshot will be asked for: it may come from memory, and no store be asked. */
+      readonly refsOnly?: boolean;
+    },
+  ): Promise<ReadSession>;
   /**
    * Resolves after the primary has applied (or all was refused). On return with a ref `ok`, the update is durable and
    * the next read sees it. A rejection before the commit point means that nothing changed; `outcome-unknown` is the

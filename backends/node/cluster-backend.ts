@@ -24,6 +24,8 @@ export interface ClusterBackendDependencies {
   readonly coordinator: Coordinator;
   readonly unguarded?: Coordinator;
   readonly credentials: ClusterCredentials;
+  /** The coordinator is not to be believed: then each store says whether it may be read. */
+  readonly frozen: () => boolean;
   readonly git: GitRunner;
   readonly pipeline: PushPipeline;
   readonly clock: Clock;
@@ -48,11 +50,12 @@ export interface ClusterBackendDependencies {
 export async function createClusterBackend(
   dependencies: ClusterBackendDependencies,
 ): Promise<Backend> {
-  const { dataDirectory, coordinator, node, options } = dependencies;
+  const { dataDirectory, coordinator, node, options, frozen } = dependencies;
   const scratchDirectory = join(dataDirectory, 'scratch');
   await removeTree(scratchDirectory);
   await mkdir(scratchDirectory, { recursive: true, mode: 0o700 });
-  const directory = node?.directory ?? (await openDirectory(dependencies));
+  const memory = node?.memory ?? new SnapshotMemory();
+  const directory = node?.directory ?? (await openDirectory(dependencies, memory));
   const locks = createLocks({ ...dependencies, holder: options.nodeId });
   const { replicationFactor } = options;
   const traces = new PushTraces({ ...dependencies, frontEnd: options.nodeId });
@@ -68,6 +71,7 @@ export async function createClusterBackend(
     locks,
     log: coordinatorLog(coordinator),
     replicas: directory,
+    knownSnapshot: (id, head) => (frozen() ? undefined : memory.find(id, head)),
     scratchDirectory,
     lockTimeoutMs: options.lockTimeoutMs,
     replicationFactor,
@@ -96,8 +100,10 @@ export async function createClusterBackend(
   });
 }
 
-async function openDirectory(dependencies: ClusterBackendDependencies): Promise<NodeDirectory> {
-  const memory = new SnapshotMemory();
+async function openDirectory(
+  dependencies: ClusterBackendDependencies,
+  memory: SnapshotMemory,
+): Promise<NodeDirectory> {
   const directory = new NodeDirectory({
     ...dependencies,
     connect: (to) => connectTo(to, { ...dependencies, memory }),

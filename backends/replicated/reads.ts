@@ -1,7 +1,7 @@
 import type { Readable } from 'node:stream';
 import type { GitStream, ReadSession, UploadPackRun } from '../contract/backend.js';
 import type { Logger } from '../contract/environment.js';
-import { asQuorateError, refuseCancelled } from '../contract/errors.js';
+import { asQuorateError, QuorateError, refuseCancelled } from '../contract/errors.js';
 import type { RefSnapshot } from '../contract/objects.js';
 import type { ReplicaRead } from '../contract/replica.js';
 import type { Repository } from '../contract/repository.js';
@@ -170,6 +170,25 @@ class ReplicatedRead implements ReadSession {
   release(): void {
     this.#source.release();
   }
+}
+
+function refuse(): Promise<never> {
+  return Promise.reject(new QuorateError('internal', 'a read of refs was asked for more'));
+}
+
+/** A read from memory, for who asks for refs alone. */
+export function readOfRefs(repository: Repository, snapshot: RefSnapshot): ReadSession {
+  return {
+    repository,
+    snapshot,
+    firstForbiddenWant: refuse,
+    objectSizes: refuse,
+    uploadPack: refuse,
+    wholePack: refuse,
+    shape: refuse,
+    uploadArchive: refuse,
+    release: () => undefined,
+  };
 }
 
 /** Resolves when there is something to read, or nothing will come; rejects when the stream fails before. */

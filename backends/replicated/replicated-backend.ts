@@ -17,7 +17,8 @@ import type { Coordinator } from '../contract/coordinator.js';
 import { keys } from '../contract/keys.js';
 import type { PushPipeline } from '../contract/pipeline.js';
 import type { LogReader, Replica } from '../contract/replica.js';
-import type { Repository, RepositoryRegistry } from '../contract/repository.js';
+import type { RefSnapshot } from '../contract/objects.js';
+import type { HeadRecord, Repository, RepositoryRegistry } from '../contract/repository.js';
 import type { GitRunner } from '../git/git-runner.js';
 import { isBranchName } from '../git/ref-files.js';
 import { commitChange, type CommitDependencies, deleted } from './commit.js';
@@ -31,7 +32,7 @@ import { type PushTrace, type PushTraces, untraced } from './push-trace.js';
 import { RepositoryEvents } from './repository-events.js';
 import { type PushDependencies, runPush } from './push.js';
 import type { Consistency } from './quorum.js';
-import { openRead } from './reads.js';
+import { openRead, readOfRefs } from './reads.js';
 import {
   decodeRepository,
   rememberedRecords,
@@ -50,6 +51,8 @@ export interface ReplicatedBackendDependencies {
   readonly locks: Locks;
   readonly log: LogReader;
   readonly replicas: ReplicaDirectory;
+  /** The refs of a committed generation, where this process knows them; absent where a store's are as near. */
+  readonly knownSnapshot?: (repositoryId: string, head: HeadRecord) => RefSnapshot | undefined;
   readonly pipeline: PushPipeline;
   readonly git: GitRunner;
   readonly clock: Clock;
@@ -184,15 +187,22 @@ export class ReplicatedBackend implements Backend {
     logger.info({ component: 'backend', repositories, applied }, 'repositories recovered');
   }
 
-  async read(repository: Repository, signal: AbortSignal): Promise<ReadSession> {
+  async read(
+    repository: Repository,
+    signal: AbortSignal,
+    { refsOnly = false }: { readonly refsOnly?: boolean } = {},
+  ): Promise<ReadSession> {
     this.#refuseUnlessServing();
     refuseCancelled(signal);
     const { id } = repository;
     // A strong read: the head is read after the request came in, never before (docs/architecture.md, "A read").
-    const [{ generation }, record] = await Promise.all([
+    const [head, record] = await Promise.all([
       this.#dependencies.log.head(id),
       isRecord(repository) ? repository : this.#record(id),
     ]);
+    const known = refsOnly ? this.#dependencies.knownSnapshot?.(id, head) : undefined;
+    if (known !== undefined) return readOfRefs(repository, known);
+    const { generation } = head;
     return openRead(this.#dependencies, record, { generation, signal });
   }
 

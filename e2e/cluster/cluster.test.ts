@@ -108,6 +108,20 @@ describe('a cluster: three storage nodes, two front-ends, three members of etcd'
     assert.equal((await ground.converged(id, 3)).generation, 3);
   });
 
+  test('refs that a front-end knows are told while no storage node answers', async () => {
+    const { directory } = await pushed('team/known.git');
+    const tip = await push(directory, ground.httpUrl(0, 'team/known.git'));
+    assert.equal(await tipSeen(ground.httpUrl(0, 'team/known.git')), tip);
+    for (const node of ground.cluster.storage) node.pause();
+    try {
+      assert.equal(await tipSeen(ground.httpUrl(0, 'team/known.git')), tip);
+    } finally {
+      for (const node of ground.cluster.storage) node.resume();
+    }
+    const again = await push(directory, ground.httpUrl(1, 'team/known.git'));
+    assert.equal(await tipSeen(ground.httpUrl(0, 'team/known.git')), again);
+  });
+
   test('a front-end that is killed holds up nobody for long, and serves again', async () => {
     const { cluster } = ground;
     const { directory } = await pushed('team/front.git');

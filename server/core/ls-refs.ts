@@ -35,7 +35,7 @@ export async function knownLsRefs(
   if (!text.startsWith(usualBeginning)) return undefined;
   let session: ReadSession;
   try {
-    session = await parts.backend.read(repository, request.signal);
+    session = await parts.backend.read(repository, request.signal, { refsOnly: true });
   } catch {
     return undefined;
   }

@@ -99,7 +99,7 @@ async function advertise(
 ): Promise<void> {
   if (repository === undefined) return advertisePush(context, offered, undefined);
   const { backend, views } = context.parts;
-  const session = await backend.read(repository, context.request.signal);
+  const session = await backend.read(repository, context.request.signal, { refsOnly: true });
   try {
     const visible = visibleRefs(repository.settings, 'receive');
     await advertisePush(context, repository, views.of(session.snapshot, visible));

@@ -33,7 +33,9 @@ export async function serveCommands(
       const command = await readCommandRequest(reader);
       if (command === undefined) return outcome;
       checkRequest(command, repository);
-      session ??= await parts.backend.read(repository, request.signal);
+      // Of a conversation, nobody knows what is asked next.
+      const refsOnly = command.command === 'ls-refs' && request.mode !== 'session';
+      session ??= await parts.backend.read(repository, request.signal, { refsOnly });
       outcome = await serveCommand(context, groundOf(context, session), {
         command,
         takeBytes: () => reader.takeRecorded(),
