@@ -21,6 +21,8 @@ export interface CoordinatorHarness {
   readonly compact: () => Promise<void>;
   /** Closes the coordinator and opens another one on the same store; absent where that cannot be done. */
   readonly reopen?: () => Promise<Coordinator>;
+  /** Random plans that are compared with the model. Default 150. */
+  readonly modelRuns?: number;
   /** Closes the coordinator, if it is open, and removes the store. */
   readonly dispose: () => Promise<void>;
 }

@@ -54,7 +54,7 @@ export function defineCoordinatorModel(open: () => TestSpace): void {
         assert.deepEqual(told.map(readableBatch), model.batches.map(readableBatch));
         await space.coordinator.transaction(single({ type: 'delete', ...space.all }));
       }),
-      { numRuns: 150 },
+      { numRuns: open().harness.modelRuns ?? 150 },
     );
   });
 }

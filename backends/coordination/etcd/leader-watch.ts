@@ -8,31 +8,32 @@ const pollMs = 75;
 const pollDeadlineMs = 300;
 /** A request that the member refuses is answered by then: that it was not taken is worth more than to be quick. */
 const ownAnswerMs = 100;
-/** A term that was told longer ago says little: the first poll then tells where the request began. */
+/** A term that was told longer ago says little: then the member is asked when the request is sent. */
 const freshMs = 500;
 /** After a failure requests are looked after from their beginning, for the time of an election and more. */
 const troubleMs = 5_000;
 
-/** The member has lost its leader, or found another, since the request was sent. */
-export class LeaderChanged extends Error {
-  constructor() {
-    super('the leader of etcd changed');
-  }
-}
+/** Polls in a row that a member may leave unanswered: one may be the fault of this process' own busy main loop. */
+const maxSilentPolls = 2;
+
+/** The request's answer will hardly come: its member hangs, or has another leader than when it was sent, or none. */
+export class AnswerGivenUp extends Error {}
 
 interface Waiter {
   readonly member: MemberClient;
   /** The member's term when the request was sent, as far as it was known. */
   term: number | undefined;
   readonly sentMs: number;
-  readonly reject: (error: LeaderChanged) => void;
+  silentPolls: number;
+  readonly reject: (error: AnswerGivenUp) => void;
 }
 
 /**
  * Gives up waiting for answers that will hardly come. A member that does not know yet that its leader is dead takes
- * requests and loses them; waiting for the deadline of each made writes pause for 2.5 s after a leader's death, of
- * which the election took 1.3. So a request that is slow has its member asked for its term, which the member answers
- * by itself, and is given up when that has moved on. (To have been given up says nothing of whether it happened.)
+ * requests and loses them; waiting for a deadline of 800 ms each made writes pause for up to 2.5 s after a leader's
+ * death, of which the election took 1.3, while a deadline that is shorter than a busy disk loses answers every day. So
+ * a request that is slow has its member asked for its term, which the member answers by itself: when the term has moved
+ * on, or the member is silent, the request is given up. (That says nothing of whether it happened.)
  */
 export class LeaderWatch {
   readonly #terms = new WeakMap<MemberClient, { readonly term: number; readonly atMs: number }>();
@@ -45,7 +46,7 @@ export class LeaderWatch {
     this.#terms.set(member, { term, atMs: performance.now() });
   }
 
-  /** The answer, or `LeaderChanged`. */
+  /** The answer, or `AnswerGivenUp`. */
   async guard<T>(member: MemberClient, request: () => Promise<T>): Promise<T> {
     const nowMs = performance.now();
     const told = this.#terms.get(member);
@@ -54,11 +55,11 @@ export class LeaderWatch {
     let timer: NodeJS.Timeout | undefined;
     const changed = new Promise<never>((_, reject) => {
       const wait = (): void => {
-        waiter = { member, term, sentMs: nowMs, reject };
+        waiter = { member, term, sentMs: nowMs, silentPolls: 0, reject };
         this.#waiters.add(waiter);
         if (!this.#polling) void this.#poll();
       };
-      if (nowMs < this.#troubledUntilMs) wait();
+      if (term === undefined || nowMs < this.#troubledUntilMs) wait();
       else timer = setTimeout(wait, slowMs);
     });
     try {
@@ -83,19 +84,27 @@ export class LeaderWatch {
   }
 
   async #ask(member: MemberClient): Promise<void> {
-    let term: number | undefined;
+    let answer: number | 'no leader' | 'silent';
     try {
       const deadline = new Date(Date.now() + pollDeadlineMs);
-      term = Number((await member.maintenance.status({ deadline })).header.raft_term);
+      answer = Number((await member.maintenance.status({ deadline })).header.raft_term);
     } catch (error) {
-      // It does not answer: the requests' own deadlines go on. Or it says that it has no leader.
-      if (judgeError(error) !== 'not-taken') return;
+      answer = judgeError(error) === 'not-taken' ? 'no leader' : 'silent';
     }
-    for (const waiter of this.#waiters) {
-      if (waiter.member !== member) continue;
-      if (waiter.term === undefined) waiter.term = term;
-      const own = performance.now() - waiter.sentMs < ownAnswerMs;
-      if (!own && (term === undefined || waiter.term !== term)) waiter.reject(new LeaderChanged());
-    }
+    for (const waiter of this.#waiters) if (waiter.member === member) judge(waiter, answer);
   }
+}
+
+function judge(waiter: Waiter, answer: number | 'no leader' | 'silent'): void {
+  if (answer === 'silent') {
+    waiter.silentPolls += 1;
+    if (waiter.silentPolls < maxSilentPolls) return;
+    waiter.reject(new AnswerGivenUp('a member of etcd hangs'));
+    return;
+  }
+  waiter.silentPolls = 0;
+  if (answer !== 'no leader') waiter.term ??= answer;
+  const own = performance.now() - waiter.sentMs < ownAnswerMs;
+  if (own || answer === waiter.term) return;
+  waiter.reject(new AnswerGivenUp('the leader of etcd changed'));
 }

@@ -10,7 +10,7 @@ import {
   nowNs,
   type ToLeaseWorker,
 } from './lease-messages.js';
-import { callDeadlineMs, type MemberClient } from './member-client.js';
+import type { MemberClient } from './member-client.js';
 import { MemberPool } from './member-pool.js';
 
 /*
@@ -21,6 +21,8 @@ import { MemberPool } from './member-pool.js';
 /** A lease is renewed when a third of its time has passed, as etcd's own client does: two more tries fit. */
 const renewalsInTtl = 3;
 const retryMs = 100;
+/** Members answer by themselves, without a disk; another one is asked after this. */
+const renewalDeadlineMs = 800;
 
 /** Tells whether the main loop turns: its count has changed lately. */
 class Heartbeat {
@@ -112,7 +114,7 @@ class LeaseKeeperLoop {
 
 /** A stream for each renewal: they are seconds apart, and each may go to another member. */
 async function keepAliveOnce(member: MemberClient, id: string): Promise<ILeaseKeepAliveResponse> {
-  const deadline = new Date(Date.now() + callDeadlineMs);
+  const deadline = new Date(Date.now() + renewalDeadlineMs);
   const stream = await member.leaseClient.leaseKeepAlive({ deadline });
   assert.ok(stream instanceof Duplex, 'gRPC gives Node streams');
   try {

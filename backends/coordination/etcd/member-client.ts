@@ -23,10 +23,11 @@ export interface EtcdSettings {
 }
 
 /**
- * Longest wait for one answer. A healthy member answers in milliseconds; one without its leader would hold a request
- * for seven seconds, while another one may serve it already.
+ * Longest wait for one answer. A healthy member answers in milliseconds, one with a busy disk in a second or two. That
+ * a member hangs, or has lost its leader, is noticed sooner (`LeaderWatch`): etcd itself would hold a request for seven
+ * seconds then.
  */
-export const callDeadlineMs = 800;
+const callDeadlineMs = 3_000;
 /** A connection that has said nothing for so long is asked whether it lives; etcd allows 5 s and more. */
 const keepaliveTimeMs = 6_000;
 const keepaliveTimeoutMs = 2_000;

@@ -110,6 +110,12 @@ export class EtcdMember {
     child.on('error', (error) => {
       this.#log += `${error.message}: Debian's package etcd-server has it`;
     });
+    // A test that crashes leaves no member behind.
+    const killNow = (): void => {
+      child.kill('SIGKILL');
+    };
+    process.once('exit', killNow);
+    child.once('close', () => process.off('exit', killNow));
     this.#child = child;
   }
 
