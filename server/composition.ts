@@ -283,6 +283,7 @@ async function openClusterBackend(
       lockTimeoutMs: config['locks.timeout'],
       replicationFactor: config['replication.factor'],
       consistency: config['replication.consistency'],
+      readConsistency: config['replication.readConsistency'],
       repair: {
         downAfterMs: config['repair.downAfter'],
         repairAfterMs: config['repair.after'],

@@ -126,6 +126,12 @@ export const configTable = {
     default: 'quorum',
     help: 'copies that have to hold a push before it is acknowledged: one, a majority, or all that are not declared down; a repository and a push may ask for another',
   },
+  'replication.readConsistency': {
+    kind: 'choice',
+    choices: ['strong', 'eventual'],
+    default: 'strong',
+    help: 'what fetches see: every push acknowledged before, or what some copy has, without asking the coordinator for the newest; a repository may be set otherwise, and a request may ask for at least a generation (Quorate-At-Least)',
+  },
   'repair.downAfter': {
     kind: 'duration',
     default: '30s',

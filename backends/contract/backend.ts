@@ -182,13 +182,18 @@ export interface Backend {
    * be trusted (it is an older copy of itself), so nothing is recovered or dropped by its word, and only reads succeed.
    */
   start(options?: { readonly frozen?: boolean }): Promise<void>;
-  /** A strong read: sees every push acknowledged before the call. */
+  /**
+   * A strong read: sees every push acknowledged before the call; where the repository or the server is set to eventual
+   * reads, whatever some store has.
+   */
   read(
     repository: Repository,
     signal: AbortSignal,
     options?: {
       /** Nothing but the snapshot will be asked for: it may come from memory, and no store be asked. */
       readonly refsOnly?: boolean;
+      /** The read sees this generation or a later one; `failed-precondition` when there is none yet. */
+      readonly atLeast?: number | undefined;
     },
   ): Promise<ReadSession>;
   /**

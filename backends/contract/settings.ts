@@ -3,7 +3,14 @@
  * is the only place that knows the keys, their types, defaults and meanings.
  */
 
-type SettingKind = 'boolean' | 'size' | 'count' | 'refs' | 'fsck-ids' | 'consistency';
+type SettingKind =
+  | 'boolean'
+  | 'size'
+  | 'count'
+  | 'refs'
+  | 'fsck-ids'
+  | 'consistency'
+  | 'read-consistency';
 
 interface SettingDefinition {
   readonly kind: SettingKind;
@@ -60,6 +67,11 @@ export const settingDefinitions = {
     default: 'default',
     help: 'stores that must hold a push before it is acknowledged: eventual, quorum, strong, or default (what the server is set to)',
   },
+  'replication.readConsistency': {
+    kind: 'read-consistency',
+    default: 'default',
+    help: 'what fetches see: strong, every push acknowledged before; eventual, what some store has; or default (what the server is set to)',
+  },
   'uploadpack.allowFilter': { kind: 'boolean', default: 'true', help: 'partial clones (--filter)' },
   'uploadpack.allowAnySHA1InWant': {
     kind: 'boolean',
@@ -108,6 +120,10 @@ export function settingProblem(key: SettingKey, value: string): string | undefin
       return ['default', 'eventual', 'quorum', 'strong'].includes(value)
         ? undefined
         : `${key} wants eventual, quorum, strong or default`;
+    case 'read-consistency':
+      return ['default', 'strong', 'eventual'].includes(value)
+        ? undefined
+        : `${key} wants strong, eventual or default`;
     case 'fsck-ids':
       return list(value).every((id) => /^[A-Za-z0-9]+$/.test(id))
         ? undefined

@@ -76,6 +76,7 @@ export async function createLocalBackend(dependencies: LocalBackendDependencies)
     lockTimeoutMs: options.lockTimeoutMs,
     replicationFactor: 1,
     consistency: 'quorum',
+    readConsistency: 'strong',
     name: 'local',
     local: {
       objectEngine: indexer.description,

@@ -42,6 +42,7 @@ export interface ClusterBackendDependencies {
     readonly lockTimeoutMs: number;
     readonly replicationFactor: number;
     readonly consistency: Consistency;
+    readonly readConsistency: 'strong' | 'eventual';
     readonly repair: Omit<ControllerSettings, 'replicationFactor'>;
   };
 }
@@ -85,6 +86,7 @@ export async function createClusterBackend(
     }),
     companions: [controller, traces],
     consistency: options.consistency,
+    readConsistency: options.readConsistency,
     name: 'replicated',
     local: {
       objectEngine: dependencies.objectEngine,

@@ -19,6 +19,7 @@ import type { PushPipeline } from '../contract/pipeline.js';
 import type { LogReader, Replica } from '../contract/replica.js';
 import type { RefSnapshot } from '../contract/objects.js';
 import type { HeadRecord, Repository, RepositoryRegistry } from '../contract/repository.js';
+import { wordSetting } from '../contract/settings.js';
 import type { GitRunner } from '../git/git-runner.js';
 import { isBranchName } from '../git/ref-files.js';
 import { commitChange, type CommitDependencies, deleted } from './commit.js';
@@ -66,6 +67,8 @@ export interface ReplicatedBackendDependencies {
   readonly replicationFactor: number;
   /** Of pushes that say nothing else, to repositories that say nothing else. */
   readonly consistency: Consistency;
+  /** Of reads of repositories that say nothing else. */
+  readonly readConsistency: 'strong' | 'eventual';
   /** Where the lives of pushes are kept; absent with a single store. */
   readonly traces?: PushTraces;
   /** What people do with nodes and copies; absent with a single store. */
@@ -190,19 +193,24 @@ export class ReplicatedBackend implements Backend {
   async read(
     repository: Repository,
     signal: AbortSignal,
-    { refsOnly = false }: { readonly refsOnly?: boolean } = {},
+    options: { readonly refsOnly?: boolean; readonly atLeast?: number | undefined } = {},
   ): Promise<ReadSession> {
+    const { refsOnly = false, atLeast = 0 } = options;
     this.#refuseUnlessServing();
     refuseCancelled(signal);
     const { id } = repository;
+    if (isRecord(repository) && this.#readsEventually(repository)) {
+      return openRead(this.#dependencies, repository, { generation: atLeast, signal });
+    }
     // A strong read: the head is read after the request came in, never before (docs/architecture.md, "A read").
     const [head, record] = await Promise.all([
       this.#dependencies.log.head(id),
       isRecord(repository) ? repository : this.#record(id),
     ]);
+    const { generation } = head;
+    if (atLeast > generation) throw noSuchGeneration(atLeast, generation);
     const known = refsOnly ? this.#dependencies.knownSnapshot?.(id, head) : undefined;
     if (known !== undefined) return readOfRefs(repository, known);
-    const { generation } = head;
     return openRead(this.#dependencies, record, { generation, signal });
   }
 
@@ -307,6 +315,11 @@ export class ReplicatedBackend implements Backend {
     await this.#trim.close();
     await this.#presence.close();
     await this.#dependencies.local.close();
+  }
+
+  #readsEventually({ settings }: RepositoryRecord): boolean {
+    const word = wordSetting(settings, 'replication.readConsistency');
+    return (word === 'default' ? this.#dependencies.readConsistency : word) === 'eventual';
   }
 
   #pushDependencies(trace: PushTrace): PushDependencies {
@@ -485,6 +498,13 @@ export class ReplicatedBackend implements Backend {
       this.#running.delete(running);
     }
   }
+}
+
+function noSuchGeneration(atLeast: number, generation: number): QuorateError {
+  return new QuorateError(
+    'failed-precondition',
+    `the repository is at generation ${generation}; ${atLeast} was asked for, which no push has made yet`,
+  );
 }
 
 /** Why nothing of a push was taken. */

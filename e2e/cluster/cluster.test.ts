@@ -5,6 +5,8 @@ import { createClusterScene, type ClusterScene, repositoriesOf } from './cluster
 import { MemberProcess } from './member-process.js';
 import { pickPort } from '../ports.js';
 
+const header = (value: string): string[] => ['-c', `http.extraHeader=Quorate-At-Least: ${value}`];
+
 describe('a cluster: three storage nodes, two front-ends, three members of etcd', () => {
   let ground: ClusterScene;
   before(async () => {
@@ -56,6 +58,60 @@ describe('a cluster: three storage nodes, two front-ends, three members of etcd'
     assert.equal((await scene.git(['rev-parse', 'HEAD'], { cwd: clone })).trim(), second);
     const archive = ['archive', `--remote=${ground.sshUrl(1, 'team/shared.git')}`, 'main'];
     assert.ok((await scene.git(archive, { env: ssh })).includes('change.txt'));
+  });
+
+  test('a read token: a fetch sees at least the push that a webhook or a header told of', async () => {
+    const { scene } = ground;
+    const { directory } = await pushed('team/token.git');
+    const url = ground.httpUrl(0, 'team/token.git');
+    await ground.admin(0, 'repo', 'set', 'team/token', 'replication.readConsistency=eventual');
+    const tip = await push(directory, url);
+    const listed = await scene.git([...header('2'), 'ls-remote', url, 'refs/heads/main']);
+    assert.equal(listed.split('\t')[0], tip);
+    await assert.rejects(scene.git([...header('99'), 'ls-remote', url]));
+    await assert.rejects(scene.git([...header('soon'), 'ls-remote', url]), /400/);
+    const { username, password, origin, pathname } = new URL(url);
+    const answer = await fetch(`${origin}${pathname}/info/refs?service=git-upload-pack`, {
+      headers: { authorization: `Basic ${btoa(`${username}:${password}`)}` },
+    });
+    assert.equal(answer.headers.get('quorate-generation'), '2');
+    await answer.text();
+  });
+
+  test('nodes are listed and drained, copies shown and moved, pushes explained', async () => {
+    const { directory } = await pushed('team/moved.git');
+    await push(directory, ground.httpUrl(1, 'team/moved.git'));
+    const nodes = JSON.parse(await ground.admin(0, '--json', 'node', 'list'));
+    assert.deepEqual(
+      nodes.map(({ nodeId, alive }: { nodeId: string; alive: boolean }) => [nodeId, alive]),
+      [1, 2, 3].map((number) => [`storage-${number}`, true]),
+    );
+    const replicas = JSON.parse(await ground.admin(1, '--json', 'repo', 'replicas', 'team/moved'));
+    assert.equal(replicas.length, 3);
+    await assert.rejects(ground.admin(0, 'repo', 'move', 'team/moved', '--to', 'storage-1'), /3/);
+    await assert.rejects(ground.admin(0, 'node', 'drain', 'storage-9'), /storage-9/);
+    await ground.admin(0, 'repo', 'move', 'team/moved', '--to', 'storage-3,storage-2,storage-1');
+    const verified = JSON.parse(await ground.admin(0, '--json', 'repo', 'verify', 'team/moved'));
+    assert.deepEqual(
+      verified.map(({ problems }: { problems: unknown }) => problems),
+      [[], [], []],
+    );
+    const audit = await ground.admin(1, '--json', 'audit', '--repo', 'team/moved');
+    const pushId = /"pushId":\s*"([0-9a-f]+)"/.exec(audit)?.[1] ?? '';
+    const story = JSON.parse(await ground.admin(0, '--json', 'explain', 'push', pushId));
+    const steps: string[] = story.steps.map(({ step }: { step: string }) => step);
+    for (const step of [
+      'received',
+      'uploaded',
+      'locked',
+      'prepared',
+      'judged',
+      'committed',
+      'applied',
+    ]) {
+      assert.ok(steps.includes(step), `${step} is missing in ${steps.join(' ')}`);
+    }
+    await assert.rejects(ground.admin(0, 'explain', 'push', 'nobody'), /remembered for a day/);
   });
 
   test('all front-ends have the same SSH host keys', async () => {

@@ -1,4 +1,4 @@
-import type { Backend } from '../../backends/contract/backend.js';
+import type { Backend, ReadSession } from '../../backends/contract/backend.js';
 import type { Clock, Logger, Meter, Random } from '../../backends/contract/environment.js';
 import type { ObjectFormat } from '../../backends/contract/objects.js';
 import type { Repository } from '../../backends/contract/repository.js';
@@ -37,6 +37,20 @@ export interface Asked {
 export interface GitContext extends Asked {
   readonly input: ClientInput;
   readonly output: ClientOutput;
+}
+
+/** Opens the read that a request is answered from; `refsOnly`: nothing but its snapshot will be asked for. */
+export async function openSession(
+  { parts, request }: Asked,
+  repository: Repository,
+  refsOnly = false,
+): Promise<ReadSession> {
+  const { signal, atLeast } = request;
+  const session = await parts.backend.read(repository, signal, { refsOnly, atLeast });
+  if (parts.backend.capabilities.generations) {
+    request.onGeneration?.(session.snapshot.generation);
+  }
+  return session;
 }
 
 /** The id of no object in a repository's format. */

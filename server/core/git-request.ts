@@ -20,6 +20,10 @@ export interface GitRequest {
    * `session`: advertisement, then the conversation (SSH).
    */
   readonly mode: 'advertise' | 'stateless' | 'session';
+  /** The client wants to see at least this generation (a webhook's `readToken`, an earlier answer's). */
+  readonly atLeast?: number;
+  /** Told the generation that is read or was made, before anything of the answer is written if it is known by then. */
+  readonly onGeneration?: (generation: number) => void;
   /** Aborted when the client is gone, on drain's end, or at the time limits. */
   readonly signal: AbortSignal;
   /** Told when the request begins and ends to wait for others: its silence is ours then, and not its client's. */

@@ -3,7 +3,7 @@ import type { Repository } from '../../backends/contract/repository.js';
 import { parseLsRefsArguments, writeLsRefsLine, type LsRefsRequest } from '../wire/ls-refs.js';
 import { pktText } from '../wire/pkt-line.js';
 import { WireError } from '../wire/wire-error.js';
-import type { Asked, GitContext } from './git-context.js';
+import { type Asked, type GitContext, openSession } from './git-context.js';
 import type { KnownAnswer } from './git-request.js';
 import { maxKnownRequestBytes } from './known-answers.js';
 import { ProtocolRefusal } from './service-error.js';
@@ -35,7 +35,7 @@ export async function knownLsRefs(
   if (!text.startsWith(usualBeginning)) return undefined;
   let session: ReadSession;
   try {
-    session = await parts.backend.read(repository, request.signal, { refsOnly: true });
+    session = await openSession({ parts, request }, repository, true);
   } catch {
     return undefined;
   }

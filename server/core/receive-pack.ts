@@ -12,7 +12,12 @@ import { writeStatusReport, type StatusReport } from '../wire/report-status.js';
 import { WireError } from '../wire/wire-error.js';
 import type { Place } from './admission.js';
 import { advertisePush } from './advertise.js';
-import { type GitContext, newObjectFormat, type ServedRepository } from './git-context.js';
+import {
+  type GitContext,
+  newObjectFormat,
+  type ServedRepository,
+  openSession,
+} from './git-context.js';
 import type { GitOutcome } from './git-request.js';
 import { visibleRefs } from './hidden-refs.js';
 import { PackStream } from './pack-stream.js';
@@ -98,8 +103,8 @@ async function advertise(
   offered: ServedRepository,
 ): Promise<void> {
   if (repository === undefined) return advertisePush(context, offered, undefined);
-  const { backend, views } = context.parts;
-  const session = await backend.read(repository, context.request.signal, { refsOnly: true });
+  const { views } = context.parts;
+  const session = await openSession(context, repository, true);
   try {
     const visible = visibleRefs(repository.settings, 'receive');
     await advertisePush(context, repository, views.of(session.snapshot, visible));
@@ -162,6 +167,7 @@ async function run(
   await channel.close();
   if (error !== undefined) return fail(context, run, { pushId, channel, error });
   assert(result !== undefined);
+  if (result.generation !== undefined) context.request.onGeneration?.(result.generation);
   const refs = reportOf(push.sent, result.refs);
   await tellReport(push, channel, { unpack: result.unpack, refs });
   return {

@@ -6,7 +6,7 @@ import { readCommandRequest, type CommandRequest } from '../wire/v2-request.js';
 import { excerpt } from '../wire/wire-error.js';
 import type { FetchGround } from './fetch-checks.js';
 import { fetch } from './fetch.js';
-import type { GitContext } from './git-context.js';
+import { type GitContext, openSession } from './git-context.js';
 import type { GitOutcome } from './git-request.js';
 import { lsRefs } from './ls-refs.js';
 import { objectInfo } from './object-info.js';
@@ -35,7 +35,7 @@ export async function serveCommands(
       checkRequest(command, repository);
       // Of a conversation, nobody knows what is asked next.
       const refsOnly = command.command === 'ls-refs' && request.mode !== 'session';
-      session ??= await parts.backend.read(repository, request.signal, { refsOnly });
+      session ??= await openSession(context, repository, refsOnly);
       outcome = await serveCommand(context, groundOf(context, session), {
         command,
         takeBytes: () => reader.takeRecorded(),

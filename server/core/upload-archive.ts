@@ -3,7 +3,7 @@ import type { Repository } from '../../backends/contract/repository.js';
 import { maxPktBytes, PktReader } from '../wire/pkt-line.js';
 import { WireError } from '../wire/wire-error.js';
 import type { Place } from './admission.js';
-import type { GitContext } from './git-context.js';
+import { type GitContext, openSession } from './git-context.js';
 import type { GitOutcome } from './git-request.js';
 import { visibleRefs } from './hidden-refs.js';
 import { relayGit } from './relay-git.js';
@@ -30,7 +30,7 @@ export async function uploadArchive(
   const count = await readArguments(reader);
   if (count === 0) return { status: 'ok', exitCode: 0, fields: {} };
   const section = reader.takeRecorded();
-  const session = await parts.backend.read(repository, request.signal);
+  const session = await openSession(context, repository);
   let place: Place | undefined;
   try {
     place = await parts.admissions[request.transport].fetch(request, archiveMemoryBytes);

@@ -7,7 +7,7 @@ import { PktReader, pktText } from '../wire/pkt-line.js';
 import { WireError } from '../wire/wire-error.js';
 import { advertiseFetch, advertiseV2 } from './advertise.js';
 import { checkFetch, type FetchGround } from './fetch-checks.js';
-import type { GitContext } from './git-context.js';
+import { type GitContext, openSession } from './git-context.js';
 import type { GitOutcome } from './git-request.js';
 import { relayGit } from './relay-git.js';
 import { serveCommands } from './serve-commands.js';
@@ -21,7 +21,7 @@ export async function uploadPack(context: GitContext, repository: Repository): P
     if (mode !== 'stateless') await advertiseV2(context, repository);
     return mode === 'advertise' ? done({}) : serveCommands(context, repository);
   }
-  const session = await context.parts.backend.read(repository, context.request.signal);
+  const session = await openSession(context, repository);
   try {
     return await talkV0(context, groundOf(context, session));
   } finally {

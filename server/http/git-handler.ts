@@ -81,14 +81,15 @@ export class GitHandler {
 
   async #talk(exchange: HttpExchange, route: Exclude<GitRoute, { kind: 'page' }>): Promise<Served> {
     const { request, response } = exchange;
-    const opened = await this.#open(exchange, route);
-    if (request.headers.expect !== undefined) response.writeContinue();
-    const kind = route.kind === 'advertise' ? 'advertisement' : 'result';
-    const headers = {
-      'Content-Type': `application/x-${route.service}-${kind}`,
+    const headers: OutgoingHttpHeaders = {
+      'Content-Type': `application/x-${route.service}-${route.kind === 'advertise' ? 'advertisement' : 'result'}`,
       'X-Request-Id': exchange.requestId,
       ...noCacheHeaders,
     };
+    const opened = await this.#open(exchange, route, (generation) => {
+      headers[generationHeader] = generation;
+    });
+    if (request.headers.expect !== undefined) response.writeContinue();
     const taken = mayBeKnown(route) ? takeWhole(request, maxKnownRequestBytes) : undefined;
     const answer = taken === undefined ? undefined : await opened.known(taken);
     if (taken !== undefined && answer !== undefined && exchange.stopped === undefined) {
@@ -136,8 +137,12 @@ export class GitHandler {
     return `${scheme}://${plain ? host : 'SERVER'}`;
   }
 
-  #open(exchange: HttpExchange, route: GitRoute): Promise<GitExchange> {
-    const protocol = exchange.request.headers['git-protocol'];
+  async #open(
+    exchange: HttpExchange,
+    route: GitRoute,
+    onGeneration?: (generation: number) => void,
+  ): Promise<GitExchange> {
+    const { 'git-protocol': protocol, 'quorate-at-least': atLeast } = exchange.request.headers;
     const gitRequest: GitRequest = {
       requestId: exchange.requestId,
       service: route.kind === 'page' ? 'git-upload-pack' : route.service,
@@ -148,6 +153,8 @@ export class GitHandler {
       protocol: parseGitProtocol(typeof protocol === 'string' ? protocol : undefined),
       mode: route.kind === 'rpc' ? 'stateless' : 'advertise',
       signal: exchange.signal,
+      ...(atLeast === undefined ? {} : { atLeast: parseGeneration(atLeast) }),
+      ...(onGeneration === undefined ? {} : { onGeneration }),
     };
     return this.#options.service.open(gitRequest);
   }
@@ -237,6 +244,15 @@ export class GitHandler {
       'request',
     );
   }
+}
+
+/** Which generation of the repository an answer shows, or a push made: what `Quorate-At-Least` may ask for later. */
+const generationHeader = 'Quorate-Generation';
+
+function parseGeneration(value: string | string[]): number {
+  const generation = typeof value === 'string' && /^\d{1,15}$/.test(value) ? Number(value) : NaN;
+  if (Number.isSafeInteger(generation)) return generation;
+  throw new HttpRefusal(400, 'Quorate-At-Least wants the number of a generation.');
 }
 
 /** Content too large, too many requests. */

@@ -29,6 +29,7 @@ export async function startFrontEnd(options: {
   const { clock, random, logger, meter, name } = process;
   const locks = createLocks({ coordinator, clock, random, meter, logger, holder: name });
   const backend = new ReplicatedBackend({
+    readConsistency: 'strong',
     coordinator,
     locks,
     log: coordinatorLog(coordinator),

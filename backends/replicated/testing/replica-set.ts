@@ -160,6 +160,7 @@ function newBackend(parts: {
     log: coordinatorLog(parts.coordinator),
     lockTimeoutMs: 10_000,
     replicationFactor: 3,
+    readConsistency: 'strong',
     name: 'replicated',
     local: {
       objectEngine: 'none',
