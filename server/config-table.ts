@@ -118,7 +118,7 @@ export const configTable = {
   'replication.factor': {
     kind: 'count',
     default: '3',
-    help: 'copies of a new repository; fewer when there are fewer storage nodes',
+    help: 'copies of a new repository; some may be made later, but none is made while less than a majority of them has a storage node',
   },
   'replication.consistency': {
     kind: 'choice',

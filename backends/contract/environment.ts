@@ -40,6 +40,7 @@ export type CounterName =
   | 'git_spawns' // labels: command
   | 'packs_indexed' // labels: engine (libgit2 | git), outcome
   | 'replica_set_steps' // labels: step (add-learner | fill | promote | demote | remove-voter | drop-learner | declare)
+  | 'node_calls' // labels: call, outcome (ok | an error code)
   | 'maintenance_runs'; // labels: outcome
 
 export type HistogramName =
@@ -57,6 +58,8 @@ export type GaugeName =
   | 'locks_waiting' // labels: scope
   | 'quarantines'
   | 'certificate_not_after'
+  | 'read_sessions'
+  | 'storage_nodes' // labels: state (answering | silent)
   | 'pack_memory' // labels: transport
   | 'queue_depth'; // labels: queue (spawn | libgit2 | maintenance | outbox | audit | webhooks | http-requests | http-fetches | ...)
 

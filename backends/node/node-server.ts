@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { createServer as createHttpsServer } from 'node:https';
-import type { Clock, Logger, Random } from '../contract/environment.js';
+import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
 import { asQuorateError, QuorateError } from '../contract/errors.js';
 import type { Replica } from '../contract/replica.js';
 import type { ClusterCredentials } from './cluster-credentials.js';
@@ -43,6 +43,7 @@ export interface NodeServerOptions {
   readonly random: Random;
   readonly peers: NodeContext['peers'];
   readonly logger: Logger;
+  readonly meter: Meter;
   readonly limits?: Partial<NodeServerLimits>;
 }
 
@@ -107,6 +108,7 @@ class HttpNodeServer implements NodeServer {
     this.#server = makeServer(credentials);
     this.#server.maxConnections = this.#limits.maxConnections;
     this.#server.on('request', (request, response) => void this.#answer(request, response));
+    options.meter.gauge('read_sessions', {}, () => this.#context.sessions.count);
     this.#expiry = setInterval(() => this.#context.sessions.expire(), expiryMs);
     this.#expiry.unref();
   }
@@ -187,7 +189,7 @@ class HttpNodeServer implements NodeServer {
       }
       this.#context.sessions.seen(call.client);
       if (name === 'attend') call.finish(this.#attend(call, payload));
-      else if (isCallName(name)) call.finish(await this.#operate(call, name, payload));
+      else if (isCallName(name)) call.finish(await this.#counted(call, name, payload));
       else throw new QuorateError('unimplemented', `this node knows no call ${name}`);
     } catch (error) {
       this.#log(call, name, error);
@@ -197,12 +199,24 @@ class HttpNodeServer implements NodeServer {
     }
   }
 
+  async #counted(call: ServerCall, name: CallName, payload: Buffer): Promise<object | undefined> {
+    let outcome = 'ok';
+    try {
+      return await this.#operate(call, name, payload);
+    } catch (error) {
+      outcome = call.signal.aborted ? 'cancelled' : asQuorateError(error).code;
+      throw error;
+    } finally {
+      this.#options.meter.count('node_calls', { call: name, outcome });
+    }
+  }
+
   #attend({ client }: ServerCall, payload: Buffer): object {
     this.#context.sessions.release(client, decodeMessage(attendArguments, payload).released);
     return { storeId: this.#context.replica.storeId, draining: this.#draining !== undefined };
   }
 
-  #operate(call: ServerCall, name: CallName, payload: Buffer): Promise<object | undefined> {
+  async #operate(call: ServerCall, name: CallName, payload: Buffer): Promise<object | undefined> {
     if (this.#draining !== undefined && beginnings.has(name)) {
       throw new QuorateError('unavailable', 'the storage node is shutting down');
     }

@@ -8,7 +8,7 @@ import { QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
 import { openEmbeddedCoordinator } from '../coordination/embedded/embedded-coordinator.js';
 import { silentLogger } from '../coordination/test-environment.js';
-import { systemClock } from '../local/testing/local-fixture.js';
+import { silentMeter, systemClock } from '../local/testing/local-fixture.js';
 import { stubReplica } from '../node/testing/stub-replica.js';
 import { type NodeConnection, NodeDirectory } from './node-directory.js';
 import { NodeMembership } from './node-membership.js';
@@ -32,7 +32,7 @@ afterEach(async () => {
   await rm(directory, { recursive: true });
 });
 
-const environment = { clock: systemClock, logger: silentLogger };
+const environment = { clock: systemClock, logger: silentLogger, meter: silentMeter };
 
 function record(name: string, changes: Partial<NodeRecord> = {}): NodeRecord {
   return {

@@ -1,5 +1,5 @@
 import type { Coordinator, WatchEvent } from '../contract/coordinator.js';
-import type { Clock, Logger } from '../contract/environment.js';
+import type { Clock, Logger, Meter } from '../contract/environment.js';
 import { keys, prefixEnd } from '../contract/keys.js';
 import type { Replica } from '../contract/replica.js';
 import { decodeNodeMark, type NodeMark } from './node-marks.js';
@@ -30,6 +30,7 @@ export interface NodeDirectoryDependencies {
   readonly own?: () => { readonly node: NodeRecord; readonly replica: Replica } | undefined;
   readonly clock: Clock;
   readonly logger: Logger;
+  readonly meter: Meter;
 }
 
 interface Known {
@@ -59,6 +60,9 @@ export class NodeDirectory implements ReplicaDirectory {
 
   constructor(dependencies: NodeDirectoryDependencies) {
     this.#dependencies = dependencies;
+    const { meter } = dependencies;
+    meter.gauge('storage_nodes', { state: 'answering' }, () => this.#count(true));
+    meter.gauge('storage_nodes', { state: 'silent' }, () => this.#count(false));
   }
 
   /** Resolves when the nodes that are there were listed and asked once. */
@@ -109,6 +113,11 @@ export class NodeDirectory implements ReplicaDirectory {
     const { nodeId, storeId, address, zone, weight, capacityBytes, usedBytes } = record;
     const draining = record.draining || this.#marks.has(nodeId);
     return { nodeId, storeId, address, zone, weight, capacityBytes, usedBytes, draining, local };
+  }
+
+  #count(answering: boolean): number {
+    return [...this.#known.values()].filter(({ connection }) => connection.reachable === answering)
+      .length;
   }
 
   #connectionTo(storeId: string): NodeConnection | undefined {

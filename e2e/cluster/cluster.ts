@@ -74,7 +74,15 @@ export class Cluster {
       detached,
     });
     const secretFile = await makeSecret(directory);
-    const common = ['--coordinator', etcd.url, '--cluster-secret-file', secretFile];
+    // As many copies as there can be.
+    const copies = Math.min(3, counts.storage);
+    const common = [
+      `--set=replication.factor=${copies}`,
+      '--coordinator',
+      etcd.url,
+      '--cluster-secret-file',
+      secretFile,
+    ];
     const storage = ports.nodes.map((_, index) => storageNode({ options, common, ports, index }));
     const frontEnds = ports.http.map((_, index) => frontEnd({ options, common, ports, index }));
     const cluster = new Cluster(etcd, storage, frontEnds);

@@ -89,6 +89,11 @@ const counters: Record<CounterName, MetricDefinition> = {
     help: 'Received packs indexed, by engine (libgit2 or git) and outcome.',
     labels: ['engine', 'outcome'],
   },
+  node_calls: {
+    name: 'quorate_node_calls_total',
+    help: 'Calls of other members to this storage node, by call and outcome.',
+    labels: ['call', 'outcome'],
+  },
   replica_set_steps: {
     name: 'quorate_replica_set_steps_total',
     help: 'Steps by which replica sets were kept up: copies made, filled, replaced, declared.',
@@ -162,6 +167,16 @@ const gauges: Record<GaugeName, MetricDefinition> = {
     name: 'quorate_quarantines',
     help: 'Uploads on disk that are neither applied nor dropped.',
     labels: [],
+  },
+  read_sessions: {
+    name: 'quorate_read_sessions',
+    help: 'Reads that front-ends hold open on this storage node.',
+    labels: [],
+  },
+  storage_nodes: {
+    name: 'quorate_storage_nodes',
+    help: 'Other storage nodes that announce themselves, by whether they answer this process.',
+    labels: ['state'],
   },
   certificate_not_after: {
     name: 'quorate_certificate_not_after_seconds',

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import type { PeerSource, Replica } from '../../contract/replica.js';
 import { silentLogger } from '../../coordination/test-environment.js';
-import { systemClock } from '../../local/testing/local-fixture.js';
+import { silentMeter, systemClock } from '../../local/testing/local-fixture.js';
 import type { ClusterCredentials } from '../cluster-credentials.js';
 import { NodeClient, type NodeClientLimits, type NodeAddress } from '../node-client.js';
 import { createNodeServer, type NodeServer, type NodeServerLimits } from '../node-server.js';
@@ -32,6 +32,7 @@ export async function serveReplica(
     clock: systemClock,
     random,
     logger: silentLogger,
+    meter: silentMeter,
     peers:
       options.peers ??
       (() => () => {
