@@ -274,6 +274,51 @@ test('what a crash left half-made in a pool is made anew', async () => {
   await assertSound(source, second);
 });
 
+test('what an administrator lets a repository borrow is left alone, and it is not forked', async () => {
+  const source = await local.create('source');
+  await pushOn(source, 'one');
+  const elsewhere = join(local.directory, 'elsewhere');
+  await runGit(local.directory, ['clone', '-q', '--bare', gitDirectory(source), elsewhere]);
+  for (let count = 0; count < 20; count++) {
+    const added = ['hash-object', '-w', '--stdin'];
+    const blob = (await runGit(elsewhere, added, `blob ${count}`)).trim();
+    await runGit(elsewhere, ['pack-objects', '-q', 'objects/pack/pack'], `${blob}\n`);
+  }
+  const theirs = packs(join(elsewhere, 'objects/pack')).toSorted();
+  writeFileSync(alternates(source), `${join(elsewhere, 'objects')}\n`);
+  await assert.rejects(fork(source, 'forked'), { code: 'failed-precondition' });
+  await maintain(source);
+  assert.deepEqual(packs(join(elsewhere, 'objects/pack')).toSorted(), theirs);
+  const { sharedBytes } = await local.backend.repositories.stats(source.id);
+  assert.equal(sharedBytes, 0);
+});
+
+test('a repository that borrows from a pool of which nobody knows is forked from a new one', async () => {
+  const source = await local.create('source');
+  await pushOn(source, 'one');
+  const first = await fork(source, 'first');
+  longAgo(source);
+  await maintain(source);
+  // An older copy of the coordinator was put back: the source is in no pool.
+  const kv = await local.coordinator.get(keys.repo(source.id));
+  const record = JSON.parse(new TextDecoder().decode(kv?.value));
+  delete record.pool;
+  await local.coordinator.transaction({
+    compares: [],
+    success: [
+      {
+        type: 'put',
+        key: keys.repo(source.id),
+        value: new TextEncoder().encode(JSON.stringify(record)),
+      },
+    ],
+    failure: [],
+  });
+  const second = await fork(source, 'second');
+  assert.equal(pools().length, 2);
+  await assertSound(source, first, second);
+});
+
 test('a fork that cannot be made leaves no member behind', async () => {
   const source = await local.create('source');
   await pushOn(source, 'one');

@@ -179,6 +179,9 @@ export class ObjectPools {
     const { poolId, objectFormat } = fork;
     const { objectsDirectory } = source;
     const pool = this.#objectsOf(poolId);
+    const before = await this.#poolOf(objectsDirectory);
+    // Of a pool that the coordinator knows no more, since an older copy of it was put back.
+    if (before !== undefined && before !== poolId) await this.#takeBack(objectsDirectory, before);
     const borrows = await alternatesOf(objectsDirectory);
     if (borrows.some((directory) => directory !== pool)) {
       throw new QuorateError(
