@@ -7,6 +7,7 @@ import { keys, prefixEnd } from '../contract/keys.js';
 import type { Repository } from '../contract/repository.js';
 import { allRefs } from '../contract/visible-refs.js';
 import { type LocalFixture, runGit, startLocal, zeroOid } from './testing/local-fixture.js';
+import { create, openReplica } from './testing/replica-scene.js';
 
 const { signal } = new AbortController();
 const main = 'refs/heads/main';
@@ -334,4 +335,34 @@ test('a fork that cannot be made leaves no member behind', async () => {
     rangeEnd: prefixEnd(keys.repos),
   });
   assert.equal(repositories.entries.length, 3);
+});
+
+test('refs are forked only of a generation that the store holds together', async () => {
+  const scene = await openReplica();
+  try {
+    const [one, two] = [await scene.commit('one'), await scene.commit('two')];
+    const key = await scene.prepare([create(main, one)]);
+    const sourceGeneration = scene.log.commit(key.pushId, [create(main, one)]);
+    const request = (oid: string) => ({
+      repositoryId: randomBytes(16).toString('hex'),
+      sourceId: scene.id,
+      poolId: randomBytes(16).toString('hex'),
+      objectFormat: 'sha1' as const,
+      sourceGeneration,
+      head: main,
+      refs: [{ name: main, oid }],
+    });
+    await assert.rejects(scene.replica.fork(request(two)), { code: 'aborted' });
+    const old = { ...request(one), sourceGeneration: sourceGeneration - 1 };
+    await assert.rejects(scene.replica.fork(old), { code: 'aborted' });
+    const whole = request(one);
+    await scene.replica.fork(whole);
+    // The answer was lost: asked for again, it is there.
+    await scene.replica.fork(whole);
+    const { repositoryId } = whole;
+    const gitDir = join(scene.root, 'repos', repositoryId.slice(0, 2), repositoryId, 'git');
+    assert.equal((await runGit(gitDir, ['rev-parse', main])).trim(), one);
+  } finally {
+    await scene.close();
+  }
 });
