@@ -90,3 +90,26 @@ for (const mix of ['http', 'http and ssh'] as const) {
     assert.ok(peak.pssBytes < maxServerBytes, `${Math.round(peak.pssBytes / MIB)} MiB`);
   });
 }
+
+test('clones of a repository in several packs take more memory each, so fewer run at once', async (t) => {
+  const scene = await createScene(t);
+  const server = await scene.startServer({ flags: ['--set', 'maintenance.enabled=false'] });
+  const source = await scene.makeRepository();
+  for (let n = 0; n < 4; n += 1) {
+    await scene.commit(source, `noise-${n}`, randomFillSync(Buffer.alloc(MIB)).toString('latin1'));
+    await scene.git(['push', '-q', server.httpUrl('packs'), 'main'], { cwd: source });
+  }
+  const watch = watchShare(server.pid);
+  await Promise.all(
+    Array.from({ length: 24 }, (_, n) =>
+      scene.git(
+        ['clone', '-q', '--bare', server.httpUrl('packs'), scene.path('work', `clone-${n}`)],
+        { timeoutMs: 300_000 },
+      ),
+    ),
+  );
+  const peak = await watch.stop();
+  t.diagnostic(`${Math.round(peak.pssBytes / MIB)} MiB and ${peak.gits} gits at most`);
+  // One user has 192 MiB, and each counts 54: three fetches of two gits, and those that serve the repository as such.
+  assert.ok(peak.gits <= 3 * 2 + 8, `${peak.gits} gits`);
+});

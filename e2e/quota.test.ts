@@ -115,8 +115,10 @@ for (const backend of ['local', 'directory'] as const) {
       await scene.admin(server, 'repo', 'delete', 'team/two', '--yes');
       assert.ok((await usedBytes('--owner', 'team')) < MIB);
       const metrics = await (await fetch(`${server.opsUrl}/metrics`)).text();
+      assert.match(metrics, /quorate_quota_pushes_total\{outcome="refused"\} [1-9]/);
       if (backend === 'local') {
         assert.match(metrics, /quorate_quota_pushes_total\{outcome="ok"\} [1-9]/);
+        assert.match(metrics, /quorate_quota_pushes_total\{outcome="warned"\} [1-9]/);
       }
     });
   });

@@ -38,8 +38,8 @@ export interface PushContext {
 export interface PackAllowance {
   /** At least what a pack without objects has. */
   readonly maxPackBytes: number;
-  /** What the pusher of a larger one is told. */
-  readonly refusal: string;
+  /** Refuses a larger one: counts and logs it, and says what the pusher is told. */
+  refuse(): string;
   /** A line for the pusher's terminal, when little is left already. A push that is judged with its pack is told there. */
   readonly warning: string | undefined;
   /** To be called once when the push is over; `committed` is false too when nobody knows. Never fails. */

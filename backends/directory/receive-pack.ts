@@ -94,7 +94,7 @@ function commandList({ config, request, commands }: ReceivePackRun): string {
 function withQuota({ config, allowance }: ReceivePackRun, report: StatusReport): StatusReport {
   if (report.unpack === 'ok' || allowance === undefined) return report;
   if (maxInputBytes(config) <= allowance.maxPackBytes) return report;
-  return { ...report, unpack: `${report.unpack} (if it is for its size: ${allowance.refusal})` };
+  return { ...report, unpack: `${report.unpack} (if it is for its size: ${allowance.refuse()})` };
 }
 
 /** As git takes it; Infinity: no limit. */

@@ -109,7 +109,8 @@ export async function upload(
         : '';
     const isTooMuch = isTighter && details['setting'] === 'receive.maxInputSize';
     if (isTooMuch && allowance !== undefined) {
-      return { problem: allowance.refusal, ofEachRef: allowance.refusal };
+      const refusal = allowance.refuse();
+      return { problem: refusal, ofEachRef: refusal };
     }
     return { problem: `${message}${hint}`, ofEachRef: 'unpacker error' };
   }

@@ -68,7 +68,10 @@ class Judge implements QuotaJudge {
     if (tightest === undefined) return undefined;
     return {
       maxPackBytes: Math.max(leftOf(tightest), alwaysTakenBytes),
-      refusal: `${exceeded(tightest)}, and this push would bring more`,
+      refuse: () => {
+        this.#refused(repository, tightest);
+        return `${exceeded(tightest)}, and this push would bring more`;
+      },
       warning: this.#isNear(tightest) ? nearlyUsed(tightest) : undefined,
       settle: (pushId, committed) => this.#settle(repository, pushId, committed),
     };

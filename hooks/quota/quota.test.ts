@@ -221,7 +221,7 @@ test('what may come is told before it comes', async () => {
   const allowance = await ground.quotas.allowance(repository('team/app'));
   assert.equal(allowance?.maxPackBytes, 3000);
   assert.match(
-    allowance?.refusal ?? '',
+    allowance?.refuse() ?? '',
     /^quota exceeded: repository team\/app has 4.9 KiB of 7.8 KiB/,
   );
   ground.sizes.set('team/app', 9000);
