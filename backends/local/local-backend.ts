@@ -7,15 +7,11 @@ import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
 import type { PushPipeline } from '../contract/pipeline.js';
 import type { GitRunner } from '../git/git-runner.js';
 import type { PackIndexer } from '../git/pack-indexer.js';
-import { createObjectReader } from '../git/object-reader.js';
-import { createRefTransactions } from '../git/ref-transaction.js';
 import { removeTree } from '../git/repository-files.js';
 import { coordinatorLog } from '../replicated/coordinator-log.js';
 import { ReplicatedBackend } from '../replicated/replicated-backend.js';
-import { settleQuarantines } from '../replicated/settle-quarantines.js';
 import { singleReplica } from '../replicated/voters.js';
-import { LocalReplica } from './local-replica.js';
-import { MaintenanceSchedule } from './maintenance-schedule.js';
+import { openLocalStore } from './local-store.js';
 
 export interface LocalBackendOptions {
   /** Name of this process in lock holders and logs. */
@@ -45,32 +41,17 @@ export interface LocalBackendDependencies {
 
 /** The `local` backend: the push path with one voter, the store on this disk. Call `start` before anything else. */
 export async function createLocalBackend(dependencies: LocalBackendDependencies): Promise<Backend> {
-  const { dataDirectory, coordinator, git, indexer, clock, options } = dependencies;
+  const { dataDirectory, coordinator, indexer, options } = dependencies;
   const scratchDirectory = join(dataDirectory, 'scratch');
   await removeTree(scratchDirectory);
   await mkdir(scratchDirectory, { recursive: true, mode: 0o700 });
-  const refs = createRefTransactions({ git, clock });
-  const objects = createObjectReader({ git, clock });
-  const log = coordinatorLog(coordinator);
-  const maintenance = new MaintenanceSchedule({
-    ...dependencies,
-    ...options.maintenance,
-    replica: () => replica,
-  });
-  const replica = await LocalReplica.open({
-    ...dependencies,
-    root: join(dataDirectory, 'store'),
-    refs,
-    objects,
-    log,
-    pruneGraceMs: options.maintenance.pruneGraceMs,
-    applied: (id) => maintenance.consider(id),
-  });
+  const store = await openLocalStore({ ...dependencies, maintenance: options.maintenance });
+  const { replica } = store;
   const locks = createLocks({ ...dependencies, holder: options.nodeId });
   return new ReplicatedBackend({
     ...dependencies,
     locks,
-    log,
+    log: coordinatorLog(coordinator),
     replicas: singleReplica(options.nodeId, replica),
     scratchDirectory,
     lockTimeoutMs: options.lockTimeoutMs,
@@ -81,15 +62,11 @@ export async function createLocalBackend(dependencies: LocalBackendDependencies)
     local: {
       objectEngine: indexer.description,
       quarantines: () => replica.quarantines.length,
-      maintenanceQueued: () => maintenance.queued,
-      resolveQuarantines: () =>
-        settleQuarantines({ ...dependencies, replica, quarantines: replica.quarantines }),
+      maintenanceQueued: () => store.maintenance.queued,
+      resolveQuarantines: () => store.settle(replica.quarantines),
       close: async () => {
-        await maintenance.close();
         await locks.close();
-        await refs.close();
-        await objects.close();
-        await replica.close();
+        await store.close();
       },
     },
   });

@@ -69,6 +69,7 @@ export async function openLocalStore(dependencies: LocalStoreDependencies): Prom
       await maintenance.close();
       await refs.close();
       await objects.close();
+      await replica.close();
     },
   };
 }
