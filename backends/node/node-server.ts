@@ -207,7 +207,7 @@ class HttpNodeServer implements NodeServer {
       outcome = call.signal.aborted ? 'cancelled' : asQuorateError(error).code;
       throw error;
     } finally {
-      this.#options.meter.count('node_calls', { call: name, outcome });
+      this.#options.meter.count('node_calls', { call: labelOf(name), outcome });
     }
   }
 
@@ -273,4 +273,9 @@ function refuse(
     Connection: 'close',
   });
   response.end(body);
+}
+
+/** Values of labels are in lower case. */
+function labelOf(name: CallName): string {
+  return name.replaceAll(/[A-Z]/g, (capital) => `-${capital.toLowerCase()}`);
 }

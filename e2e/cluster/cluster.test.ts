@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { mkdir } from 'node:fs/promises';
 import { after, before, describe, test } from 'node:test';
+import { waitFor } from '../wait.js';
 import { createClusterScene, type ClusterScene, repositoriesOf } from './cluster-scene.js';
 import { MemberProcess } from './member-process.js';
 import { pickPort } from '../ports.js';
@@ -143,6 +144,30 @@ describe('a cluster: three storage nodes, two front-ends, three members of etcd'
     await node.start().ready();
     const { generation } = await ground.converged(id, 3);
     assert.equal(generation, 4);
+  });
+
+  test('a fork is on every node of its source, and outlives it', async () => {
+    const { scene } = ground;
+    const { directory, id } = await pushed('team/source.git');
+    await ground.converged(id, 3);
+    const first = ground.cluster.storageNode(0);
+    const before = new Set(await repositoriesOf(first));
+    await ground.admin(1, 'repo', 'fork', 'team/source', 'ann/fork');
+    const [forkId = ''] = (await repositoriesOf(first)).filter((one) => !before.has(one));
+    assert.match(await ground.admin(0, 'repo', 'show', 'ann/fork'), /^shared: .* 2 repositories$/m);
+    const tip = await push(directory, ground.httpUrl(0, 'ann/fork.git'));
+    const { generation } = await ground.converged(forkId, 3);
+    assert.equal(generation, 2);
+    await ground.admin(0, 'repo', 'delete', 'team/source', '--yes');
+    for (const [frontEnd, name] of ['fork-0', 'fork-1'].entries()) {
+      const clone = scene.path('work', name);
+      await scene.git(['clone', '-q', ground.httpUrl(frontEnd, 'ann/fork.git'), clone]);
+      assert.equal((await scene.git(['rev-parse', 'HEAD'], { cwd: clone })).trim(), tip);
+      await scene.git(['fsck', '--strict'], { cwd: clone });
+    }
+    const shown = (): Promise<string> => ground.admin(1, 'repo', 'show', 'ann/fork');
+    await waitFor('the pool to go', async () => !(await shown()).includes('shared:'));
+    await ground.admin(1, 'repo', 'verify', 'ann/fork');
   });
 
   test('a storage node that does not answer any more is noticed', async () => {
