@@ -16,8 +16,11 @@ describe('one server on etcd', () => {
     server = await scene.startServer({ flags: ['--coordinator', cluster.url] });
   });
   after(async () => {
-    await scene.close();
-    await cluster.stop();
+    try {
+      await scene.close();
+    } finally {
+      await cluster.stop();
+    }
   });
 
   test('pushes, clones and restarts as on the embedded coordinator', async () => {
@@ -71,8 +74,11 @@ test('etcd put back to an old snapshot: nothing is pushed, reads go on, and a re
   const scene = await createScene();
   const cluster = await EtcdCluster.start();
   t.after(async () => {
-    await scene.close();
-    await cluster.stop();
+    try {
+      await scene.close();
+    } finally {
+      await cluster.stop();
+    }
   });
   const server = await scene.startServer({ flags: ['--coordinator', cluster.url] });
   const repository = await scene.makeRepository();

@@ -13,7 +13,10 @@ function makeWith(members: number): () => Promise<CoordinatorHarness> {
     const cluster = await EtcdCluster.start({ members });
     const settings = settingsFor(cluster);
     const open = () => openEtcdCoordinator({ settings, random: realRandom, logger: silentLogger });
-    let coordinator = await open();
+    let coordinator = await open().catch(async (error: unknown) => {
+      await cluster.stop();
+      throw error;
+    });
     // Somebody else's connection, for accidents.
     const other = new MemberClient(cluster.member(0).endpoint, settings);
     return {
@@ -34,8 +37,11 @@ function makeWith(members: number): () => Promise<CoordinatorHarness> {
       },
       dispose: async () => {
         other.close();
-        await coordinator.close();
-        await cluster.stop();
+        try {
+          await coordinator.close();
+        } finally {
+          await cluster.stop();
+        }
       },
     };
   };

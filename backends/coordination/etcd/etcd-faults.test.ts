@@ -9,7 +9,7 @@ import { QuorateError } from '../../contract/errors.js';
 import { silentLogger } from '../test-environment.js';
 import { openEtcdCoordinator } from './etcd-coordinator.js';
 import { EtcdCluster } from './testing/etcd-cluster.js';
-import { realRandom, settingsFor } from './testing/etcd-fixture.js';
+import { openEtcd, type OpenEtcd, realRandom } from './testing/etcd-fixture.js';
 import { measureWriteGap } from './testing/write-gap.js';
 
 const put = (coordinator: Coordinator, key: string, value: string | Uint8Array) =>
@@ -19,17 +19,14 @@ const put = (coordinator: Coordinator, key: string, value: string | Uint8Array) 
     failure: [],
   });
 
-describe('etcd with three members, some of them dead', () => {
+describe('etcd with three members, some of them dead', { timeout: 300_000 }, () => {
+  let etcd: OpenEtcd;
   let cluster: EtcdCluster;
   let coordinator: Coordinator;
   before(async () => {
-    cluster = await EtcdCluster.start({ members: 3 });
-    coordinator = await openEtcdCoordinator({
-      // Elections on a machine that has a lot else to do fit in; waiting in vain stays short.
-      settings: { ...settingsFor(cluster), patienceMs: 3_000 },
-      random: realRandom,
-      logger: silentLogger,
-    });
+    // Elections on a machine that has a lot else to do fit in; waiting in vain stays short.
+    etcd = await openEtcd({ members: 3, patienceMs: 3_000 });
+    ({ cluster, coordinator } = etcd);
   });
   afterEach(async () => {
     for (const member of cluster.members) {
@@ -38,10 +35,7 @@ describe('etcd with three members, some of them dead', () => {
     }
     await cluster.ready();
   });
-  after(async () => {
-    await coordinator.close();
-    await cluster.stop();
-  });
+  after(() => etcd.close());
 
   test('reads and leases outlive the leader, and writes fail only with an unknown outcome', async () => {
     const lease = await coordinator.grantLease(5_000);
@@ -148,12 +142,7 @@ describe('etcd with three members, some of them dead', () => {
 });
 
 test('a watch that nobody reads holds up nothing else, and ends in the compaction error', async () => {
-  const cluster = await EtcdCluster.start();
-  const coordinator = await openEtcdCoordinator({
-    settings: settingsFor(cluster),
-    random: realRandom,
-    logger: silentLogger,
-  });
+  const { cluster, coordinator, close } = await openEtcd();
   const leaving = new AbortController();
   try {
     await put(coordinator, 'big', 'begun');
@@ -184,8 +173,7 @@ test('a watch that nobody reads holds up nothing else, and ends in the compactio
     );
   } finally {
     leaving.abort();
-    await coordinator.close();
-    await cluster.stop();
+    await close();
   }
 });
 

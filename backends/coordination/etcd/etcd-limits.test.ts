@@ -2,25 +2,20 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import type { Coordinator } from '../../contract/coordinator.js';
 import { prefixEnd } from '../../contract/keys.js';
-import { silentLogger } from '../test-environment.js';
-import { openEtcdCoordinator } from './etcd-coordinator.js';
-import { EtcdCluster } from './testing/etcd-cluster.js';
-import { realRandom, settingsFor } from './testing/etcd-fixture.js';
+import type { EtcdCluster } from './testing/etcd-cluster.js';
+import { openEtcd, type OpenEtcd } from './testing/etcd-fixture.js';
 
 const prefix = 'many/';
 const count = 2_500;
 const keyOf = (i: number): string => `${prefix}${String(i).padStart(6, '0')}`;
 
 describe('etcd and its sizes', () => {
+  let etcd: OpenEtcd;
   let cluster: EtcdCluster;
   let coordinator: Coordinator;
   before(async () => {
-    cluster = await EtcdCluster.start();
-    coordinator = await openEtcdCoordinator({
-      settings: settingsFor(cluster),
-      random: realRandom,
-      logger: silentLogger,
-    });
+    etcd = await openEtcd();
+    ({ cluster, coordinator } = etcd);
     for (let i = 0; i < count; i += 100) {
       const success = Array.from({ length: 100 }, (_, n) => ({
         type: 'put' as const,
@@ -30,10 +25,7 @@ describe('etcd and its sizes', () => {
       await coordinator.transaction({ compares: [], success, failure: [] });
     }
   });
-  after(async () => {
-    await coordinator.close();
-    await cluster.stop();
-  });
+  after(() => etcd.close());
   const range = (options: object = {}) =>
     coordinator.range(prefix, { rangeEnd: prefixEnd(prefix), ...options });
   const put = (key: string, value: Uint8Array) =>

@@ -1,10 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import type { Coordinator } from '../../contract/coordinator.js';
-import { silentLogger } from '../test-environment.js';
-import { openEtcdCoordinator } from './etcd-coordinator.js';
-import { EtcdCluster } from './testing/etcd-cluster.js';
-import { realRandom, settingsFor } from './testing/etcd-fixture.js';
+import { openEtcd, type OpenEtcd } from './testing/etcd-fixture.js';
 
 /** As a long computation would: no timer, no socket, nothing of the main loop runs meanwhile. */
 function blockMainLoop(ms: number): void {
@@ -12,20 +9,13 @@ function blockMainLoop(ms: number): void {
 }
 
 describe('leases and a busy main loop', () => {
-  let cluster: EtcdCluster;
+  let etcd: OpenEtcd;
   let coordinator: Coordinator;
   before(async () => {
-    cluster = await EtcdCluster.start();
-    coordinator = await openEtcdCoordinator({
-      settings: settingsFor(cluster),
-      random: realRandom,
-      logger: silentLogger,
-    });
+    etcd = await openEtcd();
+    ({ coordinator } = etcd);
   });
-  after(async () => {
-    await coordinator.close();
-    await cluster.stop();
-  });
+  after(() => etcd.close());
   const putUnder = (key: string, lease: string) =>
     coordinator.transaction({
       compares: [],

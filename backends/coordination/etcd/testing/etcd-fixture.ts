@@ -1,7 +1,10 @@
 import { randomBytes } from 'node:crypto';
+import type { Coordinator } from '../../../contract/coordinator.js';
 import type { Random } from '../../../contract/environment.js';
+import { silentLogger } from '../../test-environment.js';
+import { openEtcdCoordinator } from '../etcd-coordinator.js';
 import type { EtcdSettings } from '../member-client.js';
-import type { EtcdCluster } from './etcd-cluster.js';
+import { EtcdCluster, type EtcdClusterOptions } from './etcd-cluster.js';
 
 /** Chance for tests that need nothing of it but to differ. */
 export const realRandom: Random = { bytes: (length) => randomBytes(length) };
@@ -9,4 +12,43 @@ export const realRandom: Random = { bytes: (length) => randomBytes(length) };
 /** Settings for a cluster without TLS and users. */
 export function settingsFor(cluster: EtcdCluster, prefix = 'quorate/'): EtcdSettings {
   return { endpoints: cluster.endpoints, prefix };
+}
+
+export interface OpenEtcd {
+  readonly cluster: EtcdCluster;
+  readonly coordinator: Coordinator;
+  /** Ends both, the cluster whatever becomes of the coordinator: members that are left keep a test from ending. */
+  readonly close: () => Promise<void>;
+}
+
+/** A cluster of its own and a coordinator on it. */
+export async function openEtcd(
+  options: EtcdClusterOptions & Pick<EtcdSettings, 'patienceMs'> = {},
+): Promise<OpenEtcd> {
+  const { patienceMs, ...clusterOptions } = options;
+  const cluster = await EtcdCluster.start(clusterOptions);
+  try {
+    const coordinator = await openEtcdCoordinator({
+      settings: {
+        ...settingsFor(cluster),
+        ...(patienceMs === undefined ? {} : { patienceMs }),
+      },
+      random: realRandom,
+      logger: silentLogger,
+    });
+    return {
+      cluster,
+      coordinator,
+      close: async () => {
+        try {
+          await coordinator.close();
+        } finally {
+          await cluster.stop();
+        }
+      },
+    };
+  } catch (error) {
+    await cluster.stop();
+    throw error;
+  }
 }

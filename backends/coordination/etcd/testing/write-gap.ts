@@ -17,6 +17,8 @@ export interface WriteGap {
 
 const writesAround = 20;
 const pauseAfterErrorMs = 10;
+/** Far beyond some elections. */
+const goneOnTimeoutMs = 60_000;
 
 /**
  * Kills the leader with SIGKILL while one writer and one reader go on, waits until both have gone on for a while, and
@@ -47,15 +49,18 @@ export async function measureWriteGap(
   }, failed);
   const both = [writer, reader];
   const goneOn = (): Promise<unknown> => Promise.all(both.map((one) => one.more(writesAround)));
-  await goneOn();
-  const term = await cluster.term();
-  const killed = await cluster.killLeader();
-  await goneOn();
-  await Promise.all(both.map((one) => one.stop()));
-  const elections = (await cluster.term()) - term;
-  killed.start();
-  await cluster.ready();
-  return { gapMs: writer.longestMs, readGapMs: reader.longestMs, elections, errors };
+  try {
+    await goneOn();
+    const term = await cluster.term();
+    const killed = await cluster.killLeader();
+    await goneOn();
+    const elections = (await cluster.term()) - term;
+    killed.start();
+    return { gapMs: writer.longestMs, readGapMs: reader.longestMs, elections, errors };
+  } finally {
+    await Promise.all(both.map((one) => one.stop()));
+    await cluster.ready();
+  }
 }
 
 /** Does something again and again, and remembers the longest time between two successes. */
@@ -71,7 +76,11 @@ class Repeater {
 
   async more(count: number): Promise<void> {
     const wanted = this.#done + count;
-    while (this.#done < wanted) await sleep(5);
+    const deadlineMs = performance.now() + goneOnTimeoutMs;
+    while (this.#done < wanted) {
+      if (performance.now() > deadlineMs) throw new Error('etcd does not go on');
+      await sleep(5);
+    }
   }
 
   async stop(): Promise<void> {
