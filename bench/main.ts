@@ -18,6 +18,7 @@ import type { Peer } from './peers/peer.js';
 import { startPeers } from './peers/start-peers.js';
 import { createProgress } from './progress.js';
 import type { Progress } from './progress.js';
+import { benchReplicated } from './replicated/main.js';
 import { formatReport } from './report.js';
 import { compare } from './statistics.js';
 import type { CaseResult } from './statistics.js';
@@ -168,4 +169,5 @@ function failed({ peer, note, samples }: CaseResult['peers'][number]): boolean {
   return peer.startsWith('Quorate') && note !== undefined && samples.length === 0;
 }
 
-await main();
+if (process.argv[2] === 'replicated') await benchReplicated(process.argv.slice(3));
+else await main();

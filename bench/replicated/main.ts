@@ -1,0 +1,226 @@
+import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { parseArgs } from 'node:util';
+import { createClusterScene, type ClusterScene } from '../../e2e/cluster/cluster-scene.js';
+import { wipe } from '../../e2e/cluster/faults.js';
+import type { MemberProcess } from '../../e2e/cluster/member-process.js';
+import { waitFor } from '../../e2e/wait.js';
+import { git } from '../commands.js';
+import { describeMachine, formatMachine } from '../machine.js';
+import { provideNeeds } from '../needs.js';
+import { startNginx } from '../peers/nginx.js';
+import type { Peer } from '../peers/peer.js';
+import { type Failover, measureFailover } from './failover.js';
+import { pushFor, type Throughput } from './pushers.js';
+
+/*
+ * What replication costs, and what a failure costs: a cluster of three storage nodes, two front-ends and three members
+ * of etcd, all on this machine.
+ */
+
+interface Line {
+  readonly what: string;
+  readonly measured: string;
+  readonly goal: string;
+}
+
+interface Effort {
+  readonly rounds: number;
+  readonly kills: number;
+  readonly durationMs: number;
+  readonly refillBytes: number;
+}
+
+async function smallPushes(ground: ClusterScene, nginx: Peer, { rounds }: Effort): Promise<Line> {
+  const { scene } = ground;
+  const source = await scene.makeRepository({ commits: 50 });
+  await nginx.create('small');
+  const urls = { quorate: ground.httpUrl(0, 'bench/small'), nginx: nginx.url('small') };
+  const times: Record<'quorate' | 'nginx', number[]> = { quorate: [], nginx: [] };
+  for (let round = -2; round < rounds; round++) {
+    await scene.commit(source, 'file', `${round}\n`);
+    for (const peer of ['quorate', 'nginx'] as const) {
+      const startedMs = performance.now();
+      await git(['push', '--quiet', urls[peer], 'main'], {
+        cwd: source,
+        env: { ...scene.env, ...(peer === 'nginx' ? nginx.env : {}) },
+      });
+      if (round >= 0) times[peer].push(performance.now() - startedMs);
+    }
+  }
+  const [ours, theirs] = [median(times.quorate), median(times.nginx)];
+  return {
+    what: 'small push, 3 replicas, against a single nginx + git http-backend',
+    measured: `${ours.toFixed(0)} ms, ${theirs.toFixed(0)} ms: x${(ours / theirs).toFixed(2)} wall`,
+    goal: '<= x1.0',
+  };
+}
+
+async function throughput(
+  ground: ClusterScene,
+  { durationMs }: Effort,
+  repositories: number,
+): Promise<Line> {
+  const names = Array.from({ length: repositories }, (_, n) => `bench/many-${repositories}-${n}`);
+  for (const name of names) await ground.admin(0, 'repo', 'create', name);
+  const urls = names.map((name, index) => ground.httpUrl(index % 2, name));
+  const options = { connections: repositories === 1 ? 8 : 32, durationMs };
+  const spread = repositories === 1 ? [0, 1].map((n) => ground.httpUrl(n, names[0] ?? '')) : urls;
+  await pushFor(spread, { ...options, durationMs: 1_000 });
+  const { perSecond, failed }: Throughput = await pushFor(spread, options);
+  return {
+    what: `pushes a second, raw protocol client, ${repositories === 1 ? 'one repository' : `${repositories} repositories`}`,
+    measured: `${perSecond.toFixed(0)}/s${failed > 0 ? `, ${failed} failed` : ''}`,
+    goal: repositories === 1 ? '>= 20/s' : '>= 200/s',
+  };
+}
+
+async function restarted(member: MemberProcess): Promise<void> {
+  member.start();
+  await member.ready();
+}
+
+async function failovers(ground: ClusterScene, { kills }: Effort): Promise<readonly Line[]> {
+  const { cluster } = ground;
+  const repository = 'bench/small';
+  const kinds: { what: string; kill: (round: number) => Promise<() => Promise<unknown>> }[] = [
+    {
+      what: 'a storage node, the preferred one',
+      kill: async (round) => {
+        const node = cluster.storageNode(round % cluster.storage.length);
+        await node.kill();
+        return () => restarted(node);
+      },
+    },
+    {
+      what: 'a front-end, with a client that asks the other',
+      kill: async (round) => {
+        const frontEnd = cluster.frontEnd(round % 2);
+        await frontEnd.kill();
+        return () => restarted(frontEnd);
+      },
+    },
+    {
+      what: "etcd's leader",
+      kill: async () => {
+        const leader = await cluster.etcd.killLeader();
+        return async () => {
+          leader.start();
+          await cluster.etcd.ready();
+        };
+      },
+    },
+  ];
+  const lines: Line[] = [];
+  for (const { what, kill } of kinds) {
+    const measured: Failover[] = [];
+    for (let round = 0; round < kills; round++) {
+      let mend: (() => Promise<unknown>) | undefined;
+      measured.push(
+        await measureFailover(ground, repository, async () => {
+          mend = await kill(round);
+        }),
+      );
+      await mend?.();
+      await sleep(500);
+    }
+    const gaps = measured.map(({ writeGapMs }) => writeGapMs).sort((a, b) => a - b);
+    const failed = measured.reduce((sum, { readsFailed }) => sum + readsFailed, 0);
+    const reads = measured.reduce((sum, one) => sum + one.reads, 0);
+    lines.push({
+      what: `first push after SIGKILL of ${what}, ${kills} kills`,
+      measured: `median ${median(gaps).toFixed(0)} ms, p99 ${(gaps.at(-1) ?? 0).toFixed(0)} ms; ${failed} of ${reads} reads failed twice`,
+      goal: 'p99 <= 3 s, no read',
+    });
+  }
+  return lines;
+}
+
+async function refill(ground: ClusterScene, { refillBytes }: Effort): Promise<Line> {
+  const { scene, cluster } = ground;
+  const source = await scene.makeRepository({ commits: 1 });
+  const file = join(source, 'noise');
+  const noise = Buffer.alloc(refillBytes);
+  for (let at = 0; at < noise.length; at += 4)
+    noise.writeUInt32LE((Math.random() * 2 ** 32) >>> 0, at);
+  await writeFile(file, noise);
+  await git(['add', 'noise'], { cwd: source, env: scene.env });
+  await git(['commit', '--quiet', '-m', 'noise'], { cwd: source, env: scene.env });
+  await git(['push', '--quiet', ground.httpUrl(0, 'bench/noise'), 'main'], {
+    cwd: source,
+    env: scene.env,
+  });
+  const startedMs = performance.now();
+  await wipe(cluster.storageNode(0));
+  const restartedMs = performance.now();
+  await waitFor(
+    'the wiped node to be filled again',
+    async () => {
+      const shown = await ground.admin(0, '--json', 'repo', 'replicas', 'bench/noise');
+      const copies: readonly { role: string; sound?: boolean }[] = JSON.parse(shown);
+      return copies.length === 3 && copies.every(({ role, sound }) => role === 'voter' && sound);
+    },
+    300_000,
+  );
+  const seconds = (performance.now() - restartedMs) / 1000;
+  const { size } = await stat(file);
+  return {
+    what: `refill of a wiped node, ${(size / 1024 ** 2).toFixed(0)} MiB`,
+    measured: `${seconds.toFixed(1)} s after its restart (${((restartedMs - startedMs) / 1000).toFixed(1)} s): ${(size / 1024 ** 2 / seconds).toFixed(0)} MiB/s`,
+    goal: '',
+  };
+}
+
+function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.floor((sorted.length - 1) / 2)] ?? NaN;
+}
+
+/** `npm run bench -- replicated [--quick] [--kills N] [--json FILE]` */
+export async function benchReplicated(words: readonly string[]): Promise<void> {
+  const { values } = parseArgs({
+    args: [...words],
+    options: {
+      quick: { type: 'boolean', default: false },
+      kills: { type: 'string' },
+      json: { type: 'string' },
+    },
+  });
+  if (!provideNeeds(['nginx'])) throw new Error('nginx is needed');
+  const effort: Effort = {
+    rounds: values.quick ? 10 : 40,
+    kills: Number(values.kills ?? (values.quick ? 3 : 20)),
+    durationMs: values.quick ? 3_000 : 10_000,
+    refillBytes: (values.quick ? 32 : 256) * 1024 ** 2,
+  };
+  const machine = await describeMachine();
+  const directory = await mkdtemp(join(tmpdir(), 'quorate-bench-'));
+  const lines: Line[] = [];
+  const tell = (line: Line): void => {
+    lines.push(line);
+    const goal = line.goal === '' ? '' : `  (goal ${line.goal})`;
+    process.stdout.write(`${line.what}\n    ${line.measured}${goal}\n`);
+  };
+  const nginx = await startNginx({ directory });
+  const ground = await createClusterScene({
+    storageFlags: ['--set=log.level=warn'],
+    frontEndFlags: ['--set=log.level=warn', '--set=repair.downAfter=2s', '--set=repair.after=5s'],
+  });
+  try {
+    tell(await smallPushes(ground, nginx, effort));
+    tell(await throughput(ground, effort, 1));
+    tell(await throughput(ground, effort, 100));
+    for (const line of await failovers(ground, effort)) tell(line);
+    tell(await refill(ground, effort));
+    process.stdout.write(`\n${formatMachine(machine)}\n`);
+    if (values.json !== undefined) {
+      await writeFile(values.json, `${JSON.stringify({ machine, lines }, undefined, 2)}\n`);
+    }
+  } finally {
+    await ground.close();
+    await nginx.stop();
+    await rm(directory, { recursive: true, force: true });
+  }
+}
