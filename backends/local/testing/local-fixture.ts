@@ -73,6 +73,8 @@ export interface FixtureOptions {
   /** Of the source and of what is created. Default: sha1. */
   readonly objectFormat?: ObjectFormat;
   readonly pipeline?: PushPipeline;
+  /** libgit2 workers; 0: git indexes every pack, as it does large ones. */
+  readonly indexWorkers?: number;
   /** Puts something between the backend and its coordinator. */
   readonly wrap?: (coordinator: Coordinator) => Coordinator;
 }
@@ -91,6 +93,7 @@ export async function startLocal(options: FixtureOptions = {}): Promise<LocalFix
     git: runner,
     logger: silentLogger,
     meter: silentMeter,
+    ...(options.indexWorkers === undefined ? {} : { workers: options.indexWorkers }),
   });
   const coordinator = await openEmbeddedCoordinator({
     directory: join(directory, 'coordinator'),
