@@ -15,6 +15,11 @@ import {
 
 const missing = 'missing necessary objects';
 
+const outcomes = ({ refs }: PushResult): Record<string, string> =>
+  Object.fromEntries(
+    refs.map((ref) => [ref.ref, ref.status === 'ok' ? 'ok' : ref.reason] as const),
+  );
+
 /** As with large packs: git indexes, and says whether a pack names nothing outside itself. */
 describe('completeness of packs that git indexed', () => {
   let local: LocalFixture;
@@ -40,11 +45,6 @@ describe('completeness of packs that git indexed', () => {
     }));
     return local.backend.push(repository, pushRequest(commands, { pack }));
   };
-
-  const outcomes = ({ refs }: PushResult): Record<string, string> =>
-    Object.fromEntries(
-      refs.map((ref) => [ref.ref, ref.status === 'ok' ? 'ok' : ref.reason] as const),
-    );
 
   /** A commit in the store of which a blob is nowhere, as an interrupted prune could leave it; no ref reaches it. */
   async function strayCommit(repository: Repository, text: string): Promise<string> {
