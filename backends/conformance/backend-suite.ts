@@ -10,7 +10,11 @@ import { createSourceRepository, type SourceRepository } from './source-reposito
 export type { BackendHarness } from './backend-harness.js';
 
 /** The promises of `Backend`, as tests. They run against every implementation. */
-export function defineBackendSuite(name: string, make: () => Promise<BackendHarness>): void {
+export function defineBackendSuite(
+  name: string,
+  make: () => Promise<BackendHarness>,
+  { forks = true }: { readonly forks?: boolean } = {},
+): void {
   describe(`backend: ${name}`, () => {
     let harness: BackendHarness | undefined;
     let source: SourceRepository | undefined;
@@ -31,7 +35,7 @@ export function defineBackendSuite(name: string, make: () => Promise<BackendHarn
     defineBackendPushes(space);
     defineBackendReads(space);
     defineBackendUpkeep(space);
-    defineBackendForks(space);
+    defineBackendForks(space, forks);
   });
   describe(`backend: ${name}, closing and opening`, () => {
     defineBackendClosing(make);

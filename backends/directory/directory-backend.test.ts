@@ -1,4 +1,4 @@
 import { defineBackendSuite } from '../conformance/backend-suite.js';
 import { startDirectory } from './directory-fixture.js';
 
-defineBackendSuite('directory', startDirectory);
+defineBackendSuite('directory', startDirectory, { forks: false });
