@@ -83,4 +83,6 @@ export interface ClusterControl {
   explain(pushId: string): Promise<PushStory | undefined>;
   /** Repositories whose copies are being changed, when this process does it. */
   repairing(): readonly string[];
+  /** Repositories of whose pushes through this process some voter has not applied all. */
+  lagging(): readonly string[];
 }

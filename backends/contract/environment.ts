@@ -39,6 +39,7 @@ export type CounterName =
   | 'authentications' // labels: transport, outcome
   | 'git_spawns' // labels: command
   | 'packs_indexed' // labels: engine (libgit2 | git), outcome
+  | 'quorum_failures' // labels: consistency (eventual | quorum | strong)
   | 'replica_set_steps' // labels: step (add-learner | fill | promote | demote | remove-voter | drop-learner | declare)
   | 'node_calls' // labels: call, outcome (ok | an error code)
   | 'maintenance_runs'; // labels: outcome
@@ -57,6 +58,7 @@ export type GaugeName =
   | 'locks_held' // labels: scope
   | 'locks_waiting' // labels: scope
   | 'quarantines'
+  | 'repositories_lagging'
   | 'certificate_not_after'
   | 'read_sessions'
   | 'storage_nodes' // labels: state (answering | silent)

@@ -29,7 +29,9 @@ export interface ClusterControlDependencies {
 const maxRaces = 30;
 
 /** What administrators see of the cluster and decide about it. */
-export function createClusterControl(dependencies: ClusterControlDependencies): ClusterControl {
+export function createClusterControl(
+  dependencies: ClusterControlDependencies,
+): Omit<ClusterControl, 'lagging'> {
   const { coordinator, replicas, controller, traces } = dependencies;
   return {
     nodes: () => listNodes(dependencies),

@@ -186,7 +186,10 @@ async function prepare(
     ({ storeId }) => voters.some((voter) => voter.storeId === storeId && voter.state !== 'stale'),
   );
   const stores = new Set(members.map(({ storeId }) => storeId));
-  if (!suffices(consistency, voters, stores)) throw quorumMissing(consistency, voters, stores);
+  if (!suffices(consistency, voters, stores)) {
+    dependencies.meter.count('quorum_failures', { consistency });
+    throw quorumMissing(consistency, voters, stores);
+  }
   return timed(dependencies, 'prepare', () =>
     prepareEverywhere({
       ...dependencies,

@@ -30,6 +30,11 @@ export class LogTrim {
     this.#dependencies = dependencies;
   }
 
+  /** Repositories whose entries wait for some voter. */
+  get left(): readonly string[] {
+    return [...this.#left];
+  }
+
   later(repositoryId: string): void {
     this.#left.add(repositoryId);
     if (this.#closing.signal.aborted) return;

@@ -61,7 +61,10 @@ export async function upload(
   if (members.length === 0) throw nobodyReachable(voters);
   const counts = (stores: ReadonlySet<string>): boolean => suffices(consistency, voters, stores);
   const stores = new Set(members.map(({ storeId }) => storeId));
-  if (!counts(stores)) throw quorumMissing(consistency, voters, stores);
+  if (!counts(stores)) {
+    dependencies.meter.count('quorum_failures', { consistency });
+    throw quorumMissing(consistency, voters, stores);
+  }
   const told = request.quiet ? () => undefined : request.progress;
   try {
     const { received, failed } = await timed(dependencies, 'upload', () =>

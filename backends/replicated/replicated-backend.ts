@@ -72,7 +72,7 @@ export interface ReplicatedBackendDependencies {
   /** Where the lives of pushes are kept; absent with a single store. */
   readonly traces?: PushTraces;
   /** What people do with nodes and copies; absent with a single store. */
-  readonly cluster?: ClusterControl;
+  readonly cluster?: Omit<ClusterControl, 'lagging'>;
   /** What runs beside it, from its start to its close. */
   readonly companions?: readonly { start(): void; close(): Promise<void> }[];
   /** `local`, or `replicated`. */
@@ -127,7 +127,9 @@ export class ReplicatedBackend implements Backend {
 
   constructor(dependencies: ReplicatedBackendDependencies) {
     this.#dependencies = dependencies;
-    this.cluster = dependencies.cluster;
+    const lagging = (): readonly string[] => this.#trim.left;
+    this.cluster =
+      dependencies.cluster === undefined ? undefined : { ...dependencies.cluster, lagging };
     this.recovery = createHeadRecovery({
       coordinator: dependencies.unguarded ?? dependencies.coordinator,
       replicas: dependencies.replicas,
@@ -143,6 +145,7 @@ export class ReplicatedBackend implements Backend {
       ...dependencies,
       appliedEverywhere: (id) => appliedEverywhere({ ...dependencies, readRecord }, id),
     });
+    dependencies.meter.gauge('repositories_lagging', {}, () => this.#trim.left.length);
     this.#outbox = new Outbox({
       ...dependencies,
       frontEnd,

@@ -94,6 +94,11 @@ const counters: Record<CounterName, MetricDefinition> = {
     help: 'Calls of other members to this storage node, by call and outcome.',
     labels: ['call', 'outcome'],
   },
+  quorum_failures: {
+    name: 'quorate_quorum_failures_total',
+    help: 'Pushes that were refused since too few storage nodes answered, by the consistency that was asked for.',
+    labels: ['consistency'],
+  },
   replica_set_steps: {
     name: 'quorate_replica_set_steps_total',
     help: 'Steps by which replica sets were kept up: copies made, filled, replaced, declared.',
@@ -162,6 +167,11 @@ const gauges: Record<GaugeName, MetricDefinition> = {
     name: 'quorate_locks_waiting',
     help: 'Pushes that wait for locks now, by scope.',
     labels: ['scope'],
+  },
+  repositories_lagging: {
+    name: 'quorate_repositories_lagging',
+    help: 'Repositories of whose pushes through this process some voter has not applied all.',
+    labels: [],
   },
   quarantines: {
     name: 'quorate_quarantines',

@@ -1,7 +1,23 @@
+import type { Backend } from '../../../backends/contract/backend.js';
 import type { AdminApiOptions } from '../options.js';
 import { endpoint, type Endpoint } from '../endpoint.js';
 import { requireServerAdmin } from '../permissions.js';
 import { nothing } from './fields.js';
+
+/** Nodes and repairs; null where there is one store only. */
+async function clusterState({ cluster }: Pick<Backend, 'cluster'>): Promise<object | null> {
+  if (cluster === undefined) return null;
+  const nodes = await cluster.nodes();
+  const zones = new Set(nodes.flatMap(({ alive, zone }) => (alive && zone ? [zone] : [])));
+  return {
+    nodes: nodes.length,
+    nodesAlive: nodes.filter(({ alive }) => alive).length,
+    nodesAway: nodes.flatMap(({ alive, nodeId }) => (alive ? [] : [nodeId])),
+    zones: zones.size,
+    repairing: cluster.repairing().length,
+    lagging: cluster.lagging().length,
+  };
+}
 
 /** The state of the server: for server administrators only. */
 export function statusEndpoints(
@@ -29,6 +45,7 @@ export function statusEndpoints(
           opsUrl: info.opsUrl ?? null,
           notes: info.notes,
           storage: await backend.status(),
+          cluster: await clusterState(backend),
           quotas: await quotaSummary(quotas),
         },
       };

@@ -37,6 +37,7 @@ export class MemoryBackend implements Backend {
     explain: (pushId) =>
       Promise.resolve({ pushId, repositoryId: 'r', actor: 'a', frontEnd: 'f', steps: [] }),
     repairing: () => [],
+    lagging: () => [],
   };
   readonly recovery = undefined;
   readonly repositories: RepositoryRegistry;

@@ -26,6 +26,7 @@ export function addServerStateCommands(program: Command): void {
           ['maintenance queued', storage['maintenanceQueued']],
           ['quarantines', storage['quarantines']],
           ['quotas', quotaText(field(status, 'quotas'))],
+          ...clusterFacts(status['cluster']),
           ...Object.entries(field(status, 'notes')),
         ]),
       );
@@ -55,4 +56,18 @@ function quotaText(quotas: Json): string {
   const promised = `${size(quotas['promisedBytes'])} promised of ${size(quotas['mayPromiseBytes'])}`;
   const near = `${plain(quotas['warning'])} nearly used up, ${plain(quotas['exceeded'])} exceeded`;
   return quotas['set'] === 0 ? 'none' : `${plain(quotas['set'])}, ${near}; ${promised}`;
+}
+
+/** Nodes, zones and repairs, for a member of a cluster. */
+function clusterFacts(cluster: unknown): readonly (readonly [string, unknown])[] {
+  if (typeof cluster !== 'object' || cluster === null) return [];
+  const known: Readonly<Record<string, unknown>> = { ...cluster };
+  const away = Array.isArray(known['nodesAway']) ? known['nodesAway'].map(String) : [];
+  const list = away.length === 0 ? '' : `; away: ${away.join(', ')}`;
+  return [
+    ['storage nodes', `${plain(known['nodesAlive'])} of ${plain(known['nodes'])} alive${list}`],
+    ['zones', known['zones']],
+    ['repairs', known['repairing']],
+    ['repositories lagging', known['lagging']],
+  ];
 }
