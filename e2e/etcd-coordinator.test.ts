@@ -3,6 +3,10 @@ import { createServer } from 'node:http';
 import { once } from 'node:events';
 import { after, before, describe, test } from 'node:test';
 import { repositoriesOnDisk } from './checker/store-on-disk.js';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { TestAuthority } from '../backends/coordination/etcd/testing/certificates.js';
 import { EtcdCluster } from './etcd.js';
 import { createScene, type Scene, type ServerProcess } from './harness.js';
 
@@ -128,3 +132,49 @@ test('etcd put back to an old snapshot: nothing is pushed, reads go on, and a re
   assert.notEqual(again.exitCode, 0);
   assert.match(again.stderr, /there is nothing to recover/);
 });
+
+test('etcd over TLS, with a user: from the settings', async (t) => {
+  const scene = await createScene();
+  // Beside the scene, which wants nothing to have its files open when it ends.
+  const directory = await mkdtemp(path.join(tmpdir(), 'quorate-certificates-'));
+  const authority = await TestAuthority.make(directory);
+  const member = await authority.sign('member');
+  const client = await authority.sign('client');
+  const cluster = await EtcdCluster.start({ tls: { caFile: authority.caFile, ...member } });
+  t.after(async () => {
+    try {
+      await scene.close();
+    } finally {
+      await cluster.stop();
+      await rm(directory, { recursive: true });
+    }
+  });
+  await cluster.enableUsers([{ name: 'quorate', password: 'right', prefix: 'forge/' }]);
+  const passwordFile = scene.path('password');
+  await writeFile(passwordFile, 'right\n');
+  const settings = {
+    'etcd.prefix': 'forge/',
+    'etcd.ca': authority.caFile,
+    'etcd.cert': client.certFile,
+    'etcd.key': client.keyFile,
+    'etcd.user': 'quorate',
+    'etcd.passwordFile': passwordFile,
+  };
+  const coordinator = ['--coordinator', cluster.url];
+  const server = await scene.startServer({ flags: [...coordinator, ...set(settings)] });
+  const repository = await scene.makeRepository();
+  const url = server.httpUrl('team/app.git');
+  await scene.git(['push', '-q', url, 'main'], { cwd: repository });
+  assert.match(await scene.git(['ls-remote', url]), /refs\/heads\/main/);
+
+  await writeFile(passwordFile, 'wrong\n');
+  const refused = await scene.launchServer({ flags: [...coordinator, ...set(settings)] });
+  await assert.rejects(refused.ready(), /invalid user ID or password.*etcd\.user/);
+  const missing = { ...settings, 'etcd.ca': scene.path('nowhere.pem') };
+  const unread = await scene.launchServer({ flags: [...coordinator, ...set(missing)] });
+  await assert.rejects(unread.ready(), /etcd\.ca: the file .*nowhere\.pem cannot be read/);
+});
+
+function set(settings: Readonly<Record<string, string>>): readonly string[] {
+  return Object.entries(settings).map(([key, value]) => `--set=${key}=${value}`);
+}

@@ -7,7 +7,10 @@ import {
   type ClusterIdentity,
   openClusterIdentity,
 } from '../backends/coordination/cluster-identity.js';
-import { guardCoordinator } from '../backends/coordination/guarded-coordinator.js';
+import {
+  guardCoordinator,
+  observeCoordinator,
+} from '../backends/coordination/guarded-coordinator.js';
 import { openEmbeddedCoordinator } from '../backends/coordination/embedded/embedded-coordinator.js';
 import { openEtcdCoordinator } from '../backends/coordination/etcd/etcd-coordinator.js';
 import type { EtcdSettings } from '../backends/coordination/etcd/member-client.js';
@@ -39,7 +42,11 @@ export async function openCoordinator(
   const file = path.join(parts.dataDirectory, 'cluster.json');
   const identity = await openClusterIdentity({ ...parts, coordinator: opened, file });
   parts.teardown.add('cluster identity', () => identity.close());
-  return { coordinator: guardCoordinator(opened, identity), identity, unguarded: opened };
+  return {
+    coordinator: guardCoordinator(opened, identity),
+    identity,
+    unguarded: observeCoordinator(opened, identity),
+  };
 }
 
 async function openConfigured(parts: CoordinatorParts): Promise<Coordinator> {

@@ -130,6 +130,31 @@ test('an older copy of the coordinator freezes commits, and reads go on', async 
   await put(guardCoordinator(healed, accepted), 'k');
 });
 
+test('one process that notices freezes all, however little the others remember', async (t) => {
+  const scene = await ClusterScene.make(t);
+  const coordinator = await scene.coordinator();
+  await scene.identity(coordinator, 'knows.json');
+  await scene.identity(coordinator, 'hardly.json');
+  await scene.close();
+  await scene.copy('coordinator', 'backup');
+  const later = await scene.coordinator();
+  await put(later, 'lost');
+  await scene.identity(later, 'knows.json');
+  await scene.close();
+  await scene.copy('backup', 'coordinator');
+  const restored = await scene.coordinator();
+  assert.equal((await scene.identity(restored, 'knows.json')).frozen?.reason, 'went-back');
+  // Records of processes that are alive, say: now nobody's memory of the revision tells any more.
+  for (let i = 0; i < 20; i += 1) await put(restored, 'alive');
+  for (const name of ['hardly.json', 'new.json', 'knows.json']) {
+    assert.equal((await scene.identity(restored, name)).frozen?.reason, 'went-back', name);
+  }
+  await (await scene.identity(restored, 'hardly.json')).accept();
+  for (const name of ['hardly.json', 'new.json', 'knows.json']) {
+    assert.equal((await scene.identity(restored, name)).frozen, undefined, name);
+  }
+});
+
 test('a process that was down during the recovery takes it over', async (t) => {
   const scene = await ClusterScene.make(t);
   const coordinator = await scene.coordinator();

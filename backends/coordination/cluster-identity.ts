@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { z } from 'zod';
-import type { Coordinator } from '../contract/coordinator.js';
+import type { Coordinator, KeyValue } from '../contract/coordinator.js';
 import type { Clock, Logger, Random } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
@@ -12,6 +12,11 @@ const clusterRecord = z.object({
   id: z.string().regex(/^[0-9a-f]{32}$/),
   /** Raised by one whenever people decided to go on from an older copy of the coordinator. */
   incarnation: z.number().int().min(1),
+  /**
+   * A process found that this is an older copy. Said here for all others: what they remember may be less, and whatever
+   * is still written (that processes are alive) soon carries the revision past it.
+   */
+  frozen: z.object({ message: z.string() }).optional(),
 });
 
 /** On this process' disk: what it saw last. */
@@ -101,6 +106,7 @@ class RememberedIdentity implements ClusterIdentity {
   #remembered: SeenRecord | undefined;
   #frozen: Frozen | undefined;
   #watching: Promise<void> | undefined;
+  #telling: Promise<void> | undefined;
 
   constructor(options: ClusterIdentityOptions, seen: SeenRecord) {
     this.#options = options;
@@ -124,7 +130,11 @@ class RememberedIdentity implements ClusterIdentity {
   }
 
   observe(revision: number, atLeast: number): void {
-    if (revision < atLeast) this.#freeze(wentBack(revision, atLeast));
+    if (revision < atLeast && this.#frozen === undefined) {
+      this.#freeze(wentBack(revision, atLeast));
+      // So that the others know it soon; the periodic look tells them, too.
+      this.#telling = this.check().catch(() => undefined);
+    }
     if (revision > this.#seen.revision) this.#seen = { ...this.#seen, revision };
   }
 
@@ -138,6 +148,7 @@ class RememberedIdentity implements ClusterIdentity {
     const problem = findProblem(this.#seen, record, clusterId);
     if (problem === undefined) this.observe(revision, atLeast);
     else this.#freeze(problem);
+    if (entry !== undefined && record !== undefined) await this.#tellOthers(entry, record);
   }
 
   async accept(): Promise<void> {
@@ -148,20 +159,38 @@ class RememberedIdentity implements ClusterIdentity {
       throw new QuorateError('failed-precondition', 'the coordinator knows of no cluster');
     }
     const record = decode(clusterRecord, entry.value);
+    const { id } = record;
     const incarnation = Math.max(record.incarnation, this.#seen.incarnation) + 1;
-    const { succeeded } = await coordinator.transaction({
-      compares: [{ key: keys.cluster, target: 'modRevision', op: '=', operand: entry.modRevision }],
-      success: [{ type: 'put', key: keys.cluster, value: encode({ ...record, incarnation }) }],
+    if (!(await this.#replace(entry, { id, incarnation }))) {
+      throw new QuorateError('aborted', 'somebody else recovers the cluster');
+    }
+    this.#seen = { version: 1, id, incarnation, storeId: clusterId, revision };
+    await this.remember();
+  }
+
+  /** Of an older copy of our own cluster only: another cluster's record is nothing of ours. */
+  async #tellOthers(entry: KeyValue, record: ClusterRecord): Promise<void> {
+    const { reason, message } = this.#frozen ?? {};
+    if (message === undefined || record.frozen !== undefined || record.id !== this.#seen.id) return;
+    if (reason !== 'went-back' && reason !== 'another-store') return;
+    // When somebody else has changed it, the next look tells.
+    await this.#replace(entry, { ...record, frozen: { message } });
+  }
+
+  async #replace(entry: KeyValue, record: ClusterRecord): Promise<boolean> {
+    const { key, modRevision } = entry;
+    const { succeeded } = await this.#options.coordinator.transaction({
+      compares: [{ key, target: 'modRevision', op: '=', operand: modRevision }],
+      success: [{ type: 'put', key, value: encode(record) }],
       failure: [],
     });
-    if (!succeeded) throw new QuorateError('aborted', 'somebody else recovers the cluster');
-    this.#seen = { version: 1, id: record.id, incarnation, storeId: clusterId, revision };
-    await this.remember();
+    return succeeded;
   }
 
   async close(): Promise<void> {
     this.#stopped.abort();
     await this.#watching;
+    await this.#telling;
     await this.remember();
   }
 
@@ -227,7 +256,8 @@ async function meet({ coordinator, random }: ClusterIdentityOptions): Promise<Se
     const entry = await coordinator.get(keys.cluster);
     if (entry !== undefined) {
       const { clusterId, revision } = await coordinator.identity();
-      return { version: 1, ...decode(clusterRecord, entry.value), storeId: clusterId, revision };
+      const { id, incarnation } = decode(clusterRecord, entry.value);
+      return { version: 1, id, incarnation, storeId: clusterId, revision };
     }
     try {
       await coordinator.transaction({
@@ -263,6 +293,10 @@ function findProblem(
         'coordinator and etcd.prefix to the one it was used with, or choose another data directory',
       details: { cluster: seen.id, found: record.id },
     };
+  }
+  if (record.frozen !== undefined) {
+    const { message } = record.frozen;
+    return { reason: 'went-back', message, details: { incarnation: record.incarnation } };
   }
   if (record.incarnation < seen.incarnation) {
     return {

@@ -16,6 +16,26 @@ import type { ClusterIdentity } from './cluster-identity.js';
  * is noticed with the first one, not at the next look.
  */
 export function guardCoordinator(coordinator: Coordinator, identity: ClusterIdentity): Coordinator {
+  return observed(coordinator, identity, () => {
+    const { frozen } = identity;
+    if (frozen === undefined) return;
+    throw new QuorateError('unavailable', frozen.message, { details: frozen.details });
+  });
+}
+
+/** Refuses nothing, and looks at the revisions all the same. */
+export function observeCoordinator(
+  coordinator: Coordinator,
+  identity: ClusterIdentity,
+): Coordinator {
+  return observed(coordinator, identity, () => undefined);
+}
+
+function observed(
+  coordinator: Coordinator,
+  identity: ClusterIdentity,
+  check: () => void,
+): Coordinator {
   return {
     limits: coordinator.limits,
     get: (key, options): Promise<KeyValue | undefined> => coordinator.get(key, options),
@@ -26,10 +46,7 @@ export function guardCoordinator(coordinator: Coordinator, identity: ClusterIden
       return result;
     },
     async transaction(transaction: Transaction): Promise<TransactionResult> {
-      const { frozen } = identity;
-      if (frozen !== undefined) {
-        throw new QuorateError('unavailable', frozen.message, { details: frozen.details });
-      }
+      check();
       const atLeast = identity.revision;
       const result = await coordinator.transaction(transaction);
       identity.observe(result.revision, atLeast);

@@ -144,6 +144,23 @@ export class EtcdCluster {
     return this.#status('raft_term');
   }
 
+  /** Switches authentication on: `root` with the password `root`, and users who may read and write below a prefix. */
+  async enableUsers(
+    users: readonly { readonly name: string; readonly password: string; readonly prefix: string }[],
+  ): Promise<void> {
+    const run = (...args: readonly string[]): Promise<unknown> =>
+      this.#etcdctl([...this.#endpointArguments(), ...args]);
+    await run('user', 'add', 'root:root');
+    await run('user', 'grant-role', 'root', 'root');
+    for (const { name, password, prefix } of users) {
+      await run('role', 'add', name);
+      await run('role', 'grant-permission', name, 'readwrite', '--prefix=true', prefix);
+      await run('user', 'add', `${name}:${password}`);
+      await run('user', 'grant-role', name, name);
+    }
+    await run('auth', 'enable');
+  }
+
   /** Saves the store as an operator would: `etcdctl snapshot save`. */
   async snapshot(file: string): Promise<void> {
     await this.#etcdctl([...this.#endpointArguments(), 'snapshot', 'save', file]);
