@@ -233,6 +233,14 @@ test('the periodic look remembers what it saw, for after a kill', async (t) => {
   await assert.rejects(scene.identity(coordinator, 'killed.json'), { code: 'data-corrupt' });
 });
 
+test('a disk that takes nothing is no reason not to start', async (t) => {
+  const scene = await ClusterScene.make(t);
+  const coordinator = await scene.coordinator();
+  const identity = await scene.identity(coordinator, 'no-such-directory/cluster.json');
+  assert.equal(identity.frozen, undefined);
+  await identity.close();
+});
+
 test('data of another cluster stops the start, as does a coordinator that knows of none', async (t) => {
   const scene = await ClusterScene.make(t);
   const ours = await scene.coordinator('ours');

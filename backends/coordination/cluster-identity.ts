@@ -194,12 +194,20 @@ class RememberedIdentity implements ClusterIdentity {
     await this.remember();
   }
 
-  /** Durable on return. Nothing is written while frozen: what was seen before is the proof. */
+  /**
+   * Durable on return. A full disk is no reason not to start or to stop: what is remembered is then a little older,
+   * and the next look tries again.
+   */
   async remember(): Promise<void> {
     const seen = this.#seen;
     if (this.#remembered === seen) return;
-    await writeFileDurably(this.#options.file, `${JSON.stringify(seen)}\n`);
-    this.#remembered = seen;
+    try {
+      await writeFileDurably(this.#options.file, `${JSON.stringify(seen)}\n`);
+      this.#remembered = seen;
+    } catch (error) {
+      const { logger, file } = this.#options;
+      logger.warn({ component: 'cluster', file, err: error }, 'what was seen cannot be written');
+    }
   }
 
   watch(): void {
