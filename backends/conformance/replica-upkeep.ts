@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { create, rejectsWith, update } from './backend-harness.js';
-import { main, push, refsOf, type ReplicaSpace, signal } from './replica-harness.js';
+import { main, newKey, once, push, refsOf, type ReplicaSpace, signal } from './replica-harness.js';
 
 /** Whole repositories: from store to store, looked through, removed. */
 export function defineReplicaUpkeep(space: () => ReplicaSpace): void {
@@ -59,6 +59,27 @@ export function defineReplicaUpkeep(space: () => ReplicaSpace): void {
     const afresh = { atLeast: generation, fresh: true, source: from, signal: signal() };
     assert.deepEqual(await second.catchUp(repositoryId, afresh), { generation, digest });
     assert.deepEqual(await refsOf(space(), second), await refsOf(space(), replica));
+  });
+
+  test('a store that is behind takes a pack that builds on what it has not applied yet', async () => {
+    const { replica, source, log, repositoryId } = space();
+    const second = await space().second();
+    const from = (have: readonly string[], atLeast: number, given: AbortSignal) =>
+      replica.export(repositoryId, { have, atLeast, signal: given });
+    const options = { atLeast: log.committed.generation, source: from, signal: signal() };
+    await second.catchUp(repositoryId, options);
+    const content = Array.from({ length: 200 }, (_, line) => `line ${line}\n`).join('');
+    const one = await source.commit(content);
+    await push(space(), [create('refs/heads/thin', one)]);
+    const two = await source.commit(`${content}more\n`, one);
+    const pack = await source.pack([two], [one]);
+    const key = newKey(space());
+    const basis = log.committed.generation;
+    const rest = { settings: {}, signal: signal(), progress: () => undefined };
+    const uploaded = await second.upload(key, once(pack), { ...rest, basis });
+    assert.ok(uploaded.objectCount >= 3);
+    assert.equal(await second.applied(repositoryId), basis);
+    await second.abort(key);
   });
 
   test('a new repository, and its end', async () => {

@@ -23,6 +23,11 @@ export interface QuarantineKey {
 
 export interface UploadOptions {
   readonly settings: StoredSettings;
+  /**
+   * Generation on whose objects the pack may build: a thin pack leaves out what the pusher was told is here. The
+   * replica applies up to it first; an error of that has `basis` among its details. Absent: whatever it has.
+   */
+  readonly basis?: number;
   readonly signal: AbortSignal;
   readonly progress: (text: Uint8Array) => void;
 }

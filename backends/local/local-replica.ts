@@ -197,10 +197,11 @@ export class LocalReplica implements Replica {
   async upload(
     key: QuarantineKey,
     pack: AsyncIterable<Uint8Array>,
-    { settings, signal, progress }: UploadOptions,
+    { settings, basis, signal, progress }: UploadOptions,
   ): Promise<Uploaded> {
     return this.#open.with(key.repositoryId, async (repository) => {
       await this.#store.assertRoom();
+      if (basis !== undefined) await this.#reachBasis(repository, basis);
       const directory = this.#store.quarantineDirectory(key);
       const quarantinePackDir = await makeQuarantine(directory);
       const live = this.#remember(key);
@@ -537,6 +538,16 @@ export class LocalReplica implements Replica {
         });
       }
       throw error;
+    }
+  }
+
+  /** Says of what goes wrong that it is not the pack's fault. */
+  async #reachBasis(repository: OpenRepository, basis: number): Promise<void> {
+    try {
+      await this.#applyUpTo(repository, basis);
+    } catch (cause) {
+      const { code, message, details } = asQuorateError(cause);
+      throw new QuorateError(code, message, { details: { ...details, basis }, cause });
     }
   }
 

@@ -22,7 +22,7 @@ export const nothing = z.object({});
 
 export const calls = {
   create: z.object({ objectFormat, head: z.string() }),
-  upload: z.object({ key: pushKey, settings }),
+  upload: z.object({ key: pushKey, settings, basis: z.int().min(0).optional() }),
   prepare: z.object({
     key: pushKey,
     basis: z.int().min(0),

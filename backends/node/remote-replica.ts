@@ -53,9 +53,9 @@ export class RemoteReplica implements Replica {
   async upload(
     key: QuarantineKey,
     pack: AsyncIterable<Uint8Array>,
-    { settings, signal, progress }: UploadOptions,
+    { settings, basis, signal, progress }: UploadOptions,
   ): Promise<Uploaded> {
-    const args = { key: pushOf(key), settings };
+    const args = { key: pushOf(key), settings, ...(basis === undefined ? {} : { basis }) };
     const call = await this.#client.call(key.repositoryId, 'upload', args, { signal });
     const chunks = pack[Symbol.asyncIterator]();
     let over = false;

@@ -1,5 +1,5 @@
 import type { Clock } from '../contract/environment.js';
-import { asQuorateError, QuorateError } from '../contract/errors.js';
+import { asQuorateError, type ErrorCode, QuorateError } from '../contract/errors.js';
 
 /** One receiver of a stream that goes to several. */
 export interface Receiver<T> {
@@ -13,8 +13,6 @@ export interface FanOut<T> {
   readonly receivers: readonly Receiver<T>[];
   /** Whether it could still go well with these receivers alone. */
   readonly suffices: (names: ReadonlySet<string>) => boolean;
-  /** Whether a receiver's failure is the stream's fault, and thus everybody's. */
-  readonly isFatal: (error: QuorateError) => boolean;
   readonly signal: AbortSignal;
   readonly clock: Pick<Clock, 'sleep' | 'monotonicMs'>;
 }
@@ -28,11 +26,12 @@ export interface FanOutResult<T> {
 const maxLagBytes = 4 * 1024 * 1024;
 /** A receiver that takes nothing for so long while the others wait for it is left behind, if it can be spared. */
 const stallMs = 3_000;
+const awayCodes: ReadonlySet<ErrorCode> = new Set<ErrorCode>(['unavailable', 'deadline-exceeded']);
 
 /**
  * Sends one stream to several receivers at the pace of the slowest that still counts. Resolves once every receiver
- * has ended, or enough of them have and the others lag. Rejects with the first fatal error, when the source fails, or
- * when the failures leave too few: then every receiver is ended first.
+ * has ended, or enough of them have and the others lag. Rejects when the source fails, or when the failures leave too
+ * few: then every receiver is ended first. What one receiver cannot take another may: its own disk may lack something.
  */
 export async function fanOut<T>(options: FanOut<T>): Promise<FanOutResult<T>> {
   const [only, ...others] = options.receivers;
@@ -135,13 +134,12 @@ class FanOutRun<T> {
 
   /** Throws when it cannot go well any more. */
   #check(): void {
-    const { isFatal, suffices } = this.#options;
+    const { suffices } = this.#options;
     const errors = this.#lanes.flatMap(({ error }) => (error === undefined ? [] : [error]));
-    const fatal = errors.find(isFatal);
-    if (fatal !== undefined) throw fatal;
     const left = this.#lanes.flatMap(({ name, error }) => (error === undefined ? [name] : []));
-    const [first] = errors;
-    if (first !== undefined && !suffices(new Set(left))) throw first;
+    // A receiver that is away says nothing about the stream.
+    const told = errors.find(({ code }) => !awayCodes.has(code)) ?? errors[0];
+    if (told !== undefined && !suffices(new Set(left))) throw told;
   }
 }
 

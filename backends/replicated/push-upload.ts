@@ -1,7 +1,7 @@
 import type { PushRequest } from '../contract/backend.js';
 import { asQuorateError, type ErrorCode } from '../contract/errors.js';
 import type { PackAllowance, PushPipeline } from '../contract/pipeline.js';
-import type { QuarantineKey } from '../contract/replica.js';
+import type { LogReader, QuarantineKey } from '../contract/replica.js';
 import { numberSetting, type StoredSettings } from '../contract/settings.js';
 import { type CommitDependencies, timed } from './commit.js';
 import { fanOut } from './fan-out.js';
@@ -23,6 +23,7 @@ export interface UploadDependencies extends Pick<
   'replicas' | 'clock' | 'logger' | 'meter'
 > {
   readonly pipeline: Pick<PushPipeline, 'allowance'>;
+  readonly log: Pick<LogReader, 'head'>;
   readonly trace: PushTrace;
 }
 
@@ -55,7 +56,10 @@ export async function upload(
   const { pack } = request;
   if (pack === undefined) return { members: undefined, packBytes: 0, allowance: undefined };
   const { voters } = repository;
-  const allowance = await dependencies.pipeline.allowance(repository);
+  const [allowance, { generation: basis }] = await Promise.all([
+    dependencies.pipeline.allowance(repository),
+    dependencies.log.head(repository.id),
+  ]);
   const { settings, isTighter } = withAllowance(repository.settings, allowance);
   const members = reachable(dependencies.replicas, voters);
   if (members.length === 0) throw nobodyReachable(voters);
@@ -75,12 +79,12 @@ export async function upload(
           receive: (stream, signal) =>
             replica.upload(key, stream, {
               settings,
+              basis,
               signal,
               progress: index === 0 ? told : () => undefined,
             }),
         })),
         suffices: counts,
-        isFatal: ({ code }) => packFaults.has(code),
         signal: request.signal,
         clock: dependencies.clock,
       }),
@@ -100,7 +104,7 @@ export async function upload(
   } catch (error) {
     const { code, message, details } = asQuorateError(error);
     await abortUpload(dependencies, key, members);
-    if (!packProblems.has(code)) throw error;
+    if (!packProblems.has(code) || 'basis' in details) throw error;
     dependencies.logger.warn(
       { component: 'push', repo: repository.id, push_id: key.pushId, err: error },
       'a pack was not taken',
@@ -118,12 +122,6 @@ export async function upload(
     return { problem: `${message}${hint}`, ofEachRef: 'unpacker error' };
   }
 }
-
-/** The pack's own fault: every store would say the same. */
-const packFaults: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
-  'invalid-argument',
-  'resource-exhausted',
-]);
 
 /** The settings for a pack of which no more is taken than the allowance says. */
 function withAllowance(

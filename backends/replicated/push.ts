@@ -2,7 +2,7 @@ import type { PushRequest, PushResult } from '../contract/backend.js';
 import { asQuorateError } from '../contract/errors.js';
 import type { RefCommand } from '../contract/objects.js';
 import type { PushContext, PushPipeline } from '../contract/pipeline.js';
-import type { QuarantineKey } from '../contract/replica.js';
+import type { LogReader, QuarantineKey } from '../contract/replica.js';
 import type { RefOutcome } from '../contract/repository.js';
 import { type StoredSettings, wordSetting } from '../contract/settings.js';
 import { commitChange, type CommitDependencies, type Judged } from './commit.js';
@@ -15,6 +15,7 @@ import { reachable } from './voters.js';
 
 export interface PushDependencies extends CommitDependencies {
   readonly pipeline: PushPipeline;
+  readonly log: Pick<LogReader, 'head'>;
   /** Listens to the post-receive stage of a push, from before its commit on. */
   readonly attend: (pushId: string, progress: (text: Uint8Array) => void) => Attendance;
   /** Of pushes that say nothing else, to repositories that say nothing else. */

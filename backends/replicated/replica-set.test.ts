@@ -189,6 +189,39 @@ test('a bad pack is refused once, and no store keeps anything of it', async () =
   await assertConverged();
 });
 
+test('what one store cannot take, others may: its disk lacks something, or it is behind', async () => {
+  const [first, second] = set.stores;
+  assert.ok(first !== undefined && second !== undefined);
+  first.interfere = (name, go) =>
+    name === 'upload'
+      ? Promise.reject(new QuorateError('invalid-argument', 'pack has 1 unresolved delta'))
+      : go();
+  const one = await set.commit('one');
+  const made = await push([create(main, one)]);
+  assert.deepEqual([made.generation, made.unpack, made.reasons], [1, 'ok', []]);
+  first.interfere = undefined;
+  // Behind, and gets a thin pack that builds on what it has not applied.
+  second.interfere = (name, go) => (name === 'apply' ? away() : go());
+  const content = Array.from({ length: 300 }, (_, line) => `line ${line}`).join('\n');
+  const two = await set.commit(content, one);
+  await push([{ ref: main, oldOid: one, newOid: two }], { have: [one] });
+  const three = await set.commit(`${content}more`, two);
+  const uploads: (number | 'failed')[] = [];
+  second.interfere = async (name, go) => {
+    if (name !== 'upload') return go();
+    try {
+      const result = await go();
+      uploads.push(1);
+      return result;
+    } catch (error) {
+      uploads.push('failed');
+      throw error;
+    }
+  };
+  const thin = await push([{ ref: main, oldOid: two, newOid: three }], { have: [two] });
+  assert.deepEqual([thin.generation, uploads], [3, [1]]);
+});
+
 test('a store that takes nothing is left behind', async () => {
   const [, second] = set.stores;
   assert.ok(second !== undefined);

@@ -330,6 +330,7 @@ export class ReplicatedBackend implements Backend {
       ...this.#commit,
       trace,
       pipeline: this.#dependencies.pipeline,
+      log: this.#dependencies.log,
       consistency: this.#dependencies.consistency,
       attend: (pushId, progress) => this.#outbox.attend(pushId, progress),
     };
