@@ -1,0 +1,13 @@
+import assert from 'node:assert/strict';
+import { createRequire } from 'node:module';
+import { test } from 'node:test';
+
+/* etcd3 tells its own errors and policies from others by identity: a second copy of what it builds on would be strange to it. */
+
+for (const name of ['cockatiel', '@grpc/grpc-js']) {
+  test(`${name} is the copy that etcd3 uses`, () => {
+    const ours = createRequire(import.meta.url);
+    const theirs = createRequire(ours.resolve('etcd3'));
+    assert.equal(ours.resolve(name), theirs.resolve(name));
+  });
+}
