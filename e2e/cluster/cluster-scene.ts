@@ -1,4 +1,4 @@
-import { readdir, readFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { createScene, type Scene, type SshServer, waitFor } from '../harness.js';
 import { mainScript } from '../server-process.js';
@@ -75,9 +75,20 @@ export async function createClusterScene(
       }),
     close: async () => {
       await cluster.stop();
+      await keepLogs(cluster);
       await scene.close();
     },
   };
+}
+
+/** For whoever looks for the reason of a failure: a directory in `CLUSTER_LOGS` gets what the members logged. */
+async function keepLogs(cluster: Cluster): Promise<void> {
+  const directory = process.env['CLUSTER_LOGS'];
+  if (directory === undefined) return;
+  await mkdir(directory, { recursive: true });
+  for (const { name, log } of [...cluster.storage, ...cluster.frontEnds]) {
+    await writeFile(path.join(directory, `${name}-${process.pid}.log`), log);
+  }
 }
 
 /** Ids of the repositories in a store. */

@@ -4,6 +4,7 @@ import path from 'node:path';
 import { EtcdCluster } from '../etcd.js';
 import { MemberProcess } from './member-process.js';
 import { claimPorts, type ClusterPorts } from './cluster-ports.js';
+import type { Host } from './hosts.js';
 
 export interface ClusterOptions {
   /** Holds everything: etcd's data, the members' data directories, the secret. Made if absent, and kept. */
@@ -16,6 +17,8 @@ export interface ClusterOptions {
   readonly etcdMembers?: number;
   /** First of a block of ports; default a free block, and the same again on a directory that was used. */
   readonly basePort?: number;
+  /** Where `etcd-1`, `storage-1`, `front-end-1`, ... run. Default: all on loopback. */
+  readonly hostOf?: (member: string) => Host;
   /** Environment of the members. */
   readonly env: Readonly<Record<string, string>>;
   /** Further flags of `quorate serve`, for both kinds and for each. */
@@ -65,8 +68,12 @@ export class Cluster {
       frontEnds: options.frontEnds ?? 2,
     };
     const ports = await claimPorts(directory, counts, options.basePort);
+    const { hostOf } = options;
     const etcd = await EtcdCluster.start({
       members: counts.etcd,
+      ...(hostOf === undefined
+        ? {}
+        : { machines: ports.etcdClients.map((_, index) => hostOf(`etcd-${index + 1}`)) }),
       directory: path.join(directory, 'etcd'),
       clientPorts: ports.etcdClients,
       peerPorts: ports.etcdPeers,
@@ -153,18 +160,20 @@ interface MemberOptions {
 
 function storageNode({ options, common, ports, index }: MemberOptions): MemberProcess {
   const name = `storage-${index + 1}`;
+  const { address, enter } = placeOf(options, name);
   return new MemberProcess({
     name,
     dataDirectory: path.join(options.directory, name),
     readyFile: 'node.json',
     env: options.env,
+    enter,
     detached: options.detached ?? false,
     flags: [
       '--role=storage',
       `--node-id=${name}`,
       `--zone=zone-${index + 1}`,
-      `--node=127.0.0.1:${at(ports.nodes, index)}`,
-      `--ops=127.0.0.1:${at(ports.nodeOps, index)}`,
+      `--node=${address}:${at(ports.nodes, index)}`,
+      `--ops=${address}:${at(ports.nodeOps, index)}`,
       ...common,
       ...(options.flags ?? []),
       ...(options.storageFlags ?? []),
@@ -174,23 +183,30 @@ function storageNode({ options, common, ports, index }: MemberOptions): MemberPr
 
 function frontEnd({ options, common, ports, index }: MemberOptions): MemberProcess {
   const name = `front-end-${index + 1}`;
+  const { address, enter } = placeOf(options, name);
   return new MemberProcess({
     name,
     dataDirectory: path.join(options.directory, name),
     readyFile: 'server.json',
     env: options.env,
+    enter,
     detached: options.detached ?? false,
     flags: [
       '--role=front-end',
       `--node-id=${name}`,
-      `--http=127.0.0.1:${at(ports.http, index)}`,
-      `--ssh=127.0.0.1:${at(ports.ssh, index)}`,
-      `--ops=127.0.0.1:${at(ports.ops, index)}`,
+      `--http=${address}:${at(ports.http, index)}`,
+      `--ssh=${address}:${at(ports.ssh, index)}`,
+      `--ops=${address}:${at(ports.ops, index)}`,
       ...common,
       ...(options.flags ?? []),
       ...(options.frontEndFlags ?? []),
     ],
   });
+}
+
+/** Loopback unless the cluster has hosts. */
+function placeOf({ hostOf }: ClusterOptions, member: string): Omit<Host, 'name'> {
+  return hostOf?.(member) ?? { address: '127.0.0.1', enter: [] };
 }
 
 async function makeSecret(directory: string): Promise<string> {

@@ -11,6 +11,8 @@ export interface MemberPlaces {
   /** Further arguments of `quorate serve`. */
   readonly flags: readonly string[];
   readonly env: Readonly<Record<string, string>>;
+  /** A command that is handed the member's own, to run it on another host. Default none. */
+  readonly enter?: readonly string[];
   /** What it writes into its data directory when it serves. */
   readonly readyFile: 'server.json' | 'node.json';
   readonly detached: boolean;
@@ -67,11 +69,13 @@ export class MemberProcess {
 
   start(): this {
     if (this.running) throw new Error(`${this.name} runs already`);
-    const { dataDirectory, flags, env, detached } = this.places;
-    const args = [mainScript, 'serve', '--data', dataDirectory, ...flags];
+    const { dataDirectory, flags, env, detached, enter = [] } = this.places;
+    const command = [...enter, process.execPath];
+    const [program = process.execPath, ...rest] = command;
+    const args = [...rest, mainScript, 'serve', '--data', dataDirectory, ...flags];
     const log = openSync(this.logFile, 'a', 0o600);
     try {
-      this.#child = spawn(process.execPath, args, {
+      this.#child = spawn(program, args, {
         env: { ...env },
         stdio: ['ignore', log, log],
         detached,

@@ -17,6 +17,8 @@ export interface EtcdClusterOptions {
   readonly directory?: string;
   /** Loopback address that all members listen on. Default 127.0.0.1. */
   readonly host?: string;
+  /** Where each member runs, in order; its ports have to be given then. Default `host`. */
+  readonly machines?: readonly { readonly address: string; readonly enter: readonly string[] }[];
   /** Client ports in order. Default free ones. */
   readonly clientPorts?: readonly number[];
   /** Ports for each other in order, and for health. Default free ones. Members keep theirs with their data. */
@@ -253,11 +255,12 @@ async function choosePlaces(
   directory: string,
   options: EtcdClusterOptions,
 ): Promise<readonly MemberPlace[]> {
-  const host = options.host ?? '127.0.0.1';
   const taken = new Set<number>(options.clientPorts);
   const places: MemberPlace[] = [];
   for (let i = 0; i < (options.members ?? 1); i += 1) {
     const name = `etcd-${i + 1}`;
+    const machine = options.machines?.[i];
+    const host = machine?.address ?? options.host ?? '127.0.0.1';
     places.push({
       name,
       host,
@@ -265,6 +268,7 @@ async function choosePlaces(
       peerPort: options.peerPorts?.[i] ?? (await freePort(host, taken)),
       healthPort: options.healthPorts?.[i] ?? (await freePort(host, taken)),
       dataDirectory: join(directory, name),
+      ...(machine === undefined ? {} : { enter: machine.enter }),
     });
   }
   return places;

@@ -16,6 +16,8 @@ export interface MemberPlace {
   /** Plain HTTP, whatever the client port speaks: `/health` and `/metrics`. */
   readonly healthPort: number;
   readonly dataDirectory: string;
+  /** A command that is handed etcd's own, to run it elsewhere. Default none. */
+  readonly enter?: readonly string[];
 }
 
 export interface MemberStart {
@@ -101,7 +103,8 @@ export class EtcdMember {
       ...(tls === undefined ? [] : tlsArguments(tls)),
       extraArguments,
     ].flat();
-    const child = spawn('etcd', args, { stdio: ['ignore', 'pipe', 'pipe'], detached });
+    const [program = 'etcd', ...rest] = [...(place.enter ?? []), 'etcd', ...args];
+    const child = spawn(program, rest, { stdio: ['ignore', 'pipe', 'pipe'], detached });
     for (const stream of [child.stdout, child.stderr]) {
       stream.setEncoding('utf8').on('data', (text: string) => {
         this.#log = (this.#log + text).slice(-maxLogBytes);
