@@ -19,6 +19,8 @@ export interface ClusterOptions {
   readonly basePort?: number;
   /** Where `etcd-1`, `storage-1`, `front-end-1`, ... run. Default: all on loopback. */
   readonly hostOf?: (member: string) => Host;
+  /** A member's data directory; default below `directory`. */
+  readonly dataDirectoryOf?: (member: string) => string | undefined;
   /** Environment of the members. */
   readonly env: Readonly<Record<string, string>>;
   /** Further flags of `quorate serve`, for both kinds and for each. */
@@ -163,7 +165,7 @@ function storageNode({ options, common, ports, index }: MemberOptions): MemberPr
   const { address, enter } = placeOf(options, name);
   return new MemberProcess({
     name,
-    dataDirectory: path.join(options.directory, name),
+    dataDirectory: options.dataDirectoryOf?.(name) ?? path.join(options.directory, name),
     readyFile: 'node.json',
     env: options.env,
     enter,
@@ -186,7 +188,7 @@ function frontEnd({ options, common, ports, index }: MemberOptions): MemberProce
   const { address, enter } = placeOf(options, name);
   return new MemberProcess({
     name,
-    dataDirectory: path.join(options.directory, name),
+    dataDirectory: options.dataDirectoryOf?.(name) ?? path.join(options.directory, name),
     readyFile: 'server.json',
     env: options.env,
     enter,
