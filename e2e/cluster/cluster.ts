@@ -18,7 +18,7 @@ export interface ClusterOptions {
   /** First of a block of ports; default a free block, and the same again on a directory that was used. */
   readonly basePort?: number;
   /** Where `etcd-1`, `storage-1`, `front-end-1`, ... run. Default: all on loopback. */
-  readonly hostOf?: (member: string) => Host;
+  readonly hostOf?: (member: string) => Host | undefined;
   /** A member's data directory; default below `directory`. */
   readonly dataDirectoryOf?: (member: string) => string | undefined;
   /** Environment of the members. */

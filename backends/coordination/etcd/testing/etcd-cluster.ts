@@ -10,6 +10,12 @@ import { EtcdMember, type EtcdTls, type MemberPlace } from './etcd-member.js';
 
 export { EtcdMember, type EtcdTls } from './etcd-member.js';
 
+/** An address that etcd can listen on, and a command that runs others there. */
+export interface Machine {
+  readonly address: string;
+  readonly enter: readonly string[];
+}
+
 export interface EtcdClusterOptions {
   /** Default 1. */
   readonly members?: number;
@@ -18,7 +24,7 @@ export interface EtcdClusterOptions {
   /** Loopback address that all members listen on. Default 127.0.0.1. */
   readonly host?: string;
   /** Where each member runs, in order; its ports have to be given then. Default `host`. */
-  readonly machines?: readonly { readonly address: string; readonly enter: readonly string[] }[];
+  readonly machines?: readonly (Machine | undefined)[];
   /** Client ports in order. Default free ones. */
   readonly clientPorts?: readonly number[];
   /** Ports for each other in order, and for health. Default free ones. Members keep theirs with their data. */
