@@ -5,6 +5,7 @@ import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { Seeded, seedFrom } from '../checker/seeded.js';
 import { pickPort } from '../ports.js';
+import { mainScript } from '../server-process.js';
 import { createClusterScene, type ClusterScene } from './cluster-scene.js';
 import type { Host } from './hosts.js';
 import { MemberProcess } from './member-process.js';
@@ -36,6 +37,12 @@ function withItsOwnClock(member: string): Host | undefined {
   };
 }
 
+/** When a member says that it logged something last. */
+function clockOf(member: MemberProcess): number {
+  const time = [...member.log.matchAll(/"time":"([^"]+)"/g)].at(-1)?.[1] ?? '';
+  return (Date.parse(time) - Date.now()) / 1_000;
+}
+
 describe('a cluster whose clocks are apart by hours', () => {
   const random = new Seeded(seedFrom('FAULT_SEED'));
   let ground: ClusterScene | undefined;
@@ -53,12 +60,6 @@ describe('a cluster whose clocks are apart by hours', () => {
   function parts(): { readonly scene: ClusterScene; readonly pushing: PushLoad } {
     if (ground === undefined || load === undefined) throw new Error('the cluster is not there');
     return { scene: ground, pushing: load };
-  }
-
-  /** When a member says that it logged something last. */
-  function clockOf(member: MemberProcess): number {
-    const time = [...member.log.matchAll(/"time":"([^"]+)"/g)].at(-1)?.[1] ?? '';
-    return (Date.parse(time) - Date.now()) / 1_000;
   }
 
   test('pushes lose nothing, also when members are killed and come back', async () => {
@@ -107,8 +108,14 @@ describe('a cluster whose clocks are apart by hours', () => {
       const directory = await scene.makeRepository();
       const pushed = await scene.tryGit(['push', url.href, 'main'], { cwd: directory });
       assert.notEqual(pushed.exitCode, 0);
+      const made = await scene.run(process.execPath, [mainScript, 'repo', 'create', 'team/more'], {
+        env: {
+          QUORATE_URL: member.fact('httpUrl'),
+          QUORATE_TOKEN: await cluster.cluster.adminToken(),
+        },
+      });
       assert.match(
-        pushed.stderr,
+        made.stderr,
         /put on 7 storage nodes, and only 3 can take one now; start more, or lower replication\.factor/,
       );
       // It is nowhere: the name is free, and what is there is served.
