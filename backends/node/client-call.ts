@@ -79,7 +79,12 @@ export class ClientCall {
     this.#finished = true;
     // From here on the connection may be another call's.
     this.#over();
-    this.#writer?.end();
-    this.#reader.drain().catch(() => undefined);
+    this.#writer?.stop();
+    // The request ends after the answer: Node takes a connection whose request ended just before for free twice, and
+    // closes it.
+    this.#reader.drain().then(
+      () => this.#writer !== undefined && this.#request.end(),
+      () => undefined,
+    );
   }
 }

@@ -156,6 +156,26 @@ describe('nodes that stop, go and come', () => {
     await rejectsWith(uploading, 'unavailable');
   });
 
+  test('connections are used again, also after streams', async (t) => {
+    const line = await wire(
+      stubReplica({
+        applied: () => Promise.resolve(1),
+        upload: async (_key, pack) => {
+          for await (const bytes of pack) assert.ok(bytes.length > 0);
+          return { objectCount: 0, sizeBytes: 0 };
+        },
+      }),
+    );
+    t.after(() => line.close());
+    const options = { settings: {}, signal: signal(), progress: () => undefined };
+    for (let n = 0; n < 20; n += 1) {
+      const key = { repositoryId, pushId: `uploading-${n}`, attempt: 1 };
+      await line.replica.upload(key, smallPack(), options);
+      await line.replica.applied(repositoryId);
+    }
+    assert.ok(line.proxy.connections <= 5, `${line.proxy.connections} connections`);
+  });
+
   test('who drains begins nothing, and finishes what runs', async (t) => {
     let finish: (() => void) | undefined;
     const line = await wire(
@@ -176,6 +196,11 @@ describe('nodes that stop, go and come', () => {
     await until('the node to count as gone', () => !line.client.reachable);
   });
 });
+
+async function* smallPack(): AsyncGenerator<Uint8Array> {
+  await Promise.resolve();
+  yield Buffer.alloc(10);
+}
 
 async function* silentPack(): AsyncGenerator<Uint8Array> {
   yield Buffer.alloc(10);

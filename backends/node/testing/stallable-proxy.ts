@@ -9,6 +9,8 @@ export interface StallableProxy {
   /** Bytes from the node to clients, and from clients to the node, so far. */
   readonly toClientBytes: number;
   readonly toNodeBytes: number;
+  /** Connections so far. */
+  readonly connections: number;
   /** What clients said so far. */
   heard(): Buffer;
   /** Nothing passes, and nobody is told: as with a paused process, or a network that lost its packets. */
@@ -23,6 +25,7 @@ export async function startProxy(target: NodeAddress): Promise<StallableProxy> {
   const sockets = new Set<Socket>();
   const said: Buffer[] = [];
   let stalled = false;
+  let connections = 0;
   let [toClientBytes, toNodeBytes] = [0, 0];
   const add = (socket: Socket): void => {
     sockets.add(socket);
@@ -30,6 +33,7 @@ export async function startProxy(target: NodeAddress): Promise<StallableProxy> {
     if (stalled) socket.pause();
   };
   const server = createServer((near) => {
+    connections += 1;
     const far = connect(target);
     add(near);
     add(far);
@@ -57,6 +61,9 @@ export async function startProxy(target: NodeAddress): Promise<StallableProxy> {
     },
     get toNodeBytes() {
       return toNodeBytes;
+    },
+    get connections() {
+      return connections;
     },
     heard: () => Buffer.concat(said),
     stall: () => {
