@@ -65,5 +65,6 @@ for (const { suite, passed, failed, pushes } of results) {
   const told = pushes === undefined ? '' : `; ${pushes}`;
   console.log(`${suite}: ${passed} passed, ${failed} failed${told}`);
 }
-console.log(`the same again: npm run faults -- --rounds ${rounds} --seed ${seed}`);
+const filters = positionals.map((filter) => ` ${filter}`).join('');
+console.log(`the same again: npm run faults -- --rounds ${rounds} --seed ${seed}${filters}`);
 process.exit(results.every(({ failed }) => failed === 0) ? 0 : 1);
