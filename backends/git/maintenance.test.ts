@@ -1,5 +1,13 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, readdirSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import type { Clock } from '../contract/environment.js';
@@ -183,6 +191,23 @@ describe('repacking', () => {
 
 const ownPacks = (): readonly string[] =>
   readdirSync(join(fixture.objectsDir, 'pack')).filter((name) => name.endsWith('.pack'));
+
+test('what a stopped repack had written is in the way of nothing', async () => {
+  history(3);
+  const directory = join(fixture.objectsDir, 'pack');
+  const [name = ''] = ownPacks();
+  for (const suffix of ['.pack', '.idx']) {
+    const written = name.replace(/\.pack$/, suffix);
+    copyFileSync(join(directory, written), join(directory, `.tmp-7-${written}`));
+  }
+  const pool = join(fixture.root, 'pool', 'objects');
+  mkdirSync(join(pool, 'pack'), { recursive: true });
+  await linkObjects(fixture.objectsDir, pool);
+  assert.ok(readdirSync(join(pool, 'pack')).every((linked) => linked.startsWith('pack-')));
+  await maintain();
+  assert.ok(readdirSync(directory).every((left) => !left.startsWith('.tmp-')));
+  assert.equal(ownPacks().length, 1);
+});
 
 describe('who borrows objects', () => {
   let pool: string;

@@ -12,6 +12,7 @@ import {
 import { pruneUnreachable, recordTips, RECORDS, removeStaleViews } from './retention.js';
 import {
   runMaintenanceGit,
+  runRepack,
   writeCommitGraph,
   type MaintenanceContext,
 } from './run-maintenance-git.js';
@@ -185,7 +186,7 @@ export async function repackObjects(
       ? ['--geometric=2']
       : ['-a', '--cruft', '--cruft-expiration=never', ...whole];
   args.push(...keepPacks.map((name) => `--keep-pack=${name}`));
-  await runMaintenanceGit(context, { args: ['repack', '-d', '-n', '-q', ...args] });
+  await runRepack(context, args);
   await syncDirectory(join(context.gitDir, 'objects', 'pack'));
 }
 

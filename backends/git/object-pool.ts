@@ -11,7 +11,7 @@ import {
   syncDirectory,
   writeFileDurably,
 } from './repository-files.js';
-import { runMaintenanceGit, type MaintenanceContext } from './run-maintenance-git.js';
+import { runRepack, type MaintenanceContext } from './run-maintenance-git.js';
 
 /** What belongs to a pack and moves with it. Times of cruft packs do not: in a pool nothing is cruft. */
 const companions = ['.pack', '.rev'] as const;
@@ -63,7 +63,8 @@ export async function linkObjects(from: string, to: string): Promise<void> {
   const [source, target] = [join(from, 'pack'), join(to, 'pack')];
   const [names, present] = [new Set(await readdir(source)), new Set(await readdir(target))];
   for (const name of names) {
-    if (!name.endsWith('.idx')) continue;
+    // A repack that was stopped may have left others, of objects that are in these.
+    if (!/^pack-[0-9a-f]+\.idx$/.test(name)) continue;
     const base = name.slice(0, -'.idx'.length);
     if (!names.has(`${base}.pack`)) continue; // Half removed: its objects are in another.
     if (present.has(name) && present.has(`${base}.pack`)) continue;
@@ -156,9 +157,7 @@ export async function poolNeedsRepack(objectsDir: string): Promise<boolean> {
  * Interrupted anywhere, it leaves a sound pool.
  */
 export async function repackPool(context: MaintenanceContext): Promise<void> {
-  await runMaintenanceGit(context, {
-    args: ['repack', '-d', '-n', '-q', '--geometric=2', '--no-write-bitmap-index'],
-  });
+  await runRepack(context, ['--geometric=2', '--no-write-bitmap-index']);
   await syncDirectory(join(context.gitDir, 'objects', 'pack'));
 }
 

@@ -13,6 +13,7 @@ import type { Oid } from '../contract/objects.js';
 import { readObjectStoreStats, syncDirectory, writeFileDurably } from './repository-files.js';
 import {
   runMaintenanceGit,
+  runRepack,
   writeCommitGraph,
   type MaintenanceContext,
 } from './run-maintenance-git.js';
@@ -112,19 +113,16 @@ async function repackReaching(
     );
     const refs = [...tips].map((oid, i) => `${oid} refs/tips/${String(i).padStart(9, '0')}\n`);
     await writeFile(join(view, 'packed-refs'), `# pack-refs with: sorted \n${refs.join('')}`);
-    await runMaintenanceGit(context, {
-      args: [
-        'repack',
-        '-d',
-        '-n',
-        '-q',
+    await runRepack(
+      context,
+      [
         '-a',
         '--cruft',
         `--cruft-expiration=@${Math.floor(horizonMs / 1000)} +0000`,
         ...(borrows ? ['-l', '--no-write-bitmap-index'] : ['--write-bitmap-index']),
       ],
-      env: { GIT_DIR: view, GIT_OBJECT_DIRECTORY: join(context.gitDir, 'objects') },
-    });
+      { GIT_DIR: view, GIT_OBJECT_DIRECTORY: join(context.gitDir, 'objects') },
+    );
   } finally {
     await rm(view, { recursive: true, force: true });
   }

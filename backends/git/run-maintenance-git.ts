@@ -1,3 +1,5 @@
+import { readdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
 import { QuorateError } from '../contract/errors.js';
 import type { GitCommand, GitResult, GitRunner } from './git-runner.js';
 
@@ -45,6 +47,37 @@ export async function runMaintenanceGit(
     });
   }
   return result;
+}
+
+/**
+ * Runs `git repack`; one that was stopped or failed leaves nothing. What it had written until then has an index, so
+ * that git takes it for packs: the next repack would fail on them, and clients would be told of their bitmaps. The
+ * caller runs one at a time on these objects.
+ */
+export async function runRepack(
+  context: MaintenanceContext,
+  args: readonly string[],
+  env: Readonly<Record<string, string>> = {},
+): Promise<void> {
+  const packs = join(env['GIT_OBJECT_DIRECTORY'] ?? join(context.gitDir, 'objects'), 'pack');
+  await removeInterruptedRepack(packs);
+  try {
+    await runMaintenanceGit(context, { args: ['repack', '-d', '-n', '-q', ...args], env });
+  } catch (error) {
+    await removeInterruptedRepack(packs);
+    throw error;
+  }
+}
+
+/** Indexes first: without, the rest counts for nothing. */
+async function removeInterruptedRepack(packDirectory: string): Promise<void> {
+  const names = await readdir(packDirectory);
+  const left = names.filter((name) => /^\.tmp-\d+-pack-/.test(name));
+  for (const isIndex of [true, false]) {
+    for (const name of left) {
+      if (name.endsWith('.idx') === isIndex) await rm(join(packDirectory, name), { force: true });
+    }
+  }
 }
 
 /**
