@@ -214,7 +214,7 @@ test('a post-receive hook that a crash cut off runs after the next start', async
   await own.run('mkdir', [marks]);
   await writeFile(
     file,
-    `#!/bin/sh\ntouch ${marks}/started\n[ -e ${marks}/again ] || sleep 15\ncat > ${marks}/done\n`,
+    `#!/bin/sh\ntouch ${marks}/started\n[ -e ${marks}/again ] || sleep 15\ncat > ${marks}/doing\nmv ${marks}/doing ${marks}/done\n`,
   );
   await own.admin(first, 'hook', 'set', 'app', 'post-receive', file);
   const clone = await own.makeRepository();
