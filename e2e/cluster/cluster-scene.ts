@@ -74,8 +74,13 @@ export async function createClusterScene(
         return equal && found.length >= copies ? first : undefined;
       }),
     close: async () => {
-      await cluster.stop();
-      await keepLogs(cluster);
+      try {
+        await cluster.stop();
+      } finally {
+        // Whoever did not stop by itself is ended all the same.
+        await cluster.kill();
+        await keepLogs(cluster);
+      }
       await scene.close();
     },
   };

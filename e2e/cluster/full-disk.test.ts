@@ -37,9 +37,12 @@ describe('a storage node whose disk is full, while clients push', () => {
   after(async () => {
     await rm(path.join(disk, 'ballast'), { force: true });
     await load?.close();
-    await ground?.close();
-    if (mounted) await run('umount', ['--lazy', disk]);
-    await rmdir(disk);
+    try {
+      await ground?.close();
+    } finally {
+      if (mounted) await run('umount', ['--lazy', disk]);
+      await rmdir(disk);
+    }
   });
 
   function parts(): { readonly cluster: ClusterScene['cluster']; readonly pushing: PushLoad } {

@@ -30,8 +30,11 @@ describe('faults of the network between the members of a cluster, while clients 
   after(async () => {
     await hosts.heal();
     await load?.close();
-    await ground?.close();
-    await hosts.close();
+    try {
+      await ground?.close();
+    } finally {
+      await hosts.close();
+    }
   });
 
   const rounds = countFrom('FAULT_ROUNDS', networkFaults.length);
