@@ -3,12 +3,18 @@
 // first of them starts; Node 20's module loader has started it by now, so there it is set from outside (docs/configuration.md).
 process.env['UV_THREADPOOL_SIZE'] ??= '16';
 
+/** For what a server that has stopped still has open. */
+const lingerMs = 3_000;
+
 const { runCli } = await import('./cli/program.js');
 
 process.exitCode = await runCli(process.argv.slice(2), {
   // Loaded only when it is wanted: every other command is a small client.
   serve: async (given) => {
     const { serve } = await import('./serve.js');
-    return serve(given);
+    const status = await serve(given);
+    // A connection to a host that is cut off can take minutes to be given up; nothing waits for it any more.
+    setTimeout(() => process.exit(status), lingerMs).unref();
+    return status;
   },
 });
