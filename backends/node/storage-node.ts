@@ -3,7 +3,7 @@ import type { Coordinator } from '../contract/coordinator.js';
 import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
-import type { PeerSource, QuarantineKey, Replica } from '../contract/replica.js';
+import type { PeerSource, Replica } from '../contract/replica.js';
 import type { GitRunner } from '../git/git-runner.js';
 import type { PackIndexer } from '../git/pack-indexer.js';
 import { type LocalStore, openLocalStore, storeRoot } from '../local/local-store.js';
@@ -54,6 +54,8 @@ export interface StorageNodeDependencies {
 
 /** How long a quarantine lies idle before this node finds out for itself what became of its push. */
 const settleEveryMs = 60_000;
+/** A push that has its objects here may wait for its locks, and for hooks on another node: never for so long. */
+const idleMs = 600_000;
 /** How often it looks for copies that are to go. */
 const evictEveryMs = 5_000;
 
@@ -242,22 +244,17 @@ export class StorageNode {
     }
   }
 
-  /** At once what an earlier process left; then what has lain there since the look before. */
+  /** At once what an earlier process left; then what nothing has happened to for long. */
   async #settleForEver(): Promise<void> {
     const { clock } = this.#dependencies;
     const { signal } = this.#closing;
-    let idle = this.#store.replica.quarantines;
+    const { replica } = this.#store;
+    await this.#store.settle(replica.quarantines);
     while (!signal.aborted) {
-      await this.#store.settle(idle);
-      const before = new Set(this.#store.replica.quarantines.map(nameOf));
       await clock.sleep(settleEveryMs, signal);
-      idle = this.#store.replica.quarantines.filter((key) => before.has(nameOf(key)));
+      await this.#store.settle(replica.idleQuarantines(idleMs));
     }
   }
-}
-
-function nameOf({ repositoryId, pushId, attempt }: QuarantineKey): string {
-  return `${repositoryId} ${pushId} ${attempt}`;
 }
 
 function isAnyAddress(host: string): boolean {

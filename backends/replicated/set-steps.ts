@@ -74,7 +74,11 @@ async function addLearner(
   const nodes = replicas.nodes();
   const zoneOf = (nodeId: string): string =>
     nodes.find((node) => node.nodeId === nodeId)?.zone ?? '';
-  const beside = [...record.voters, ...record.learners].map(({ nodeId }) => ({
+  // A node whose disk was lost is like a new one: what it has is another store's.
+  const lost = (member: Voter): boolean =>
+    nodes.some(({ nodeId, storeId }) => nodeId === member.nodeId && storeId !== member.storeId);
+  const members = [...record.voters, ...record.learners].filter((member) => !lost(member));
+  const beside = members.map(({ nodeId }) => ({
     nodeId,
     zone: zoneOf(nodeId),
   }));

@@ -16,14 +16,20 @@ export interface ObservedEntry {
 export interface ObservedConfiguration {
   readonly state: string;
   readonly name: string;
-  readonly voters: readonly string[];
-  readonly learners: readonly string[];
+  /** Store ids, with what was durably said of them (`down`, `stale`). */
+  readonly voters: ReadonlyMap<string, string>;
 }
 
 interface Observers {
   readonly nowMs: () => number;
   readonly violation: (text: string) => void;
   readonly committed: (entry: ObservedEntry, configuration: ObservedConfiguration) => void;
+  /** A living repository has other voters than before. */
+  readonly revoted: (
+    repositoryId: string,
+    before: ObservedConfiguration,
+    after: ObservedConfiguration,
+  ) => void;
   /** An entry was removed from the log of a living repository. */
   readonly trimmed: (
     repositoryId: string,
@@ -61,7 +67,7 @@ export class CommitObserver {
       const value = parse(event.entry.value);
       if (kind === 'heads') heads.set(id, numberOf(value['generation']));
       if (kind === 'log') logged.push(this.#entry(id, value));
-      if (kind === 'repos') this.configurations.set(id, configurationOf(value));
+      if (kind === 'repos') this.#configure(id, configurationOf(value));
     }
     for (const entry of logged) this.#commit(entry);
     for (const [id, generation] of heads) this.#checkHead(id, generation);
@@ -98,6 +104,14 @@ export class CommitObserver {
     committed(entry, configuration);
   }
 
+  #configure(id: string, after: ObservedConfiguration): void {
+    const before = this.configurations.get(id);
+    this.configurations.set(id, after);
+    if (before?.state !== 'active' || after.state !== 'active') return;
+    const same = [...before.voters.keys()].join() === [...after.voters.keys()].join();
+    if (!same) this.#observers.revoted(id, before, after);
+  }
+
   #checkHead(id: string, generation: number): void {
     const last = this.entries.get(id)?.at(-1)?.generation ?? 0;
     if (generation !== last) {
@@ -127,13 +141,14 @@ export class CommitObserver {
 }
 
 function configurationOf(value: Readonly<Record<string, unknown>>): ObservedConfiguration {
-  const storesOf = (list: unknown): readonly string[] =>
-    Array.isArray(list) ? list.map((voter) => textOf(recordOf(voter)['storeId'])) : [];
+  const storesOf = (list: unknown): ReadonlyMap<string, string> => {
+    const voters = Array.isArray(list) ? list.map(recordOf) : [];
+    return new Map(voters.map((voter) => [textOf(voter['storeId']), textOf(voter['state'])]));
+  };
   return {
     state: textOf(value['state']),
     name: textOf(value['name']),
     voters: storesOf(value['voters']),
-    learners: storesOf(value['learners']),
   };
 }
 

@@ -1,3 +1,4 @@
+import { keys, prefixEnd } from '../../contract/keys.js';
 import { coordinatorPlace } from './simulated-coordinator.js';
 import type { CrashPoint } from './simulated-process.js';
 import type { PowerCut } from './simulated-disk.js';
@@ -33,7 +34,8 @@ const faults: Readonly<Record<string, Fault>> = {
       if (direction !== 1) network.cut(one, other);
       if (direction !== 2) network.cut(other, one);
     }
-    scheduler.after(random.between(200, 14_000), () => network.heal());
+    const longest = random.chance(0.15) ? 45_000 : 14_000;
+    scheduler.after(random.between(200, longest), () => network.heal());
   },
   'bad network': ({ network, scheduler }, random) => {
     network.weather = {
@@ -43,14 +45,60 @@ const faults: Readonly<Record<string, Fault>> = {
     };
     scheduler.after(random.between(1_000, 15_000), () => (network.weather = fairWeather));
   },
-  'leader lost': ({ coordinator }, random) => coordinator.loseLeader(random.between(200, 4_000)),
+  'slow network': ({ network, scheduler }, random) => {
+    network.weather = { loss: 0, late: 0, slow: random.between(0.3, 0.7) };
+    scheduler.after(random.between(1_000, 15_000), () => (network.weather = fairWeather));
+  },
+  maintenance: ({ stores, observer }, random) => {
+    const { replica } = random.pick(stores);
+    for (const id of observer.configurations.keys()) {
+      void replica?.maintain(id, { signal: new AbortController().signal }).catch(() => undefined);
+    }
+  },
+  'leader lost': ({ coordinator }, random) =>
+    coordinator.loseLeader(random.between(200, random.chance(0.15) ? 40_000 : 4_000)),
+  'long outage': ({ coordinator }, random) =>
+    coordinator.loseLeader(random.between(25_000, 40_000)),
   compaction: ({ coordinator }) => coordinator.compact(),
+  'compaction behind a cut': ({ coordinator, network, frontEnds, stores, scheduler }, random) => {
+    const { name } = random.pick([...frontEnds, ...stores]);
+    network.cut(coordinatorPlace, name);
+    scheduler.after(random.between(100, 3_000), () => {
+      coordinator.compact();
+      network.heal();
+    });
+  },
   'watches lag': ({ coordinator, scheduler }, random) => {
     coordinator.watchLagMs = random.between(50, 4_000);
     scheduler.after(random.between(1_000, 10_000), () => (coordinator.watchLagMs = 5));
   },
   pause: ({ stores, frontEnds }, random) =>
     random.pick([...stores, ...frontEnds]).process?.pause(random.between(50, 25_000)),
+  'pause at a message': ({ frontEnds, stores }, random) => {
+    const { process } = random.pick([...frontEnds, ...stores]);
+    const spring = (): void => process?.pause(random.between(5_000, 30_000));
+    process?.trap('message', 1 + random.below(60), spring);
+  },
+  'pause under a lock': (world, random) => {
+    const host = random.pick(world.frontEnds);
+    const longMs = random.between(12_000, 30_000);
+    const look = (triesLeft: number): void => {
+      if (host.process?.paused === true) return;
+      if (holdsRefs(world, host.name)) {
+        world.say(`${host.name} stands still for ${longMs.toFixed(0)} ms`);
+        host.process?.pause(longMs);
+      } else if (triesLeft > 0) world.scheduler.after(4, () => look(triesLeft - 1));
+    };
+    look(150);
+  },
+  'disk lost': (world, random) => {
+    // One at a time is what a replica set is for; a copy on one store alone is lost with it.
+    if (!world.mayLoseDisk) return;
+    world.mayLoseDisk = false;
+    const host = random.pick(world.stores);
+    world.wipe(host);
+    world.restartLater(host, random.between(50, 40_000));
+  },
   'disk full': ({ stores, scheduler }, random) => {
     const { disk } = random.pick(stores);
     disk.full = true;
@@ -62,6 +110,14 @@ const faults: Readonly<Record<string, Fault>> = {
     scheduler.after(random.between(10, 2_000), () => (disk.failing = false));
   },
 };
+
+function holdsRefs({ coordinator }: World, frontEnd: string): boolean {
+  const range = { rangeEnd: prefixEnd(keys.allLocks) };
+  const { entries } = coordinator.state.range(keys.allLocks, range);
+  return entries.some(
+    ({ key, value }) => key.includes('/refs/') && Buffer.from(value).includes(`"${frontEnd}"`),
+  );
+}
 
 function crashStore(world: World, host: StorageHost, random: SeededRandom): void {
   world.crashStore(host, random.pick(cuts));
@@ -81,11 +137,14 @@ export class Troublemaker {
   readonly #meanMs: number;
   #stopped = false;
 
-  constructor(world: World, random: SeededRandom) {
+  constructor(world: World, random: SeededRandom, wanted: readonly string[] = []) {
     this.#world = world;
     this.#random = random;
     const all = Object.keys(faults);
-    this.#kinds = random.chance(0.1) ? all : random.shuffled(all).slice(0, 1 + random.below(5));
+    const chosen = random.chance(0.1) ? all : random.shuffled(all).slice(0, 1 + random.below(5));
+    this.#kinds = wanted.length === 0 ? chosen : wanted;
+    const unknown = this.#kinds.find((kind) => !all.includes(kind));
+    if (unknown !== undefined) throw new Error(`there is no trouble called ${unknown}`);
     this.#meanMs = random.pick([300, 1_000, 3_000]);
     world.say(`troubles: ${this.#kinds.join(', ')}`);
     this.#next();

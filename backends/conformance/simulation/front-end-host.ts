@@ -1,49 +1,62 @@
+import { openClusterIdentity } from '../../coordination/cluster-identity.js';
+import { guardCoordinator } from '../../coordination/guarded-coordinator.js';
 import type { Coordinator } from '../../contract/coordinator.js';
 import { QuorateError } from '../../contract/errors.js';
 import type { PushPipeline } from '../../contract/pipeline.js';
-import { createLocks, type Locks } from '../../coordination/locks.js';
+import { createLocks } from '../../coordination/locks.js';
 import { coordinatorLog } from '../../replicated/coordinator-log.js';
+import { NodeDirectory, type NodeDirectoryDependencies } from '../../replicated/node-directory.js';
 import type { Consistency } from '../../replicated/quorum.js';
 import { ReplicatedBackend } from '../../replicated/replicated-backend.js';
-import type { ReplicaDirectory } from '../../replicated/voters.js';
+import { SetController } from '../../replicated/set-controller.js';
 import { SimulatedGit } from './simulated-git.js';
 import type { SimulatedProcess } from './simulated-process.js';
 
 /** Longer than anybody may have to wait for a lock once all is well, so that a wait for nothing shows. */
-const lockTimeoutMs = 90_000;
+const lockTimeoutMs = 150_000;
 
 export interface FrontEnd {
   readonly backend: ReplicatedBackend;
-  readonly locks: Locks;
+  readonly controller: SetController;
+}
+
+export interface FrontEndParts {
+  readonly process: SimulatedProcess;
+  /** Not guarded against going back. */
+  readonly coordinator: Coordinator;
+  readonly connect: NodeDirectoryDependencies['connect'];
+  /** Path of its disk. */
+  readonly root: string;
+  readonly replicationFactor: number;
+  readonly consistency: Consistency;
 }
 
 /** What a front-end's process is made of, as `server/composition.ts` makes it. */
-export async function startFrontEnd(options: {
-  readonly process: SimulatedProcess;
-  readonly coordinator: Coordinator;
-  readonly replicas: ReplicaDirectory;
-  readonly replicationFactor: number;
-  readonly consistency: Consistency;
-}): Promise<FrontEnd> {
-  const { process, coordinator, replicas } = options;
+export async function startFrontEnd(parts: FrontEndParts): Promise<FrontEnd> {
+  const { process, connect, root, replicationFactor, consistency } = parts;
   const { clock, random, logger, meter, name } = process;
-  const locks = createLocks({ coordinator, clock, random, meter, logger, holder: name });
-  const backend = new ReplicatedBackend({
-    readConsistency: 'strong',
-    coordinator,
-    locks,
-    log: coordinatorLog(coordinator),
-    replicas,
-    pipeline: pipelineOf(process),
-    git: new SimulatedGit(process),
+  const identity = await openClusterIdentity({
+    coordinator: parts.coordinator,
+    file: `${root}/cluster-seen`,
     clock,
     random,
     logger,
-    meter,
+  });
+  const coordinator = guardCoordinator(parts.coordinator, identity);
+  const replicas = new NodeDirectory({ coordinator, connect, clock, logger, meter });
+  await replicas.start();
+  const locks = createLocks({ coordinator, clock, random, meter, logger, holder: name });
+  const around = { coordinator, replicas, locks, clock, random, logger, meter };
+  const backend = new ReplicatedBackend({
+    readConsistency: 'strong',
+    ...around,
+    log: coordinatorLog(coordinator),
+    pipeline: pipelineOf(process),
+    git: new SimulatedGit(process),
     scratchDirectory: 'scratch',
     lockTimeoutMs,
-    replicationFactor: options.replicationFactor,
-    consistency: options.consistency,
+    replicationFactor,
+    consistency,
     name: 'simulated',
     local: {
       objectEngine: 'simulated',
@@ -54,7 +67,20 @@ export async function startFrontEnd(options: {
     },
   });
   await backend.start();
-  return { backend, locks };
+  const controller = new SetController({
+    ...around,
+    nodeId: name,
+    settings: {
+      replicationFactor,
+      downAfterMs: 5_000,
+      repairAfterMs: 15_000,
+      maxLog: 20,
+      compareEveryMs: 20_000,
+      maxFills: 2,
+    },
+  });
+  controller.start();
+  return { backend, controller };
 }
 
 /** Hooks that take time, and now and then refuse. */

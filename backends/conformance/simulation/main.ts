@@ -5,7 +5,7 @@
 import { availableParallelism } from 'node:os';
 import { parseArgs } from 'node:util';
 import { mutants } from './mutants.js';
-import { runSeeds } from './run-seeds.js';
+import { type RunSeeds, runSeeds } from './run-seeds.js';
 import type { SeedResult } from './simulation.js';
 
 const { values } = parseArgs({
@@ -14,6 +14,10 @@ const { values } = parseArgs({
     seed: { type: 'string' },
     workers: { type: 'string' },
     mutants: { type: 'boolean', default: false },
+    /** Kinds of trouble, comma separated, in place of those that the seeds choose. */
+    troubles: { type: 'string' },
+    /** The code broken by the mutant whose name holds this. */
+    mutant: { type: 'string' },
     /** Only mutants whose name holds this. */
     only: { type: 'string', default: '' },
   },
@@ -38,6 +42,10 @@ async function runAll(): Promise<boolean> {
     count,
     workers,
     verbose: alone,
+    troubles: values.troubles?.split(','),
+    mutation: mutants.find(
+      ({ name }) => values.mutant !== undefined && name.includes(values.mutant),
+    ),
     onFailure: report,
   });
   console.log(
@@ -52,17 +60,24 @@ async function runMutants(): Promise<boolean> {
   let missed = 0;
   for (const mutation of mutants.filter(({ name }) => name.includes(values.only))) {
     const started = performance.now();
-    const { failed } = await runSeeds({ first, count, workers, mutation, untilFailure: true });
-    const [caught] = failed.toSorted((a, b) => a.seed - b.seed);
-    if (caught === undefined) missed++;
-    const verdict =
-      caught === undefined
-        ? `NOT CAUGHT in ${count} seeds`
-        : `caught by seed ${caught.seed} in ${caught.steps} steps: ${caught.violations[0]}`;
-    console.log(`${mutation.name}: ${verdict} (${seconds(started)} s)`);
+    const verdict = await verdictOn({ first, count, workers, mutation, untilFailure: true });
+    if (!verdict.caught) missed++;
+    console.log(`${mutation.name}: ${verdict.text} (${seconds(started)} s)`);
   }
   console.log(missed === 0 ? 'every mutant was caught' : `${missed} mutants were not caught`);
   return missed === 0;
+}
+
+async function verdictOn(run: RunSeeds): Promise<{ caught: boolean; text: string }> {
+  try {
+    const { failed } = await runSeeds(run);
+    const [first] = failed.toSorted((a, b) => a.seed - b.seed);
+    if (first === undefined) return { caught: false, text: `NOT CAUGHT in ${run.count} seeds` };
+    const { seed, steps, violations } = first;
+    return { caught: true, text: `caught by seed ${seed} in ${steps} steps: ${violations[0]}` };
+  } catch (error) {
+    return { caught: false, text: `COULD NOT BE TRIED: ${String(error)}` };
+  }
 }
 
 function report({ seed, violations, steps }: SeedResult): void {

@@ -7,11 +7,34 @@ import type { Mutation } from './mutation.js';
 export const mutants: readonly Mutation[] = [
   {
     name: 'the basis is not checked',
+    troubles: ['store crashes at a step', 'front-end crashes at a message', 'bad network'],
     edits: [
       edit(
         'local/local-replica.js',
         String.raw`await this\.#applyUpTo\(repository, request\.basis\);`,
         '',
+      ),
+    ],
+  },
+  {
+    name: 'commit without comparing the locks',
+    troubles: ['pause under a lock'],
+    edits: [
+      edit(
+        'replicated/commit-queue.js',
+        String.raw`\.\.\.live\.flatMap\(\(\{ push \}\) => push\.held\.compares\),`,
+        '',
+      ),
+    ],
+  },
+  {
+    name: 'a quarantine is dropped when the outcome is unknown',
+    troubles: ['long outage', 'store crashes at a step'],
+    edits: [
+      edit(
+        'replicated/push.js',
+        String.raw`leaveQuarantine = asQuorateError\(error\)\.code === 'outcome-unknown';`,
+        'leaveQuarantine = false;',
       ),
     ],
   },
@@ -27,6 +50,7 @@ export const mutants: readonly Mutation[] = [
   },
   {
     name: 'an ambiguous commit is answered by a plain read',
+    troubles: ['bad network'],
     edits: [
       edit(
         'replicated/commit-queue.js',
@@ -57,6 +81,7 @@ export const mutants: readonly Mutation[] = [
   },
   {
     name: 'the marker is written before the refs',
+    troubles: ['store crashes at a step'],
     edits: [
       edit(
         'local/open-repository.js',
@@ -67,6 +92,7 @@ export const mutants: readonly Mutation[] = [
   },
   {
     name: 'a replay insists on the old value',
+    troubles: ['store crashes at a step'],
     edits: [edit('local/apply-entries.js', String.raw`refs\.commitEither`, 'refs.commit')],
   },
   {
@@ -82,7 +108,27 @@ export const mutants: readonly Mutation[] = [
     ],
   },
   {
+    name: 'garbage collection ignores pins',
+    troubles: ['maintenance'],
+    edits: [
+      edit('local/local-replica.js', String.raw`pinned: repository\.retained.*,`, 'pinned: [],'),
+    ],
+  },
+  {
+    name: 'a repack between promote and refs',
+    troubles: ['maintenance'],
+    edits: [
+      edit(
+        'local/quarantine.js',
+        String.raw`await Promise\.all\(indexes\.map\(.*keepReason\)\)\);`,
+        '',
+      ),
+      edit('git/maintenance.js', String.raw`'--cruft', '--cruft-expiration=never', `, ''),
+    ],
+  },
+  {
     name: 'freshness is taken from a watch',
+    troubles: ['watches lag'],
     edits: [
       edit(
         'replicated/coordinator-log.js',
@@ -104,6 +150,77 @@ export const mutants: readonly Mutation[] = [
             } catch { watched.delete(repositoryId); }
           })();
         }`,
+      ),
+    ],
+  },
+  {
+    name: 'no new listing after a compaction',
+    troubles: ['compaction behind a cut', 'slow network'],
+    edits: [
+      edit(
+        'coordination/lock-events.js',
+        String.raw`subscriber\.onHistoryLost\(\);`,
+        'void subscriber;',
+      ),
+    ],
+  },
+  {
+    name: 'a rewound coordinator is accepted',
+    edits: [
+      edit(
+        'local/open-repository.js',
+        String.raw`async #refuseRewound\(\) \{`,
+        'async #refuseRewound() { return;',
+      ),
+      edit('coordination/guarded-coordinator.js', String.raw`frozen !== undefined`, 'false'),
+    ],
+  },
+  {
+    name: 'any store that answers is counted',
+    troubles: ['disk lost', 'store crashes'],
+    edits: [
+      edit('replicated/quorum.js', String.raw`stores\.has\(storeId\) && state !== 'stale'`, 'true'),
+    ],
+  },
+  {
+    name: 'strong shrinks to the stores that answer',
+    troubles: ['disk lost', 'store crashes'],
+    edits: [
+      edit(
+        'replicated/quorum.js',
+        String.raw`state !== undefined \|\| stores\.has\(storeId\)`,
+        'true',
+      ),
+    ],
+  },
+  {
+    name: 'a learner becomes a voter before it is filled',
+    troubles: ['disk lost', 'store crashes'],
+    edits: [
+      edit('replicated/reconcile.js', String.raw`if \(!isCurrent\(view, store\)\)`, 'if (false)'),
+      edit(
+        'replicated/set-steps.js',
+        String.raw`await fill\(dependencies, ground, \{ storeId, fresh: false \}, signal\);`,
+        '',
+      ),
+      edit(
+        'replicated/set-steps.js',
+        String.raw`state\?\.generation !== head\.generation \|\| state\.digest !== head\.digest`,
+        'false',
+      ),
+    ],
+  },
+  {
+    name: 'absence is taken for deletion',
+    troubles: ['compaction'],
+    edits: [
+      edit(
+        'local/open-repository.js',
+        String.raw`const head = await this\.#dependencies\.log\.head\(this\.id\);`,
+        `const head = await this.#dependencies.log.head(this.id).catch(async (error) => {
+          await this.#dependencies.store.destroy(this.id);
+          throw error;
+        });`,
       ),
     ],
   },

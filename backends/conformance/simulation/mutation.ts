@@ -1,6 +1,8 @@
 /** A change that breaks the code on purpose. */
 export interface Mutation {
   readonly name: string;
+  /** Kinds of trouble that bring it out soonest (faults.ts); without them, whatever the seed chooses. */
+  readonly troubles?: readonly string[];
   readonly edits: readonly {
     /** End of the compiled file's path: `backends/replicated/commit.js`. */
     readonly file: string;

@@ -27,17 +27,21 @@ export class NodeConnection {
   readonly #network: Network;
   readonly #caller: SimulatedProcess;
   readonly #nodeName: string;
+  readonly #storeId: string;
   readonly #node: () => RunningStore | undefined;
 
   constructor(options: {
     readonly network: Network;
     readonly caller: SimulatedProcess;
     readonly nodeName: string;
+    /** A node whose disk was swapped is not the one that is meant. */
+    readonly storeId: string;
     readonly node: () => RunningStore | undefined;
   }) {
     this.#network = options.network;
     this.#caller = options.caller;
     this.#nodeName = options.nodeName;
+    this.#storeId = options.storeId;
     this.#node = options.node;
   }
 
@@ -64,7 +68,7 @@ export class NodeConnection {
       const arrive = (): void => {
         const node = this.#node();
         const replica = node?.replica;
-        if (node === undefined || replica === undefined || !node.process.alive) {
+        if (!node?.process.alive || replica?.storeId !== this.#storeId) {
           answer(() => reject(unreachable()));
           return;
         }

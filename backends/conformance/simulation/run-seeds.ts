@@ -8,7 +8,9 @@ export interface RunSeeds {
   readonly count: number;
   readonly workers: number;
   readonly verbose?: boolean;
-  readonly mutation?: Mutation;
+  readonly mutation?: Mutation | undefined;
+  /** Kinds of trouble (faults.ts) in place of those that the seeds choose; a mutation brings its own. */
+  readonly troubles?: readonly string[] | undefined;
   readonly onResult?: (result: SeedResult) => void;
   readonly onFailure?: (result: SeedResult) => void;
   /** Ends everything after the first failure. */
@@ -59,7 +61,7 @@ async function work(
   try {
     for (let seed = take(); seed !== undefined; seed = take()) {
       worker ??= startWorker(options);
-      note(await askWorker(worker, seed, options.verbose === true));
+      note(await askWorker(worker, seed, options));
     }
   } finally {
     worker?.kill();
@@ -78,7 +80,11 @@ function startWorker({ mutation }: RunSeeds): ChildProcess {
   });
 }
 
-function askWorker(worker: ChildProcess, seed: number, verbose: boolean): Promise<SeedResult> {
+function askWorker(
+  worker: ChildProcess,
+  seed: number,
+  { verbose, troubles, mutation }: RunSeeds,
+): Promise<SeedResult> {
   return new Promise((resolve, reject) => {
     const onExit = (code: number | null): void => {
       worker.off('message', onMessage);
@@ -91,7 +97,7 @@ function askWorker(worker: ChildProcess, seed: number, verbose: boolean): Promis
     };
     worker.once('exit', onExit);
     worker.once('message', onMessage);
-    worker.send({ seed, verbose });
+    worker.send({ seed, verbose, troubles: troubles ?? mutation?.troubles });
   });
 }
 

@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import type {
   Coordinator,
   CoordinatorIdentity,
@@ -142,6 +143,8 @@ class SimulatedClient implements Coordinator {
   constructor(server: SimulatedCoordinator, process: SimulatedProcess) {
     this.#server = server;
     this.#process = process;
+    // Every watch listens.
+    setMaxListeners(0, this.#closed.signal);
   }
 
   async get(

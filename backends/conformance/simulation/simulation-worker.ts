@@ -14,10 +14,11 @@ process.on('message', (message) => {
 });
 
 async function answer(message: unknown): Promise<void> {
-  const { seed, verbose } = requestOf(message);
+  const { seed, verbose, troubles } = requestOf(message);
   strayRejection = undefined;
   restartCounting();
-  const result = await simulate(seed, verbose ? (line) => console.log(line) : undefined);
+  const log = verbose ? (line: string): void => console.log(line) : undefined;
+  const result = await simulate(seed, { log, troubles });
   const violations = [...result.violations];
   if (strayRejection !== undefined) {
     violations.push(`nobody handled: ${inspect(strayRejection)}`);
@@ -25,10 +26,18 @@ async function answer(message: unknown): Promise<void> {
   process.send?.({ ...result, violations });
 }
 
-function requestOf(message: unknown): { seed: number; verbose: boolean } {
+function requestOf(message: unknown): {
+  seed: number;
+  verbose: boolean;
+  troubles: readonly string[] | undefined;
+} {
   if (typeof message !== 'object' || message === null || !('seed' in message)) {
     throw new Error('that is no request');
   }
   const verbose = 'verbose' in message && message.verbose === true;
-  return { seed: Number(message.seed), verbose };
+  const troubles =
+    'troubles' in message && Array.isArray(message.troubles)
+      ? message.troubles.map(String)
+      : undefined;
+  return { seed: Number(message.seed), verbose, troubles };
 }

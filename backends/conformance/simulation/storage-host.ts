@@ -1,29 +1,83 @@
+import { openClusterIdentity } from '../../coordination/cluster-identity.js';
+import { guardCoordinator } from '../../coordination/guarded-coordinator.js';
 import type { Coordinator } from '../../contract/coordinator.js';
 import { createObjectReader } from '../../git/object-reader.js';
 import { createRefTransactions } from '../../git/ref-transaction.js';
 import { LocalReplica } from '../../local/local-replica.js';
 import { coordinatorLog } from '../../replicated/coordinator-log.js';
+import { obeyEvictions } from '../../replicated/evictions.js';
+import { NodeDirectory, type NodeDirectoryDependencies } from '../../replicated/node-directory.js';
+import { NodeMembership } from '../../replicated/node-membership.js';
+import type { NodeRecord } from '../../replicated/node-record.js';
 import { peerSourceOf } from '../../replicated/peers.js';
+import { Scrub } from '../../replicated/scrub.js';
 import { settleQuarantines } from '../../replicated/settle-quarantines.js';
-import type { ReplicaDirectory } from '../../replicated/voters.js';
 import { SimulatedGit } from './simulated-git.js';
 import { SimulatedIndexer } from './simulated-indexer.js';
 import type { SimulatedProcess } from './simulated-process.js';
 
-/** What a storage node's process is made of, as `server/composition.ts` makes it. */
-export async function startStorage(options: {
+export interface StorageParts {
   readonly process: SimulatedProcess;
+  /** Not guarded against going back. */
   readonly coordinator: Coordinator;
-  /** The other storage nodes, as this one reaches them. */
-  readonly replicas: ReplicaDirectory;
+  readonly connect: NodeDirectoryDependencies['connect'];
   /** Path of its disk. */
   readonly root: string;
-}): Promise<LocalReplica> {
-  const { process, coordinator, replicas } = options;
+  /** Told when the store can be called. */
+  readonly opened: (replica: LocalReplica) => void;
+}
+
+/** As `backends/node/storage-node.ts`, with a simulated network in place of HTTP. */
+export async function startStorage(parts: StorageParts): Promise<void> {
+  const { process, root, connect } = parts;
+  const { clock, random, logger } = process;
+  const unguarded = parts.coordinator;
+  const file = `${root}/cluster-seen`;
+  const identity = await openClusterIdentity({
+    coordinator: unguarded,
+    file,
+    clock,
+    random,
+    logger,
+  });
+  const coordinator = guardCoordinator(unguarded, identity);
+  const replica = await openReplica(process, root, { coordinator, directory: () => directory });
+  const membership = new NodeMembership({
+    coordinator: unguarded,
+    clock,
+    logger,
+    describe: async () => describe(process, replica),
+  });
+  const directory = new NodeDirectory({
+    coordinator,
+    connect,
+    clock,
+    logger,
+    meter: process.meter,
+    own: () => {
+      const node = membership.record;
+      return node === undefined ? undefined : { node, replica };
+    },
+  });
+  parts.opened(replica);
+  await directory.start();
+  await membership.join();
+  await settleQuarantines({ coordinator, replica, quarantines: replica.quarantines, logger });
+  void settleLater({ clock, logger }, coordinator, replica);
+  void evictLater({ clock, logger }, coordinator, replica);
+  new Scrub({ coordinator, replica, clock, logger, intervalMs: scrubMs }).start();
+}
+
+function openReplica(
+  process: SimulatedProcess,
+  root: string,
+  around: { readonly coordinator: Coordinator; readonly directory: () => NodeDirectory },
+): Promise<LocalReplica> {
   const { clock, random, logger, meter } = process;
+  const { coordinator, directory } = around;
   const git = new SimulatedGit(process);
-  const replica: LocalReplica = await LocalReplica.open({
-    root: `${options.root}/store`,
+  const opening: Promise<LocalReplica> = LocalReplica.open({
+    root: `${root}/store`,
     git,
     refs: createRefTransactions({ git, clock }),
     objects: createObjectReader({ git, clock }),
@@ -33,27 +87,56 @@ export async function startStorage(options: {
     random,
     logger,
     meter,
-    // Short, so that what is pruned too early is missed soon.
-    pruneGraceMs: 60_000,
+    pruneGraceMs,
     applied: () => undefined,
-    peers: (id) => peerSourceOf({ coordinator, replicas }, { id, storeId: replica.storeId }),
+    peers: (id) => async (have, atLeast, signal) => {
+      const { storeId } = await opening;
+      const source = peerSourceOf({ coordinator, replicas: directory() }, { id, storeId });
+      return source(have, atLeast, signal);
+    },
   });
-  await settleQuarantines({ coordinator, replica, quarantines: replica.quarantines, logger });
-  void settleLater(process, coordinator, replica);
-  return replica;
+  return opening;
 }
 
-/** As `server/composition.ts` does it. */
+/** Short, so that what is pruned too early is missed soon. */
+const pruneGraceMs = 2_000;
+
+async function describe(
+  { name }: SimulatedProcess,
+  { storeId }: LocalReplica,
+): Promise<NodeRecord> {
+  const room = { capacityBytes: 1e12, usedBytes: 1e9 };
+  const node = { nodeId: name, storeId, address: name, zone: '', weight: 1, version: '1' };
+  return { ...node, ...room, draining: false };
+}
+
 const settleEveryMs = 60_000;
+const evictEveryMs = 5_000;
+const scrubMs = 30_000;
+/** Beyond the wait for a lock. */
+const idleMs = 180_000;
 
 async function settleLater(
-  { clock, logger }: SimulatedProcess,
+  { clock, logger }: Pick<SimulatedProcess, 'clock' | 'logger'>,
   coordinator: Coordinator,
   replica: LocalReplica,
 ): Promise<void> {
   for (;;) {
     await clock.sleep(settleEveryMs);
-    const quarantines = replica.idleQuarantines(settleEveryMs);
+    const quarantines = replica.idleQuarantines(idleMs);
     await settleQuarantines({ coordinator, replica, quarantines, logger });
+  }
+}
+
+async function evictLater(
+  { clock, logger }: Pick<SimulatedProcess, 'clock' | 'logger'>,
+  coordinator: Coordinator,
+  replica: LocalReplica,
+): Promise<void> {
+  for (;;) {
+    await obeyEvictions({ coordinator, replica, logger }).catch((error: unknown) => {
+      logger.debug({ err: error }, 'evictions could not be read');
+    });
+    await clock.sleep(evictEveryMs);
   }
 }

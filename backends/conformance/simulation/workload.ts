@@ -20,11 +20,15 @@ const names = [
   'refs/tags/v2',
 ] as const;
 
+/** Generations whose objects a store keeps for those who were told of them, less some for pushes on their way. */
+const keptGenerations = 6;
+
 /** What the client of a server that died sees. */
 const broken = Symbol('broken connection');
 
 export interface SimulatedRepository {
   readonly id: string;
+  readonly mayBeDeleted: boolean;
   /** As the registry handed it out last. */
   repository: Repository;
 }
@@ -73,7 +77,8 @@ export class Client {
     const { history, scheduler } = this.#world;
     const startMs = scheduler.nowMs;
     const answer = await this.#ask(host, async ({ backend }) => {
-      const session = await backend.read(repository.repository, new AbortController().signal);
+      const current = await this.#current(backend, repository);
+      const session = await backend.read(current, new AbortController().signal);
       const { snapshot } = session;
       const endMs = scheduler.nowMs;
       try {
@@ -102,17 +107,76 @@ export class Client {
     return true;
   }
 
+  /** As the server finds it for each request; now and then the request is slow, and its record is old. */
+  async #current(
+    backend: FrontEnd['backend'],
+    { id, repository }: SimulatedRepository,
+  ): Promise<Repository> {
+    if (this.#random.chance(0.1)) return repository;
+    const listed = await backend.repositories.list({ limit: 100 });
+    return listed.find((one) => one.id === id) ?? repository;
+  }
+
   async #act(host: FrontEndHost): Promise<void> {
     const repository = this.#random.pick(this.#repositories);
     const dice = this.#random.next();
-    if (dice < 0.25) await this.read(repository, host);
-    else if (dice < 0.29) await this.#setHead(repository, host);
+    if (dice < 0.15) await this.read(repository, host);
+    else if (dice < 0.23) await this.#readMany(repository, host);
+    else if (dice < 0.27) await this.#readForLong(repository, host);
+    else if (dice < 0.3) await this.#setHead(repository, host);
     else if (dice < 0.32) await this.#rename(repository, host);
     else if (dice < 0.35) await this.#reconfigure(repository, host);
+    else if (dice < 0.4) this.#maintain(repository);
+    else if (dice < 0.42 && repository.mayBeDeleted) await this.#delete(repository, host);
     else {
       if (this.#random.chance(0.6)) await this.read(repository, host);
       await this.#push(repository, host, this.#choose(repository));
     }
+  }
+
+  /** Reads that overlap, as of a page that is reloaded impatiently. */
+  async #readMany(repository: SimulatedRepository, host: FrontEndHost): Promise<void> {
+    await Promise.all(
+      Array.from({ length: 4 }, async () => {
+        await this.#pause(this.#random.between(0, this.#random.pick([10, 100, 500])));
+        await this.read(repository, host);
+      }),
+    );
+  }
+
+  /** A fetch that takes its time: what its generation has must not go meanwhile. */
+  async #readForLong({ id, repository }: SimulatedRepository, host: FrontEndHost): Promise<void> {
+    const { scheduler } = this.#world;
+    const boots = this.#world.stores.map((store) => store.boots).join();
+    const kept = await this.#ask(host, async ({ backend }) => {
+      const session = await backend.read(repository, new AbortController().signal);
+      const tips = [...new Set(session.snapshot.refs.map(({ oid }) => oid))];
+      await this.#pause(this.#random.between(100, 15_000));
+      const sizes = await session.objectSizes(tips);
+      session.release();
+      const { generation } = session.snapshot;
+      return { generation, missing: tips.filter((_, i) => sizes[i] === undefined) };
+    });
+    if (kept === broken || kept instanceof Error || kept.missing.length === 0) return;
+    // Stores keep the objects of the last generations; with a restart they forget which those were.
+    const passed = this.#world.observer.generationAt(id, scheduler.nowMs) - kept.generation;
+    if (passed >= keptGenerations) return;
+    if (boots !== this.#world.stores.map((store) => store.boots).join()) return;
+    this.#world.violate(`generation ${kept.generation} lost ${kept.missing.join()} in a long read`);
+  }
+
+  /** As a store's schedule would, at any time. */
+  #maintain({ id }: SimulatedRepository): void {
+    const { replica, process } = this.#random.pick(this.#world.stores);
+    if (replica === undefined || process === undefined) return;
+    void replica.maintain(id, { signal: new AbortController().signal }).catch((error: unknown) => {
+      process.logger.debug({ err: error }, 'maintenance failed');
+    });
+  }
+
+  async #delete({ id }: SimulatedRepository, host: FrontEndHost): Promise<void> {
+    this.#world.history.deleted.add(id);
+    await this.#ask(host, ({ backend }) => backend.repositories.delete(id));
   }
 
   async #push(
@@ -136,8 +200,11 @@ export class Client {
     if (this.#random.chance(0.04)) {
       scheduler.after(this.#random.between(0, 200), () => leaving.abort());
     }
-    const answer = await this.#ask(host, ({ backend }) =>
-      backend.push(repository, requestOf(operation, objects, leaving.signal)),
+    const answer = await this.#ask(host, async ({ backend }) =>
+      backend.push(
+        await this.#current(backend, { id, repository, mayBeDeleted: false }),
+        requestOf(operation, objects, leaving.signal),
+      ),
     );
     if (answer !== broken) {
       operation.endMs = scheduler.nowMs;
@@ -156,26 +223,26 @@ export class Client {
     const seen = this.#seen.get(id) ?? new Map<string, Oid>();
     const count = random.chance(0.6) ? 1 : 1 + random.below(4);
     const objects: ModelObject[] = [];
-    const commands = random
-      .shuffled(names)
-      .slice(0, count)
-      .map((ref): RefCommand => {
-        const current = seen.get(ref) ?? zeroOid;
-        const oldOid = random.chance(0.05) ? random.pick([...seen.values(), zeroOid]) : current;
-        if (oldOid !== zeroOid && random.chance(0.25)) return { ref, oldOid, newOid: zeroOid };
-        // Sometimes it forgets its history, and sometimes it points to what is there already.
-        const known = [...seen.values()];
-        if (known.length > 0 && ref.startsWith('refs/heads/') && random.chance(0.05)) {
-          return { ref, oldOid, newOid: random.pick(known) };
-        }
-        const parents = oldOid === zeroOid || random.chance(0.2) ? [] : [oldOid];
-        const below = random.chance(0.3) ? [this.#commit(parents)] : [];
-        const commit = this.#commit(below[0] === undefined ? parents : [below[0].oid]);
-        const own = [...below, commit];
-        if (ref.startsWith('refs/tags/')) own.push(this.#object('tag', [commit.oid]));
-        objects.push(...own);
-        return { ref, oldOid, newOid: own.at(-1)?.oid ?? commit.oid };
-      });
+    // Most go where most go.
+    const first = random.chance(0.35) ? ['refs/heads/main'] : [];
+    const wanted = new Set([...first, ...random.shuffled(names)]);
+    const commands = [...wanted].slice(0, count).map((ref): RefCommand => {
+      const current = seen.get(ref) ?? zeroOid;
+      const oldOid = random.chance(0.05) ? random.pick([...seen.values(), zeroOid]) : current;
+      if (oldOid !== zeroOid && random.chance(0.25)) return { ref, oldOid, newOid: zeroOid };
+      // Sometimes it forgets its history, and sometimes it points to what is there already.
+      const known = [...seen.values()];
+      if (known.length > 0 && ref.startsWith('refs/heads/') && random.chance(0.05)) {
+        return { ref, oldOid, newOid: random.pick(known) };
+      }
+      const parents = oldOid === zeroOid || random.chance(0.2) ? [] : [oldOid];
+      const below = random.chance(0.3) ? [this.#commit(parents)] : [];
+      const commit = this.#commit(below[0] === undefined ? parents : [below[0].oid]);
+      const own = [...below, commit];
+      if (ref.startsWith('refs/tags/')) own.push(this.#object('tag', [commit.oid]));
+      objects.push(...own);
+      return { ref, oldOid, newOid: own.at(-1)?.oid ?? commit.oid };
+    });
     // Now and then a client forgets to send something.
     return { commands, objects: random.chance(0.03) ? objects.slice(1) : objects };
   }

@@ -1,6 +1,5 @@
-import { Ring } from '../../replicated/placement.js';
+import type { NodeDirectoryDependencies } from '../../replicated/node-directory.js';
 import type { Consistency } from '../../replicated/quorum.js';
-import type { ReplicaDirectory, StorageNode } from '../../replicated/voters.js';
 import type { LocalReplica } from '../../local/local-replica.js';
 import {
   CommitObserver,
@@ -23,6 +22,7 @@ import { durableCopy, missingFrom } from './store-inspection.js';
 
 interface Host {
   readonly name: string;
+  disk: SimulatedDisk;
   readonly skewMs: number;
   readonly rate: number;
   boots: number;
@@ -30,7 +30,7 @@ interface Host {
 }
 
 export interface StorageHost extends Host {
-  readonly disk: SimulatedDisk;
+  readonly kind: 'store';
   /** Known once it has run. */
   storeId: string | undefined;
   replica: LocalReplica | undefined;
@@ -39,6 +39,7 @@ export interface StorageHost extends Host {
 }
 
 export interface FrontEndHost extends Host {
+  readonly kind: 'front-end';
   frontEnd: FrontEnd | undefined;
 }
 
@@ -51,7 +52,8 @@ export interface WorldOptions {
   readonly log: ((line: string) => void) | undefined;
 }
 
-const nodeLeaseMs = 10_000;
+/** It takes so long to notice that a node does not answer. */
+const noticedMs = 1_500;
 /** Started anew this long after it has ended, if nothing else is decided. */
 const restartMs = 500;
 
@@ -66,6 +68,8 @@ export class World {
   readonly stores: readonly StorageHost[];
   readonly frontEnds: readonly FrontEndHost[];
   readonly violations: string[] = [];
+  /** A disk may be lost without anything that was acknowledged. */
+  mayLoseDisk: boolean;
   readonly #options: WorldOptions;
   readonly #log: ((line: string) => void) | undefined;
   readonly #processRandom: SeededRandom;
@@ -74,6 +78,7 @@ export class World {
     const { random, stores, frontEnds, log } = options;
     unmountAll();
     this.#options = options;
+    this.mayLoseDisk = options.replicationFactor > 1 && options.consistency !== 'eventual';
     this.random = random;
     this.#log = log;
     const { scheduler } = this;
@@ -83,6 +88,7 @@ export class World {
       nowMs: () => scheduler.nowMs,
       violation: (text) => this.violate(text),
       committed: (entry, configuration) => this.#checkPrepared(entry, configuration),
+      revoted: (id, before, after) => this.#checkVoters(id, before, after),
       trimmed: (id, generation, configuration) => this.#checkTrimmed(id, generation, configuration),
     });
     this.coordinator = new SimulatedCoordinator({
@@ -93,6 +99,7 @@ export class World {
     });
     const host = (name: string): Host => ({
       name,
+      disk: this.#newDisk(),
       skewMs: random.between(-3_600_000, 3_600_000),
       rate: random.between(0.98, 1.02),
       boots: 0,
@@ -100,13 +107,14 @@ export class World {
     });
     this.stores = Array.from({ length: stores }, (_, i) => ({
       ...host(`store-${i + 1}`),
-      disk: new SimulatedDisk(() => 1_700_000_000_000 + scheduler.nowMs),
+      kind: 'store',
       storeId: undefined,
       replica: undefined,
       lastSeenMs: 0,
     }));
     this.frontEnds = Array.from({ length: frontEnds }, (_, i) => ({
       ...host(`front-end-${i + 1}`),
+      kind: 'front-end',
       frontEnd: undefined,
     }));
     this.#tick();
@@ -127,10 +135,7 @@ export class World {
 
   startStore(host: StorageHost): void {
     if (host.process?.alive === true) return;
-    const process = this.#boot(host);
-    const root = `${host.name}.${host.boots}`;
-    mount(root, { disk: host.disk, process });
-    void this.#openStore(host, process, root);
+    void this.#openStore(host, this.#boot(host));
   }
 
   startFrontEnd(host: FrontEndHost): void {
@@ -155,11 +160,29 @@ export class World {
     host.frontEnd = undefined;
   }
 
+  /** Without loss of what was written. */
+  crash(host: StorageHost | FrontEndHost): void {
+    if (host.kind === 'store') this.crashStore(host);
+    else this.crashFrontEnd(host);
+  }
+
   restartLater(host: StorageHost | FrontEndHost, ms: number): void {
     this.scheduler.after(ms, () => {
-      if ('disk' in host) this.startStore(host);
+      if (host.kind === 'store') this.startStore(host);
       else this.startFrontEnd(host);
     });
+  }
+
+  /** The disk is gone, with everything on it; the machine gets an empty one. */
+  wipe(host: StorageHost): void {
+    this.say(`${host.name} loses its disk`);
+    this.crashStore(host);
+    host.disk = this.#newDisk();
+    host.storeId = undefined;
+  }
+
+  #newDisk(): SimulatedDisk {
+    return new SimulatedDisk(() => 1_700_000_000_000 + this.scheduler.nowMs);
   }
 
   /** Runs until `done`; true when it came to be within this long. */
@@ -203,29 +226,39 @@ export class World {
       log: this.#log,
     });
     host.process = process;
+    mount(rootOf(host), { disk: host.disk, process });
     return process;
   }
 
-  async #openStore(host: StorageHost, process: SimulatedProcess, root: string): Promise<void> {
-    const coordinator = this.coordinator.client(process);
+  async #openStore(host: StorageHost, process: SimulatedProcess): Promise<void> {
     try {
-      const replicas = this.#directory(process);
-      const replica = await startStorage({ process, coordinator, replicas, root });
-      if (!process.alive) return;
-      host.replica = replica;
-      host.storeId = replica.storeId;
+      await startStorage({
+        process,
+        coordinator: this.coordinator.client(process),
+        connect: (to) => this.#connect(process, to),
+        root: rootOf(host),
+        opened: (replica) => {
+          if (!process.alive) return;
+          host.replica = replica;
+          host.storeId = replica.storeId;
+        },
+      });
     } catch (error) {
       this.#startFailed(host, process, error);
     }
   }
 
   async #openFrontEnd(host: FrontEndHost, process: SimulatedProcess): Promise<void> {
-    const coordinator = this.coordinator.client(process);
     try {
-      const replicas = this.#directory(process);
       const { replicationFactor, consistency } = this.#options;
-      const options = { replicationFactor, consistency };
-      const frontEnd = await startFrontEnd({ process, coordinator, replicas, ...options });
+      const frontEnd = await startFrontEnd({
+        process,
+        coordinator: this.coordinator.client(process),
+        connect: (to) => this.#connect(process, to),
+        root: rootOf(host),
+        replicationFactor,
+        consistency,
+      });
       if (process.alive) host.frontEnd = frontEnd;
     } catch (error) {
       this.#startFailed(host, process, error);
@@ -239,50 +272,45 @@ export class World {
     this.restartLater(host, restartMs);
   }
 
-  #directory(caller: SimulatedProcess): ReplicaDirectory {
-    const connect = (host: StorageHost): NodeConnection =>
-      new NodeConnection({
-        network: this.network,
-        caller,
-        nodeName: host.name,
-        node: () =>
-          host.process === undefined ? undefined : { process: host.process, replica: host.replica },
-      });
-    const nodes = (): readonly StorageNode[] => this.stores.flatMap((host) => this.#nodeOf(host));
+  /** What `backends/node` makes of a node's record: a way there, which is known to work or not. */
+  #connect(
+    caller: SimulatedProcess,
+    { storeId, address }: { readonly storeId: string; readonly address: string },
+  ): ReturnType<NodeDirectoryDependencies['connect']> {
+    const host = this.stores.find(({ name }) => name === address);
+    const connection = new NodeConnection({
+      network: this.network,
+      caller,
+      nodeName: address,
+      storeId,
+      node: () =>
+        host?.process === undefined ? undefined : { process: host.process, replica: host.replica },
+    });
+    const { scheduler } = this;
     return {
-      nodes,
-      place: (id, count) =>
-        new Ring(nodes()).place(id, count).map(({ nodeId, storeId }) => ({ nodeId, storeId })),
-      load: () => caller.random.below(3),
-      find: (storeId) => {
-        const host = this.stores.find((one) => one.storeId === storeId);
-        if (host === undefined || this.#nodeOf(host).length === 0) return undefined;
-        return remoteReplica(storeId, connect(host));
+      replica: remoteReplica(storeId, connection),
+      get reachable() {
+        if (host === undefined) return false;
+        return host.replica !== undefined || scheduler.nowMs - host.lastSeenMs < noticedMs;
       },
+      running: 0,
+      asked: Promise.resolve(),
+      close: () => Promise.resolve(),
     };
-  }
-
-  /** A node is known until its lease has run out. */
-  #nodeOf({ name, storeId, replica, lastSeenMs }: StorageHost): readonly StorageNode[] {
-    const gone = replica === undefined && this.scheduler.nowMs - lastSeenMs > nodeLeaseMs;
-    if (storeId === undefined || gone) return [];
-    const node = { nodeId: name, storeId, address: name, zone: '', weight: 1 };
-    const room = { capacityBytes: 1e12, usedBytes: 0 };
-    return [{ ...node, ...room, draining: false, local: false }];
   }
 
   /** At the commit point, what was counted must be durable on the voters it was counted for. */
   #checkPrepared(entry: ObservedEntry, { voters }: ObservedConfiguration): void {
-    const counted = new Set(entry.prepared.filter((storeId) => voters.includes(storeId)));
+    const counted = new Set(
+      entry.prepared.filter((storeId) => (voters.get(storeId) ?? 'stale') !== 'stale'),
+    );
     const names = [...counted].map((id) => this.stores.find((one) => one.storeId === id)?.name);
     this.say(`${entry.pushId} is committed as ${entry.generation}, on ${names.join()}`);
-    const needed = {
-      eventual: 1,
-      quorum: Math.floor(voters.length / 2) + 1,
-      strong: voters.length,
-    };
+    const majority = Math.floor(voters.size / 2) + 1;
+    const undeclared = [...voters.values()].filter((state) => state === '').length;
+    const needed = { eventual: 1, quorum: majority, strong: Math.max(majority, undeclared) };
     if (counted.size < needed[this.#options.consistency]) {
-      this.violate(`push ${entry.pushId} was committed with ${counted.size} of ${voters.length}`);
+      this.violate(`push ${entry.pushId} was committed with ${counted.size} of ${voters.size}`);
     }
     const tips = entry.updates.map(({ newOid }) => newOid).filter((oid) => oid !== zeroOid);
     for (const storeId of counted) {
@@ -296,13 +324,42 @@ export class World {
   }
 
   #checkTrimmed(id: string, generation: number, { voters }: ObservedConfiguration): void {
-    for (const storeId of voters) {
+    for (const [storeId, state] of voters) {
+      if (state === 'stale') continue;
       const host = this.stores.find((one) => one.storeId === storeId);
       if (host === undefined) continue;
       const copy = durableCopy(host.disk, id);
       if (copy.recoverable < generation) {
         this.violate(`entry ${generation} was trimmed, and ${host.name} is at ${copy.generation}`);
       }
+    }
+  }
+
+  /** Whoever becomes a voter has everything for certain; whoever is left has it on a majority. */
+  #checkVoters(
+    id: string,
+    { voters: before }: ObservedConfiguration,
+    { voters: after }: ObservedConfiguration,
+  ): void {
+    const head = this.observer.entries.get(id)?.at(-1)?.generation ?? 0;
+    const added = [...after.keys()].filter((storeId) => !before.has(storeId));
+    const removed = [...before.keys()].filter((storeId) => !after.has(storeId));
+    if (added.length + removed.length > 1) this.violate('more than one voter changed at a time');
+    const current = [...after.keys()].filter((storeId) => {
+      const host = this.stores.find((one) => one.storeId === storeId);
+      if (host === undefined) return false;
+      const { recoverable, objects, refs } = durableCopy(host.disk, id);
+      const missing = recoverable < head ? [] : missingFrom(objects, refs.values());
+      const whole = recoverable >= head && missing.length === 0;
+      if (added.includes(storeId) && !whole) {
+        this.violate(
+          `${host.name} became a voter at ${recoverable} of ${head}, without ${missing.join()}`,
+        );
+      }
+      return recoverable >= head;
+    });
+    if (current.length < Math.floor(after.size / 2) + 1) {
+      this.violate(`of ${after.size} voters only ${current.length} have generation ${head}`);
     }
   }
 
@@ -313,4 +370,9 @@ export class World {
       this.#tick();
     });
   }
+}
+
+/** Where a host's disk is mounted in its present life. */
+function rootOf({ name, boots }: Host): string {
+  return `${name}.${boots}`;
 }
