@@ -172,7 +172,7 @@ export const mutants: readonly Mutation[] = [
         String.raw`async #refuseRewound\(\) \{`,
         'async #refuseRewound() { return;',
       ),
-      edit('coordination/guarded-coordinator.js', String.raw`frozen !== undefined`, 'false'),
+      edit('coordination/guarded-coordinator.js', String.raw`frozen === undefined`, 'true'),
     ],
   },
   {
