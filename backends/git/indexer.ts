@@ -1,7 +1,9 @@
 import { availableParallelism, totalmem } from 'node:os';
 import type { Logger, Meter } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
+import { join } from 'node:path';
 import type { GitRunner } from './git-runner.js';
+import { syncDirectory, syncFile } from './repository-files.js';
 import {
   emptyDirectory,
   indexPackWithGit,
@@ -82,6 +84,12 @@ export async function createPackIndexer(options: PackIndexerOptions): Promise<Pa
   const indexer = new RoutingIndexer(options, pool);
   options.meter.gauge('queue_depth', { queue: 'libgit2' }, () => indexer.queued);
   return indexer;
+}
+
+/** All at once, beside those of other pushes: the disk does them together, where a worker would wait for each. */
+async function syncPack(directory: string, name: string): Promise<void> {
+  const pack = join(directory, name);
+  await Promise.all([syncFile(`${pack}.pack`), syncFile(`${pack}.idx`), syncDirectory(directory)]);
 }
 
 class RoutingIndexer implements PackIndexer {
@@ -197,6 +205,7 @@ class RoutingIndexer implements PackIndexer {
     switch (verdict.kind) {
       case 'indexed': {
         const { kind: _kind, ...indexed } = verdict;
+        await syncPack(request.quarantinePackDir, indexed.name);
         return { ...indexed, engine: 'libgit2' };
       }
       case 'too-large':

@@ -17,6 +17,12 @@ export async function syncDirectory(directory: string): Promise<void> {
 
 /** Replaces a file as a whole: readers and crashes see the old bytes or the new ones. Durable on return. */
 export async function writeFileDurably(path: string, bytes: string | Uint8Array): Promise<void> {
+  await replaceFile(path, bytes);
+  await syncDirectory(dirname(path));
+}
+
+/** As `writeFileDurably`, but a power cut may bring the old file back until the directory is synced. */
+export async function replaceFile(path: string, bytes: string | Uint8Array): Promise<void> {
   const temporary = `${path}.tmp-${randomBytes(8).toString('hex')}`;
   try {
     const handle = await open(temporary, 'wx', 0o644);
@@ -31,8 +37,10 @@ export async function writeFileDurably(path: string, bytes: string | Uint8Array)
     await rm(temporary, { force: true }).catch(() => {});
     throw error;
   }
-  await syncDirectory(dirname(path));
 }
+
+/** Makes the content of a file durable that somebody else has written. */
+export const syncFile = syncDirectory;
 
 /** What `writeFileDurably` left in a directory when its process was killed. Only while nobody writes there. */
 export async function removeHalfWritten(directory: string): Promise<void> {

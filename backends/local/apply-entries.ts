@@ -8,7 +8,7 @@ import type { RefTransactions } from '../git/ref-transaction.js';
 import { isZero } from './judge-names.js';
 import { promote } from './quarantine.js';
 import { bringsObject } from './ref-difference.js';
-import { type RepositoryState, writeState } from './state-file.js';
+import { type RepositoryState, writeAppliedState } from './state-file.js';
 import type { Store } from './store.js';
 
 export interface ApplyDependencies {
@@ -57,7 +57,7 @@ export async function writeMarker(
 ): Promise<RepositoryState> {
   const { generation, digest } = lastOf(entries);
   const applied: RepositoryState = { objectFormat, generation, digest };
-  await writeState(store.statePath(id), applied);
+  await writeAppliedState(store.statePath(id), applied);
   return applied;
 }
 

@@ -247,21 +247,21 @@ export class LocalReplica implements Replica {
       live.leaveGate = await repository.pruneGate.enter();
       const directory = this.#store.quarantineDirectory(key);
       const sources = await objectSources(repository, directory);
-      const refused = await judge(this.#dependencies, repository, request, {
+      // The mark says only what to ask when the process dies: it may be there before the verdict.
+      const marking =
+        sources.objectDirectory === undefined
+          ? Promise.resolve()
+          : markPrepared(directory, markOf(request));
+      const judging = judge(this.#dependencies, repository, request, {
         sources,
         judgingDirectory: this.#store.judgingDirectory(key.repositoryId),
         indexed: live.indexed,
       });
+      // Both come to their end, also when one fails: the quarantine may be removed then.
+      await Promise.allSettled([marking, judging]);
+      await marking;
+      const refused = await judging;
       refuseCancelled(request.signal);
-      if (sources.objectDirectory !== undefined) {
-        await markPrepared(directory, {
-          basis: request.basis,
-          lockRevisions: request.lockRevisions.map(({ key: lock, createRevision }) => ({
-            key: lock,
-            createRevision,
-          })),
-        });
-      }
       const { head } = repository.snapshot;
       return {
         storeId: this.storeId,
@@ -628,6 +628,13 @@ export class LocalReplica implements Replica {
 function branchOf(head: Head): string {
   if ('symref' in head) return head.symref;
   throw new QuorateError('data-corrupt', 'the other store has a detached HEAD');
+}
+
+function markOf({ basis, lockRevisions }: PrepareRequest): PreparedMark {
+  return {
+    basis,
+    lockRevisions: lockRevisions.map(({ key, createRevision }) => ({ key, createRevision })),
+  };
 }
 
 /** What would stop HEAD from being written must come up before the commit. */

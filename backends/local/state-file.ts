@@ -4,7 +4,7 @@ import { QuorateError } from '../contract/errors.js';
 import type { ObjectFormat } from '../contract/objects.js';
 import type { QuarantineKey } from '../contract/replica.js';
 import type { LogEntry } from '../contract/repository.js';
-import { isMissing, writeFileDurably } from '../git/repository-files.js';
+import { isMissing, replaceFile, writeFileDurably } from '../git/repository-files.js';
 
 /** What a store says of one repository: the durable marker, and the intent while an entry is being applied. */
 export interface RepositoryState {
@@ -70,4 +70,12 @@ export async function readState(path: string): Promise<RepositoryState> {
 /** Durable on return; a crash leaves the old state or the new one. */
 export async function writeState(path: string, state: RepositoryState): Promise<void> {
   await writeFileDurably(path, JSON.stringify(state));
+}
+
+/**
+ * Says that what was being applied is applied. Not synced as to its name: a power cut may bring the intent back, which
+ * holds all that it takes to apply it again. The next intent is durable, and this with it.
+ */
+export async function writeAppliedState(path: string, state: RepositoryState): Promise<void> {
+  await replaceFile(path, JSON.stringify(state));
 }

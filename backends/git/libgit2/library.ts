@@ -34,7 +34,6 @@ export class Libgit2Error extends Error {
   }
 }
 
-const GIT_OPT_ENABLE_FSYNC_GITDIR = 19;
 const GIT_OPT_ENABLE_STRICT_HASH_VERIFICATION = 22;
 const MAJOR_VERSION = 1;
 /** Debian's spelling comes before the development link, which may be of another build. */
@@ -44,7 +43,7 @@ const sonames = [
   'libgit2.dylib',
 ];
 
-/** The newest libgit2 1.x on this machine, set up to sync what it writes; undefined when there is none. */
+/** The newest libgit2 1.x on this machine; undefined when there is none. What it writes the caller syncs. */
 export function loadLibgit2(names: readonly string[] = sonames): Libgit2 | undefined {
   for (const name of names) {
     const handle = tryLoad(name);
@@ -54,7 +53,6 @@ export function loadLibgit2(names: readonly string[] = sonames): Libgit2 | undef
     const [major, minor, revision] = [new Int32Array(1), new Int32Array(1), new Int32Array(1)];
     bound.version(major, minor, revision);
     if (major[0] !== MAJOR_VERSION) continue;
-    bound.check(bound.options(GIT_OPT_ENABLE_FSYNC_GITDIR, 'int', 1));
     bound.check(bound.options(GIT_OPT_ENABLE_STRICT_HASH_VERIFICATION, 'int', 1));
     return {
       version: `${major[0]}.${minor[0]}.${revision[0]}`,
