@@ -29,6 +29,11 @@ export interface Case {
   readonly startsEmpty?: true;
   /** The server may go on working when the client is done. */
   readonly pushes?: true;
+  /**
+   * Rounds before those that count, when the run is not quick; default 5. More where an operation takes milliseconds
+   * of a server, which has compiled little of its code after a few.
+   */
+  readonly warmUps?: number;
   /** Costs tens of seconds a round: fewer rounds do, and `--quick` does without warming up. */
   readonly heavy?: true;
   /** Why a peer cannot do it. */

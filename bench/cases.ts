@@ -5,7 +5,7 @@ import { prepareClient, prepareCommits } from './client-repositories.js';
 import type { Commits } from './client-repositories.js';
 import type { Case, Place, Prepared } from './case.js';
 import { branchOfRefs } from './fixtures.js';
-import { runLsRefsLoad } from './ls-refs.js';
+import { type LsRefsQuestion, runLsRefsLoad } from './ls-refs.js';
 import type { Peer } from './peers/peer.js';
 
 const concurrentClones = 16;
@@ -64,19 +64,29 @@ async function prepareFetch({ fixture, directory }: Place): Promise<Prepared> {
   };
 }
 
-async function prepareLsRefs({ fixture, quick }: Place): Promise<Prepared> {
-  const refs = Array.from({ length: 997 }, (_, index) => branchOfRefs(index * 7919));
-  const durationMs = quick ? 1_000 : 3_000;
-  return Promise.resolve((peer) => ({
-    timed: () =>
-      runLsRefsLoad({
-        url: new URL(peer.url(fixture.name)),
-        refs,
-        connections: lsRefsConnections,
-        durationMs,
-      }),
-  }));
+const oneOfManyRefs = Array.from({ length: 997 }, (_, index): LsRefsQuestion => {
+  const branch = branchOfRefs(index * 7919);
+  return { prefix: branch, names: branch };
+});
+const allRefs: readonly LsRefsQuestion[] = [{ names: branchOfRefs(0) }];
+
+function lsRefsCase(questions: readonly LsRefsQuestion[]): Case['prepare'] {
+  return ({ fixture, quick }) =>
+    Promise.resolve((peer) => ({
+      timed: () =>
+        runLsRefsLoad({
+          url: new URL(peer.url(fixture.name)),
+          questions,
+          connections: lsRefsConnections,
+          durationMs: quick ? 1_000 : 3_000,
+        }),
+    }));
 }
+
+const lsRefsNeeds = {
+  impossibleFor: ({ v2Http }: Peer) =>
+    v2Http ? undefined : 'no protocol v2 over HTTP connections that stay open',
+};
 
 const lsRemotesPerSample = 2;
 
@@ -143,6 +153,7 @@ export const cases: readonly Case[] = [
     key: 'clone-small',
     title: 'clone, small',
     fixture: 'small',
+    warmUps: 25,
     prepare: cloneCase({ count: 4, atOnce: false }),
   },
   {
@@ -159,14 +170,26 @@ export const cases: readonly Case[] = [
     heavy: true,
     prepare: cloneCase({ count: concurrentClones, atOnce: true }),
   },
-  { key: 'fetch', title: 'incremental fetch', fixture: 'mid', prepare: prepareFetch },
+  {
+    key: 'fetch',
+    title: 'incremental fetch',
+    fixture: 'mid',
+    warmUps: 15,
+    prepare: prepareFetch,
+  },
   {
     key: 'ls-refs',
     title: 'ls-refs, 1 of 50,000 refs',
     fixture: 'refs',
-    impossibleFor: ({ v2Http }) =>
-      v2Http ? undefined : 'no protocol v2 over HTTP connections that stay open',
-    prepare: prepareLsRefs,
+    ...lsRefsNeeds,
+    prepare: lsRefsCase(oneOfManyRefs),
+  },
+  {
+    key: 'ls-refs-all',
+    title: 'ls-refs, all 50,000 refs',
+    fixture: 'refs',
+    ...lsRefsNeeds,
+    prepare: lsRefsCase(allRefs),
   },
   {
     key: 'ls-remote',
@@ -178,6 +201,7 @@ export const cases: readonly Case[] = [
     key: 'push-small',
     title: 'small push',
     fixture: 'mid',
+    warmUps: 15,
     pushes: true,
     prepare: prepareSmallPush,
   },
@@ -185,6 +209,7 @@ export const cases: readonly Case[] = [
     key: 'push-8',
     title: `${concurrentPushes} pushes at once`,
     fixture: 'mid',
+    warmUps: 15,
     pushes: true,
     prepare: prepareConcurrentPushes,
   },

@@ -4,7 +4,7 @@ import { createServer } from 'node:http';
 import { test } from 'node:test';
 import { lsRefsRequest, parseReply, runLsRefsLoad } from './ls-refs.js';
 
-test('a request is ls-refs of protocol v2 for one ref', () => {
+test('a request is ls-refs of protocol v2, for one ref or all', () => {
   const bytes = lsRefsRequest(new URL('http://host:81/a/b.git'), 'refs/heads/x');
   const [head = '', body = ''] = bytes.toString('latin1').split('\r\n\r\n');
   assert.match(head, /^POST \/a\/b\.git\/git-upload-pack HTTP\/1\.1\r\nHost: host:81\r\n/);
@@ -36,6 +36,11 @@ for (const { desc, text, body } of replies) {
   });
 }
 
+test('a request for all refs has no prefix', () => {
+  const bytes = lsRefsRequest(new URL('http://host:81/a/b.git'));
+  assert.match(bytes.toString('latin1'), /000csymrefs\n0000$/);
+});
+
 test('replies are counted, and a wrong one fails the load', async () => {
   let answer = '0041 refs/heads/x\n0000';
   let asked = 0;
@@ -49,7 +54,7 @@ test('replies are counted, and a wrong one fails the load', async () => {
   assert.ok(address !== null && typeof address === 'object');
   const load = {
     url: new URL(`http://127.0.0.1:${address.port}/r.git`),
-    refs: ['refs/heads/x'],
+    questions: [{ prefix: 'refs/heads/x', names: 'refs/heads/x' }],
     connections: 2,
     durationMs: 50,
   };

@@ -30,7 +30,7 @@ interface Effort {
   readonly budgetMs: number;
 }
 
-function effortFor({ heavy }: Case, { quick, runs }: Options): Effort {
+function effortFor({ heavy, warmUps = 5 }: Case, { quick, runs }: Options): Effort {
   if (heavy === true) {
     return quick
       ? { warmUps: 0, rounds: runs ?? 2, budgetMs: 6_000 }
@@ -38,7 +38,7 @@ function effortFor({ heavy }: Case, { quick, runs }: Options): Effort {
   }
   return quick
     ? { warmUps: 1, rounds: runs ?? 3, budgetMs: 4_000 }
-    : { warmUps: 5, rounds: runs ?? 9, budgetMs: 240_000 };
+    : { warmUps, rounds: runs ?? 9, budgetMs: 240_000 };
 }
 
 interface Stage {
