@@ -5,7 +5,7 @@ import { afterEach, beforeEach, test } from 'node:test';
 import type { RefCommand } from '../contract/objects.js';
 import type { PeerSource } from '../contract/replica.js';
 import type { LocalReplica } from './local-replica.js';
-import { runGit, zeroOid } from './testing/local-fixture.js';
+import { packOf, runGit, zeroOid } from './testing/local-fixture.js';
 import { create, openReplica, type ReplicaScene } from './testing/replica-scene.js';
 
 const { signal } = new AbortController();
@@ -102,6 +102,26 @@ test('an entry that was prepared elsewhere is fetched from the peer, not written
   await second.apply(scene.id, 1);
   assert.deepEqual(await refsOf(second), { [main]: one });
   await assertSound(1);
+});
+
+test('two stores that each prepared what the other lacks come together', async () => {
+  await second.catchUp(scene.id, { atLeast: 0, source, signal });
+  const one = await scene.commit('one');
+  await push([create(main, one)]);
+  // The second entry is prepared by the second store alone, which has not even the first.
+  const two = await scene.commit('two');
+  const key = { repositoryId: scene.id, pushId: 'on-the-second-only', attempt: 1 };
+  const bytes = await packOf(scene.source, [two], []);
+  const pack = (async function* whole() {
+    yield bytes;
+  })();
+  await second.upload(key, pack, { settings: {}, signal, progress: () => undefined, basis: 0 });
+  scene.log.prepared = [second.storeId];
+  const generation = scene.log.commit(key.pushId, [create('refs/heads/two', two)]);
+  await assert.rejects(scene.replica.export(scene.id, { have: [], atLeast: generation, signal }));
+  await second.apply(scene.id, generation);
+  assert.deepEqual(await refsOf(second), { [main]: one, 'refs/heads/two': two });
+  await assertSound(generation);
 });
 
 test('deletions and moves of HEAD are replayed from the log by a store that did not prepare them', async () => {

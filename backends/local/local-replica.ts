@@ -570,7 +570,11 @@ export class LocalReplica implements Replica {
     }
   }
 
-  /** One at a time for each repository: whoever waits behind it finds the work done. */
+  /**
+   * One at a time for each repository: whoever waits behind it finds the work done. A peer is asked for whatever it has
+   * beyond this store, and the log for the rest: two stores that each prepared what the other lacks would wait for each
+   * other if either asked for the head.
+   */
   async #catchUp(
     repository: OpenRepository,
     catchUp: {
@@ -580,12 +584,17 @@ export class LocalReplica implements Replica {
     },
   ): Promise<void> {
     await repository.catchUpQueue.run(async () => {
-      if (catchUp.atLeast > 0 && repository.generation >= catchUp.atLeast) return;
-      await catchUpFrom(
-        { ...this.#dependencies, store: this.#store, abort: (key) => this.abort(key) },
-        repository,
-        catchUp,
-      );
+      const store = this.#store;
+      const dependencies = { ...this.#dependencies, store, abort: this.abort.bind(this) };
+      do {
+        const { generation } = repository;
+        if (catchUp.atLeast > 0 && generation >= catchUp.atLeast) return;
+        const atLeast = Math.min(catchUp.atLeast, generation + 1);
+        await catchUpFrom(dependencies, repository, { ...catchUp, atLeast });
+        await repository.applyUpTo(catchUp.atLeast).catch((error: unknown) => {
+          if (!(error instanceof BehindError)) throw error;
+        });
+      } while (repository.generation < catchUp.atLeast);
     });
     this.#dependencies.applied(repository.id);
   }

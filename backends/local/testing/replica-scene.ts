@@ -59,6 +59,8 @@ export class MemoryLog implements LogReader {
 export interface ReplicaScene {
   readonly id: string;
   readonly root: string;
+  /** Where commits are made. */
+  readonly source: string;
   readonly gitDir: string;
   readonly log: MemoryLog;
   readonly refs: RefTransactions;
@@ -165,6 +167,7 @@ export async function openReplica(): Promise<ReplicaScene> {
   return {
     id,
     root,
+    source,
     gitDir,
     log,
     refs,
