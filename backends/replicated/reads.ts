@@ -59,11 +59,11 @@ class ReadSource {
   /** The open read, or one at the next store. */
   async current(): Promise<ReplicaRead> {
     if (this.#read !== undefined) return this.#read;
-    let last: unknown = nobodyReachable(this.#repository.voters);
+    let last: unknown;
     for (;;) {
       refuseCancelled(this.#signal);
       const [member, ...left] = this.#left;
-      if (member === undefined) throw last;
+      if (member === undefined) throw last ?? nobodyReachable(this.#repository.voters);
       this.#left = left;
       try {
         const read = await member.replica.read(this.#repository.id, this.#generation);
