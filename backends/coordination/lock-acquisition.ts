@@ -34,7 +34,7 @@ export interface LockServices {
 /** One wish for a lock. */
 export interface LockWish {
   readonly plan: LockPlan;
-  /** Unique; also the name of the waiter's key. */
+  /** Unique to one try under one lease; also the name of the waiter's key. */
   readonly attempt: string;
   readonly pushId: string;
   /** Keys to read in the transaction that takes the lock. */

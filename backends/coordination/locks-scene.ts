@@ -1,7 +1,12 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { setImmediate } from 'node:timers/promises';
-import type { Coordinator, Transaction, TransactionResult } from '../contract/coordinator.js';
+import type {
+  Coordinator,
+  Lease,
+  Transaction,
+  TransactionResult,
+} from '../contract/coordinator.js';
 import type { Meter } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
@@ -14,6 +19,10 @@ export interface LockScene {
   readonly coordinator: Coordinator;
   readonly clock: ManualClock;
   expireLeases(): Promise<void>;
+  /** Lets front-ends take their leases for lost, while keys under them stay. What is returned ends these. */
+  doubtLeases(): () => Promise<void>;
+  /** While it is on, transactions that only delete are lost on their way, and so are revocations. */
+  loseDeletions(on: boolean): void;
   locks(frontEnd?: number): Locks;
   ask(pushId: string, scope: readonly string[] | 'repository'): RefWish;
   /** Resolves when this push has a waiter's key. */
@@ -127,7 +136,7 @@ function act(
   frontEnds: readonly Locks[],
   losing: LosingCoordinator,
   gauges: ReadonlyMap<string, () => number>,
-): Pick<LockScene, 'locks' | 'ask' | 'loseAnswer' | 'gauge'> {
+): Pick<LockScene, 'locks' | 'ask' | 'doubtLeases' | 'loseDeletions' | 'loseAnswer' | 'gauge'> {
   return {
     locks: (frontEnd = 0) => {
       const locks = frontEnds[frontEnd];
@@ -142,6 +151,8 @@ function act(
       signal: new AbortController().signal,
       read: [],
     }),
+    doubtLeases: () => losing.doubtLeases(),
+    loseDeletions: (on) => (losing.losesDeletions = on),
     loseAnswer: (how) => losing.loseNext(how),
     gauge: (name, scope) => gauges.get(`${name} ${scope}`)?.() ?? Number.NaN,
   };
@@ -153,6 +164,8 @@ class LosingCoordinator {
   readonly #real: Coordinator;
   #next: 'done' | 'undone' | 'late' | undefined;
   #late: (() => Promise<void>) | undefined;
+  #leases: { readonly real: Lease; readonly doubt: AbortController }[] = [];
+  losesDeletions = false;
 
   constructor(real: Coordinator) {
     this.#real = real;
@@ -160,7 +173,7 @@ class LosingCoordinator {
       limits: real.limits,
       get: (key, options) => real.get(key, options),
       range: (key, options) => real.range(key, options),
-      grantLease: (ttlMs) => real.grantLease(ttlMs),
+      grantLease: (ttlMs) => this.#grantLease(ttlMs),
       watch: (key, options) => real.watch(key, options),
       identity: () => real.identity(),
       ping: () => real.ping(),
@@ -174,7 +187,30 @@ class LosingCoordinator {
     return async () => this.#late?.();
   }
 
+  doubtLeases(): () => Promise<void> {
+    const doubted = this.#leases.splice(0);
+    for (const { doubt } of doubted) doubt.abort();
+    return async () => {
+      for (const { real } of doubted) await real.revoke();
+    };
+  }
+
+  async #grantLease(ttlMs: number): Promise<Lease> {
+    const real = await this.#real.grantLease(ttlMs);
+    const doubt = new AbortController();
+    this.#leases.push({ real, doubt });
+    const lost = AbortSignal.any([real.lost, doubt.signal]);
+    const revoke = async (): Promise<void> => {
+      if (this.losesDeletions) throw new QuorateError('unavailable', 'the revocation was lost');
+      await real.revoke();
+    };
+    return { id: real.id, ttlMs: real.ttlMs, lost, revoke };
+  }
+
   async #transaction(transaction: Transaction): Promise<TransactionResult> {
+    if (this.losesDeletions && transaction.success.every(({ type }) => type === 'delete')) {
+      throw new QuorateError('outcome-unknown', 'the deletion was lost');
+    }
     const how = this.#next;
     const takes = transaction.success.some(
       (operation) => operation.type === 'put' && operation.key.includes('/refs/'),

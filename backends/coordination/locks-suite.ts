@@ -279,6 +279,23 @@ function defineLease(withLocks: WithLocks): void {
         assert.equal(scene.gauge('locks_held', 'refs'), 0);
       });
     });
+    test('when it is lost here and lives on elsewhere, what is left under it goes with it', async () => {
+      await withLocks({}, async (scene) => {
+        const held = await scene.locks(1).acquire(scene.ask('p0', heads('a')));
+        const waiting = scene.locks().acquire(scene.ask('p1', heads('a')));
+        await scene.queued('p1');
+        scene.loseDeletions(true);
+        const endLeases = scene.doubtLeases();
+        await until(async () => (await scene.pushes()).length === 3);
+        scene.loseDeletions(false);
+        await endLeases();
+        await held.release();
+        const next = await waiting;
+        assert.deepEqual(await scene.pushes(), ['p1 held']);
+        await next.release();
+        assert.deepEqual(await scene.pushes(), []);
+      });
+    });
     test('close ends waiting and releases everything', async () => {
       await withLocks({}, async (scene) => {
         const held = await scene.locks().acquire(scene.ask('p0', heads('a')));

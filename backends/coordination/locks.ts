@@ -175,34 +175,40 @@ class LeasedLocks implements Locks {
   }
 
   async #acquire(plan: LockPlan, wish: Wish, read: readonly string[]): Promise<HeldLocks> {
-    const { clock, meter, random } = this.#options;
+    const { clock, meter } = this.#options;
     const startMs = clock.monotonicMs();
-    const full: LockWish = {
+    const full: Omit<LockWish, 'attempt'> = {
       plan,
-      attempt: Buffer.from(random.bytes(12)).toString('hex'),
       pushId: wish.pushId,
       read,
       deadlineMs: startMs + wish.timeoutMs,
       signal: wish.signal,
       closed: this.#closed.signal,
     };
-    this.#active.add(full.attempt);
-    try {
-      const { taken, lease } = await this.#takeUnderSomeLease(full);
-      const seconds = (clock.monotonicMs() - startMs) / 1_000;
-      meter.observe('lock_wait_seconds', seconds, { scope: plan.target.scope });
-      return this.#hold(full, taken, lease);
-    } catch (error) {
-      this.#active.delete(full.attempt);
-      throw error;
-    }
+    const held = await this.#takeUnderSomeLease(full);
+    const seconds = (clock.monotonicMs() - startMs) / 1_000;
+    meter.observe('lock_wait_seconds', seconds, { scope: plan.target.scope });
+    return held;
   }
 
-  async #takeUnderSomeLease(wish: LockWish): Promise<{ taken: TakenLocks; lease: Lease }> {
+  /**
+   * Each try has a name of its own: a lease that is lost here may live on in the coordinator, with keys that could not
+   * be deleted. A waiter put again under the name of one of these would not be its own, nor ever be deleted.
+   */
+  async #takeUnderSomeLease(wish: Omit<LockWish, 'attempt'>): Promise<HeldLocks> {
     for (let tries = 0; tries < maxLeases; tries += 1) {
       const lease = await this.#leases.current();
-      const taken = await new LockAcquisition(this.#services, wish, lease).run();
-      if (taken !== undefined) return { taken, lease };
+      const attempt = Buffer.from(this.#options.random.bytes(12)).toString('hex');
+      const named = { ...wish, attempt };
+      this.#active.add(attempt);
+      let held: HeldLocks | undefined;
+      try {
+        const taken = await new LockAcquisition(this.#services, named, lease).run();
+        if (taken !== undefined) held = this.#hold(named, taken, lease);
+      } finally {
+        if (held === undefined) this.#active.delete(attempt);
+      }
+      if (held !== undefined) return held;
     }
     throw new QuorateError('unavailable', 'the lease for locks is lost again and again');
   }

@@ -343,7 +343,7 @@ class SimulatedLease implements Lease {
   }
 
   async revoke(): Promise<void> {
-    if (this.lost.aborted) return;
+    // Also when it was taken for lost: it may live on, with its keys.
     this.#lost.abort();
     await this.#options.revoke();
   }
