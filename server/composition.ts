@@ -10,7 +10,7 @@ import type { RepositoryRegistry } from '../backends/contract/repository.js';
 import type { GitRunner } from '../backends/git/git-runner.js';
 import { createPackIndexer } from '../backends/git/indexer.js';
 import type { PackIndexer } from '../backends/git/pack-indexer.js';
-import { createGitRunner } from '../backends/git/runner.js';
+import { createGitRunner, type GitRunnerLimits } from '../backends/git/runner.js';
 import { createDirectoryBackend } from '../backends/directory/directory-backend.js';
 import { repositoryName } from '../backends/replicated/records.js';
 import { createLocalBackend } from '../backends/local/local-backend.js';
@@ -44,7 +44,7 @@ import { createHttpListener } from './http/http-listener.js';
 import { defaultHttpLimits } from './http/http-limits.js';
 import type { Lifecycle } from './lifecycle.js';
 import { formatAddress, listenOn, reachableAddress } from './listen.js';
-import { connectionsWithin, maxOpenFiles } from './open-files.js';
+import { connectionsWithin, conversationsWithin, maxOpenFiles } from './open-files.js';
 import { openAuditLog } from './observe/audit-log.js';
 import type { FileAuditLog } from './observe/audit-log.js';
 import { createAuditTrail } from './observe/audit-trail.js';
@@ -417,8 +417,15 @@ async function openDoors(foundation: Foundation, opsAddress: Address): Promise<C
  * Places for all whom `admission.ts` lets in: fetches and pushes of HTTP and of SSH, each with one stream at a time. So
  * none of the four kinds takes a place of another. The rest is for what the server does by itself (imports).
  */
-export function gitLimits(processes: number): { runs: number; streams: number; queued: number } {
-  return { runs: 2 * processes, streams: 4 * processes + 16, queued: 8_192 };
+export function gitLimits(
+  processes: number,
+): Pick<GitRunnerLimits, 'runs' | 'streams' | 'queued' | 'conversations'> {
+  return {
+    runs: 2 * processes,
+    streams: 4 * processes + 16,
+    queued: 8_192,
+    conversations: conversationsWithin(maxOpenFiles()),
+  };
 }
 
 function admissionLimits(config: Config): AdmissionLimits {

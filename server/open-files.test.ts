@@ -1,6 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { connectionsWithin, maxOpenFiles, parseOpenFiles } from './open-files.js';
+import {
+  connectionsWithin,
+  conversationsWithin,
+  maxOpenFiles,
+  parseOpenFiles,
+} from './open-files.js';
 
 test('the soft limit is read', () => {
   const limits =
@@ -18,4 +23,11 @@ test('two listeners together leave a quarter of the files', () => {
   assert.equal(connectionsWithin(Infinity, 10_000), 10_000);
   assert.equal(connectionsWithin(4096, 10_000), 1536);
   assert.equal(connectionsWithin(1, 10_000), 1);
+});
+
+test('as many gits are kept for repositories as there are files for', () => {
+  assert.equal(conversationsWithin(1024), 256);
+  assert.equal(conversationsWithin(8_192), 512);
+  assert.equal(conversationsWithin(524_288), 1_024);
+  assert.equal(conversationsWithin(Infinity), 1_024);
 });

@@ -22,3 +22,11 @@ export function parseOpenFiles(limits: string): number {
 export function connectionsWithin(openFiles: number, wanted: number): number {
   return Math.min(wanted, Math.max(1, Math.floor((openFiles * 3) / 8)));
 }
+
+/**
+ * Processes of git that are kept for repositories that were used lately; each takes three sockets. With fewer
+ * than there are busy repositories every push starts git anew, which doubles what it costs.
+ */
+export function conversationsWithin(openFiles: number): number {
+  return Math.min(1_024, Math.max(256, Math.floor(openFiles / 16)));
+}

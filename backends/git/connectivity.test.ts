@@ -186,6 +186,7 @@ describe('ancestry', () => {
       ...git,
       version: git.version,
       running: 0,
+      conversations: git.conversations,
       run: (command) => {
         started.push(command.args[0] ?? '');
         return git.run(command);

@@ -19,7 +19,7 @@ export interface ConversationPoolOptions {
   /** git's arguments and configuration; GIT_DIR is set for each repository. */
   readonly args: readonly string[];
   readonly config?: Readonly<Record<string, string>>;
-  /** Processes kept (default 64: some 5 MB each). */
+  /** Processes kept (default: a quarter of the runner's conversations). An idle one has some 300 KB of its own. */
   readonly maxOpen?: number;
   /** Exchanges after which a process is replaced (default: none). */
   readonly maxExchanges?: number;
@@ -29,6 +29,8 @@ export interface ConversationPoolOptions {
 
 /** An exchange that takes longer than this is stuck; its process is killed. */
 const exchangeTimeoutMs = 300_000;
+/** Exchanges at once: more than any machine has cores for. */
+const maxBusy = 64;
 /** Waiting exchanges; far more than the pushes that run at once. */
 const maxQueued = 1024;
 
@@ -59,9 +61,9 @@ export class ConversationPool {
 
   constructor(options: ConversationPoolOptions) {
     this.#options = options;
-    this.#maxOpen = options.maxOpen ?? 64;
+    this.#maxOpen = options.maxOpen ?? Math.floor(options.git.conversations / 4);
     this.#idleMs = options.idleMs ?? 30_000;
-    this.#busy = new Slots(this.#maxOpen, maxQueued);
+    this.#busy = new Slots(Math.min(this.#maxOpen, maxBusy), maxQueued);
   }
 
   /** Processes that are open. */

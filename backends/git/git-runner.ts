@@ -62,6 +62,8 @@ export interface GitRunner {
    * with `unavailable` when it could not be started.
    */
   program(command: ProgramCommand): Promise<HookEnd>;
+  /** Conversations that there may be at once; each of the pools of refs and objects keeps up to a quarter of them. */
+  readonly conversations: number;
   /** Children running now. */
   readonly running: number;
   /** Ends all children and the helpers. */

@@ -28,7 +28,7 @@ export interface ObjectReader {
 export interface ObjectReaderOptions {
   readonly git: GitRunner;
   readonly clock: Clock;
-  /** Persistent processes kept (default 64), each for at most `idleMs` after its last use (default 30 s). */
+  /** Persistent processes kept (default as `ConversationPool`), each for at most `idleMs` after its last use (default 30 s). */
   readonly maxOpen?: number;
   readonly idleMs?: number;
 }

@@ -345,6 +345,7 @@ function delegate(git: GitRunner): GitRunner {
   return {
     version: git.version,
     running: git.running,
+    conversations: git.conversations,
     run: (command) => git.run(command),
     stream: (command) => git.stream(command),
     converse: (command) => git.converse(command),

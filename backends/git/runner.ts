@@ -43,7 +43,7 @@ export interface GitRunnerLimits {
   readonly runs: number;
   /** `stream` at once (64): slow clients each hold one. */
   readonly streams: number;
-  /** `converse` at once (256): the pools of refs and objects hold 64 each. Never queued: beyond it, refused. */
+  /** `converse` at once (256): each of the three pools holds a quarter of them. Never queued: beyond it, refused. */
   readonly conversations: number;
   /** `program` at once (16): hooks of pushes, which hold the locks of their refs meanwhile. */
   readonly programs: number;
@@ -138,6 +138,7 @@ class HelperGitRunner implements GitRunner {
   readonly #environment: BaseEnvironment;
   readonly #tools: Tools;
   readonly #meter: Meter;
+  readonly conversations: number;
   readonly #runs: Slots;
   readonly #streams: Slots;
   readonly #conversations: Slots;
@@ -160,6 +161,7 @@ class HelperGitRunner implements GitRunner {
     this.#meter = options.meter;
     this.#runs = new Slots(limits.runs, limits.queued);
     this.#streams = new Slots(limits.streams, limits.queued);
+    this.conversations = limits.conversations;
     this.#conversations = new Slots(limits.conversations, 0);
     this.#programs = new Slots(limits.programs, limits.queued);
     this.#meter.gauge(

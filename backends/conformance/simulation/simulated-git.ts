@@ -22,6 +22,7 @@ interface Answer {
 export class SimulatedGit implements GitRunner {
   readonly version = '2.39.5';
   readonly running = 0;
+  readonly conversations = 256;
   readonly #process: SimulatedProcess;
 
   constructor(process: SimulatedProcess) {
