@@ -137,6 +137,28 @@ test('a commit of which nobody knows keeps its locks and its quarantine', async 
   }
 });
 
+test('an answer that is lost before the commit leaves no lock and no quarantine', async () => {
+  let times = 0;
+  const local = await startLocal({
+    // As of a front-end that has to announce itself anew, or of rules that are read in a transaction.
+    pipeline: {
+      ...permissivePipeline,
+      preReceive: () => (times++ === 0 ? Promise.reject(lost) : Promise.resolve(undefined)),
+    },
+  });
+  try {
+    const repository = await local.create('before');
+    const newOid = await local.commit('before');
+    const command = { ref: 'refs/heads/main', oldOid: zeroOid, newOid };
+    await assert.rejects(local.push(repository, [command]), { code: 'unavailable' });
+    assert.deepEqual(await local.backend.locks(), []);
+    assert.equal((await local.backend.status()).quarantines, 0);
+    assert.equal((await local.push(repository, [command])).generation, 1);
+  } finally {
+    await local.remove();
+  }
+});
+
 test('a lock that is gone at the commit: judged again, committed once', async () => {
   let fixture: LocalFixture | undefined;
   let times = 0;

@@ -9,7 +9,7 @@ import {
 import { keys } from '../contract/keys.js';
 import type { Head, Oid, RefCommand } from '../contract/objects.js';
 import type { Prepared, QuarantineKey, Replica } from '../contract/replica.js';
-import type { CommitQueue } from './commit-queue.js';
+import type { CommitQueue, ReadyPush } from './commit-queue.js';
 import { prepareEverywhere, type PreparedSet } from './prepare.js';
 import { type PushTrace, untraced } from './push-trace.js';
 import { type Consistency, quorumMissing, suffices } from './quorum.js';
@@ -121,6 +121,54 @@ async function commitRound(
   held: HeldLocks,
 ): Promise<Committed | 'again'> {
   const { repositoryId, pushId } = change.key;
+  const readied = await nothingUnknown(() => readyFor(dependencies, change, held));
+  if (typeof readied === 'string') return readied === 'again' ? readied : { nothing: true };
+  const { push, record, members } = readied;
+  const trace = change.trace ?? untraced;
+  refuseCancelled(change.signal);
+  const outcome = await timed(dependencies, 'commit', () =>
+    dependencies.queueOf(repositoryId).commit(push),
+  );
+  if (outcome.status !== 'committed') {
+    trace.note('judged again', { detail: outcome.status });
+    return 'again';
+  }
+  const { generation } = outcome;
+  trace.note('committed', { detail: `generation ${generation}` });
+  const applied = await applyCommitted(dependencies, members, { repositoryId, generation });
+  if (applied !== undefined) trace.note('applied', at(record, applied));
+  const tooLarge = push.entry.updatesDigest === undefined ? undefined : push.changes.updates;
+  dependencies.committed(repositoryId, pushId, tooLarge);
+  return { generation };
+}
+
+/** Before the commit an answer that was lost is a failure like any other: the push has changed nothing. */
+async function nothingUnknown<T>(step: () => Promise<T>): Promise<T> {
+  try {
+    return await step();
+  } catch (error) {
+    if (asQuorateError(error).code !== 'outcome-unknown') throw error;
+    throw new QuorateError('unavailable', 'the coordinator does not answer; nothing changed', {
+      cause: error,
+    });
+  }
+}
+
+/** Prepared and judged, ready to be committed; `nothing`: no command is left. */
+async function readyFor(
+  dependencies: CommitDependencies,
+  change: Change,
+  held: HeldLocks,
+): Promise<
+  | {
+      readonly push: ReadyPush;
+      readonly record: RepositoryRecord;
+      readonly members: readonly Member[];
+    }
+  | 'again'
+  | 'nothing'
+> {
+  const { repositoryId, pushId } = change.key;
   const { record, configRevision, basis } = readBasis(held, repositoryId);
   const head = change.head === undefined ? {} : { head: change.head };
   const consistency = change.consistency(record);
@@ -131,42 +179,26 @@ async function commitRound(
   const judged = await judge(change, { record, ready, consistency });
   const { accepted } = judged;
   trace.note('judged', { detail: `${accepted.length} of ${change.commands.length} accepted` });
-  if (accepted.length === 0 && change.head === undefined) return { nothing: true };
+  if (accepted.length === 0 && change.head === undefined) return 'nothing';
   const counted = { consistency, voters: record.voters };
   const { members, inline } = await inlineOrStored(change.key, accepted, judged.members, counted);
-  const frontEnd = await dependencies.frontEnd();
-  refuseCancelled(change.signal);
-  const outcome = await timed(dependencies, 'commit', () =>
-    dependencies.queueOf(repositoryId).commit({
-      held,
-      configRevision,
-      basis,
-      frontEnd,
-      changes: { updates: accepted, ...head },
-      entry: {
-        pushId,
-        ...inline,
-        ...head,
-        ...loggedOptions(change.pushOptions ?? []),
-        prepared: members.map(({ storeId }) => storeId),
-        actor: change.actor,
-        atMs: dependencies.clock.nowMs(),
-      },
-    }),
-  );
-  if (outcome.status !== 'committed') {
-    trace.note('judged again', { detail: outcome.status });
-    return 'again';
-  }
-  trace.note('committed', { detail: `generation ${outcome.generation}` });
-  const applied = await applyCommitted(dependencies, members, {
-    repositoryId,
-    generation: outcome.generation,
-  });
-  if (applied !== undefined) trace.note('applied', at(record, applied));
-  const tooLarge = inline.updatesDigest === undefined ? undefined : accepted;
-  dependencies.committed(repositoryId, pushId, tooLarge);
-  return { generation: outcome.generation };
+  const push: ReadyPush = {
+    held,
+    configRevision,
+    basis,
+    frontEnd: await dependencies.frontEnd(),
+    changes: { updates: accepted, ...head },
+    entry: {
+      pushId,
+      ...inline,
+      ...head,
+      ...loggedOptions(change.pushOptions ?? []),
+      prepared: members.map(({ storeId }) => storeId),
+      actor: change.actor,
+      atMs: dependencies.clock.nowMs(),
+    },
+  };
+  return { push, record, members };
 }
 
 async function prepare(
