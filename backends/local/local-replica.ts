@@ -23,15 +23,13 @@ import type {
 import type { RepositoryStats } from '../contract/repository.js';
 import { booleanSetting, listSetting, numberSetting } from '../contract/settings.js';
 import { isFastForward } from '../git/ancestry.js';
-import { digestOf, emptyDigest } from '../git/digest.js';
-import { findBroken } from '../git/fsck.js';
+import { emptyDigest } from '../git/digest.js';
 import type { GitRunner } from '../git/git-runner.js';
 import type { ObjectReader } from '../git/object-reader.js';
 import { packMissing } from '../git/object-transfer.js';
 import type { IndexedPack, PackIndexer } from '../git/pack-indexer.js';
 import type { RefTransactions } from '../git/ref-transaction.js';
 import { isBranchName } from '../git/ref-files.js';
-import { readRefSnapshot } from '../git/ref-snapshot.js';
 import {
   maintainRepository,
   MISSED_CLONES,
@@ -61,6 +59,7 @@ import { RefViews } from './ref-views.js';
 import { LocalRead } from './replica-read.js';
 import { readState, writeState } from './state-file.js';
 import { Store } from './store.js';
+import { verifyCopy } from './verify-copy.js';
 import { repackRecorded } from './whole-pack.js';
 
 export interface LocalReplicaDependencies {
@@ -428,10 +427,14 @@ export class LocalReplica implements Replica {
 
   async state(repositoryId: string): Promise<ReplicaState | undefined> {
     try {
-      return await this.#open.with(repositoryId, async ({ generation, digest }) => ({
-        generation,
-        digest,
-      }));
+      return await this.#open.with(
+        repositoryId,
+        async ({ generation, digest, contradiction: frozen }) => ({
+          generation,
+          digest,
+          ...(frozen === undefined ? {} : { frozen }),
+        }),
+      );
     } catch (error) {
       const { code, message } = asQuorateError(error);
       if (code === 'not-found') return undefined;
@@ -483,10 +486,9 @@ export class LocalReplica implements Replica {
       readonly signal: AbortSignal;
     },
   ): Promise<ReplicaState> {
-    const before = await this.state(repositoryId);
-    if (before !== undefined && (before.frozen !== undefined || fresh === true)) {
-      await this.#setAside(repositoryId);
-    }
+    // What is to be set aside need not be fit to be opened.
+    const before = fresh === true ? 'to go' : await this.state(repositoryId);
+    if (before === 'to go' || before?.frozen !== undefined) await this.#setAside(repositoryId);
     if ((await this.state(repositoryId)) === undefined) {
       const exported = await catchUp.source([], 0, catchUp.signal);
       exported.release();
@@ -506,21 +508,9 @@ export class LocalReplica implements Replica {
     repositoryId: string,
     { signal }: { readonly signal: AbortSignal },
   ): Promise<VerifyReport> {
-    return this.#open.with(repositoryId, async (repository) => {
-      const { git } = this.#dependencies;
-      const { gitDirectory: gitDir } = repository;
-      const refs = await repository.refsQueue.run(async () => {
-        const { generation, objectFormat } = repository;
-        const options = { git, gitDir, generation, objectFormat, signal };
-        // git reads what the refs point at, to list them: damage there is what is looked for.
-        const snapshot = await readRefSnapshot(options).catch(() => undefined);
-        return { generation, digest: snapshot === undefined ? '' : digestOf(snapshot) };
-      });
-      refuseCancelled(signal);
-      const problems = await findBroken({ git, gitDir, signal });
-      const unread = refs.digest === '' ? ['the refs cannot be read'] : [];
-      return { ...refs, problems: [...unread, ...problems] };
-    });
+    const { git } = this.#dependencies;
+    const dependencies = { git, store: this.#store, open: this.#open };
+    return verifyCopy(dependencies, repositoryId, signal);
   }
 
   /** Whoever reads goes to another store rather than wait for a transfer, which is begun all the same. */

@@ -1,7 +1,7 @@
 import { rm } from 'node:fs/promises';
 import { isDeepStrictEqual } from 'node:util';
 import type { Clock } from '../contract/environment.js';
-import { QuorateError } from '../contract/errors.js';
+import { asQuorateError, QuorateError } from '../contract/errors.js';
 import type { RefCommand, RefSnapshot } from '../contract/objects.js';
 import type { LogReader, QuarantineKey, ReplicaExport } from '../contract/replica.js';
 import type { LogEntry } from '../contract/repository.js';
@@ -79,6 +79,7 @@ export class OpenRepository {
   #wholePack: WholePack | undefined;
   /** What an apply that failed half-way was about: its traces are looked for by the next one. */
   #interrupted: Intent | undefined;
+  #contradiction: string | undefined;
   /** `.keep` files of promoted packs whose refs are not written yet, or that could not be removed. */
   #keeps = new Set<string>();
   /** Removes what the last apply left. */
@@ -124,7 +125,9 @@ export class OpenRepository {
     if (state.applying !== undefined) {
       const { applying } = state;
       const keeps = new Set<string>();
-      await writeEffects(dependencies, id, { intent: applying, keeps });
+      await writeEffects(dependencies, id, { intent: applying, keeps }).catch((error: unknown) => {
+        throw unlessDiffering(error, id);
+      });
       state = await writeMarker(dependencies, id, state, applying);
       await cleanUp(dependencies, id, { intent: applying, keeps });
     }
@@ -193,6 +196,11 @@ export class OpenRepository {
   /** An apply stopped half-way; its objects must stay. */
   get interrupted(): boolean {
     return this.#interrupted !== undefined;
+  }
+
+  /** Why the last apply found that what is on this disk is not what it claims to be. */
+  get contradiction(): string | undefined {
+    return this.#contradiction;
   }
 
   /** The last applied generations, newest first. */
@@ -270,7 +278,14 @@ export class OpenRepository {
 
   /** Applies entries that `applicableTogether` lets pass: one intent, one ref transaction, one marker. */
   async #apply(entries: readonly LogEntry[]): Promise<void> {
-    await this.#carryOut(await this.#intentOf(entries));
+    try {
+      await this.#carryOut(await this.#intentOf(entries));
+      this.#contradiction = undefined;
+    } catch (error) {
+      const { code, message } = asQuorateError(error);
+      if (code === 'data-corrupt') this.#contradiction = message;
+      throw error;
+    }
   }
 
   async #carryOut(intent: Intent): Promise<void> {
@@ -282,7 +297,11 @@ export class OpenRepository {
     await writeState(dependencies.store.statePath(this.id), { ...this.#state, applying: intent });
     // The same pack may come again, and is to keep its `.keep` file then.
     await this.#cleaning;
-    await writeEffects(dependencies, this.id, { intent, keeps: this.#keeps });
+    await writeEffects(dependencies, this.id, { intent, keeps: this.#keeps }).catch(
+      (error: unknown) => {
+        throw unlessDiffering(error, this.id);
+      },
+    );
     // Before the marker: whatever fails up to here is done again, and what is in memory never lags behind the marker.
     const { generation, head } = lastOf(intent.entries);
     const snapshot = nextSnapshot(this.snapshot, {
@@ -381,6 +400,19 @@ export class BehindError extends QuorateError {
 /** Whether an entry can be applied by a store that did not prepare it: it takes refs away, or moves HEAD. */
 function isPlain({ updates, updatesDigest }: LogEntry): boolean {
   return updatesDigest === undefined && !updates.some(bringsObject);
+}
+
+/**
+ * That a ref has neither the value from before a committed push nor the one from after it is this disk's trouble, and
+ * must not be taken for that of the push that is being prepared.
+ */
+function unlessDiffering(error: unknown, id: string): unknown {
+  const { code, details } = asQuorateError(error);
+  if (code !== 'failed-precondition') return error;
+  return frozen('the refs on this disk are not those that a committed push found', {
+    id,
+    ...details,
+  });
 }
 
 function frozen(why: string, details: Record<string, unknown>): QuorateError {

@@ -95,6 +95,20 @@ export class Store {
     throw new QuorateError('storage-failure', 'the disk is full; nothing changed');
   }
 
+  /** Whether what is written beside a repository is kept, as far as can be seen now. */
+  async works(id: string): Promise<boolean> {
+    try {
+      await this.assertRoom();
+      const path = join(this.repositoryDirectory(id), 'probe');
+      await writeFileDurably(path, id);
+      const kept = await readFile(path, 'utf8');
+      await rm(path);
+      return kept === id;
+    } catch {
+      return false;
+    }
+  }
+
   get viewsDirectory(): string {
     return join(this.#root, 'views');
   }

@@ -90,7 +90,9 @@ async function storeView(
   { nodeId, storeId }: { readonly nodeId: string; readonly storeId: string },
 ): Promise<StoreView> {
   const replica = replicas.find(storeId);
-  const known = { awayMs: awayMs(storeId), leaving: leaving(nodeId) };
+  // Also of one that cannot even say how far it is.
+  const reported = damaged(record.id, storeId);
+  const known = { awayMs: awayMs(storeId), leaving: leaving(nodeId), damaged: reported };
   if (replica === undefined) return { ...known, alive: false };
   let state: ReplicaState | undefined;
   try {
@@ -105,7 +107,7 @@ async function storeView(
     ...known,
     alive: true,
     ...(state === undefined ? {} : { state }),
-    damaged: differs || damaged(record.id, storeId),
+    damaged: differs || reported,
   };
 }
 

@@ -99,6 +99,16 @@ const faults: Readonly<Record<string, Fault>> = {
     world.wipe(host);
     world.restartLater(host, random.between(50, 40_000));
   },
+  'flipped bits': (world, random) => {
+    // As with lost disks: what one disk does to one copy is what the others are for.
+    if (!world.mayLoseDisk && world.decaying === undefined) return;
+    world.mayLoseDisk = false;
+    const host = (world.decaying ??= random.pick(world.stores));
+    const flipped = world.flippedBits.flip(host.disk, random);
+    if (flipped === undefined) return;
+    world.count('bits flipped');
+    world.say(`a bit of ${host.name} turned over, in ${flipped.path}`);
+  },
   'disk full': ({ stores, scheduler }, random) => {
     const { disk } = random.pick(stores);
     disk.full = true;
@@ -159,6 +169,7 @@ export class Troublemaker {
       if (this.#stopped) return;
       const kind = this.#random.pick(this.#kinds);
       this.#world.say(`trouble: ${kind}`);
+      this.#world.count(`trouble: ${kind}`);
       faults[kind]?.(this.#world, this.#random);
       this.#next();
     });

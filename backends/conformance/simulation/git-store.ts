@@ -1,6 +1,6 @@
 import type { Oid } from '../../contract/objects.js';
-import { decodePack, type ModelObject, zeroOid } from './pack-model.js';
-import { type SimulatedDisk, SimulatedFile } from './simulated-disk.js';
+import { decodePack, isWhole, type ModelObject, zeroOid } from './pack-model.js';
+import { filesBelow, type SimulatedDisk, SimulatedFile } from './simulated-disk.js';
 
 /** What the simulated git reads of a bare repository on a simulated disk. Paths are those of the disk. */
 export class GitStore {
@@ -23,6 +23,14 @@ export class GitStore {
     const refs = this.packedRefs();
     this.#addLoose('refs', refs);
     return new Map([...refs].sort(([a], [b]) => (a < b ? -1 : 1)));
+  }
+
+  /** Files below `refs/` that hold no object id: git passes over them, and `git fsck` complains. */
+  brokenRefs(): readonly string[] {
+    const files = filesBelow(this.#find('refs'), 'refs');
+    return [...files.keys()].filter(
+      (path) => !path.endsWith('.lock') && this.looseRef(path) === undefined,
+    );
   }
 
   ref(name: string): Oid {
@@ -66,13 +74,13 @@ export class GitStore {
       const name = file.replace(/\.pack$/, '');
       const index = names.get(`${name}.idx`);
       if (name === file || entry.kind !== 'file' || index?.kind !== 'file') return [];
-      const sound = index.data.length > 0;
+      const contents = isSoundIndex(index.data) ? contentsOf(entry.data) : [];
       return [
         {
           name,
           kept: names.has(`${name}.keep`),
           cruft: names.has(`${name}.mtimes`),
-          contents: sound ? contentsOf(entry.data) : [],
+          contents,
         },
       ];
     });
@@ -112,6 +120,14 @@ export interface StoredModelPack {
   readonly kept: boolean;
   readonly cruft: boolean;
   readonly contents: readonly ModelObject[];
+}
+
+const indexes = new WeakMap<Buffer, boolean>();
+
+function isSoundIndex(data: Buffer): boolean {
+  const sound = indexes.get(data) ?? isWhole(data);
+  indexes.set(data, sound);
+  return sound;
 }
 
 const decoded = new WeakMap<Buffer, readonly ModelObject[]>();

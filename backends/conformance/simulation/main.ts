@@ -37,7 +37,7 @@ async function runAll(): Promise<boolean> {
   const alone = values.seed !== undefined && values.seeds === undefined;
   const count = alone ? 1 : wholeNumber(values.seeds, 100);
   const started = performance.now();
-  const { passed, steps, acknowledged } = await runSeeds({
+  const { passed, steps, acknowledged, happened } = await runSeeds({
     first,
     count,
     workers,
@@ -52,6 +52,8 @@ async function runAll(): Promise<boolean> {
     `${passed} of ${count} seeds passed; ${steps} steps, ${acknowledged} pushes acknowledged, ` +
       `${seconds(started)} s`,
   );
+  const counts = [...happened].sort(([a], [b]) => a.localeCompare(b));
+  console.log(`it happened: ${counts.map(([what, times]) => `${what} ${times}`).join(', ')}`);
   return passed === count;
 }
 

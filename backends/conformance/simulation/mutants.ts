@@ -211,6 +211,35 @@ export const mutants: readonly Mutation[] = [
     ],
   },
   {
+    name: 'objects on the disk are not read again',
+    troubles: ['flipped bits'],
+    edits: [
+      edit(
+        'replicated/scrub.js',
+        String.raw`const \{ problems \} = await .*;`,
+        'const problems = [];',
+      ),
+    ],
+  },
+  {
+    name: 'refs on the disk are not compared with their digest',
+    troubles: ['flipped bits', 'store crashes'],
+    edits: [
+      edit('local/open-repository.js', String.raw`digestOf\(snapshot\) !== state\.digest`, 'false'),
+      edit('local/verify-copy.js', String.raw`found === known \|\| interrupted`, 'true'),
+    ],
+  },
+  {
+    name: 'a damaged copy stays a voter',
+    troubles: ['flipped bits', 'store crashes'],
+    edits: [edit('replicated/reconcile.js', String.raw`setAsideDamaged\(view\) \?\?`, '')],
+  },
+  {
+    name: 'a ref that is neither old nor new is taken for the fault of a push',
+    troubles: ['flipped bits'],
+    edits: [edit('local/open-repository.js', String.raw`code !== 'failed-precondition'`, 'true')],
+  },
+  {
     name: 'absence is taken for deletion',
     troubles: ['compaction'],
     edits: [

@@ -48,6 +48,13 @@ export function decodePack(bytes: Buffer): readonly ModelObject[] | undefined {
   });
 }
 
+/** The checksum of a pack or an index is that of its lines. */
+export function isWhole(bytes: Buffer): boolean {
+  const text = bytes.toString('latin1');
+  const end = text.lastIndexOf('\n', text.length - 2) + 1;
+  return text.endsWith('\n') && text.slice(end, -1) === checksum(text.slice(0, end));
+}
+
 /** As git names packs: by what is in them. */
 export function packName(objects: readonly ModelObject[]): string {
   const oids = objects.map(({ oid }) => oid).sort();

@@ -22,12 +22,15 @@ export interface Summary {
   readonly failed: readonly SeedResult[];
   readonly steps: number;
   readonly acknowledged: number;
+  /** How often what happened, in all of them. */
+  readonly happened: ReadonlyMap<string, number>;
 }
 
 /** Deals the seeds out to worker processes. Throws when a worker ends by itself: then it is the simulator's own fault. */
 export async function runSeeds(options: RunSeeds): Promise<Summary> {
   const failed: SeedResult[] = [];
   let [passed, steps, acknowledged, next] = [0, 0, 0, options.first];
+  const happened = new Map<string, number>();
   const end = options.first + options.count;
   const take = (): number | undefined => {
     if (next >= end || (options.untilFailure === true && failed.length > 0)) return undefined;
@@ -36,6 +39,9 @@ export async function runSeeds(options: RunSeeds): Promise<Summary> {
   const note = (result: SeedResult): void => {
     steps += result.steps;
     acknowledged += result.acknowledged;
+    for (const [what, times] of Object.entries(result.happened)) {
+      happened.set(what, (happened.get(what) ?? 0) + times);
+    }
     options.onResult?.(result);
     if (result.violations.length === 0) {
       passed++;
@@ -49,7 +55,7 @@ export async function runSeeds(options: RunSeeds): Promise<Summary> {
       work(options, take, note),
     ),
   );
-  return { passed, failed, steps, acknowledged };
+  return { passed, failed, steps, acknowledged, happened };
 }
 
 async function work(

@@ -20,6 +20,7 @@ async function openHarness(): Promise<CoordinatorHarness> {
       skewMs: 0,
       rate: 1,
       log: undefined,
+      happened: () => undefined,
     });
   let process = boot(1);
   let coordinator = server.client(process);

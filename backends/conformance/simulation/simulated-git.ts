@@ -234,6 +234,7 @@ function fsck(run: GitRun): Answer {
       if (contents.length === 0) problems.push(`error: ${name} is damaged`);
     }
   }
+  for (const name of run.store.brokenRefs()) problems.push(`error: ${name}: badRefContent`);
   for (const [name, oid] of run.store.refs()) {
     if (closureOf([oid], (wanted) => objects.get(wanted)) === undefined) {
       problems.push(`missing objects of ${name}`);

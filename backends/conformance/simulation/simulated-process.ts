@@ -1,4 +1,5 @@
-import type { Clock, Labels, Logger, Meter } from '../../contract/environment.js';
+import type { Clock, Logger, Meter } from '../../contract/environment.js';
+import { countingLogger, countingMeter } from './happenings.js';
 import type { Scheduler } from './scheduler.js';
 import type { SeededRandom } from './seeded-random.js';
 
@@ -18,6 +19,8 @@ export interface ProcessOptions {
   readonly rate: number;
   /** Absent: nobody wants to read it. */
   readonly log: ((line: string) => void) | undefined;
+  /** Told of what the code says it did, as far as anybody counts it (happenings.ts). */
+  readonly happened: (what: string) => void;
 }
 
 /**
@@ -31,7 +34,7 @@ export class SimulatedProcess {
   readonly random: SeededRandom;
   readonly clock: Clock;
   readonly logger: Logger;
-  readonly meter: Meter = silentMeter;
+  readonly meter: Meter;
   readonly #skewMs: number;
   readonly #rate: number;
   readonly #onDeath: (() => void)[] = [];
@@ -51,7 +54,9 @@ export class SimulatedProcess {
       monotonicMs: () => this.scheduler.nowMs * this.#rate,
       sleep: (ms, signal) => this.#sleep(ms, signal),
     };
-    this.logger = options.log === undefined ? silentLogger : logger(this, options.log, {});
+    const { log, happened } = options;
+    this.meter = countingMeter(happened);
+    this.logger = countingLogger(happened, log === undefined ? undefined : logger(this, log, {}));
   }
 
   get alive(): boolean {
@@ -153,20 +158,6 @@ export class SimulatedProcess {
 export function never<T>(): Promise<T> {
   return new Promise<T>(() => undefined);
 }
-
-const silentMeter: Meter = {
-  count: (_name: string, _labels?: Labels) => undefined,
-  observe: () => undefined,
-  gauge: () => undefined,
-};
-
-const silentLogger: Logger = {
-  debug: () => undefined,
-  info: () => undefined,
-  warn: () => undefined,
-  error: () => undefined,
-  child: () => silentLogger,
-};
 
 function logger(process: SimulatedProcess, write: (line: string) => void, bound: object): Logger {
   const say = (level: string) => (fields: object, message: string) => {

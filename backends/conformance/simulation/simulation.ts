@@ -20,6 +20,8 @@ export interface SeedResult {
   readonly virtualMs: number;
   /** Pushes that were acknowledged, so that a simulation in which nothing works is noticed. */
   readonly acknowledged: number;
+  /** How often what happened. */
+  readonly happened: Readonly<Record<string, number>>;
 }
 
 export interface SimulationOptions {
@@ -65,7 +67,9 @@ export async function simulate(
     const acknowledged = world.history.operations.filter(
       (one) => one.kind === 'push' && one.answer.status === 'reported' && one.answer.ok.size > 0,
     ).length;
-    return { seed, violations: world.violations, steps, trace, virtualMs: nowMs, acknowledged };
+    const { violations } = world;
+    const happened = Object.fromEntries(world.happened);
+    return { seed, violations, steps, trace, virtualMs: nowMs, acknowledged, happened };
   });
 }
 
@@ -112,6 +116,7 @@ async function live(
   const last = new Client(world, 'client-0', random.fork('last client'), repositories);
   const living = repositories.filter(({ id }) => !world.history.deleted.has(id));
   await checkLiveness(world, last, living);
+  await checkHealed(world);
   await checkRest(world);
   for (const { id } of repositories) checkRepository(world, id);
   for (const id of world.history.deleted) checkDeleted(world, id);
@@ -184,6 +189,15 @@ async function takesPushes(
     if (tries > 3) await world.until(() => false, 10_000, maxSteps);
   }
   return false;
+}
+
+/** Damage is found and mended although nobody asks. */
+async function checkHealed(world: World): Promise<void> {
+  const left = (): readonly string[] => world.flippedBits.left();
+  const living = (): readonly string[] =>
+    left().filter((path) => ![...world.history.deleted].some((id) => path.includes(id)));
+  if (await world.until(() => living().length === 0, 240_000, maxSteps)) return;
+  for (const path of living()) world.violate(`damaged, and not noticed: ${path}`);
 }
 
 /** When nothing happens any more nothing is left: no log entries, outbox, locks or quarantines. */

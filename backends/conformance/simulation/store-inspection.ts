@@ -1,6 +1,6 @@
 import type { Oid } from '../../contract/objects.js';
 import { numberOf, recordOf, textOf } from './commit-observer.js';
-import { decodePack, type ModelObject } from './pack-model.js';
+import { decodePack, isWhole, type ModelObject } from './pack-model.js';
 import type { SimulatedDisk } from './simulated-disk.js';
 import { filesBelow } from './simulated-disk.js';
 
@@ -52,7 +52,8 @@ function copyIn(files: Files, id: string, pushId?: string): Copy {
       path.startsWith(`${base}git/objects/pack/`) ||
       (pushId !== undefined && path.startsWith(`quarantine/${id}.${pushId}.`));
     if (!counts || !path.endsWith('.pack')) continue;
-    if (!files.has(path.replace(/\.pack$/, '.idx'))) continue;
+    const index = files.get(path.replace(/\.pack$/, '.idx'));
+    if (index === undefined || !isWhole(index)) continue;
     for (const object of decodePack(data) ?? []) objects.set(object.oid, object);
   }
   return { ...state, head: text('git/HEAD').trim(), refs, objects };

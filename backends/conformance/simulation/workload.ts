@@ -76,6 +76,7 @@ export class Client {
   async read(repository: SimulatedRepository, host: FrontEndHost): Promise<boolean> {
     const { history, scheduler } = this.#world;
     const startMs = scheduler.nowMs;
+    const wasDamaged = this.#isDamaged(repository);
     const answer = await this.#ask(host, async ({ backend }) => {
       const current = await this.#current(backend, repository);
       const session = await backend.read(current, new AbortController().signal);
@@ -90,8 +91,12 @@ export class Client {
       }
     });
     if (answer === broken || answer instanceof Error) return false;
-    const { snapshot, endMs, missing } = answer;
+    const { snapshot, endMs } = answer;
     const refs = refsOf(snapshot);
+    // git says of an object whose pack is damaged that it is missing, and ends a fetch of it: no wrong answer.
+    const excused = wasDamaged || this.#isDamaged(repository);
+    const missing = excused ? [] : answer.missing;
+    if (missing.length < answer.missing.length) this.#world.count('reads that met damage');
     this.#seen.set(repository.id, refs);
     const { generation, head } = snapshot;
     history.add({
@@ -105,6 +110,10 @@ export class Client {
       missing,
     });
     return true;
+  }
+
+  #isDamaged({ id }: SimulatedRepository): boolean {
+    return this.#world.flippedBits.left({ repositoryId: id }).length > 0;
   }
 
   /** As the server finds it for each request; now and then the request is slow, and its record is old. */
@@ -145,11 +154,13 @@ export class Client {
   }
 
   /** A fetch that takes its time: what its generation has must not go meanwhile. */
-  async #readForLong({ id, repository }: SimulatedRepository, host: FrontEndHost): Promise<void> {
+  async #readForLong(repository: SimulatedRepository, host: FrontEndHost): Promise<void> {
     const { scheduler } = this.#world;
+    const { id } = repository;
+    const damaged = this.#isDamaged(repository);
     const boots = this.#world.stores.map((store) => store.boots).join();
     const kept = await this.#ask(host, async ({ backend }) => {
-      const session = await backend.read(repository, new AbortController().signal);
+      const session = await backend.read(repository.repository, new AbortController().signal);
       const tips = [...new Set(session.snapshot.refs.map(({ oid }) => oid))];
       await this.#pause(this.#random.between(100, 15_000));
       const sizes = await session.objectSizes(tips);
@@ -160,7 +171,7 @@ export class Client {
     if (kept === broken || kept instanceof Error || kept.missing.length === 0) return;
     // Stores keep the objects of the last generations; with a restart they forget which those were.
     const passed = this.#world.observer.generationAt(id, scheduler.nowMs) - kept.generation;
-    if (passed >= keptGenerations) return;
+    if (passed >= keptGenerations || damaged || this.#isDamaged(repository)) return;
     if (boots !== this.#world.stores.map((store) => store.boots).join()) return;
     this.#world.violate(`generation ${kept.generation} lost ${kept.missing.join()} in a long read`);
   }

@@ -7,6 +7,7 @@ import {
   type ObservedEntry,
 } from './commit-observer.js';
 import { type FrontEnd, startFrontEnd } from './front-end-host.js';
+import { FlippedBits } from './flipped-bits.js';
 import { History } from './history.js';
 import { Network } from './network.js';
 import { zeroOid } from './pack-model.js';
@@ -68,6 +69,11 @@ export class World {
   readonly stores: readonly StorageHost[];
   readonly frontEnds: readonly FrontEndHost[];
   readonly violations: string[] = [];
+  /** How often what came to pass, so that a trouble which never comes is noticed. */
+  readonly happened = new Map<string, number>();
+  readonly flippedBits = new FlippedBits();
+  /** The one whose disk loses bits, in a world in which one does. */
+  decaying: StorageHost | undefined;
   /** A disk may be lost without anything that was acknowledged. */
   mayLoseDisk: boolean;
   readonly #options: WorldOptions;
@@ -131,6 +137,15 @@ export class World {
 
   say(text: string): void {
     this.#log?.(`${this.scheduler.nowMs.toFixed(3).padStart(11)} ${text}`);
+  }
+
+  count(what: string): void {
+    this.happened.set(what, (this.happened.get(what) ?? 0) + 1);
+  }
+
+  /** Some of what a host has of a repository is damaged, by nobody's fault but the disk's. */
+  isDamaged({ disk }: StorageHost, repositoryId: string): boolean {
+    return this.flippedBits.left({ disk, repositoryId }).length > 0;
   }
 
   startStore(host: StorageHost): void {
@@ -224,6 +239,7 @@ export class World {
       skewMs: host.skewMs,
       rate: host.rate,
       log: this.#log,
+      happened: (what) => this.count(what),
     });
     host.process = process;
     mount(rootOf(host), { disk: host.disk, process });
@@ -315,7 +331,7 @@ export class World {
     const tips = entry.updates.map(({ newOid }) => newOid).filter((oid) => oid !== zeroOid);
     for (const storeId of counted) {
       const host = this.stores.find((one) => one.storeId === storeId);
-      if (host === undefined) continue;
+      if (host === undefined || this.isDamaged(host, entry.repositoryId)) continue;
       const { objects } = durableCopy(host.disk, entry.repositoryId, entry.pushId);
       const missing = missingFrom(objects, tips);
       if (missing.length === 0) continue;
@@ -327,7 +343,7 @@ export class World {
     for (const [storeId, state] of voters) {
       if (state === 'stale') continue;
       const host = this.stores.find((one) => one.storeId === storeId);
-      if (host === undefined) continue;
+      if (host === undefined || this.isDamaged(host, id)) continue;
       const copy = durableCopy(host.disk, id);
       if (copy.recoverable < generation) {
         this.violate(`entry ${generation} was trimmed, and ${host.name} is at ${copy.generation}`);
@@ -351,6 +367,8 @@ export class World {
       const { recoverable, objects, refs } = durableCopy(host.disk, id);
       const missing = recoverable < head ? [] : missingFrom(objects, refs.values());
       const whole = recoverable >= head && missing.length === 0;
+      // It may have lost bits a moment ago.
+      if (this.isDamaged(host, id)) return true;
       if (added.includes(storeId) && !whole) {
         this.violate(
           `${host.name} became a voter at ${recoverable} of ${head}, without ${missing.join()}`,

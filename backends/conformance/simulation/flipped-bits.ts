@@ -1,0 +1,66 @@
+import type { SeededRandom } from './seeded-random.js';
+import { filesBelow, type SimulatedDisk, type SimulatedFile } from './simulated-disk.js';
+
+interface Flip {
+  readonly disk: SimulatedDisk;
+  readonly repositoryId: string;
+  /** Of the file, on the disk. */
+  readonly path: string;
+  readonly data: Buffer;
+}
+
+/** Of a repository's files, those whose damage a store has to find out about. */
+const fragile =
+  /^([0-9a-f]{2})\/(\1[0-9a-f]{30})\/(?:state|git\/(?:HEAD|packed-refs|refs\/.*(?<!\.lock)|objects\/pack\/[^/]*\.(?:pack|idx)))$/;
+
+const repositories = 'store/repos';
+
+/** Bits that turned over on disks although nobody wrote: what it was, where, and whether it is still there. */
+export class FlippedBits {
+  readonly #flips: Flip[] = [];
+
+  /** Turns over one bit of what lies at rest. False: there is nothing yet. */
+  flip(disk: SimulatedDisk, random: SeededRandom): Pick<Flip, 'path'> | undefined {
+    const files = [...filesBelow(disk.find(repositories))].filter(
+      ([path, { data, synced }]) => fragile.test(path) && data === synced && data.length > 1,
+    );
+    if (files.length === 0) return undefined;
+    const [below, file] = random.pick(files);
+    const repositoryId = fragile.exec(below)?.[2] ?? '';
+    const path = `${repositories}/${below}`;
+    const data = flipped(file, random);
+    this.#flips.push({ disk, repositoryId, path, data });
+    return { path };
+  }
+
+  /** Paths of what is damaged still: of one repository, on one disk, or anywhere. */
+  left(where: { readonly repositoryId?: string; readonly disk?: SimulatedDisk } = {}): string[] {
+    return this.#flips
+      .filter(
+        (flip) =>
+          (where.repositoryId ?? flip.repositoryId) === flip.repositoryId &&
+          (where.disk ?? flip.disk) === flip.disk &&
+          isThere(flip),
+      )
+      .map(({ path }) => path);
+  }
+}
+
+function flipped(file: SimulatedFile, random: SeededRandom): Buffer {
+  const data = Buffer.from(file.data);
+  // The last is the end of a line, and any other white space is as good.
+  const at = random.below(data.length - 1);
+  data[at] = (data[at] ?? 0) ^ (1 << random.below(8));
+  file.data = data;
+  file.synced = data;
+  return data;
+}
+
+function isThere({ disk, path, data }: Flip): boolean {
+  try {
+    const node = disk.find(path);
+    return node?.kind === 'file' && node.data === data;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,94 @@
+import assert from 'node:assert/strict';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterEach, beforeEach, test } from 'node:test';
+import type { RefCommand } from '../contract/objects.js';
+import type { LocalReplica } from './local-replica.js';
+import { create, openReplica, type ReplicaScene } from './testing/replica-scene.js';
+
+const { signal } = new AbortController();
+const main = 'refs/heads/main';
+
+let scene: ReplicaScene;
+beforeEach(async () => {
+  scene = await openReplica();
+});
+afterEach(async () => {
+  await scene.close();
+});
+
+/** Committed, and not applied. */
+async function commitPush(command: RefCommand, have: readonly string[] = []): Promise<number> {
+  const key = await scene.prepare([command], have);
+  return scene.log.commit(key.pushId, [command]);
+}
+
+/** What a bit that turned over makes of a ref. */
+function damage(ref: string, text: string): void {
+  writeFileSync(join(scene.gitDir, ref), `${text}\n`);
+}
+
+test('a ref that is neither old nor new is trouble of the store, not of the push that waits for it', async () => {
+  const [one, other] = [await scene.commit('one'), await scene.commit('other')];
+  await scene.replica.apply(scene.id, await commitPush(create(main, one)));
+  await scene.replica.apply(scene.id, await commitPush(create('refs/heads/other', other)));
+  const two = await scene.commit('two', one);
+  const generation = await commitPush({ ref: main, oldOid: one, newOid: two }, [one]);
+  damage(main, other);
+
+  const next = { repositoryId: scene.id, pushId: 'the-next-push', attempt: 1 };
+  const request = scene.request(next, [create('refs/heads/next', one)], generation);
+  await assert.rejects(scene.replica.prepare(request), { code: 'data-corrupt' });
+  assert.match((await scene.replica.state(scene.id))?.frozen ?? '', /frozen/);
+
+  const again = await scene.reopen();
+  await assert.rejects(again.prepare(request), { code: 'data-corrupt' });
+  assert.match((await again.state(scene.id))?.frozen ?? '', /frozen/);
+
+  damage(main, one);
+  await scene.replica.apply(scene.id, generation);
+  const { frozen, generation: applied } = (await scene.replica.state(scene.id)) ?? {};
+  assert.deepEqual([frozen, applied], [undefined, generation]);
+});
+
+test('refs that changed behind its back are found by a verification, although all their objects are there', async () => {
+  const [one, other] = [await scene.commit('one'), await scene.commit('other')];
+  await scene.replica.apply(scene.id, await commitPush(create(main, one)));
+  await scene.replica.apply(scene.id, await commitPush(create('refs/heads/other', other)));
+  assert.deepEqual((await scene.replica.verify(scene.id, { signal })).problems, []);
+  damage(main, other);
+  const { problems } = await scene.replica.verify(scene.id, { signal });
+  assert.deepEqual(problems, ['the refs are not those of the generation']);
+});
+
+const nobody = (): Promise<never> => Promise.reject(new Error('a peer is asked'));
+
+async function unfinished(): Promise<LocalReplica> {
+  const one = await scene.commit('one');
+  const generation = await commitPush(create(main, one));
+  scene.failures.set('commitEither', 1);
+  await assert.rejects(scene.replica.apply(scene.id, generation), { code: 'storage-failure' });
+  // In the way of the branch that is to be written, and nothing that git lists.
+  const directory = join(scene.gitDir, main);
+  await scene.git('update-ref', `${main}/below`, one);
+  writeFileSync(join(directory, 'below'), 'damaged\n');
+  return scene.reopen();
+}
+
+test('a copy that cannot be opened on a disk that works is damaged, and can be filled anew', async () => {
+  const replica = await unfinished();
+  await assert.rejects(replica.applied(scene.id), { code: 'storage-failure' });
+  const { problems } = await replica.verify(scene.id, { signal });
+  assert.equal(problems.length, 1);
+  // No peer here: it has to come to the point at which one is asked.
+  const fill = replica.catchUp(scene.id, { atLeast: 0, fresh: true, source: nobody, signal });
+  await assert.rejects(fill, /a peer is asked/);
+  assert.equal(await replica.state(scene.id), undefined, 'it was set aside');
+});
+
+test('a copy that cannot be opened on a disk that fails is left alone', async () => {
+  const replica = await unfinished();
+  // Nothing can be written beside it.
+  mkdirSync(join(scene.gitDir, '../probe/taken'), { recursive: true });
+  await assert.rejects(replica.verify(scene.id, { signal }), { code: 'storage-failure' });
+});

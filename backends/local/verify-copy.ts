@@ -1,0 +1,63 @@
+import { asQuorateError, QuorateError, refuseCancelled } from '../contract/errors.js';
+import type { VerifyReport } from '../contract/replica.js';
+import { digestOf } from '../git/digest.js';
+import { findBroken } from '../git/fsck.js';
+import type { GitRunner } from '../git/git-runner.js';
+import { readRefSnapshot } from '../git/ref-snapshot.js';
+import type { OpenRepositories } from './open-repositories.js';
+import type { OpenRepository } from './open-repository.js';
+import type { Store } from './store.js';
+
+export interface VerifyDependencies {
+  readonly git: GitRunner;
+  readonly store: Store;
+  readonly open: OpenRepositories;
+}
+
+/** So often it has to fail while the disk works, one right after the other, to be the copy's own trouble. */
+const maxOpenings = 2;
+
+/**
+ * Reads a copy from the disk again: every object, and the refs against the digest that is known of them. A copy that
+ * cannot be opened although the disk takes and keeps what is written to it is damaged as well.
+ */
+export async function verifyCopy(
+  { git, store, open }: VerifyDependencies,
+  id: string,
+  signal: AbortSignal,
+): Promise<VerifyReport> {
+  for (let openings = 1; ; openings++) {
+    try {
+      return await open.with(id, (repository) => verifyOpen(git, repository, signal));
+    } catch (error) {
+      const { code, message } = asQuorateError(error);
+      if (code !== 'storage-failure' || !(await store.works(id))) throw error;
+      if (openings === maxOpenings) return { generation: 0, digest: '', problems: [message] };
+    }
+  }
+}
+
+async function verifyOpen(
+  git: GitRunner,
+  repository: OpenRepository,
+  signal: AbortSignal,
+): Promise<VerifyReport> {
+  const { gitDirectory: gitDir } = repository;
+  const refs = await repository.refsQueue.run(async () => {
+    const { generation, objectFormat, interrupted } = repository;
+    const options = { git, gitDir, generation, objectFormat, signal };
+    // git reads what the refs point at, to list them: damage there is what is looked for.
+    const snapshot = await readRefSnapshot(options).catch(() => undefined);
+    refuseCancelled(signal);
+    const digest = snapshot === undefined ? '' : digestOf(snapshot);
+    return { generation, digest, problems: problemsOf(digest, repository.digest, interrupted) };
+  });
+  if (signal.aborted) throw new QuorateError('cancelled', 'the verification was given up');
+  return { ...refs, problems: [...refs.problems, ...(await findBroken({ git, gitDir, signal }))] };
+}
+
+/** Of an apply that stopped half-way some refs are new already. */
+function problemsOf(found: string, known: string, interrupted: boolean): readonly string[] {
+  if (found === '') return ['the refs cannot be read'];
+  return found === known || interrupted ? [] : ['the refs are not those of the generation'];
+}
