@@ -14,6 +14,7 @@ import {
 import { openEmbeddedCoordinator } from '../backends/coordination/embedded/embedded-coordinator.js';
 import { openEtcdCoordinator } from '../backends/coordination/etcd/etcd-coordinator.js';
 import type { EtcdSettings } from '../backends/coordination/etcd/member-client.js';
+import { shareReads } from '../backends/coordination/shared-reads.js';
 import type { Config } from './config.js';
 import type { Teardown } from './teardown.js';
 
@@ -60,7 +61,7 @@ async function openConfigured(parts: CoordinatorParts): Promise<Coordinator> {
   if (settings.auth !== undefined && settings.tls === undefined) {
     logger.warn({ component: 'coordinator' }, 'the password for etcd is sent without TLS');
   }
-  return openEtcdCoordinator({ settings, random, logger });
+  return shareReads(await openEtcdCoordinator({ settings, random, logger }));
 }
 
 async function etcdSettings(config: Config, endpoints: readonly string[]): Promise<EtcdSettings> {

@@ -1,5 +1,6 @@
 import { openClusterIdentity } from '../../coordination/cluster-identity.js';
 import { guardCoordinator } from '../../coordination/guarded-coordinator.js';
+import { shareReads } from '../../coordination/shared-reads.js';
 import type { Coordinator } from '../../contract/coordinator.js';
 import { QuorateError } from '../../contract/errors.js';
 import type { PushPipeline } from '../../contract/pipeline.js';
@@ -42,7 +43,7 @@ export async function startFrontEnd(parts: FrontEndParts): Promise<FrontEnd> {
     random,
     logger,
   });
-  const coordinator = guardCoordinator(parts.coordinator, identity);
+  const coordinator = guardCoordinator(shareReads(parts.coordinator), identity);
   const replicas = new NodeDirectory({ coordinator, connect, clock, logger, meter });
   await replicas.start();
   const locks = createLocks({ coordinator, clock, random, meter, logger, holder: name });

@@ -127,6 +127,17 @@ export const mutants: readonly Mutation[] = [
     ],
   },
   {
+    name: 'a strong read joins one in flight',
+    troubles: ['slow network'],
+    edits: [
+      edit(
+        'coordination/shared-reads.js',
+        String.raw`this\.#next \?\?= this\.#afterwards\(this\.#onItsWay\);`,
+        'return this.#onItsWay;',
+      ),
+    ],
+  },
+  {
     name: 'freshness is taken from a watch',
     troubles: ['watches lag'],
     edits: [

@@ -1,5 +1,6 @@
 import { openClusterIdentity } from '../../coordination/cluster-identity.js';
 import { guardCoordinator } from '../../coordination/guarded-coordinator.js';
+import { shareReads } from '../../coordination/shared-reads.js';
 import type { Coordinator } from '../../contract/coordinator.js';
 import { createObjectReader } from '../../git/object-reader.js';
 import { createRefTransactions } from '../../git/ref-transaction.js';
@@ -31,7 +32,7 @@ export interface StorageParts {
 export async function startStorage(parts: StorageParts): Promise<void> {
   const { process, root, connect } = parts;
   const { clock, random, logger } = process;
-  const unguarded = parts.coordinator;
+  const unguarded = shareReads(parts.coordinator);
   const file = `${root}/cluster-seen`;
   const identity = await openClusterIdentity({
     coordinator: unguarded,

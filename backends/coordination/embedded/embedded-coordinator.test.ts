@@ -1,19 +1,24 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { Coordinator } from '../../contract/coordinator.js';
 import {
   type CoordinatorHarness,
   defineCoordinatorSuite,
 } from '../../conformance/coordinator-suite.js';
 import { createManualClock, silentLogger } from '../test-environment.js';
+import { shareReads } from '../shared-reads.js';
 import { openEmbeddedCoordinator } from './embedded-coordinator.js';
 
 const history = { maxRevisions: 1_000, maxSizeBytes: 2 ** 26 };
 
-async function make(): Promise<CoordinatorHarness> {
+async function make(
+  around: (coordinator: Coordinator) => Coordinator = (coordinator) => coordinator,
+): Promise<CoordinatorHarness> {
   const directory = await mkdtemp(join(tmpdir(), 'quorate-coordinator-'));
   const clock = createManualClock();
-  const open = () => openEmbeddedCoordinator({ directory, clock, logger: silentLogger, history });
+  const open = async (): Promise<Coordinator> =>
+    around(await openEmbeddedCoordinator({ directory, clock, logger: silentLogger, history }));
   let coordinator = await open();
   return {
     coordinator,
@@ -42,4 +47,5 @@ async function make(): Promise<CoordinatorHarness> {
   };
 }
 
-defineCoordinatorSuite('embedded', make);
+defineCoordinatorSuite('embedded', () => make());
+defineCoordinatorSuite('embedded, with shared reads', () => make(shareReads));
