@@ -42,6 +42,7 @@ import type { DataDirectory, ServerFile } from './data-directory.js';
 import { type FileCertificate, openCertificate } from './http/certificate.js';
 import { createHttpListener } from './http/http-listener.js';
 import { defaultHttpLimits } from './http/http-limits.js';
+import { openHostIdentity, type HostIdentity } from './host-identity.js';
 import type { Lifecycle } from './lifecycle.js';
 import { formatAddress, listenOn, reachableAddress } from './listen.js';
 import { connectionsWithin, conversationsWithin, maxOpenFiles } from './open-files.js';
@@ -52,8 +53,7 @@ import { createMetrics } from './observe/metrics.js';
 import type { Metrics } from './observe/metrics.js';
 import { createOpsServer } from './observe/ops-server.js';
 import { checkStorage } from './readiness.js';
-import { type HostKey, loadHostKeys } from './ssh/host-keys.js';
-import { loadSharedHostKeys } from './ssh/shared-host-keys.js';
+import { describeHostCertificates } from './ssh/host-certificates.js';
 import { createSshListener } from './ssh/ssh-listener.js';
 import { defaultSshLimits } from './ssh/ssh-limits.js';
 import type { Teardown } from './teardown.js';
@@ -97,6 +97,7 @@ interface Foundation extends CompositionParts {
   readonly draining: ((graceMs: number) => Promise<void>)[];
   /** Of the HTTP address, when that speaks TLS. */
   readonly tls: FileCertificate | undefined;
+  readonly hostIdentity: HostIdentity;
 }
 
 /**
@@ -134,6 +135,7 @@ async function layFoundation(parts: CompositionParts): Promise<Foundation> {
   teardown.add('git', () => git.close());
   const opened = await openCoordinator({ ...parts, dataDirectory: data.path });
   const { coordinator } = opened;
+  const hostIdentity = await openHostIdentity({ ...parts, coordinator });
   const rules = createRuleStore(coordinator);
   const hooks = createHookStore({ coordinator, clock, random: parts.random });
   const webhooks = openWebhooks({ ...parts, coordinator, meter: metrics });
@@ -148,6 +150,7 @@ async function layFoundation(parts: CompositionParts): Promise<Foundation> {
     meter: metrics,
     audit,
     tls,
+    hostIdentity,
     git,
     ...opened,
     rules,
@@ -295,20 +298,6 @@ async function openClusterBackend(
   });
 }
 
-async function openHostKeys(foundation: Foundation): Promise<readonly HostKey[]> {
-  const { config, data, logger } = foundation;
-  const directory = config['ssh.hostKeys'] ?? path.join(data.path, 'host-keys');
-  if (config['ssh.hostKeys'] === undefined && isClusterMember(config)) {
-    const { secret } = await credentialsOf(config);
-    if (secret !== undefined) return loadSharedHostKeys({ ...foundation, secret, directory });
-    logger.warn(
-      { component: 'ssh' },
-      'front-ends have SSH host keys of their own: give them a cluster secret, or one ssh.hostKeys',
-    );
-  }
-  return loadHostKeys(directory, logger);
-}
-
 async function openOps(foundation: Foundation): Promise<Address> {
   const { config, coordinator, backend, audit, data } = foundation;
   const server = createOpsServer({
@@ -325,6 +314,7 @@ async function openOps(foundation: Foundation): Promise<Address> {
     },
     warnings: {
       tls: () => foundation.tls?.problem(),
+      ssh: () => foundation.hostIdentity.hostCertificates.problem(),
       coordinator: () => foundation.identity.frozen?.message,
     },
     locks: () => backend.locks(),
@@ -356,7 +346,7 @@ async function openDoors(foundation: Foundation, opsAddress: Address): Promise<C
     authorities,
     service,
     noAuth,
-    hostKeys: await openHostKeys(foundation),
+    ...foundation.hostIdentity,
     limits: sshLimits(config),
   });
   const adminApi = createAdminApi({
@@ -370,6 +360,7 @@ async function openDoors(foundation: Foundation, opsAddress: Address): Promise<C
     authorizer,
     noAuth,
     hooksEnabled: config['hooks.enabled'],
+    hostCertificates: foundation.hostIdentity.hostCertificates,
     openpgpKeys: createOpenpgpKeys(foundation),
     serverInfo: () => ({
       version,
@@ -379,6 +370,7 @@ async function openDoors(foundation: Foundation, opsAddress: Address): Promise<C
       opsUrl: file?.opsUrl,
       notes: {
         'SSH cryptography': ssh.cryptoDescription.native ? 'native' : 'JavaScript (slower)',
+        ...describeHostCertificates(foundation.hostIdentity.hostCertificates),
       },
     }),
   });

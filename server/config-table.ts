@@ -167,6 +167,16 @@ export const configTable = {
     default: undefined,
     help: 'directory of the SSH host keys, made there if there are none; default `host-keys` in the data directory, or, for a member of a cluster with a secret, the coordinator, so that all front-ends have the same',
   },
+  'ssh.hostCertificates': {
+    kind: 'path',
+    default: undefined,
+    help: 'directory of the certificates of the host keys (`ssh_host_ed25519_key-cert.pub` and its like); default the directory of the host keys',
+  },
+  'ssh.checkInterval': {
+    kind: 'duration',
+    default: '5s',
+    help: 'how often those certificates are looked at for a change',
+  },
   'etcd.prefix': {
     kind: 'text',
     default: 'quorate/',

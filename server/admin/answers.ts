@@ -107,6 +107,23 @@ const quota = z.strictObject({
   state: z.enum(['ok', 'warning', 'exceeded']),
 });
 
+const hostKey = z.strictObject({
+  type: z.string(),
+  fingerprint: z.string(),
+  publicKey: z.string().describe('a line as in a .pub file'),
+  certificate: z
+    .strictObject({
+      keyId: z.string(),
+      serial: z.string(),
+      principals: z.array(z.string()),
+      authority: z.string().describe('its fingerprint'),
+      validUntil: time.nullable().describe('null: it never ends'),
+    })
+    .nullable()
+    .describe('the one on offer'),
+  problem: z.string().nullable().describe('why the file that should hold one is not used'),
+});
+
 /** By `Endpoint.action`. */
 export const answers: Readonly<Record<string, z.ZodType>> = {
   'user.list': z.strictObject({ users: z.array(user), next }),
@@ -149,6 +166,7 @@ export const answers: Readonly<Record<string, z.ZodType>> = {
   'quota.remove': z.strictObject({ removed: z.string() }),
   'audit.list': z.strictObject({ events: z.array(auditEvent), next }),
   status: z.looseObject({ version: z.string(), node: z.string(), startedAt: time }),
+  'host-key.list': z.strictObject({ hostKeys: z.array(hostKey), next }),
   'lock.list': z.strictObject({ locks: z.array(z.looseObject({})), next }),
 };
 

@@ -11,6 +11,7 @@ import type { OpenIdIssuers } from '../auth/openid-issuers.js';
 import type { CertificateAuthorities } from '../auth/certificate-authorities.js';
 import type { Authorizer } from '../auth/authorizer.js';
 import type { OpenpgpKeys } from '../auth/openpgp-keys.js';
+import type { HostCertificates } from '../ssh/host-certificates.js';
 import type { AuditTrail } from '../observe/audit-trail.js';
 import type { AuditLog } from '../observe/audit.js';
 
@@ -41,6 +42,7 @@ export interface AdminApiOptions {
   readonly webhooks: Webhooks;
   /** `hooks.enabled` */
   readonly hooksEnabled: boolean;
+  readonly hostCertificates: Pick<HostCertificates, 'report'>;
   readonly openpgpKeys: OpenpgpKeys;
   readonly audit: AuditLog;
   readonly auditTrail: AuditTrail;

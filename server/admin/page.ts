@@ -29,6 +29,7 @@ const lists: Readonly<Record<string, ListShape>> = {
   'quota.list': { rows: 'quotas', key: ['kind', 'name'] },
   'hook.list': { rows: 'hooks', key: ['stage'] },
   'signing-key.list': { rows: 'signingKeys', key: ['fingerprint', 'user'] },
+  'host-key.list': { rows: 'hostKeys', key: ['type'] },
   'node.list': { rows: 'nodes', key: ['nodeId'] },
   'repository.replicas': { rows: 'replicas', key: ['storeId'] },
   'lock.list': { rows: 'locks', key: ['scope', 'repositoryId', 'ref', 'state', 'pushId'] },

@@ -83,6 +83,28 @@ export function parseSshCertificate(blob: Uint8Array): SshCertificate {
   };
 }
 
+/** A certificate of an RSA key of 16,384 bits with 256 long principals stays below. */
+const maxLineLength = 256 * 1024;
+
+/**
+ * Reads the one line of a `-cert.pub` file (`type base64 comment`). Throws `invalid-argument` for anything else, and
+ * as `parseSshCertificate` does.
+ */
+export function parseSshCertificateLine(text: string): {
+  readonly certificate: SshCertificate;
+  readonly blob: Buffer;
+} {
+  const [word = '', base64 = ''] = text.trim().split(/[ \t]+/);
+  if (text.length > maxLineLength || /[\r\n]/.test(text.trim()) || !isCertificateAlgorithm(word)) {
+    throw new QuorateError('invalid-argument', 'this is no line with an SSH certificate');
+  }
+  const blob = Buffer.from(base64, 'base64');
+  if (blob.length === 0 || blob.toString('base64') !== base64) throw malformed();
+  const certificate = parseSshCertificate(blob);
+  if (new SshFieldReader(blob, malformed).text() !== word) throw malformed();
+  return { certificate, blob };
+}
+
 function readPrincipals(bytes: Uint8Array): readonly string[] {
   const reader = new SshFieldReader(bytes, malformed);
   const principals: string[] = [];

@@ -20,6 +20,7 @@ import { addRepositoryCommands } from './commands/repo.js';
 import { addRepositoryWorkCommands } from './commands/repo-work.js';
 import { addRuleCommands } from './commands/rule.js';
 import { addServeCommand, type Serve } from './commands/serve.js';
+import { addHostKeyCommands } from './commands/host-key.js';
 import { addServerStateCommands } from './commands/server-state.js';
 import { addSigningKeyCommands } from './commands/signing-key.js';
 import { addTokenCommands } from './commands/token.js';
@@ -92,6 +93,7 @@ Commands find the server by --data, or else by the environment's QUORATE_URL and
   addWebhookCommands(program);
   addSigningKeyCommands(program);
   addAuditCommand(program);
+  addHostKeyCommands(program);
   addServerStateCommands(program);
   addExplainCommand(program);
   addRecoverCommand(program);

@@ -8,6 +8,8 @@ import { sshFingerprint } from '../auth/ssh-public-key.js';
 
 /** One host key, as files in OpenSSH's format hold it. */
 export interface HostKey {
+  /** Of its file, as OpenSSH calls it: `ssh_host_ed25519_key`. */
+  readonly name: string;
   /** `ssh-ed25519`, `ecdsa-sha2-nistp256` or `ssh-rsa`. */
   readonly type: string;
   /** `SHA256:...`, for people to compare. */
@@ -148,6 +150,7 @@ export function parseHostKey(text: string, file: string): HostKey {
   }
   const blob = key.getPublicSSH();
   return {
+    name: file,
     type: key.type,
     fingerprint: sshFingerprint(blob),
     publicLine: `${key.type} ${blob.toString('base64')}`,

@@ -4,13 +4,17 @@ import { QuorateError } from '../../backends/contract/errors.js';
 import { addressKey, ConcurrencyLimit } from '../core/concurrency-limit.js';
 import { RefusalLog } from '../observe/refusal-log.js';
 import { describeCrypto, sshAlgorithms, type CryptoDescription } from './algorithms.js';
+import type { HostCertificates } from './host-certificates.js';
 import { offeredHostKeys, type HostKey } from './host-keys.js';
+import { certifiedHostKeys, presentHostCertificates } from './ssh2-host-certificates.js';
 import { SshConnection, type ConnectionOwner } from './ssh-connection.js';
 import type { SshEnvironment } from './ssh-environment.js';
 
 export interface SshListenerOptions extends SshEnvironment {
   /** At least one; the first is preferred. */
   readonly hostKeys: readonly HostKey[];
+  /** For those keys. Other ones are shown to new connections; those that are open keep what they were shown. */
+  readonly hostCertificates?: Pick<HostCertificates, 'current' | 'onChange'>;
 }
 
 export interface SshListener {
@@ -43,7 +47,8 @@ class Listener implements SshListener, ConnectionOwner {
   readonly cryptoDescription: CryptoDescription;
   readonly #options: SshListenerOptions;
   readonly #server: Server;
-  readonly #protocol: ssh2.Server;
+  /** For new connections; replaced when certificates of host keys change, since ssh2 takes its keys once. */
+  #protocol: ssh2.Server;
   /** By remote address and port, which is how ssh2 names a connection. */
   readonly #connections = new Map<string, SshConnection>();
   readonly #sockets = new Set<Socket>();
@@ -60,10 +65,30 @@ class Listener implements SshListener, ConnectionOwner {
     this.#refusals = new RefusalLog(options);
     this.#addresses = new ConcurrencyLimit(limits.maxConnectionsPerAddress);
     this.#principals = new ConcurrencyLimit(limits.maxConnectionsPerPrincipal);
-    const hostKeys = offeredHostKeys(options.hostKeys);
-    this.cryptoDescription = describeCrypto(hostKeys.map((key) => key.type));
-    this.#protocol = new ssh2.Server({
-      hostKeys: hostKeys.map((key) => ({ key })),
+    this.#protocol = this.#createProtocol();
+    this.cryptoDescription = describeCrypto(this.#offeredKeys().map((key) => key.type));
+    options.hostCertificates?.onChange(() => {
+      this.#protocol = this.#createProtocol();
+    });
+    // Sockets are accepted here and handed to ssh2, so that each has an owner from its first byte to its last.
+    this.#server = createServer({ noDelay: true, keepAlive: true }, (socket) =>
+      this.#accept(socket),
+    );
+    meter.gauge('connections', { transport: 'ssh' }, () => this.#sockets.size);
+  }
+
+  /** Certificates first, as clients do that know an authority. */
+  #offeredKeys(): readonly ssh2.ParsedKey[] {
+    const { hostKeys, hostCertificates } = this.#options;
+    const certified = certifiedHostKeys(hostCertificates?.current() ?? []);
+    return [...certified, ...offeredHostKeys(hostKeys)];
+  }
+
+  #createProtocol(): ssh2.Server {
+    const { limits, hostCertificates } = this.#options;
+    const certificates = hostCertificates?.current() ?? [];
+    const protocol = new ssh2.Server({
+      hostKeys: this.#offeredKeys().map((key) => ({ key })),
       ident: 'Quorate',
       algorithms: {
         kex: [...sshAlgorithms.kex],
@@ -74,16 +99,13 @@ class Listener implements SshListener, ConnectionOwner {
       keepaliveInterval: limits.keepaliveIntervalMs,
       keepaliveCountMax: maxMissedKeepalives,
     });
-    this.#protocol.on('connection', (client, info) => {
+    protocol.on('connection', (client, info) => {
+      presentHostCertificates(client, certificates);
       const connection = this.#connections.get(connectionName(info.ip, info.port));
       if (connection === undefined) client.end();
       else connection.attach(client);
     });
-    // Sockets are accepted here and handed to ssh2, so that each has an owner from its first byte to its last.
-    this.#server = createServer({ noDelay: true, keepAlive: true }, (socket) =>
-      this.#accept(socket),
-    );
-    meter.gauge('connections', { transport: 'ssh' }, () => this.#sockets.size);
+    return protocol;
   }
 
   get draining(): boolean {

@@ -21,9 +21,12 @@ async function clusterState({ cluster }: Pick<Backend, 'cluster'>): Promise<obje
 
 /** The state of the server: for server administrators only. */
 export function statusEndpoints(
-  options: Pick<AdminApiOptions, 'backend' | 'clock' | 'quotas' | 'serverInfo'>,
+  options: Pick<
+    AdminApiOptions,
+    'backend' | 'clock' | 'hostCertificates' | 'quotas' | 'serverInfo'
+  >,
 ): Endpoint[] {
-  const { backend, clock, quotas, serverInfo } = options;
+  const { backend, clock, hostCertificates, quotas, serverInfo } = options;
 
   const status = endpoint({
     method: 'get',
@@ -63,7 +66,18 @@ export function statusEndpoints(
     },
   });
 
-  return [status, locks];
+  const hostKeys = endpoint({
+    method: 'get',
+    path: '/host-keys',
+    action: 'host-key.list',
+    input: nothing,
+    run: async (call) => {
+      requireServerAdmin(call.principal, 'seeing host keys');
+      return { status: 200, body: { hostKeys: hostCertificates.report() } };
+    },
+  });
+
+  return [status, locks, hostKeys];
 }
 
 /** How many quotas there are, and how many are nearly or wholly used up. */

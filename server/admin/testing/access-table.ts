@@ -895,6 +895,12 @@ export const rows: readonly Row[] = [
     request: () => ['GET', '/locks'],
     expected: adminOnly(200),
   },
+  {
+    desc: 'host keys',
+    action: 'host-key.list',
+    request: () => ['GET', '/host-keys'],
+    expected: adminOnly(200),
+  },
 ];
 
 /** A public key line that nobody has yet. */

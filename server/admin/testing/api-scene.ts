@@ -156,6 +156,23 @@ export class ApiScene {
           allowedNetworks: '',
         },
       }),
+      hostCertificates: {
+        report: () => [
+          {
+            type: 'ssh-ed25519',
+            fingerprint: 'SHA256:x',
+            publicKey: 'ssh-ed25519 AAAA',
+            certificate: {
+              keyId: 'host',
+              serial: '1',
+              principals: ['git.example.org'],
+              authority: 'SHA256:y',
+              validUntil: '2026-12-01T00:00:00Z',
+            },
+            problem: null,
+          },
+        ],
+      },
       openpgpKeys: createOpenpgpKeys({ coordinator, clock }),
       issuers: createOpenIdIssuers({ coordinator, clock }),
       authorities: createCertificateAuthorities({ coordinator, accounts, clock }),

@@ -10,6 +10,7 @@ import type { Accounts } from '../../auth/accounts.js';
 import { parseSshPublicKeyLine, sshFingerprint } from '../../auth/ssh-public-key.js';
 import type { GitService } from '../../core/git-request.js';
 import type { AuditEvent } from '../../observe/audit.js';
+import type { HostCertificate } from '../host-certificate.js';
 import { loadHostKeys, type HostKey } from '../host-keys.js';
 import { createSshListener, type SshListener } from '../ssh-listener.js';
 import { defaultSshLimits, type SshLimits } from '../ssh-limits.js';
@@ -66,7 +67,10 @@ let hostKeysOfProcess: Promise<readonly HostKey[]> | undefined;
 
 export async function createSshScene(
   service: GitService,
-  limits: Partial<SshLimits> & { readonly noAuth?: boolean } = {},
+  limits: Partial<SshLimits> & {
+    readonly noAuth?: boolean;
+    readonly certificates?: (hostKeys: readonly HostKey[]) => readonly HostCertificate[];
+  } = {},
 ): Promise<SshScene> {
   const directory = mkdtempSync(join(tmpdir(), 'quorate-ssh-'));
   const owners = new Map<string, string>();
@@ -88,6 +92,10 @@ export async function createSshScene(
     random: { bytes: (length) => randomBytes(length) },
     limits: { ...defaultSshLimits, ...limits },
     hostKeys,
+    hostCertificates: {
+      current: () => limits.certificates?.(hostKeys) ?? [],
+      onChange: () => undefined,
+    },
     noAuth: limits.noAuth ?? false,
   });
   const { port } = await listener.listen('127.0.0.1', 0);

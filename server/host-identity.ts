@@ -1,0 +1,57 @@
+import path from 'node:path';
+import type { Coordinator } from '../backends/contract/coordinator.js';
+import type { Clock, Logger, Random } from '../backends/contract/environment.js';
+import { credentialsOf, isClusterMember } from './cluster.js';
+import type { Config } from './config.js';
+import type { DataDirectory } from './data-directory.js';
+import { openHostCertificates, type HostCertificates } from './ssh/host-certificates.js';
+import { loadHostKeys, type HostKey } from './ssh/host-keys.js';
+import { loadSharedHostKeys } from './ssh/shared-host-keys.js';
+import type { Teardown } from './teardown.js';
+
+/** By what SSH clients know this server. */
+export interface HostIdentity {
+  readonly hostKeys: readonly HostKey[];
+  readonly hostCertificates: HostCertificates;
+}
+
+export interface HostIdentityParts {
+  readonly config: Config;
+  readonly data: DataDirectory;
+  readonly coordinator: Coordinator;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  readonly teardown: Teardown;
+}
+
+/** Host keys (of the whole cluster, for its members) and the certificates that this process has for them. */
+export async function openHostIdentity(parts: HostIdentityParts): Promise<HostIdentity> {
+  const { config, data, teardown } = parts;
+  const directory = config['ssh.hostKeys'] ?? path.join(data.path, 'host-keys');
+  const hostKeys = await openHostKeys(parts, directory);
+  const hostCertificates = await openHostCertificates({
+    ...parts,
+    hostKeys,
+    directory: config['ssh.hostCertificates'] ?? directory,
+    checkMs: config['ssh.checkInterval'],
+  });
+  teardown.add('host certificates', () => Promise.resolve(hostCertificates.close()));
+  return { hostKeys, hostCertificates };
+}
+
+async function openHostKeys(
+  parts: HostIdentityParts,
+  directory: string,
+): Promise<readonly HostKey[]> {
+  const { config, logger } = parts;
+  if (config['ssh.hostKeys'] === undefined && isClusterMember(config)) {
+    const { secret } = await credentialsOf(config);
+    if (secret !== undefined) return loadSharedHostKeys({ ...parts, secret, directory });
+    logger.warn(
+      { component: 'ssh' },
+      'front-ends have SSH host keys of their own: give them a cluster secret, or one ssh.hostKeys',
+    );
+  }
+  return loadHostKeys(directory, logger);
+}
