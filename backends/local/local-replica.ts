@@ -406,6 +406,7 @@ export class LocalReplica implements Replica {
           ...(kind === undefined ? {} : { kind }),
           ...(progress === undefined ? {} : { progress }),
         });
+        repository.forgetShape();
         await this.#dependencies.objects.release(repository.gitDirectory);
         this.#missedClones.forget(repositoryId);
         return report;

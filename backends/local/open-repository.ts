@@ -1,5 +1,6 @@
 import { rm } from 'node:fs/promises';
 import { isDeepStrictEqual } from 'node:util';
+import type { StoreShape } from '../contract/backend.js';
 import type { Clock } from '../contract/environment.js';
 import { asQuorateError, QuorateError } from '../contract/errors.js';
 import type { RefCommand, RefSnapshot } from '../contract/objects.js';
@@ -11,6 +12,7 @@ import type { ObjectReader } from '../git/object-reader.js';
 import { nextSnapshot, readRefSnapshot } from '../git/ref-snapshot.js';
 import { removeAllLeftovers } from '../git/maintenance.js';
 import { removeAbandonedRefLocks, removeStaleLocks } from '../git/ref-files.js';
+import { readStoreShape } from '../git/store-shape.js';
 import { removeHalfWritten } from '../git/repository-files.js';
 import {
   type ApplyDependencies,
@@ -56,6 +58,15 @@ type Adopted = Pick<ReplicaExport, 'generation' | 'digest' | 'head' | 'refs'>;
  */
 const retainedGenerations = 8;
 
+/** Of the store's shape, which costs a listing and a stat of every pack. */
+const shapeKeptMs = 10_000;
+
+interface KeptShape {
+  readonly generation: number;
+  readonly readAtMs: number;
+  readonly shape: StoreShape;
+}
+
 /** One repository of this store, in use: its refs in memory, and the one place that changes them on disk. */
 export class OpenRepository {
   readonly id: string;
@@ -77,6 +88,7 @@ export class OpenRepository {
   /** Highest generation that somebody asked for. */
   #wanted = 0;
   #wholePack: WholePack | undefined;
+  #shape: KeptShape | undefined;
   /** What an apply that failed half-way was about: its traces are looked for by the next one. */
   #interrupted: Intent | undefined;
   #contradiction: string | undefined;
@@ -180,6 +192,25 @@ export class OpenRepository {
         this.interrupted ? undefined : { generation: this.generation, digest: this.digest },
       ),
     );
+  }
+
+  /**
+   * As it was in this generation, at most `shapeKeptMs` ago. Packs come with generations and go with maintenance; what a
+   * fork adds beside them is seen late, which an estimate of memory can bear.
+   */
+  async shape(): Promise<StoreShape> {
+    const { generation } = this;
+    const nowMs = this.#dependencies.clock.monotonicMs();
+    const kept = this.#shape;
+    if (kept?.generation === generation && nowMs < kept.readAtMs + shapeKeptMs) return kept.shape;
+    const shape = await readStoreShape(this.objectsDirectory, this.objectFormat);
+    this.#shape = { generation, readAtMs: nowMs, shape };
+    return shape;
+  }
+
+  /** The packs have changed without a generation. */
+  forgetShape(): void {
+    this.#shape = undefined;
   }
 
   get objectFormat(): RepositoryState['objectFormat'] {

@@ -6,7 +6,6 @@ import type { ReplicaRead } from '../contract/replica.js';
 import { firstUnreachable } from '../git/ancestry.js';
 import type { GitRunner } from '../git/git-runner.js';
 import type { ObjectReader } from '../git/object-reader.js';
-import { readStoreShape } from '../git/store-shape.js';
 import type { OpenRepository } from './open-repository.js';
 import type { RefViews } from './ref-views.js';
 import { openWholePack } from './whole-pack.js';
@@ -91,7 +90,7 @@ export class LocalRead implements ReplicaRead {
   }
 
   shape(): Promise<StoreShape> {
-    return readStoreShape(this.#repository.objectsDirectory, this.#repository.objectFormat);
+    return this.#repository.shape();
   }
 
   async uploadArchive(run: {

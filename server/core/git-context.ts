@@ -6,6 +6,7 @@ import type { AuditLog } from '../observe/audit.js';
 import type { Admission } from './admission.js';
 import type { ClientInput } from './client-input.js';
 import type { ClientOutput } from './client-output.js';
+import type { FrameBuffers } from './frame-buffers.js';
 import type { GitRequest } from './git-request.js';
 import type { GitServiceLimits } from './limits.js';
 import type { KnownAnswers } from './known-answers.js';
@@ -25,6 +26,7 @@ export interface ServiceParts {
   readonly views: RefViews;
   readonly encodings: RefEncodings;
   readonly answers: KnownAnswers;
+  readonly frames: FrameBuffers;
 }
 
 /** One request, before anything is read or written. */

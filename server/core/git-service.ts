@@ -9,6 +9,7 @@ import { Access } from './access.js';
 import { Admission, type AdmissionLimits, type Place } from './admission.js';
 import { ClientInput } from './client-input.js';
 import { ClientOutput } from './client-output.js';
+import { FrameBuffers } from './frame-buffers.js';
 import type { Asked, GitContext, ServiceParts } from './git-context.js';
 import type {
   GitExchange,
@@ -64,6 +65,7 @@ export function createGitService({
     views: new RefViews(),
     encodings: new RefEncodings(options.limits.refCacheBytes),
     answers: new KnownAnswers(options.limits.answerCacheBytes),
+    frames: new FrameBuffers(),
   };
   const access = new Access(options.backend.repositories, authorizer);
   const refusals = new RefusalLog(options);

@@ -9,6 +9,7 @@ import { maxSideBandDataBytes, writeSideBand } from '../wire/side-band.js';
 import type { FetchScope } from '../wire/fetch-request.js';
 import type { Place } from './admission.js';
 import type { FetchGround } from './fetch-checks.js';
+import { frameBufferBytes, framesPerBuffer } from './frame-buffers.js';
 import type { GitContext } from './git-context.js';
 import type { GitOutcome } from './git-request.js';
 import { failureText } from './upload-run.js';
@@ -84,20 +85,17 @@ export async function sendStoredClone(
   }
 }
 
-/** Packets read and written at once: a megabyte, so that what a turn costs does not count. */
-const framesPerRead = 16;
 const frameHeaderBytes = maxPktBytes - maxSideBandDataBytes;
-/** Of one stream: two such buffers. */
-const bufferBytes = 2 * framesPerRead * maxPktBytes;
+/** Of one stream: two buffers. */
+const bufferBytes = 2 * frameBufferBytes;
 
 /** Reads one megabyte while the one before is written. Two buffers, used in turn. */
-async function sendFrames({ output }: GitContext, pack: StoredPack): Promise<void> {
-  const dataBytes = framesPerRead * maxSideBandDataBytes;
-  const frames = Math.min(framesPerRead, Math.ceil(pack.sizeBytes / maxSideBandDataBytes));
+async function sendFrames({ output, parts }: GitContext, pack: StoredPack): Promise<void> {
+  const dataBytes = framesPerBuffer * maxSideBandDataBytes;
   const buffers: Buffer[] = [];
   let turn = 0;
   const readFrom = (offset: number): Promise<Buffer> => {
-    const buffer = (buffers[turn] ??= Buffer.allocUnsafeSlow(frames * maxPktBytes));
+    const buffer = (buffers[turn] ??= parts.frames.take());
     turn = 1 - turn;
     const reading = readFrames(pack, offset, buffer);
     // It is awaited after the write beside it, which may take long.
@@ -112,10 +110,12 @@ async function sendFrames({ output }: GitContext, pack: StoredPack): Promise<voi
       if (behind < pack.sizeBytes) next = readFrom(behind);
       await output.writeThrough(framed);
     }
-  } finally {
-    // The file may not be closed under a read.
+  } catch (error) {
+    // The file may not be closed under a read. The buffers may still be in use below, and are not given back.
     await next.catch(() => undefined);
+    throw error;
   }
+  parts.frames.giveBack(buffers);
 }
 
 /** Fills `buffer` with packets of the pack's bytes from `offset` on; returns the part that is filled. */
