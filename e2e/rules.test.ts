@@ -428,7 +428,7 @@ test('a rule that does not parse is refused when it is set, naming the field', a
     [['--refs', 'refs/heads/[', '--linear'], /refs: is no pattern/],
     [['--refs', '**'], /refs: the rule demands nothing/],
     [['--refs', '**', '--message', '('], /commitMessage: is no regular expression/],
-    [['--refs', '**', '--push', 'Ann Smith'], /push\.0: wants user names/],
+    [['--refs', '**', '--push', 'Ann Smith'], /push\.0: wants names of users/],
     [['--refs', '**', '--forbid-path', '/abs'], /forbiddenPaths\.0: has an empty part/],
   ];
   for (const [options, words] of cases) {

@@ -5,8 +5,10 @@ import type { LogEntry, Repository } from './repository.js';
 
 /** Who pushes, as far as rules want to know. */
 export interface Pusher {
-  /** User name, or `anonymous`, `trusted`, `system`. */
+  /** User name, `deploy-key:SHA256:...`, `oidc:NAME:SUBJECT`, or `anonymous`, `trusted`, `system`. */
   readonly name: string;
+  /** What rules may call it besides: `oidc:NAME` of each issuer's entry that vouches for the token. */
+  readonly aliases?: readonly string[];
   /** Names of the groups, without `@`. */
   readonly groups: readonly string[];
 }

@@ -164,8 +164,9 @@ const unjudgeable: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
 ]);
 
 function includes(subjects: readonly string[], pusher: Pusher): boolean {
+  const names = [pusher.name, ...(pusher.aliases ?? [])];
   return subjects.some((subject) =>
-    subject.startsWith('@') ? pusher.groups.includes(subject.slice(1)) : subject === pusher.name,
+    subject.startsWith('@') ? pusher.groups.includes(subject.slice(1)) : names.includes(subject),
   );
 }
 

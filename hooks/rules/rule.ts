@@ -5,14 +5,20 @@ import { z } from 'zod';
  * and whenever one is read.
  */
 
-/** Names of users and groups, as accounts have them. */
+const wanted =
+  'wants names of users, @groups, deploy keys and CI entries, like ann, @release, deploy-key:SHA256:... or oidc:ci';
+
+/**
+ * Names of users and groups as accounts have them; a deploy key by its fingerprint; programs by the entry of their
+ * issuer that vouches for them (its claims say which ones).
+ */
 const subject = z
-  .string({ error: 'wants user names, and group names with @' })
-  .regex(/^@?[a-z0-9][a-z0-9._-]{0,63}$/, {
-    error: 'wants user names, and group names with @, like ann or @release',
+  .string({ error: wanted })
+  .regex(/^(?:(?:@|oidc:)?[a-z0-9][a-z0-9._-]{0,63}|deploy-key:SHA256:[A-Za-z0-9+/]{43})$/, {
+    error: wanted,
   });
 const subjects = z
-  .array(subject, { error: 'wants a list of users and @groups' })
+  .array(subject, { error: 'wants a list of users, @groups, deploy keys and CI entries' })
   .max(100, { error: 'takes at most 100 names' });
 
 const pathPattern = z

@@ -134,15 +134,17 @@ class CoordinatedIssuers implements OpenIdIssuers {
     const issuer = unverifiedIssuer(token);
     if (issuer === undefined) return undefined;
     const reach: PatternLevel[] = [];
+    const aliases: string[] = [];
     let name: string | undefined;
     for (const trust of await this.list()) {
       if (trust.issuer !== issuer) continue;
       const payload = await this.#verify(token, trust);
       if (payload === undefined || !claimsMatch(trust, payload)) continue;
       reach.push({ pattern: trust.repositories, level: trust.level });
+      aliases.push(`oidc:${trust.name}`);
       name ??= `oidc:${trust.name}:${shownSubject(payload)}`;
     }
-    return name === undefined ? undefined : { kind: 'machine', name, reach };
+    return name === undefined ? undefined : { kind: 'machine', name, reach, aliases };
   }
 
   async #verify(token: string, trust: OpenIdTrust): Promise<JWTPayload | undefined> {

@@ -23,6 +23,8 @@ export type Principal =
       /** For logs and the trails; holds a colon, which no user name does: `deploy-key:SHA256:...`. */
       readonly name: string;
       readonly reach: readonly Reach[];
+      /** What branch rules may call it besides its name: `oidc:ci`. */
+      readonly aliases?: readonly string[];
     }
   /** Everybody is this under `--no-auth` (loopback only): everything is allowed. */
   | { readonly kind: 'trusted' };
@@ -65,5 +67,6 @@ export function principalName(principal: Principal): string {
 /** What branch rules and hooks know of the principal. */
 export function pusherOf(principal: Principal): Pusher {
   const membership = principal.kind === 'user' ? principal.membership : undefined;
-  return { name: principalName(principal), groups: membership?.groups ?? [] };
+  const aliases = principal.kind === 'machine' ? (principal.aliases ?? []) : [];
+  return { name: principalName(principal), groups: membership?.groups ?? [], aliases };
 }

@@ -34,7 +34,7 @@ export function addRuleCommands(program: Command): void {
     .option('--refs <pattern>', 'refs/heads/main, refs/heads/release/*, **')
     .option(
       '--push <names>',
-      'who may push there: ann,@release; "" for nobody (default: all writers)',
+      'who may push there: ann,@release,oidc:ci,deploy-key:SHA256:...; "" for nobody (default: all writers)',
     )
     .option('--no-force-push', 'refuse what is no fast-forward')
     .option('--no-deletion', 'refuse deletion')
