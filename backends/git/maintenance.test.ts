@@ -18,7 +18,8 @@ import {
   repackObjects,
   type MaintainOptions,
 } from './maintenance.js';
-import { borrowFrom, linkObjects } from './object-pool.js';
+import { linkObjects } from './link-objects.js';
+import { borrowFrom } from './object-pool.js';
 import { readObjectStoreStats, type ObjectStoreStats } from './repository-files.js';
 import { createFixture, type Fixture } from './testing/indexer-fixture.js';
 

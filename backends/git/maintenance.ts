@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import type { MaintenanceProgress, MaintenanceReport } from '../contract/backend.js';
 import type { Clock } from '../contract/environment.js';
 import type { Oid } from '../contract/objects.js';
+import { restoreKept } from './kept-objects.js';
 import {
   readObjectStoreStats,
   removeHalfWritten,
@@ -163,8 +164,14 @@ function prune(options: MaintainOptions, graceMs: number): Promise<boolean> {
   });
 }
 
-/** Moves loose refs into packed-refs. The caller lets no ref transaction run meanwhile. */
+/**
+ * Moves loose refs into packed-refs. The caller lets no ref transaction run meanwhile. Loose refs go when packed-refs
+ * is on disk under its name, which git does not see to: a power cut could leave the old packed-refs, and no loose ones.
+ */
 export async function packRefs(context: MaintenanceContext): Promise<void> {
+  await runMaintenanceGit(context, { args: ['pack-refs', '--all', '--no-prune'] });
+  await syncDirectory(context.gitDir);
+  // Packs the same values again.
   await runMaintenanceGit(context, { args: ['pack-refs', '--all', '--prune'] });
 }
 
@@ -187,16 +194,17 @@ export async function repackObjects(
       : ['-a', '--cruft', '--cruft-expiration=never', ...whole];
   args.push(...keepPacks.map((name) => `--keep-pack=${name}`));
   await runRepack(context, args);
-  await syncDirectory(join(context.gitDir, 'objects', 'pack'));
 }
 
 const temporaryPackFile = /^(?:\.?tmp[-_].*|multi-pack-index\.lock)$/;
 const temporaryGraphFile = /^(?:tmp_.*|.*\.lock)$/;
 
 /**
- * Removes what killed maintenance left beside packs, commit graphs and records. At recovery only, when nothing runs.
+ * Removes what killed maintenance left beside packs, commit graphs and records, and brings back the packs that a repack
+ * removed whose outcome may not have come to the disk. At recovery only, when nothing runs.
  */
 export async function removeAllLeftovers(gitDir: string): Promise<void> {
+  await restoreKept(join(gitDir, 'objects'));
   await removeLeftovers(gitDir, { nowMs: Infinity, olderThanMs: 0 });
   await removeHalfWritten(join(gitDir, RECORDS));
   await removeHalfWritten(join(gitDir, 'objects', 'info'));

@@ -2,9 +2,9 @@
  * Object pools: an object directory that several repositories borrow from (`objects/info/alternates`,
  * gitrepository-layout(5)). Nothing here removes an object: packs enter a pool as hard links, and are merged there.
  */
-import { link, mkdir, readdir, readFile, rm, stat, unlink } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm, stat, unlink } from 'node:fs/promises';
 import { dirname, join, relative, resolve } from 'node:path';
-import { QuorateError } from '../contract/errors.js';
+import { hardLink } from './link-objects.js';
 import {
   isMissing,
   readObjectStoreStats,
@@ -12,9 +12,6 @@ import {
   writeFileDurably,
 } from './repository-files.js';
 import { runRepack, type MaintenanceContext } from './run-maintenance-git.js';
-
-/** What belongs to a pack and moves with it. Times of cruft packs do not: in a pool nothing is cruft. */
-const companions = ['.pack', '.rev'] as const;
 
 /** Object directories that `objectsDir` borrows from, absolute. Quorate writes one; others are somebody else's. */
 export async function alternatesOf(objectsDir: string): Promise<readonly string[]> {
@@ -54,47 +51,6 @@ export async function borrowingSinceMs(objectsDir: string): Promise<number | und
 const alternatesPath = (objectsDir: string): string => join(objectsDir, 'info', 'alternates');
 
 /**
- * Makes every object of one object directory an object of another as well, by hard links: it costs a few names for
- * each pack, whatever is in it. The caller lets no repack run in either. Packs may be added to `from` meanwhile; what
- * was there at the call is in `to`, durably, on return. Idempotent: a crash leaves packs that do not count yet.
- */
-export async function linkObjects(from: string, to: string): Promise<void> {
-  await linkLooseObjects(from, to);
-  const [source, target] = [join(from, 'pack'), join(to, 'pack')];
-  const [names, present] = [new Set(await readdir(source)), new Set(await readdir(target))];
-  for (const name of names) {
-    // A repack that was stopped may have left others, of objects that are in these.
-    if (!/^pack-[0-9a-f]+\.idx$/.test(name)) continue;
-    const base = name.slice(0, -'.idx'.length);
-    if (!names.has(`${base}.pack`)) continue; // Half removed: its objects are in another.
-    if (present.has(name) && present.has(`${base}.pack`)) continue;
-    // Without an index a pack does not count, and what is left of one may be of another making than its index here.
-    for (const suffix of companions) {
-      await rm(join(target, `${base}${suffix}`), { force: true });
-      if (names.has(`${base}${suffix}`)) await hardLink(source, target, `${base}${suffix}`);
-    }
-    await hardLink(source, target, name);
-  }
-  await syncDirectory(target);
-}
-
-/** There are hardly any: pushes come as packs. Hooks may write them. */
-async function linkLooseObjects(from: string, to: string): Promise<void> {
-  for (const fanout of await readdir(from)) {
-    if (!/^[0-9a-f]{2}$/.test(fanout)) continue;
-    const [source, target] = [join(from, fanout), join(to, fanout)];
-    await mkdir(target, { recursive: true });
-    const present = new Set(await readdir(target));
-    for (const name of await readdir(source)) {
-      if (/^[0-9a-f]{38,62}$/.test(name) && !present.has(name))
-        await hardLink(source, target, name);
-    }
-    await syncDirectory(target);
-  }
-  await syncDirectory(to);
-}
-
-/**
  * Removes packs without an index, which a crash left while they were linked. For pools, where nothing but the caller
  * adds packs: elsewhere a push may be bringing one in.
  */
@@ -104,23 +60,6 @@ export async function removeHalfLinked(poolObjectsDir: string): Promise<void> {
   for (const name of names) {
     const base = /^(pack-[0-9a-f]+)\.(?:pack|rev|bitmap)$/.exec(name)?.[1];
     if (base !== undefined && !names.has(`${base}.idx`)) await unlink(join(directory, name));
-  }
-}
-
-async function hardLink(source: string, target: string, name: string): Promise<void> {
-  try {
-    await link(join(source, name), join(target, name));
-  } catch (cause) {
-    const code = cause instanceof Error && 'code' in cause ? cause.code : undefined;
-    if (code === 'EEXIST') return;
-    if (code === 'EPERM' || code === 'ENOTSUP' || code === 'EMLINK') {
-      throw new QuorateError(
-        'failed-precondition',
-        'the file system of this store makes no hard links, without which there are no forks',
-        { cause },
-      );
-    }
-    throw cause;
   }
 }
 
@@ -158,7 +97,6 @@ export async function poolNeedsRepack(objectsDir: string): Promise<boolean> {
  */
 export async function repackPool(context: MaintenanceContext): Promise<void> {
   await runRepack(context, ['--geometric=2', '--no-write-bitmap-index']);
-  await syncDirectory(join(context.gitDir, 'objects', 'pack'));
 }
 
 /**

@@ -132,6 +132,23 @@ describe('ref transactions', () => {
     });
   });
 
+  it('removes after a restart a ref of which only packed-refs is left, with an older value', async () => {
+    const { gitDir } = repository;
+    await refs.commit(gitDir, [create('refs/heads/gone'), create('refs/heads/a')]);
+    repository.git(['pack-refs', '--all', '--prune']);
+    // Its file, with `two`, went; the packed-refs without it did not come to the disk.
+    const deletion = [{ ref: 'refs/heads/gone', oldOid: two, newOid: zero }];
+    const stale = { code: 'failed-precondition', details: { refs: ['refs/heads/gone'] } };
+    await assert.rejects(refs.commitEither(gitDir, deletion), stale);
+    await refs.commitEither(gitDir, deletion, { restarted: true });
+    await refs.commitEither(gitDir, deletion, { restarted: true });
+    assert.deepEqual(repository.refs(), [`refs/heads/a ${one}`]);
+    const update = [{ ref: 'refs/heads/a', oldOid: two, newOid: two }];
+    await assert.rejects(refs.commitEither(gitDir, update, { restarted: true }), {
+      code: 'failed-precondition',
+    });
+  });
+
   it('reports what it cannot know as a storage failure when git dies on the way', async () => {
     const dying: GitRunner = {
       ...delegate(git),

@@ -3,7 +3,7 @@ import { QuorateError } from '../contract/errors.js';
 import type { Oid, RefCommand } from '../contract/objects.js';
 import { ConversationPool, type Dialogue } from './conversation-pool.js';
 import type { GitRunner } from './git-runner.js';
-import { writeRefCommands } from './ref-commands.js';
+import { isZero, writeRefCommands } from './ref-commands.js';
 import { RefJudge } from './ref-judge.js';
 import { refConfig } from './ref-config.js';
 import { dryRunRefs, type DryRun, type RefFailure } from './ref-dry-run.js';
@@ -19,8 +19,17 @@ export interface RefTransactions {
    * (after which some may have been applied: `commitEither` completes them), `invalid-argument`, `unavailable`.
    */
   commit(gitDir: string, updates: readonly RefCommand[]): Promise<void>;
-  /** As `commit`, where a ref may have its new value already. For entries that are committed in the log. Idempotent. */
-  commitEither(gitDir: string, updates: readonly RefCommand[]): Promise<void>;
+  /**
+   * As `commit`, where a ref may have its new value already. For entries that are committed in the log. Idempotent.
+   * `restarted`: a ref that goes may have any value, since there may have been a power cut in the middle. git takes it
+   * from packed-refs first and removes its file then; when only the second came to the disk, an older value of
+   * packed-refs shows.
+   */
+  commitEither(
+    gitDir: string,
+    updates: readonly RefCommand[],
+    how?: { readonly restarted: boolean },
+  ): Promise<void>;
   /** Points HEAD at a branch, born or not (full name under `refs/heads/`). Durable on return. */
   setHead(gitDir: string, branch: string): Promise<void>;
   /** Which updates git would not apply; the others it would apply all together. Changes nothing. */
@@ -70,10 +79,13 @@ export function createRefTransactions(options: RefTransactionsOptions): RefTrans
       if (outcome === 'refused') await assertValues({ git, gitDir }, updates, 'old');
       throw refsNotWritten();
     },
-    async commitEither(gitDir, updates) {
+    async commitEither(gitDir, updates, { restarted } = { restarted: false }) {
       if ((await apply(gitDir, updates)) === 'applied') return;
-      const values = await assertValues({ git, gitDir }, updates, 'old or new');
-      const left = updates.filter((update) => valueOf(values, update) !== update.newOid);
+      const expected = restarted ? 'old or new, or it goes' : 'old or new';
+      const values = await assertValues({ git, gitDir }, updates, expected);
+      const left = updates
+        .map((update) => ({ ...update, oldOid: valueOf(values, update) }))
+        .filter(({ oldOid, newOid }) => oldOid !== newOid);
       if ((await apply(gitDir, left)) !== 'applied') throw refsNotWritten();
       // What a run before this one had written may not be on disk yet.
       await syncRefDirectories(gitDir, updates);
@@ -126,7 +138,7 @@ function ignoreEnd(error: unknown): void {
 async function assertValues(
   options: RefValuesOptions,
   updates: readonly RefCommand[],
-  expected: 'old' | 'old or new',
+  expected: 'old' | 'old or new' | 'old or new, or it goes',
 ): Promise<ReadonlyMap<string, Oid>> {
   const values = await readRefValues(
     options,
@@ -134,7 +146,9 @@ async function assertValues(
   );
   const stale = updates.filter((update) => {
     const value = valueOf(values, update);
-    return value !== update.oldOid && !(expected === 'old or new' && value === update.newOid);
+    if (value === update.oldOid) return false;
+    if (expected !== 'old' && value === update.newOid) return false;
+    return expected !== 'old or new, or it goes' || !isZero(update.newOid);
   });
   if (stale.length > 0) {
     throw new QuorateError('failed-precondition', 'a ref has another value than expected', {

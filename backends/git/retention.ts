@@ -10,7 +10,12 @@ import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/
 import { join } from 'node:path';
 import { QuorateError } from '../contract/errors.js';
 import type { Oid } from '../contract/objects.js';
-import { readObjectStoreStats, syncDirectory, writeFileDurably } from './repository-files.js';
+import {
+  isMissing,
+  readObjectStoreStats,
+  syncDirectory,
+  writeFileDurably,
+} from './repository-files.js';
 import {
   runMaintenanceGit,
   runRepack,
@@ -83,9 +88,19 @@ export async function pruneUnreachable(
   const tips = new Set([...current, ...(await existing(context, kept))]);
   // Before the commits go: a graph that lists a commit vouches for it.
   await writeCommitGraph(context, 'anew');
+  await syncCommitGraphs(objectsDir);
   await repackReaching(context, tips, { horizonMs, borrows });
-  await syncDirectory(join(objectsDir, 'pack'));
   return true;
+}
+
+/** git syncs the graphs, and not which of them count. Where no commit is there are none. */
+async function syncCommitGraphs(objectsDir: string): Promise<void> {
+  const info = join(objectsDir, 'info');
+  for (const directory of [join(info, 'commit-graphs'), info]) {
+    await syncDirectory(directory).catch((error: unknown) => {
+      if (!isMissing(error)) throw error;
+    });
+  }
 }
 
 /**

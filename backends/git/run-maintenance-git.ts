@@ -1,6 +1,7 @@
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { QuorateError } from '../contract/errors.js';
+import { whileKept } from './kept-objects.js';
 import type { GitCommand, GitResult, GitRunner } from './git-runner.js';
 
 /** How a step of maintenance runs git. */
@@ -51,22 +52,25 @@ export async function runMaintenanceGit(
 
 /**
  * Runs `git repack`; one that was stopped or failed leaves nothing. What it had written until then has an index, so
- * that git takes it for packs: the next repack would fail on them, and clients would be told of their bitmaps. The
- * caller runs one at a time on these objects.
+ * that git takes it for packs: the next repack would fail on them, and clients would be told of their bitmaps. Durable
+ * on return. The caller runs one at a time on these objects.
  */
 export async function runRepack(
   context: MaintenanceContext,
   args: readonly string[],
   env: Readonly<Record<string, string>> = {},
 ): Promise<void> {
-  const packs = join(env['GIT_OBJECT_DIRECTORY'] ?? join(context.gitDir, 'objects'), 'pack');
+  const objectsDir = env['GIT_OBJECT_DIRECTORY'] ?? join(context.gitDir, 'objects');
+  const packs = join(objectsDir, 'pack');
   await removeInterruptedRepack(packs);
-  try {
-    await runMaintenanceGit(context, { args: ['repack', '-d', '-n', '-q', ...args], env });
-  } catch (error) {
-    await removeInterruptedRepack(packs);
-    throw error;
-  }
+  await whileKept(objectsDir, async () => {
+    try {
+      await runMaintenanceGit(context, { args: ['repack', '-d', '-n', '-q', ...args], env });
+    } catch (error) {
+      await removeInterruptedRepack(packs);
+      throw error;
+    }
+  });
 }
 
 /** Indexes first: without, the rest counts for nothing. */

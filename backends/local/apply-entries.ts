@@ -26,13 +26,15 @@ export type Intent = NonNullable<RepositoryState['applying']>;
 export interface Promoted {
   readonly intent: Intent;
   readonly keeps: Set<string>;
+  /** It was begun by a process that is gone: there may have been a power cut since. */
+  readonly restarted?: boolean;
 }
 
 /** Objects and refs of the entries. Idempotent: it is run again from wherever it stopped. */
 export async function writeEffects(
   { store, refs }: ApplyDependencies,
   id: string,
-  { intent, keeps }: Promoted,
+  { intent, keeps, restarted = false }: Promoted,
 ): Promise<void> {
   const { entries, quarantines } = intent;
   const directories = quarantines.map((key) => store.quarantineDirectory(key));
@@ -42,8 +44,8 @@ export async function writeEffects(
   // What goes first, since git does not delete `a` and create `a/b` in one transaction. No reader sees the step.
   const deletions = updates.filter((update) => !bringsObject(update));
   const others = updates.filter(bringsObject);
-  if (deletions.length > 0) await refs.commitEither(gitDir, deletions);
-  if (others.length > 0) await refs.commitEither(gitDir, others);
+  if (deletions.length > 0) await refs.commitEither(gitDir, deletions, { restarted });
+  if (others.length > 0) await refs.commitEither(gitDir, others, { restarted });
   const { head } = lastOf(entries);
   if (head !== undefined) await refs.setHead(gitDir, symrefOf(head.new));
 }

@@ -6,13 +6,13 @@ import type { ObjectFormat } from '../contract/objects.js';
 import type { ReplicaFork } from '../contract/replica.js';
 import { digestOf } from '../git/digest.js';
 import type { GitRunner } from '../git/git-runner.js';
+import { linkObjects } from '../git/link-objects.js';
 import { removeAllLeftovers } from '../git/maintenance.js';
 import {
   alternatesOf,
   borrowFrom,
   borrowingSinceMs,
   handOverBitmap,
-  linkObjects,
   poolNeedsRepack,
   removeHalfLinked,
   repackPool,

@@ -2,6 +2,7 @@ import type { Oid } from '../../contract/objects.js';
 import { closureOf, encodeIndex, encodePack, type ModelObject, packName } from './pack-model.js';
 import { change, type Place } from './simulated-files.js';
 import { type GitRun, objectsOf } from './git-run.js';
+import { removeEmpty } from './simulated-ref-update.js';
 
 /** `git init --bare --template=`. */
 export async function initRepository({ place }: GitRun): Promise<void> {
@@ -19,8 +20,11 @@ export async function initRepository({ place }: GitRun): Promise<void> {
   }
 }
 
-/** `git pack-refs --all --prune`. */
-export async function packRefs({ place, store }: GitRun): Promise<boolean> {
+/**
+ * `git pack-refs --all`, with `--prune` or without: as of git 2.39 (strace), which syncs packed-refs and no directory,
+ * and removes loose refs, one at a time under their locks, when that of packed-refs is gone.
+ */
+export async function packRefs({ place, store, args }: GitRun): Promise<boolean> {
   const { disk } = place;
   const lock = `${store.gitDir}/packed-refs.lock`;
   if (disk.find(lock) !== undefined) return false;
@@ -31,14 +35,30 @@ export async function packRefs({ place, store }: GitRun): Promise<boolean> {
   await change(place, 'rename', () =>
     disk.rename(`${store.gitDir}/packed-refs.new`, `${store.gitDir}/packed-refs`),
   );
-  for (const [name, oid] of refs) {
-    const path = `${store.gitDir}/${name}`;
-    await change(place, 'write', () => {
-      if (store.looseRef(name) === oid && disk.find(`${path}.lock`) === undefined)
-        disk.unlink(path);
-    });
-  }
   await change(place, 'write', () => disk.unlink(lock));
+  if (!args.includes('--prune')) return true;
+  for (const [name, oid] of refs) {
+    if (store.looseRef(name) === oid && !(await pruneRef({ place, store }, name, oid)))
+      return false;
+  }
+  return true;
+}
+
+async function pruneRef(
+  { place, store }: Pick<GitRun, 'place' | 'store'>,
+  name: string,
+  oid: Oid,
+): Promise<boolean> {
+  const { disk } = place;
+  const path = `${store.gitDir}/${name}`;
+  if (disk.find(`${path}.lock`) !== undefined) return false;
+  await change(place, 'write', () => disk.create(`${path}.lock`, true));
+  if (store.looseRef(name) === oid) await change(place, 'write', () => disk.unlink(path));
+  await change(place, 'write', () => disk.unlink(`${path}.lock`));
+  const parent = name.slice(0, name.lastIndexOf('/'));
+  if (parent.split('/').length > 2) {
+    await change(place, 'write', () => removeEmpty(disk, `${store.gitDir}/${parent}`));
+  }
   return true;
 }
 
@@ -71,7 +91,7 @@ export async function repack(run: GitRun, repacking: Repacking): Promise<boolean
   if (rest.length > 0) made.add(await writeCruft(place, directory, rest, times));
   for (const { name } of packs) {
     if (made.has(name)) continue;
-    for (const suffix of ['idx', 'mtimes', 'pack']) {
+    for (const suffix of ['pack', 'idx', 'mtimes']) {
       const path = `${directory}/pack/${name}.${suffix}`;
       await change(place, 'write', () => {
         if (place.disk.find(path) !== undefined) place.disk.unlink(path);

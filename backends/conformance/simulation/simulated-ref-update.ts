@@ -157,7 +157,8 @@ function collides(ref: string, names: ReadonlySet<string>): boolean {
   return [...names].some((name) => name.startsWith(`${ref}/`) || ref.startsWith(`${name}/`));
 }
 
-function removeEmpty(disk: GitRun['place']['disk'], path: string): void {
+/** Directories of refs that are empty now, as git removes them. */
+export function removeEmpty(disk: GitRun['place']['disk'], path: string): void {
   const node = disk.find(path);
   if (node?.kind !== 'directory') return;
   for (const [name, child] of node.entries) {
