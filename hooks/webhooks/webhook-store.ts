@@ -6,15 +6,19 @@ import {
   scopeKey,
   type Subscriber,
   type Webhook,
+  type WebhookChange,
   type WebhookEvent,
   webhookRecord,
   type WebhookScope,
 } from './webhook.js';
 
+/** Others change the same webhook at the same time: once or twice, never so often. */
+const maxAttempts = 16;
+
 /** Per scope. Each is looked at for each push. */
 const maxWebhooks = 20;
 
-/** Webhooks in the coordinator. Errors: `not-found`, `resource-exhausted` (20 in a scope), `data-corrupt`. */
+/** Webhooks in the coordinator. Errors: `not-found`, `resource-exhausted` (20 in a scope), `aborted`, `data-corrupt`. */
 export class WebhookStore {
   readonly #coordinator: Coordinator;
   readonly #clock: Clock;
@@ -66,6 +70,29 @@ export class WebhookStore {
     };
     await this.#put(scope, id, record);
     return shown({ ...record, id, scope });
+  }
+
+  /** Holds for every attempt from then on, also of what waits. `not-found`. */
+  async change(scope: WebhookScope, id: string, change: WebhookChange): Promise<Webhook> {
+    const key = keys.webhook(scopeKey(scope), id);
+    for (let attempt = 0; attempt < maxAttempts; attempt += 1) {
+      const entry = await this.#coordinator.get(key);
+      const found = entry && decode(entry, scope, id);
+      if (entry === undefined || found === undefined || found.retired === true) {
+        throw noSuchWebhook(id);
+      }
+      const { url = found.url, secret = found.secret } = change;
+      const events = [...new Set(change.events ?? found.events)];
+      const { by, createdAtMs } = found;
+      const record = webhookRecord.parse({ url, events, secret, by, createdAtMs });
+      const { succeeded } = await this.#coordinator.transaction({
+        compares: [{ key, target: 'modRevision', op: '=', operand: entry.modRevision }],
+        success: [{ type: 'put', key, value: Buffer.from(JSON.stringify(record)) }],
+        failure: [],
+      });
+      if (succeeded) return shown({ ...record, id, scope });
+    }
+    throw new QuorateError('aborted', 'the webhook is being changed by others; try again');
   }
 
   /** With its deliveries, those that wait among them. `not-found`. */

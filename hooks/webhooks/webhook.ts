@@ -24,6 +24,13 @@ export interface Webhook {
   readonly createdAtMs: number;
 }
 
+/** What can be changed of one; what is absent stays. */
+export interface WebhookChange {
+  readonly url?: string | undefined;
+  readonly events?: readonly WebhookEvent[] | undefined;
+  readonly secret?: string | undefined;
+}
+
 /** Stored under `webhooks/hooks/`. */
 export const webhookRecord = z.strictObject({
   url: z.string(),

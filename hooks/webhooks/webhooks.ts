@@ -10,7 +10,7 @@ import { bodyOf, type Occurrence, occurrenceOfChange, occurrencesOf } from './pa
 import { createSender, type Resolve } from './send.js';
 import { Slots } from './slots.js';
 import { createTargets, type Targets } from './targets.js';
-import type { Subscriber, Webhook, WebhookEvent, WebhookScope } from './webhook.js';
+import type { Subscriber, Webhook, WebhookChange, WebhookEvent, WebhookScope } from './webhook.js';
 import { WebhookStore } from './webhook-store.js';
 import type { DeliveryOptions } from './worker.js';
 
@@ -53,6 +53,8 @@ export interface Webhooks {
   readonly enabled: boolean;
   list(scope: WebhookScope): Promise<readonly Webhook[]>;
   add(scope: WebhookScope, webhook: NewWebhook): Promise<Webhook>;
+  /** Holds for every attempt from then on, also of what waits. */
+  change(scope: WebhookScope, id: string, change: WebhookChange): Promise<Webhook>;
   /** Its deliveries go with it, those that wait among them. */
   remove(scope: WebhookScope, id: string): Promise<void>;
   /** Queues a `ping`, of one attempt. */
@@ -118,6 +120,12 @@ class CoordinatedWebhooks implements Webhooks {
   async add(scope: WebhookScope, webhook: NewWebhook): Promise<Webhook> {
     this.#refuseDisabled();
     return this.#store.add(scope, webhook);
+  }
+
+  async change(scope: WebhookScope, id: string, change: WebhookChange): Promise<Webhook> {
+    const changed = await this.#store.change(scope, id, change);
+    this.#dispatcher.nudge(id);
+    return changed;
   }
 
   remove(scope: WebhookScope, id: string): Promise<void> {

@@ -150,6 +150,11 @@ export const answers: Readonly<Record<string, z.ZodType>> = {
     webhook,
     secret: z.string().optional().describe('made here, unless one came along; shown this once'),
   }),
+  'webhook.change': z.strictObject({ webhook }),
+  'webhook.rotate-secret': z.strictObject({
+    webhook,
+    secret: z.string().optional().describe('made here, unless one came along; shown this once'),
+  }),
   'webhook.remove': z.strictObject({ removed: z.string() }),
   'webhook.test': z.strictObject({ delivery }),
   'webhook.deliveries': z.strictObject({ deliveries: z.array(delivery), next }),

@@ -65,6 +65,7 @@ export function webhookEndpoints(options: WebhookOptions): Endpoint[] {
   ];
   return places.flatMap((place) => [
     ...webhooksOf(options, place),
+    ...changesOf(options, place),
     ...deliveriesOf(options, place),
   ]);
 }
@@ -140,6 +141,48 @@ function webhooksOf(options: WebhookOptions, { prefix, open }: Place): Endpoint[
   });
 
   return [list, add, remove, test];
+}
+
+/** What is left out stays. A secret is not changed together with the rest: then it is not done by the way. */
+function changesOf({ webhooks, random }: WebhookOptions, { prefix, open }: Place): Endpoint[] {
+  const change = endpoint({
+    method: 'patch',
+    path: `${prefix}/webhooks/:webhook`,
+    action: 'webhook.change',
+    input: z
+      .strictObject({ url: url.optional(), events: events.optional() })
+      .refine((input) => Object.keys(input).length > 0, {
+        path: ['url'],
+        error: 'give a url or events',
+      }),
+    shown: (input) => ({
+      ...(input.url === undefined ? {} : { receiver: shownOrigin(input.url) }),
+      ...(input.events === undefined ? {} : { events: input.events }),
+    }),
+    run: async (call, input) => {
+      const { scope } = await open(call);
+      if (input.url !== undefined) refuseTarget(webhooks.targetProblem(input.url));
+      const changed = await webhooks.change(scope, call.param('webhook'), input);
+      return { status: 200, body: { webhook: shownWebhook(changed) } };
+    },
+  });
+
+  const rotate = endpoint({
+    method: 'post',
+    path: `${prefix}/webhooks/:webhook/secret`,
+    action: 'webhook.rotate-secret',
+    input: z.strictObject({ secret: secret.optional() }),
+    shown: (input) => ({ brought: input.secret !== undefined }),
+    run: async (call, input) => {
+      const { scope } = await open(call);
+      const given = input.secret ?? newWebhookSecret(random);
+      const changed = await webhooks.change(scope, call.param('webhook'), { secret: given });
+      const body = { webhook: shownWebhook(changed) };
+      return { status: 200, body: input.secret === undefined ? { ...body, secret: given } : body };
+    },
+  });
+
+  return [change, rotate];
 }
 
 function deliveriesOf({ webhooks }: WebhookOptions, { prefix, open }: Place): Endpoint[] {

@@ -652,6 +652,18 @@ export const rows: readonly Row[] = [
     expected: repositoryAdmins(201),
   },
   {
+    desc: 'change a webhook of a repository',
+    action: 'webhook.change',
+    request: ({ webhook }) => ['PATCH', `${app}/webhooks/${webhook}`, { events: ['push'] }],
+    expected: repositoryAdmins(200),
+  },
+  {
+    desc: "change the secret of a repository's webhook",
+    action: 'webhook.rotate-secret',
+    request: ({ webhook }) => ['POST', `${app}/webhooks/${webhook}/secret`, {}],
+    expected: repositoryAdmins(200),
+  },
+  {
     desc: 'remove a webhook of a repository',
     action: 'webhook.remove',
     request: ({ webhook }) => ['DELETE', `${app}/webhooks/${webhook}`],
@@ -713,6 +725,18 @@ export const rows: readonly Row[] = [
     action: 'webhook.add',
     request: () => ['POST', '/webhooks', receiver],
     expected: adminOnly(201),
+  },
+  {
+    desc: 'change a webhook of the server',
+    action: 'webhook.change',
+    request: ({ serverWebhook }) => ['PATCH', `/webhooks/${serverWebhook}`, { events: ['push'] }],
+    expected: adminOnly(200),
+  },
+  {
+    desc: "change the secret of the server's webhook",
+    action: 'webhook.rotate-secret',
+    request: ({ serverWebhook }) => ['POST', `/webhooks/${serverWebhook}/secret`, {}],
+    expected: adminOnly(200),
   },
   {
     desc: 'remove a webhook of the server',

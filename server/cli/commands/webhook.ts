@@ -12,6 +12,15 @@ interface Scoped {
   readonly server?: true;
 }
 
+interface SetOptions extends Scoped {
+  readonly url?: string;
+  readonly events?: string;
+}
+
+interface RotateOptions extends Scoped {
+  readonly secret?: string;
+}
+
 interface AddOptions extends Scoped {
   readonly events: string;
   readonly secret?: string;
@@ -58,6 +67,25 @@ export function addWebhookCommands(program: Command): void {
       ];
       terminal.print(table(columns, found));
     });
+
+  webhook
+    .command('set')
+    .usage('REPO|--server ID [--url URL] [--events NAMES]')
+    .argument('<words...>', `${whose} and the webhook`)
+    .description('change where a webhook goes, or what it is told of')
+    .option('--url <url>', 'where it goes from now on, also what waits')
+    .option('--events <names>', 'all of push, create, delete, repository that it is told of')
+    .option(...forAll)
+    .action(set);
+
+  webhook
+    .command('rotate')
+    .usage('REPO|--server ID [--secret FILE]')
+    .argument('<words...>', `${whose} and the webhook`)
+    .description('sign with a new secret from now on; prints it, alone, unless you gave one')
+    .option('--secret <file>', 'the new secret, in a file (- for stdin)')
+    .option(...forAll)
+    .action(rotate);
 
   webhook
     .command('remove')
@@ -133,6 +161,48 @@ function addDeliveryCommands(webhook: Command): void {
     });
 }
 
+async function set(words: string[], options: SetOptions, command: Command): Promise<void> {
+  const { terminal, request } = contextOf(command);
+  const { path, rest } = scoped(words, options, 1);
+  if (options.url === undefined && options.events === undefined) {
+    throw new CliError('give --url, --events or both', { exitCode: 2 });
+  }
+  const answer = await request('PATCH', pathOfWebhook(path, rest[0]), {
+    ...(options.url === undefined ? {} : { url: options.url }),
+    ...(options.events === undefined ? {} : { events: listed(options.events) }),
+  });
+  const webhook = field(answer, 'webhook');
+  if (terminal.json) return terminal.printJson(webhook);
+  terminal.print(
+    `changed webhook ${plain(webhook['id'])}: ${names(webhook['events'])} to ${plain(webhook['url'])}\n`,
+  );
+}
+
+async function rotate(words: string[], options: RotateOptions, command: Command): Promise<void> {
+  const { terminal, request } = contextOf(command);
+  const { path, rest } = scoped(words, options, 1);
+  const given =
+    options.secret === undefined ? undefined : await readSecret(options.secret, terminal);
+  const answer = await request(
+    'POST',
+    `${pathOfWebhook(path, rest[0])}/secret`,
+    given === undefined ? {} : { secret: given },
+  );
+  const webhook = field(answer, 'webhook');
+  const { secret } = answer;
+  if (terminal.json) {
+    return terminal.printJson({ ...webhook, ...(secret === undefined ? {} : { secret }) });
+  }
+  terminal.hint(`webhook ${plain(webhook['id'])} signs with another secret`);
+  if (typeof secret !== 'string') return;
+  terminal.hint('which is shown this once:');
+  terminal.print(`${secret}\n`);
+}
+
+function listed(events: string): readonly string[] {
+  return events.split(',').map((name) => name.trim());
+}
+
 async function add(words: string[], options: AddOptions, command: Command): Promise<void> {
   const { terminal, request } = contextOf(command);
   const { path, rest } = scoped(words, options, 1);
@@ -140,7 +210,7 @@ async function add(words: string[], options: AddOptions, command: Command): Prom
     options.secret === undefined ? undefined : await readSecret(options.secret, terminal);
   const answer = await request('POST', `${path}/webhooks`, {
     url: rest[0] ?? '',
-    events: options.events.split(',').map((name) => name.trim()),
+    events: listed(options.events),
     ...(given === undefined ? {} : { secret: given }),
   });
   const webhook = field(answer, 'webhook');
