@@ -9,11 +9,12 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { rm, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { QuorateError } from '../contract/errors.js';
 import { allRefs, refsWithout, type VisibleRefs } from '../contract/visible-refs.js';
 import type { ReplicaRead } from '../contract/replica.js';
+import { observeSyncs } from '../git/testing/observe-syncs.js';
 import type { LocalReplica } from './local-replica.js';
 import { systemClock, zeroOid } from './testing/local-fixture.js';
 import { create, openReplica, type ReplicaScene } from './testing/replica-scene.js';
@@ -87,6 +88,21 @@ test('the intent is on disk before anything of the entry is, and the marker afte
   assert.equal(state().generation, 0);
   await scene.replica.apply(scene.id, 1);
   assert.equal(await scene.git('rev-parse', main), tip);
+});
+
+test('a restart puts on disk what an earlier process had only written, before it builds on it', async () => {
+  await commitPush();
+  scene.failures.set('commitEither', 1);
+  await assert.rejects(scene.replica.apply(scene.id, 1));
+  const synced: string[] = [];
+  const observe = (path: string): number => synced.push(path);
+  await observeSyncs(observe, async () => void (await seen(await scene.reopen())));
+  const refs = synced.indexOf(join(scene.gitDir, 'refs', 'heads'));
+  assert.ok(refs > 0);
+  // The name of the intent, and those of the promoted pack.
+  for (const directory of [dirname(scene.gitDir), join(scene.gitDir, 'objects', 'pack')]) {
+    assert.ok(synced.slice(0, refs).includes(directory), directory);
+  }
 });
 
 test('entries that do not follow are not applied: a gap, a wrong digest, a log cut short', async () => {

@@ -1,4 +1,5 @@
 import { rm } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import type { StoreShape } from '../contract/backend.js';
 import type { Clock } from '../contract/environment.js';
@@ -13,7 +14,7 @@ import { nextSnapshot, readRefSnapshot } from '../git/ref-snapshot.js';
 import { removeAllLeftovers } from '../git/maintenance.js';
 import { removeAbandonedRefLocks, removeStaleLocks } from '../git/ref-files.js';
 import { readStoreShape } from '../git/store-shape.js';
-import { removeHalfWritten } from '../git/repository-files.js';
+import { removeHalfWritten, syncDirectory } from '../git/repository-files.js';
 import {
   type ApplyDependencies,
   applicableTogether,
@@ -136,6 +137,8 @@ export class OpenRepository {
     }
     if (state.applying !== undefined) {
       const { applying } = state;
+      // It was read, and may still not be on disk: whoever wrote it was killed, perhaps before it synced its name.
+      await syncDirectory(dirname(store.statePath(id)));
       const keeps = new Set<string>();
       await writeEffects(dependencies, id, { intent: applying, keeps }).catch((error: unknown) => {
         throw unlessDiffering(error, id);

@@ -102,8 +102,8 @@ export async function promote(
   keeps: Set<string>,
 ): Promise<void> {
   const to = join(objectsDirectory, 'pack');
+  if (directories.length === 0) return;
   const packs = (await Promise.all(directories.map(quarantinedFiles))).flat();
-  if (packs.length === 0) return;
   const [indexes, others] = [packs.filter(isIndex), packs.filter((path) => !isIndex(path))];
   const keepOf = (path: string): string => join(to, basename(path).replace(/\.idx$/, '.keep'));
   for (const path of indexes) keeps.add(keepOf(path));
@@ -111,6 +111,7 @@ export async function promote(
   await Promise.all(indexes.map((path) => writeFile(keepOf(path), keepReason)));
   await Promise.all(others.map(rise));
   await Promise.all(indexes.map(rise));
+  // Also when there was nothing left to move: whoever moved it may have been killed before it was on disk.
   await syncDirectory(to);
 }
 
