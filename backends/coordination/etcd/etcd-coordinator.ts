@@ -1,5 +1,5 @@
 import { setMaxListeners } from 'node:events';
-import type { IRangeRequest } from 'etcd3';
+import type { IRangeRequest, IRangeResponse } from 'etcd3';
 import type {
   Coordinator,
   CoordinatorIdentity,
@@ -26,8 +26,9 @@ import { followRange } from './etcd-watch.js';
 import { LeaseKeeper } from './lease-keeper.js';
 import { type EtcdSettings, withoutLeader } from './member-client.js';
 import { MemberPool, type Attempt } from './member-pool.js';
+import { ReadBatches } from './read-batches.js';
 import { findCluster } from './find-cluster.js';
-import { WireFormat, wholeNumber } from './wire-format.js';
+import { type GetOperation, WireFormat, wholeNumber } from './wire-format.js';
 
 export interface EtcdCoordinatorOptions {
   readonly settings: EtcdSettings;
@@ -60,6 +61,8 @@ export async function openEtcdCoordinator(options: EtcdCoordinatorOptions): Prom
 
 /** Entries in one answer to a list: some megabytes with the usual records. */
 const pageSize = 1_000;
+/** The first ones come with what others read at the same time, and are not to be in their way. */
+const firstPageSize = 100;
 /** A list is begun anew when the revision it was begun at is compacted meanwhile: once a list, if ever. */
 const maxListings = 3;
 const pingPatienceMs = 900;
@@ -67,6 +70,7 @@ const pingPatienceMs = 900;
 class EtcdCoordinator implements Coordinator {
   readonly limits = coordinatorLimits;
   readonly #pool: MemberPool;
+  readonly #reads: ReadBatches;
   readonly #format: WireFormat;
   readonly #logger: Logger;
   readonly #leases: LeaseKeeper;
@@ -75,6 +79,10 @@ class EtcdCoordinator implements Coordinator {
 
   constructor(pool: MemberPool, options: EtcdCoordinatorOptions) {
     this.#pool = pool;
+    this.#reads = new ReadBatches({
+      range: (request) => pool.repeat((member) => member.kv.range(request)),
+      txn: (request) => pool.repeat((member) => member.kv.txn(request)),
+    });
     this.#format = new WireFormat(options.settings.prefix);
     this.#logger = options.logger;
     this.#leases = new LeaseKeeper({ ...options, pool });
@@ -106,6 +114,8 @@ class EtcdCoordinator implements Coordinator {
   async transaction(transaction: Transaction): Promise<TransactionResult> {
     checkTransaction(transaction);
     this.#checkOpen(undefined);
+    const plain = plainReads(transaction);
+    if (plain !== undefined) return this.#read(plain);
     const request = this.#format.transaction(transaction);
     const answer = await (onlyReads(transaction)
       ? this.#pool.repeat((member) => member.kv.txn(request))
@@ -177,6 +187,17 @@ class EtcdCoordinator implements Coordinator {
     return { clusterId: header.cluster_id, revision: wholeNumber(header.revision) };
   }
 
+  async #read(reads: readonly GetOperation[]): Promise<TransactionResult> {
+    const { header, ranges } = await this.#reads.read(reads.map((one) => this.#format.get(one)));
+    return {
+      succeeded: true,
+      revision: wholeNumber(header.revision),
+      results: ranges.map(({ kvs, more }) => {
+        return { type: 'get', entries: kvs.map((stored) => this.#format.entry(stored)), more };
+      }),
+    };
+  }
+
   /** All pages at the revision of the first. */
   async #list(key: string, options: RangeOptions): Promise<RangeResult> {
     const { rangeEnd, limit = Number.POSITIVE_INFINITY, keysOnly, linearizable, signal } = options;
@@ -184,7 +205,8 @@ class EtcdCoordinator implements Coordinator {
     let start = key;
     let revision: number | undefined;
     for (;;) {
-      const wanted = Math.min(limit - entries.length, pageSize);
+      const shared = revision === undefined && linearizable !== false && signal === undefined;
+      const wanted = Math.min(limit - entries.length, shared ? firstPageSize : pageSize);
       const request = {
         ...this.#format.range(start, rangeEnd),
         limit: String(wanted),
@@ -192,8 +214,13 @@ class EtcdCoordinator implements Coordinator {
         ...(linearizable === false ? { serializable: true } : {}),
         ...(revision === undefined ? {} : { revision: String(revision) }),
       };
-      const call = linearizable === false ? withoutLeader : undefined;
-      const page = await this.#pool.repeat((member) => member.kv.range(request, call), { signal });
+      const page = shared
+        ? await this.#firstPage(request)
+        : await this.#pool.repeat(
+            (member) =>
+              member.kv.range(request, linearizable === false ? withoutLeader : undefined),
+            { signal },
+          );
       revision ??= wholeNumber(page.header.revision);
       for (const stored of page.kvs) entries.push(this.#format.entry(stored));
       const last = entries.at(-1);
@@ -203,6 +230,13 @@ class EtcdCoordinator implements Coordinator {
       // The least key above it.
       start = `${last.key}\0`;
     }
+  }
+
+  async #firstPage(request: IRangeRequest): Promise<IRangeResponse> {
+    const { header, ranges } = await this.#reads.read([request]);
+    const [page] = ranges;
+    if (page === undefined) throw new QuorateError('internal', 'etcd answered too little');
+    return { ...page, header };
   }
 
   #checkOpen(signal: AbortSignal | undefined): void {
@@ -216,6 +250,13 @@ class EtcdCoordinator implements Coordinator {
 /** A cheap linearizable read, of something that a user of etcd with rights below the prefix may see. */
 function probeOf(format: WireFormat): IRangeRequest {
   return { key: format.key(keys.cluster), keys_only: true, limit: 1 };
+}
+
+/** What a transaction reads that neither compares nor writes anything. */
+function plainReads({ compares, success }: Transaction): readonly GetOperation[] | undefined {
+  if (compares.length > 0) return undefined;
+  const reads = success.filter((one) => one.type === 'get');
+  return reads.length === success.length && reads.length > 0 ? reads : undefined;
 }
 
 function onlyReads(transaction: Transaction): boolean {

@@ -1,6 +1,7 @@
 import type {
   ICompare,
   IKeyValue,
+  IRangeRequest,
   IRequestOp,
   IResponseOp,
   ITxnRequest,
@@ -18,6 +19,8 @@ import { QuorateError } from '../../contract/errors.js';
 
 const comparisons = { '=': 'Equal', '!=': 'NotEqual', '<': 'Less', '>': 'Greater' } as const;
 
+export type GetOperation = Extract<Operation, { readonly type: 'get' }>;
+
 /** Between the contract's form and etcd's messages (`etcdserver/etcdserverpb/rpc.proto`), under a key prefix. */
 export class WireFormat {
   readonly #prefix: Buffer;
@@ -34,6 +37,11 @@ export class WireFormat {
   range(key: string, rangeEnd: string | undefined): { key: Buffer; range_end?: Buffer } {
     if (rangeEnd === undefined) return { key: this.key(key) };
     return { key: this.key(key), range_end: this.key(rangeEnd) };
+  }
+
+  get({ key, rangeEnd, limit }: GetOperation): IRangeRequest {
+    const range = this.range(key, rangeEnd);
+    return limit === undefined ? range : { ...range, limit: String(limit) };
   }
 
   /** Without the prefix. */
@@ -103,11 +111,8 @@ export class WireFormat {
       }
       case 'delete':
         return { request_delete_range: this.range(operation.key, operation.rangeEnd) };
-      case 'get': {
-        const { key, rangeEnd, limit } = operation;
-        const range = this.range(key, rangeEnd);
-        return { request_range: limit === undefined ? range : { ...range, limit: String(limit) } };
-      }
+      case 'get':
+        return { request_range: this.get(operation) };
     }
   }
 
