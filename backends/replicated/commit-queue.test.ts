@@ -13,7 +13,7 @@ import type { RefCommand } from '../contract/objects.js';
 import type { LogEntry } from '../contract/repository.js';
 import { digestAfter, emptyDigest } from '../git/digest.js';
 import { silentMeter, systemClock, zeroOid } from '../local/testing/local-fixture.js';
-import { CommitQueue, type ReadyPush } from './commit-queue.js';
+import { type CommitOutcome, CommitQueue, type HeadSeen, type ReadyPush } from './commit-queue.js';
 import { decodeHead, decodeLogEntry, encodeRecord } from './records.js';
 import { intercepting, isCommit, isResolution } from './testing/fault-coordinator.js';
 
@@ -109,6 +109,10 @@ function queue(wrap: (coordinator: Coordinator) => Coordinator = (inner) => inne
   });
 }
 
+function generationOf(outcome: CommitOutcome): number | undefined {
+  return outcome.status === 'committed' ? outcome.entry.generation : undefined;
+}
+
 async function log(): Promise<readonly LogEntry[]> {
   const { entries } = await coordinator.range(keys.log(id), { rangeEnd: prefixEnd(keys.log(id)) });
   return entries.map(decodeLogEntry);
@@ -143,10 +147,7 @@ test('pushes that are ready together share a transaction, as consecutive entries
   const pushes = await Promise.all(['a', 'b', 'c'].map((name) => ready(name)));
   const commit = queue();
   const outcomes = await Promise.all(pushes.map((push) => commit.commit(push)));
-  assert.deepEqual(
-    outcomes.map((outcome) => outcome.status === 'committed' && outcome.generation),
-    [1, 2, 3],
-  );
+  assert.deepEqual(outcomes.map(generationOf), [1, 2, 3]);
   assert.equal(commits.length, 1);
   await assertChain(['a', 'b', 'c']);
   assert.equal(await locked(), 0);
@@ -217,7 +218,7 @@ test('a head that moved is built upon: nothing is overwritten', async () => {
         : undefined,
     ),
   );
-  assert.deepEqual(await commit.commit(mine), { status: 'committed', generation: 2 });
+  assert.equal(generationOf(await commit.commit(mine)), 2);
   await assertChain(['mine', 'theirs']);
 });
 
@@ -244,6 +245,59 @@ test('batches stay within what a transaction may carry', async () => {
   assert.equal((await log()).length, pushes.length);
 });
 
+async function seen(): Promise<HeadSeen> {
+  const kv = await coordinator.get(keys.head(id));
+  assert.ok(kv !== undefined);
+  return { head: decodeHead(kv), headRevision: kv.modRevision };
+}
+
+/** A queue that counts the transactions that are no commit. */
+function counting(): { readonly commit: CommitQueue; readonly reads: () => number } {
+  let reads = 0;
+  const commit = queue((inner) =>
+    intercepting(inner, (transaction) => {
+      if (!isCommit(transaction)) reads++;
+      return undefined;
+    }),
+  );
+  return { commit, reads: () => reads };
+}
+
+test('a head that was read with the locks is not read again, nor one that was committed here', async () => {
+  const { commit, reads } = counting();
+  assert.equal(
+    generationOf(await commit.commit({ ...(await ready('a')), headSeen: await seen() })),
+    1,
+  );
+  assert.equal(generationOf(await commit.commit(await ready('b'))), 2);
+  assert.equal(reads(), 0);
+  assert.equal(commits.length, 2);
+  await assertChain(['a', 'b']);
+});
+
+test('a head that is old by the time of the commit costs another transaction, and nothing else', async () => {
+  const old = { ...(await ready('a')), headSeen: await seen() };
+  await queue().commit(await ready('other'));
+  const { commit, reads } = counting();
+  assert.equal(generationOf(await commit.commit(old)), 2);
+  assert.equal(reads(), 0);
+  await assertChain(['other', 'a']);
+});
+
+test('pushes that were judged by two configurations are told apart by reading', async () => {
+  const old = { ...(await ready('old')), headSeen: await seen() };
+  configRevision = await put(keys.repo(id), { any: 'other' });
+  const late = { ...(await ready('late')), headSeen: await seen() };
+  const { commit, reads } = counting();
+  const outcomes = await Promise.all([old, late].map((push) => commit.commit(push)));
+  assert.deepEqual(
+    outcomes.map(({ status }) => status),
+    ['reconfigured', 'committed'],
+  );
+  assert.equal(reads(), 1);
+  await assertChain(['late']);
+});
+
 for (const code of ['outcome-unknown', 'internal'] as const) {
   test(`an answer that is lost (${code}) is found out for each push of the batch`, async () => {
     const pushes = [await ready('a'), await ready('b')];
@@ -259,10 +313,7 @@ for (const code of ['outcome-unknown', 'internal'] as const) {
       ),
     );
     const outcomes = await Promise.all(pushes.map((push) => commit.commit(push)));
-    assert.deepEqual(outcomes, [
-      { status: 'committed', generation: 1 },
-      { status: 'committed', generation: 2 },
-    ]);
+    assert.deepEqual(outcomes.map(generationOf), [1, 2]);
     await assertChain(['a', 'b']);
   });
 }
@@ -316,7 +367,7 @@ test('a coordinator that is away for a while after a lost answer is asked again'
       return () => Promise.reject(new QuorateError('unavailable', 'away'));
     }),
   );
-  assert.deepEqual(await commit.commit(push), { status: 'committed', generation: 1 });
+  assert.equal(generationOf(await commit.commit(push)), 1);
 });
 
 test('a coordinator that is sure that nothing happened fails the push, and the next goes through', async () => {
@@ -330,6 +381,6 @@ test('a coordinator that is sure that nothing happened fails the push, and the n
     ),
   );
   await assert.rejects(commit.commit(first), { code: 'unavailable' });
-  assert.deepEqual(await commit.commit(second), { status: 'committed', generation: 1 });
+  assert.equal(generationOf(await commit.commit(second)), 1);
   await assertChain(['b']);
 });

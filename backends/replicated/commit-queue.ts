@@ -27,6 +27,8 @@ export interface ReadyPush {
   readonly configRevision: number;
   /** The head it was judged against: where the search for it starts if the commit's answer is lost. */
   readonly basis: number;
+  /** The head as it was read with the locks; without it, it is read before the commit. */
+  readonly headSeen?: HeadSeen;
   readonly entry: Omit<LogEntry, 'generation' | 'digest'>;
   /** Front-end whose outbox the push goes to (`frontEnds/`). */
   readonly frontEnd: string;
@@ -34,8 +36,14 @@ export interface ReadyPush {
   readonly changes: Pick<LogEntry, 'updates' | 'head'>;
 }
 
+/** A head, and the revision of its record. */
+export interface HeadSeen {
+  readonly head: HeadRecord;
+  readonly headRevision: number;
+}
+
 export type CommitOutcome =
-  | { readonly status: 'committed'; readonly generation: number }
+  | { readonly status: 'committed'; readonly entry: LogEntry }
   /** A lock is gone, or the configuration changed: nothing was committed; judge again. */
   | { readonly status: 'lost-lock' | 'reconfigured' };
 
@@ -69,6 +77,8 @@ export class CommitQueue {
   readonly #dependencies: CommitQueueDependencies;
   readonly #waiting: Waiting[] = [];
   #running = false;
+  /** As of the last commit from here. Others may have committed since: the commit compares. */
+  #latest: RepositoryHead | undefined;
 
   constructor(repositoryId: string, dependencies: CommitQueueDependencies) {
     this.#repositoryId = repositoryId;
@@ -119,7 +129,7 @@ export class CommitQueue {
 
   async #commitBatch(batch: Waiting[]): Promise<void> {
     let live = batch;
-    let state = await this.#readState();
+    let state = this.#expected(batch) ?? (await this.#readState());
     for (let race = 0; race < maxRaces && live.length > 0; race++) {
       live = live.filter(({ push, settle }) => {
         if (push.configRevision === state.configRevision) return true;
@@ -142,6 +152,21 @@ export class CommitQueue {
         'too many pushes to this repository at once; nothing changed, push again',
       );
     }
+  }
+
+  /**
+   * The latest state that is known without asking; the commit compares it, and learns the present one when it is
+   * another. Undefined when a push was judged by another configuration: which of them is the later one, nobody knows.
+   */
+  #expected(batch: readonly Waiting[]): RepositoryHead | undefined {
+    let latest = this.#latest;
+    for (const { push } of batch) {
+      const { headSeen, configRevision } = push;
+      if (headSeen === undefined || headSeen.headRevision <= (latest?.headRevision ?? 0)) continue;
+      latest = { ...headSeen, configRevision };
+    }
+    const agreed = batch.every(({ push }) => push.configRevision === latest?.configRevision);
+    return agreed ? latest : undefined;
   }
 
   async #readState(): Promise<RepositoryHead> {
@@ -206,9 +231,16 @@ export class CommitQueue {
       return 'settled';
     }
     if (result.succeeded) {
+      const { generation, digest } = head;
+      const { configRevision } = state;
+      this.#latest = {
+        head: { generation, digest },
+        headRevision: result.revision,
+        configRevision,
+      };
       live.forEach(({ push, settle }, index) => {
         push.held.released();
-        settle({ status: 'committed', generation: entries[index]?.generation ?? head.generation });
+        settle({ status: 'committed', entry: entries[index] ?? head });
       });
       return 'settled';
     }
@@ -258,7 +290,7 @@ export class CommitQueue {
         .find(({ pushId }) => pushId === push.entry.pushId);
       if (entry === undefined) throw unknownOutcome();
       push.held.released();
-      settle({ status: 'committed', generation: entry.generation });
+      settle({ status: 'committed', entry });
     } catch (error) {
       this.#dependencies.logger.warn(
         { component: 'commit', repo: id, push_id: push.entry.pushId, err: error },
@@ -292,9 +324,7 @@ export class CommitQueue {
   }
 }
 
-interface RepositoryHead {
-  readonly head: HeadRecord;
-  readonly headRevision: number;
+interface RepositoryHead extends HeadSeen {
   readonly configRevision: number;
 }
 

@@ -9,7 +9,8 @@ import {
 import { keys } from '../contract/keys.js';
 import type { Head, Oid, RefCommand } from '../contract/objects.js';
 import type { Prepared, QuarantineKey, Replica } from '../contract/replica.js';
-import type { CommitQueue, ReadyPush } from './commit-queue.js';
+import type { LogEntry } from '../contract/repository.js';
+import type { CommitQueue, HeadSeen, ReadyPush } from './commit-queue.js';
 import { prepareEverywhere, type PreparedSet } from './prepare.js';
 import { type PushTrace, untraced } from './push-trace.js';
 import { type Consistency, quorumMissing, suffices } from './quorum.js';
@@ -23,12 +24,7 @@ export interface CommitDependencies {
   /** The name of this front-end in the coordinator. */
   readonly frontEnd: () => Promise<string>;
   /** Told of every commit before it is applied; post-receive work starts from here. Never throws. */
-  readonly committed: (
-    repositoryId: string,
-    pushId: string,
-    /** Updates that are too large for the log entry. */
-    updates?: readonly RefCommand[],
-  ) => void;
+  readonly committed: (repositoryId: string, commit: FreshCommit) => void;
   readonly clock: Clock;
   readonly meter: Meter;
   readonly logger: Logger;
@@ -59,6 +55,18 @@ export interface Judged {
   readonly repository: RepositoryRecord;
   readonly replica: Replica;
   readonly prepared: Prepared;
+}
+
+/** What the process that made a commit knows of it, and need not read. */
+export interface FreshCommit {
+  /** As it is in the log. */
+  readonly entry: LogEntry;
+  /** Updates that are too large for the log entry. */
+  readonly updates?: readonly RefCommand[];
+  /** The configuration that the commit compared. */
+  readonly record: RepositoryRecord;
+  /** The store that has applied it; undefined: none yet. */
+  readonly applied: string | undefined;
 }
 
 export type Committed = { readonly generation: number } | { readonly nothing: true };
@@ -120,7 +128,7 @@ async function commitRound(
   change: Change,
   held: HeldLocks,
 ): Promise<Committed | 'again'> {
-  const { repositoryId, pushId } = change.key;
+  const { repositoryId } = change.key;
   const readied = await nothingUnknown(() => readyFor(dependencies, change, held));
   if (typeof readied === 'string') return readied === 'again' ? readied : { nothing: true };
   const { push, record, members } = readied;
@@ -133,12 +141,17 @@ async function commitRound(
     trace.note('judged again', { detail: outcome.status });
     return 'again';
   }
-  const { generation } = outcome;
+  const { entry } = outcome;
+  const { generation } = entry;
   trace.note('committed', { detail: `generation ${generation}` });
   const applied = await applyCommitted(dependencies, members, { repositoryId, generation });
   if (applied !== undefined) trace.note('applied', at(record, applied));
-  const tooLarge = push.entry.updatesDigest === undefined ? undefined : push.changes.updates;
-  dependencies.committed(repositoryId, pushId, tooLarge);
+  dependencies.committed(repositoryId, {
+    entry,
+    ...(entry.updatesDigest === undefined ? {} : { updates: push.changes.updates }),
+    record,
+    applied,
+  });
   return { generation };
 }
 
@@ -169,7 +182,8 @@ async function readyFor(
   | 'nothing'
 > {
   const { repositoryId, pushId } = change.key;
-  const { record, configRevision, basis } = readBasis(held, repositoryId);
+  const { record, configRevision, headSeen } = readBasis(held, repositoryId);
+  const basis = headSeen.head.generation;
   const head = change.head === undefined ? {} : { head: change.head };
   const consistency = change.consistency(record);
   const trace = change.trace ?? untraced;
@@ -186,6 +200,7 @@ async function readyFor(
     held,
     configRevision,
     basis,
+    headSeen,
     frontEnd: await dependencies.frontEnd(),
     changes: { updates: accepted, ...head },
     entry: {
@@ -297,7 +312,7 @@ export const storeTroubles: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
 function readBasis(
   held: HeldLocks,
   repositoryId: string,
-): { record: RepositoryRecord; configRevision: number; basis: number } {
+): { record: RepositoryRecord; configRevision: number; headSeen: HeadSeen } {
   const repository = held.reads.get(keys.repo(repositoryId));
   const head = held.reads.get(keys.head(repositoryId));
   if (repository === undefined || head === undefined) throw deleted(repositoryId);
@@ -306,7 +321,7 @@ function readBasis(
   return {
     record,
     configRevision: repository.modRevision,
-    basis: decodeHead(head).generation,
+    headSeen: { head: decodeHead(head), headRevision: head.modRevision },
   };
 }
 

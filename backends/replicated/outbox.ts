@@ -10,13 +10,20 @@ import type { HookEnd, HookRun } from '../contract/hook.js';
 import { keys } from '../contract/keys.js';
 import type { RefCommand } from '../contract/objects.js';
 import type { PushPipeline } from '../contract/pipeline.js';
+import type { LogEntry } from '../contract/repository.js';
+import type { FreshCommit } from './commit.js';
 import { decodeLogEntry, decodeOutbox, encodeRecord, scan } from './records.js';
 
 export interface OutboxDependencies {
   readonly coordinator: Coordinator;
   readonly pipeline: PushPipeline;
   /** Makes the voters of a repository apply this generation. Resolves with the first that has; rejects when none could. */
-  readonly applyEverywhere: (repositoryId: string, generation: number) => Promise<Applied>;
+  readonly applyEverywhere: (
+    repositoryId: string,
+    generation: number,
+    /** What is known of a commit that was made here just now. */
+    fresh?: FreshCommit,
+  ) => Promise<Applied>;
   /** Runs a hook where the push is applied. */
   readonly runHook: (
     where: { readonly repositoryId: string; readonly pushId: string; readonly storeId: string },
@@ -44,6 +51,22 @@ interface Item {
   readonly pushId: string;
   /** Those that the log entry has no room for. */
   readonly updates?: readonly RefCommand[];
+  /** Of a commit that was made here just now: then nothing has to be read. */
+  readonly fresh?: FreshCommit;
+}
+
+/** A push of which nothing is left to be done but to delete what the coordinator keeps of it. */
+interface Done {
+  readonly item: Item;
+  readonly deletes: readonly Operation[];
+  /** Its entry stays: some voter has not applied it yet. */
+  readonly lags: boolean;
+}
+
+interface Open {
+  readonly item: Item;
+  readonly generation: number;
+  readonly entry: LogEntry | undefined;
 }
 
 /** A pusher who waits for what the post-receive stage has to say. */
@@ -61,6 +84,12 @@ interface Attendant {
 
 /** Two reads and two deletes per item: 40 items stay below the 128 operations of a transaction. */
 const batchSize = 40;
+/** Updates of an entry that is kept in memory instead of being read again: some kilobytes. */
+const maxFreshUpdates = 8;
+/** How long deletions wait for others: one transaction is a sync of the disk on every member. */
+const gatherMs = 50;
+/** Of the 128 operations of a transaction; each push has two. */
+const maxDeletes = 120;
 /** What is beyond is found by the scan that follows an overflow. */
 const maxItems = 10_000;
 /** A hook may take half a minute; so many batches may have one before others wait for it. */
@@ -79,6 +108,8 @@ export class Outbox {
   /** Looked at again after a pause: its repository, or the coordinator, is in trouble. */
   readonly #postponed = new Map<string, Item>();
   readonly #working = new Set<string>();
+  readonly #done: Done[] = [];
+  #forgetting: Promise<void> | undefined;
   readonly #attendants = new Map<string, Attendant>();
   #overflowed = false;
   readonly #running = new Set<Promise<void>>();
@@ -94,9 +125,15 @@ export class Outbox {
     return this.#pending.size + this.#postponed.size;
   }
 
-  notify(repositoryId: string, pushId: string, updates?: readonly RefCommand[]): void {
+  notify(repositoryId: string, pushId: string, commit?: FreshCommit): void {
     if (this.#closing.signal.aborted) return;
-    const item = { repositoryId, pushId, ...(updates === undefined ? {} : { updates }) };
+    const isSmall = (commit?.entry.updates.length ?? 0) <= maxFreshUpdates;
+    const item: Item = {
+      repositoryId,
+      pushId,
+      ...(commit?.updates === undefined ? {} : { updates: commit.updates }),
+      ...(commit === undefined || !isSmall ? {} : { fresh: commit }),
+    };
     if (this.#postponed.has(nameOf(item))) return;
     if (this.#length >= maxItems) this.#overflowed = true;
     else this.#pending.set(nameOf(item), item);
@@ -168,7 +205,6 @@ export class Outbox {
         })
         .then(() => this.#findOverflowed())
         .finally(() => {
-          for (const item of batch) this.#working.delete(nameOf(item));
           this.#running.delete(run);
           this.#begin();
         });
@@ -177,7 +213,9 @@ export class Outbox {
   }
 
   async #idle(): Promise<void> {
-    while (this.#running.size > 0) await Promise.all(this.#running);
+    while (this.#running.size > 0 || this.#forgetting !== undefined) {
+      await Promise.all([...this.#running, this.#forgetting]);
+    }
   }
 
   async #findOverflowed(): Promise<void> {
@@ -188,7 +226,8 @@ export class Outbox {
     });
   }
 
-  #postpone(item: Item, error: unknown): void {
+  #postpone({ fresh: _old, ...item }: Item, error: unknown): void {
+    this.#working.delete(nameOf(item));
     this.#dependencies.logger.warn(
       { component: 'outbox', repo: item.repositoryId, push_id: item.pushId, err: error },
       'work after a commit is put off',
@@ -221,55 +260,92 @@ export class Outbox {
   }
 
   async #process(batch: readonly Item[]): Promise<void> {
-    const generations = await this.#read(
-      batch.map(({ repositoryId, pushId }) => keys.outbox(repositoryId, pushId)),
-    );
-    const open = batch.flatMap((item, index) => {
-      const kv = generations[index];
-      return kv === undefined ? [] : [{ ...item, generation: decodeOutbox(kv).generation }];
-    });
-    const entries = await this.#read(
-      open.map(({ repositoryId, generation }) => keys.logEntry(repositoryId, generation)),
-    );
-    const deletes: Operation[] = [];
     await Promise.all(
-      open.map(async (item, index) => {
+      (await this.#open(batch)).map(async ({ item, generation, entry }) => {
         try {
-          deletes.push(...(await this.#finish(item, entries[index])));
+          this.#forget({ item, ...(await this.#finish(item, generation, entry)) });
         } catch (error) {
           this.#postpone(item, error);
         }
       }),
     );
-    if (deletes.length > 0) {
-      const { coordinator } = this.#dependencies;
-      await coordinator.transaction({ compares: [], success: deletes, failure: [] });
-    }
+  }
+
+  /** What is still to be done, with the log entries as far as they are there. */
+  async #open(batch: readonly Item[]): Promise<readonly Open[]> {
+    const fresh = batch.flatMap((item) => {
+      const entry = item.fresh?.entry;
+      return entry === undefined ? [] : [{ item, entry, generation: entry.generation }];
+    });
+    const unread = batch.filter((item) => item.fresh === undefined);
+    const records = await this.#read(
+      unread.map(({ repositoryId, pushId }) => keys.outbox(repositoryId, pushId)),
+    );
+    const open = unread.flatMap((item, index) => {
+      const kv = records[index];
+      if (kv !== undefined) return [{ item, generation: decodeOutbox(kv).generation }];
+      this.#working.delete(nameOf(item));
+      return [];
+    });
+    const entries = await this.#read(
+      open.map(({ item, generation }) => keys.logEntry(item.repositoryId, generation)),
+    );
+    const read = open.map((one, index) => {
+      const kv = entries[index];
+      return { ...one, entry: kv === undefined ? undefined : decodeLogEntry(kv) };
+    });
+    return [...fresh, ...read];
   }
 
   /** Returns what is to be deleted. Throws when no voter has applied the entry, or when a stage failed. */
   async #finish(
-    { repositoryId, pushId, generation, updates }: Item & { readonly generation: number },
-    entry: KeyValue | undefined,
-  ): Promise<readonly Operation[]> {
+    { repositoryId, pushId, updates, fresh }: Item,
+    generation: number,
+    entry: LogEntry | undefined,
+  ): Promise<Omit<Done, 'item'>> {
     const done: Operation = { type: 'delete', key: keys.outbox(repositoryId, pushId) };
-    if (entry === undefined) return [done];
-    const { applyEverywhere, pipeline, trimLater } = this.#dependencies;
+    if (entry === undefined) return { deletes: [done], lags: false };
+    const { applyEverywhere, pipeline } = this.#dependencies;
     // An entry is the only way to the objects of a push for whoever has prepared it and not applied it.
-    const { storeId, everywhere } = await applyEverywhere(repositoryId, generation);
-    const decoded = decodeLogEntry(entry);
+    const { storeId, everywhere } = await applyEverywhere(repositoryId, generation, fresh);
     await pipeline.postReceive({
       repositoryId,
-      entry: updates === undefined ? decoded : { ...decoded, updates },
+      entry: updates === undefined ? entry : { ...entry, updates },
       runHook: (run) => this.#dependencies.runHook({ repositoryId, pushId, storeId }, run),
       progress: (text) => this.#attendants.get(pushId)?.progress(text),
       signal: this.#closing.signal,
     });
     this.#attendants.get(pushId)?.over.abort();
-    if (await everywhere)
-      return [{ type: 'delete', key: keys.logEntry(repositoryId, generation) }, done];
-    trimLater(repositoryId);
-    return [done];
+    if (!(await everywhere)) return { deletes: [done], lags: true };
+    const trimmed: Operation = { type: 'delete', key: keys.logEntry(repositoryId, generation) };
+    return { deletes: [trimmed, done], lags: false };
+  }
+
+  #forget(done: Done): void {
+    this.#done.push(done);
+    this.#forgetting ??= this.#forgetAll().finally(() => {
+      this.#forgetting = undefined;
+    });
+  }
+
+  /** Deletes what is done, of many pushes in one transaction. */
+  async #forgetAll(): Promise<void> {
+    const { clock, coordinator, trimLater } = this.#dependencies;
+    await clock.sleep(gatherMs, this.#closing.signal);
+    while (this.#done.length > 0) {
+      const batch = this.#done.splice(0, maxDeletes / 2);
+      const success = batch.flatMap(({ deletes }) => deletes);
+      try {
+        await coordinator.transaction({ compares: [], success, failure: [] });
+        for (const { item, lags } of batch) {
+          this.#working.delete(nameOf(item));
+          // Not before: entries with an outbox record are left to whoever empties the outbox.
+          if (lags) trimLater(item.repositoryId);
+        }
+      } catch (error) {
+        for (const { item } of batch) this.#postpone(item, error);
+      }
+    }
   }
 
   async #read(wanted: readonly string[]): Promise<readonly (KeyValue | undefined)[]> {

@@ -11,17 +11,18 @@ export interface ReplicateDependencies {
 }
 
 /**
- * Makes every voter apply a committed generation, those that are stale left out. Resolves with the first that has;
- * rejects when none could.
+ * Makes every voter apply a committed generation, those that are stale left out. Resolves with the first that has
+ * (`done` has already); rejects when none could.
  */
 export async function applyEverywhere(
   { replicas, logger }: ReplicateDependencies,
   { id, voters }: RepositoryRecord,
-  generation: number,
+  { generation, done }: { readonly generation: number; readonly done?: string | undefined },
 ): Promise<Applied> {
   const applying = voters
     .filter(({ state }) => state !== 'stale')
     .map(async ({ storeId }) => {
+      if (storeId === done) return storeId;
       const replica = replicas.find(storeId);
       if (replica === undefined) throw nobodyReachable(voters);
       await replica.apply(id, generation);

@@ -155,8 +155,12 @@ export class ReplicatedBackend implements Backend {
         if (replica === undefined) throw nobodyReachable([]);
         return replica.runHook({ repositoryId, pushId, attempt: 1 }, run);
       },
-      applyEverywhere: async (id, generation) =>
-        applyEverywhere(dependencies, await this.#record(id), generation),
+      // Who votes since the record that a commit compared joined with that commit applied.
+      applyEverywhere: async (id, generation, fresh) =>
+        applyEverywhere(dependencies, fresh?.record ?? (await this.#record(id)), {
+          generation,
+          done: fresh?.applied,
+        }),
       trimLater: (id) => this.#trim.later(id),
     });
     this.#commit = {
@@ -164,7 +168,7 @@ export class ReplicatedBackend implements Backend {
       replicas: dependencies.replicas,
       queueOf: (id) => this.#queueOf(id),
       frontEnd,
-      committed: (id, pushId, updates) => this.#outbox.notify(id, pushId, updates),
+      committed: (id, fresh) => this.#outbox.notify(id, fresh.entry.pushId, fresh),
       clock: dependencies.clock,
       meter: dependencies.meter,
       logger: dependencies.logger,
@@ -220,7 +224,8 @@ export class ReplicatedBackend implements Backend {
   async push(repository: Repository, request: PushRequest): Promise<PushResult> {
     this.#refuseUnlessServing();
     return this.#track(async () => {
-      const record = await this.#record(repository.id);
+      // Only who is sent the objects hangs on it; the rest is judged by the record that is read with the locks.
+      const record = isRecord(repository) ? repository : await this.#record(repository.id);
       const { pushId, actor } = request;
       const trace =
         this.#dependencies.traces?.begin({ pushId, actor, repositoryId: repository.id }) ??
