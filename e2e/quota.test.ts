@@ -109,6 +109,17 @@ for (const backend of ['local', 'directory'] as const) {
       assert.equal((await push('http', 'other/one', await branchOf(6 * MIB))).exitCode, 0);
       const listed = await scene.admin(server, 'quota', 'list');
       assert.match(listed, /owner +team +5\.0 MiB +3\.\d MiB +ok/);
+      // One that does not fit is not moved there.
+      assert.equal((await push('http', 'big/app', await branchOf(4 * MIB))).exitCode, 0);
+      // The directory backend counts packs, and loose objects by samples.
+      await scene.admin(server, 'repo', 'maintain', 'big/app');
+      const full = await scene.quorate(server, ['repo', 'rename', 'big/app', 'team/big']);
+      assert.equal(full.exitCode, 1);
+      assert.match(
+        full.stderr,
+        /quota exceeded: owner team has 3\.\d MiB of 5\.0 MiB, and big\/app has 4\.\d MiB/,
+      );
+      assert.match(await scene.admin(server, 'repo', 'show', 'big/app'), /big\/app/);
       // A repository that leaves takes its bytes along.
       await scene.admin(server, 'repo', 'rename', 'team/one', 'other/moved');
       assert.equal((await push('http', 'team/two', await branchOf(3 * MIB))).exitCode, 0);

@@ -7,7 +7,7 @@ import type { Clock, Logger, Meter } from '../../backends/contract/environment.j
 import { QuorateError } from '../../backends/contract/errors.js';
 import type { PackAllowance, PushContext } from '../../backends/contract/pipeline.js';
 import type { Repository } from '../../backends/contract/repository.js';
-import { inUnits } from './quota.js';
+import { inUnits, ownerOf } from './quota.js';
 import type { Account, Usage } from './usage.js';
 
 export interface QuotaDependencies {
@@ -24,6 +24,15 @@ export interface QuotaJudge {
   allowance(repository: Repository): Promise<PackAllowance | undefined>;
   /** Why the whole push is refused, or undefined. Claims its bytes until the push is over, and warns. */
   judge(context: PushContext): Promise<string | undefined>;
+  /**
+   * For a repository that is to be called `name`: room at its new owner, held until it is released, which never rejects.
+   * Throws `failed-precondition` when that owner's quota has no room for it.
+   */
+  holdRoom(repository: Repository, name: string): Promise<HeldRoom>;
+}
+
+export interface HeldRoom {
+  release(): Promise<void>;
 }
 
 /** Lost races in a row that do not happen by chance. */
@@ -100,6 +109,32 @@ class Judge implements QuotaJudge {
       return undefined;
     }
     throw new QuorateError('aborted', 'others push at the same time; nothing changed, push again');
+  }
+
+  async holdRoom(repository: Repository, name: string): Promise<HeldRoom> {
+    const { usage, clock } = this.#dependencies;
+    const moved = { ...repository, name };
+    const claimId = `move-${repository.id}`;
+    const nothing: HeldRoom = { release: () => Promise.resolve() };
+    if (ownerOf(repository.name) === ownerOf(name)) return nothing;
+    if ((await usage.account(moved))?.ownerQuota === undefined) return nothing;
+    const bytes = await usage.measure(repository.id);
+    for (let race = 0; race < maxRaces; race += 1) {
+      const account = await this.#accountFor(moved, bytes, claimId);
+      const bound = account && ownerBound(account, claimId);
+      if (account === undefined || bound === undefined) return nothing;
+      if (leftOf(bound) < bytes) {
+        throw new QuorateError(
+          'failed-precondition',
+          `${exceeded(bound)}, and ${repository.name} has ${inUnits(bytes)}: make room, or raise the quota`,
+        );
+      }
+      const claim = { repositoryId: repository.id, bytes, untilMs: clock.nowMs() + claimMs };
+      const claims = { ...account.claims, claims: { ...account.claims.claims, [claimId]: claim } };
+      if (!(await usage.writeClaims(account, claims))) continue;
+      return { release: () => this.#settle(moved, claimId, false) };
+    }
+    throw new QuorateError('aborted', 'others push at the same time; nothing changed, try again');
   }
 
   /** The account; measured anew when it is old, or when `bytes` more would not fit by what is known. */
@@ -199,32 +234,37 @@ function exceeded({ of, usedBytes, maxBytes }: Bound): string {
 
 /** The quotas that concern a repository, with all claims but the push's own. */
 function boundsOf(
-  { owner, repositoryQuota, ownerQuota, usages, claims }: Account,
+  account: Account,
   { id, name }: Repository,
   pushId: string | undefined,
 ): readonly Bound[] {
-  const others = Object.entries(claims.claims).flatMap(([claimant, claim]) =>
-    claimant === pushId ? [] : [claim],
-  );
-  const claimed = (mine: boolean): number =>
-    others
-      .filter(({ repositoryId }) => !mine || repositoryId === id)
-      .reduce((sum, { bytes }) => sum + bytes, 0);
   const bounds: Bound[] = [];
-  if (repositoryQuota !== undefined) {
+  if (account.repositoryQuota !== undefined) {
     bounds.push({
       of: `repository ${name}`,
-      maxBytes: repositoryQuota.bytes,
-      usedBytes: (usages.get(id) ?? 0) + claimed(true),
+      maxBytes: account.repositoryQuota.bytes,
+      usedBytes: (account.usages.get(id) ?? 0) + claimed(account, pushId, id),
     });
   }
-  if (ownerQuota !== undefined) {
-    const stored = [...usages.values()].reduce((sum, bytes) => sum + bytes, 0);
-    bounds.push({
-      of: `owner ${owner}`,
-      maxBytes: ownerQuota.bytes,
-      usedBytes: stored + claimed(false),
-    });
-  }
-  return bounds;
+  const owners = ownerBound(account, pushId);
+  return owners === undefined ? bounds : [...bounds, owners];
+}
+
+function ownerBound(account: Account, pushId: string | undefined): Bound | undefined {
+  const { owner, ownerQuota, usages } = account;
+  if (ownerQuota === undefined) return undefined;
+  const stored = [...usages.values()].reduce((sum, bytes) => sum + bytes, 0);
+  return {
+    of: `owner ${owner}`,
+    maxBytes: ownerQuota.bytes,
+    usedBytes: stored + claimed(account, pushId),
+  };
+}
+
+/** Claimed by others, for all repositories or for one. */
+function claimed({ claims }: Account, pushId: string | undefined, repositoryId?: string): number {
+  return Object.entries(claims.claims)
+    .filter(([claimant]) => claimant !== pushId)
+    .filter(([, claim]) => repositoryId === undefined || claim.repositoryId === repositoryId)
+    .reduce((sum, [, { bytes }]) => sum + bytes, 0);
 }

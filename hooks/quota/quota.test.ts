@@ -286,6 +286,35 @@ test('a quota is forgotten with its repository, and its bytes follow it to anoth
   await assert.rejects(ground.quotas.remove(repository('two/moved')), /no such quota/);
 });
 
+test('a repository moves to an owner whose quota has room for it, and to no other', async () => {
+  const ground = new Ground();
+  ground.sizes.set('one/app', 100).set('two/app', 150);
+  await ground.quotas.set({ owner: 'two' }, 200);
+  await assert.rejects(ground.quotas.holdRoom(repository('one/app'), 'two/moved'), (error) => {
+    assert.ok(error instanceof QuorateError);
+    assert.equal(error.code, 'failed-precondition');
+    assert.match(
+      error.message,
+      /^quota exceeded: owner two has 150 bytes of 200 bytes, and one\/app has 100 bytes/,
+    );
+    return true;
+  });
+  // Within an owner, and to one without a quota, nothing is asked.
+  ground.measured = 0;
+  await ground.quotas.holdRoom(repository('two/app'), 'two/other');
+  await ground.quotas.holdRoom(repository('one/app'), 'three/app');
+  assert.equal(ground.measured, 0);
+  // What others push, or move, meanwhile counts.
+  ground.sizes.set('two/app', 50);
+  ground.nowMs += 6_000;
+  const held = await ground.quotas.holdRoom(repository('one/app'), 'two/moved');
+  assert.match((await ground.judge('two/app', 60, 'a')) ?? '', /owner two has 150 bytes/);
+  ground.sizes.set('four/app', 60);
+  await assert.rejects(ground.quotas.holdRoom(repository('four/app'), 'two/app4'), /150 bytes/);
+  await held.release();
+  assert.equal(await ground.judge('two/app', 60, 'a'), undefined);
+});
+
 test('a damaged record stops the push', async () => {
   const ground = new Ground();
   ground.sizes.set('app', 1);

@@ -94,6 +94,7 @@ export function createQuotas(options: QuotasOptions): Quotas {
   return {
     allowance: (repository) => judge.allowance(repository),
     judge: (context) => judge.judge(context),
+    holdRoom: (repository, name) => judge.holdRoom(repository, name),
     show,
     async set(subject, bytes) {
       await store.set(scopeOf(subject), bytes);

@@ -28,7 +28,11 @@ export const noRules: RuleDependencies &
     enabled: false,
     limits: { timeoutMs: 1, maxOutputBytes: 0, maxProcesses: 1 },
   },
-  quotas: { allowance: async () => undefined, judge: async () => undefined },
+  quotas: {
+    allowance: async () => undefined,
+    judge: async () => undefined,
+    holdRoom: async () => ({ release: async () => undefined }),
+  },
   webhooks: { committed: async () => undefined, repositoryChanged: async () => undefined },
   meter: { count: () => undefined, observe: () => undefined, gauge: () => undefined },
 };

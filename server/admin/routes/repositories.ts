@@ -107,15 +107,18 @@ export function repositoryEndpoints(
         const repository = await openRepository(options, call, 'admin');
         const name = parseRepositoryName(input.name);
         requireRepositoryCreator(call.principal, name);
-        const renamed = await backend.repositories.rename(
-          repository.id,
-          name,
-          principalName(call.principal),
-        );
-        await accounts.rebindDeployKeys(repository.id, renamed.id);
-        if (renamed.id !== repository.id) await options.rules.move(repository.id, renamed.id);
-        await options.quotas.renamed(repository, renamed);
-        return { status: 200, body: { repository: shownRepository(renamed) } };
+        // Another owner's quota may have no room for it.
+        const room = await options.quotas.holdRoom(repository, name);
+        try {
+          const by = principalName(call.principal);
+          const renamed = await backend.repositories.rename(repository.id, name, by);
+          await accounts.rebindDeployKeys(repository.id, renamed.id);
+          if (renamed.id !== repository.id) await options.rules.move(repository.id, renamed.id);
+          await options.quotas.renamed(repository, renamed);
+          return { status: 200, body: { repository: shownRepository(renamed) } };
+        } finally {
+          await room.release();
+        }
       },
     }),
     endpoint({
