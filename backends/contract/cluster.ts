@@ -1,4 +1,5 @@
 import type { MaintenanceProgress } from './backend.js';
+import type { Oid } from './objects.js';
 import type { VerifyReport } from './replica.js';
 
 /** A storage node, alive or not. */
@@ -57,6 +58,74 @@ export interface PushStory {
   readonly steps: readonly PushStep[];
 }
 
+/** A copy of a repository whose majority may be lost. */
+export interface LossCopy {
+  readonly nodeId: string;
+  readonly storeId: string;
+  readonly role: 'voter' | 'learner';
+  /** Its store answers. */
+  readonly alive: boolean;
+  /** Applied generation and digest; undefined when it does not answer or has nothing. */
+  readonly generation: number | undefined;
+  readonly digest: string | undefined;
+  readonly frozen: string | undefined;
+  /** Something can go on from it. */
+  readonly usable: boolean;
+  /**
+   * Why it is taken to be gone for good: its node was removed, came back with another store, has nothing of it any
+   * more, has been away for long, or was named. Undefined: it may come back.
+   */
+  readonly gone: 'removed' | 'replaced' | 'empty' | 'away' | 'named' | undefined;
+}
+
+/** A value of a ref that a recovery does not go on from. */
+export interface OverruledRef {
+  readonly ref: string;
+  /** Undefined: the ref was deleted, and is there again. */
+  readonly oid: Oid | undefined;
+  /** Ref under which it is kept; undefined when no store that answers has its objects. */
+  readonly keptAs: string | undefined;
+}
+
+/** A push that no store which answers has applied. */
+export interface OverruledPush {
+  /** Undefined for one that was prepared, and of whose commit nothing is known: it was acknowledged to nobody. */
+  readonly generation: number | undefined;
+  readonly pushId: string;
+  readonly actor: string | undefined;
+  readonly atMs: number | undefined;
+  /** Undefined when only the lost stores knew. */
+  readonly refs: readonly OverruledRef[] | undefined;
+  /** Branch that HEAD was made to name, and does not any more. */
+  readonly head: string | undefined;
+}
+
+/** What there is of a repository after stores were lost, and what a recovery makes of it. */
+export interface LossReport {
+  /** Committed, says the coordinator. */
+  readonly generation: number;
+  readonly copies: readonly LossCopy[];
+  /** The copy from which it goes on: of those that answer, one with the highest generation. */
+  readonly survivor: { readonly nodeId: string; readonly generation: number } | undefined;
+  readonly overruled: readonly OverruledPush[];
+  /** Why it is not to be recovered in this way, or not yet; undefined when it may be. */
+  readonly refusal: string | undefined;
+  /** Generation that it has now; undefined when nothing was changed. */
+  readonly recovered: number | undefined;
+}
+
+export interface LossRecovery {
+  /** Generation of the survivor, as the report says: the recovery is carried out. Undefined: only the report. */
+  readonly accept: number | undefined;
+  /** Nodes that somebody says are gone for good. */
+  readonly gone: readonly string[];
+  /** Keeps what was prepared and never acknowledged as refs, too. */
+  readonly keepUnacknowledged: boolean;
+  /** Who wants it, for the push log. */
+  readonly actor: string;
+  readonly signal: AbortSignal;
+}
+
 export interface CopyVerified extends VerifyReport {
   readonly nodeId: string;
   readonly storeId: string;
@@ -79,6 +148,12 @@ export interface ClusterControl {
       readonly progress: (progress: MaintenanceProgress) => void;
     },
   ): Promise<readonly CopyVerified[]>;
+  /**
+   * For a repository that has lost the majority of its stores for good: goes on from a copy that is left, as the next
+   * generation, and keeps the values that this overrules as refs. Refused with `failed-precondition` while that is not
+   * needed, or while the others may come back.
+   */
+  recover(repositoryId: string, recovery: LossRecovery): Promise<LossReport>;
   /** The life of a push of the last day. */
   explain(pushId: string): Promise<PushStory | undefined>;
   /** Repositories whose copies are being changed, when this process does it. */

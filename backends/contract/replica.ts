@@ -86,6 +86,14 @@ export interface ReplicaExport {
   release(): void;
 }
 
+/** A push whose objects a store keeps: prepared, and not known to be over. */
+export interface HeldPush {
+  readonly pushId: string;
+  readonly attempt: number;
+  /** Undefined when there are too many to keep them with it. */
+  readonly updates: readonly RefCommand[] | undefined;
+}
+
 export interface VerifyReport {
   /** Digest of the refs as they are on disk. */
   readonly digest: string;
@@ -189,6 +197,10 @@ export interface Replica {
   apply(repositoryId: string, generation: number): Promise<void>;
   /** Drops a quarantine whose push is known never to commit. */
   abort(key: QuarantineKey): Promise<void>;
+  /** Pushes of a repository that are prepared here, and whose objects are still in their quarantines. */
+  heldPushes(repositoryId: string): Promise<readonly HeldPush[]>;
+  /** Makes a quarantine, durably, with all that those of other pushes hold; they keep it as well. */
+  gather(key: QuarantineKey, from: readonly Pick<HeldPush, 'pushId' | 'attempt'>[]): Promise<void>;
   /** Generation whose marker is durable. */
   applied(repositoryId: string): Promise<number>;
   /** Pins a generation >= `atLeast`, after applying up to it. */
@@ -214,6 +226,8 @@ export interface Replica {
     options: {
       readonly atLeast: number;
       readonly have: readonly Oid[];
+      /** The pack is of this push instead, which is prepared here: what its new values reach. */
+      readonly held?: Pick<HeldPush, 'pushId' | 'attempt'>;
       readonly signal: AbortSignal;
     },
   ): Promise<ReplicaExport>;

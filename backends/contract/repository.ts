@@ -106,6 +106,11 @@ export interface LogEntry {
   /** Set when the updates were too large for the log: SHA-256 of what the voters keep; `updates` is empty then. */
   readonly updatesDigest?: string;
   readonly head?: { readonly old: Head; readonly new: Head };
+  /**
+   * Set when the entry follows an earlier generation than the one before it: those in between were lost with the stores
+   * that had them, and overruled. `digest` is that generation's.
+   */
+  readonly after?: { readonly generation: number; readonly digest: string };
   /** Store ids of the voters whose *prepared* was counted. */
   readonly prepared: readonly string[];
   /** Digest of the refs after this entry (`backends/git/digest.ts`), 128 hexadecimal digits. */

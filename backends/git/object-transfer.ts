@@ -8,6 +8,8 @@ export interface PackRequest {
   readonly git: GitRunner;
   readonly objects: Pick<ObjectReader, 'info'>;
   readonly gitDir: string;
+  /** Where git finds objects; default: the repository's own. */
+  readonly env?: Readonly<Record<string, string>>;
   /** What the pack is to hold, with all that it reaches. */
   readonly tips: readonly Oid[];
   /** What the receiver has, with all that it reaches; those that are not here are left out. */
@@ -35,12 +37,12 @@ export async function packMissing(
 }
 
 async function* runPackObjects(
-  { git, gitDir, signal }: PackRequest,
+  { git, gitDir, env = { GIT_DIR: gitDir }, signal }: PackRequest,
   revisions: Buffer,
 ): AsyncGenerator<Uint8Array> {
   const child = await git.stream({
     args: ['pack-objects', '--revs', '--stdout', '--delta-base-offset', '--quiet'],
-    env: { GIT_DIR: gitDir },
+    env,
     stdin: revisions,
     signal,
     background: true,

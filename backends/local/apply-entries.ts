@@ -106,6 +106,7 @@ export function applicableTogether(entries: readonly LogEntry[]): readonly (read
     const names = entry.updates.map(({ ref }) => ref);
     const alone =
       entry.head !== undefined ||
+      entry.after !== undefined ||
       entry.updatesDigest !== undefined ||
       entry.updates.some(({ newOid }) => isZero(newOid));
     const joins =

@@ -6,6 +6,7 @@ import type { Head, ObjectFormat, Oid, RefCommand } from '../contract/objects.js
 import type { HookEnd, HookRun } from '../contract/hook.js';
 import type { Inspection, PushFact } from '../contract/inspection.js';
 import type {
+  HeldPush,
   LogReader,
   PeerSource,
   Prepared,
@@ -40,6 +41,7 @@ import { createRepositoryFiles, removeTree } from '../git/repository-files.js';
 import { catchUpFrom } from './catch-up.js';
 import { storageFailure } from './disk-errors.js';
 import { isZero } from './judge-names.js';
+import { gatherQuarantines, listHeldPushes, packHeld } from './held-pushes.js';
 import { HookPrograms, runHookProgram } from './hook-programs.js';
 import { inspectPrepared } from './inspect.js';
 import { judge, objectSources } from './judge.js';
@@ -49,6 +51,7 @@ import { OpenRepositories } from './open-repositories.js';
 import { BehindError, type OpenRepository } from './open-repository.js';
 import {
   makeQuarantine,
+  maxMarkedUpdates,
   markPrepared,
   type PreparedMark,
   readPreparedMark,
@@ -328,6 +331,22 @@ export class LocalReplica implements Replica {
     await removeTree(this.#store.quarantineDirectory(key));
   }
 
+  heldPushes(repositoryId: string): Promise<readonly HeldPush[]> {
+    const own = this.quarantines.filter((key) => key.repositoryId === repositoryId);
+    return listHeldPushes(this.#store, own);
+  }
+
+  async gather(
+    key: QuarantineKey,
+    from: readonly Pick<HeldPush, 'pushId' | 'attempt'>[],
+  ): Promise<void> {
+    await this.abort(key);
+    const { repositoryId } = key;
+    const others = from.map((other) => ({ ...other, repositoryId }));
+    await gatherQuarantines(this.#store, key, others);
+    this.#remember(key);
+  }
+
   async applied(repositoryId: string): Promise<number> {
     return this.#open.with(repositoryId, async ({ generation }) => generation);
   }
@@ -452,10 +471,12 @@ export class LocalReplica implements Replica {
     {
       atLeast,
       have,
+      held,
       signal,
     }: {
       readonly atLeast: number;
       readonly have: readonly Oid[];
+      readonly held?: Pick<HeldPush, 'pushId' | 'attempt'>;
       readonly signal: AbortSignal;
     },
   ): Promise<ReplicaExport> {
@@ -466,7 +487,18 @@ export class LocalReplica implements Replica {
       const { snapshot, digest, objectFormat, gitDirectory: gitDir } = repository;
       const tips = realRefs(snapshot.refs).map(({ oid }) => oid);
       const { git, objects } = this.#dependencies;
-      const pack = await packMissing({ git, objects, gitDir, tips, have, signal });
+      const pack =
+        held === undefined
+          ? await packMissing({ git, objects, gitDir, tips, have, signal })
+          : await packHeld({
+              git,
+              objects,
+              have,
+              signal,
+              repository,
+              store: this.#store,
+              key: { ...held, repositoryId },
+            });
       const { generation, head, refs } = snapshot;
       return { objectFormat, generation, digest, head, refs, pack, release };
     } catch (error) {
@@ -489,7 +521,7 @@ export class LocalReplica implements Replica {
   ): Promise<ReplicaState> {
     // What is to be set aside need not be fit to be opened.
     const before = fresh === true ? 'to go' : await this.state(repositoryId);
-    if (before === 'to go' || before?.frozen !== undefined) await this.#setAside(repositoryId);
+    if (before === 'to go' || before?.frozen !== undefined) await this.setAside(repositoryId);
     if ((await this.state(repositoryId)) === undefined) {
       const exported = await catchUp.source([], 0, catchUp.signal);
       exported.release();
@@ -591,7 +623,7 @@ export class LocalReplica implements Replica {
   }
 
   /** Takes a copy that counts for nothing any more out of the way; what waits in its quarantines stays. */
-  async #setAside(repositoryId: string): Promise<void> {
+  async setAside(repositoryId: string): Promise<void> {
     await this.#open.retire(repositoryId, async () => {
       const gitDir = this.#store.gitDirectory(repositoryId);
       const { objects, refs } = this.#dependencies;
@@ -630,9 +662,14 @@ function branchOf(head: Head): string {
   throw new QuorateError('data-corrupt', 'the other store has a detached HEAD');
 }
 
-function markOf({ basis, lockRevisions }: PrepareRequest): PreparedMark {
+function markOf({ basis, commands, lockRevisions }: PrepareRequest): PreparedMark {
   return {
     basis,
+    ...(commands.length > maxMarkedUpdates
+      ? {}
+      : {
+          updates: commands.map(({ ref, oldOid, newOid }) => ({ ref, oldOid, newOid })),
+        }),
     lockRevisions: lockRevisions.map(({ key, createRevision }) => ({ key, createRevision })),
   };
 }

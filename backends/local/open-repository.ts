@@ -256,7 +256,8 @@ export class OpenRepository {
       // Whoever waits behind this call is served as well.
       const entries = await this.#dependencies.log.entries(this.id, this.generation, this.#wanted);
       // The log is trimmed up to what every store of the set has; one that came later starts behind its end.
-      if (entries[0]?.generation !== this.generation + 1) throw new BehindError();
+      const [next] = entries;
+      if (next === undefined || predecessorOf(next) !== this.generation) throw new BehindError();
       for (const group of applicableTogether(entries)) await this.#apply(group);
       if (this.generation < generation) {
         throw new QuorateError(
@@ -376,15 +377,16 @@ export class OpenRepository {
       const quarantine = this.#dependencies.quarantineOf(this.id, entry.pushId);
       if (quarantine !== undefined) quarantines.push(quarantine);
       const updates = await this.#updatesOf(entry, quarantine);
+      const before = { generation, digest };
       digest = digestAfter(digest, updates, entry.head);
-      generation++;
-      if (entry.generation !== generation || digest !== entry.digest) {
+      if (!followsFrom(entry, before) || digest !== entry.digest) {
         throw new QuorateError(
           'data-corrupt',
-          `entry ${entry.generation} of the push log does not follow generation ${generation - 1} of this disk`,
+          `entry ${entry.generation} of the push log does not follow generation ${generation} of this disk`,
           { details: { id: this.id } },
         );
       }
+      generation = entry.generation;
       const { pushId, head } = entry;
       intended.push({
         generation,
@@ -426,9 +428,21 @@ export class BehindError extends QuorateError {
   constructor() {
     super(
       'unavailable',
-      'this store lacks the objects of committed pushes and gets them from a peer',
+      'this copy lacks pushes that other storage nodes have, and gets them as soon as one of those answers; try again',
     );
   }
+}
+
+/** The generation that an entry is applied to. */
+function predecessorOf({ generation, after }: LogEntry): number {
+  return after?.generation ?? generation - 1;
+}
+
+function followsFrom(
+  entry: LogEntry,
+  { generation, digest }: { readonly generation: number; readonly digest: string },
+): boolean {
+  return predecessorOf(entry) === generation && (entry.after?.digest ?? digest) === digest;
 }
 
 /** Whether an entry can be applied by a store that did not prepare it: it takes refs away, or moves HEAD. */

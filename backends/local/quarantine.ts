@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { link, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
 import { QuorateError } from '../contract/errors.js';
@@ -10,14 +10,20 @@ import { isMissing, syncDirectory, writeFileDurably } from '../git/repository-fi
 export interface PreparedMark {
   readonly basis: number;
   readonly lockRevisions: readonly { readonly key: string; readonly createRevision: number }[];
+  /** What the push is to change, for a recovery that finds nothing else of it; absent when it is much. */
+  readonly updates?: readonly RefCommand[];
 }
 
+/** More would make the marks of large pushes, each synced to the disk, larger than their refs. */
+export const maxMarkedUpdates = 1000;
+
 const oid = z.string().regex(/^(?:[0-9a-f]{40}|[0-9a-f]{64})$/);
+const updatesSchema = z.array(z.strictObject({ ref: z.string(), oldOid: oid, newOid: oid }));
 const markSchema = z.strictObject({
   basis: z.int(),
   lockRevisions: z.array(z.strictObject({ key: z.string(), createRevision: z.int() })),
+  updates: updatesSchema.exactOptional(),
 });
-const updatesSchema = z.array(z.strictObject({ ref: z.string(), oldOid: oid, newOid: oid }));
 
 const markName = 'prepared';
 const updatesName = 'updates';
@@ -90,6 +96,13 @@ export async function loadUpdates(
   return updatesSchema.parse(JSON.parse(text));
 }
 
+/** The updates that `storeUpdates` kept, whatever they are; undefined when there are none. */
+export async function keptUpdates(directory: string): Promise<readonly RefCommand[] | undefined> {
+  const text = await readFile(join(directory, updatesName), 'utf8').catch(() => '');
+  const parsed = updatesSchema.safeParse(text === '' ? undefined : JSON.parse(text));
+  return parsed.success ? parsed.data : undefined;
+}
+
 /**
  * Moves the packs of quarantines into the object store. `.keep` files go first and stay until the refs are written,
  * so that no repack takes objects whose refs are not there yet; `.idx` files go last, since a pack counts from then
@@ -113,6 +126,18 @@ export async function promote(
   await Promise.all(indexes.map(rise));
   // Also when there was nothing left to move: whoever moved it may have been killed before it was on disk.
   await syncDirectory(to);
+}
+
+/** Links the packs of other quarantines into one, durably. They may be the same packs. */
+export async function linkPacks(from: readonly string[], packDirectory: string): Promise<void> {
+  const files = (await Promise.all(from.map(quarantinedFiles))).flat();
+  for (const path of files) {
+    await link(path, join(packDirectory, basename(path))).catch((error: unknown) => {
+      if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw error;
+    });
+  }
+  await syncDirectory(packDirectory);
+  await syncNames(dirname(packDirectory));
 }
 
 async function quarantinedFiles(directory: string): Promise<readonly string[]> {

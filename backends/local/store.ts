@@ -234,7 +234,11 @@ export class Store {
     const aside = join(this.#root, 'set-aside');
     await mkdir(aside, { recursive: true, mode: 0o700 });
     const directory = this.repositoryDirectory(id);
-    await rename(directory, join(aside, `${id}.${nowMs}`));
+    try {
+      await rename(directory, join(aside, `${id}.${nowMs}`));
+    } catch (error) {
+      if (!isMissing(error)) throw error;
+    }
     await syncDirectory(aside);
     await syncDirectory(dirname(directory));
   }

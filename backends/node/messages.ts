@@ -66,12 +66,18 @@ export const calls = {
   leavePool: z.object({ poolId: z.string() }),
   destroyPool: nothing,
   abort: z.object({ key: pushKey }),
+  heldPushes: nothing,
+  gather: z.object({ key: pushKey, from: z.array(pushKey) }),
   applied: nothing,
   maintain: nothing,
   destroy: nothing,
   state: nothing,
   stats: nothing,
-  export: z.object({ atLeast: z.int().min(0), have: z.array(oid) }),
+  export: z.object({
+    atLeast: z.int().min(0),
+    have: z.array(oid),
+    held: pushKey.optional(),
+  }),
   catchUp: z.object({
     atLeast: z.int().min(0),
     fresh: z.boolean().optional(),
@@ -151,6 +157,11 @@ export const results = {
     ),
   }),
   digest: z.object({ digest: z.string() }),
+  held: z.object({
+    pushes: z.array(
+      z.object({ pushId: z.string(), attempt: z.int(), updates: z.array(command).nullable() }),
+    ),
+  }),
   generation: z.object({ generation: z.int().min(0) }),
   progress: z.object({ step: z.string(), done: z.number(), total: z.number() }),
   maintained: z.object({

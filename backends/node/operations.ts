@@ -5,7 +5,7 @@ import type { PushFact } from '../contract/inspection.js';
 import type { PeerSource, QuarantineKey, Replica } from '../contract/replica.js';
 import { refsWithout } from '../contract/visible-refs.js';
 import type { KnownSnapshots } from './known-snapshots.js';
-import { type CallName, calls, decodeMessage } from './messages.js';
+import { type Arguments, type CallName, calls, decodeMessage } from './messages.js';
 import type { ReadSessions } from './read-sessions.js';
 import type { ServerCall } from './server-call.js';
 import { decodeRefs, difference, type KnownSnapshot, partsOf } from './snapshot-wire.js';
@@ -107,6 +107,15 @@ export const operations: Readonly<Record<CallName, Operation>> = {
     replica.destroyPool(repositoryId),
   ),
   abort: operation(calls.abort, ({ replica }, { key }, call) => replica.abort(keyOf(call, key))),
+  heldPushes: operation(calls.heldPushes, async ({ replica }, _args, { repositoryId }) => ({
+    pushes: (await replica.heldPushes(repositoryId)).map(({ updates = null, ...push }) => ({
+      ...push,
+      updates,
+    })),
+  })),
+  gather: operation(calls.gather, ({ replica }, { key, from }, call) =>
+    replica.gather(keyOf(call, key), from),
+  ),
   applied: operation(calls.applied, async ({ replica }, _args, { repositoryId }) => ({
     generation: await replica.applied(repositoryId),
   })),
@@ -264,12 +273,17 @@ async function sendSnapshot(
 /** Sends refs and pack of a generation, which stays pinned until the last byte is out. */
 async function sendExport(
   { replica }: NodeContext,
-  { atLeast, have }: { atLeast: number; have: readonly string[] },
+  { atLeast, have, held }: Arguments<'export'>,
   call: ServerCall,
 ): Promise<void> {
   call.watch();
   const { signal } = call;
-  const exported = await replica.export(call.repositoryId, { atLeast, have, signal });
+  const exported = await replica.export(call.repositoryId, {
+    atLeast,
+    have,
+    signal,
+    ...(held === undefined ? {} : { held }),
+  });
   try {
     const { refs, pack, objectFormat, generation, digest, head } = exported;
     const about = { objectFormat, generation, digest, head };

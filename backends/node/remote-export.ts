@@ -1,6 +1,6 @@
 import { QuorateError } from '../contract/errors.js';
-import type { Oid, RefEntry } from '../contract/objects.js';
-import type { ReplicaExport } from '../contract/replica.js';
+import type { RefEntry } from '../contract/objects.js';
+import type { Replica, ReplicaExport } from '../contract/replica.js';
 import { type ClientCall, settledError } from './client-call.js';
 import { decodeMessage, results } from './messages.js';
 import type { NodeClient } from './node-client.js';
@@ -10,14 +10,14 @@ import { decodeRefs, snapshotPart } from './snapshot-wire.js';
 export async function receiveExport(
   client: NodeClient,
   repositoryId: string,
-  options: {
-    readonly atLeast: number;
-    readonly have: readonly Oid[];
-    readonly signal: AbortSignal;
-  },
+  options: Parameters<Replica['export']>[1],
 ): Promise<ReplicaExport> {
-  const { atLeast, have, signal } = options;
-  const args = { atLeast, have: [...have] };
+  const { atLeast, have, held, signal } = options;
+  const args = {
+    atLeast,
+    have: [...have],
+    ...(held === undefined ? {} : { held: { pushId: held.pushId, attempt: held.attempt } }),
+  };
   const call = await client.call(repositoryId, 'export', args, { signal });
   try {
     const { refCount, pack, ...about } = decodeMessage(results.exported, await nextJson(call));

@@ -2,8 +2,9 @@ import type { MaintenanceProgress, MaintenanceReport } from '../contract/backend
 import { asQuorateError, QuorateError } from '../contract/errors.js';
 import type { HookEnd, HookRun } from '../contract/hook.js';
 import type { Inspection, PushFact } from '../contract/inspection.js';
-import type { ObjectFormat, Oid, RefCommand } from '../contract/objects.js';
+import type { ObjectFormat, RefCommand } from '../contract/objects.js';
 import type {
+  HeldPush,
   PeerSource,
   Prepared,
   PrepareRequest,
@@ -190,6 +191,22 @@ export class RemoteReplica implements Replica {
     await this.#client.result(key.repositoryId, 'abort', { key: pushOf(key) });
   }
 
+  async heldPushes(repositoryId: string): Promise<readonly HeldPush[]> {
+    const payload = await this.#client.result(repositoryId, 'heldPushes', {});
+    return decodeMessage(results.held, payload).pushes.map(({ updates, ...push }) => ({
+      ...push,
+      updates: updates ?? undefined,
+    }));
+  }
+
+  async gather(
+    key: QuarantineKey,
+    from: readonly Pick<HeldPush, 'pushId' | 'attempt'>[],
+  ): Promise<void> {
+    const others = from.map(({ pushId, attempt }) => ({ pushId, attempt }));
+    await this.#client.result(key.repositoryId, 'gather', { key: pushOf(key), from: others });
+  }
+
   async applied(repositoryId: string): Promise<number> {
     const payload = await this.#client.result(repositoryId, 'applied', {});
     return decodeMessage(results.generation, payload).generation;
@@ -224,14 +241,7 @@ export class RemoteReplica implements Replica {
     return { ...stats, ...(sharedBy === undefined ? {} : { sharedBy }) };
   }
 
-  export(
-    repositoryId: string,
-    options: {
-      readonly atLeast: number;
-      readonly have: readonly Oid[];
-      readonly signal: AbortSignal;
-    },
-  ): Promise<ReplicaExport> {
+  export(repositoryId: string, options: Parameters<Replica['export']>[1]): Promise<ReplicaExport> {
     return receiveExport(this.#client, repositoryId, options);
   }
 

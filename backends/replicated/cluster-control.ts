@@ -5,6 +5,8 @@ import type {
   PushStory,
   ReplicaInfo,
 } from '../contract/cluster.js';
+import type { Locks } from '../coordination/locks.js';
+import type { Clock, Logger, Random } from '../contract/environment.js';
 import type { Coordinator } from '../contract/coordinator.js';
 import { QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
@@ -13,6 +15,7 @@ import { reportDamage } from './damage.js';
 import { markNode, type NodeMark, readNodeMarks } from './node-marks.js';
 import type { PushTraces } from './push-trace.js';
 import { decodeRepository, encodeRepository, scan, type Voter } from './records.js';
+import { recoverSet } from './set-recovery.js';
 import type { SetController } from './set-controller.js';
 import { readGround } from './set-view.js';
 import type { ReplicaDirectory, StorageNode } from './voters.js';
@@ -20,9 +23,14 @@ import type { ReplicaDirectory, StorageNode } from './voters.js';
 export interface ClusterControlDependencies {
   readonly coordinator: Coordinator;
   readonly replicas: ReplicaDirectory;
-  readonly controller: Pick<SetController, 'look' | 'repairing'>;
+  readonly controller: Pick<SetController, 'look' | 'repairing' | 'awayMs'>;
   readonly traces: PushTraces;
   readonly replicationFactor: number;
+  readonly repairAfterMs: number;
+  readonly locks: Locks;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
 }
 
 /** A lost compare-and-swap means that somebody else's went through; this many in a row do not happen by chance. */
@@ -88,6 +96,16 @@ export function createClusterControl(
       }
       return verified;
     },
+    recover: (repositoryId, recovery) =>
+      recoverSet(
+        {
+          ...dependencies,
+          awayMs: (storeId) => controller.awayMs(storeId),
+          look: (id) => controller.look(id),
+        },
+        repositoryId,
+        recovery,
+      ),
     explain: (pushId): Promise<PushStory | undefined> => traces.find(pushId),
     repairing: () => controller.repairing,
   };

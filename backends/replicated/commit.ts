@@ -335,7 +335,7 @@ export function deleted(id: string): QuorateError {
 }
 
 /** An entry too large for the log is kept by the stores; one that cannot keep it counts no more. */
-async function inlineOrStored(
+export async function inlineOrStored(
   key: QuarantineKey,
   updates: readonly RefCommand[],
   members: readonly Member[],

@@ -14,14 +14,18 @@ export async function obeyEvictions({
   logger,
 }: {
   readonly coordinator: Coordinator;
-  readonly replica: Pick<Replica, 'storeId' | 'destroy'>;
+  readonly replica: Pick<Replica, 'storeId' | 'destroy'> & {
+    /** Takes a copy out of the way, for people to look at. */
+    setAside(repositoryId: string): Promise<void>;
+  };
   readonly logger: Logger;
 }): Promise<void> {
   const prefix = keys.evictions(replica.storeId);
-  for await (const { key } of scan(coordinator, prefix, { keysOnly: true })) {
+  for await (const { key, value } of scan(coordinator, prefix)) {
     const id = key.slice(prefix.length);
     try {
-      await replica.destroy(id);
+      if (isToBeKept(value)) await replica.setAside(id);
+      else await replica.destroy(id);
       await coordinator.transaction({
         compares: [],
         success: [{ type: 'delete', key }],
@@ -32,4 +36,15 @@ export async function obeyEvictions({
       logger.warn({ component: 'store', repo: id, err: error }, 'a copy is removed later');
     }
   }
+}
+
+/** A copy that others went on without, of which nobody knows whether it holds more than they do. */
+function isToBeKept(value: Uint8Array): boolean {
+  const parsed: unknown = JSON.parse(new TextDecoder().decode(value));
+  return (
+    typeof parsed === 'object' &&
+    parsed !== null &&
+    'setAside' in parsed &&
+    parsed.setAside === true
+  );
 }

@@ -51,6 +51,11 @@ const scenes: readonly Scene[] = [
     step: { type: 'add-learner' },
   },
   {
+    desc: 'its node has another store: it is not waited for',
+    stores: { ...three, c: { ...away(10), replaced: true } },
+    step: { type: 'add-learner' },
+  },
+  {
     desc: 'the learner is filled',
     stores: { ...three, c: away(10_000), l: { alive: true, awayMs: 0, leaving: false } },
     declared: { c: 'down' },

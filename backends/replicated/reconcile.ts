@@ -7,6 +7,8 @@ export interface StoreView {
   readonly alive: boolean;
   /** How long its node has been away, as far as the controller saw; 0 while alive. */
   readonly awayMs: number;
+  /** Its node announces itself with another store: this one is gone for good. */
+  readonly replaced?: boolean;
   /** What it has is to move away: its node drains, was removed, or is not among those that were asked for. */
   readonly leaving: boolean;
   /** Applied generation and digest; absent when it was not asked, does not answer or has nothing. */
@@ -149,7 +151,7 @@ function staying({ record, stores }: SetView, limits: ReconcileLimits): readonly
 }
 
 function isLost(store: StoreView, { repairAfterMs }: ReconcileLimits): boolean {
-  return !store.alive && store.awayMs >= repairAfterMs;
+  return !store.alive && (store.replaced === true || store.awayMs >= repairAfterMs);
 }
 
 function isDamaged(store: StoreView): boolean {

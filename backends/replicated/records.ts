@@ -66,6 +66,7 @@ const logEntrySchema = z.strictObject({
   updates: z.array(z.strictObject({ ref: z.string(), oldOid: oid, newOid: oid })),
   updatesDigest: z.string().optional(),
   head: z.strictObject({ old: head, new: head }).optional(),
+  after: z.strictObject({ generation: z.int().min(0), digest: z.string() }).optional(),
   prepared: z.array(z.string()),
   digest: z.string(),
   pushOptions: z.array(z.string()).optional(),
@@ -185,9 +186,16 @@ export function decodeHead(kv: KeyValue): HeadRecord {
 }
 
 export function decodeLogEntry(kv: KeyValue): LogEntry {
-  const { updatesDigest, head: headChange, pushOptions, ...entry } = decode(logEntrySchema, kv);
+  const {
+    updatesDigest,
+    head: headChange,
+    pushOptions,
+    after,
+    ...entry
+  } = decode(logEntrySchema, kv);
   return {
     ...entry,
+    ...(after === undefined ? {} : { after }),
     ...(updatesDigest === undefined ? {} : { updatesDigest }),
     ...(headChange === undefined ? {} : { head: headChange }),
     ...(pushOptions === undefined ? {} : { pushOptions }),

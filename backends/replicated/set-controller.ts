@@ -4,6 +4,7 @@ import type { Coordinator } from '../contract/coordinator.js';
 import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
 import { asQuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
+import { AwayTimes } from './away-times.js';
 import { Leadership } from './leadership.js';
 import { forgetDamage, readDamages } from './damage.js';
 import { readNodeMarks } from './node-marks.js';
@@ -51,8 +52,9 @@ export class SetController {
   readonly #leadership: Leadership;
   readonly #leases: LeaseSource;
   readonly #closing = new AbortController();
-  /** Monotonic time since when a store that members are on is not alive. */
-  readonly #awaySince = new Map<string, number>();
+  readonly #away: AwayTimes;
+  /** Stores that members are on and that are not alive. */
+  #absent: ReadonlySet<string> = new Set();
   #damaged: ReadonlySet<string> = new Set();
   readonly #waiting = new Set<string>();
   /** Tried and failed: monotonic time of the next try. */
@@ -67,6 +69,7 @@ export class SetController {
   constructor(dependencies: ControllerDependencies) {
     this.#dependencies = dependencies;
     const { coordinator, nodeId, meter } = dependencies;
+    this.#away = new AwayTimes(dependencies.clock);
     this.#leases = new LeaseSource(coordinator, leaseMs);
     this.#leadership = new Leadership({ coordinator, nodeId, leases: this.#leases });
     meter.gauge('queue_depth', { queue: 'repair' }, () => this.#waiting.size + this.#working.size);
@@ -98,6 +101,7 @@ export class SetController {
     const { signal } = this.#closing;
     while (!signal.aborted) {
       try {
+        this.#away.show(this.#alive());
         if (await this.#leadership.lead()) await this.#tick();
       } catch (error) {
         logger.warn({ component: 'controller', err: error }, 'the replica sets were not looked at');
@@ -107,16 +111,16 @@ export class SetController {
   }
 
   async #tick(): Promise<void> {
-    const { clock, coordinator, replicas, settings } = this.#dependencies;
+    const { clock, coordinator, settings } = this.#dependencies;
     this.#marks = await readNodeMarks(coordinator);
     this.#damaged = await readDamages(coordinator);
     const nowMs = clock.monotonicMs();
-    const alive = replicas.nodes().map(({ storeId }) => storeId);
-    for (const storeId of alive) this.#awaySince.delete(storeId);
+    const alive = this.#alive();
+    this.#away.show(alive);
     const changed = JSON.stringify([
       alive.toSorted(),
       [...this.#marks],
-      this.#overdue(nowMs),
+      this.#overdue(),
       [...this.#damaged],
     ]);
     for (const [id, dueMs] of this.#later) {
@@ -135,28 +139,31 @@ export class SetController {
   }
 
   /** Which stores are away for so long that something follows from it. */
-  #overdue(nowMs: number): readonly string[] {
+  #overdue(): readonly string[] {
     const { downAfterMs, repairAfterMs } = this.#dependencies.settings;
-    return [...this.#awaySince].map(([storeId, sinceMs]) => {
-      const awayMs = nowMs - sinceMs;
+    return [...this.#absent].map((storeId) => {
+      const awayMs = this.awayMs(storeId);
       return `${storeId} ${awayMs >= downAfterMs} ${awayMs >= repairAfterMs}`;
     });
   }
 
   /** Finds the sets that are not as they should be by their records alone; with `all`, every set is asked. */
   async #scan(alive: ReadonlySet<string>, all: boolean): Promise<void> {
-    const { coordinator, clock } = this.#dependencies;
-    const nowMs = clock.monotonicMs();
+    const { coordinator } = this.#dependencies;
+    const absent = new Set<string>();
     for await (const entry of scan(coordinator, keys.repos)) {
       const record = decodeRepository(entry);
       if (record.state !== 'active') continue;
       for (const { storeId } of [...record.voters, ...record.learners]) {
-        if (!alive.has(storeId) && !this.#awaySince.has(storeId)) {
-          this.#awaySince.set(storeId, nowMs);
-        }
+        if (!alive.has(storeId)) absent.add(storeId);
       }
       if (all || !this.#looksWell(record, alive)) this.look(record.id);
     }
+    this.#absent = absent;
+  }
+
+  #alive(): readonly string[] {
+    return this.#dependencies.replicas.nodes().map(({ storeId }) => storeId);
   }
 
   #looksWell(record: RepositoryRecord, alive: ReadonlySet<string>): boolean {
@@ -198,7 +205,7 @@ export class SetController {
           {
             coordinator,
             replicas,
-            awayMs: (storeId) => this.#awayMs(storeId),
+            awayMs: (storeId) => this.awayMs(storeId),
             leaving: (nodeId) => this.#marks.has(nodeId),
             damaged: (repositoryId, storeId) =>
               this.#damaged.has(keys.damage(repositoryId, storeId)),
@@ -234,8 +241,8 @@ export class SetController {
     }
   }
 
-  #awayMs(storeId: string): number {
-    const sinceMs = this.#awaySince.get(storeId);
-    return sinceMs === undefined ? 0 : this.#dependencies.clock.monotonicMs() - sinceMs;
+  /** For how long a store has been away, as far as this process saw; 0 while it is alive. */
+  awayMs(storeId: string): number {
+    return this.#alive().includes(storeId) ? 0 : this.#away.of(storeId);
   }
 }

@@ -3,6 +3,7 @@ import { asQuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
 import type { ReplicaState } from '../contract/replica.js';
 import type { HeadRecord } from '../contract/repository.js';
+import { goneForGood } from './gone-stores.js';
 import type { SetView, StoreView } from './reconcile.js';
 import { decodeHead, decodeRepository, type RepositoryRecord } from './records.js';
 import type { ReplicaDirectory } from './voters.js';
@@ -92,7 +93,13 @@ async function storeView(
   const replica = replicas.find(storeId);
   // Also of one that cannot even say how far it is.
   const reported = damaged(record.id, storeId);
-  const known = { awayMs: awayMs(storeId), leaving: leaving(nodeId), damaged: reported };
+  const replaced = goneForGood({ nodeId, storeId }, replicas.nodes(), new Map()) !== undefined;
+  const known = {
+    awayMs: awayMs(storeId),
+    leaving: leaving(nodeId),
+    damaged: reported,
+    replaced,
+  };
   if (replica === undefined) return { ...known, alive: false };
   let state: ReplicaState | undefined;
   try {

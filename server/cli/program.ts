@@ -15,6 +15,7 @@ import { addIssuerCommands } from './commands/oidc.js';
 import { addHookCommands } from './commands/hook.js';
 import { addKeyCommands } from './commands/key.js';
 import { addQuotaCommands } from './commands/quota.js';
+import { addRepoRecoverCommand } from './commands/repo-recover.js';
 import { addRepositoryAccessCommands } from './commands/repo-access.js';
 import { addRepositoryCommands } from './commands/repo.js';
 import { addRepositoryWorkCommands } from './commands/repo-work.js';
@@ -86,6 +87,7 @@ Commands find the server by --data, or else by the environment's QUORATE_URL and
   addRepositoryAccessCommands(repo);
   addRepositoryWorkCommands(repo);
   addReplicaCommands(repo);
+  addRepoRecoverCommand(repo);
   addNodeCommands(program);
   addRuleCommands(program);
   addQuotaCommands(program);

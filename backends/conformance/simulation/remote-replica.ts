@@ -124,6 +124,8 @@ export function remoteReplica(storeId: string, node: NodeConnection): Replica {
     storeUpdates: (key, updates) => node.call((replica) => replica.storeUpdates(key, updates)),
     apply: (id, generation) => node.call((replica) => replica.apply(id, generation)),
     abort: (key) => node.call((replica) => replica.abort(key)),
+    heldPushes: (id) => node.call((replica) => replica.heldPushes(id)),
+    gather: (key, from) => node.call((replica) => replica.gather(key, from)),
     applied: (id) => node.call((replica) => replica.applied(id)),
     read: (id, atLeast) => node.call((replica) => openRead(replica, node, { id, atLeast })),
     maintain: (id, options) => node.call((replica) => replica.maintain(id, options)),

@@ -21,6 +21,8 @@ export function stubReplica(calls: Partial<Replica>, storeId = 'ab'.repeat(16)):
     storeUpdates: refuse,
     apply: refuse,
     abort: refuse,
+    heldPushes: refuse,
+    gather: refuse,
     applied: refuse,
     read: refuse,
     maintain: refuse,

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import type { ClusterControl } from '../../../backends/contract/cluster.js';
 import { QuorateError } from '../../../backends/contract/errors.js';
+import { principalName } from '../../auth/principal.js';
 import type { AdminApiOptions } from '../options.js';
 import { type Call, endpoint, type Endpoint } from '../endpoint.js';
 import { requireServerAdmin } from '../permissions.js';
@@ -83,6 +84,29 @@ export function clusterEndpoints(options: ClusterOptions): Endpoint[] {
         });
         await call.events.end({ result: { copies: await call.events.during(verified) } });
         return undefined;
+      },
+    }),
+    endpoint({
+      method: 'post',
+      path: '/repositories/:repository/recover',
+      action: 'repository.recover',
+      input: z.strictObject({
+        accept: z.int().min(0).nullable().default(null),
+        gone: z.array(z.string()).max(100).default([]),
+        keepUnacknowledged: z.boolean().default(false),
+      }),
+      run: async (call, { accept, gone, keepUnacknowledged }) => {
+        const control = cluster(call, 'recovering a repository');
+        const repository = await openRepository(options, call, 'admin');
+        const report = await control.recover(repository.id, {
+          accept: accept ?? undefined,
+          gone,
+          keepUnacknowledged,
+          actor: principalName(call.principal),
+          signal: call.signal,
+        });
+        call.note({ recovered: report.recovered ?? null });
+        return { status: 200, body: { recovery: report } };
       },
     }),
     endpoint({

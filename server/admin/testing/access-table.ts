@@ -901,6 +901,12 @@ export const rows: readonly Row[] = [
     expected: adminOnly(200),
   },
   {
+    desc: 'what is left of a repository whose stores were lost',
+    action: 'repository.recover',
+    request: () => ['POST', `${app}/recover`, {}],
+    expected: adminOnly(200),
+  },
+  {
     desc: 'verify the copies of a repository',
     action: 'repository.verify',
     request: () => ['POST', `${app}/verify`],

@@ -32,6 +32,15 @@ export class MemoryBackend implements Backend {
     nodes: () => Promise.resolve([]),
     mark: () => Promise.resolve(),
     replicas: () => Promise.resolve([]),
+    recover: () =>
+      Promise.resolve({
+        generation: 1,
+        copies: [],
+        survivor: undefined,
+        overruled: [],
+        refusal: 'nothing is lost',
+        recovered: undefined,
+      }),
     move: () => Promise.resolve(),
     verify: () => Promise.resolve([]),
     explain: (pushId) =>

@@ -1,0 +1,81 @@
+import { QuorateError } from '../contract/errors.js';
+import type { Oid, RefCommand } from '../contract/objects.js';
+import type { HeldPush, QuarantineKey } from '../contract/replica.js';
+import { objectEnvironment } from '../git/object-environment.js';
+import { packMissing, type PackRequest } from '../git/object-transfer.js';
+import { objectSources } from './judge.js';
+import type { OpenRepository } from './open-repository.js';
+import {
+  keptUpdates,
+  linkPacks,
+  makeQuarantine,
+  type PreparedMark,
+  readPreparedMark,
+} from './quarantine.js';
+import { bringsObject } from './ref-difference.js';
+import type { Store } from './store.js';
+
+/** What the store has of pushes that are prepared and not known to be over: for a recovery after others were lost. */
+export async function listHeldPushes(
+  store: Store,
+  quarantines: readonly QuarantineKey[],
+): Promise<readonly HeldPush[]> {
+  const held: HeldPush[] = [];
+  for (const key of quarantines) {
+    const mark = await readPreparedMark(store.quarantineDirectory(key));
+    if (mark === undefined) continue;
+    const { pushId, attempt } = key;
+    held.push({ pushId, attempt, updates: await updatesOf(store, key, mark) });
+  }
+  return held;
+}
+
+/** An entry too large for the log keeps its updates here. */
+async function updatesOf(
+  store: Store,
+  key: QuarantineKey,
+  { updates }: PreparedMark,
+): Promise<readonly RefCommand[] | undefined> {
+  return updates ?? keptUpdates(store.quarantineDirectory(key));
+}
+
+/** A quarantine with what those of other pushes hold. Made anew when it is there: it may be half of one. */
+export async function gatherQuarantines(
+  store: Store,
+  key: QuarantineKey,
+  from: readonly QuarantineKey[],
+): Promise<void> {
+  const packDirectory = await makeQuarantine(store.quarantineDirectory(key));
+  await linkPacks(
+    from.map((other) => store.quarantineDirectory(other)),
+    packDirectory,
+  );
+}
+
+/** One pack of what a prepared push brings and `have` does not reach. `data-corrupt` when it is not all here. */
+export async function packHeld({
+  store,
+  repository,
+  ...request
+}: Omit<PackRequest, 'tips' | 'gitDir' | 'env'> & {
+  readonly store: Store;
+  readonly repository: OpenRepository;
+  readonly key: QuarantineKey;
+}): Promise<AsyncIterable<Uint8Array> | undefined> {
+  const { key, have } = request;
+  const directory = store.quarantineDirectory(key);
+  const mark = await readPreparedMark(directory);
+  const updates = mark === undefined ? undefined : await updatesOf(store, key, mark);
+  if (updates === undefined) {
+    throw new QuorateError('not-found', 'that push is not prepared in this store');
+  }
+  const tips: readonly Oid[] = updates.filter(bringsObject).map(({ newOid }) => newOid);
+  const sources = await objectSources(repository, directory);
+  return packMissing({
+    ...request,
+    have,
+    tips,
+    gitDir: repository.gitDirectory,
+    env: objectEnvironment(sources),
+  });
+}

@@ -1,0 +1,17 @@
+import type { NodeMark } from './node-marks.js';
+import type { Voter } from './records.js';
+import type { StorageNode } from './voters.js';
+
+/**
+ * A positive word that a store is gone for good: its node was removed by somebody, or announces itself with another
+ * store. A store that answers, under whatever name, is not gone.
+ */
+export function goneForGood(
+  { nodeId, storeId }: Pick<Voter, 'nodeId' | 'storeId'>,
+  nodes: readonly Pick<StorageNode, 'nodeId' | 'storeId'>[],
+  marks: ReadonlyMap<string, NodeMark>,
+): 'removed' | 'replaced' | undefined {
+  if (nodes.some((node) => node.storeId === storeId)) return undefined;
+  if (nodes.some((node) => node.nodeId === nodeId)) return 'replaced';
+  return marks.get(nodeId) === 'removed' ? 'removed' : undefined;
+}

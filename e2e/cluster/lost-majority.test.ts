@@ -1,0 +1,131 @@
+import assert from 'node:assert/strict';
+import { rm } from 'node:fs/promises';
+import { after, before, describe, test } from 'node:test';
+import { waitFor } from '../wait.js';
+import { createClusterScene, type ClusterScene, repositoriesOf } from './cluster-scene.js';
+import type { MemberProcess } from './member-process.js';
+
+interface Report {
+  readonly survivor?: { readonly nodeId: string; readonly generation: number };
+  readonly overruled: readonly { readonly generation: number }[];
+  readonly refusal?: string;
+  readonly recovered?: number;
+}
+
+describe('a repository that lost two of its three copies for good', () => {
+  let ground: ClusterScene;
+  before(async () => {
+    ground = await createClusterScene({ frontEnds: 1, etcdMembers: 1 });
+  });
+  after(() => ground.close());
+
+  async function pushed(name: string) {
+    const { scene, cluster } = ground;
+    const before = new Set(await repositoriesOf(cluster.storageNode(0)));
+    const directory = await scene.makeRepository({ commits: 2 });
+    const url = ground.httpUrl(0, `${name}.git`);
+    await scene.git(['push', '-q', url, 'main'], { cwd: directory });
+    const [id = ''] = (await repositoriesOf(cluster.storageNode(0))).filter(
+      (one) => !before.has(one),
+    );
+    await ground.converged(id, 3);
+    return { directory, url, id };
+  }
+
+  async function recover(name: string, ...more: readonly string[]): Promise<Report> {
+    return JSON.parse(await ground.admin(0, '--json', 'repo', 'recover', name, ...more));
+  }
+
+  async function clonedTip(url: string, name: string): Promise<string> {
+    const { scene } = ground;
+    const clone = scene.path('work', name);
+    await scene.git(['clone', '-q', url, clone]);
+    await scene.git(['fsck', '--strict'], { cwd: clone });
+    return (await scene.git(['rev-parse', 'HEAD'], { cwd: clone })).trim();
+  }
+
+  test('goes on from what is left, on an explicit word, and has three copies again', async () => {
+    const { scene, cluster } = ground;
+    const { directory, url, id } = await pushed('team/wiped');
+    const tip = (await scene.git(['rev-parse', 'main'], { cwd: directory })).trim();
+    assert.match((await recover('team/wiped')).refusal ?? '', /nothing is lost/);
+    const lost = [cluster.storageNode(1), cluster.storageNode(2)];
+    for (const node of lost) await node.kill();
+    const waiting = await waitFor('the nodes to be missed', async () => {
+      const { refusal } = await recover('team/wiped');
+      return refusal?.includes('nothing is lost') === true ? undefined : refusal;
+    });
+    assert.match(waiting, /storage-[23], storage-[23] may come back/);
+    await assert.rejects(
+      ground.admin(0, 'repo', 'recover', 'team/wiped', '--accept-loss', '1'),
+      /may come back/,
+    );
+
+    for (const node of lost) {
+      await wipe(node);
+      await node.start().ready();
+    }
+    const blocked = await scene.tryGit(['push', url, 'main:refs/heads/blocked'], {
+      cwd: directory,
+    });
+    assert.notEqual(blocked.exitCode, 0);
+    const report = await waitFor('the new stores to be seen', async () => {
+      const found = await recover('team/wiped');
+      return found.refusal === undefined ? found : undefined;
+    });
+    assert.deepEqual(report.survivor, { nodeId: 'storage-1', generation: 1 });
+    await assert.rejects(
+      ground.admin(0, 'repo', 'recover', 'team/wiped', '--accept-loss', '7'),
+      /generation 1, not 7/,
+    );
+    assert.match(
+      await ground.admin(0, 'repo', 'recover', 'team/wiped', '--accept-loss', '1'),
+      /team\/wiped goes on as generation 1/,
+    );
+    assert.equal(await clonedTip(url, 'wiped'), tip);
+    await scene.commit(directory, 'after.txt', 'after\n');
+    await scene.git(['push', '-q', url, 'main'], { cwd: directory });
+    await ground.converged(id, 3);
+    await waitFor('three voters', async () => {
+      const copies: { role: string }[] = JSON.parse(
+        await ground.admin(0, '--json', 'repo', 'replicas', 'team/wiped'),
+      );
+      return copies.filter(({ role }) => role === 'voter').length === 3;
+    });
+    await ground.admin(0, 'repo', 'verify', 'team/wiped');
+    const audit = await ground.admin(0, '--json', 'audit', '--repo', 'team/wiped');
+    assert.match(audit, /repository\.recover/);
+  });
+
+  test('goes on from a copy that is behind: no generation is given twice', async () => {
+    const { scene, cluster } = ground;
+    const { directory, url, id } = await pushed('team/behind');
+    const kept = (await scene.git(['rev-parse', 'main'], { cwd: directory })).trim();
+    await cluster.storageNode(0).kill();
+    await scene.commit(directory, 'lost.txt', 'lost\n');
+    await scene.git(['push', '-q', url, 'main'], { cwd: directory });
+    for (const index of [1, 2]) await wipe(cluster.storageNode(index));
+    for (const node of cluster.storage) node.start();
+    await Promise.all(cluster.storage.map((node) => node.ready()));
+    const report = await waitFor('the new stores to be seen', async () => {
+      const found = await recover('team/behind');
+      return found.refusal === undefined ? found : undefined;
+    });
+    assert.deepEqual(report.survivor, { nodeId: 'storage-1', generation: 1 });
+    assert.deepEqual(
+      report.overruled.map(({ generation }) => generation),
+      [2],
+    );
+    const { recovered } = await recover('team/behind', '--accept-loss', '1');
+    assert.equal(recovered, 3);
+    assert.equal(await clonedTip(url, 'behind'), kept);
+    // Whoever has the lost commit pushes it again.
+    await scene.git(['push', '-q', url, 'main'], { cwd: directory });
+    assert.equal((await ground.converged(id, 3)).generation, 4);
+  });
+});
+
+async function wipe(node: MemberProcess): Promise<void> {
+  await node.kill();
+  await rm(node.dataDirectory, { recursive: true });
+}
