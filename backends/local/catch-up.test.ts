@@ -4,7 +4,9 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import type { RefCommand } from '../contract/objects.js';
 import type { PeerSource } from '../contract/replica.js';
+import { type CaughtUp, catchUpFrom } from './catch-up.js';
 import type { LocalReplica } from './local-replica.js';
+import { PruneGate } from './prune-gate.js';
 import { packOf, runGit, zeroOid } from './testing/local-fixture.js';
 import { create, openReplica, type ReplicaScene } from './testing/replica-scene.js';
 
@@ -192,4 +194,72 @@ test('verification names a broken pack; a fresh fill heals it', async () => {
   await second.catchUp(scene.id, { atLeast: 1, fresh: true, source, signal });
   assert.ok(existsSync(packs));
   await assertSound(1);
+});
+
+const unused = (): never => assert.fail('nothing is missing');
+
+test('nothing is pruned between what a store found complete and its refs', async () => {
+  const one = await scene.commit('one');
+  await push([create(main, one)]);
+  const first = await scene.replica.read(scene.id, 1);
+  const { snapshot } = first;
+  first.release();
+  const pruneGate = new PruneGate();
+  let judging = 0;
+  const repository: CaughtUp = {
+    id: scene.id,
+    gitDirectory: scene.gitDir,
+    objectsDirectory: join(scene.gitDir, 'objects'),
+    objectFormat: 'sha1',
+    snapshot,
+    generation: 1,
+    interrupted: false,
+    pruneGate,
+    adopt: async () => {
+      judging = pruneGate.judging;
+    },
+  };
+  const exported = { ...(await source([one], 1, signal)), generation: 2 };
+  const asked = { atLeast: 2, source: () => Promise.resolve(exported), signal };
+  const dependencies = {
+    git: {
+      version: '',
+      running: 0,
+      conversations: 0,
+      run: unused,
+      stream: unused,
+      converse: unused,
+      program: unused,
+      close: unused,
+    },
+    indexer: { description: '', queued: 0, index: unused, close: unused },
+    store: { assertRoom: unused, quarantineDirectory: unused },
+    abort: unused,
+  };
+  await catchUpFrom(dependencies, repository, asked);
+  assert.deepEqual([judging, pruneGate.judging], [1, 0]);
+});
+
+test('what an earlier process prepared is not pruned away, until that push is over', async () => {
+  const old = await scene.commit('old');
+  const key = await scene.prepare([create('refs/heads/old', old)]);
+  scene.log.commit(key.pushId, [create('refs/heads/old', old)]);
+  await scene.replica.apply(scene.id, 1);
+  const next = await scene.commit('next', old);
+  const prepared = await scene.prepare([create('refs/heads/next', next)], [old]);
+  const again = await scene.reopen();
+  scene.log.commit('deletion', [{ ref: 'refs/heads/old', oldOid: old, newOid: zeroOid }]);
+  await again.apply(scene.id, 2);
+  const maintain = async (): Promise<void> => {
+    // Its generations are forgotten, and each run records what the next may remove.
+    for (let i = 0; i < 3; i++) {
+      await (await scene.reopen()).maintain(scene.id, { signal, kind: 'full' });
+      scene.advance(86_400_000);
+    }
+  };
+  await maintain();
+  assert.equal(await scene.git('cat-file', '-t', old), 'commit');
+  await again.abort(prepared);
+  await maintain();
+  await assert.rejects(scene.git('cat-file', '-t', old));
 });

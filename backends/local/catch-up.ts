@@ -13,10 +13,24 @@ import type { Store } from './store.js';
 export interface CatchUpDependencies {
   readonly git: GitRunner;
   readonly indexer: PackIndexer;
-  readonly store: Store;
+  readonly store: Pick<Store, 'assertRoom' | 'quarantineDirectory'>;
   /** Drops a quarantine that came to nothing. */
   readonly abort: (key: QuarantineKey) => Promise<void>;
 }
+
+/** What a repository is that catches up. */
+export type CaughtUp = Pick<
+  OpenRepository,
+  | 'id'
+  | 'gitDirectory'
+  | 'objectsDirectory'
+  | 'objectFormat'
+  | 'snapshot'
+  | 'generation'
+  | 'interrupted'
+  | 'pruneGate'
+  | 'adopt'
+>;
 
 export interface CatchUp {
   readonly atLeast: number;
@@ -30,7 +44,7 @@ export interface CatchUp {
  */
 export async function catchUpFrom(
   dependencies: CatchUpDependencies,
-  repository: OpenRepository,
+  repository: CaughtUp,
   catchUp: CatchUp,
 ): Promise<void> {
   const have = realRefs(repository.snapshot.refs).map(({ oid }) => oid);
@@ -46,7 +60,7 @@ export async function catchUpFrom(
 
 async function takeOver(
   dependencies: CatchUpDependencies,
-  repository: OpenRepository,
+  repository: CaughtUp,
   { atLeast, source, signal, have }: CatchUp & { readonly have: readonly Oid[] },
 ): Promise<void> {
   const exported = await source(have, atLeast, signal);
@@ -58,33 +72,31 @@ async function takeOver(
     if (exported.objectFormat !== repository.objectFormat) {
       throw new QuorateError('data-corrupt', 'the other store has another object format');
     }
-    const quarantine = await takeObjects(dependencies, repository, { exported, have, signal });
+    const quarantine = await takeObjects(dependencies, repository, { exported, signal });
+    // As a push: what is found complete may not be pruned before its refs are written.
+    const leaveGate = await repository.pruneGate.enter();
     try {
+      await assertComplete(dependencies, repository, { exported, quarantine, have, signal });
       await repository.adopt(exported, quarantine);
     } catch (error) {
       // A half-done apply needs its objects; what was not begun does not.
       if (quarantine !== undefined && !repository.interrupted) await dependencies.abort(quarantine);
       throw error;
+    } finally {
+      leaveGate();
     }
   } finally {
     exported.release();
   }
 }
 
-/** The objects, complete, in a quarantine of their own; undefined when nothing was missing. */
+/** The objects in a quarantine of their own, durably; undefined when nothing was missing. */
 async function takeObjects(
-  { git, indexer, store, abort }: CatchUpDependencies,
-  repository: OpenRepository,
-  {
-    exported,
-    have,
-    signal,
-  }: {
-    readonly exported: ReplicaExport;
-    readonly have: readonly Oid[];
-    readonly signal: AbortSignal;
-  },
+  { indexer, store, abort }: CatchUpDependencies,
+  repository: CaughtUp,
+  { exported, signal }: { readonly exported: ReplicaExport; readonly signal: AbortSignal },
 ): Promise<QuarantineKey | undefined> {
+  if (exported.pack === undefined) return undefined;
   const key: QuarantineKey = {
     repositoryId: repository.id,
     pushId: `catch-up-${randomBytes(12).toString('hex')}`,
@@ -92,37 +104,52 @@ async function takeObjects(
   };
   const directory = store.quarantineDirectory(key);
   try {
-    if (exported.pack !== undefined) {
-      await store.assertRoom();
-      await indexer.index({
-        pack: exported.pack,
-        quarantinePackDir: await makeQuarantine(directory),
-        objectsDir: repository.objectsDirectory,
-        objectFormat: repository.objectFormat,
-        maxPackBytes: 0,
-        maxObjectBytes: 0,
-        // These objects were judged when they were pushed; rules that came later do not undo that.
-        fsck: { enabled: false, ignore: [] },
-        signal,
-        progress: () => undefined,
-      });
-      await syncNames(directory);
-    }
-    const known = new Set(have);
-    const { connected } = await findUnconnected({
-      git,
-      gitDir: repository.gitDirectory,
-      objectDirectory: exported.pack === undefined ? undefined : directory,
-      newOids: realRefs(exported.refs)
-        .map(({ oid }) => oid)
-        .filter((oid) => !known.has(oid)),
-      knownTips: have,
+    await store.assertRoom();
+    await indexer.index({
+      pack: exported.pack,
+      quarantinePackDir: await makeQuarantine(directory),
+      objectsDir: repository.objectsDirectory,
+      objectFormat: repository.objectFormat,
+      maxPackBytes: 0,
+      maxObjectBytes: 0,
+      // These objects were judged when they were pushed; rules that came later do not undo that.
+      fsck: { enabled: false, ignore: [] },
       signal,
+      progress: () => undefined,
     });
-    if (!connected) throw new QuorateError('data-corrupt', 'the other store did not send all');
-    return exported.pack === undefined ? undefined : key;
+    await syncNames(directory);
+    return key;
   } catch (error) {
-    if (exported.pack !== undefined) await abort(key);
+    await abort(key);
     throw error;
   }
+}
+
+async function assertComplete(
+  { git, store }: CatchUpDependencies,
+  repository: CaughtUp,
+  {
+    exported,
+    quarantine,
+    have,
+    signal,
+  }: {
+    readonly exported: ReplicaExport;
+    readonly quarantine: QuarantineKey | undefined;
+    readonly have: readonly Oid[];
+    readonly signal: AbortSignal;
+  },
+): Promise<void> {
+  const known = new Set(have);
+  const { connected } = await findUnconnected({
+    git,
+    gitDir: repository.gitDirectory,
+    objectDirectory: quarantine === undefined ? undefined : store.quarantineDirectory(quarantine),
+    newOids: realRefs(exported.refs)
+      .map(({ oid }) => oid)
+      .filter((oid) => !known.has(oid)),
+    knownTips: have,
+    signal,
+  });
+  if (!connected) throw new QuorateError('data-corrupt', 'the other store did not send all');
 }

@@ -91,6 +91,8 @@ interface LiveQuarantine {
   touchedMs: number;
   /** Ends the push's stay in the prune gate. */
   leaveGate: () => void;
+  /** Found at the start: it may be prepared, and is in no gate. */
+  readonly left?: true;
   /** What the upload found out about completeness; lost with the process, which only costs a walk. */
   indexed?: IndexedPack;
 }
@@ -135,7 +137,7 @@ export class LocalReplica implements Replica {
     const store = await Store.open(dependencies.root, dependencies.random);
     const replica = new LocalReplica(dependencies, store);
     await replica.#pools.removeLeftovers();
-    for (const key of await store.quarantines()) replica.#remember(key);
+    for (const key of await store.quarantines()) replica.#remember(key, { left: true });
     return replica;
   }
 
@@ -417,7 +419,8 @@ export class LocalReplica implements Replica {
           signal: either,
           keepPacks: await this.#pools.packsToKeep(repository.objectsDirectory),
           holdRefs: (step) => repository.refsQueue.run(step),
-          holdJudging: (step) => repository.pruneGate.tryPrune(step),
+          holdJudging: async (step) =>
+            !this.#isLeft(repositoryId) && (await repository.pruneGate.tryPrune(step)),
           aroundRepack: (kind, repack) =>
             repackRecorded(repository, { kind, repack, logger: this.#dependencies.logger }),
           pinned: repository.retained.flatMap(({ refs }) => refs.map(({ oid }) => oid)),
@@ -641,10 +644,23 @@ export class LocalReplica implements Replica {
     return this.#quarantines.get(`${repositoryId} ${pushId}`);
   }
 
-  #remember(key: QuarantineKey): LiveQuarantine {
+  /** Whether an earlier process may have judged a push by what is here, whose fate is not settled yet. */
+  #isLeft(repositoryId: string): boolean {
+    for (const { key, left } of this.#quarantines.values()) {
+      if (left === true && key.repositoryId === repositoryId) return true;
+    }
+    return false;
+  }
+
+  #remember(key: QuarantineKey, found: { readonly left?: true } = {}): LiveQuarantine {
     const name = `${key.repositoryId} ${key.pushId}`;
     const touchedMs = this.#dependencies.clock.monotonicMs();
-    const live = this.#quarantines.get(name) ?? { key, touchedMs, leaveGate: () => undefined };
+    const live = this.#quarantines.get(name) ?? {
+      key,
+      touchedMs,
+      leaveGate: () => undefined,
+      ...found,
+    };
     if (live.touchedMs < touchedMs) live.touchedMs = touchedMs;
     this.#quarantines.set(name, live);
     return live;

@@ -103,14 +103,13 @@ export class World {
       random: random.fork('coordinator'),
       onBatch: (batch) => this.observer.see(batch),
     });
-    const host = (name: string): Host => ({
-      name,
-      disk: this.#newDisk(),
-      skewMs: random.between(-3_600_000, 3_600_000),
-      rate: random.between(0.98, 1.02),
-      boots: 0,
-      process: undefined,
-    });
+    const host = (name: string): Host => {
+      const clock = {
+        skewMs: random.between(-3_600_000, 3_600_000),
+        rate: random.between(0.98, 1.02),
+      };
+      return { name, disk: this.#newDisk(clock), ...clock, boots: 0, process: undefined };
+    };
     this.stores = Array.from({ length: stores }, (_, i) => ({
       ...host(`store-${i + 1}`),
       kind: 'store',
@@ -192,12 +191,13 @@ export class World {
   wipe(host: StorageHost): void {
     this.say(`${host.name} loses its disk`);
     this.crashStore(host);
-    host.disk = this.#newDisk();
+    host.disk = this.#newDisk(host);
     host.storeId = undefined;
   }
 
-  #newDisk(): SimulatedDisk {
-    return new SimulatedDisk(() => 1_700_000_000_000 + this.scheduler.nowMs);
+  /** Files have the times of their machine's clock. */
+  #newDisk({ skewMs, rate }: Pick<Host, 'skewMs' | 'rate'>): SimulatedDisk {
+    return new SimulatedDisk(() => 1_700_000_000_000 + skewMs + this.scheduler.nowMs * rate);
   }
 
   /** Runs until `done`; true when it came to be within this long. */
