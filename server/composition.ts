@@ -337,6 +337,7 @@ async function openDoors(foundation: Foundation, opsAddress: Address): Promise<C
     authorizer,
     limits: { ...defaultGitServiceLimits, maxFetchRequestBytes: config['limits.fetchBody'] },
     admission: admissionLimits(config),
+    spoolDirectory: path.join(data.path, 'spool'),
   });
   const startedAtMs = clock.nowMs();
   let file: ServerFile | undefined;

@@ -36,6 +36,7 @@ export type CounterName =
   | 'webhook_deliveries' // labels: outcome (delivered | failed | dropped)
   | 'quota_pushes' // labels: outcome (ok | warned | refused), of pushes that a quota concerns
   | 'limit_refusals' // labels: transport, limit (requests | fetches | pushes | rate-principal | rate-address | rate-repository)
+  | 'shared_fetches' // labels: outcome (started | joined)
   | 'authentications' // labels: transport, outcome
   | 'git_spawns' // labels: command
   | 'packs_indexed' // labels: engine (libgit2 | git), outcome

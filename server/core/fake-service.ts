@@ -1,4 +1,6 @@
 /** A service over an in-memory backend, for tests of the protocol's logic. Real git runs in `e2e/`. */
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { PassThrough, Readable, Writable } from 'node:stream';
 import type {
   Backend,
@@ -169,6 +171,7 @@ export class FakeService {
       random: { bytes: (length) => new Uint8Array(length) },
       limits: { ...defaultGitServiceLimits, ...this.#scene.limits },
       admission: { ...defaultAdmissionLimits, ...this.#scene.admission },
+      spoolDirectory: join(tmpdir(), `quorate-fake-service-${process.pid}`),
     });
     return this.#made;
   }

@@ -5,11 +5,20 @@ import { WireError } from '../wire/wire-error.js';
 import { checkFetch, resolveWantRefs, type FetchGround, type WantedRef } from './fetch-checks.js';
 import type { GitContext } from './git-context.js';
 import type { GitOutcome } from './git-request.js';
+import type { HeldSession } from './held-session.js';
 import { relayGit } from './relay-git.js';
 import { ProtocolRefusal } from './service-error.js';
 import { sendStoredClone, wantsEverything } from './stored-clone.js';
-import { enterPackRun, failureText, isShallow, outcomeOf } from './upload-run.js';
+import { failureText, isShallow, outcomeOf, runConfig, startUpload } from './upload-run.js';
 import { wantedRefsSection, withWantedRefs } from './wanted-refs.js';
+
+export interface FetchAsked {
+  readonly command: CommandRequest;
+  /** The request as it came. */
+  readonly bytes: Uint8Array;
+  /** The read of `ground`. */
+  readonly held: HeldSession;
+}
 
 /**
  * v2 `fetch` (gitprotocol-v2(5)): judged here, then negotiated and packed by git from the very bytes that the client
@@ -18,9 +27,10 @@ import { wantedRefsSection, withWantedRefs } from './wanted-refs.js';
 export async function fetch(
   context: GitContext,
   ground: FetchGround,
-  { command, bytes }: { readonly command: CommandRequest; readonly bytes: Uint8Array },
+  { command, bytes, held }: FetchAsked,
 ): Promise<GitOutcome> {
   const wanted = parse(command.args);
+  const { parts, request } = context;
   const refs = resolveWantRefs(ground, wanted.wantRefs);
   await checkFetch(ground, wanted);
   const whole = isWhole(ground, wanted, refs) ? await ground.session.wholePack() : undefined;
@@ -33,27 +43,55 @@ export async function fetch(
       fields: fieldsOf(wanted),
     });
   }
-  const run = await enterPackRun(context, ground, wanted.haves.length > 0 || isShallow(wanted));
-  try {
-    const git = await ground.session.uploadPack({
-      protocol: 2,
-      input: refs.length === 0 ? bytes : wantingById(command, refs),
-      stateless: true,
-      visible: ground.visible,
-      config: run.config,
-      signal: context.request.signal,
-    });
-    const sideBandAll = wanted.flags.has('sideband-all');
-    const relayed = await relayGit(git, context.output, {
-      failure: failureText(context),
-      ...(refs.length === 0
-        ? {}
-        : { through: (answer) => withWantedRefs(answer, refs, { sideBandAll }) }),
-    });
-    return outcomeOf(context, relayed, fieldsOf(wanted));
-  } finally {
-    run.leave();
-  }
+  const { git, sharing } = await parts.sharedRuns.share({
+    // Without generations nobody can say whether two requests see the same refs.
+    key: parts.backend.capabilities.generations ? shareKey(ground, wanted, refs) : undefined,
+    signal: request.signal,
+    onHold: request.onHold,
+    start: (signal) =>
+      startUpload(context, held, {
+        partial: wanted.haves.length > 0 || isShallow(wanted),
+        ground,
+        input: refs.length === 0 ? bytes : wantingById(command, refs),
+        signal,
+      }),
+  });
+  const sideBandAll = wanted.flags.has('sideband-all');
+  const relayed = await relayGit(git, context.output, {
+    failure: failureText(context),
+    ...(refs.length === 0
+      ? {}
+      : { through: (answer) => withWantedRefs(answer, refs, { sideBandAll }) }),
+  });
+  const fields = fieldsOf(wanted);
+  return outcomeOf(context, relayed, sharing === 'joined' ? { ...fields, shared: true } : fields);
+}
+
+/**
+ * All that the answer depends on: the state of the repository, what of it may be seen, what git is told of the settings,
+ * and the request, less what only names the client (`agent`, `session-id`). Refs that were wanted by name are put into
+ * each answer by itself, and are ids here.
+ */
+function shareKey(
+  { session, visible }: FetchGround,
+  wanted: FetchRequest,
+  refs: readonly WantedRef[],
+): string {
+  const { repository, snapshot } = session;
+  const request = {
+    ...wanted,
+    wants: [...new Set([...wanted.wants, ...refs.map(({ oid }) => oid)])].toSorted(),
+    wantRefs: [],
+    shallow: wanted.shallow.toSorted(),
+    flags: [...wanted.flags].toSorted(),
+  };
+  return JSON.stringify([
+    repository.id,
+    snapshot.generation,
+    visible.key,
+    runConfig(repository),
+    request,
+  ]);
 }
 
 /** A stored pack can be the answer: to a clone of everything by a client that takes deltas by offset. */

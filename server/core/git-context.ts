@@ -12,6 +12,7 @@ import type { GitServiceLimits } from './limits.js';
 import type { KnownAnswers } from './known-answers.js';
 import type { RefEncodings } from './ref-encoding.js';
 import type { RefViews } from './ref-view.js';
+import type { SharedRuns } from './shared-runs.js';
 
 /** What every request of the service shares. */
 export interface ServiceParts {
@@ -27,6 +28,7 @@ export interface ServiceParts {
   readonly encodings: RefEncodings;
   readonly answers: KnownAnswers;
   readonly frames: FrameBuffers;
+  readonly sharedRuns: SharedRuns;
 }
 
 /** One request, before anything is read or written. */

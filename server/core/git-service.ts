@@ -19,6 +19,7 @@ import type {
   KnownAnswer,
 } from './git-request.js';
 import type { GitServiceLimits } from './limits.js';
+import { defaultSharedRunLimits, SharedRuns } from './shared-runs.js';
 import { asServiceError, cancelledBy, publicMessage, refusalIn } from './service-error.js';
 import { receivePack } from './receive-pack.js';
 import { KnownAnswers } from './known-answers.js';
@@ -41,6 +42,8 @@ export interface GitServiceOptions {
   readonly limits: GitServiceLimits;
   /** Of HTTP and of SSH, each. */
   readonly admission: AdmissionLimits;
+  /** A directory of this process's own, for what several clients read at their own pace. Need not exist. */
+  readonly spoolDirectory: string;
 }
 
 interface Serve {
@@ -66,6 +69,7 @@ export function createGitService({
     encodings: new RefEncodings(options.limits.refCacheBytes),
     answers: new KnownAnswers(options.limits.answerCacheBytes),
     frames: new FrameBuffers(),
+    sharedRuns: new SharedRuns(defaultSharedRunLimits, options),
   };
   const access = new Access(options.backend.repositories, authorizer);
   const refusals = new RefusalLog(options);

@@ -1,6 +1,6 @@
-import type { GitStream } from '../../backends/contract/backend.js';
 import type { ClientOutput } from './client-output.js';
 import { PktTracker } from './pkt-tracker.js';
+import type { SharedGit } from './shared-runs.js';
 
 export interface Relayed {
   readonly exitCode: number | null;
@@ -22,7 +22,7 @@ export interface RelayOptions {
  * just ends, which no client takes for a whole pack. Throws `cancelled` when the client goes; git is ended then.
  */
 export async function relayGit(
-  git: GitStream,
+  git: SharedGit,
   output: ClientOutput,
   { through = (answer) => answer, failure }: RelayOptions,
 ): Promise<Relayed> {

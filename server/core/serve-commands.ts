@@ -1,13 +1,12 @@
-import type { ReadSession } from '../../backends/contract/backend.js';
 import type { Repository } from '../../backends/contract/repository.js';
 import { capabilityValue } from '../wire/capabilities.js';
 import { PktReader } from '../wire/pkt-line.js';
 import { readCommandRequest, type CommandRequest } from '../wire/v2-request.js';
 import { excerpt } from '../wire/wire-error.js';
-import type { FetchGround } from './fetch-checks.js';
 import { fetch } from './fetch.js';
 import { type GitContext, openSession } from './git-context.js';
 import type { GitOutcome } from './git-request.js';
+import { HeldSession } from './held-session.js';
 import { lsRefs } from './ls-refs.js';
 import { objectInfo } from './object-info.js';
 import { ProtocolRefusal } from './service-error.js';
@@ -24,7 +23,7 @@ export async function serveCommands(
 ): Promise<GitOutcome> {
   const { input, parts, request } = context;
   const reader = new PktReader(input);
-  let session: ReadSession | undefined;
+  let held: HeldSession | undefined;
   let outcome: GitOutcome = { status: 'ok', exitCode: 0, fields: {} };
   try {
     do {
@@ -35,15 +34,15 @@ export async function serveCommands(
       checkRequest(command, repository);
       // Of a conversation, nobody knows what is asked next.
       const refsOnly = command.command === 'ls-refs' && request.mode !== 'session';
-      session ??= await openSession(context, repository, refsOnly);
-      outcome = await serveCommand(context, groundOf(context, session), {
+      held ??= new HeldSession(await openSession(context, repository, refsOnly));
+      outcome = await serveCommand(context, held, {
         command,
         takeBytes: () => reader.takeRecorded(),
       });
     } while (request.mode === 'session' && outcome.status === 'ok');
     return outcome;
   } finally {
-    session?.release();
+    held?.letGo();
   }
 }
 
@@ -66,9 +65,10 @@ function checkRequest({ command, capabilities }: CommandRequest, repository: Rep
 
 async function serveCommand(
   context: GitContext,
-  ground: FetchGround,
+  held: HeldSession,
   { command, takeBytes }: { readonly command: CommandRequest; readonly takeBytes: () => Buffer },
 ): Promise<GitOutcome> {
+  const ground = groundOf(context, held.session);
   switch (command.command) {
     case 'ls-refs': {
       const fields = await lsRefs(context, ground.view, { args: command.args, takeBytes });
@@ -79,6 +79,6 @@ async function serveCommand(
       return { status: 'ok', exitCode: 0, fields: { command: 'object-info', ...fields } };
     }
     default:
-      return fetch(context, ground, { command, bytes: takeBytes() });
+      return fetch(context, ground, { command, bytes: takeBytes(), held });
   }
 }

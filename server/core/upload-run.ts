@@ -1,8 +1,9 @@
-import type { ReadSession } from '../../backends/contract/backend.js';
+import type { GitStream, ReadSession } from '../../backends/contract/backend.js';
 import { booleanSetting } from '../../backends/contract/settings.js';
 import type { FetchScope } from '../wire/fetch-request.js';
 import type { FetchGround } from './fetch-checks.js';
-import type { GitContext } from './git-context.js';
+import type { GitContext, ServedRepository } from './git-context.js';
+import type { HeldSession } from './held-session.js';
 import type { GitOutcome } from './git-request.js';
 import type { Place } from './admission.js';
 import { visibleRefs } from './hidden-refs.js';
@@ -29,12 +30,55 @@ export async function enterPackRun(
   const admission = parts.admissions[request.transport];
   const plan = planPack(await ground.session.shape(), { alone: admission.idle, partial });
   const place = await admission.fetch(request, plan.memoryBytes);
-  return { config: { ...runConfig(ground), ...plan.config }, leave: () => place.leave() };
+  return {
+    config: { ...runConfig(ground.session.repository), ...plan.config },
+    leave: () => place.leave(),
+  };
+}
+
+export interface UploadAsked {
+  readonly ground: FetchGround;
+  /** The client has part of the history, or wants one. */
+  readonly partial: boolean;
+  /** One whole v2 request. */
+  readonly input: Uint8Array;
+  /** Ends the run. */
+  readonly signal: AbortSignal;
+}
+
+/** Starts a git for a v2 request; memory and read are its own until it is gone, whoever asked for it. */
+export async function startUpload(
+  context: GitContext,
+  held: HeldSession,
+  { ground, partial, input, signal }: UploadAsked,
+): Promise<GitStream> {
+  const run = await enterPackRun(context, ground, partial);
+  held.hold();
+  const leave = (): void => {
+    run.leave();
+    held.letGo();
+  };
+  try {
+    const { visible, session } = ground;
+    const { config } = run;
+    const git = await session.uploadPack({
+      protocol: 2,
+      input,
+      stateless: true,
+      visible,
+      config,
+      signal,
+    });
+    void git.exited.then(leave);
+    return git;
+  } catch (error) {
+    leave();
+    throw error;
+  }
 }
 
 /** git's configuration of a run. What may be wanted was checked here; git would refuse hidden and past commits. */
-function runConfig({ session }: FetchGround): Record<string, string> {
-  const { settings } = session.repository;
+export function runConfig({ settings }: ServedRepository): Record<string, string> {
   return {
     'uploadpack.allowFilter': String(booleanSetting(settings, 'uploadpack.allowFilter')),
     'uploadpack.allowAnySHA1InWant': 'true',

@@ -74,6 +74,11 @@ const counters: Record<CounterName, MetricDefinition> = {
     help: 'Requests refused by a rate, or because their queue was full or too slow.',
     labels: ['transport', 'limit'],
   },
+  shared_fetches: {
+    name: 'quorate_shared_fetches_total',
+    help: 'Fetches that needed a git: started one, or joined that of another fetch that asked the same.',
+    labels: ['outcome'],
+  },
   authentications: {
     name: 'quorate_authentications_total',
     help: 'Attempts to authenticate, by outcome.',
