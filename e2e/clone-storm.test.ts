@@ -111,8 +111,12 @@ test('clones of a repository in several packs take more memory each, so fewer ru
     Array.from({ length: 24 }, (_, n) =>
       scene.git(
         [
-          ...['clone', '-q', '--bare', unlikeOthers(n)],
-          ...[server.httpUrl('packs'), scene.path('work', `clone-${n}`)],
+          'clone',
+          '-q',
+          '--bare',
+          unlikeOthers(n),
+          server.httpUrl('packs'),
+          scene.path('work', `clone-${n}`),
         ],
         { timeoutMs: 300_000 },
       ),

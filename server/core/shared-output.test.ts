@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { after, before, test } from 'node:test';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { SharedOutput, type SharedReader } from './shared-output.js';
 import { type OpenSpool, Spools } from './spool.js';
 

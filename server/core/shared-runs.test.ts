@@ -45,9 +45,11 @@ beforeEach(() => {
   });
 });
 
+const nobody: FakeGit['exit'] = () => {};
+
 function startGit(): Promise<GitStream> {
   const stdout = new PassThrough();
-  let exit: FakeGit['exit'] = () => {};
+  let exit = nobody;
   const exited = new Promise<Awaited<GitStream['exited']>>((resolve) => {
     exit = (exitCode) => resolve({ exitCode, signal: null, stderr: '' });
   });

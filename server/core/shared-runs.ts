@@ -77,8 +77,9 @@ export class SharedRuns {
   async share(ask: SharedAsk): Promise<{ readonly git: SharedGit; readonly sharing: Sharing }> {
     const { key } = ask;
     let wanted = false;
-    for (let tries = 0; key !== undefined && tries < maxTries; tries++) {
-      const run = this.#runs.get(key);
+    // Between finding no run and noting one nothing may be awaited, or two would start.
+    for (let tries = 0; tries < maxTries; tries++) {
+      const run = key === undefined ? undefined : this.#runs.get(key);
       if (run === undefined) break;
       wanted = true;
       if (!(await startedBy(run, ask))) continue;

@@ -41,7 +41,7 @@ export async function replyText(
 ): Promise<void> {
   const body = Buffer.from(`${reply.text}\n`);
   const unread = announcesBody(request) && !request.readableEnded;
-  if (unread && !keepsConnection(request)) closeAfter(response);
+  if (unread && !keepsConnection(request, reply.status)) closeAfter(response);
   writeHead(response, reply.status, {
     'Content-Type': 'text/plain; charset=utf-8',
     'Content-Length': body.length,
@@ -50,6 +50,11 @@ export async function replyText(
     ...reply.headers,
   });
   const stream: Writable = response;
+  // Who was silent for too long is not waited for once more.
+  if (unread && reply.status === 408) {
+    stream.end(body, () => refuseRest(request));
+    return;
+  }
   if (!unread) {
     stream.end(body);
     return;
@@ -72,10 +77,13 @@ export function replyRefusal(
   });
 }
 
-/** A client that waits for 100 Continue and gets a refusal may or may not send its body: only a new connection is clear. */
-function keepsConnection(request: HttpRequest): boolean {
+/** Not with who was silent (RFC 9110 section 15.5.9). A client that waits for 100 Continue and gets a refusal may or may not send its body: only a new connection is clear. */
+function keepsConnection(request: HttpRequest, status: number): boolean {
   const length = request.headers['content-length'];
   return (
-    request.headers.expect === undefined && length !== undefined && Number(length) <= keepAliveBytes
+    status !== 408 &&
+    request.headers.expect === undefined &&
+    length !== undefined &&
+    Number(length) <= keepAliveBytes
   );
 }
