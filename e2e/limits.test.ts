@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import type { Socket } from 'node:net';
+import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { commandSection, errorIn, HostileGround } from './hostile-ground.js';
-import { createScene, waitFor } from './harness.js';
+import { createScene, type Scene, type ServerProcess, waitFor } from './harness.js';
 
 /** A pack of no object. */
 const emptyPack = Buffer.from(
@@ -306,6 +308,8 @@ describe('limits of numbers', () => {
         }
         const audit = await scene.admin(server, 'audit');
         assert.match(audit, /too many requests/);
+        // The admin API went on meanwhile: it has a rate of its own, but none for a repository.
+        if (limit !== 'Repository') await adminRate(scene, server, limit.toLowerCase());
       } finally {
         await scene.close();
       }
@@ -327,3 +331,29 @@ describe('limits of numbers', () => {
     assert.match(said.stderr, /429/);
   });
 });
+
+/** Uses up the rate of the admin API, and looks at what is told of it, and where. */
+async function adminRate(scene: Scene, server: ServerProcess, of: string): Promise<void> {
+  const refused = await waitFor('a refusal of the admin API', async () => {
+    const result = await scene.quorate(server, ['user', 'list']);
+    return result.exitCode === 0 ? undefined : result;
+  });
+  assert.match(refused.stderr, /sent too many requests: .*; try again in ([1-9]|10) s/);
+  const answer = await fetch(`${server.url}/api/v1/users`, {
+    method: 'POST',
+    headers: { authorization: `Bearer ${server.adminToken}` },
+  });
+  assert.equal(answer.status, 429);
+  assert.match(answer.headers.get('retry-after') ?? '', /^([1-9]|10)$/);
+  const problem: unknown = await answer.json();
+  assert.match(JSON.stringify(problem), /"code":"resource-exhausted"/);
+  const metrics = await (await fetch(`${server.opsUrl}/metrics`)).text();
+  const counted = `quorate_limit_refusals_total\\{transport="admin",limit="rate-${of}"\\} [1-9]`;
+  assert.match(metrics, new RegExp(counted));
+  await waitFor('the audit log', async () => {
+    const trail = await readFile(path.join(server.dataDirectory, 'audit.jsonl'), 'utf8');
+    return trail
+      .split('\n')
+      .some((line) => /"event":"limit"/.test(line) && /"transport":"admin"/.test(line));
+  });
+}

@@ -33,6 +33,7 @@ import { createCertificateAuthorities } from './auth/certificate-authorities.js'
 import type { Address, Config } from './config.js';
 import { credentialsOf, isClusterMember, nodeIdOf, openStorageNode } from './cluster.js';
 import { openCoordinator } from './coordinator.js';
+import { ClientRates } from './core/client-rates.js';
 import type { AdmissionLimits } from './core/admission.js';
 import { defaultPackMemoryBytes } from './core/pack-memory.js';
 import { createClusterRecovery } from './cluster-recovery.js';
@@ -353,6 +354,7 @@ async function openDoors(foundation: Foundation, opsAddress: Address): Promise<C
   const adminApi = createAdminApi({
     ...foundation,
     recovery: createClusterRecovery(foundation),
+    rates: new ClientRates('admin', admissionLimits(config), foundation),
     auditTrail: createAuditTrail(data.path),
     accounts,
     directory,

@@ -324,7 +324,7 @@ export const configTable = {
     kind: 'count',
     minimum: 0,
     default: '0',
-    help: 'requests of one user in a minute, over HTTP, and over SSH (0: no limit); more are refused',
+    help: 'requests of one user in a minute, over HTTP, over SSH, and to the admin API (0: no limit); more are refused',
   },
   'limits.ratePerAddress': {
     kind: 'count',

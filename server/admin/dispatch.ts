@@ -13,7 +13,7 @@ import { requireSomebody } from './permissions.js';
 
 type DispatchOptions = Pick<
   AdminApiOptions,
-  'accounts' | 'audit' | 'logger' | 'meter' | 'clock' | 'random' | 'noAuth'
+  'accounts' | 'audit' | 'logger' | 'meter' | 'clock' | 'random' | 'rates' | 'noAuth'
 >;
 
 export interface Dispatcher {
@@ -95,10 +95,11 @@ function open(
 
 async function identify(
   exchange: Exchange,
-  { noAuth, accounts }: Pick<DispatchOptions, 'noAuth' | 'accounts'>,
+  { noAuth, accounts, rates }: Pick<DispatchOptions, 'noAuth' | 'accounts' | 'rates'>,
   recorder: ExchangeRecorder,
 ): Promise<void> {
   const header = exchange.request.headers.authorization;
+  rates.checkAddress(exchange.remoteAddress);
   if (noAuth) {
     exchange.principal = { kind: 'trusted' };
     return;
@@ -107,6 +108,7 @@ async function identify(
   try {
     exchange.principal = await authenticate(accounts, header);
     recorder.authenticated(exchange, 'ok');
+    rates.checkPrincipal(exchange.principal);
   } catch (error) {
     if (error instanceof QuorateError && error.code === 'unauthenticated') {
       recorder.authenticated(exchange, 'refused');

@@ -108,7 +108,8 @@ export interface MappedError {
 export function mapError(error: unknown, requestId: string): MappedError {
   const http = fromBodyParser(error);
   const cause = http?.error ?? asQuorateError(error);
-  const retryAfter = retryAfterByCode[cause.code];
+  const { retryAfterSeconds: said } = cause.details;
+  const retryAfter = typeof said === 'number' ? said : retryAfterByCode[cause.code];
   const hidden = cause.code === 'internal';
   const status = http?.status ?? statusByCode[cause.code];
   return {

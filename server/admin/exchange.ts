@@ -1,7 +1,9 @@
 import type { Request, Response } from 'express';
 import type { Clock, Logger, Meter } from '../../backends/contract/environment.js';
 import { type Principal, principalName } from '../auth/principal.js';
+import { RateRefusal } from '../core/client-rates.js';
 import type { AuditLog } from '../observe/audit.js';
+import { RefusalLog } from '../observe/refusal-log.js';
 import type { MappedError } from './error-map.js';
 
 /** What is known of a request so far, for the answer, the log line and the audit event. */
@@ -34,6 +36,19 @@ export function createExchangeRecorder(parts: {
 }): ExchangeRecorder {
   const { audit, meter, clock } = parts;
   const logger = parts.logger.child({ component: 'admin' });
+  const refusals = new RefusalLog({ audit, clock });
+
+  /** Of each address so many a minute: whoever sends too much is not to fill the log with it. */
+  const auditLimit = (exchange: Exchange, failure: MappedError): void => {
+    refusals.record({
+      event: 'limit',
+      actor: principalName(exchange.principal),
+      remoteAddress: exchange.remoteAddress,
+      transport: 'admin',
+      requestId: exchange.requestId,
+      details: { action: exchange.action, reason: failure.cause.message },
+    });
+  };
 
   const auditChange = (exchange: Exchange, failure: MappedError | undefined): void => {
     audit.record({
@@ -73,7 +88,8 @@ export function createExchangeRecorder(parts: {
       });
     },
     finished: (exchange, failure) => {
-      if (!isRead(exchange.request.method)) auditChange(exchange, failure);
+      if (failure?.cause instanceof RateRefusal) auditLimit(exchange, failure);
+      else if (!isRead(exchange.request.method)) auditChange(exchange, failure);
       const seconds = (clock.monotonicMs() - exchange.startedMs) / 1000;
       const labels = { transport: 'http', service: 'admin' };
       meter.count('requests', { ...labels, outcome: failure?.outcome ?? 'ok' });

@@ -12,6 +12,7 @@ import type { CertificateAuthorities } from '../auth/certificate-authorities.js'
 import type { Authorizer } from '../auth/authorizer.js';
 import type { OpenpgpKeys } from '../auth/openpgp-keys.js';
 import type { HostCertificates } from '../ssh/host-certificates.js';
+import type { ClientRates } from '../core/client-rates.js';
 import type { AuditTrail } from '../observe/audit-trail.js';
 import type { AuditLog } from '../observe/audit.js';
 
@@ -48,6 +49,8 @@ export interface AdminApiOptions {
   readonly auditTrail: AuditTrail;
   readonly logger: Logger;
   readonly meter: Meter;
+  /** Of this API alone. */
+  readonly rates: ClientRates;
   readonly clock: Clock;
   readonly random: Random;
   /** Read at each request: addresses are known only once the listeners listen. */

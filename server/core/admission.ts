@@ -4,21 +4,17 @@
  */
 import type { Clock, Meter } from '../../backends/contract/environment.js';
 import { QuorateError } from '../../backends/contract/errors.js';
+import { ClientRates, type RateLimits } from './client-rates.js';
 import { addressKey } from './concurrency-limit.js';
 import { type Ask, FairQueue, type QueueRefusal } from './fair-queue.js';
 import type { GitRequest } from './git-request.js';
-import { RateLimit } from './rate-limit.js';
 
 /** Of HTTP and of SSH, each. */
-export interface AdmissionLimits {
+export interface AdmissionLimits extends RateLimits {
   /** Requests at once of one user (of one address when anonymous), of one address, on one repository. */
   readonly requestsPerPrincipal: number;
   readonly requestsPerAddress: number;
   readonly requestsPerRepository: number;
-  /** Requests a minute; 0: no limit. */
-  readonly ratePerPrincipal: number;
-  readonly ratePerAddress: number;
-  readonly ratePerRepository: number;
   /** Fetches at once that need a git, and pushes at once that bring a pack. */
   readonly gitProcesses: number;
   /** Estimated memory of all that makes or sends packs, in bytes. */
@@ -71,8 +67,7 @@ export class Admission {
   readonly #requests: FairQueue;
   readonly #fetches: FairQueue;
   readonly #pushes: FairQueue;
-  readonly #rates: Readonly<Record<'principal' | 'address' | 'repository', RateLimit>>;
-  readonly #ratesOff: boolean;
+  readonly #rates: ClientRates;
 
   constructor(
     transport: 'http' | 'ssh',
@@ -82,12 +77,7 @@ export class Admission {
     this.#transport = transport;
     this.#limits = limits;
     this.#meter = meter;
-    this.#rates = {
-      principal: new RateLimit(limits.ratePerPrincipal, clock),
-      address: new RateLimit(limits.ratePerAddress, clock),
-      repository: new RateLimit(limits.ratePerRepository, clock),
-    };
-    this.#ratesOff = Object.values(this.#rates).every(({ off }) => off);
+    this.#rates = new ClientRates(transport, limits, { clock, meter });
     const queue = (name: QueueName, capacity: number, perKey: readonly number[]): FairQueue => {
       const made = new FairQueue(
         {
@@ -115,15 +105,13 @@ export class Admission {
 
   /** Counts a request of whoever asks; throws `resource-exhausted` beyond the rate. */
   checkRateOfClient(request: GitRequest): void {
-    if (this.#ratesOff) return;
-    this.#checkRate('address', addressKey(request.remoteAddress));
-    if ('name' in request.principal) this.#checkRate('principal', request.principal.name);
+    this.#rates.checkAddress(request.remoteAddress);
+    this.#rates.checkPrincipal(request.principal);
   }
 
   /** Counts a request on a repository. After authorisation: others' requests are no load of the repository. */
   checkRateOfRepository(name: string): void {
-    if (this.#ratesOff) return;
-    this.#checkRate('repository', name);
+    this.#rates.checkRepository(name);
   }
 
   /** A place among the running requests. Waits only where there are too many. */
@@ -163,32 +151,13 @@ export class Admission {
     return enter(this.#fetches, ask, request);
   }
 
-  #checkRate(of: 'principal' | 'address' | 'repository', key: string): void {
-    const waitMs = this.#rates[of].take(key);
-    if (waitMs === 0) return;
-    this.#count(`rate-${of}`);
-    throw new QuorateError('resource-exhausted', rateWords[of], {
-      details: { retryAfterSeconds: Math.max(1, Math.ceil(waitMs / 1000)) },
-    });
-  }
-
   #queueRefusal(name: QueueName, why: QueueRefusal): QuorateError {
-    this.#count(name);
+    this.#meter.count('limit_refusals', { transport: this.#transport, limit: name });
     return new QuorateError('resource-exhausted', queueWords[name][why], {
       details: { retryAfterSeconds },
     });
   }
-
-  #count(limit: QueueName | `rate-${'principal' | 'address' | 'repository'}`): void {
-    this.#meter.count('limit_refusals', { transport: this.#transport, limit });
-  }
 }
-
-const rateWords = {
-  principal: 'you have sent too many requests: try again in a moment',
-  address: 'your address has sent too many requests: try again in a moment',
-  repository: 'there are too many requests for this repository: try again in a moment',
-} as const;
 
 const queueWords = {
   requests: {

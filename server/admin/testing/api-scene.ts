@@ -15,6 +15,7 @@ import { createQuotas } from '../../../hooks/quota/quotas.js';
 import { createWebhooks } from '../../../hooks/webhooks/webhooks.js';
 import { createRuleStore } from '../../../hooks/rules/rule-store.js';
 import { createOpenpgpKeys } from '../../auth/openpgp-keys.js';
+import { ClientRates, type RateLimits } from '../../core/client-rates.js';
 import type { Principal } from '../../auth/principal.js';
 import type { AuditEvent } from '../../observe/audit.js';
 import { adminEndpoints, createAdminApi } from '../admin-api.js';
@@ -101,7 +102,11 @@ export class ApiScene {
   }
 
   static async open(
-    options: { readonly noAuth?: boolean; readonly clock?: Clock } = {},
+    options: {
+      readonly noAuth?: boolean;
+      readonly clock?: Clock;
+      readonly rates?: Partial<RateLimits>;
+    } = {},
   ): Promise<ApiScene> {
     const clock = options.clock ?? testClock;
     const random = { bytes: (length: number) => randomBytes(length) };
@@ -185,6 +190,11 @@ export class ApiScene {
       auditTrail: { query: async () => ({ events: [], next: undefined }) },
       logger: recordingLogger(logged, {}),
       meter: noMeter,
+      rates: new ClientRates(
+        'admin',
+        { ratePerPrincipal: 0, ratePerAddress: 0, ratePerRepository: 0, ...options.rates },
+        { clock, meter: noMeter },
+      ),
       clock,
       random,
       noAuth: options.noAuth ?? false,
