@@ -1,6 +1,7 @@
-import type { PushPipeline } from '../backends/contract/pipeline.js';
+import type { PushJudges, PushPipeline } from '../backends/contract/pipeline.js';
 import type { Logger } from '../backends/contract/environment.js';
-import { hasHooks, type HookDependencies } from './custom/run-hooks.js';
+import type { Repository } from '../backends/contract/repository.js';
+import { type HookDependencies, hooksOf } from './custom/run-hooks.js';
 import { postReceive } from './post-receive.js';
 import { preReceive } from './pre-receive.js';
 import type { QuotaJudge } from './quota/quota-judge.js';
@@ -20,10 +21,25 @@ export interface PipelineDependencies extends RuleDependencies, HookDependencies
 export function createPushPipeline(dependencies: PipelineDependencies): PushPipeline {
   return {
     allowance: (repository) => dependencies.quotas.allowance(repository),
-    preReceive: (context) => preReceive(dependencies, context),
-    update: (context) => judgeUpdates(dependencies, context),
-    talksAfterCommit: (repositoryId) => hasHooks(dependencies, repositoryId, 'post-receive'),
+    judges: (repository) => judgesOf(dependencies, repository),
     postReceive: (push) => postReceive(dependencies, push),
     repositoryChanged: (event) => dependencies.webhooks.repositoryChanged(event),
+  };
+}
+
+/** Everything is asked for in one turn of the main loop: one request to the coordinator. */
+function judgesOf(dependencies: PipelineDependencies, repository: Repository): PushJudges {
+  const { id } = repository;
+  const account = dependencies.quotas.account(repository);
+  const rules = dependencies.rules.inForce(id);
+  const early = hooksOf(dependencies, id, 'pre-receive');
+  const each = hooksOf(dependencies, id, 'update');
+  const late = hooksOf(dependencies, id, 'post-receive');
+  // Whoever judges is told; a push that is refused before that needs none of it.
+  for (const read of [account, rules, early, each, late]) read.catch(() => undefined);
+  return {
+    preReceive: (context) => preReceive(dependencies, context, { account, hooks: early }),
+    update: (context) => judgeUpdates(dependencies, context, { rules, hooks: each }),
+    talksAfterCommit: async () => (await late).length > 0,
   };
 }

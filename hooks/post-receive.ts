@@ -1,6 +1,6 @@
 import type { Logger } from '../backends/contract/environment.js';
 import type { CommittedPush } from '../backends/contract/pipeline.js';
-import { hasHooks, type HookDependencies, runHooks } from './custom/run-hooks.js';
+import { type HookCall, type HookDependencies, hooksOf, runHooks } from './custom/run-hooks.js';
 import type { Webhooks } from './webhooks/webhooks.js';
 
 export interface PostReceiveDependencies extends HookDependencies {
@@ -43,7 +43,8 @@ async function runPostReceiveHooks(
   const { repositoryId, entry } = push;
   // A change of HEAD is not a push.
   if (entry.head !== undefined) return;
-  if (!(await hasHooks(dependencies, repositoryId, 'post-receive'))) return;
+  const hooks = await hooksOf(dependencies, repositoryId, 'post-receive');
+  if (hooks.length === 0) return;
   const logger = dependencies.logger.child({ repo: repositoryId, push_id: entry.pushId });
   if (entry.updates.length === 0) {
     warnWithoutUpdates(logger);
@@ -52,7 +53,7 @@ async function runPostReceiveHooks(
   const repositoryName = await dependencies.repositoryName(repositoryId);
   if (repositoryName === undefined) return;
   let output = Buffer.alloc(0);
-  await runHooks(dependencies, {
+  const call: HookCall = {
     stage: 'post-receive',
     repositoryId,
     repositoryName,
@@ -67,7 +68,8 @@ async function runPostReceiveHooks(
       output = Buffer.from(Buffer.concat([output, bytes]).subarray(-loggedBytes));
     },
     signal: push.signal,
-  });
+  };
+  await runHooks(dependencies, call, hooks);
   if (output.length > 0) {
     logger.info(
       { component: 'hook', output: output.toString('utf8') },

@@ -1,6 +1,12 @@
 import type { PushContext } from '../backends/contract/pipeline.js';
 import type { QuotaJudge } from './quota/quota-judge.js';
-import { type HookDependencies, runHooks } from './custom/run-hooks.js';
+import {
+  type HookCall,
+  type HookDependencies,
+  runHooks,
+  type SetHook,
+} from './custom/run-hooks.js';
+import type { Account } from './quota/usage.js';
 
 /**
  * The push as a whole: its owner's and its repository's quota, then administrators' hooks. Returns why all of it is
@@ -9,16 +15,25 @@ import { type HookDependencies, runHooks } from './custom/run-hooks.js';
 export async function preReceive(
   dependencies: HookDependencies & { readonly quotas: Pick<QuotaJudge, 'judge'> },
   context: PushContext,
+  { account, hooks }: PreReceiveGround,
 ): Promise<string | undefined> {
-  const refusal = await dependencies.quotas.judge(context);
-  return refusal ?? runPreReceiveHooks(dependencies, context);
+  const refusal = await dependencies.quotas.judge(context, await account);
+  return refusal ?? runPreReceiveHooks(dependencies, context, await hooks);
+}
+
+/** As it was read with the push's locks held. */
+export interface PreReceiveGround {
+  /** Undefined: no quota concerns the repository. */
+  readonly account: Promise<Account | undefined>;
+  readonly hooks: Promise<readonly SetHook[]>;
 }
 
 function runPreReceiveHooks(
   dependencies: HookDependencies,
   context: PushContext,
+  hooks: readonly SetHook[],
 ): Promise<string | undefined> {
-  return runHooks(dependencies, {
+  const call: HookCall = {
     stage: 'pre-receive',
     repositoryId: context.repository.id,
     repositoryName: context.repository.name,
@@ -30,5 +45,6 @@ function runPreReceiveHooks(
     runHook: context.runHook,
     output: context.progress,
     signal: context.signal,
-  });
+  };
+  return runHooks(dependencies, call, hooks);
 }

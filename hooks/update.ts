@@ -1,23 +1,39 @@
 import type { RefCommand } from '../backends/contract/objects.js';
 import type { PushContext } from '../backends/contract/pipeline.js';
 import { booleanSetting } from '../backends/contract/settings.js';
-import { hasHooks, type HookDependencies, runHooks } from './custom/run-hooks.js';
+import {
+  type HookCall,
+  type HookDependencies,
+  runHooks,
+  type SetHook,
+} from './custom/run-hooks.js';
 import { judgeByRules, type RuleDependencies } from './rules/judge-rules.js';
+import type { Rule } from './rules/rule.js';
 
 /** Everything that refuses single refs: the repository's settings, the rules, then hooks. Returns ref -> reason. */
 export async function judgeUpdates(
   dependencies: RuleDependencies & HookDependencies,
   context: PushContext,
+  ground: UpdateGround,
 ): Promise<ReadonlyMap<string, string>> {
   const refused = new Map(await judgeBySettings(context));
-  const left = context.commands.filter(({ ref }) => !refused.has(ref));
-  for (const [ref, reason] of await judgeByRules(dependencies, context, left)) {
+  const commands = context.commands.filter(({ ref }) => !refused.has(ref));
+  const rules = await ground.rules;
+  for (const [ref, reason] of await judgeByRules(dependencies, context, { commands, rules })) {
     refused.set(ref, reason);
   }
-  for (const [ref, reason] of await judgeByHooks(dependencies, context, refused)) {
+  const left = context.commands.filter(({ ref }) => !refused.has(ref));
+  const hooks = await ground.hooks;
+  for (const [ref, reason] of await judgeByHooks(dependencies, context, { left, hooks })) {
     refused.set(ref, reason);
   }
   return refused;
+}
+
+/** As it was read with the push's locks held. */
+export interface UpdateGround {
+  readonly rules: Promise<readonly Rule[]>;
+  readonly hooks: Promise<readonly SetHook[]>;
 }
 
 /** The longest that all runs of a push may take, in runs of the longest kind. */
@@ -27,30 +43,25 @@ const longestRuns = 30;
 async function judgeByHooks(
   dependencies: HookDependencies,
   context: PushContext,
-  refusedAlready: ReadonlyMap<string, string>,
+  { left, hooks }: { readonly left: readonly RefCommand[]; readonly hooks: readonly SetHook[] },
 ): Promise<ReadonlyMap<string, string>> {
   const refused = new Map<string, string>();
-  const left = context.commands.filter(({ ref }) => !refusedAlready.has(ref));
-  if (!(await hasHooks(dependencies, context.repository.id, 'update'))) return refused;
+  if (hooks.length === 0) return refused;
   const { timeoutMs } = dependencies.hookOptions.limits;
   const deadlineMs = performance.now() + longestRuns * timeoutMs;
   for (const command of left) {
     const reason =
       performance.now() > deadlineMs
         ? 'hook declined: the hooks of this push take too long'
-        : await runUpdateHooks(dependencies, context, command);
+        : await runHooks(dependencies, updateCall(context, command), hooks);
     if (reason !== undefined) refused.set(command.ref, reason);
   }
   return refused;
 }
 
 /** `update REF OLD NEW`, one run for each ref (githooks(5)). */
-function runUpdateHooks(
-  dependencies: HookDependencies,
-  context: PushContext,
-  command: RefCommand,
-): Promise<string | undefined> {
-  return runHooks(dependencies, {
+function updateCall(context: PushContext, command: RefCommand): HookCall {
+  return {
     stage: 'update',
     repositoryId: context.repository.id,
     repositoryName: context.repository.name,
@@ -62,7 +73,7 @@ function runUpdateHooks(
     runHook: context.runHook,
     output: context.progress,
     signal: context.signal,
-  });
+  };
 }
 
 /**

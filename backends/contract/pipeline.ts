@@ -90,16 +90,25 @@ export interface RepositoryEvent {
   readonly change: RepositoryChange;
 }
 
-/** The stages of a push, implemented in `hooks/`. A stage runs at least once; none may push to its own repository. */
-export interface PushPipeline {
-  /** Before a pack is read; undefined: as much as the repository's settings allow. */
-  allowance(repository: Repository): Promise<PackAllowance | undefined>;
+/** The stages that judge one push. */
+export interface PushJudges {
   /** Refuses the whole push: the reason for every ref, or undefined to let it pass. */
   preReceive(context: PushContext): Promise<string | undefined>;
   /** Refuses single refs: ref -> text of the `ng` line. */
   update(context: PushContext): Promise<ReadonlyMap<string, string>>;
   /** True when `postReceive` may have something to tell the pusher, who then waits a little for it. */
-  talksAfterCommit(repositoryId: string): Promise<boolean>;
+  talksAfterCommit(): Promise<boolean>;
+}
+
+/** The stages of a push, implemented in `hooks/`. A stage runs at least once; none may push to its own repository. */
+export interface PushPipeline {
+  /** Before a pack is read; undefined: as much as the repository's settings allow. */
+  allowance(repository: Repository): Promise<PackAllowance | undefined>;
+  /**
+   * To be called when the push holds its locks: what it is judged by is read from then on, all of it at once, while the
+   * stores prepare. A push that is judged again is judged by what is in force then.
+   */
+  judges(repository: Repository): PushJudges;
   /** After the commit point. Failing is logged and retried; it cannot fail the push. */
   postReceive(push: CommittedPush): Promise<void>;
   /** After a repository was created, changed, renamed or deleted. Failing is logged and retried. */

@@ -14,7 +14,7 @@ export async function judgePush(
 ): Promise<ReadonlyMap<string, string>> {
   const refused = new Map(request.refused);
   const commands = request.commands.filter(({ ref }) => !refused.has(ref));
-  const reasons = await pipeline.update({
+  const reasons = await pipeline.judges(repository).update({
     // git reads the settings from the repository itself, when it holds the refs.
     repository: { ...repository, settings: {} },
     pushId: request.pushId,

@@ -7,12 +7,7 @@ import { test } from 'node:test';
 import { QuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
 import type { Repository } from '../contract/repository.js';
-import {
-  type LocalFixture,
-  permissivePipeline,
-  startLocal,
-  zeroOid,
-} from '../local/testing/local-fixture.js';
+import { type LocalFixture, judging, startLocal, zeroOid } from '../local/testing/local-fixture.js';
 import { intercepting, isCommit, isResolution, type Step } from './testing/fault-coordinator.js';
 
 const signal = new AbortController().signal;
@@ -141,10 +136,9 @@ test('an answer that is lost before the commit leaves no lock and no quarantine'
   let times = 0;
   const local = await startLocal({
     // As of a front-end that has to announce itself anew, or of rules that are read in a transaction.
-    pipeline: {
-      ...permissivePipeline,
+    pipeline: judging({
       preReceive: () => (times++ === 0 ? Promise.reject(lost) : Promise.resolve(undefined)),
-    },
+    }),
   });
   try {
     const repository = await local.create('before');
@@ -192,8 +186,7 @@ test('settings that change before the commit are judged by', async () => {
   let fixture: LocalFixture | undefined;
   const judgedBy: (string | undefined)[] = [];
   const local = await startLocal({
-    pipeline: {
-      ...permissivePipeline,
+    pipeline: judging({
       update: async ({ repository }) => {
         judgedBy.push(repository.settings['receive.denyDeletes']);
         if (judgedBy.length > 1) return new Map([['refs/heads/main', 'by the new settings']]);
@@ -202,7 +195,7 @@ test('settings that change before the commit are judged by', async () => {
         }));
         return new Map();
       },
-    },
+    }),
   });
   fixture = local;
   try {
@@ -221,8 +214,7 @@ test('what one round refused is judged afresh in the next', async () => {
   let fixture: LocalFixture | undefined;
   let rounds = 0;
   const local = await startLocal({
-    pipeline: {
-      ...permissivePipeline,
+    pipeline: judging({
       update: async ({ repository }) => {
         if (rounds++ > 0) return new Map();
         await fixture?.backend.repositories.update(repository.id, () => ({
@@ -230,7 +222,7 @@ test('what one round refused is judged afresh in the next', async () => {
         }));
         return new Map([['refs/heads/b', 'not this time']]);
       },
-    },
+    }),
   });
   fixture = local;
   try {
@@ -253,14 +245,13 @@ test('what one round refused is judged afresh in the next', async () => {
 test('pre-receive refuses a push as a whole', async () => {
   let asked = false;
   const local = await startLocal({
-    pipeline: {
-      ...permissivePipeline,
+    pipeline: judging({
       preReceive: async () => 'closed for repairs',
       update: async () => {
         asked = true;
         return new Map();
       },
-    },
+    }),
   });
   try {
     const { repository, result } = await pushOne(local, 'closed');
@@ -290,14 +281,12 @@ test('a crash at any transaction of a push: all of it or nothing, and nothing le
   };
   const local = await startLocal({
     pipeline: {
-      allowance: async () => undefined,
-      preReceive: async () => {
-        crashCopy();
-        return undefined;
-      },
-      update: async () => new Map(),
-      talksAfterCommit: async () => false,
-      repositoryChanged: async () => undefined,
+      ...judging({
+        preReceive: async () => {
+          crashCopy();
+          return undefined;
+        },
+      }),
       postReceive: async () => crashCopy(),
     },
     wrap: (coordinator) =>

@@ -46,6 +46,8 @@ export interface Change {
   readonly head?: { readonly old: Head; readonly new: Head };
   readonly shallow: readonly Oid[];
   readonly signal: AbortSignal;
+  /** Told when the locks are held, in each round before `judge`. */
+  readonly locked?: (repository: RepositoryRecord) => void;
   /** Says which of the prepared commands go on; run under the locks, again after each lost race. */
   readonly judge: (judged: Judged) => Promise<readonly RefCommand[]>;
 }
@@ -188,6 +190,7 @@ async function readyFor(
   const consistency = change.consistency(record);
   const trace = change.trace ?? untraced;
   trace.note('locked', { detail: `generation ${basis}, epoch ${record.epoch}` });
+  change.locked?.(record);
   const ready = await prepare(dependencies, change, { held, record, basis, consistency });
   if (ready === undefined) return 'again';
   const judged = await judge(change, { record, ready, consistency });

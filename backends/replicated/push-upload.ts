@@ -2,6 +2,7 @@ import type { PushRequest } from '../contract/backend.js';
 import { asQuorateError, type ErrorCode } from '../contract/errors.js';
 import type { PackAllowance, PushPipeline } from '../contract/pipeline.js';
 import type { LogReader, QuarantineKey } from '../contract/replica.js';
+import type { Repository } from '../contract/repository.js';
 import { numberSetting, type StoredSettings } from '../contract/settings.js';
 import { type CommitDependencies, timed } from './commit.js';
 import { fanOut } from './fan-out.js';
@@ -32,6 +33,28 @@ export interface Upload {
   readonly request: PushRequest;
   readonly key: QuarantineKey;
   readonly consistency: Consistency;
+  readonly ground: UploadGround | undefined;
+}
+
+/** What is known of a repository when an upload begins. */
+export interface UploadGround {
+  readonly allowance: PackAllowance | undefined;
+  /** The head: what the pusher was told is here, and left out of its pack, every store is to have. */
+  readonly basis: number;
+}
+
+/** Reads what an upload begins with, in one turn of the main loop. Undefined: there is nothing to upload. */
+export async function readUploadGround(
+  { pipeline, log }: Pick<UploadDependencies, 'pipeline' | 'log'>,
+  repository: Repository,
+  { pack }: PushRequest,
+): Promise<UploadGround | undefined> {
+  if (pack === undefined) return undefined;
+  const [allowance, { generation: basis }] = await Promise.all([
+    pipeline.allowance(repository),
+    log.head(repository.id),
+  ]);
+  return { allowance, basis };
 }
 
 export interface Uploaded {
@@ -51,15 +74,14 @@ export interface NotTaken {
 /** Uploads the pack, or says why it was not taken. Trouble that is not the pack's is thrown. */
 export async function upload(
   dependencies: UploadDependencies,
-  { repository, request, key, consistency }: Upload,
+  { repository, request, key, consistency, ground }: Upload,
 ): Promise<Uploaded | NotTaken> {
   const { pack } = request;
-  if (pack === undefined) return { members: undefined, packBytes: 0, allowance: undefined };
+  if (pack === undefined || ground === undefined) {
+    return { members: undefined, packBytes: 0, allowance: undefined };
+  }
   const { voters } = repository;
-  const [allowance, { generation: basis }] = await Promise.all([
-    dependencies.pipeline.allowance(repository),
-    dependencies.log.head(repository.id),
-  ]);
+  const { allowance, basis } = ground;
   const { settings, isTighter } = withAllowance(repository.settings, allowance);
   const members = reachable(dependencies.replicas, voters);
   if (members.length === 0) throw nobodyReachable(voters);

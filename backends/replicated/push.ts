@@ -1,13 +1,13 @@
 import type { PushRequest, PushResult } from '../contract/backend.js';
 import { asQuorateError } from '../contract/errors.js';
 import type { RefCommand } from '../contract/objects.js';
-import type { PushContext, PushPipeline } from '../contract/pipeline.js';
+import type { PushContext, PushJudges, PushPipeline } from '../contract/pipeline.js';
 import type { LogReader, QuarantineKey } from '../contract/replica.js';
 import type { RefOutcome } from '../contract/repository.js';
 import { type StoredSettings, wordSetting } from '../contract/settings.js';
 import { commitChange, type CommitDependencies, type Judged } from './commit.js';
 import type { Attendance } from './outbox.js';
-import { abortUpload, type NotTaken, upload } from './push-upload.js';
+import { abortUpload, type NotTaken, type Upload, upload } from './push-upload.js';
 import { type Consistency, isConsistency } from './quorum.js';
 import type { PushTrace } from './push-trace.js';
 import type { RepositoryRecord } from './records.js';
@@ -32,7 +32,7 @@ const atomicFailure = 'atomic push failure';
 /** The push path: upload without locks, then lock, prepare, judge, commit, apply (docs/architecture.md, "A push"). */
 export async function runPush(
   dependencies: PushDependencies,
-  repository: RepositoryRecord,
+  { repository, ground }: { readonly repository: RepositoryRecord } & Pick<Upload, 'ground'>,
   request: PushRequest,
 ): Promise<PushResult> {
   const refusals = new Map(request.refused);
@@ -55,6 +55,7 @@ export async function runPush(
     request,
     key,
     consistency: consistency(repository),
+    ground,
   });
   if ('problem' in uploaded) return unpackFailed(request, refusals, uploaded);
   const { members, packBytes, allowance } = uploaded;
@@ -62,6 +63,7 @@ export async function runPush(
   let isCommitted = false;
   let leaveQuarantine = false;
   let talks = false;
+  let judges: PushJudges | undefined;
   const attendance = dependencies.attend(request.pushId, request.progress);
   try {
     const committed = await commitChange(dependencies, {
@@ -74,15 +76,18 @@ export async function runPush(
       pushOptions: request.pushOptions,
       shallow: request.shallow,
       signal: request.signal,
+      locked: (record) => {
+        judges = dependencies.pipeline.judges(record);
+      },
       judge: async (judged) => {
         // Every round judges afresh: what an earlier round refused may be fine at the new basis.
         refusals.clear();
         for (const [ref, reason] of request.refused) refusals.set(ref, reason);
         for (const [ref, reason] of judged.prepared.refused) refusals.set(ref, reason);
-        const told = { judged, request, key, refusals, candidates, packBytes };
-        await runStages(dependencies, told);
+        judges ??= dependencies.pipeline.judges(judged.repository);
+        await runStages(judges, { judged, request, key, refusals, candidates, packBytes });
         // It is about words for the pusher only, and no reason to fail.
-        talks = await dependencies.pipeline.talksAfterCommit(repository.id).catch(() => false);
+        talks = await judges.talksAfterCommit().catch(() => false);
         return candidates();
       },
     });
@@ -124,7 +129,7 @@ function configuredConsistency(settings: StoredSettings): Consistency | undefine
 }
 
 async function runStages(
-  dependencies: PushDependencies,
+  judges: PushJudges,
   {
     judged,
     request,
@@ -158,12 +163,12 @@ async function runStages(
     signal: request.signal,
     packBytes,
   };
-  const refusal = await dependencies.pipeline.preReceive(context);
+  const refusal = await judges.preReceive(context);
   if (refusal !== undefined) {
     for (const { ref } of commands) refusals.set(ref, refusal);
     return;
   }
-  for (const [ref, reason] of await dependencies.pipeline.update(context)) {
+  for (const [ref, reason] of await judges.update(context)) {
     refusals.set(ref, reason);
   }
 }

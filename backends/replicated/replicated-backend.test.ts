@@ -11,7 +11,7 @@ import {
   type FixtureOptions,
   type LocalFixture,
   packOf,
-  permissivePipeline,
+  judging,
   pushRequest,
   startLocal,
   systemClock,
@@ -55,13 +55,12 @@ test('a read of a caller that is gone is cancelled', async () => {
 test('a push whose client leaves before the commit is cancelled and leaves nothing', async () => {
   const leaving = new AbortController();
   const local = await start({
-    pipeline: {
-      ...permissivePipeline,
+    pipeline: judging({
       update: async () => {
         leaving.abort();
         return new Map();
       },
-    },
+    }),
   });
   const repository = await local.create('left');
   const newOid = await local.commit('left');
@@ -137,13 +136,12 @@ test('a read that runs outlives the deletion of its repository; the name is free
 test('a push whose repository is deleted while it is judged fails and leaves nothing', async () => {
   let fixture: LocalFixture | undefined;
   const local = await start({
-    pipeline: {
-      ...permissivePipeline,
+    pipeline: judging({
       update: async ({ repository: { id } }) => {
         await fixture?.backend.repositories.delete(id);
         return new Map();
       },
-    },
+    }),
   });
   fixture = local;
   const repository = await local.create('pulled');
@@ -159,14 +157,13 @@ test('a push whose repository is deleted while it is judged fails and leaves not
 test('a committed push that cannot be applied is acknowledged, and applied as soon as it can be', async () => {
   let packs = '';
   const local = await start({
-    pipeline: {
-      ...permissivePipeline,
+    pipeline: judging({
       update: async () => {
         await rename(packs, `${packs}.aside`);
         await writeFile(packs, '');
         return new Map();
       },
-    },
+    }),
   });
   const repository = await local.create('full');
   packs = join(filesOf(local, repository), 'git', 'objects', 'pack');

@@ -32,6 +32,7 @@ import { Presence } from './presence.js';
 import { type PushTrace, type PushTraces, untraced } from './push-trace.js';
 import { RepositoryEvents } from './repository-events.js';
 import { type PushDependencies, runPush } from './push.js';
+import { readUploadGround } from './push-upload.js';
 import type { Consistency } from './quorum.js';
 import { openRead, readOfRefs } from './reads.js';
 import {
@@ -224,15 +225,21 @@ export class ReplicatedBackend implements Backend {
   async push(repository: Repository, request: PushRequest): Promise<PushResult> {
     this.#refuseUnlessServing();
     return this.#track(async () => {
-      // Only who is sent the objects hangs on it; the rest is judged by the record that is read with the locks.
-      const record = isRecord(repository) ? repository : await this.#record(repository.id);
+      const [record, ground] = await Promise.all([
+        this.#record(repository.id),
+        readUploadGround(this.#dependencies, repository, request),
+      ]);
       const { pushId, actor } = request;
       const trace =
         this.#dependencies.traces?.begin({ pushId, actor, repositoryId: repository.id }) ??
         untraced;
       trace.note('received', { detail: `${request.commands.length} refs` });
       try {
-        const result = await runPush(this.#pushDependencies(trace), record, request);
+        const result = await runPush(
+          this.#pushDependencies(trace),
+          { repository: record, ground },
+          request,
+        );
         if (result.generation === undefined) trace.note('refused', { detail: reasonOf(result) });
         return result;
       } catch (error) {

@@ -11,7 +11,7 @@ import { keys } from '../contract/keys.js';
 import type { Repository } from '../contract/repository.js';
 import {
   packOf,
-  permissivePipeline,
+  judging,
   pushRequest,
   runGit,
   systemClock,
@@ -201,14 +201,13 @@ describe('the majority is gone', () => {
     const prepared = new AbortController();
     const mainIsIn = new AbortController();
     const slow = await set.frontEnd({
-      pipeline: {
-        ...permissivePipeline,
+      pipeline: judging({
         preReceive: async () => {
           prepared.abort();
           await systemClock.sleep(10_000, mainIsIn.signal);
           return undefined;
         },
-      },
+      }),
     });
     const pack = await packOf(set.source, [side], [one]);
     const command = { ref: 'refs/heads/side', oldOid: zeroOid, newOid: side };

@@ -2,7 +2,7 @@ import type { Logger, Meter } from '../../backends/contract/environment.js';
 import { asQuorateError } from '../../backends/contract/errors.js';
 import type { HookEnd, HookLimits, HookStage, RunHook } from '../../backends/contract/hook.js';
 import type { RefCommand } from '../../backends/contract/objects.js';
-import type { HookScope, HookStore } from './hook-store.js';
+import type { Hook, HookScope, HookStore } from './hook-store.js';
 
 export interface HookDependencies {
   readonly hooks: HookStore;
@@ -31,43 +31,49 @@ export interface HookCall {
   readonly signal: AbortSignal;
 }
 
+/** A hook that is set, and for what. */
+export interface SetHook {
+  readonly scope: HookScope;
+  readonly hook: Hook;
+}
+
+/** The hooks of a stage as they are now, the server's first. */
+export async function hooksOf(
+  { hooks, hookOptions }: Pick<HookDependencies, 'hooks' | 'hookOptions'>,
+  repositoryId: string,
+  stage: HookStage,
+): Promise<readonly SetHook[]> {
+  if (!hookOptions.enabled) return [];
+  const scopes: readonly HookScope[] = ['server', { repositoryId }];
+  const found = await Promise.all(
+    scopes.map(async (scope) => ({ scope, hook: await hooks.get(scope, stage) })),
+  );
+  return found.flatMap(({ scope, hook }) => (hook === undefined ? [] : [{ scope, hook }]));
+}
+
 /**
- * Runs the hooks of a stage, the server's first, until one refuses. Returns why, or undefined when all ended with 0.
- * Throws what is the server's trouble, and what comes of the caller's giving up.
+ * Runs the hooks of a stage until one refuses. Returns why, or undefined when all ended with 0. Throws what is the
+ * server's trouble, and what comes of the caller's giving up.
  */
 export async function runHooks(
   dependencies: HookDependencies,
   call: HookCall,
+  found: readonly SetHook[],
 ): Promise<string | undefined> {
-  if (!dependencies.hookOptions.enabled) return undefined;
-  const scopes: readonly HookScope[] = ['server', { repositoryId: call.repositoryId }];
-  for (const scope of scopes) {
-    const refusal = await runHook(dependencies, call, scope);
+  for (const set of found) {
+    const refusal = await runHook(dependencies, call, set);
     // After the commit nothing is refused any more: how one hook ends is no matter to the other.
     if (refusal !== undefined && call.stage !== 'post-receive') return refusal;
   }
   return undefined;
 }
 
-/** Whether a stage has anything to run. */
-export async function hasHooks(
-  { hooks, hookOptions }: HookDependencies,
-  repositoryId: string,
-  stage: HookStage,
-): Promise<boolean> {
-  if (!hookOptions.enabled) return false;
-  const found = await Promise.all([hooks.get('server', stage), hooks.get({ repositoryId }, stage)]);
-  return found.some((hook) => hook !== undefined);
-}
-
 async function runHook(
   dependencies: HookDependencies,
   call: HookCall,
-  scope: HookScope,
+  { scope, hook }: SetHook,
 ): Promise<string | undefined> {
   const { hooks, hookOptions, logger, meter } = dependencies;
-  const hook = await hooks.get(scope, call.stage);
-  if (hook === undefined) return undefined;
   const fields = {
     component: 'hook',
     stage: call.stage,

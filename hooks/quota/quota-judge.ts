@@ -23,7 +23,9 @@ export interface QuotaJudge {
   /** What a push may bring, before it brings it. Undefined: no quota concerns the repository. */
   allowance(repository: Repository): Promise<PackAllowance | undefined>;
   /** Why the whole push is refused, or undefined. Claims its bytes until the push is over, and warns. */
-  judge(context: PushContext): Promise<string | undefined>;
+  judge(context: PushContext, account: Account | undefined): Promise<string | undefined>;
+  /** What a push is judged by; undefined: no quota concerns the repository. */
+  account(repository: Repository): Promise<Account | undefined>;
   /**
    * For a repository that is to be called `name`: room at its new owner, held until it is released, which never rejects.
    * Throws `failed-precondition` when that owner's quota has no room for it.
@@ -86,9 +88,13 @@ class Judge implements QuotaJudge {
     };
   }
 
-  async judge(context: PushContext): Promise<string | undefined> {
+  account(repository: Repository): Promise<Account | undefined> {
+    return this.#dependencies.usage.account(repository);
+  }
+
+  async judge(context: PushContext, known: Account | undefined): Promise<string | undefined> {
     const { repository, packBytes, pushId } = context;
-    if (packBytes === 0) return undefined;
+    if (packBytes === 0 || known === undefined) return undefined;
     for (let race = 0; race < maxRaces; race += 1) {
       const account = await this.#accountFor(repository, packBytes, pushId);
       if (account === undefined) return undefined;

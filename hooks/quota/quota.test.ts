@@ -54,7 +54,7 @@ class Ground {
   }
 
   /** Judges a push of so many bytes; undefined: it may go on. */
-  judge(name: string, packBytes: number, pushId = 'push'): Promise<string | undefined> {
+  async judge(name: string, packBytes: number, pushId = 'push'): Promise<string | undefined> {
     const context: PushContext = {
       repository: repository(name),
       pushId,
@@ -70,7 +70,7 @@ class Ground {
       signal: new AbortController().signal,
       packBytes,
     };
-    return this.quotas.judge(context);
+    return this.quotas.judge(context, await this.quotas.account(context.repository));
   }
 
   /** The push is over; `bytes` is what the repository holds then. */

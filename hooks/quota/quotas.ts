@@ -93,7 +93,8 @@ export function createQuotas(options: QuotasOptions): Quotas {
 
   return {
     allowance: (repository) => judge.allowance(repository),
-    judge: (context) => judge.judge(context),
+    judge: (context, account) => judge.judge(context, account),
+    account: (repository) => judge.account(repository),
     holdRoom: (repository, name) => judge.holdRoom(repository, name),
     show,
     async set(subject, bytes) {

@@ -25,12 +25,13 @@ const timeoutMs = 10 * 60_000;
 export async function judgeByRules(
   dependencies: RuleDependencies,
   context: PushContext,
-  commands: readonly RefCommand[],
+  {
+    commands,
+    rules: all,
+  }: { readonly commands: readonly RefCommand[]; readonly rules: readonly Rule[] },
 ): Promise<ReadonlyMap<string, string>> {
   const refused = new Map<string, string>();
-  const inForce = (await dependencies.rules.inForce(context.repository.id)).filter(
-    (rule) => !includes(rule.exempt, context.pusher),
-  );
+  const inForce = all.filter((rule) => !includes(rule.exempt, context.pusher));
   if (inForce.length === 0) return refused;
   const judge = new PushJudge(dependencies, context);
   try {

@@ -31,6 +31,7 @@ export const noRules: RuleDependencies &
   quotas: {
     allowance: async () => undefined,
     judge: async () => undefined,
+    account: async () => undefined,
     holdRoom: async () => ({ release: async () => undefined }),
   },
   webhooks: { committed: async () => undefined, repositoryChanged: async () => undefined },

@@ -3,7 +3,7 @@ import { guardCoordinator } from '../../coordination/guarded-coordinator.js';
 import { shareReads } from '../../coordination/shared-reads.js';
 import type { Coordinator } from '../../contract/coordinator.js';
 import { QuorateError } from '../../contract/errors.js';
-import type { PushPipeline } from '../../contract/pipeline.js';
+import type { PushJudges, PushPipeline } from '../../contract/pipeline.js';
 import { createLocks } from '../../coordination/locks.js';
 import { coordinatorLog } from '../../replicated/coordinator-log.js';
 import { NodeDirectory, type NodeDirectoryDependencies } from '../../replicated/node-directory.js';
@@ -86,8 +86,7 @@ export async function startFrontEnd(parts: FrontEndParts): Promise<FrontEnd> {
 
 /** Hooks that take time, and now and then refuse. */
 function pipelineOf({ random, clock }: SimulatedProcess): PushPipeline {
-  return {
-    allowance: () => Promise.resolve(undefined),
+  const judges: PushJudges = {
     preReceive: async () => {
       if (random.chance(0.1)) await clock.sleep(random.between(1, 500));
       return random.chance(0.03) ? 'refused by pre-receive' : undefined;
@@ -97,6 +96,10 @@ function pipelineOf({ random, clock }: SimulatedProcess): PushPipeline {
         commands.flatMap(({ ref }) => (random.chance(0.03) ? [[ref, 'refused by update']] : [])),
       ),
     talksAfterCommit: () => Promise.resolve(false),
+  };
+  return {
+    allowance: () => Promise.resolve(undefined),
+    judges: () => judges,
     postReceive: async () => {
       if (random.chance(0.1)) await clock.sleep(random.between(1, 2_000));
       if (random.chance(0.02)) throw new QuorateError('unavailable', 'the hook failed');

@@ -66,7 +66,7 @@ export const mutants: readonly Mutation[] = [
   },
   {
     name: 'the log is trimmed before all have applied',
-    edits: [edit('replicated/outbox.js', String.raw`if \(await everywhere\)`, 'if (true)')],
+    edits: [edit('replicated/outbox.js', String.raw`if \(!\(await everywhere\)\)`, 'if (false)')],
   },
   {
     name: "the marker is written before the refs' fsync",
@@ -85,8 +85,8 @@ export const mutants: readonly Mutation[] = [
     edits: [
       edit(
         'local/open-repository.js',
-        String.raw`await writeEffects\(dependencies, this\.id, \{ intent, keeps: this\.#keeps \}\);`,
-        'await writeMarker(dependencies, this.id, this.#state, intent); await writeEffects(dependencies, this.id, { intent, keeps: this.#keeps });',
+        String.raw`await writeEffects\(dependencies, this\.id, \{ intent, keeps: this\.#keeps \}\)`,
+        'await writeMarker(dependencies, this.id, this.#state, intent); await writeEffects(dependencies, this.id, { intent, keeps: this.#keeps })',
       ),
     ],
   },

@@ -11,7 +11,7 @@ import type { Backend, PushRequest, PushResult } from '../../contract/backend.js
 import type { Coordinator } from '../../contract/coordinator.js';
 import type { Clock, Meter, Random } from '../../contract/environment.js';
 import type { ObjectFormat, RefCommand } from '../../contract/objects.js';
-import type { PushPipeline } from '../../contract/pipeline.js';
+import type { PushJudges, PushPipeline } from '../../contract/pipeline.js';
 import type { Repository } from '../../contract/repository.js';
 import { createPackIndexer } from '../../git/indexer.js';
 import { createGitRunner } from '../../git/runner.js';
@@ -36,14 +36,23 @@ export const silentMeter: Meter = {
   gauge: () => undefined,
 };
 
-export const permissivePipeline: PushPipeline = {
-  allowance: async () => undefined,
+const permissiveJudges: PushJudges = {
   preReceive: async () => undefined,
   update: async () => new Map(),
   talksAfterCommit: async () => false,
+};
+
+export const permissivePipeline: PushPipeline = {
+  allowance: async () => undefined,
+  judges: () => permissiveJudges,
   postReceive: async () => undefined,
   repositoryChanged: async () => undefined,
 };
+
+/** A pipeline that lets everything pass but for these stages. */
+export function judging(judges: Partial<PushJudges>): PushPipeline {
+  return { ...permissivePipeline, judges: () => ({ ...permissiveJudges, ...judges }) };
+}
 
 export interface LocalFixture {
   readonly directory: string;
