@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import type { RefCommand } from '../contract/objects.js';
@@ -62,6 +62,22 @@ test('refs that changed behind its back are found by a verification, although al
 });
 
 const nobody = (): Promise<never> => Promise.reject(new Error('a peer is asked'));
+
+test('a bit that turned over in what a copy says of itself is damage, whatever it says then', async () => {
+  const one = await scene.commit('one');
+  await scene.replica.apply(scene.id, await commitPush(create(main, one)));
+  const path = join(scene.gitDir, '../state');
+  const text = readFileSync(path, 'utf8');
+  assert.match(text, /"generation":1,/);
+  for (const damaged of [text.replace('"generation":1,', '"generation":3,'), text.slice(0, -9)]) {
+    writeFileSync(path, damaged);
+    const { frozen } = (await (await scene.reopen()).state(scene.id)) ?? {};
+    assert.equal(frozen, 'the state of a repository is damaged');
+  }
+  // As earlier versions wrote it.
+  writeFileSync(path, text.replace(/,"checksum":"[0-9a-f]+"/, ''));
+  assert.equal((await (await scene.reopen()).state(scene.id))?.generation, 1);
+});
 
 async function unfinished(): Promise<LocalReplica> {
   const one = await scene.commit('one');

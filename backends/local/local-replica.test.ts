@@ -129,6 +129,8 @@ test('a push is judged at its basis: what is committed and not applied yet comes
   await scene.replica.abort(key);
 });
 
+const nobody = (): Promise<never> => Promise.reject(new Error('a peer is asked'));
+
 test('a coordinator that is behind this disk freezes the repository', async () => {
   const tip = await commitPush();
   const early = { ...scene.log.committed, generation: 0 };
@@ -143,7 +145,11 @@ test('a coordinator that is behind this disk freezes the repository', async () =
     await assert.rejects(replica.read(scene.id, 0), frozen);
     await assert.rejects(replica.prepare(scene.request(key, [change])), frozen);
     await assert.rejects(replica.apply(scene.id, 0), frozen);
+    // What it has may be nowhere else.
+    const fill = replica.catchUp(scene.id, { atLeast: 0, fresh: true, source: nobody, signal });
+    await assert.rejects(fill, { code: 'data-corrupt' });
   }
+  assert.equal(await scene.git('rev-parse', main), tip);
 });
 
 test('a coordinator with other refs at the same generation freezes the repository', async () => {

@@ -523,8 +523,20 @@ export class LocalReplica implements Replica {
     },
   ): Promise<ReplicaState> {
     // What is to be set aside need not be fit to be opened.
-    const before = fresh === true ? 'to go' : await this.state(repositoryId);
-    if (before === 'to go' || before?.frozen !== undefined) await this.setAside(repositoryId);
+    const before = await this.state(repositoryId).catch((error: unknown) => {
+      if (fresh !== true) throw error;
+      return { generation: 0, frozen: asQuorateError(error).message };
+    });
+    // Ahead of what is asked for it may be the only one that has it (docs/architecture.md, "restored from an old backup").
+    if (before !== undefined && (before.frozen !== undefined || fresh === true)) {
+      if (before.generation > catchUp.atLeast) {
+        throw new QuorateError(
+          'data-corrupt',
+          'this copy is ahead of the one that it is to become',
+        );
+      }
+      await this.setAside(repositoryId);
+    }
     if ((await this.state(repositoryId)) === undefined) {
       const exported = await catchUp.source([], 0, catchUp.signal);
       exported.release();

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { z } from 'zod';
 import { QuorateError } from '../contract/errors.js';
@@ -47,6 +48,26 @@ const schema = z.strictObject({
     .exactOptional(),
 });
 
+/** Of the text before it. One digit that turned over would make a copy seem ahead, or behind. */
+const checksum = /,"checksum":"([0-9a-f]{16})"\}$/;
+
+function checksumOf(text: string): string {
+  return createHash('sha256').update(text).digest('hex').slice(0, 16);
+}
+
+function encodeState(state: RepositoryState): string {
+  const text = JSON.stringify(state);
+  return `${text.slice(0, -1)},"checksum":"${checksumOf(text)}"}`;
+}
+
+/** Files of earlier versions have no checksum. */
+function decodeState(text: string): RepositoryState {
+  const state = text.replace(checksum, '}');
+  const known = checksum.exec(text)?.[1];
+  if (known !== undefined && known !== checksumOf(state)) throw new Error('the checksum is wrong');
+  return schema.parse(JSON.parse(state));
+}
+
 /** `not-found` when this store does not have the repository. */
 export async function readState(path: string): Promise<RepositoryState> {
   let text: string;
@@ -61,7 +82,7 @@ export async function readState(path: string): Promise<RepositoryState> {
     });
   }
   try {
-    return schema.parse(JSON.parse(text));
+    return decodeState(text);
   } catch (cause) {
     throw new QuorateError('data-corrupt', 'the state of a repository is damaged', { cause });
   }
@@ -69,7 +90,7 @@ export async function readState(path: string): Promise<RepositoryState> {
 
 /** Durable on return; a crash leaves the old state or the new one. */
 export async function writeState(path: string, state: RepositoryState): Promise<void> {
-  await writeFileDurably(path, JSON.stringify(state));
+  await writeFileDurably(path, encodeState(state));
 }
 
 /**
@@ -77,5 +98,5 @@ export async function writeState(path: string, state: RepositoryState): Promise<
  * holds all that it takes to apply it again. The next intent is durable, and this with it.
  */
 export async function writeAppliedState(path: string, state: RepositoryState): Promise<void> {
-  await replaceFile(path, JSON.stringify(state));
+  await replaceFile(path, encodeState(state));
 }

@@ -2,28 +2,28 @@ import type { Coordinator } from '../contract/coordinator.js';
 import type { Logger } from '../contract/environment.js';
 import { keys } from '../contract/keys.js';
 import type { Replica } from '../contract/replica.js';
-import { scan } from './records.js';
+import { decodeRepository, scan } from './records.js';
 
-/**
- * Removes the copies that a change of configuration took from this store. The word for it is positive: a record that is
- * absent removes nothing. While the word is there, the store is not given the repository anew.
- */
-export async function obeyEvictions({
-  coordinator,
-  replica,
-  logger,
-}: {
+interface EvictionDependencies {
   readonly coordinator: Coordinator;
   readonly replica: Pick<Replica, 'storeId' | 'destroy'> & {
     /** Takes a copy out of the way, for people to look at. */
     setAside(repositoryId: string): Promise<void>;
   };
   readonly logger: Logger;
-}): Promise<void> {
+}
+
+/**
+ * Removes the copies that a change of configuration took from this store. The word for it is positive: a record that is
+ * absent removes nothing. While the word is there, the store is not given the repository anew.
+ */
+export async function obeyEvictions(dependencies: EvictionDependencies): Promise<void> {
+  const { coordinator, replica, logger } = dependencies;
   const prefix = keys.evictions(replica.storeId);
   for await (const { key, value } of scan(coordinator, prefix)) {
     const id = key.slice(prefix.length);
     try {
+      if (!(await isEvicted(dependencies, key, id))) continue;
       if (isToBeKept(value)) await replica.setAside(id);
       else await replica.destroy(id);
       await coordinator.transaction({
@@ -47,4 +47,30 @@ function isToBeKept(value: Uint8Array): boolean {
     'setAside' in parsed &&
     parsed.setAside === true
   );
+}
+
+/**
+ * Asked in a transaction, which an older copy of the coordinator is not trusted with: there the word may be one of long
+ * ago, and the copy one that counts. For the same reason nothing that a configuration names is removed.
+ */
+async function isEvicted(
+  { coordinator, replica: { storeId } }: EvictionDependencies,
+  key: string,
+  id: string,
+): Promise<boolean> {
+  const { results } = await coordinator.transaction({
+    compares: [],
+    success: [
+      { type: 'get', key },
+      { type: 'get', key: keys.repo(id) },
+    ],
+    failure: [],
+  });
+  const [word, stored] = results.map((result) =>
+    result.type === 'get' ? result.entries[0] : undefined,
+  );
+  if (word === undefined) return false;
+  if (stored === undefined) return true;
+  const { voters, learners } = decodeRepository(stored);
+  return ![...voters, ...learners].some((member) => member.storeId === storeId);
 }

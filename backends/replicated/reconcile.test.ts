@@ -14,6 +14,8 @@ const away = (awayMs: number): StoreView => ({ alive: false, awayMs, leaving: fa
 const behind: StoreView = { ...sound, state: { generation: 3, digest: 'c' } };
 const frozen: StoreView = { ...sound, state: { ...head, frozen: 'refs' } };
 
+const ahead: StoreView = { ...frozen, state: { ...head, generation: 8, frozen: 'an old copy' } };
+
 interface Scene {
   readonly desc: string;
   /** Store id -> view; what begins with `l` is a learner. */
@@ -109,6 +111,16 @@ const scenes: readonly Scene[] = [
     desc: 'a frozen copy is set aside',
     stores: { ...three, b: frozen },
     step: { type: 'demote', storeId: 'b' },
+  },
+  {
+    desc: 'a copy that is ahead of the coordinator is nothing to set aside',
+    stores: { ...three, b: ahead },
+    step: undefined,
+  },
+  {
+    desc: 'nor to be filled anew',
+    stores: { a: sound, b: sound, l: ahead },
+    step: { type: 'fill', storeId: 'l', fresh: false },
   },
   {
     desc: 'a copy that differs at the head is set aside when verification says so',

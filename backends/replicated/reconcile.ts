@@ -75,7 +75,7 @@ function setAsideDamaged({ record, ...view }: SetView): Step | undefined {
   const { voters } = record;
   for (const { storeId } of voters) {
     const store = view.stores.get(storeId);
-    if (store === undefined || !isDamaged(store)) continue;
+    if (store === undefined || !isDamaged(view, store)) continue;
     const rest = voters.filter((voter) => voter.storeId !== storeId);
     if (rest.length > 0 && holdsHead({ record, ...view }, rest)) return { type: 'demote', storeId };
   }
@@ -90,7 +90,7 @@ function declare(view: SetView, { downAfterMs, maxLog }: ReconcileLimits): Step 
     const current = isCurrent(view, store);
     if (state !== undefined && current) return { type: 'declare', storeId, state: undefined };
     if (state === 'stale') {
-      if (store.alive && !isDamaged(store)) return { type: 'fill', storeId, fresh: false };
+      if (store.alive && !isDamaged(view, store)) return { type: 'fill', storeId, fresh: false };
       continue;
     }
     const counting = voters.filter((voter) => voter.storeId !== storeId && voter.state !== 'stale');
@@ -112,7 +112,7 @@ function fillLearner(view: SetView, limits: ReconcileLimits): Step | undefined {
     const lost = store === undefined || store.leaving || isLost(store, limits);
     if (lost || wanted <= 0) return { type: 'drop-learner', storeId };
     if (!store.alive) continue;
-    if (!isCurrent(view, store)) return { type: 'fill', storeId, fresh: isDamaged(store) };
+    if (!isCurrent(view, store)) return { type: 'fill', storeId, fresh: isDamaged(view, store) };
     const next = [...voters, { storeId }];
     if (holdsHead(view, next)) return { type: 'promote', storeId };
   }
@@ -154,8 +154,13 @@ function isLost(store: StoreView, { repairAfterMs }: ReconcileLimits): boolean {
   return !store.alive && (store.replaced === true || store.awayMs >= repairAfterMs);
 }
 
-function isDamaged(store: StoreView): boolean {
-  return store.damaged === true || store.state?.frozen !== undefined;
+/**
+ * A copy that is frozen because it is ahead of the head is not: then it is the coordinator that forgot something, and
+ * what was acknowledged since may be nowhere else.
+ */
+function isDamaged({ head }: Pick<SetView, 'head'>, { damaged, state }: StoreView): boolean {
+  if (damaged === true) return true;
+  return state?.frozen !== undefined && state.generation <= head.generation;
 }
 
 /** It has applied the head, and its refs are the head's. */
@@ -163,8 +168,9 @@ function isCurrent({ head }: SetView, store: StoreView): boolean {
   const { state } = store;
   return (
     store.alive &&
-    !isDamaged(store) &&
+    !isDamaged({ head }, store) &&
     state !== undefined &&
+    state.frozen === undefined &&
     state.generation >= head.generation &&
     (state.generation > head.generation || state.digest === head.digest)
   );

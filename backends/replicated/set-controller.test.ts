@@ -17,15 +17,19 @@ import {
 import { reportDamage } from './damage.js';
 import { obeyEvictions } from './evictions.js';
 import { markNode } from './node-marks.js';
-import { decodeRepository, type RepositoryRecord } from './records.js';
+import { Ring } from './placement.js';
+import { decodeRepository, encodeRepository, type RepositoryRecord } from './records.js';
 import type { ReplicatedBackend } from './replicated-backend.js';
 import { SetController } from './set-controller.js';
+import { type StepDependencies, takeStep } from './set-steps.js';
+import { readGround } from './set-view.js';
 import { openReplicaSet, type ReplicaSet, type TestStore } from './testing/replica-set.js';
 
 const main = 'refs/heads/main';
 let set: ReplicaSet;
 let backend: ReplicatedBackend;
 let controller: SetController;
+let stepping: StepDependencies;
 let repository: Repository;
 let tip: string;
 
@@ -33,10 +37,16 @@ beforeEach(async () => {
   set = await openReplicaSet(4);
   const { backend: made, locks } = await set.frontEnd();
   backend = made;
-  controller = new SetController({
+  const around = {
     coordinator: set.coordinator,
     replicas: set.replicas,
     locks,
+    random: { bytes: (length: number) => randomBytes(length) },
+    logger: silentLogger,
+  };
+  stepping = { ...around, ring: () => new Ring([]), target: undefined };
+  controller = new SetController({
+    ...around,
     nodeId: 'controller',
     settings: {
       replicationFactor: 3,
@@ -47,8 +57,6 @@ beforeEach(async () => {
       maxFills: 2,
     },
     clock: systemClock,
-    random: { bytes: (length) => randomBytes(length) },
-    logger: silentLogger,
     meter: silentMeter,
   });
   repository = await backend.repositories.create({
@@ -165,19 +173,50 @@ test('a copy whose refs were changed behind our back is set aside and filled ane
   assert.equal(readdirSync(join(damaged.root, 'set-aside')).length, 1);
 });
 
-test('a repository moves to the nodes that were asked for', async () => {
+async function change(patch: Partial<RepositoryRecord>): Promise<void> {
   const kv = await set.coordinator.get(keys.repo(repository.id));
   assert.ok(kv !== undefined);
-  const moved = { ...decodeRepository(kv), target: ['node-1', 'node-2', 'node-3'] };
-  const { id: _id, ...stored } = moved;
+  const value = encodeRepository({ ...decodeRepository(kv), ...patch });
   await set.coordinator.transaction({
     compares: [],
-    success: [
-      { type: 'put', key: kv.key, value: new TextEncoder().encode(JSON.stringify(stored)) },
-    ],
+    success: [{ type: 'put', key: kv.key, value }],
     failure: [],
   });
+}
+
+test('a repository moves to the nodes that were asked for', async () => {
+  await change({ target: ['node-1', 'node-2', 'node-3'] });
   controller.start();
   await until('it has moved', votersAre(stores(1, 2, 3)));
   await assertSound(stores(1, 2, 3));
+});
+
+test('a node that was asked for and is gone is replaced; when it is back, the repository is too', async () => {
+  await change({ target: ['node-0', 'node-1', 'node-2'] });
+  controller.start();
+  const [lost] = stores(1);
+  assert.ok(lost !== undefined);
+  lost.down = true;
+  await until('another is in its place', votersAre(stores(0, 2, 3)));
+  lost.down = false;
+  const { coordinator } = set;
+  await obeyEvictions({ coordinator, replica: lost.replica, logger: silentLogger });
+  await until('it is as it was asked for', votersAre(stores(0, 1, 2)));
+  await assertSound(stores(0, 1, 2));
+});
+
+test('nobody becomes a voter of a set in which too few have the head', async () => {
+  const [learning] = stores(3);
+  assert.ok(learning !== undefined);
+  const { storeId } = learning;
+  await change({ learners: [{ nodeId: 'node-3', storeId, joinedEpoch: 2 }] });
+  const ground = await readGround(set.coordinator, repository.id);
+  assert.ok(ground !== undefined);
+  const step = { type: 'promote', storeId } as const;
+  const { signal } = new AbortController();
+  for (const store of stores(1, 2)) store.down = true;
+  await assert.rejects(takeStep(stepping, ground, step, signal), { code: 'aborted' });
+  for (const store of stores(1, 2)) store.down = false;
+  assert.equal(await takeStep(stepping, ground, step, signal), true);
+  assert.equal((await record()).voters.length, 4);
 });

@@ -12,7 +12,7 @@ import { Ring } from './placement.js';
 import { nextStep, type ReconcileLimits } from './reconcile.js';
 import { decodeRepository, type RepositoryRecord, scan } from './records.js';
 import { takeStep } from './set-steps.js';
-import { readGround, viewOf } from './set-view.js';
+import { fitTarget, readGround, viewOf, type ViewDependencies } from './set-view.js';
 import type { ReplicaDirectory } from './voters.js';
 
 export interface ControllerSettings extends ReconcileLimits {
@@ -167,7 +167,8 @@ export class SetController {
   }
 
   #looksWell(record: RepositoryRecord, alive: ReadonlySet<string>): boolean {
-    const { voters, learners, target } = record;
+    const { voters, learners } = record;
+    const target = fitTarget(record, this.#viewing);
     return (
       learners.length === 0 &&
       voters.length === this.#dependencies.settings.replicationFactor &&
@@ -201,18 +202,8 @@ export class SetController {
       while (!signal.aborted) {
         const ground = await readGround(coordinator, id);
         if (ground === undefined) return;
-        const view = await viewOf(
-          {
-            coordinator,
-            replicas,
-            awayMs: (storeId) => this.awayMs(storeId),
-            leaving: (nodeId) => this.#marks.has(nodeId),
-            damaged: (repositoryId, storeId) =>
-              this.#damaged.has(keys.damage(repositoryId, storeId)),
-            maxLog: settings.maxLog,
-          },
-          ground,
-        );
+        const view = await viewOf(this.#viewing, ground);
+        const { target } = view;
         const step = nextStep(view, settings);
         if (step === undefined) return;
         const ring = (): Ring =>
@@ -222,7 +213,7 @@ export class SetController {
               draining: node.draining || this.#marks.has(node.nodeId),
             })),
           );
-        const taken = await takeStep({ ...this.#dependencies, ring }, ground, step, signal);
+        const taken = await takeStep({ ...this.#dependencies, ring, target }, ground, step, signal);
         const { type, ...about } = step;
         this.#dependencies.meter.count('replica_set_steps', { step: type });
         if (step.type === 'fill' && step.fresh) {
@@ -239,6 +230,20 @@ export class SetController {
         this.#later.set(id, this.#dependencies.clock.monotonicMs() + retryMs);
       }
     }
+  }
+
+  /** What is known of nodes and stores, beside what they say themselves. */
+  get #viewing(): ViewDependencies {
+    const { coordinator, replicas, settings } = this.#dependencies;
+    return {
+      coordinator,
+      replicas,
+      awayMs: (storeId) => this.awayMs(storeId),
+      leaving: (nodeId) => this.#marks.has(nodeId),
+      damaged: (repositoryId, storeId) => this.#damaged.has(keys.damage(repositoryId, storeId)),
+      maxLog: settings.maxLog,
+      repairAfterMs: settings.repairAfterMs,
+    };
   }
 
   /** For how long a store has been away, as far as this process saw; 0 while it is alive. */

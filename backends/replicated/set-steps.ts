@@ -5,6 +5,7 @@ import { QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
 import { peerSourceOf } from './peers.js';
 import type { Ring } from './placement.js';
+import { majorityOf } from './quorum.js';
 import type { Step } from './reconcile.js';
 import { encodeRecord, encodeRepository, type RepositoryRecord, type Voter } from './records.js';
 import { readGround, type SetGround } from './set-view.js';
@@ -15,6 +16,8 @@ export interface StepDependencies {
   readonly replicas: ReplicaDirectory;
   readonly locks: Locks;
   readonly ring: () => Ring;
+  /** The nodes that the set is to be on; undefined leaves it to placement. */
+  readonly target: readonly string[] | undefined;
   readonly random: Random;
   readonly logger: Logger;
 }
@@ -67,7 +70,7 @@ export async function takeStep(
 }
 
 async function addLearner(
-  { coordinator, replicas, ring }: StepDependencies,
+  { coordinator, replicas, ring, target }: StepDependencies,
   ground: SetGround,
 ): Promise<boolean> {
   const { record } = ground;
@@ -82,7 +85,6 @@ async function addLearner(
     nodeId,
     zone: zoneOf(nodeId),
   }));
-  const { target } = record;
   const candidates = ring()
     .place(record.id, nodes.length, beside)
     .filter(({ nodeId }) => target === undefined || target.includes(nodeId));
@@ -137,15 +139,31 @@ async function promote(
       throw new QuorateError('aborted', 'a learner is not at the head; it is tried again');
     }
     const voter: Voter = { ...learner, joinedEpoch: record.epoch + 1 };
-    return await change(
-      dependencies,
-      ground,
-      { learners, voters: [...record.voters, voter] },
-      { compares: held.compares },
-    );
+    const voters = [...record.voters, voter];
+    // Pushes came in since the step was chosen; none does while the lock is held.
+    await refuseUnlessHeld(replicas, ground, voters);
+    return await change(dependencies, ground, { learners, voters }, { compares: held.compares });
   } finally {
     await held.release();
   }
+}
+
+/** A majority of what is to be the set has applied the head. */
+async function refuseUnlessHeld(
+  replicas: ReplicaDirectory,
+  { record: { id }, head: { generation } }: SetGround,
+  voters: readonly Voter[],
+): Promise<void> {
+  const applied = await Promise.allSettled(
+    voters.map(async ({ storeId }) => {
+      const replica = replicas.find(storeId);
+      if (replica === undefined) throw nobodyReachable(voters);
+      await replica.apply(id, generation);
+    }),
+  );
+  const count = applied.filter(({ status }) => status === 'fulfilled').length;
+  if (count >= majorityOf(voters)) return;
+  throw new QuorateError('aborted', 'too few copies have the newest push; it is tried again');
 }
 
 async function change(

@@ -51,10 +51,39 @@ export interface ViewDependencies {
   /** Whether a verification found damage in a store's copy. */
   readonly damaged: (repositoryId: string, storeId: string) => boolean;
   readonly maxLog: number;
+  readonly repairAfterMs: number;
+}
+
+/**
+ * The nodes that were asked for (`repo move`), as long as every one of them is fit: one that is to leave, or is gone
+ * for so long that its copy is replaced, must not keep a repository from being whole. When it is back, or never was
+ * needed, the wish holds again.
+ */
+export function fitTarget(
+  { target, voters, learners }: Pick<RepositoryRecord, 'target' | 'voters' | 'learners'>,
+  {
+    replicas,
+    awayMs,
+    leaving,
+    repairAfterMs,
+  }: Pick<ViewDependencies, 'replicas' | 'awayMs' | 'leaving' | 'repairAfterMs'>,
+): readonly string[] | undefined {
+  const alive = new Set(replicas.nodes().map(({ nodeId }) => nodeId));
+  const members = [...voters, ...learners];
+  const fit = target?.every((wanted) => {
+    if (leaving(wanted)) return false;
+    if (alive.has(wanted)) return true;
+    const copy = members.find(({ nodeId }) => nodeId === wanted);
+    return copy !== undefined && awayMs(copy.storeId) < repairAfterMs;
+  });
+  return fit === true ? target : undefined;
 }
 
 /** Asks every member of a replica set how far it is. */
-export async function viewOf(dependencies: ViewDependencies, ground: SetGround): Promise<SetView> {
+export async function viewOf(
+  dependencies: ViewDependencies,
+  ground: SetGround,
+): Promise<SetView & { readonly target: readonly string[] | undefined }> {
   const { record, head } = ground;
   const { id } = record;
   const { coordinator, maxLog } = dependencies;
@@ -70,11 +99,12 @@ export async function viewOf(dependencies: ViewDependencies, ground: SetGround):
       await storeView(dependencies, ground, { nodeId, storeId }),
     ]),
   ]);
-  const wanted = record.target;
+  const wanted = fitTarget(record, dependencies);
   const asked = (nodeId: string): boolean => wanted === undefined || wanted.includes(nodeId);
   return {
     record,
     head,
+    target: wanted,
     logLength: log.entries.length,
     stores: new Map(
       stores.map(([storeId, view]) => {

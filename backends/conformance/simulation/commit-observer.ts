@@ -18,6 +18,9 @@ export interface ObservedConfiguration {
   readonly name: string;
   /** Store ids, with what was durably said of them (`down`, `stale`). */
   readonly voters: ReadonlyMap<string, string>;
+  readonly learners: ReadonlyMap<string, string>;
+  /** Names of the nodes that somebody asked for. */
+  readonly target: readonly string[] | undefined;
 }
 
 interface Observers {
@@ -149,6 +152,8 @@ function configurationOf(value: Readonly<Record<string, unknown>>): ObservedConf
     state: textOf(value['state']),
     name: textOf(value['name']),
     voters: storesOf(value['voters']),
+    learners: storesOf(value['learners']),
+    target: Array.isArray(value['target']) ? value['target'].map(textOf) : undefined,
   };
 }
 

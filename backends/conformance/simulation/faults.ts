@@ -1,5 +1,6 @@
 import { keys, prefixEnd } from '../../contract/keys.js';
 import { coordinatorPlace } from './simulated-coordinator.js';
+import { membershipFaults } from './membership-faults.js';
 import type { CrashPoint } from './simulated-process.js';
 import type { PowerCut } from './simulated-disk.js';
 import { fairWeather } from './network.js';
@@ -12,6 +13,7 @@ const cuts: readonly (PowerCut | undefined)[] = ['everything', 'a suffix', 'any 
 const points: readonly CrashPoint[] = ['fsync', 'rename', 'disk', 'message'];
 
 const faults: Readonly<Record<string, Fault>> = {
+  ...membershipFaults,
   'store crashes': (world, random) => crashStore(world, random.pick(world.stores), random),
   'store crashes at a step': (world, random) => {
     const host = random.pick(world.stores);

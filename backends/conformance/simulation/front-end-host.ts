@@ -8,6 +8,8 @@ import { createLocks } from '../../coordination/locks.js';
 import { coordinatorLog } from '../../replicated/coordinator-log.js';
 import { NodeDirectory, type NodeDirectoryDependencies } from '../../replicated/node-directory.js';
 import type { Consistency } from '../../replicated/quorum.js';
+import { createClusterControl } from '../../replicated/cluster-control.js';
+import { PushTraces } from '../../replicated/push-trace.js';
 import { ReplicatedBackend } from '../../replicated/replicated-backend.js';
 import { SetController } from '../../replicated/set-controller.js';
 import { SimulatedGit } from './simulated-git.js';
@@ -19,6 +21,7 @@ const lockTimeoutMs = 150_000;
 export interface FrontEnd {
   readonly backend: ReplicatedBackend;
   readonly controller: SetController;
+  readonly cluster: ReturnType<typeof createClusterControl>;
 }
 
 export interface FrontEndParts {
@@ -68,20 +71,19 @@ export async function startFrontEnd(parts: FrontEndParts): Promise<FrontEnd> {
     },
   });
   await backend.start();
-  const controller = new SetController({
-    ...around,
-    nodeId: name,
-    settings: {
-      replicationFactor,
-      downAfterMs: 5_000,
-      repairAfterMs: 15_000,
-      maxLog: 20,
-      compareEveryMs: 20_000,
-      maxFills: 2,
-    },
-  });
+  const settings = {
+    replicationFactor,
+    downAfterMs: 5_000,
+    repairAfterMs: 15_000,
+    maxLog: 20,
+    compareEveryMs: 20_000,
+    maxFills: 2,
+  };
+  const controller = new SetController({ ...around, nodeId: name, settings });
   controller.start();
-  return { backend, controller };
+  const traces = new PushTraces({ coordinator, clock, logger, frontEnd: name });
+  const cluster = createClusterControl({ ...around, ...settings, controller, traces });
+  return { backend, controller, cluster };
 }
 
 /** Hooks that take time, and now and then refuse. */

@@ -1,5 +1,7 @@
 import type { Mutation } from './mutation.js';
 
+const moving = ['node drains', 'node joins', 'repository moves', 'node removed'];
+
 /**
  * Ways to lose or fork data that docs/architecture.md answers: each breaks one of its answers. `npm run simulate --
  * --mutants` fails unless the simulation notices every one.
@@ -249,6 +251,51 @@ export const mutants: readonly Mutation[] = [
     name: 'a ref that is neither old nor new is taken for the fault of a push',
     troubles: ['flipped bits'],
     edits: [edit('local/open-repository.js', String.raw`code !== 'failed-precondition'`, 'true')],
+  },
+  {
+    name: 'a voter leaves although too few of the others have the head',
+    troubles: [...moving, 'store crashes'],
+    edits: [
+      edit(
+        'replicated/reconcile.js',
+        String.raw`return holdsHead\(view, rest\) \? (.*) : undefined;`,
+        "return { type: 'remove-voter', storeId };",
+      ),
+    ],
+  },
+  {
+    name: 'a learner is promoted although too few voters have the head',
+    troubles: [...moving, 'store crashes'],
+    edits: [
+      edit('replicated/reconcile.js', String.raw`if \(holdsHead\(view, next\)\)`, 'if (true)'),
+      edit('replicated/set-steps.js', String.raw`count >= majorityOf\(voters\)`, 'true'),
+    ],
+  },
+  {
+    name: 'a wish for a node that is gone keeps a repository from being whole',
+    troubles: [...moving, 'node lost for good'],
+    edits: [
+      edit(
+        'replicated/set-view.js',
+        String.raw`return fit === true \? target : undefined;`,
+        'return target;',
+      ),
+    ],
+  },
+  {
+    name: 'the word that a copy is to go is taken from a rewound coordinator',
+    troubles: moving,
+    edits: [
+      edit(
+        'replicated/evictions.js',
+        String.raw`if \(!\(await isEvicted\(.*\)\)\)\s+continue;`,
+        '',
+      ),
+    ],
+  },
+  {
+    name: 'placement takes no heed of zones',
+    edits: [edit('replicated/placement.js', String.raw`&& !zones\.has\(node\.zone\)`, '')],
   },
   {
     name: 'absence is taken for deletion',

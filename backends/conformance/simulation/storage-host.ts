@@ -24,6 +24,7 @@ export interface StorageParts {
   readonly connect: NodeDirectoryDependencies['connect'];
   /** Path of its disk. */
   readonly root: string;
+  readonly zone: string;
   /** Told when the store can be called. */
   readonly opened: (replica: LocalReplica) => void;
 }
@@ -47,7 +48,7 @@ export async function startStorage(parts: StorageParts): Promise<void> {
     coordinator: unguarded,
     clock,
     logger,
-    describe: async () => describe(process, replica),
+    describe: async () => describe(process, replica, parts.zone),
   });
   const directory = new NodeDirectory({
     coordinator,
@@ -105,9 +106,10 @@ const pruneGraceMs = 2_000;
 async function describe(
   { name }: SimulatedProcess,
   { storeId }: LocalReplica,
+  zone: string,
 ): Promise<NodeRecord> {
   const room = { capacityBytes: 1e12, usedBytes: 1e9 };
-  const node = { nodeId: name, storeId, address: name, zone: '', weight: 1, version: '1' };
+  const node = { nodeId: name, storeId, address: name, zone, weight: 1, version: '1' };
   return { ...node, ...room, draining: false };
 }
 

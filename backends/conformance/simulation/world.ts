@@ -1,3 +1,4 @@
+import { keys } from '../../contract/keys.js';
 import type { NodeDirectoryDependencies } from '../../replicated/node-directory.js';
 import type { Consistency } from '../../replicated/quorum.js';
 import type { LocalReplica } from '../../local/local-replica.js';
@@ -5,6 +6,8 @@ import {
   CommitObserver,
   type ObservedConfiguration,
   type ObservedEntry,
+  recordOf,
+  textOf,
 } from './commit-observer.js';
 import { type FrontEnd, startFrontEnd } from './front-end-host.js';
 import { FlippedBits } from './flipped-bits.js';
@@ -37,6 +40,9 @@ export interface StorageHost extends Host {
   replica: LocalReplica | undefined;
   /** When it was last known to run. */
   lastSeenMs: number;
+  readonly zone: string;
+  /** `spare`: not bought yet; `gone`: never to come back. */
+  presence: 'spare' | 'here' | 'gone';
 }
 
 export interface FrontEndHost extends Host {
@@ -47,6 +53,9 @@ export interface FrontEndHost extends Host {
 export interface WorldOptions {
   readonly random: SeededRandom;
   readonly stores: number;
+  /** Further ones that may come later. */
+  readonly spares: number;
+  readonly zones: number;
   readonly frontEnds: number;
   readonly replicationFactor: number;
   readonly consistency: Consistency;
@@ -81,7 +90,7 @@ export class World {
   readonly #processRandom: SeededRandom;
 
   constructor(options: WorldOptions) {
-    const { random, stores, frontEnds, log } = options;
+    const { random, stores, spares, zones, frontEnds, log } = options;
     unmountAll();
     this.#options = options;
     this.mayLoseDisk = options.replicationFactor > 1 && options.consistency !== 'eventual';
@@ -110,12 +119,14 @@ export class World {
       };
       return { name, disk: this.#newDisk(clock), ...clock, boots: 0, process: undefined };
     };
-    this.stores = Array.from({ length: stores }, (_, i) => ({
+    this.stores = Array.from({ length: stores + spares }, (_, i) => ({
       ...host(`store-${i + 1}`),
       kind: 'store',
       storeId: undefined,
       replica: undefined,
       lastSeenMs: 0,
+      zone: `zone-${i % zones}`,
+      presence: i < stores ? 'here' : 'spare',
     }));
     this.frontEnds = Array.from({ length: frontEnds }, (_, i) => ({
       ...host(`front-end-${i + 1}`),
@@ -123,6 +134,17 @@ export class World {
       frontEnd: undefined,
     }));
     this.#tick();
+  }
+
+  /** What was decided about a node: `draining` or `removed`. */
+  markOf({ name }: StorageHost): string | undefined {
+    const stored = this.coordinator.state.get(keys.nodeMark(name));
+    if (stored === undefined) return undefined;
+    return textOf(recordOf(JSON.parse(Buffer.from(stored.value).toString('utf8')))['mark']);
+  }
+
+  get replicationFactor(): number {
+    return this.#options.replicationFactor;
   }
 
   get places(): readonly string[] {
@@ -148,7 +170,7 @@ export class World {
   }
 
   startStore(host: StorageHost): void {
-    if (host.process?.alive === true) return;
+    if (host.process?.alive === true || host.presence !== 'here') return;
     void this.#openStore(host, this.#boot(host));
   }
 
@@ -253,6 +275,7 @@ export class World {
         coordinator: this.coordinator.client(process),
         connect: (to) => this.#connect(process, to),
         root: rootOf(host),
+        zone: host.zone,
         opened: (replica) => {
           if (!process.alive) return;
           host.replica = replica;

@@ -1,0 +1,80 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { silentLogger } from '../coordination/test-environment.js';
+import { QuorateError } from '../contract/errors.js';
+import { keys } from '../contract/keys.js';
+import { obeyEvictions } from './evictions.js';
+import { encodeRecord, encodeRepository } from './records.js';
+import { openReplicaSet, type ReplicaSet } from './testing/replica-set.js';
+
+const id = 'ab'.repeat(16);
+const storeId = 'cd'.repeat(16);
+
+async function obey(
+  set: ReplicaSet,
+  coordinator: ReplicaSet['coordinator'] = set.coordinator,
+): Promise<readonly string[]> {
+  const destroyed: string[] = [];
+  const destroy = async (one: string): Promise<void> => void destroyed.push(one);
+  const replica = { storeId, destroy, setAside: destroy };
+  await obeyEvictions({ coordinator, replica, logger: silentLogger });
+  return destroyed;
+}
+
+async function put(set: ReplicaSet, key: string, value: Uint8Array): Promise<void> {
+  await set.coordinator.transaction({
+    compares: [],
+    success: [{ type: 'put', key, value }],
+    failure: [],
+  });
+}
+
+async function refuse(): Promise<never> {
+  throw new QuorateError('unavailable', 'the coordinator is an older copy');
+}
+
+test('a copy is removed on a word that counts, and on no other', async (t) => {
+  const set = await openReplicaSet(1);
+  try {
+    await t.test('none', async () => assert.deepEqual(await obey(set), []));
+    await put(set, keys.eviction(storeId, id), encodeRecord({}));
+
+    await t.test('of a coordinator that is an older copy', async () => {
+      assert.deepEqual(await obey(set, { ...bound(set.coordinator), transaction: refuse }), []);
+    });
+    await t.test('against the configuration', async () => {
+      const members = { voters: [{ nodeId: 'a', storeId, joinedEpoch: 1 }], learners: [] };
+      const record = {
+        name: 'app',
+        objectFormat: 'sha1',
+        createdAtMs: 0,
+        state: 'active',
+      } as const;
+      const access = { public: false, grants: {} };
+      const repository = { ...record, ...members, id, epoch: 1, settings: {}, access };
+      await put(set, keys.repo(id), encodeRepository(repository));
+      assert.deepEqual(await obey(set), []);
+      await put(set, keys.repo(id), encodeRepository({ ...repository, voters: [] }));
+    });
+    await t.test('that holds', async () => {
+      assert.deepEqual(await obey(set), [id]);
+      assert.deepEqual(await obey(set), [], 'once');
+    });
+  } finally {
+    await set.close();
+  }
+});
+
+function bound(coordinator: ReplicaSet['coordinator']): ReplicaSet['coordinator'] {
+  return {
+    limits: coordinator.limits,
+    get: (...args) => coordinator.get(...args),
+    range: (...args) => coordinator.range(...args),
+    transaction: (...args) => coordinator.transaction(...args),
+    grantLease: (...args) => coordinator.grantLease(...args),
+    watch: (...args) => coordinator.watch(...args),
+    identity: () => coordinator.identity(),
+    ping: () => coordinator.ping(),
+    close: () => coordinator.close(),
+  };
+}
