@@ -58,6 +58,8 @@ export class ConversationPool {
   readonly #places = new Map<string, Place>();
   readonly #stop = new AbortController();
   #sweeping = false;
+  /** Processes that are being started. */
+  #starting = 0;
 
   constructor(options: ConversationPoolOptions) {
     this.#options = options;
@@ -153,17 +155,27 @@ export class ConversationPool {
     const { maxExchanges = Infinity } = this.#options;
     if (place.partner?.dead === false) {
       if (place.partner.exchanges < maxExchanges) return place.partner;
-      void endPartner(place.partner);
+      const used = place.partner;
+      place.partner = undefined;
+      await endPartner(used);
     }
     place.partner = undefined;
     if (this.#stop.signal.aborted) throw new QuorateError('unavailable', 'the server is stopping');
-    this.#makeRoom();
-    const { git, args, config } = this.#options;
-    const conversation = await git.converse({
-      args,
-      env: { ...env, GIT_DIR: gitDir },
-      ...(config === undefined ? {} : { config }),
-    });
+    const evicted = this.#makeRoom();
+    this.#starting += 1;
+    let conversation: GitConversation;
+    try {
+      // Until it has exited it is a process as any other.
+      await endPartner(evicted);
+      const { git, args, config } = this.#options;
+      conversation = await git.converse({
+        args,
+        env: { ...env, GIT_DIR: gitDir },
+        ...(config === undefined ? {} : { config }),
+      });
+    } finally {
+      this.#starting -= 1;
+    }
     const partner: Partner = {
       conversation,
       dialogue: {
@@ -197,20 +209,24 @@ export class ConversationPool {
     return place;
   }
 
-  /** At most `maxOpen` exchanges run, so when that many processes are open, one of them is idle. */
-  #makeRoom(): void {
-    if (this.open < this.#maxOpen) return;
-    for (const [gitDir, place] of this.#places) {
-      if (place.turn.taken === 0 && this.#drop(gitDir, place)) return;
+  /**
+   * Takes an idle process out of the pool when there is no room for another one; its end is the caller's to wait for.
+   * At most `maxOpen` exchanges run, so when that many processes are open, one of them is idle.
+   */
+  #makeRoom(): Partner | undefined {
+    if (this.open + this.#starting < this.#maxOpen) return undefined;
+    for (const [gitDir, { turn, partner }] of this.#places) {
+      if (turn.taken > 0 || partner === undefined) continue;
+      this.#places.delete(gitDir);
+      return partner;
     }
+    return undefined;
   }
 
-  #drop(gitDir: string, place: Place): boolean {
-    const { partner } = place;
-    if (partner === undefined) return false;
+  #drop(gitDir: string, { partner }: Place): void {
+    if (partner === undefined) return;
     this.#places.delete(gitDir);
     void endPartner(partner);
-    return true;
   }
 
   async #sweep(): Promise<void> {
