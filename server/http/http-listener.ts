@@ -357,15 +357,28 @@ class Listener implements HttpListener {
     if (this.#running.size === 0) this.#whenIdle?.();
   }
 
-  /** The socket was silent for the idle time. Not the client's fault while git is at work for it. */
+  /**
+   * The socket was silent for the idle time, or its bytes have waited while this process did not come to read them: a
+   * timer that is due goes before what can be read. So what is there is read first.
+   */
   #idle(socket: Socket): void {
+    const { bytesRead, writableLength } = socket;
+    setImmediate(() => {
+      if (socket.destroyed) return;
+      const silent = socket.bytesRead === bytesRead && socket.writableLength === writableLength;
+      if (silent) this.#judgeSilence(socket);
+      socket.setTimeout(this.#options.limits.idleTimeoutMs);
+    });
+  }
+
+  /** Not the client's fault while git is at work for it. */
+  #judgeSilence(socket: Socket): void {
     const onSocket = this.#exchanges.get(socket);
     if (onSocket === undefined || onSocket.size === 0) {
       socket.destroy();
       return;
     }
     for (const exchange of onSocket) this.#silent(exchange);
-    socket.setTimeout(this.#options.limits.idleTimeoutMs);
   }
 
   #silent(exchange: HttpExchange): void {
