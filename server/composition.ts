@@ -21,6 +21,7 @@ import { createRuleStore, type RuleStore } from '../hooks/rules/rule-store.js';
 import { createPushPipeline } from '../hooks/pipeline.js';
 import { createQuotas, type Quotas } from '../hooks/quota/quotas.js';
 import { createWebhooks, type Webhooks } from '../hooks/webhooks/webhooks.js';
+import { RequestRecords } from './admin/request-records.js';
 import { createAdminApi } from './admin/admin-api.js';
 import { createAccessDirectory } from './auth/access-directory.js';
 import { createAuthorizer } from './auth/access-rules.js';
@@ -354,6 +355,7 @@ async function openDoors(foundation: Foundation, opsAddress: Address): Promise<C
   const adminApi = createAdminApi({
     ...foundation,
     recovery: createClusterRecovery(foundation),
+    requestRecords: new RequestRecords(foundation),
     rates: new ClientRates('admin', admissionLimits(config), foundation),
     auditTrail: createAuditTrail(data.path),
     accounts,

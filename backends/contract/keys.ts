@@ -118,6 +118,9 @@ export const keys = {
   /** Storage nodes that live, under their leases. */
   nodes: 'nodes/',
   node: (nodeId: string) => `nodes/${nodeId}`,
+  /** Requests of the admin API that came with an `Idempotency-Key`, by the digest of it and of who sent them. */
+  adminRequests: 'admin-requests/',
+  adminRequest: (place: string) => `admin-requests/${place}`,
   hostKey: (name: string) => `host-keys/${name}`,
   /** Who this cluster is: see coordination/cluster-identity.ts. */
   cluster: 'cluster/identity',

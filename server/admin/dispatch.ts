@@ -13,7 +13,15 @@ import { requireSomebody } from './permissions.js';
 
 type DispatchOptions = Pick<
   AdminApiOptions,
-  'accounts' | 'audit' | 'logger' | 'meter' | 'clock' | 'random' | 'rates' | 'noAuth'
+  | 'accounts'
+  | 'audit'
+  | 'logger'
+  | 'meter'
+  | 'clock'
+  | 'random'
+  | 'rates'
+  | 'requestRecords'
+  | 'noAuth'
 >;
 
 export interface Dispatcher {
@@ -25,7 +33,7 @@ export interface Dispatcher {
 
 export function createDispatcher(options: DispatchOptions): Dispatcher {
   const recorder = createExchangeRecorder(options);
-  const repeated = new RepeatedRequests(options.clock);
+  const repeated = new RepeatedRequests(options);
   return {
     serve: (endpoint) => async (request, response) => {
       const exchange = open(options, { request, response, action: endpoint.action });
@@ -62,7 +70,8 @@ async function replyTo(
   const { request, principal } = exchange;
   const key = request.headers['idempotency-key'];
   if (endpoint.method !== 'post' || typeof key !== 'string') return endpoint.handle(call, input);
-  const about = { key, principal, path: request.path, input };
+  const { requestId } = exchange;
+  const about = { key, principal, path: request.path, input, requestId, secrets: endpoint.secrets };
   const answer = await repeated.once(about, () => endpoint.handle(call, input));
   if (answer.repeated) call.note({ repeated: true });
   return answer.reply;

@@ -33,6 +33,8 @@ export interface EndpointDefinition<Input extends object> {
   readonly action: string;
   /** Of the query for `get`, else of the body. Strict: unknown keys are refused. */
   readonly input: ZodType<Input>;
+  /** Fields of the answer that are shown once, and kept nowhere: not for an `Idempotency-Key` either. */
+  readonly secrets?: readonly string[];
   /** The body may have 1.5 MiB instead of 1. */
   readonly largeBody?: boolean;
   /** The input as the audit trail may show it; without this it is shown whole. */
@@ -44,6 +46,7 @@ export interface EndpointDefinition<Input extends object> {
 /** An endpoint whose input is checked by itself, so that endpoints of different inputs fit one list. */
 export interface Endpoint {
   readonly largeBody: boolean;
+  readonly secrets: readonly string[];
   /** As in its definition, for the OpenAPI document. */
   readonly input: ZodType;
   readonly method: EndpointDefinition<object>['method'];
@@ -61,6 +64,7 @@ export function endpoint<Input extends object>(definition: EndpointDefinition<In
     action,
     input,
     largeBody: definition.largeBody ?? false,
+    secrets: definition.secrets ?? [],
     handle: async (call, raw) => {
       const parsed = parseInput(input, raw);
       call.note(shown?.(parsed) ?? Object.fromEntries(Object.entries(parsed)));

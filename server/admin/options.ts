@@ -16,6 +16,8 @@ import type { ClientRates } from '../core/client-rates.js';
 import type { AuditTrail } from '../observe/audit-trail.js';
 import type { AuditLog } from '../observe/audit.js';
 
+import type { RequestRecords } from './request-records.js';
+
 /** What the program knows of itself and the backend does not. */
 export interface ServerInfo {
   readonly version: string;
@@ -49,6 +51,7 @@ export interface AdminApiOptions {
   readonly auditTrail: AuditTrail;
   readonly logger: Logger;
   readonly meter: Meter;
+  readonly requestRecords: RequestRecords;
   /** Of this API alone. */
   readonly rates: ClientRates;
   readonly clock: Clock;

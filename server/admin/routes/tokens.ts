@@ -46,6 +46,7 @@ export function tokenEndpoints({
     method: 'post',
     path: '/tokens',
     action: 'token.create',
+    secrets: ['secret'],
     input: z.strictObject({
       user: userName,
       name: z.string().min(1).max(128).default('token'),

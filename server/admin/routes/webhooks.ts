@@ -88,6 +88,7 @@ function webhooksOf(options: WebhookOptions, { prefix, open }: Place): Endpoint[
     method: 'post',
     path: `${prefix}/webhooks`,
     action: 'webhook.add',
+    secrets: ['secret'],
     input: z.strictObject({ url, events: events.default(['push']), secret: secret.optional() }),
     // Paths and queries of such URLs may be secrets too.
     shown: (input) => ({ receiver: shownOrigin(input.url), events: input.events }),
@@ -171,6 +172,7 @@ function changesOf({ webhooks, random }: WebhookOptions, { prefix, open }: Place
     method: 'post',
     path: `${prefix}/webhooks/:webhook/secret`,
     action: 'webhook.rotate-secret',
+    secrets: ['secret'],
     input: z.strictObject({ secret: secret.optional() }),
     shown: (input) => ({ brought: input.secret !== undefined }),
     run: async (call, input) => {

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
+import type { Coordinator } from '../../../backends/contract/coordinator.js';
 import type { Clock, Logger, Meter } from '../../../backends/contract/environment.js';
 import { createAuthorizer } from '../../auth/access-rules.js';
 import { createAccessDirectory } from '../../auth/access-directory.js';
@@ -20,6 +21,7 @@ import type { Principal } from '../../auth/principal.js';
 import type { AuditEvent } from '../../observe/audit.js';
 import { adminEndpoints, createAdminApi } from '../admin-api.js';
 import { answers, problem } from '../answers.js';
+import { RequestRecords } from '../request-records.js';
 import type { AdminApiOptions } from '../options.js';
 import { MemoryBackend } from './memory-backend.js';
 
@@ -106,11 +108,13 @@ export class ApiScene {
       readonly noAuth?: boolean;
       readonly clock?: Clock;
       readonly rates?: Partial<RateLimits>;
+      /** Shared with another scene: another front-end. */
+      readonly coordinator?: Coordinator;
     } = {},
   ): Promise<ApiScene> {
     const clock = options.clock ?? testClock;
     const random = { bytes: (length: number) => randomBytes(length) };
-    const coordinator = asCoordinator(new MemoryCoordinator());
+    const coordinator = options.coordinator ?? asCoordinator(new MemoryCoordinator());
     const accounts = createAccounts({
       coordinator,
       clock,
@@ -190,6 +194,11 @@ export class ApiScene {
       auditTrail: { query: async () => ({ events: [], next: undefined }) },
       logger: recordingLogger(logged, {}),
       meter: noMeter,
+      requestRecords: new RequestRecords({
+        coordinator,
+        clock,
+        logger: recordingLogger(logged, {}),
+      }),
       rates: new ClientRates(
         'admin',
         { ratePerPrincipal: 0, ratePerAddress: 0, ratePerRepository: 0, ...options.rates },
