@@ -4,6 +4,7 @@ import path from 'node:path';
 import type { Backend } from '../backends/contract/backend.js';
 import type { ClusterIdentity } from '../backends/coordination/cluster-identity.js';
 import type { Coordinator } from '../backends/contract/coordinator.js';
+import type { PastReads } from '../backends/contract/past-reads.js';
 import type { PushPipeline } from '../backends/contract/pipeline.js';
 import type { Clock, Logger, Random } from '../backends/contract/environment.js';
 import type { RepositoryRegistry } from '../backends/contract/repository.js';
@@ -54,7 +55,7 @@ import { createAuditTrail } from './observe/audit-trail.js';
 import { createMetrics } from './observe/metrics.js';
 import type { Metrics } from './observe/metrics.js';
 import { createOpsServer } from './observe/ops-server.js';
-import { checkStorage } from './readiness.js';
+import { checkStorage, servingWithoutCoordinator } from './readiness.js';
 import { describeHostCertificates } from './ssh/host-certificates.js';
 import { createSshListener } from './ssh/ssh-listener.js';
 import { defaultSshLimits } from './ssh/ssh-limits.js';
@@ -90,6 +91,7 @@ interface Foundation extends CompositionParts {
   readonly coordinator: Coordinator;
   readonly identity: ClusterIdentity;
   readonly unguarded: Coordinator;
+  readonly past?: PastReads;
   readonly rules: RuleStore;
   readonly hooks: HookStore;
   readonly webhooks: Webhooks;
@@ -135,7 +137,7 @@ async function layFoundation(parts: CompositionParts): Promise<Foundation> {
     limits: gitLimits(config['limits.gitProcesses']),
   });
   teardown.add('git', () => git.close());
-  const opened = await openCoordinator({ ...parts, dataDirectory: data.path });
+  const opened = await openCoordinator({ ...parts, meter: metrics, dataDirectory: data.path });
   const { coordinator } = opened;
   const hostIdentity = await openHostIdentity({ ...parts, coordinator });
   const rules = createRuleStore(coordinator);
@@ -302,11 +304,15 @@ async function openClusterBackend(
 
 async function openOps(foundation: Foundation): Promise<Address> {
   const { config, coordinator, backend, audit, data } = foundation;
+  const degraded = (): string | undefined => servingWithoutCoordinator(foundation);
   const server = createOpsServer({
     ...foundation,
+    degraded,
     phase: () => foundation.lifecycle.state.phase,
     checks: {
-      coordinator: () => coordinator.ping(),
+      coordinator: async () => {
+        if (degraded() === undefined) await coordinator.ping();
+      },
       storage: () => checkStorage(config.root ?? data.path),
       audit: async () => {
         const problem = audit.problem();

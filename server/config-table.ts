@@ -132,6 +132,11 @@ export const configTable = {
     default: 'strong',
     help: 'what fetches see: every push acknowledged before, or what some copy has, without asking the coordinator for the newest; a repository may be set otherwise, and a request may ask for at least a generation (Quorate-At-Least)',
   },
+  'replication.readsWithoutCoordinator': {
+    kind: 'duration',
+    default: '1h',
+    help: 'for how long after the coordinator (etcd) was lost fetches with read consistency `eventual` go on, from names, accounts and rights as this front-end last read them; who was locked out meanwhile through another front-end is let in here for so long; 0 turns it off',
+  },
   'repair.downAfter': {
     kind: 'duration',
     default: '30s',

@@ -1,8 +1,9 @@
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { Coordinator } from '../backends/contract/coordinator.js';
-import type { Clock, Logger, Random } from '../backends/contract/environment.js';
+import type { Clock, Logger, Meter, Random } from '../backends/contract/environment.js';
 import { QuorateError } from '../backends/contract/errors.js';
+import type { PastReads } from '../backends/contract/past-reads.js';
 import {
   type ClusterIdentity,
   openClusterIdentity,
@@ -14,6 +15,7 @@ import {
 import { openEmbeddedCoordinator } from '../backends/coordination/embedded/embedded-coordinator.js';
 import { openEtcdCoordinator } from '../backends/coordination/etcd/etcd-coordinator.js';
 import type { EtcdSettings } from '../backends/coordination/etcd/member-client.js';
+import { PastMemory } from '../backends/coordination/past-reads.js';
 import { shareReads } from '../backends/coordination/shared-reads.js';
 import type { Config } from './config.js';
 import type { Teardown } from './teardown.js';
@@ -32,14 +34,18 @@ export interface OpenedCoordinator {
   readonly identity: ClusterIdentity;
   /** Refuses nothing: for records that only say that a process lives, which reads need while commits are frozen. */
   readonly unguarded: Coordinator;
+  /** What was read before, for eventual reads while the coordinator cannot be reached; absent where it is embedded. */
+  readonly past?: PastReads;
 }
 
 /** Opens the coordinator that the configuration names, and makes sure that it is the one that the data is of. */
 export async function openCoordinator(
-  parts: CoordinatorParts & { readonly teardown: Teardown },
+  parts: CoordinatorParts & { readonly teardown: Teardown; readonly meter: Meter },
 ): Promise<OpenedCoordinator> {
-  const opened = await openConfigured(parts);
-  parts.teardown.add('coordinator', () => opened.close());
+  const configured = await openConfigured(parts);
+  parts.teardown.add('coordinator', () => configured.close());
+  const past = rememberReads(parts, configured);
+  const opened = past?.coordinator ?? configured;
   const file = path.join(parts.dataDirectory, 'cluster.json');
   const identity = await openClusterIdentity({ ...parts, coordinator: opened, file });
   parts.teardown.add('cluster identity', () => identity.close());
@@ -47,7 +53,23 @@ export async function openCoordinator(
     coordinator: guardCoordinator(opened, identity),
     identity,
     unguarded: observeCoordinator(opened, identity),
+    ...(past === undefined ? {} : { past }),
   };
+}
+
+function rememberReads(
+  parts: CoordinatorParts & { readonly teardown: Teardown; readonly meter: Meter },
+  coordinator: Coordinator,
+): PastMemory | undefined {
+  const { config, teardown } = parts;
+  const maxAgeMs = config['replication.readsWithoutCoordinator'];
+  // A storage node serves no clients.
+  const hasDoors = config.role !== 'storage';
+  if (config.coordinator.type === 'embedded' || maxAgeMs === 0 || !hasDoors) return undefined;
+  const past = new PastMemory({ ...parts, coordinator, maxAgeMs });
+  teardown.add('past reads', () => past.close());
+  past.start();
+  return past;
 }
 
 async function openConfigured(parts: CoordinatorParts): Promise<Coordinator> {

@@ -38,7 +38,7 @@ export async function composeStorageNode(parts: CompositionParts): Promise<Compo
     limits: gitLimits(config['limits.gitProcesses']),
   });
   teardown.add('git', () => git.close());
-  const opened = await openCoordinator({ ...parts, dataDirectory: data.path });
+  const opened = await openCoordinator({ ...parts, meter: metrics, dataDirectory: data.path });
   const { coordinator } = opened;
   const indexer = await createPackIndexer({ git, logger, meter: metrics });
   teardown.add('pack indexer', () => indexer.close());

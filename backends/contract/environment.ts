@@ -38,6 +38,7 @@ export type CounterName =
   | 'limit_refusals' // labels: transport, limit (requests | fetches | pushes | rate-principal | rate-address | rate-repository)
   | 'shared_fetches' // labels: outcome (started | joined)
   | 'authentications' // labels: transport, outcome
+  | 'recalled_reads' // labels: transport; served without the coordinator
   | 'git_spawns' // labels: command
   | 'packs_indexed' // labels: engine (libgit2 | git), outcome
   | 'quorum_failures' // labels: consistency (eventual | quorum | strong)
@@ -56,6 +57,7 @@ export type HistogramName =
 
 export type GaugeName =
   | 'connections' // labels: transport
+  | 'coordinator_lost_seconds'
   | 'locks_held' // labels: scope
   | 'locks_waiting' // labels: scope
   | 'quarantines'

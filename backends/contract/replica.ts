@@ -203,8 +203,15 @@ export interface Replica {
   gather(key: QuarantineKey, from: readonly Pick<HeldPush, 'pushId' | 'attempt'>[]): Promise<void>;
   /** Generation whose marker is durable. */
   applied(repositoryId: string): Promise<number>;
-  /** Pins a generation >= `atLeast`, after applying up to it. */
-  read(repositoryId: string, atLeast: number): Promise<ReplicaRead>;
+  /**
+   * Pins a generation >= `atLeast`, after applying up to it. `eventual`: whatever else this store has will do; then the
+   * coordinator is asked nothing as long as `atLeast` is here, and not waited for where it cannot be reached.
+   */
+  read(
+    repositoryId: string,
+    atLeast: number,
+    options?: { readonly eventual?: boolean },
+  ): Promise<ReplicaRead>;
   maintain(
     repositoryId: string,
     options: {

@@ -23,6 +23,8 @@ export interface Repository {
   readonly createdAtMs: number;
   /** Version of this record; every change adds one. */
   readonly epoch: number;
+  /** Set on what `getForReading` remembered: for how long the coordinator has not answered. */
+  readonly recalled?: { readonly lostForMs: number };
 }
 
 export interface NewRepository {
@@ -77,6 +79,15 @@ export interface RepositoryRegistry {
   fork(source: Repository, fork: NewFork, by?: string): Promise<Repository>;
   /** Undefined when there is none. Linearizable. */
   get(name: string): Promise<Repository | undefined>;
+  /**
+   * As `get`, for a request that only reads. While the coordinator cannot be reached, a repository whose reads are
+   * eventual is what this process read of it last (`recalled`), if that is not too long ago. With the option
+   * `recalled`, who asks was found out in the same way, and nothing else will do. `unavailable` otherwise.
+   */
+  getForReading(
+    name: string,
+    options?: { readonly recalled?: boolean },
+  ): Promise<Repository | undefined>;
   /** In name order, names strictly after `after`. */
   list(page: {
     readonly prefix?: string;

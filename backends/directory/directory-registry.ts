@@ -50,6 +50,10 @@ export class DirectoryRegistry implements RepositoryRegistry {
     this.#options = options;
   }
 
+  getForReading(name: string): Promise<Repository | undefined> {
+    return this.get(name);
+  }
+
   async get(name: string): Promise<Repository | undefined> {
     const found = await this.#options.paths.find(name);
     return found === undefined ? undefined : this.#describe(found);

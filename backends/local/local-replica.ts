@@ -353,10 +353,18 @@ export class LocalReplica implements Replica {
     return this.#open.with(repositoryId, async ({ generation }) => generation);
   }
 
-  async read(repositoryId: string, atLeast: number): Promise<ReplicaRead> {
-    const { repository, release } = await this.#open.acquire(repositoryId);
+  async read(
+    repositoryId: string,
+    atLeast: number,
+    { eventual = false }: { readonly eventual?: boolean } = {},
+  ): Promise<ReplicaRead> {
+    const { repository, release } = await this.#open.acquire(repositoryId, {
+      unconfirmed: eventual,
+    });
     try {
-      await this.#applyForRead(repository, atLeast);
+      // To be ahead of what was asked for tells something only when that was the head.
+      const enough = eventual && repository.generation >= atLeast;
+      if (!enough) await this.#applyForRead(repository, atLeast);
       const missedClone = (): void => this.#noteMissedClone(repository);
       return new LocalRead(
         { ...this.#dependencies, views: this.#views, missedClone },

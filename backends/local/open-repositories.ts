@@ -38,8 +38,14 @@ export class OpenRepositories {
     this.#limits = limits;
   }
 
-  /** Counts the caller as a user until it calls `release`. */
-  async acquire(id: string): Promise<{ repository: OpenRepository; release: () => void }> {
+  /**
+   * Counts the caller as a user until it calls `release`. `unconfirmed`: also while the coordinator cannot be asked
+   * whether what is on the disk is what it should be.
+   */
+  async acquire(
+    id: string,
+    { unconfirmed = false }: { readonly unconfirmed?: boolean } = {},
+  ): Promise<{ repository: OpenRepository; release: () => void }> {
     if (this.#retiring.has(id)) throw new QuorateError('not-found', 'the repository was deleted');
     let slot = this.#open.get(id);
     const opens = slot === undefined;
@@ -52,8 +58,11 @@ export class OpenRepositories {
     slot.users++;
     try {
       slot.repository = await slot.opening;
+      if (unconfirmed) slot.repository.confirmLater();
+      else await slot.repository.confirm();
     } catch (error) {
-      if (this.#open.get(id) === slot) this.#open.delete(id);
+      // One that is open has other users, perhaps, and there may be no second one of it.
+      if (slot.repository === undefined && this.#open.get(id) === slot) this.#open.delete(id);
       leave(slot);
       throw storageFailure(error);
     }

@@ -93,6 +93,9 @@ export class OpenRepository {
   /** What an apply that failed half-way was about: its traces are looked for by the next one. */
   #interrupted: Intent | undefined;
   #contradiction: string | undefined;
+  /** The coordinator agrees with what was found on the disk; or why not; undefined while it could not be asked. */
+  #confirmed: true | undefined | Error;
+  #confirming = false;
   /** `.keep` files of promoted packs whose refs are not written yet, or that could not be removed. */
   #keeps = new Set<string>();
   /** Removes what the last apply left. */
@@ -161,8 +164,39 @@ export class OpenRepository {
     }
     const wholePack = await readWholePack(store.wholePackPath(id));
     const repository = new OpenRepository(dependencies, id, { state, snapshot, wholePack });
-    await repository.#refuseRewound();
+    await repository.confirm().catch((error: unknown) => {
+      // Said by nobody yet: until it is, this copy is good for eventual reads only.
+      if (asQuorateError(error).code !== 'unavailable') throw error;
+    });
     return repository;
+  }
+
+  /** Makes sure, once, that what lay on the disk is not ahead of the coordinator, nor beside it. */
+  async confirm(): Promise<void> {
+    if (this.#confirmed === true) return;
+    try {
+      await this.#refuseRewound();
+      this.#confirmed = true;
+    } catch (error) {
+      const failure = asQuorateError(error);
+      this.#confirmed = failure.code === 'unavailable' ? undefined : failure;
+      throw failure;
+    }
+  }
+
+  /** For who does not wait for the coordinator: throws what it is known to have said, and asks it behind the back. */
+  confirmLater(): void {
+    if (this.#confirmed === true) return;
+    const known = this.#confirmed;
+    if (!this.#confirming) {
+      this.#confirming = true;
+      void this.confirm()
+        .catch(() => undefined)
+        .finally(() => {
+          this.#confirming = false;
+        });
+    }
+    if (known !== undefined) throw known;
   }
 
   get generation(): number {

@@ -4,6 +4,7 @@ import { createLocks } from '../coordination/locks.js';
 import type { Backend } from '../contract/backend.js';
 import type { Coordinator } from '../contract/coordinator.js';
 import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
+import type { PastReads } from '../contract/past-reads.js';
 import type { PushPipeline } from '../contract/pipeline.js';
 import type { GitRunner } from '../git/git-runner.js';
 import { removeTree } from '../git/repository-files.js';
@@ -23,6 +24,7 @@ export interface ClusterBackendDependencies {
   readonly dataDirectory: string;
   readonly coordinator: Coordinator;
   readonly unguarded?: Coordinator;
+  readonly past?: PastReads;
   readonly credentials: ClusterCredentials;
   /** The coordinator is not to be believed: then each store says whether it may be read. */
   readonly frozen: () => boolean;

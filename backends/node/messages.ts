@@ -87,6 +87,7 @@ export const calls = {
   read: z.object({
     session: sessionId,
     atLeast: z.int().min(0),
+    eventual: z.boolean().exactOptional(),
     known: z.array(knownSchema).max(16),
   }),
   firstForbiddenWant: z.object({

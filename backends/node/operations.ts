@@ -230,12 +230,17 @@ async function onSession<T>(
 
 async function openRead(
   { replica, sessions, snapshots }: NodeContext,
-  args: { session: string; atLeast: number; known: readonly KnownSnapshot[] },
+  args: {
+    session: string;
+    atLeast: number;
+    eventual?: boolean;
+    known: readonly KnownSnapshot[];
+  },
   call: ServerCall,
 ): Promise<void> {
   const { repositoryId, client } = call;
   const { read, done } = await sessions.open(client, args.session, () =>
-    replica.read(repositoryId, args.atLeast),
+    replica.read(repositoryId, args.atLeast, { eventual: args.eventual === true }),
   );
   try {
     await sendSnapshot(call, read, { known: args.known, snapshots });

@@ -15,6 +15,7 @@ import { SnapshotAssembly, snapshotIntroduction, snapshotPart } from './snapshot
 interface Opening {
   readonly repositoryId: string;
   readonly atLeast: number;
+  readonly eventual: boolean;
 }
 
 /** Pins a generation on a node. Of its refs only those travel that this process does not know. */
@@ -44,7 +45,7 @@ export async function openRemoteRead(
 async function readSnapshot(
   client: NodeClient,
   memory: SnapshotMemory,
-  { repositoryId, atLeast, session }: Opening & { readonly session: string },
+  { repositoryId, atLeast, eventual, session }: Opening & { readonly session: string },
 ): Promise<{ readonly snapshot: RefSnapshot; readonly digest: string }> {
   const known = memory.known(repositoryId);
   const offered = known.map(({ digest, snapshot }) => ({
@@ -56,7 +57,8 @@ async function readSnapshot(
   await client.result(
     repositoryId,
     'read',
-    { session, atLeast, known: offered },
+    // A node of an earlier version does not know the word, and need not.
+    { session, atLeast, ...(eventual ? { eventual } : {}), known: offered },
     {
       onFrame: (payload) => {
         if (assembly === undefined) {

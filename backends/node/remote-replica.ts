@@ -212,8 +212,12 @@ export class RemoteReplica implements Replica {
     return decodeMessage(results.generation, payload).generation;
   }
 
-  read(repositoryId: string, atLeast: number): Promise<ReplicaRead> {
-    return openRemoteRead(this.#client, this.#memory, { repositoryId, atLeast });
+  read(
+    repositoryId: string,
+    atLeast: number,
+    { eventual = false }: { readonly eventual?: boolean } = {},
+  ): Promise<ReplicaRead> {
+    return openRemoteRead(this.#client, this.#memory, { repositoryId, atLeast, eventual });
   }
 
   async maintain(

@@ -22,10 +22,15 @@ export interface ReadDependencies {
 export async function openRead(
   dependencies: ReadDependencies,
   repository: Repository & { readonly voters: readonly Voter[] },
-  { generation, signal }: { readonly generation: number; readonly signal: AbortSignal },
+  wanted: {
+    readonly generation: number;
+    readonly signal: AbortSignal;
+    /** Nothing newer than that generation is asked for. */
+    readonly eventual?: boolean;
+  },
 ): Promise<ReadSession> {
   const members = reachable(dependencies.replicas, repository.voters);
-  const source = new ReadSource(dependencies, repository, { members, generation, signal });
+  const source = new ReadSource(dependencies, repository, { eventual: false, ...wanted, members });
   await source.current();
   return new ReplicatedRead(repository, source);
 }
@@ -35,6 +40,7 @@ class ReadSource {
   readonly #dependencies: ReadDependencies;
   readonly #repository: Repository & { readonly voters: readonly Voter[] };
   readonly #generation: number;
+  readonly #eventual: boolean;
   readonly #signal: AbortSignal;
   #left: readonly Member[];
   #read: ReplicaRead | undefined;
@@ -46,6 +52,7 @@ class ReadSource {
     wanted: {
       readonly members: readonly Member[];
       readonly generation: number;
+      readonly eventual: boolean;
       readonly signal: AbortSignal;
     },
   ) {
@@ -53,6 +60,7 @@ class ReadSource {
     this.#repository = repository;
     this.#left = wanted.members;
     this.#generation = wanted.generation;
+    this.#eventual = wanted.eventual;
     this.#signal = wanted.signal;
   }
 
@@ -66,7 +74,9 @@ class ReadSource {
       if (member === undefined) throw last ?? nobodyReachable(this.#repository.voters);
       this.#left = left;
       try {
-        const read = await member.replica.read(this.#repository.id, this.#generation);
+        const read = await member.replica.read(this.#repository.id, this.#generation, {
+          eventual: this.#eventual,
+        });
         if (this.#released) read.release();
         this.#read = read;
         return read;

@@ -2,6 +2,7 @@ import type { Clock, Logger, Random } from '../contract/environment.js';
 import { asQuorateError, QuorateError } from '../contract/errors.js';
 import type { Compare, Coordinator, KeyValue, Operation } from '../contract/coordinator.js';
 import { keys, prefixEnd } from '../contract/keys.js';
+import type { PastReads } from '../contract/past-reads.js';
 import type { RepositoryChange } from '../contract/pipeline.js';
 import type { LogReader, Replica } from '../contract/replica.js';
 import type {
@@ -225,6 +226,16 @@ export class Registry {
       if (record?.state === 'active' && record.name === name) return record;
     }
     throw new QuorateError('aborted', `${name} is being renamed; try again`);
+  }
+
+  /** As it was when this process last read it. Throws `unavailable` when that is not known, or too long ago. */
+  recall(name: string, past: PastReads): RepositoryRecord | undefined {
+    const pointer = past.get(keys.name(name));
+    const stored =
+      pointer === undefined ? undefined : past.get(keys.repo(this.#decodePointer(pointer)));
+    const record = stored === undefined ? undefined : this.#decodeRecord(stored);
+    // Read apart from each other, and renamed in between.
+    return record?.state === 'active' && record.name === name ? record : undefined;
   }
 
   async list(page: {

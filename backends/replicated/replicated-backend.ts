@@ -15,6 +15,7 @@ import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
 import { asQuorateError, QuorateError, refuseCancelled } from '../contract/errors.js';
 import type { Coordinator } from '../contract/coordinator.js';
 import { keys } from '../contract/keys.js';
+import type { PastReads } from '../contract/past-reads.js';
 import type { PushPipeline } from '../contract/pipeline.js';
 import type { LogReader, Replica } from '../contract/replica.js';
 import type { RefSnapshot } from '../contract/objects.js';
@@ -70,6 +71,8 @@ export interface ReplicatedBackendDependencies {
   readonly consistency: Consistency;
   /** Of reads of repositories that say nothing else. */
   readonly readConsistency: 'strong' | 'eventual';
+  /** For eventual reads while the coordinator cannot be reached; absent: there are none. */
+  readonly past?: PastReads;
   /** Where the lives of pushes are kept; absent with a single store. */
   readonly traces?: PushTraces;
   /** What people do with nodes and copies; absent with a single store. */
@@ -208,7 +211,11 @@ export class ReplicatedBackend implements Backend {
     refuseCancelled(signal);
     const { id } = repository;
     if (isRecord(repository) && this.#readsEventually(repository)) {
-      return openRead(this.#dependencies, repository, { generation: atLeast, signal });
+      return openRead(this.#dependencies, repository, {
+        generation: atLeast,
+        signal,
+        eventual: true,
+      });
     }
     // A strong read: the head is read after the request came in, never before (docs/architecture.md, "A read").
     const [head, record] = await Promise.all([
@@ -337,6 +344,23 @@ export class ReplicatedBackend implements Backend {
     return (word === 'default' ? this.#dependencies.readConsistency : word) === 'eventual';
   }
 
+  async #getForReading(
+    name: string,
+    { recalled = false }: { readonly recalled?: boolean } = {},
+  ): Promise<Repository | undefined> {
+    const { past } = this.#dependencies;
+    if (past === undefined) return this.#registry.get(name);
+    const recall = async (): Promise<Repository | undefined> => {
+      const record = this.#registry.recall(name, past);
+      if (record === undefined) return undefined;
+      if (this.#readsEventually(record)) {
+        return { ...record, recalled: { lostForMs: past.lostForMs ?? 0 } };
+      }
+      throw new QuorateError('unavailable', 'this repository is read with the coordinator only');
+    };
+    return recalled ? recall() : past.orPast(() => this.#registry.get(name), recall);
+  }
+
   #pushDependencies(trace: PushTrace): PushDependencies {
     return {
       ...this.#commit,
@@ -357,6 +381,7 @@ export class ReplicatedBackend implements Backend {
         return this.#track(() => registry.fork(source.id, fork, by));
       },
       get: (name) => registry.get(name),
+      getForReading: (name, options) => this.#getForReading(name, options),
       list: (page) => registry.list(page),
       update: (id, change, by) => registry.update(id, change, by),
       rename: (id, name, by) => registry.rename(id, name, by),

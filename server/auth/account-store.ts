@@ -1,8 +1,14 @@
 import { timingSafeEqual } from 'node:crypto';
-import type { Compare, Coordinator, Operation } from '../../backends/contract/coordinator.js';
+import type {
+  Compare,
+  Coordinator,
+  KeyValue,
+  Operation,
+} from '../../backends/contract/coordinator.js';
 import type { Clock, Random } from '../../backends/contract/environment.js';
 import { QuorateError } from '../../backends/contract/errors.js';
 import { keys, prefixEnd } from '../../backends/contract/keys.js';
+import type { PastReads } from '../../backends/contract/past-reads.js';
 import {
   anyKeyRecord,
   decodeRecord,
@@ -17,10 +23,17 @@ import {
   type UserRecord,
 } from './account-records.js';
 import { isUserName } from './account-names.js';
-import type { AccessToken, Accounts, DeployKey, NewToken, SshKey } from './accounts.js';
+import type {
+  AccessToken,
+  Accounts,
+  DeployKey,
+  NewToken,
+  SignInOptions,
+  SshKey,
+} from './accounts.js';
 import { Memberships } from './memberships.js';
 import { looksLikeJwt, type OpenIdIssuers } from './openid-issuers.js';
-import type { Principal, PrincipalSource } from './principal.js';
+import { isRecalled, type Membership, type Principal, type PrincipalSource } from './principal.js';
 import { repositoryPatternProblem } from './repository-pattern.js';
 import { parseSshPublicKeyLine, sshFingerprint } from './ssh-public-key.js';
 import {
@@ -35,6 +48,14 @@ import { TokenUses } from './token-uses.js';
 /** Deploy keys of one repository: one for each machine that deploys it. */
 const maxDeployKeys = 100;
 
+/** Where what a sign-in is judged by comes from. */
+interface Source {
+  get(key: string): Promise<KeyValue | undefined>;
+  memberships(user: string): Promise<Membership | undefined>;
+}
+
+type Signed = Extract<Principal, { kind: 'user' | 'machine' }>;
+
 /** Lost races before giving up. Two administrators changing one user at once lose one or two. */
 const maxAttempts = 16;
 
@@ -46,6 +67,8 @@ export function createAccounts(parts: {
   readonly coordinator: Coordinator;
   readonly clock: Clock;
   readonly random: Random;
+  /** Absent: nobody signs in while the coordinator cannot be reached. */
+  readonly past?: PastReads;
   /** Without it JSON Web Tokens are nobody's. */
   readonly issuers?: Pick<OpenIdIssuers, 'authenticate'>;
 }): Accounts {
@@ -58,6 +81,8 @@ class CoordinatedAccounts implements Accounts {
   readonly #random: Random;
   readonly #memberships: Memberships;
   readonly #tokenUses: TokenUses;
+  readonly #past: PastReads | undefined;
+  readonly #now: Source;
   readonly #issuers: Pick<OpenIdIssuers, 'authenticate'> | undefined;
 
   constructor(parts: Parameters<typeof createAccounts>[0]) {
@@ -68,6 +93,11 @@ class CoordinatedAccounts implements Accounts {
     this.#random = random;
     this.#memberships = new Memberships(coordinator);
     this.#tokenUses = new TokenUses(coordinator, clock);
+    this.#past = parts.past;
+    this.#now = {
+      get: (key) => coordinator.get(key),
+      memberships: (user) => this.#memberships.of(user),
+    };
   }
 
   async createUser(user: {
@@ -279,28 +309,60 @@ class CoordinatedAccounts implements Accounts {
     if (!(await this.#deleteKey(entry.key, use))) throw noSuchToken;
   }
 
-  async authenticateToken(secret: string): Promise<Principal | undefined> {
+  async authenticateToken(
+    secret: string,
+    { reading = false }: SignInOptions = {},
+  ): Promise<Principal | undefined> {
     if (looksLikeJwt(secret)) return await this.#issuers?.authenticate(secret);
     if (classifyTokenSecret(secret) !== 'well-formed') return undefined;
     const hash = hashTokenSecret(secret);
-    const entry = await this.#coordinator.get(keys.token(hash));
+    const principal = await this.#signIn(reading, (from) => this.#holderOf(hash, from));
+    if (principal !== undefined && !isRecalled(principal)) this.#tokenUses.note(hash);
+    return principal;
+  }
+
+  async authenticateKey(
+    publicKeyBlob: Uint8Array,
+    { reading = false }: SignInOptions = {},
+  ): Promise<Principal | undefined> {
+    return this.#signIn(reading, (from) => this.#ownerOf(publicKeyBlob, from));
+  }
+
+  /** Judges by the coordinator, or, for a read that it does not answer, by what it said before. */
+  async #signIn(
+    reading: boolean,
+    judge: (from: Source) => Promise<Signed | undefined>,
+  ): Promise<Signed | undefined> {
+    const now = (): Promise<Signed | undefined> => judge(this.#now);
+    const past = this.#past;
+    if (!reading || past === undefined) return now();
+    return past.orPast(now, async () => {
+      const principal = await judge({
+        get: (key) => Promise.resolve(past.get(key)),
+        memberships: (user) => Promise.resolve(this.#memberships.recall(user, past)),
+      });
+      return principal && { ...principal, recalled: true };
+    });
+  }
+
+  async #holderOf(hash: string, from: Source): Promise<Signed | undefined> {
+    const entry = await from.get(keys.token(hash));
     if (entry === undefined) return undefined;
     const token = decodeRecord(tokenRecord, entry);
     if (!sameBytes(Buffer.from(token.hash), Buffer.from(hash))) return undefined;
     if (token.expiresAtMs !== null && token.expiresAtMs <= this.#clock.nowMs()) return undefined;
-    const principal = await this.#principalOf(token.user, {
+    const via: PrincipalSource = {
       type: 'token',
       tokenId: token.id,
       scope: token.scope,
       repositoryPattern: token.repositoryPattern ?? undefined,
-    });
-    if (principal !== undefined) this.#tokenUses.note(hash);
-    return principal;
+    };
+    return this.#principalOf(token.user, via, from);
   }
 
-  async authenticateKey(publicKeyBlob: Uint8Array): Promise<Principal | undefined> {
+  async #ownerOf(publicKeyBlob: Uint8Array, from: Source): Promise<Signed | undefined> {
     const fingerprint = sshFingerprint(publicKeyBlob);
-    const entry = await this.#coordinator.get(keys.sshKey(fingerprint));
+    const entry = await from.get(keys.sshKey(fingerprint));
     if (entry === undefined) return undefined;
     const record = decodeRecord(anyKeyRecord, entry);
     if (!sameBytes(Buffer.from(record.blob, 'base64'), publicKeyBlob)) return undefined;
@@ -312,15 +374,23 @@ class CoordinatedAccounts implements Accounts {
         reach: [{ repositoryId: record.repositoryId, level }],
       };
     }
-    return this.#principalOf(record.user, { type: 'key', fingerprint });
+    return this.#principalOf(record.user, { type: 'key', fingerprint }, from);
   }
 
   async certifiedUser(name: string, fingerprint: string): Promise<Principal | undefined> {
     return await this.#principalOf(name, { type: 'key', fingerprint });
   }
 
-  async #principalOf(name: string, via: PrincipalSource): Promise<Principal | undefined> {
-    const [user, membership] = await Promise.all([this.getUser(name), this.#memberships.of(name)]);
+  async #principalOf(
+    name: string,
+    via: PrincipalSource,
+    from = this.#now,
+  ): Promise<Signed | undefined> {
+    const [entry, membership] = await Promise.all([
+      isUserName(name) ? from.get(keys.user(name)) : undefined,
+      from.memberships(name),
+    ]);
+    const user = entry && decodeRecord(userRecord, entry);
     if (user === undefined || user.disabled) return undefined;
     return {
       kind: 'user',

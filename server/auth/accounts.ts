@@ -51,6 +51,11 @@ export interface NewToken {
   readonly expiresAtMs?: number;
 }
 
+export interface SignInOptions {
+  /** It is for a request that changes nothing. */
+  readonly reading?: boolean;
+}
+
 /**
  * Users, SSH keys and tokens, kept in the coordinator. Reads for authentication come from it linearizably: a disabled
  * user or a removed key is refused from the next request on. Tokens are stored as SHA-256 hashes and compared in
@@ -83,14 +88,21 @@ export interface Accounts {
 
   /**
    * The principal of an access token, or of a JSON Web Token of a known issuer; undefined for an unknown, expired or
-   * revoked one and for a disabled user.
+   * revoked one and for a disabled user. With `reading`, while the coordinator cannot be reached, an access token is
+   * judged by what was last read here, and the principal is marked as `recalled`.
    */
-  authenticateToken(secret: string): Promise<Principal | undefined>;
+  authenticateToken(secret: string, options?: SignInOptions): Promise<Principal | undefined>;
   /**
    * The principal of a user whom the caller has found out by a certificate for the key with that fingerprint;
    * undefined when there is no such user, or a disabled one.
    */
   certifiedUser(name: string, fingerprint: string): Promise<Principal | undefined>;
-  /** The principal of an SSH public key (SSH wire format blob), or undefined. The caller has verified the signature. */
-  authenticateKey(publicKeyBlob: Uint8Array): Promise<Principal | undefined>;
+  /**
+   * The principal of an SSH public key (SSH wire format blob), or undefined. The caller has verified the signature.
+   * `reading` as for tokens.
+   */
+  authenticateKey(
+    publicKeyBlob: Uint8Array,
+    options?: SignInOptions,
+  ): Promise<Principal | undefined>;
 }

@@ -1,6 +1,7 @@
 import type { Coordinator } from '../../backends/contract/coordinator.js';
 import { QuorateError } from '../../backends/contract/errors.js';
 import { keys } from '../../backends/contract/keys.js';
+import type { PastReads } from '../../backends/contract/past-reads.js';
 import { grantRecord, groupRecord, type GrantRecord } from './access-records.js';
 import { decodeRecord, readAll } from './account-records.js';
 import type { Membership } from './principal.js';
@@ -30,13 +31,17 @@ export class Memberships {
 
   /** Undefined when the user is in no group and has no grant on a pattern. */
   async of(user: string): Promise<Membership | undefined> {
-    const { groupsOf, grantsTo } = await this.#current();
-    const groups = groupsOf.get(user) ?? [];
-    const subjects = [user, ...groups.map((group) => `@${group}`)];
-    const grants = subjects
-      .flatMap((subject) => grantsTo.get(subject) ?? [])
-      .map(({ pattern, level }) => ({ pattern, level }));
-    return groups.length + grants.length === 0 ? undefined : { groups, grants };
+    return membershipIn(await this.#current(), user);
+  }
+
+  /** As of when they were last read here. Throws `unavailable` when they have changed since, or nothing is known. */
+  recall(user: string, past: PastReads): Membership | undefined {
+    const revision = past.get(keys.accessRevision)?.modRevision ?? 0;
+    if (revision === this.#snapshot.revision) return membershipIn(this.#snapshot, user);
+    throw new QuorateError(
+      'unavailable',
+      'groups and grants are not known without the coordinator',
+    );
   }
 
   async #current(): Promise<Snapshot> {
@@ -71,6 +76,15 @@ export class Memberships {
     }
     return { revision, groupsOf, grantsTo };
   }
+}
+
+function membershipIn({ groupsOf, grantsTo }: Snapshot, user: string): Membership | undefined {
+  const groups = groupsOf.get(user) ?? [];
+  const subjects = [user, ...groups.map((group) => `@${group}`)];
+  const grants = subjects
+    .flatMap((subject) => grantsTo.get(subject) ?? [])
+    .map(({ pattern, level }) => ({ pattern, level }));
+  return groups.length + grants.length === 0 ? undefined : { groups, grants };
 }
 
 function append<T>(map: Map<string, T[]>, key: string, value: T): void {

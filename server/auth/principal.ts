@@ -16,6 +16,7 @@ export type Principal =
       readonly via: PrincipalSource;
       /** Absent: in no group, and without grants on patterns. As of the sign-in. */
       readonly membership?: Membership;
+      readonly recalled?: Recalled;
     }
   /** A program with rights of its own on some repositories, and none on the server. */
   | {
@@ -25,9 +26,17 @@ export type Principal =
       readonly reach: readonly Reach[];
       /** What branch rules may call it besides its name: `oidc:ci`. */
       readonly aliases?: readonly string[];
+      readonly recalled?: Recalled;
     }
   /** Everybody is this under `--no-auth` (loopback only): everything is allowed. */
   | { readonly kind: 'trusted' };
+
+/** Found out from what was read before, since the coordinator cannot be reached: good for eventual reads only. */
+type Recalled = true;
+
+export function isRecalled(principal: Principal): boolean {
+  return 'recalled' in principal;
+}
 
 /** What a user has besides grants by name on single repositories. */
 export interface Membership {

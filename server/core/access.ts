@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import { QuorateError } from '../../backends/contract/errors.js';
 import type {
   NewRepository,
@@ -5,9 +6,15 @@ import type {
   RepositoryRegistry,
 } from '../../backends/contract/repository.js';
 import type { Authorizer, Decision } from '../auth/authorizer.js';
-import { type Principal, principalName, type RepositoryAction } from '../auth/principal.js';
+import {
+  isRecalled,
+  type Principal,
+  principalName,
+  type RepositoryAction,
+} from '../auth/principal.js';
 import type { PushCommand } from '../wire/command-list.js';
 import { isZeroOid } from '../wire/oid.js';
+import { askingCoordinator } from './coordinator-lost.js';
 import { newObjectFormat } from './git-context.js';
 
 /** Looks repositories up and lets in whom the authorizer lets in. The only place in core that asks it. */
@@ -22,7 +29,10 @@ export class Access {
 
   /** Throws `unauthenticated`, `permission-denied`, `not-found`. */
   async forReading(principal: Principal, name: string): Promise<Repository> {
-    const repository = await this.#repositories.get(name);
+    const recalled = isRecalled(principal);
+    const repository = await askingCoordinator('git-upload-pack', () =>
+      this.#repositories.getForReading(name, { recalled }),
+    );
     this.#demand({ principal, action: 'read', name }, repository);
     if (repository === undefined) throw notFound(name);
     return repository;
@@ -30,7 +40,10 @@ export class Access {
 
   /** Undefined when the push may create the repository. Throws as `forReading` does. */
   async forPushing(principal: Principal, name: string): Promise<Repository | undefined> {
-    const repository = await this.#repositories.get(name);
+    assert(!isRecalled(principal), 'who pushes is known from the coordinator');
+    const repository = await askingCoordinator('git-receive-pack', () =>
+      this.#repositories.get(name),
+    );
     const action = repository === undefined ? 'create' : 'write';
     this.#demand({ principal, action, name }, repository);
     return repository;

@@ -183,6 +183,7 @@ export class FakeService {
       recovery: undefined,
       repositories: {
         get: (name) => Promise.resolve(this.#repositories.get(name)),
+        getForReading: (name) => Promise.resolve(this.#repositories.get(name)),
         create: (repository) => {
           this.created.push(repository);
           return Promise.resolve(this.#add(repository.name));

@@ -24,6 +24,11 @@ export interface GitRequest {
   readonly atLeast?: number;
   /** Told the generation that is read or was made, before anything of the answer is written if it is known by then. */
   readonly onGeneration?: (generation: number) => void;
+  /**
+   * Told, before anything of the answer is written, that it is served from what was read before, since the coordinator
+   * has not answered for so long.
+   */
+  readonly onRecalled?: (lostForMs: number) => void;
   /** Aborted when the client is gone, on drain's end, or at the time limits. */
   readonly signal: AbortSignal;
   /** Told when the request begins and ends to wait for others: its silence is ours then, and not its client's. */

@@ -2,7 +2,9 @@ import type { Readable, Writable } from 'node:stream';
 import type { Backend } from '../../backends/contract/backend.js';
 import type { Clock, Logger, Meter, Random } from '../../backends/contract/environment.js';
 import { QuorateError } from '../../backends/contract/errors.js';
+import type { Repository } from '../../backends/contract/repository.js';
 import type { Authorizer } from '../auth/authorizer.js';
+import { principalName } from '../auth/principal.js';
 import type { AuditLog } from '../observe/audit.js';
 import { RefusalLog } from '../observe/refusal-log.js';
 import { Access } from './access.js';
@@ -81,7 +83,7 @@ export function createGitService({
       try {
         admission.checkRateOfClient(request);
         name = parseRepositoryName(request.path);
-        serve = await resolve(access, request, name);
+        serve = await resolve({ access, parts }, request, name);
         admission.checkRateOfRepository(name);
       } catch (error) {
         recordRefusal(refusals, request, error);
@@ -95,11 +97,16 @@ export function createGitService({
   };
 }
 
-async function resolve(access: Access, request: GitRequest, name: string): Promise<Serve> {
+async function resolve(
+  { access, parts }: { readonly access: Access; readonly parts: ServiceParts },
+  request: GitRequest,
+  name: string,
+): Promise<Serve> {
   const { principal, service } = request;
   switch (service) {
     case 'git-upload-pack': {
       const repository = await access.forReading(principal, name);
+      tellRecalled(parts, request, repository);
       return {
         run: (context) => uploadPack(context, repository),
         known: (asked, bytes) => knownLsRefs(asked, repository, bytes),
@@ -122,9 +129,32 @@ async function resolve(access: Access, request: GitRequest, name: string): Promi
         throw new QuorateError('unimplemented', 'git archive --remote works over SSH only');
       }
       const repository = await access.forReading(principal, name);
+      tellRecalled(parts, request, repository);
       return { run: (context) => uploadArchive(context, repository), known: nothingKnown };
     }
   }
+}
+
+/** What is served without the coordinator may be old, and so may be the right to see it: everybody is told. */
+function tellRecalled(
+  { meter, audit }: ServiceParts,
+  request: GitRequest,
+  { name, recalled }: Repository,
+): void {
+  if (recalled === undefined) return;
+  const { transport, remoteAddress, requestId, principal } = request;
+  request.onRecalled?.(recalled.lostForMs);
+  meter.count('recalled_reads', { transport });
+  audit.record({
+    event: 'access',
+    outcome: 'ok',
+    actor: principalName(principal),
+    remoteAddress,
+    transport,
+    requestId,
+    repository: name,
+    details: { how: 'recalled', coordinator_lost_ms: Math.round(recalled.lostForMs) },
+  });
 }
 
 interface Served {

@@ -3,6 +3,8 @@ import type { Accounts } from '../auth/accounts.js';
 import { principalName, type Principal } from '../auth/principal.js';
 import type { AuditLog } from '../observe/audit.js';
 import { addressKey } from '../core/concurrency-limit.js';
+import { askingCoordinator } from '../core/coordinator-lost.js';
+import type { GitServiceName } from '../core/git-request.js';
 import { parseAuthorization } from './credentials.js';
 import { challenge, HttpRefusal } from './error-map.js';
 import { FailureThrottle } from './failure-throttle.js';
@@ -21,6 +23,7 @@ interface Attempt {
   readonly authorization: string | undefined;
   readonly remoteAddress: string;
   readonly requestId: string;
+  readonly service: GitServiceName;
 }
 
 const anonymous: Principal = { kind: 'anonymous' };
@@ -44,7 +47,7 @@ export class HttpAuthenticator {
     this.refuseThrottled(attempt.remoteAddress);
     const principal =
       credentials.kind === 'token'
-        ? await this.#options.accounts.authenticateToken(credentials.secret)
+        ? await this.#judge(attempt.service, credentials.secret)
         : undefined;
     this.#record(attempt, principal, credentials.kind === 'token' ? 'wrong token' : 'malformed');
     if (principal !== undefined) return principal;
@@ -53,6 +56,13 @@ export class HttpAuthenticator {
       401,
       'These credentials are not valid: use an access token as the password.',
       { 'WWW-Authenticate': challenge },
+    );
+  }
+
+  #judge(service: GitServiceName, secret: string): Promise<Principal | undefined> {
+    const reading = service !== 'git-receive-pack';
+    return askingCoordinator(service, () =>
+      this.#options.accounts.authenticateToken(secret, { reading }),
     );
   }
 

@@ -73,6 +73,7 @@ export class GitHandler {
       authorization,
       remoteAddress,
       requestId,
+      service: serviceOf(route),
     });
     return await (route.kind === 'page'
       ? this.#page(exchange, route)
@@ -86,8 +87,13 @@ export class GitHandler {
       'X-Request-Id': exchange.requestId,
       ...noCacheHeaders,
     };
-    const opened = await this.#open(exchange, route, (generation) => {
-      headers[generationHeader] = generation;
+    const opened = await this.#open(exchange, route, {
+      onGeneration: (generation) => {
+        headers[generationHeader] = generation;
+      },
+      onRecalled: (lostForMs) => {
+        headers[lostHeader] = Math.ceil(lostForMs / 1000);
+      },
     });
     if (request.headers.expect !== undefined) response.writeContinue();
     const taken = mayBeKnown(route) ? takeWhole(request, maxKnownRequestBytes) : undefined;
@@ -140,12 +146,12 @@ export class GitHandler {
   async #open(
     exchange: HttpExchange,
     route: GitRoute,
-    onGeneration?: (generation: number) => void,
+    told: Pick<GitRequest, 'onGeneration' | 'onRecalled'> = {},
   ): Promise<GitExchange> {
     const { 'git-protocol': protocol, 'quorate-at-least': atLeast } = exchange.request.headers;
     const gitRequest: GitRequest = {
       requestId: exchange.requestId,
-      service: route.kind === 'page' ? 'git-upload-pack' : route.service,
+      service: serviceOf(route),
       path: route.path,
       principal: exchange.principal,
       transport: 'http',
@@ -154,7 +160,7 @@ export class GitHandler {
       mode: route.kind === 'rpc' ? 'stateless' : 'advertise',
       signal: exchange.signal,
       ...(atLeast === undefined ? {} : { atLeast: parseGeneration(atLeast) }),
-      ...(onGeneration === undefined ? {} : { onGeneration }),
+      ...told,
     };
     return this.#options.service.open(gitRequest);
   }
@@ -248,6 +254,14 @@ export class GitHandler {
 
 /** Which generation of the repository an answer shows, or a push made: what `Quorate-At-Least` may ask for later. */
 const generationHeader = 'Quorate-Generation';
+
+/** The answer comes from what was read before: for how many seconds the coordinator has not answered. */
+const lostHeader = 'Quorate-Coordinator-Lost';
+
+/** A page tells what a clone would. */
+function serviceOf(route: GitRoute): GitRequest['service'] {
+  return route.kind === 'page' ? 'git-upload-pack' : route.service;
+}
 
 function parseGeneration(value: string | string[]): number {
   const generation = typeof value === 'string' && /^\d{1,15}$/.test(value) ? Number(value) : NaN;

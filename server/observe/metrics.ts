@@ -54,6 +54,11 @@ const counters: Record<CounterName, MetricDefinition> = {
     help: 'Hooks of administrators that ran, by stage and how they ended.',
     labels: ['stage', 'outcome'],
   },
+  recalled_reads: {
+    name: 'quorate_recalled_reads_total',
+    help: 'Requests to read that were served from what was read before, while the coordinator could not be reached.',
+    labels: ['transport'],
+  },
   webhook_attempts: {
     name: 'quorate_webhook_attempts_total',
     help: 'Attempts to send a webhook delivery, by how they ended.',
@@ -186,6 +191,11 @@ const gauges: Record<GaugeName, MetricDefinition> = {
   read_sessions: {
     name: 'quorate_read_sessions',
     help: 'Reads that front-ends hold open on this storage node.',
+    labels: [],
+  },
+  coordinator_lost_seconds: {
+    name: 'quorate_coordinator_lost_seconds',
+    help: 'For how long the coordinator has not answered; 0 while it does.',
     labels: [],
   },
   storage_nodes: {

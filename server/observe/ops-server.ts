@@ -18,6 +18,8 @@ export interface OpsServerOptions {
   readonly checks: Readonly<Record<string, ReadinessCheck>>;
   /** Name -> what is not as it should be, and does not keep requests away. Shown by `/readyz`. */
   readonly warnings?: Readonly<Record<string, () => string | undefined>>;
+  /** What is missing although requests should be sent here all the same. */
+  readonly degraded?: () => string | undefined;
   readonly locks: () => Promise<readonly LockInfo[]>;
 }
 
@@ -106,8 +108,11 @@ async function readiness(options: OpsServerOptions): Promise<Reply> {
     ]),
   );
   const ready = entries.every(([, result]) => result === 'ok');
+  const degraded = options.degraded?.();
+  const status = degraded === undefined ? 'ready' : 'degraded';
   return json(ready ? 200 : 503, {
-    status: ready ? 'ready' : 'not ready',
+    status: ready ? status : 'not ready',
+    ...(degraded === undefined ? {} : { degraded }),
     phase,
     checks: Object.fromEntries(entries),
     ...warningsOf(options),

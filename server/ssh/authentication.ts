@@ -1,7 +1,7 @@
 import { verify } from 'node:crypto';
 import type { AuthContext, PublicKeyAuthContext } from 'ssh2';
 import { QuorateError } from '../../backends/contract/errors.js';
-import type { Accounts } from '../auth/accounts.js';
+import type { Accounts, SignInOptions } from '../auth/accounts.js';
 import type { CertificateAuthorities } from '../auth/certificate-authorities.js';
 import type { Principal } from '../auth/principal.js';
 import {
@@ -19,7 +19,7 @@ export interface SignedIn {
   /** What vouched for the key; without it the key is known by itself. */
   readonly certificate?: SshCertificate;
   /** The principal as it is now; undefined when it would not be let in any more. */
-  renew(): Promise<Principal | undefined>;
+  renew(options: SignInOptions): Promise<Principal | undefined>;
 }
 
 export type AuthenticationStep =
@@ -57,10 +57,12 @@ export async function judge(
   if (signed && !isSignedWith(key, context)) {
     return { type: 'rejected', why: 'wrong signature', fingerprint };
   }
-  const principal = await accounts.authenticateKey(key.blob);
+  // For what it is becomes known with the command, when the principal is looked up again.
+  const principal = await accounts.authenticateKey(key.blob, { reading: true });
   if (!signed) return { type: 'probe', known: principal !== undefined, fingerprint };
   if (principal === undefined) return { type: 'rejected', why: 'unknown key', fingerprint };
-  const renew = () => accounts.authenticateKey(key.blob);
+  const renew = (options: SignInOptions): Promise<Principal | undefined> =>
+    accounts.authenticateKey(key.blob, options);
   return { type: 'accepted', who: { principal, key, renew } };
 }
 

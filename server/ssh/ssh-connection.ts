@@ -2,6 +2,8 @@ import type { Socket } from 'node:net';
 import type { AuthContext, Connection, Session } from 'ssh2';
 import { asQuorateError, QuorateError } from '../../backends/contract/errors.js';
 import { principalName, type Principal } from '../auth/principal.js';
+import { askingCoordinator } from '../core/coordinator-lost.js';
+import type { GitServiceName } from '../core/git-request.js';
 import { judge, type AuthenticationStep, type SignedIn } from './authentication.js';
 import { SocketPressure } from './socket-pressure.js';
 import type { SshEnvironment } from './ssh-environment.js';
@@ -96,8 +98,9 @@ export class SshConnection implements SessionHost {
     return this.#refusal;
   }
 
-  async currentPrincipal(): Promise<Principal> {
-    const principal = await this.#who?.renew();
+  async currentPrincipal(service: GitServiceName): Promise<Principal> {
+    const reading = service !== 'git-receive-pack';
+    const principal = await askingCoordinator(service, async () => this.#who?.renew({ reading }));
     if (principal !== undefined) return principal;
     throw new QuorateError('unauthenticated', 'this key is no longer accepted');
   }

@@ -2,7 +2,7 @@ import { finished } from 'node:stream/promises';
 import type { ServerChannel, Session } from 'ssh2';
 import { asQuorateError, QuorateError } from '../../backends/contract/errors.js';
 import { principalName, type Principal } from '../auth/principal.js';
-import type { GitOutcome } from '../core/git-request.js';
+import type { GitOutcome, GitServiceName } from '../core/git-request.js';
 import { parseGitProtocol } from '../wire/git-protocol.js';
 import { parseSshCommand, type SshGitCommand } from '../wire/ssh-command.js';
 import { WireError } from '../wire/wire-error.js';
@@ -16,7 +16,7 @@ export interface SessionHost {
   readonly remoteAddress: string;
   readonly pressure: SocketPressure;
   /** Who holds the connection's key now. Throws `unauthenticated` once the key or its user is no longer accepted. */
-  currentPrincipal(): Promise<Principal>;
+  currentPrincipal(service: GitServiceName): Promise<Principal>;
   /** Why this connection may not start anything, if it may not. */
   refusal(): QuorateError | undefined;
   /** No reply can be sent any more that would be right: the connection is torn down. */
@@ -156,7 +156,7 @@ export class SshSession {
 
   async #greet(): Promise<void> {
     try {
-      const principal = await this.#admit();
+      const principal = await this.#admit('git-upload-pack');
       const newLine = this.#hasTerminal ? '\r\n' : '\n';
       const text = `Hi ${principalName(principal)}! You have successfully authenticated, but Quorate does not provide shell access.${newLine}`;
       this.#output?.write(text);
@@ -175,8 +175,8 @@ export class SshSession {
     const facts: Record<string, unknown> = {};
     let outcome: GitOutcome['status'];
     try {
-      principal = await this.#admit();
       command = parseCommand(commandLine);
+      principal = await this.#admit(command.service);
       const result = await this.#exchange(command, principal, requestId);
       Object.assign(facts, result.fields, { exit_code: result.exitCode });
       outcome = result.status;
@@ -231,6 +231,10 @@ export class SshSession {
       protocol: parseGitProtocol(this.#gitProtocol),
       mode: 'session',
       signal: this.#stopping.signal,
+      // Nothing was written to the other output yet.
+      onRecalled: (lostForMs) => {
+        this.#attempt((channel) => channel.stderr.write(recalledLine(lostForMs)));
+      },
       onHold: (held) => {
         this.#held = held;
         this.#progressMs = this.#environment.clock.monotonicMs();
@@ -239,10 +243,10 @@ export class SshSession {
     return exchange.run(input, output);
   }
 
-  async #admit(): Promise<Principal> {
+  async #admit(service: GitServiceName): Promise<Principal> {
     const refusal = this.#host.refusal();
     if (refusal !== undefined) throw refusal;
-    return this.#host.currentPrincipal();
+    return this.#host.currentPrincipal(service);
   }
 
   /** Everything out, then the exit status, then EOF and close, as RFC 4254 section 6.10 has them. */
@@ -293,6 +297,11 @@ export class SshSession {
   #newRequestId(): string {
     return Buffer.from(this.#environment.random.bytes(8)).toString('hex');
   }
+}
+
+function recalledLine(lostForMs: number): string {
+  const seconds = Math.ceil(lostForMs / 1000);
+  return `WARNING: the coordinator has not answered for ${seconds} s: this may not be the newest state\n`;
 }
 
 function parseCommand(line: string): SshGitCommand {

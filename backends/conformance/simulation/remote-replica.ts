@@ -127,7 +127,8 @@ export function remoteReplica(storeId: string, node: NodeConnection): Replica {
     heldPushes: (id) => node.call((replica) => replica.heldPushes(id)),
     gather: (key, from) => node.call((replica) => replica.gather(key, from)),
     applied: (id) => node.call((replica) => replica.applied(id)),
-    read: (id, atLeast) => node.call((replica) => openRead(replica, node, { id, atLeast })),
+    read: (id, atLeast, options) =>
+      node.call((replica) => openRead(replica, node, { id, atLeast, ...options })),
     maintain: (id, options) => node.call((replica) => replica.maintain(id, options)),
     destroy: (id) => node.call((replica) => replica.destroy(id)),
     fork: (fork) => node.call((replica) => replica.fork(fork)),
@@ -153,9 +154,13 @@ function unused(): never {
 async function openRead(
   replica: LocalReplica,
   node: NodeConnection,
-  { id, atLeast }: { readonly id: string; readonly atLeast: number },
+  {
+    id,
+    atLeast,
+    ...options
+  }: { readonly id: string; readonly atLeast: number; readonly eventual?: boolean },
 ): Promise<ReplicaRead> {
-  const read = await replica.read(id, atLeast);
+  const read = await replica.read(id, atLeast, options);
   return {
     snapshot: read.snapshot,
     digest: read.digest,

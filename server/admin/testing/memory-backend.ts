@@ -72,6 +72,7 @@ export class MemoryBackend implements Backend {
       fork: async ({ objectFormat }, { name, access }) =>
         this.#create({ name, access, objectFormat, settings: {}, defaultBranch: 'main' }),
       get: async (name) => this.#named(name),
+      getForReading: async (name) => this.#named(name),
       list: async ({ prefix = '', after = '', limit }) =>
         [...this.records.values()]
           .filter(({ name }) => name.startsWith(prefix) && name > after)
