@@ -3,6 +3,7 @@ import { afterEach, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import { QuorateError, type ErrorCode } from '../../backends/contract/errors.js';
 import { statusOfCode } from './error-map.js';
+import { parseErrorPkt } from '../wire/pkt-line.js';
 import {
   ask,
   basic,
@@ -125,6 +126,34 @@ for (const [code, status] of Object.entries(statusOfCode)) {
       else assert.equal(answer.body.toString(), 'This is the sentence.\n');
       if (status === 401) assert.equal(answer.headers['www-authenticate'], 'Basic realm="Quorate"');
       if (status === 503 || status === 429) assert.ok(answer.headers['retry-after']);
+    }
+  });
+}
+
+const toldByGit: readonly string[] = [
+  'unavailable',
+  'deadline-exceeded',
+  'failed-precondition',
+  'storage-failure',
+  'data-corrupt',
+  'internal',
+];
+
+for (const [code, status] of Object.entries(statusOfCode)) {
+  if (code === 'outcome-unknown') continue;
+  const told = toldByGit.includes(code);
+  test(`${code} of a fetch's POST, of which git shows no text, is ${told ? 'an ERR packet' : status}`, async () => {
+    for (const at of ['open', 'run'] as const) {
+      const { port } = await start(failing(at, asCode(code)));
+      const answer = await ask(port, pushTo('/a/git-upload-pack', '0000'));
+      assert.equal(answer.status, told ? 200 : status);
+      if (!told) continue;
+      assert.equal(answer.headers['content-type'], 'application/x-git-upload-pack-result');
+      const message = parseErrorPkt(answer.body.subarray(4));
+      if (code === 'internal') assert.match(message ?? '', /its log has the details as/);
+      else assert.equal(message, 'This is the sentence.');
+      const push = await ask(port, pushTo('/a/git-receive-pack', '0000'));
+      assert.equal(push.status, status, 'a push has its report; what comes before it is HTTP');
     }
   });
 }

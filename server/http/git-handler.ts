@@ -1,12 +1,13 @@
 import type { OutgoingHttpHeaders } from 'node:http';
 import { Readable, type Writable } from 'node:stream';
 import type { Clock, Logger, Meter } from '../../backends/contract/environment.js';
-import { asQuorateError, QuorateError } from '../../backends/contract/errors.js';
+import { asQuorateError, type ErrorCode, QuorateError } from '../../backends/contract/errors.js';
 import { principalName } from '../auth/principal.js';
 import type { GitExchange, GitOutcome, GitRequest, GitService } from '../core/git-request.js';
 import { maxKnownRequestBytes } from '../core/known-answers.js';
 import type { RefusalLog } from '../observe/refusal-log.js';
 import { parseGitProtocol } from '../wire/git-protocol.js';
+import { writeErrorPkt } from '../wire/pkt-line.js';
 import type { HttpAuthenticator } from './authenticator.js';
 import { HttpRefusal, refusalOf } from './error-map.js';
 import { GitReply } from './git-reply.js';
@@ -23,7 +24,7 @@ import {
 } from './http-message.js';
 import { checkBody, drainRequest, RequestBody, takeWhole } from './request-body.js';
 import type { Route } from './route.js';
-import { noCacheHeaders, replyRefusal, replyText } from './text-reply.js';
+import { noCacheHeaders, replyBody, replyRefusal, replyText } from './text-reply.js';
 
 export interface GitHandlerOptions {
   readonly service: GitService;
@@ -60,7 +61,7 @@ export class GitHandler {
     try {
       served = await this.#answer(exchange, route);
     } catch (error) {
-      served = await this.#fail(exchange, error);
+      served = await this.#fail(exchange, route, error);
     }
     this.#log(exchange, route, served);
   }
@@ -176,7 +177,7 @@ export class GitHandler {
     if (!drained) refuseRest(exchange.request);
   }
 
-  async #fail(exchange: HttpExchange, thrown: unknown): Promise<Served> {
+  async #fail(exchange: HttpExchange, route: GitRoute, thrown: unknown): Promise<Served> {
     const { request, response, reply } = exchange;
     const error =
       exchange.stopped ??
@@ -190,12 +191,18 @@ export class GitHandler {
     }
     exchange.body?.destroy();
     const noVerdict = operating?.code === 'outcome-unknown';
+    const told =
+      exchange.stopped === undefined && operating !== undefined && isToldByGit(route, operating);
+    let { status } = refusal;
     if (reply?.started === true || response.headersSent || isGone(response) || noVerdict) {
       // Part of a 200 is out, or what happened is not known: only a broken connection says neither yes nor no.
       breakOff(request);
     } else {
       reply?.destroy();
-      await replyRefusal(request, response, refusal);
+      if (told) status = 200;
+      await (told
+        ? replyErrorPacket(exchange, refusal.message)
+        : replyRefusal(request, response, refusal));
     }
     if (operating?.code === 'internal') {
       this.#options.logger.error(
@@ -206,7 +213,7 @@ export class GitHandler {
     const outcome = refusal.status >= 500 ? 'error' : 'refused';
     return {
       outcome,
-      fields: { status: refusal.status, error: operating?.code, reason: refusal.message },
+      fields: { status, error: operating?.code, reason: refusal.message },
     };
   }
 
@@ -292,6 +299,36 @@ function maxBodyBytes({ service }: GitRoute & { kind: 'rpc' }, limits: HttpLimit
 /** Requests whose answers the service may have ready. */
 function mayBeKnown(route: GitRoute): boolean {
   return route.kind === 'rpc' && route.service === 'git-upload-pack';
+}
+
+/** What a person has to read to know what to do. A rate (429) and a missing right (401, 403, 404) are HTTP's to say. */
+const toldCodes: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'unavailable',
+  'deadline-exceeded',
+  'failed-precondition',
+  'storage-failure',
+  'data-corrupt',
+  'internal',
+]);
+
+/**
+ * git shows the text of a `GET info/refs` that failed, and of a POST nothing but its status. So a fetch that fails is
+ * told in git's own form, as refusals of the protocol are; a push has its report.
+ */
+function isToldByGit(route: GitRoute, { code }: QuorateError): boolean {
+  return route.kind === 'rpc' && route.service === 'git-upload-pack' && toldCodes.has(code);
+}
+
+/** Resolves when the answer is handed over and the request is read or given up. */
+function replyErrorPacket(
+  { request, response, requestId }: HttpExchange,
+  message: string,
+): Promise<void> {
+  return replyBody(request, response, {
+    status: 200,
+    body: writeErrorPkt(message),
+    headers: { 'Content-Type': 'application/x-git-upload-pack-result', 'X-Request-Id': requestId },
+  });
 }
 
 /** Resolves when the answer is handed to the system, or can no longer be. */

@@ -30,22 +30,43 @@ interface TextReply {
   readonly headers?: Readonly<Record<string, string>>;
 }
 
-/**
- * Answers with plain text, and takes what the client is still sending before the connection is closed.
- * Resolves when the answer is handed over and the request is read or given up.
- */
-export async function replyText(
+interface BodyReply {
+  readonly status: number;
+  readonly body: Buffer;
+  readonly headers: Readonly<Record<string, string>>;
+}
+
+/** Answers with plain text, as `replyBody` does. */
+export function replyText(
   request: HttpRequest,
   response: HttpResponse,
-  reply: TextReply,
+  { status, text, headers }: TextReply,
 ): Promise<void> {
-  const body = Buffer.from(`${reply.text}\n`);
+  return replyBody(request, response, {
+    status,
+    body: Buffer.from(`${text}\n`),
+    headers: {
+      'Content-Type': 'text/plain; charset=utf-8',
+      'X-Content-Type-Options': 'nosniff',
+      ...headers,
+    },
+  });
+}
+
+/**
+ * Answers, and takes what the client is still sending before the connection is closed.
+ * Resolves when the answer is handed over and the request is read or given up.
+ */
+export async function replyBody(
+  request: HttpRequest,
+  response: HttpResponse,
+  reply: BodyReply,
+): Promise<void> {
+  const { body } = reply;
   const unread = announcesBody(request) && !request.readableEnded;
   if (unread && !keepsConnection(request, reply.status)) closeAfter(response);
   writeHead(response, reply.status, {
-    'Content-Type': 'text/plain; charset=utf-8',
     'Content-Length': body.length,
-    'X-Content-Type-Options': 'nosniff',
     ...noCacheHeaders,
     ...reply.headers,
   });
