@@ -141,7 +141,7 @@ function checkHeads(
   }
 }
 
-/** A strong read shows one generation, whole, and no older one than the newest when it began. */
+/** A read shows one generation, whole, and no older one than it was promised. */
 function checkRead(
   read: ReadOperation,
   observer: CommitObserver,
@@ -149,12 +149,10 @@ function checkRead(
   tell: Tell,
 ): void {
   const name = `a read at ${read.startMs.toFixed(1)}`;
-  const oldest = observer.generationAt(read.repositoryId, read.startMs);
+  const { oldest } = read;
   const newest = observer.generationAt(read.repositoryId, read.endMs);
   if (read.generation < oldest) {
-    tell(
-      `${name} shows generation ${read.generation}, but ${oldest} was committed before it began`,
-    );
+    tell(`${name} shows generation ${read.generation}, but it has to show ${oldest} or later`);
   }
   if (read.generation > newest) {
     tell(`${name} shows generation ${read.generation}, but only ${newest} was committed`);

@@ -38,6 +38,8 @@ export interface HeadOperation extends Timed {
 
 export interface ReadOperation extends Timed {
   readonly kind: 'read';
+  /** The oldest generation that it may show: at `strong` the newest when it began, and what was asked for in any case. */
+  readonly oldest: number;
   readonly generation: number;
   readonly head: Head;
   readonly refs: ReadonlyMap<string, Oid>;

@@ -298,6 +298,28 @@ export const mutants: readonly Mutation[] = [
     edits: [edit('replicated/placement.js', String.raw`&& !zones\.has\(node\.zone\)`, '')],
   },
   {
+    name: 'a read at eventual takes no heed of its token',
+    troubles: ['slow network', 'partition', 'store crashes'],
+    edits: [
+      edit(
+        'replicated/replicated-backend.js',
+        String.raw`\{ generation: atLeast, signal \}`,
+        '{ generation: 0, signal }',
+      ),
+    ],
+  },
+  {
+    name: 'every read is one at eventual',
+    troubles: ['slow network'],
+    edits: [
+      edit(
+        'replicated/replicated-backend.js',
+        String.raw`this\.#readsEventually\(repository\)`,
+        'true',
+      ),
+    ],
+  },
+  {
     name: 'absence is taken for deletion',
     troubles: ['compaction'],
     edits: [

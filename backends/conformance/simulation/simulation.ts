@@ -144,7 +144,7 @@ async function createRepositories(world: World, count: number): Promise<Simulate
           name: `team/app-${i}`,
           defaultBranch: 'main',
           objectFormat: 'sha1',
-          settings: {},
+          settings: world.random.chance(0.25) ? { 'replication.readConsistency': 'eventual' } : {},
           access: { public: false, grants: {} },
         }),
       ),

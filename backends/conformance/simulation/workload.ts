@@ -23,6 +23,8 @@ const names = [
 /** Generations whose objects a store keeps for those who were told of them, less some for pushes on their way. */
 const keptGenerations = 6;
 
+const eventually = { 'replication.readConsistency': 'eventual' };
+
 /** What the client of a server that died sees. */
 const broken = Symbol('broken connection');
 
@@ -41,6 +43,8 @@ export class Client {
   readonly #repositories: readonly SimulatedRepository[];
   /** What this client saw last, perhaps long ago. */
   readonly #seen = new Map<string, ReadonlyMap<string, Oid>>();
+  /** The generation of the last push that this client was told of: a read token. */
+  readonly #tokens = new Map<string, number>();
   #made = 0;
 
   constructor(
@@ -74,24 +78,28 @@ export class Client {
   }
 
   async read(repository: SimulatedRepository, host: FrontEndHost): Promise<boolean> {
-    const { history, scheduler } = this.#world;
+    const { history, scheduler, observer } = this.#world;
     const startMs = scheduler.nowMs;
     const wasDamaged = this.#isDamaged(repository);
+    const atLeast = this.#random.chance(0.3) ? (this.#tokens.get(repository.id) ?? 0) : 0;
     const answer = await this.#ask(host, async ({ backend }) => {
       const current = await this.#current(backend, repository);
-      const session = await backend.read(current, new AbortController().signal);
+      const eventual = current.settings['replication.readConsistency'] === 'eventual';
+      const session = await backend.read(current, new AbortController().signal, { atLeast });
       const { snapshot } = session;
       const endMs = scheduler.nowMs;
       try {
         const tips = [...new Set(snapshot.refs.map(({ oid }) => oid))];
         const sizes = await session.objectSizes(tips);
-        return { snapshot, endMs, missing: tips.filter((_, i) => sizes[i] === undefined) };
+        const missing = tips.filter((_, i) => sizes[i] === undefined);
+        return { snapshot, endMs, eventual, missing };
       } finally {
         session.release();
       }
     });
     if (answer === broken || answer instanceof Error) return false;
-    const { snapshot, endMs } = answer;
+    const { snapshot, endMs, eventual } = answer;
+    if (eventual) this.#world.count(`eventual reads${atLeast > 0 ? ' with a token' : ''}`);
     const refs = refsOf(snapshot);
     // git says of an object whose pack is damaged that it is missing, and ends a fetch of it: no wrong answer.
     const excused = wasDamaged || this.#isDamaged(repository);
@@ -104,6 +112,7 @@ export class Client {
       repositoryId: repository.id,
       startMs,
       endMs,
+      oldest: eventual ? atLeast : Math.max(atLeast, observer.generationAt(repository.id, startMs)),
       generation,
       head,
       refs,
@@ -218,8 +227,13 @@ export class Client {
       ),
     );
     if (answer !== broken) {
-      operation.endMs = scheduler.nowMs;
       operation.answer = answer instanceof Error ? failureOf(answer) : reportOf(answer);
+      // Who was told that nobody knows has to reckon with a commit that is on its way still.
+      if (operation.answer.status !== 'unknown') operation.endMs = scheduler.nowMs;
+    }
+    const { answer: told } = operation;
+    if (told.status === 'reported' && told.generation !== undefined) {
+      this.#tokens.set(id, told.generation);
     }
     this.#world.say(`${pushId} ${describe(commands)}: ${describeAnswer(operation.answer)}`);
     return operation.answer;
@@ -295,8 +309,10 @@ export class Client {
   /** Another epoch, under the feet of those who push. */
   async #reconfigure(one: SimulatedRepository, host: FrontEndHost): Promise<void> {
     const limit = String(100 + this.#random.below(100));
+    const reads = this.#random.pick([{}, { 'replication.readConsistency': 'strong' }, eventually]);
+    const settings = { 'receive.maxRefs': limit, ...reads };
     const answer = await this.#ask(host, ({ backend }) =>
-      backend.repositories.update(one.id, () => ({ settings: { 'receive.maxRefs': limit } })),
+      backend.repositories.update(one.id, () => ({ settings })),
     );
     if (answer !== broken && !(answer instanceof Error)) one.repository = answer;
   }
