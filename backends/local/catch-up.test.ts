@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { EventEmitter, once } from 'node:events';
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
@@ -262,4 +263,28 @@ test('what an earlier process prepared is not pruned away, until that push is ov
   await again.abort(prepared);
   await maintain();
   await assert.rejects(scene.git('cat-file', '-t', old));
+});
+
+test('a request to fill that comes twice, or late, does not begin a copy again that is whole by then', async () => {
+  const one = await scene.commit('one');
+  await push([create(main, one)]);
+  const fill = { atLeast: 1, source, signal };
+  const asked = new EventEmitter();
+  const slow: PeerSource = async (...question) => {
+    const released = once(asked, 'go');
+    asked.emit('asked');
+    await released;
+    return source(...question);
+  };
+  const begun = once(asked, 'asked');
+  const late = second.catchUp(scene.id, { ...fill, source: slow });
+  await begun;
+  const early = second.catchUp(scene.id, fill);
+  const releasing = setInterval(() => asked.emit('go'), 1);
+  await Promise.all([late, early]);
+  clearInterval(releasing);
+  await assertSound(1);
+  await second.catchUp(scene.id, { ...fill, fresh: true });
+  await assertSound(1);
+  assert.ok(!existsSync(join(scene.secondGitDir, '../../../../set-aside')));
 });

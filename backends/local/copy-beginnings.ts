@@ -1,0 +1,82 @@
+import { QuorateError } from '../contract/errors.js';
+import type { Head } from '../contract/objects.js';
+import type { PeerSource, Replica, ReplicaState } from '../contract/replica.js';
+import { SerialQueue } from './serial-queue.js';
+
+export interface BeginningDependencies {
+  readonly replica: Pick<Replica, 'state' | 'verify' | 'create'> & {
+    /** Takes a copy out of the way, for people to look at. */
+    setAside(id: string): Promise<void>;
+  };
+  /** Removes what was never whole. */
+  readonly discard: (id: string) => Promise<void>;
+}
+
+export interface Beginning {
+  readonly atLeast: number;
+  /** What is here is damaged, as somebody found out. */
+  readonly fresh?: boolean;
+  readonly source: PeerSource;
+  readonly signal: AbortSignal;
+}
+
+/**
+ * What comes before a copy is filled: a damaged one is set aside, and an empty one made. A request for it may come twice,
+ * and late, when the copy is whole again and counts: one beginning at a time for each repository, and each looks for
+ * itself at what is there then.
+ */
+export class CopyBeginnings {
+  readonly #dependencies: BeginningDependencies;
+  readonly #queues = new Map<string, SerialQueue>();
+
+  constructor(dependencies: BeginningDependencies) {
+    this.#dependencies = dependencies;
+  }
+
+  async begin(id: string, beginning: Beginning): Promise<void> {
+    const queue = this.#queues.get(id) ?? new SerialQueue();
+    this.#queues.set(id, queue);
+    try {
+      await queue.run(() => this.#begin(id, beginning));
+    } finally {
+      if (queue.length === 0) this.#queues.delete(id);
+    }
+  }
+
+  async #begin(id: string, { atLeast, fresh, source, signal }: Beginning): Promise<void> {
+    const { replica, discard } = this.#dependencies;
+    const state = fresh === true ? await this.#stateIfSound(id, signal) : await replica.state(id);
+    if (state?.frozen !== undefined) {
+      // Then it may be the only one that has it (docs/architecture.md, "restored from an old backup").
+      if (state.generation > atLeast) {
+        const why = 'this copy is ahead of the one that it is to become';
+        throw new QuorateError('data-corrupt', why);
+      }
+      await replica.setAside(id);
+    }
+    if (state !== undefined && state.frozen === undefined) return;
+    const exported = await source([], 0, signal);
+    exported.release();
+    const { objectFormat, head } = exported;
+    await discard(id);
+    await replica.create(id, { objectFormat, head: branchOf(head) });
+  }
+
+  /** As `state`, where every kind of damage is called by the same name. */
+  async #stateIfSound(id: string, signal: AbortSignal): Promise<ReplicaState | undefined> {
+    const { replica } = this.#dependencies;
+    const known = await replica.state(id).catch(() => unreadable);
+    if (known === undefined || known.frozen !== undefined) return known;
+    const { problems } = await replica.verify(id, { signal });
+    const [problem] = problems;
+    if (known !== unreadable) return problem === undefined ? known : { ...known, frozen: problem };
+    return { ...unreadable, frozen: problem ?? 'it could not be read a moment ago' };
+  }
+}
+
+const unreadable: ReplicaState = { generation: 0, digest: '' };
+
+function branchOf(head: Head): string {
+  if ('symref' in head) return head.symref;
+  throw new QuorateError('data-corrupt', 'the other store has a detached HEAD');
+}
