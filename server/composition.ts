@@ -51,6 +51,7 @@ import { formatAddress, listenOn, reachableAddress } from './listen.js';
 import { connectionsWithin, conversationsWithin, maxOpenFiles } from './open-files.js';
 import { openAuditLog } from './observe/audit-log.js';
 import type { FileAuditLog } from './observe/audit-log.js';
+import { createAuditTail } from './observe/audit-tail.js';
 import { createAuditTrail } from './observe/audit-trail.js';
 import { createMetrics } from './observe/metrics.js';
 import type { Metrics } from './observe/metrics.js';
@@ -348,6 +349,7 @@ async function openDoors(foundation: Foundation, opsAddress: Address): Promise<C
     spoolDirectory: path.join(data.path, 'spool'),
   });
   const startedAtMs = clock.nowMs();
+  const draining = new AbortController();
   let file: ServerFile | undefined;
   const ssh = createSshListener({
     ...foundation,
@@ -364,6 +366,8 @@ async function openDoors(foundation: Foundation, opsAddress: Address): Promise<C
     requestRecords: new RequestRecords(foundation),
     rates: new ClientRates('admin', admissionLimits(config), foundation),
     auditTrail: createAuditTrail(data.path),
+    auditTail: createAuditTail(data.path),
+    draining: draining.signal,
     accounts,
     directory,
     issuers,
@@ -406,6 +410,7 @@ async function openDoors(foundation: Foundation, opsAddress: Address): Promise<C
       return file;
     },
     async drain(deadlineMs) {
+      draining.abort();
       const graceMs = Math.max(0, deadlineMs - clock.monotonicMs());
       await Promise.all([
         http.drain(graceMs),

@@ -19,6 +19,8 @@ export interface EventStream {
   readonly started: boolean;
   /** At most ten a second are sent, plus each step's first and last; repeats are not, and all are dropped while the client does not read. Never throws. */
   progress(progress: MaintenanceProgress): void;
+  /** Something that happened. Resolves when the client has taken enough for more, or is gone. */
+  event(event: object): Promise<void>;
   /** Keeps the stream alive until its end, while `work` runs. */
   during<T>(work: Promise<T>): Promise<T>;
   end(last: { readonly result: object } | { readonly error: Problem }): Promise<void>;
@@ -57,6 +59,12 @@ export function createEventStream(options: {
       if ((!due && !telling) || repeated || response.writableNeedDrain) return;
       last = progress;
       send({ progress: { step, done, total } });
+    },
+    event: async (event) => {
+      send(event);
+      if (response.writableNeedDrain && !signal.aborted) {
+        await once(response, 'drain', { signal }).catch(() => undefined);
+      }
     },
     during: async (work) => {
       const over = new AbortController();

@@ -7,7 +7,11 @@ import { nothing } from './routes/fields.js';
 type Json = Readonly<Record<string, unknown>>;
 
 /** Actions whose answer is a stream of lines (docs/admin-api.md, "Streams"). */
-const streams: ReadonlySet<string> = new Set(['repository.import', 'repository.maintain']);
+const streams: ReadonlySet<string> = new Set([
+  'repository.import',
+  'repository.maintain',
+  'audit.follow',
+]);
 
 /**
  * `GET /openapi.json`: for everybody, since it says what is in the documentation anyway and a client may want it before
@@ -95,7 +99,10 @@ function operation(one: Endpoint): Json {
 
 function success({ action }: Endpoint): Json {
   if (streams.has(action)) {
-    const line = { type: 'string', description: 'JSON: progress, alive, result or error' };
+    const line = {
+      type: 'string',
+      description: 'JSON: progress, event, position, alive, result or error',
+    };
     return {
       description: 'Progress, and at the end the result or an error; one per line',
       content: { 'application/x-ndjson': { schema: line } },

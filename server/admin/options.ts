@@ -13,6 +13,7 @@ import type { Authorizer } from '../auth/authorizer.js';
 import type { OpenpgpKeys } from '../auth/openpgp-keys.js';
 import type { HostCertificates } from '../ssh/host-certificates.js';
 import type { ClientRates } from '../core/client-rates.js';
+import type { AuditTail } from '../observe/audit-tail.js';
 import type { AuditTrail } from '../observe/audit-trail.js';
 import type { AuditLog } from '../observe/audit.js';
 
@@ -49,6 +50,9 @@ export interface AdminApiOptions {
   readonly openpgpKeys: OpenpgpKeys;
   readonly audit: AuditLog;
   readonly auditTrail: AuditTrail;
+  readonly auditTail: AuditTail;
+  /** Aborted when the server drains: answers without an end are to end. */
+  readonly draining: AbortSignal;
   readonly logger: Logger;
   readonly meter: Meter;
   readonly requestRecords: RequestRecords;

@@ -1,6 +1,6 @@
 import type { IncomingMessage, OutgoingHttpHeaders } from 'node:http';
 import type { ConnectionOptions } from 'node:tls';
-import { CliError } from './cli-error.js';
+import { CliError, ConnectionLost } from './cli-error.js';
 import type { ServerAddress, ServerTrust } from './server-address.js';
 
 /** The API answers in milliseconds; only a server in trouble takes longer. */
@@ -32,6 +32,14 @@ export interface ApiClient {
   readonly request: (method: Method, path: string, body?: Json) => Promise<Json>;
   /** A long-running request: tells progress, answers the result. Ends on the server when `signal` aborts. */
   readonly stream: (path: string, options: StreamOptions) => Promise<Json>;
+  /**
+   * Hands each line of an answer without an end to `told`, until `signal` aborts. Rejects with `ConnectionLost` when
+   * the server ends it, or cannot be reached.
+   */
+  readonly follow: (
+    path: string,
+    options: { readonly signal: AbortSignal; readonly told: (line: Json) => void },
+  ) => Promise<void>;
 }
 
 export function createApiClient(server: ServerAddress): ApiClient {
@@ -56,6 +64,27 @@ export function createApiClient(server: ServerAddress): ApiClient {
   };
 
   return {
+    follow: async (path, { signal, told }) => {
+      const silence = new AbortController();
+      const timer = setTimeout(() => silence.abort(), streamSilenceMs);
+      const ended = AbortSignal.any([signal, silence.signal]);
+      try {
+        const response = await send('GET', path, { signal: ended });
+        if (!isOk(response)) throw refusal(server, response, asJson(await textOf(response)));
+        for await (const line of lines(response)) {
+          timer.refresh();
+          const event = asJson(line) ?? notQuorate(server);
+          if ('error' in event)
+            throw new CliError(messageIn(event['error']) ?? 'the server failed');
+          told(event);
+        }
+        throw new ConnectionLost(`the server at ${server.url} ended the connection`);
+      } catch (error) {
+        if (!signal.aborted) throw asCliError(server, error, ended);
+      } finally {
+        clearTimeout(timer);
+      }
+    },
     request: async (method, path, body) => {
       const signal = AbortSignal.timeout(requestTimeoutMs);
       try {
@@ -180,7 +209,9 @@ function refusal(
 function asCliError(server: ServerAddress, error: unknown, signal: AbortSignal): CliError {
   if (error instanceof CliError) return error;
   if (signal.aborted) {
-    return new CliError(`the server at ${server.url} takes too long to answer`, { cause: error });
+    return new ConnectionLost(`the server at ${server.url} takes too long to answer`, {
+      cause: error,
+    });
   }
   const code = error instanceof Error && 'code' in error ? error.code : undefined;
   if (typeof code === 'string' && /CERT|SIGNATURE|ISSUER/.test(code)) {
@@ -199,7 +230,7 @@ function asCliError(server: ServerAddress, error: unknown, signal: AbortSignal):
       ? 'check QUORATE_URL'
       : `start it with "${server.startCommand}"`;
   const why = typeof code === 'string' ? (reasons[code] ?? code) : 'the connection broke';
-  return new CliError(`the server at ${server.url} does not answer (${why}): ${remedy}`, {
+  return new ConnectionLost(`the server at ${server.url} does not answer (${why}): ${remedy}`, {
     cause: error,
   });
 }

@@ -8,3 +8,6 @@ export class CliError extends Error {
     this.exitCode = options.exitCode ?? 1;
   }
 }
+
+/** The server could not be reached, or the connection broke: it may be there again in a moment. */
+export class ConnectionLost extends CliError {}

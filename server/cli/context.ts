@@ -10,6 +10,8 @@ export interface CommandContext {
   readonly terminal: Terminal;
   /** One request to the admin API; `path` is below `/api/v1`. */
   readonly request: ApiClient['request'];
+  /** An answer without an end, line by line, until Ctrl-C. */
+  readonly follow: (path: string, told: (line: Json) => void) => Promise<void>;
   /** Runs a long request with its progress on stderr. Ctrl-C ends it, here and on the server. */
   readonly stream: (path: string, body?: Json) => Promise<Json>;
 }
@@ -21,28 +23,45 @@ export function contextOf(command: Command): CommandContext {
   return {
     terminal: createTerminal(json),
     request: async (method, path, body) => await (await api()).request(method, path, body),
+    follow: async (path, told) => {
+      const { signal, stop } = interruption();
+      try {
+        await (await api()).follow(path, { signal, told });
+      } finally {
+        stop();
+      }
+    },
     stream: async (path, body) => {
       const client = await api();
       const display = await createProgressDisplay(process.stderr);
-      const interrupted = new AbortController();
-      const interrupt = () => interrupted.abort();
-      process.once('SIGINT', interrupt).once('SIGTERM', interrupt);
+      const { signal, stop } = interruption();
       try {
         return await client.stream(path, {
           ...(body === undefined ? {} : { body }),
-          signal: interrupted.signal,
+          signal,
           progress: (progress) => display.update(progress),
         });
       } catch (error) {
-        if (interrupted.signal.aborted) {
+        if (signal.aborted) {
           throw new CliError('interrupted; the server has been told to stop', { exitCode: 130 });
         }
         throw error;
       } finally {
         display.stop();
-        process.off('SIGINT', interrupt).off('SIGTERM', interrupt);
+        stop();
       }
     },
+  };
+}
+
+/** Aborted by Ctrl-C, until it is stopped. */
+function interruption(): { readonly signal: AbortSignal; readonly stop: () => void } {
+  const interrupted = new AbortController();
+  const interrupt = (): void => interrupted.abort();
+  process.once('SIGINT', interrupt).once('SIGTERM', interrupt);
+  return {
+    signal: interrupted.signal,
+    stop: () => void process.off('SIGINT', interrupt).off('SIGTERM', interrupt),
   };
 }
 

@@ -66,7 +66,7 @@ export function duration(value: unknown): string {
 }
 
 /** What others wrote (names, comments) must not steer the reader's terminal. */
-function printable(text: string): string {
+export function printable(text: string): string {
   return text.replaceAll(/[\x00-\x1f\x7f-\x9f]/g, (character) => {
     return `\\x${character.charCodeAt(0).toString(16).padStart(2, '0')}`;
   });

@@ -99,7 +99,7 @@ async function read(
   return { events, next: undefined };
 }
 
-function parseCursor(text: string): { readonly inode: bigint; readonly offset: number } {
+export function parseCursor(text: string): { readonly inode: bigint; readonly offset: number } {
   const match = /^(\d{1,20})-(\d{1,15})$/.exec(text);
   if (match === null)
     throw new QuorateError('invalid-argument', 'after is no place in the audit log');
@@ -136,7 +136,7 @@ async function* files(directory: string): AsyncGenerator<OpenFile, void, undefin
   }
 }
 
-async function openIfThere(file: string): Promise<FileHandle | undefined> {
+export async function openIfThere(file: string): Promise<FileHandle | undefined> {
   try {
     return await open(file, 'r');
   } catch (error) {
@@ -214,7 +214,7 @@ async function readFully(handle: FileHandle, position: number, length: number): 
 }
 
 /** Undefined for a line that a crash tore, or that is too long. */
-function parseEvent(line: Buffer): Record<string, unknown> | undefined {
+export function parseEvent(line: Buffer): Record<string, unknown> | undefined {
   try {
     const value: unknown = JSON.parse(line.toString());
     return typeof value === 'object' && value !== null && !Array.isArray(value)
@@ -229,7 +229,7 @@ function same(wanted: string | undefined, is: unknown): boolean {
   return wanted === undefined || wanted === is;
 }
 
-function fits(event: Record<string, unknown>, atMs: number, filter: AuditFilter): boolean {
+export function fits(event: Record<string, unknown>, atMs: number, filter: AuditFilter): boolean {
   return (
     same(filter.repository, event['repository']) &&
     same(filter.user, event['actor']) &&

@@ -926,6 +926,12 @@ export const rows: readonly Row[] = [
     expected: adminOnly(200),
   },
   {
+    desc: 'follow the audit log',
+    action: 'audit.follow',
+    request: () => ['GET', '/audit/follow'],
+    expected: adminOnly(200),
+  },
+  {
     desc: 'host keys',
     action: 'host-key.list',
     request: () => ['GET', '/host-keys'],

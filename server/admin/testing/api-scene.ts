@@ -106,6 +106,7 @@ export class ApiScene {
   static async open(
     options: {
       readonly noAuth?: boolean;
+      readonly draining?: AbortSignal;
       readonly clock?: Clock;
       readonly rates?: Partial<RateLimits>;
       /** Shared with another scene: another front-end. */
@@ -192,6 +193,12 @@ export class ApiScene {
         close: async () => undefined,
       },
       auditTrail: { query: async () => ({ events: [], next: undefined }) },
+      auditTail: {
+        end: async () => '1-0',
+        since: async () => ({ events: [], position: '1-0', atEnd: true }),
+      },
+      // An answer without an end says what there is, and ends.
+      draining: options.draining ?? AbortSignal.abort(),
       logger: recordingLogger(logged, {}),
       meter: noMeter,
       requestRecords: new RequestRecords({
