@@ -61,6 +61,8 @@ export interface StoredPack {
 export interface ReadSession {
   readonly repository: Repository;
   readonly snapshot: RefSnapshot;
+  /** It came from memory, to who asked for `refsOnly`: it answers nothing else (`internal`). */
+  readonly refsOnly: boolean;
   /**
    * The first of `wants` that may not be served, or undefined when all may: a commit or tag must be reachable from a
    * visible ref of this or one of the last retained generations; a tree or blob must be in the promoted store.
@@ -190,7 +192,7 @@ export interface Backend {
     repository: Repository,
     signal: AbortSignal,
     options?: {
-      /** Nothing but the snapshot will be asked for: it may come from memory, and no store be asked. */
+      /** Only the snapshot is asked for, so far: it may come from memory, and no store be asked (`ReadSession.refsOnly`). */
       readonly refsOnly?: boolean;
       /** The read sees this generation or a later one; `failed-precondition` when there is none yet. */
       readonly atLeast?: number | undefined;

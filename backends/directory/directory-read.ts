@@ -27,6 +27,7 @@ export interface DirectoryReadOptions {
 export class DirectoryRead implements ReadSession {
   readonly repository: Repository;
   readonly snapshot: RefSnapshot;
+  readonly refsOnly = false;
   readonly #options: DirectoryReadOptions;
 
   constructor(options: DirectoryReadOptions) {

@@ -133,6 +133,7 @@ class ReadSource {
 class ReplicatedRead implements ReadSession {
   readonly repository: Repository;
   readonly snapshot: RefSnapshot;
+  readonly refsOnly = false;
   readonly #source: ReadSource;
 
   constructor(repository: Repository, source: ReadSource) {
@@ -191,6 +192,7 @@ export function readOfRefs(repository: Repository, snapshot: RefSnapshot): ReadS
   return {
     repository,
     snapshot,
+    refsOnly: true,
     firstForbiddenWant: refuse,
     objectSizes: refuse,
     uploadPack: refuse,

@@ -57,6 +57,8 @@ export interface Scene {
   push?: (request: PushRequest) => Promise<PushResult>;
   /** The stored pack of everything, if there is one. */
   wholePack?: () => StoredPack;
+  /** Reads of refs alone ask no store. */
+  refsInMemory?: boolean;
   /** Objects that exist beside the tips, and may be served. */
   objects?: Readonly<Record<string, number>>;
   limits?: Partial<GitServiceLimits>;
@@ -98,6 +100,7 @@ export class FakeService {
   readonly pushed: PushRequest[] = [];
   readonly created: NewRepository[] = [];
   readonly runs: UploadPackRun[] = [];
+  readonly reads: { readonly refsOnly: boolean; readonly atLeast: number | undefined }[] = [];
   sessions = 0;
   readonly #scene: Scene;
   readonly #repositories = new Map<string, Repository>();
@@ -196,10 +199,12 @@ export class FakeService {
         setHead: () => this.#never(),
         stats: () => this.#never(),
       },
-      read: (repository) => {
+      read: (repository, _signal, { refsOnly = false, atLeast } = {}) => {
         this.sessions += 1;
+        this.reads.push({ refsOnly, atLeast });
         return Promise.resolve({
           repository,
+          refsOnly: refsOnly && this.#scene.refsInMemory === true,
           snapshot: this.#snapshot,
           firstForbiddenWant: (wants) =>
             Promise.resolve(wants.find((want) => this.#scene.objects?.[want] === undefined)),

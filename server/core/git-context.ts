@@ -43,13 +43,14 @@ export interface GitContext extends Asked {
   readonly output: ClientOutput;
 }
 
-/** Opens the read that a request is answered from; `refsOnly`: nothing but its snapshot will be asked for. */
+/** Opens the read that a request is answered from; `refsOnly`: nothing but its snapshot is asked for, so far. */
 export async function openSession(
   { parts, request }: Asked,
   repository: Repository,
-  refsOnly = false,
+  options: { readonly refsOnly?: boolean; readonly atLeast?: number | undefined } = {},
 ): Promise<ReadSession> {
-  const { signal, atLeast } = request;
+  const { signal } = request;
+  const { refsOnly = false, atLeast = request.atLeast } = options;
   const session = await parts.backend.read(repository, signal, { refsOnly, atLeast });
   if (parts.backend.capabilities.generations) {
     request.onGeneration?.(session.snapshot.generation);

@@ -35,7 +35,7 @@ export async function knownLsRefs(
   if (!text.startsWith(usualBeginning)) return undefined;
   let session: ReadSession;
   try {
-    session = await openSession({ parts, request }, repository, true);
+    session = await openSession({ parts, request }, repository, { refsOnly: true });
   } catch {
     return undefined;
   }

@@ -32,9 +32,7 @@ export async function serveCommands(
       const command = await readCommandRequest(reader);
       if (command === undefined) return outcome;
       checkRequest(command, repository);
-      // Of a conversation, nobody knows what is asked next.
-      const refsOnly = command.command === 'ls-refs' && request.mode !== 'session';
-      held ??= new HeldSession(await openSession(context, repository, refsOnly));
+      held = await sessionFor(context, { repository, command, held });
       outcome = await serveCommand(context, held, {
         command,
         takeBytes: () => reader.takeRecorded(),
@@ -44,6 +42,29 @@ export async function serveCommands(
   } finally {
     held?.letGo();
   }
+}
+
+interface Needed {
+  readonly repository: Repository;
+  readonly command: CommandRequest;
+  /** The read so far. */
+  readonly held: HeldSession | undefined;
+}
+
+/**
+ * The read that answers a command. Most conversations end after ls-refs, which needs no store where the refs are in
+ * memory; one that goes on then sees the generation that it was told of, or a later one, as over HTTP.
+ */
+async function sessionFor(
+  context: GitContext,
+  { repository, command, held }: Needed,
+): Promise<HeldSession> {
+  const refsOnly = command.command === 'ls-refs';
+  if (held !== undefined && (refsOnly || !held.session.refsOnly)) return held;
+  const atLeast = held?.session.snapshot.generation;
+  const session = await openSession(context, repository, { refsOnly, atLeast });
+  held?.letGo();
+  return new HeldSession(session);
 }
 
 function checkRequest({ command, capabilities }: CommandRequest, repository: Repository): void {

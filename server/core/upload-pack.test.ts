@@ -295,6 +295,27 @@ test('a v2 session serves request after request on one read, until a flush', asy
   assert.equal(fake.sessions, 0);
 });
 
+test('a v2 session asks no store before it fetches, and then sees what it was told, or later', async () => {
+  const part = { service, mode: 'session', protocol: 2 } as const;
+  const requests =
+    command('ls-refs', []) +
+    command('ls-refs', ['peel']) +
+    command('fetch', [`want ${main.oid}`, 'done']) +
+    command('ls-refs', []);
+  const answer = (): { stdout: string } => ({ stdout: `${pktText('packfile\n')}0000` });
+  const fake = new FakeService({ refs, answer, refsInMemory: true });
+  assert.equal((await fake.talk(part, `${requests}0000`)).outcome?.status, 'ok');
+  assert.deepEqual(fake.reads, [
+    { refsOnly: true, atLeast: undefined },
+    { refsOnly: false, atLeast: 1 },
+  ]);
+  assert.equal(fake.sessions, 0);
+  const stored = new FakeService({ refs, answer });
+  await stored.talk(part, `${requests}0000`);
+  assert.equal(stored.reads.length, 1, 'a read of a store is kept');
+  assert.equal(stored.sessions, 0);
+});
+
 const wants = `${pktText(`want ${main.oid} side-band-64k\n`)}${pktText(`want ${tag.oid}\n`)}0000`;
 
 test("a v0 session: git's own advertisement is dropped, its answer and our replay are whole", async () => {

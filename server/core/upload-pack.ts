@@ -21,7 +21,7 @@ export async function uploadPack(context: GitContext, repository: Repository): P
     if (mode !== 'stateless') await advertiseV2(context, repository);
     return mode === 'advertise' ? done({}) : serveCommands(context, repository);
   }
-  const session = await openSession(context, repository);
+  const session = await openSession(context, repository, { refsOnly: mode === 'advertise' });
   try {
     return await talkV0(context, groundOf(context, session));
   } finally {
