@@ -190,12 +190,27 @@ describe('a cluster: three storage nodes, two front-ends, three members of etcd'
   });
 
   test('refs that a front-end knows are told while no storage node answers', async () => {
+    const { scene } = ground;
     const { directory } = await pushed('team/known.git');
+    const key = await scene.sshKey();
+    await ground.admin(0, 'key', 'add', 'admin', key.publicKeyFile);
+    const ssh = await key.environment(ground.sshServer(0));
     const tip = await push(directory, ground.httpUrl(0, 'team/known.git'));
     assert.equal(await tipSeen(ground.httpUrl(0, 'team/known.git')), tip);
     for (const node of ground.cluster.storage) node.pause();
     try {
       assert.equal(await tipSeen(ground.httpUrl(0, 'team/known.git')), tip);
+      assert.equal(await tipSeen(ground.sshUrl(0, 'team/known.git'), ssh), tip);
+      // What needs a node says why it fails.
+      for (const [url, env] of [
+        [ground.httpUrl(0, 'team/known.git'), {}],
+        [ground.sshUrl(0, 'team/known.git'), ssh],
+      ] as const) {
+        const cloned = await scene.tryGit(['clone', '-q', url, scene.path('work', 'none')], {
+          env,
+        });
+        assert.match(cloned.stderr, /storage node/, cloned.stderr);
+      }
     } finally {
       for (const node of ground.cluster.storage) node.resume();
     }

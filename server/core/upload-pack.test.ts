@@ -295,6 +295,8 @@ test('a v2 session serves request after request on one read, until a flush', asy
   assert.equal(fake.sessions, 0);
 });
 
+const answer = (): { stdout: string } => ({ stdout: `${pktText('packfile\n')}0000` });
+
 test('a v2 session asks no store before it fetches, and then sees what it was told, or later', async () => {
   const part = { service, mode: 'session', protocol: 2 } as const;
   const requests =
@@ -302,7 +304,6 @@ test('a v2 session asks no store before it fetches, and then sees what it was to
     command('ls-refs', ['peel']) +
     command('fetch', [`want ${main.oid}`, 'done']) +
     command('ls-refs', []);
-  const answer = (): { stdout: string } => ({ stdout: `${pktText('packfile\n')}0000` });
   const fake = new FakeService({ refs, answer, refsInMemory: true });
   assert.equal((await fake.talk(part, `${requests}0000`)).outcome?.status, 'ok');
   assert.deepEqual(fake.reads, [
