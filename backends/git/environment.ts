@@ -1,6 +1,7 @@
 import { access, constants, mkdir, writeFile } from 'node:fs/promises';
 import { delimiter, isAbsolute, join } from 'node:path';
 import { QuorateError } from '../contract/errors.js';
+import { withinPushVariable } from '../contract/within-push.js';
 
 /** Debian's default, for a server that was started without PATH. */
 const defaultPath = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
@@ -8,9 +9,12 @@ const defaultPath = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 /**
  * The only user configuration that git sees. A file, and not GIT_CONFIG_COUNT, since git drops that when it starts
  * another git on another repository (`git fetch /path`), and this is to hold there too. A repository's own
- * configuration still has the last word on everything but safe.directory.
+ * configuration still has the last word on everything but safe.directory. ssh sends the variable where it is set, which
+ * is in hooks.
  */
-const globalConfig = `[safe]
+const globalConfig = `[core]
+\tsshCommand = ssh -o SendEnv=${withinPushVariable}
+[safe]
 \tdirectory = *
 [gc]
 \tauto = 0

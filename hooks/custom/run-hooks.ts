@@ -2,6 +2,11 @@ import type { Logger, Meter } from '../../backends/contract/environment.js';
 import { asQuorateError } from '../../backends/contract/errors.js';
 import type { HookEnd, HookLimits, HookStage, RunHook } from '../../backends/contract/hook.js';
 import type { RefCommand } from '../../backends/contract/objects.js';
+import {
+  withinPushHeader,
+  withinPushMark,
+  withinPushVariable,
+} from '../../backends/contract/within-push.js';
 import type { Hook, HookScope, HookStore } from './hook-store.js';
 
 export interface HookDependencies {
@@ -124,6 +129,18 @@ function environmentOf(call: HookCall): Record<string, string> {
     QUORATE_USER: call.user,
     QUORATE_REPOSITORY: call.repositoryName,
     QUORATE_PUSH_ID: call.pushId,
+    ...(call.stage === 'post-receive' ? {} : markOf(call.repositoryId)),
+  };
+}
+
+/** git hands it on over HTTP by this, and over SSH by what its own configuration says (`backends/git/environment.ts`). */
+function markOf(repositoryId: string): Record<string, string> {
+  const mark = withinPushMark(repositoryId);
+  return {
+    [withinPushVariable]: mark,
+    GIT_CONFIG_COUNT: '1',
+    GIT_CONFIG_KEY_0: 'http.extraHeader',
+    GIT_CONFIG_VALUE_0: `${withinPushHeader}: ${mark}`,
   };
 }
 

@@ -20,6 +20,8 @@ export interface GitRequest {
    * `session`: advertisement, then the conversation (SSH).
    */
   readonly mode: 'advertise' | 'stateless' | 'session';
+  /** The mark of the hook that the client is (`backends/contract/within-push.ts`). Hostile. */
+  readonly withinPush?: string | undefined;
   /** The client wants to see at least this generation (a webhook's `readToken`, an earlier answer's). */
   readonly atLeast?: number;
   /** Told the generation that is read or was made, before anything of the answer is written if it is known by then. */

@@ -2,6 +2,7 @@ import type { Readable, Writable } from 'node:stream';
 import type { Backend } from '../../backends/contract/backend.js';
 import type { Clock, Logger, Meter, Random } from '../../backends/contract/environment.js';
 import { QuorateError } from '../../backends/contract/errors.js';
+import { withinPushMark } from '../../backends/contract/within-push.js';
 import type { Repository } from '../../backends/contract/repository.js';
 import type { Authorizer } from '../auth/authorizer.js';
 import { principalName } from '../auth/principal.js';
@@ -114,6 +115,7 @@ async function resolve(
     }
     case 'git-receive-pack': {
       const repository = await access.forPushing(principal, name);
+      refuseOwnHook(request, repository);
       return {
         run: (context) =>
           receivePack(context, {
@@ -133,6 +135,16 @@ async function resolve(
       return { run: (context) => uploadArchive(context, repository), known: nothingKnown };
     }
   }
+}
+
+/** A hook that pushes to the repository whose push it judges would wait for itself. */
+function refuseOwnHook({ withinPush }: GitRequest, repository: Repository | undefined): void {
+  if (withinPush === undefined || repository === undefined) return;
+  if (withinPush !== withinPushMark(repository.id)) return;
+  throw new QuorateError(
+    'failed-precondition',
+    `a hook may not push to its own repository: ${repository.name} waits for this hook to judge a push`,
+  );
 }
 
 /** What is served without the coordinator may be old, and so may be the right to see it: everybody is told. */

@@ -2,6 +2,7 @@ import type { OutgoingHttpHeaders } from 'node:http';
 import { Readable, type Writable } from 'node:stream';
 import type { Clock, Logger, Meter } from '../../backends/contract/environment.js';
 import { asQuorateError, type ErrorCode, QuorateError } from '../../backends/contract/errors.js';
+import { withinPushHeader } from '../../backends/contract/within-push.js';
 import { principalName } from '../auth/principal.js';
 import type { GitExchange, GitOutcome, GitRequest, GitService } from '../core/git-request.js';
 import { maxKnownRequestBytes } from '../core/known-answers.js';
@@ -149,7 +150,9 @@ export class GitHandler {
     route: GitRoute,
     told: Pick<GitRequest, 'onGeneration' | 'onRecalled'> = {},
   ): Promise<GitExchange> {
-    const { 'git-protocol': protocol, 'quorate-at-least': atLeast } = exchange.request.headers;
+    const { headers } = exchange.request;
+    const { 'git-protocol': protocol, 'quorate-at-least': atLeast } = headers;
+    const withinPush = headers[withinPushHeader.toLowerCase()];
     const gitRequest: GitRequest = {
       requestId: exchange.requestId,
       service: serviceOf(route),
@@ -160,6 +163,7 @@ export class GitHandler {
       protocol: parseGitProtocol(typeof protocol === 'string' ? protocol : undefined),
       mode: route.kind === 'rpc' ? 'stateless' : 'advertise',
       signal: exchange.signal,
+      ...(typeof withinPush === 'string' ? { withinPush } : {}),
       ...(atLeast === undefined ? {} : { atLeast: parseGeneration(atLeast) }),
       ...told,
     };

@@ -1,6 +1,7 @@
 import { finished } from 'node:stream/promises';
 import type { ServerChannel, Session } from 'ssh2';
 import { asQuorateError, QuorateError } from '../../backends/contract/errors.js';
+import { withinPushVariable } from '../../backends/contract/within-push.js';
 import { principalName, type Principal } from '../auth/principal.js';
 import type { GitOutcome, GitServiceName } from '../core/git-request.js';
 import { parseGitProtocol } from '../wire/git-protocol.js';
@@ -39,6 +40,7 @@ export class SshSession {
   readonly #onClosed: (session: SshSession) => void;
   readonly #stopping = new AbortController();
   #gitProtocol: string | undefined;
+  #withinPush: string | undefined;
   #hasTerminal = false;
   #channel: ServerChannel | undefined;
   #input: ChannelInput | undefined;
@@ -111,11 +113,12 @@ export class SshSession {
 
   #listen(session: Session): void {
     session.on('env', (accept, reject, { key, val }) => {
-      if (key !== 'GIT_PROTOCOL') {
+      if (key === 'GIT_PROTOCOL') this.#gitProtocol = val;
+      else if (key === withinPushVariable) this.#withinPush = val;
+      else {
         reject?.();
         return;
       }
-      this.#gitProtocol = val;
       accept?.();
     });
     session.on('pty', (accept) => {
@@ -230,6 +233,7 @@ export class SshSession {
       remoteAddress: this.#host.remoteAddress,
       protocol: parseGitProtocol(this.#gitProtocol),
       mode: 'session',
+      withinPush: this.#withinPush,
       signal: this.#stopping.signal,
       // Nothing was written to the other output yet.
       onRecalled: (lostForMs) => {
