@@ -105,6 +105,23 @@ test('a restart puts on disk what an earlier process had only written, before it
   }
 });
 
+test('a restart removes a ref of which a power cut left only an older value in packed-refs', async () => {
+  const old = await commitPush();
+  await scene.replica.apply(scene.id, 1);
+  await scene.git('pack-refs', '--all', '--prune');
+  const tip = await scene.commit('next', old);
+  const update = [{ ref: main, oldOid: old, newOid: tip }];
+  const { pushId } = await scene.prepare(update, [old]);
+  scene.log.commit(pushId, update);
+  scene.log.commit('deletion', [{ ref: main, oldOid: tip, newOid: zeroOid }]);
+  await scene.replica.apply(scene.id, 2);
+  scene.failures.set('commitEither', 1);
+  await assert.rejects(scene.replica.apply(scene.id, 3));
+  await rm(join(scene.gitDir, main));
+  assert.equal(await scene.git('rev-parse', main), old);
+  assert.deepEqual(await seen(await scene.reopen()), {});
+});
+
 test('entries that do not follow are not applied: a gap, a wrong digest, a log cut short', async () => {
   const tip = await commitPush();
   const [entry] = scene.log.kept;

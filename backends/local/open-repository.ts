@@ -143,7 +143,8 @@ export class OpenRepository {
       // It was read, and may still not be on disk: whoever wrote it was killed, perhaps before it synced its name.
       await syncDirectory(dirname(store.statePath(id)));
       const keeps = new Set<string>();
-      await writeEffects(dependencies, id, { intent: applying, keeps }).catch((error: unknown) => {
+      const restarted = { intent: applying, keeps, restarted: true };
+      await writeEffects(dependencies, id, restarted).catch((error: unknown) => {
         throw unlessDiffering(error, id);
       });
       state = await writeMarker(dependencies, id, state, applying);
