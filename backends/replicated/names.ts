@@ -40,3 +40,21 @@ export function nameFree(name: string, except?: string): Compare[] {
     ...(own === undefined ? [free(below, end)] : [free(below, own), free(`${own}\0`, end)]),
   ];
 }
+
+/** Some 100 bytes each. */
+const maxRecalled = 10_000;
+
+/** Which repository had a name last: a guess, which saves a round when the name is read together with the record. */
+export class RecalledIds {
+  readonly #ids = new Map<string, string>();
+
+  get(name: string): string | undefined {
+    return this.#ids.get(name);
+  }
+
+  set(name: string, id: string): void {
+    if (this.#ids.get(name) === id) return;
+    if (this.#ids.size >= maxRecalled) this.#ids.clear();
+    this.#ids.set(name, id);
+  }
+}

@@ -15,7 +15,7 @@ import type { StoredSettings } from '../contract/settings.js';
 import { emptyDigest } from '../git/digest.js';
 import { deleted } from './commit.js';
 import { makeForkFiles } from './fork.js';
-import { ancestors, nameFree, taken } from './names.js';
+import { ancestors, nameFree, taken, RecalledIds } from './names.js';
 import { Pools } from './pools.js';
 import { majorityOf } from './quorum.js';
 import {
@@ -72,6 +72,7 @@ export class Registry {
   readonly #removals = new Set<Promise<void>>();
   readonly #decodeRecord = rememberingDecoder(decodeRepository, rememberedRecords);
   readonly #decodePointer = rememberingDecoder(idOf, rememberedRecords);
+  readonly #ids = new RecalledIds();
 
   constructor(dependencies: RegistryDependencies) {
     this.#dependencies = dependencies;
@@ -218,9 +219,16 @@ export class Registry {
   async get(name: string): Promise<RepositoryRecord | undefined> {
     const { coordinator } = this.#dependencies;
     for (let race = 0; race < maxRaces; race++) {
-      const pointer = await coordinator.get(keys.name(name));
+      // Both at once, by what the name was last; whether it still is, the pointer says.
+      const guess = this.#ids.get(name);
+      const [pointer, guessed] = await Promise.all([
+        coordinator.get(keys.name(name)),
+        guess === undefined ? undefined : coordinator.get(keys.repo(guess)),
+      ]);
       if (pointer === undefined) return undefined;
-      const stored = await coordinator.get(keys.repo(this.#decodePointer(pointer)));
+      const id = this.#decodePointer(pointer);
+      this.#ids.set(name, id);
+      const stored = id === guess ? guessed : await coordinator.get(keys.repo(id));
       const record = stored === undefined ? undefined : this.#decodeRecord(stored);
       // Renamed or deleted between the two reads: look again.
       if (record?.state === 'active' && record.name === name) return record;

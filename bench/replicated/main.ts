@@ -12,6 +12,7 @@ import { describeMachine, formatMachine } from '../machine.js';
 import { provideNeeds } from '../needs.js';
 import { startNginx } from '../peers/nginx.js';
 import type { Peer } from '../peers/peer.js';
+import { cpuByKind, cpuForEach } from './cpu-by-kind.js';
 import { type Failover, measureFailover } from './failover.js';
 import { pushFor, type Throughput } from './pushers.js';
 
@@ -33,13 +34,16 @@ interface Effort {
   readonly refillBytes: number;
 }
 
+/** As many as the other benchmarks leave out of small pushes. */
+const warmUpRounds = 15;
+
 async function smallPushes(ground: ClusterScene, nginx: Peer, { rounds }: Effort): Promise<Line> {
   const { scene } = ground;
   const source = await scene.makeRepository({ commits: 50 });
   await nginx.create('small');
   const urls = { quorate: ground.httpUrl(0, 'bench/small'), nginx: nginx.url('small') };
   const times: Record<'quorate' | 'nginx', number[]> = { quorate: [], nginx: [] };
-  for (let round = -2; round < rounds; round++) {
+  for (let round = -warmUpRounds; round < rounds; round++) {
     await scene.commit(source, 'file', `${round}\n`);
     for (const peer of ['quorate', 'nginx'] as const) {
       const startedMs = performance.now();
@@ -58,6 +62,9 @@ async function smallPushes(ground: ClusterScene, nginx: Peer, { rounds }: Effort
   };
 }
 
+/** Until what the processes run most is compiled. */
+const warmUpMs = 5_000;
+
 async function throughput(
   ground: ClusterScene,
   { durationMs }: Effort,
@@ -68,11 +75,13 @@ async function throughput(
   const urls = names.map((name, index) => ground.httpUrl(index % 2, name));
   const options = { connections: repositories === 1 ? 8 : 32, durationMs };
   const spread = repositories === 1 ? [0, 1].map((n) => ground.httpUrl(n, names[0] ?? '')) : urls;
-  await pushFor(spread, { ...options, durationMs: 1_000 });
-  const { perSecond, failed }: Throughput = await pushFor(spread, options);
+  await pushFor(spread, { ...options, durationMs: warmUpMs });
+  const before = cpuByKind(ground);
+  const { perSecond, failed, pushes }: Throughput = await pushFor(spread, options);
+  const cpu = cpuForEach(before, cpuByKind(ground), pushes);
   return {
     what: `pushes a second, raw protocol client, ${repositories === 1 ? 'one repository' : `${repositories} repositories`}`,
-    measured: `${perSecond.toFixed(0)}/s${failed > 0 ? `, ${failed} failed` : ''}`,
+    measured: `${perSecond.toFixed(0)}/s${failed > 0 ? `, ${failed} failed` : ''}\n    CPU for each push: ${cpu}`,
     goal: repositories === 1 ? '>= 20/s' : '>= 200/s',
   };
 }

@@ -1,10 +1,5 @@
 import { timingSafeEqual } from 'node:crypto';
-import type {
-  Compare,
-  Coordinator,
-  KeyValue,
-  Operation,
-} from '../../backends/contract/coordinator.js';
+import type { Compare, Coordinator, Operation } from '../../backends/contract/coordinator.js';
 import type { Clock, Random } from '../../backends/contract/environment.js';
 import { QuorateError } from '../../backends/contract/errors.js';
 import { keys, prefixEnd } from '../../backends/contract/keys.js';
@@ -23,6 +18,7 @@ import {
   type UserRecord,
 } from './account-records.js';
 import { isUserName } from './account-names.js';
+import { type AccountRead, GuessedOwners, readAccount, type Source } from './account-reads.js';
 import type {
   AccessToken,
   Accounts,
@@ -33,7 +29,7 @@ import type {
 } from './accounts.js';
 import { Memberships } from './memberships.js';
 import { looksLikeJwt, type OpenIdIssuers } from './openid-issuers.js';
-import { isRecalled, type Membership, type Principal, type PrincipalSource } from './principal.js';
+import { isRecalled, type Principal, type PrincipalSource } from './principal.js';
 import { repositoryPatternProblem } from './repository-pattern.js';
 import { parseSshPublicKeyLine, sshFingerprint } from './ssh-public-key.js';
 import {
@@ -47,12 +43,6 @@ import { TokenUses } from './token-uses.js';
 
 /** Deploy keys of one repository: one for each machine that deploys it. */
 const maxDeployKeys = 100;
-
-/** Where what a sign-in is judged by comes from. */
-interface Source {
-  get(key: string): Promise<KeyValue | undefined>;
-  memberships(user: string): Promise<Membership | undefined>;
-}
 
 type Signed = Extract<Principal, { kind: 'user' | 'machine' }>;
 
@@ -81,6 +71,7 @@ class CoordinatedAccounts implements Accounts {
   readonly #random: Random;
   readonly #memberships: Memberships;
   readonly #tokenUses: TokenUses;
+  readonly #owners = new GuessedOwners();
   readonly #past: PastReads | undefined;
   readonly #now: Source;
   readonly #issuers: Pick<OpenIdIssuers, 'authenticate'> | undefined;
@@ -346,6 +337,7 @@ class CoordinatedAccounts implements Accounts {
   }
 
   async #holderOf(hash: string, from: Source): Promise<Signed | undefined> {
+    const accountOf = this.#owners.ahead(hash, from);
     const entry = await from.get(keys.token(hash));
     if (entry === undefined) return undefined;
     const token = decodeRecord(tokenRecord, entry);
@@ -357,7 +349,7 @@ class CoordinatedAccounts implements Accounts {
       scope: token.scope,
       repositoryPattern: token.repositoryPattern ?? undefined,
     };
-    return this.#principalOf(token.user, via, from);
+    return this.#principalOf(via, await accountOf(token.user));
   }
 
   async #ownerOf(publicKeyBlob: Uint8Array, from: Source): Promise<Signed | undefined> {
@@ -374,22 +366,14 @@ class CoordinatedAccounts implements Accounts {
         reach: [{ repositoryId: record.repositoryId, level }],
       };
     }
-    return this.#principalOf(record.user, { type: 'key', fingerprint }, from);
+    return this.#principalOf({ type: 'key', fingerprint }, await readAccount(record.user, from));
   }
 
   async certifiedUser(name: string, fingerprint: string): Promise<Principal | undefined> {
-    return await this.#principalOf(name, { type: 'key', fingerprint });
+    return this.#principalOf({ type: 'key', fingerprint }, await readAccount(name, this.#now));
   }
 
-  async #principalOf(
-    name: string,
-    via: PrincipalSource,
-    from = this.#now,
-  ): Promise<Signed | undefined> {
-    const [entry, membership] = await Promise.all([
-      isUserName(name) ? from.get(keys.user(name)) : undefined,
-      from.memberships(name),
-    ]);
+  #principalOf(via: PrincipalSource, [entry, membership]: AccountRead): Signed | undefined {
     const user = entry && decodeRecord(userRecord, entry);
     if (user === undefined || user.disabled) return undefined;
     return {

@@ -58,13 +58,17 @@ export class Access {
       principal,
       name,
       opened,
+      isFresh,
     }: {
       readonly principal: Principal;
       readonly name: string;
       readonly opened: Repository | undefined;
+      /** It was opened for these commands, and just now. */
+      readonly isFresh: boolean;
     },
     commands: readonly PushCommand[],
   ): Promise<Repository> {
+    if (isFresh && opened !== undefined) return opened;
     const current = await this.forPushing(principal, name);
     if (opened !== undefined && current?.id !== opened.id) throw notFound(name);
     if (current !== undefined) return current;

@@ -98,6 +98,9 @@ export function createGitService({
   };
 }
 
+/** A request that brings its commands along is authorised once, unless they are that late. */
+const freshMs = 1_000;
+
 async function resolve(
   { access, parts }: { readonly access: Access; readonly parts: ServiceParts },
   request: GitRequest,
@@ -114,14 +117,20 @@ async function resolve(
       };
     }
     case 'git-receive-pack': {
+      const openedMs = parts.clock.monotonicMs();
       const repository = await access.forPushing(principal, name);
       refuseOwnHook(request, repository);
+      const isFresh = (): boolean =>
+        request.mode === 'stateless' && parts.clock.monotonicMs() - openedMs < freshMs;
       return {
         run: (context) =>
           receivePack(context, {
             repository,
             confirm: (commands) =>
-              access.confirmPush({ principal, name, opened: repository }, commands),
+              access.confirmPush(
+                { principal, name, opened: repository, isFresh: isFresh() },
+                commands,
+              ),
           }),
         known: nothingKnown,
       };
