@@ -42,7 +42,7 @@ const faults: Readonly<Record<string, Fault>> = {
   'bad network': ({ network, scheduler }, random) => {
     network.weather = {
       loss: random.pick([0, 0.01, 0.08]),
-      late: random.pick([0, 0.01, 0.04]),
+      late: random.pick([0, 0.01, 0.04, 0.15]),
       slow: random.pick([0, 0.05, 0.3]),
     };
     scheduler.after(random.between(1_000, 15_000), () => (network.weather = fairWeather));
@@ -82,16 +82,26 @@ const faults: Readonly<Record<string, Fault>> = {
     process?.trap('message', 1 + random.below(60), spring);
   },
   'pause under a lock': (world, random) => {
-    const host = random.pick(world.frontEnds);
     const longMs = random.between(12_000, 30_000);
-    const look = (triesLeft: number): void => {
-      if (host.process?.paused === true) return;
-      if (holdsRefs(world, host.name)) {
-        world.say(`${host.name} stands still for ${longMs.toFixed(0)} ms`);
-        host.process?.pause(longMs);
-      } else if (triesLeft > 0) world.scheduler.after(4, () => look(triesLeft - 1));
-    };
-    look(150);
+    whenLocked(world, random.pick(world.frontEnds), (host) => {
+      world.say(`${host.name} stands still for ${longMs.toFixed(0)} ms`);
+      host.process?.pause(longMs);
+    });
+  },
+  'repository deleted under a lock': (world, random) => {
+    // So that its head stays for a while: its files cannot go everywhere.
+    const away = random.pick(world.stores);
+    const longMs = random.between(1_000, 6_000);
+    whenLocked(world, random.pick(world.frontEnds), (host, id) => {
+      const other = world.frontEnds.find((one) => one !== host && one.frontEnd !== undefined);
+      if (other?.frontEnd === undefined || !world.mayBeDeleted.has(id)) return;
+      world.say(`${host.name} stands still, and ${id} is deleted meanwhile`);
+      world.count('repositories deleted under a lock');
+      host.process?.pause(longMs);
+      crashStore(world, away, random);
+      world.history.deleted.add(id);
+      void other.frontEnd.backend.repositories.delete(id).catch(() => undefined);
+    });
   },
   'disk lost': (world, random) => {
     // One at a time is what a replica set is for; a copy on one store alone is lost with it.
@@ -123,12 +133,29 @@ const faults: Readonly<Record<string, Fault>> = {
   },
 };
 
-function holdsRefs({ coordinator }: World, frontEnd: string): boolean {
+/** Calls `then` in the moment in which a front-end holds the locks of a push, if that comes soon. */
+function whenLocked(
+  world: World,
+  host: FrontEndHost,
+  then: (host: FrontEndHost, repositoryId: string) => void,
+): void {
+  const look = (triesLeft: number): void => {
+    if (host.process?.paused === true) return;
+    const id = lockedBy(world, host.name);
+    if (id !== undefined) then(host, id);
+    else if (triesLeft > 0) world.scheduler.after(4, () => look(triesLeft - 1));
+  };
+  look(150);
+}
+
+/** A repository of which a front-end holds refs. */
+function lockedBy({ coordinator }: World, frontEnd: string): string | undefined {
   const range = { rangeEnd: prefixEnd(keys.allLocks) };
   const { entries } = coordinator.state.range(keys.allLocks, range);
-  return entries.some(
+  const lock = entries.find(
     ({ key, value }) => key.includes('/refs/') && Buffer.from(value).includes(`"${frontEnd}"`),
   );
+  return lock?.key.slice(keys.allLocks.length).split('/')[0];
 }
 
 function crashStore(world: World, host: StorageHost, random: SeededRandom): void {

@@ -30,6 +30,22 @@ export const mutants: readonly Mutation[] = [
     ],
   },
   {
+    name: 'commit without comparing the epoch',
+    troubles: ['repository deleted under a lock'],
+    edits: [
+      edit(
+        'replicated/commit-queue.js',
+        String.raw`\{ key: keys\.repo\(id\), target: 'modRevision', op: '=', operand: state\.configRevision \},`,
+        '',
+      ),
+      edit(
+        'replicated/commit-queue.js',
+        String.raw`if \(push\.configRevision === state\.configRevision\)`,
+        'if (true)',
+      ),
+    ],
+  },
+  {
     name: 'a quarantine is dropped when the outcome is unknown',
     troubles: ['long outage', 'store crashes at a step'],
     edits: [

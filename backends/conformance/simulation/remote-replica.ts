@@ -29,6 +29,7 @@ export class NodeConnection {
   readonly #nodeName: string;
   readonly #storeId: string;
   readonly #node: () => RunningStore | undefined;
+  readonly #happened: (what: string) => void;
 
   constructor(options: {
     readonly network: Network;
@@ -37,20 +38,23 @@ export class NodeConnection {
     /** A node whose disk was swapped is not the one that is meant. */
     readonly storeId: string;
     readonly node: () => RunningStore | undefined;
+    readonly happened: (what: string) => void;
   }) {
     this.#network = options.network;
     this.#caller = options.caller;
     this.#nodeName = options.nodeName;
     this.#storeId = options.storeId;
     this.#node = options.node;
+    this.#happened = options.happened;
   }
 
-  /** `again`: harmless when it happens twice. */
+  /** `again`: harmless when it happens twice. `name`: worth counting when it comes late, or twice. */
   call<T>(
     run: (replica: LocalReplica, ended: AbortSignal) => Promise<T>,
-    again = true,
+    { again = true, name }: { readonly again?: boolean; readonly name?: string } = {},
   ): Promise<T> {
     const { name: caller } = this.#caller;
+    let arrivals = 0;
     return new Promise((resolve, reject) => {
       const ended = new AbortController();
       const settle = (finish: () => void): void => {
@@ -73,6 +77,9 @@ export class NodeConnection {
           return;
         }
         node.process.onDeath(() => answer(() => reject(unreachable())));
+        arrivals++;
+        if (name !== undefined && ended.signal.aborted) this.#happened(`${name} comes late`);
+        else if (name !== undefined && arrivals > 1) this.#happened(`${name} comes twice`);
         node.process.after(0, () => {
           node.process.passes('message');
           if (node.process.alive) void serve(node.process, replica);
@@ -113,17 +120,19 @@ export function remoteReplica(storeId: string, node: NodeConnection): Replica {
       const bytes = await collect(pack);
       return node.call(
         (replica) => replica.upload(key, replay(bytes), { ...options, progress: () => undefined }),
-        false,
+        { again: false, name: 'upload' },
       );
     },
-    prepare: (request) => node.call((replica) => replica.prepare(detached(request))),
+    prepare: (request) =>
+      node.call((replica) => replica.prepare(detached(request)), { name: 'prepare' }),
     nonFastForwards: (key, commands, signal) =>
       node.call((replica) => replica.nonFastForwards(key, commands, signal)),
     runHook: () => Promise.reject(new QuorateError('unimplemented', 'no hooks here')),
     inspect: async function* () {},
     storeUpdates: (key, updates) => node.call((replica) => replica.storeUpdates(key, updates)),
-    apply: (id, generation) => node.call((replica) => replica.apply(id, generation)),
-    abort: (key) => node.call((replica) => replica.abort(key)),
+    apply: (id, generation) =>
+      node.call((replica) => replica.apply(id, generation), { name: 'apply' }),
+    abort: (key) => node.call((replica) => replica.abort(key), { name: 'abort' }),
     heldPushes: (id) => node.call((replica) => replica.heldPushes(id)),
     gather: (key, from) => node.call((replica) => replica.gather(key, from)),
     applied: (id) => node.call((replica) => replica.applied(id)),
@@ -137,7 +146,8 @@ export function remoteReplica(storeId: string, node: NodeConnection): Replica {
     state: (id) => node.call((replica) => replica.state(id)),
     stats: (id) => node.call((replica) => replica.stats(id)),
     export: (id, options) => node.call((replica) => sendExport(replica, id, options)),
-    catchUp: (id, options) => node.call((replica) => replica.catchUp(id, options)),
+    catchUp: (id, options) =>
+      node.call((replica) => replica.catchUp(id, options), { name: 'fill' }),
     verify: (id, options) => node.call((replica) => replica.verify(id, options)),
   };
 }

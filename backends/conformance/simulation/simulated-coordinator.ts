@@ -42,6 +42,7 @@ export class SimulatedCoordinator {
   readonly state: CoordinatorState;
   readonly scheduler: Scheduler;
   readonly network: Network;
+  readonly happened: (what: string) => void;
   readonly #random: SeededRandom;
   readonly #watchers = new Set<() => void>();
   /** States of the past that a stale member may answer from, newest last. */
@@ -57,7 +58,9 @@ export class SimulatedCoordinator {
     readonly random: SeededRandom;
     /** Told of every revision, in order, as it happens. */
     readonly onBatch?: (batch: WatchBatch) => void;
+    readonly happened?: (what: string) => void;
   }) {
+    this.happened = options.happened ?? (() => undefined);
     this.scheduler = options.scheduler;
     this.network = options.network;
     this.#random = options.random;
@@ -279,7 +282,11 @@ class SimulatedClient implements Coordinator {
     const { network } = this.#server;
     const { name } = this.#process;
     return new Promise((resolve, reject) => {
-      const giveUp = this.#process.after(answerMs, () => resolve(undefined));
+      let waits = true;
+      const giveUp = this.#process.after(answerMs, () => {
+        waits = false;
+        resolve(undefined);
+      });
       const answer = (settle: () => void): void =>
         network.send(coordinatorPlace, name, () =>
           this.#process.after(0, () => {
@@ -290,6 +297,7 @@ class SimulatedClient implements Coordinator {
       this.#process.passes('message');
       network.send(name, coordinatorPlace, () =>
         this.#server.decide(() => {
+          if (!waits) this.#server.happened('the coordinator decides what nobody waits for');
           try {
             const result = run();
             answer(() => resolve(result));

@@ -154,10 +154,11 @@ async function createRepositories(world: World, count: number): Promise<Simulate
   );
   if (made === undefined) throw new Error('no repository could be made');
   for (const { id } of made) checkSpread(world, id);
-  return made.map((repository, index) => ({
+  for (const { id } of made.slice(1)) world.mayBeDeleted.add(id);
+  return made.map((repository) => ({
     id: repository.id,
     repository,
     // One stays, for whoever wants to push at the end.
-    mayBeDeleted: index > 0,
+    mayBeDeleted: world.mayBeDeleted.has(repository.id),
   }));
 }

@@ -81,6 +81,8 @@ export class World {
   /** How often what came to pass, so that a trouble which never comes is noticed. */
   readonly happened = new Map<string, number>();
   readonly flippedBits = new FlippedBits();
+  /** Repositories that nobody needs at the end. */
+  readonly mayBeDeleted = new Set<string>();
   /** The one whose disk loses bits, in a world in which one does. */
   decaying: StorageHost | undefined;
   /** A disk may be lost without anything that was acknowledged. */
@@ -111,6 +113,7 @@ export class World {
       network: this.network,
       random: random.fork('coordinator'),
       onBatch: (batch) => this.observer.see(batch),
+      happened: (what) => this.count(what),
     });
     const host = (name: string): Host => {
       const clock = {
@@ -324,6 +327,7 @@ export class World {
       storeId,
       node: () =>
         host?.process === undefined ? undefined : { process: host.process, replica: host.replica },
+      happened: (what) => this.count(what),
     });
     const { scheduler } = this;
     return {
