@@ -87,7 +87,7 @@ export async function startFrontEnd(parts: FrontEndParts): Promise<FrontEnd> {
 }
 
 /** Hooks that take time, and now and then refuse. */
-function pipelineOf({ random, clock }: SimulatedProcess): PushPipeline {
+export function pipelineOf({ random, clock }: SimulatedProcess): PushPipeline {
   const judges: PushJudges = {
     preReceive: async () => {
       if (random.chance(0.1)) await clock.sleep(random.between(1, 500));

@@ -17,9 +17,17 @@ const substitutes: Readonly<Record<string, string>> = {
   'node:crypto': './simulated-crypto.js',
 };
 
+/** For the embedded coordinator alone. */
+const embedded: Readonly<Record<string, string>> = {
+  lmdb: './simulated-lmdb.js',
+  koffi: './simulated-lmdb.js',
+  'node:fs': './simulated-lmdb.js',
+};
+
 export const resolve: ResolveHook = async (specifier, context, next) => {
-  const substitute = substitutes[specifier];
   const parent = context.parentURL ?? '';
+  const own = parent.includes('/backends/coordination/embedded/') ? embedded[specifier] : undefined;
+  const substitute = own ?? substitutes[specifier];
   const simulated = /\/backends\/(?:local|git|replicated|coordination|node)\//.test(parent);
   if (substitute === undefined || !simulated) return next(specifier, context);
   return { url: new URL(substitute, import.meta.url).href, shortCircuit: true };

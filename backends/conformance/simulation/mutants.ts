@@ -336,6 +336,17 @@ export const mutants: readonly Mutation[] = [
     ],
   },
   {
+    name: 'LMDB: acknowledged before it is flushed',
+    troubles: ['one machine'],
+    edits: [
+      edit(
+        'coordination/embedded/store.js',
+        String.raw`overlappingSync: false`,
+        'overlappingSync: true',
+      ),
+    ],
+  },
+  {
     name: 'absence is taken for deletion',
     troubles: ['compaction'],
     edits: [

@@ -52,6 +52,8 @@ export class SimulatedDisk {
   failing = false;
   /** Changes of names since the last sync of their directories, each one or two of them that go together. */
   #pending: (readonly NameChange[])[] = [];
+  /** How often it lost its power. */
+  powerCuts = 0;
   readonly #now: () => number;
 
   constructor(now: () => number) {
@@ -158,6 +160,7 @@ export class SimulatedDisk {
 
   /** Loses what was not synced, or some of it. */
   cutPower(random: SeededRandom, cut: PowerCut): void {
+    this.powerCuts++;
     const survivors = random.below(this.#pending.length + 1);
     let index = this.#pending.length;
     this.#settle(() => {

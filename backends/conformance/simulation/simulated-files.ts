@@ -166,7 +166,7 @@ function asFile(node: DiskNode, path: string): SimulatedFile {
 
 export async function open(path: string, flags = 'r'): Promise<Handle> {
   const place = placeOf(path);
-  if (flags === 'r') {
+  if (flags === 'r' || flags === 'r+') {
     return look(path, ({ disk }) => {
       const node = disk.find(place.path);
       if (node === undefined) throw diskError('ENOENT', path);

@@ -14,6 +14,8 @@ import {
 } from './final-checks.js';
 import { keepEnoughNodes } from './membership-faults.js';
 import { runInWorld } from './globals.js';
+import { takeOwnership } from '../../coordination/embedded/owner-lock.js';
+import { OneMachine } from './one-machine.js';
 import { SeededRandom } from './seeded-random.js';
 import { Client, type SimulatedRepository } from './workload.js';
 import { World } from './world.js';
@@ -53,6 +55,10 @@ export async function simulate(
   seed: number,
   { log, troubles }: SimulationOptions = {},
 ): Promise<SeedResult> {
+  const kind = new SeededRandom(`kind ${seed}`);
+  if (troubles?.[0] === oneMachine || (troubles === undefined && kind.chance(0.1))) {
+    return simulateOneMachine(seed, log);
+  }
   const random = new SeededRandom(`seed ${seed}`);
   const world = new World({
     random,
@@ -80,6 +86,24 @@ export async function simulate(
     const happened = Object.fromEntries(world.happened);
     return { seed, violations, steps, trace, virtualMs: nowMs, acknowledged, happened };
   });
+}
+
+/** In place of troubles of a cluster: the other way to run Quorate. */
+const oneMachine = 'one machine';
+
+async function simulateOneMachine(
+  seed: number,
+  log: ((line: string) => void) | undefined,
+): Promise<SeedResult> {
+  const machine = new OneMachine(seed, log);
+  // What it imports takes real time, once.
+  await takeOwnership('', machine.logger);
+  const { scheduler, violations, happened } = machine;
+  await runInWorld(scheduler, () => machine.run());
+  const { steps, trace, nowMs: virtualMs } = scheduler;
+  const { acknowledged } = machine;
+  const counts = Object.fromEntries(happened);
+  return { seed, violations, steps, trace, virtualMs, acknowledged, happened: counts };
 }
 
 async function live(

@@ -16,7 +16,8 @@ export interface Ownership {
  * process, however that dies; Node has no call for it. Throws `failed-precondition` when another owner lives.
  */
 export async function takeOwnership(directory: string, logger: Logger): Promise<Ownership> {
-  const flock = await loadFlock(logger);
+  flockLoading ??= loadFlock(logger);
+  const flock = await flockLoading;
   const descriptor = openSync(join(directory, 'owner.lock'), 'a', 0o600);
   if (flock !== undefined && flock(descriptor, lockExclusive | lockNonBlocking) !== 0) {
     closeSync(descriptor);
@@ -27,6 +28,9 @@ export async function takeOwnership(directory: string, logger: Logger): Promise<
   }
   return { release: () => closeSync(descriptor) };
 }
+
+/** Loaded once. */
+let flockLoading: Promise<Flock | undefined> | undefined;
 
 type Flock = (descriptor: number, operation: number) => number;
 
