@@ -2,10 +2,10 @@ import { QuorateError } from '../contract/errors.js';
 import type { Coordinator } from '../contract/coordinator.js';
 import { keys } from '../contract/keys.js';
 import type { LogReader } from '../contract/replica.js';
-import type { HeadRecord } from '../contract/repository.js';
+import type { HeadRecord, LogEntry } from '../contract/repository.js';
 import { decodeHead, decodeLogEntry, rememberedRecords, rememberingDecoder } from './records.js';
 
-/** Reads the committed log from the coordinator, linearizably. */
+/** Reads the committed log from the coordinator: heads linearizably, entries from wherever all of them are. */
 export function coordinatorLog(coordinator: Coordinator): LogReader {
   const decodeCurrentHead = rememberingDecoder(decodeHead, rememberedRecords);
   return {
@@ -19,10 +19,18 @@ export function coordinatorLog(coordinator: Coordinator): LogReader {
       return decodeCurrentHead(kv);
     },
     async entries(repositoryId, after, upTo) {
-      const { entries } = await coordinator.range(keys.logEntry(repositoryId, after + 1), {
-        rangeEnd: keys.logEntry(repositoryId, upTo + 1),
-      });
-      return entries.map(decodeLogEntry);
+      const read = async (linearizable: boolean): Promise<readonly LogEntry[]> => {
+        const { entries } = await coordinator.range(keys.logEntry(repositoryId, after + 1), {
+          rangeEnd: keys.logEntry(repositoryId, upTo + 1),
+          linearizable,
+        });
+        return entries.map(decodeLogEntry);
+      };
+      // An entry is put once, under a key that is never used again: wherever it is seen, it is the committed one. That
+      // it is not there has to be asked of the latest state.
+      const seen = await read(false);
+      const isWhole = seen.at(-1)?.generation === upTo && seen.length === upTo - after;
+      return isWhole ? seen : read(true);
     },
   };
 }
