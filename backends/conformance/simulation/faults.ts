@@ -11,14 +11,25 @@ type Fault = (world: World, random: SeededRandom) => void;
 
 const cuts: readonly (PowerCut | undefined)[] = ['everything', 'a suffix', 'any part', undefined];
 const points: readonly CrashPoint[] = ['fsync', 'rename', 'disk', 'message'];
+/** A crash comes at one of so many of these, since some are rarer than others. */
+const within: Readonly<Record<CrashPoint, number>> = {
+  fsync: 20,
+  rename: 8,
+  disk: 40,
+  message: 40,
+};
 
 const faults: Readonly<Record<string, Fault>> = {
   ...membershipFaults,
   'store crashes': (world, random) => crashStore(world, random.pick(world.stores), random),
   'store crashes at a step': (world, random) => {
     const host = random.pick(world.stores);
-    const spring = (): void => crashStore(world, host, random);
-    host.process?.trap(random.pick(points), 1 + random.below(40), spring);
+    const point = random.pick(points);
+    const spring = (): void => {
+      world.count(`crashes at: ${point}`);
+      crashStore(world, host, random);
+    };
+    host.process?.trap(point, 1 + random.below(within[point]), spring);
   },
   'front-end crashes': (world, random) =>
     crashFrontEnd(world, random.pick(world.frontEnds), random),
@@ -180,6 +191,7 @@ export class Troublemaker {
     this.#world = world;
     this.#random = random;
     const all = Object.keys(faults);
+    for (const kind of all) world.expect(`trouble: ${kind}`);
     const chosen = random.chance(0.1) ? all : random.shuffled(all).slice(0, 1 + random.below(5));
     this.#kinds = wanted.length === 0 ? chosen : wanted;
     const unknown = this.#kinds.find((kind) => !all.includes(kind));

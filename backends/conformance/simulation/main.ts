@@ -5,7 +5,7 @@
 import { availableParallelism } from 'node:os';
 import { parseArgs } from 'node:util';
 import { mutants } from './mutants.js';
-import { type RunSeeds, runSeeds } from './run-seeds.js';
+import { neverHappened, type RunSeeds, runSeeds } from './run-seeds.js';
 import type { SeedResult } from './simulation.js';
 
 const { values } = parseArgs({
@@ -37,7 +37,7 @@ async function runAll(): Promise<boolean> {
   const alone = values.seed !== undefined && values.seeds === undefined;
   const count = alone ? 1 : wholeNumber(values.seeds, 100);
   const started = performance.now();
-  const { passed, steps, acknowledged, happened } = await runSeeds({
+  const run: RunSeeds = {
     first,
     count,
     workers,
@@ -47,14 +47,19 @@ async function runAll(): Promise<boolean> {
       ({ name }) => values.mutant !== undefined && name.includes(values.mutant),
     ),
     onFailure: report,
-  });
+  };
+  const summary = await runSeeds(run);
+  const { passed, steps, acknowledged, happened } = summary;
   console.log(
     `${passed} of ${count} seeds passed; ${steps} steps, ${acknowledged} pushes acknowledged, ` +
       `${seconds(started)} s`,
   );
-  const counts = [...happened].sort(([a], [b]) => a.localeCompare(b));
+  const counts = [...happened].filter(([, times]) => times > 0);
+  counts.sort(([a], [b]) => a.localeCompare(b));
   console.log(`it happened: ${counts.map(([what, times]) => `${what} ${times}`).join(', ')}`);
-  return passed === count;
+  const never = neverHappened(summary, run);
+  for (const what of never) console.error(`it never happened: ${what}`);
+  return passed === count && never.length === 0;
 }
 
 async function runMutants(): Promise<boolean> {

@@ -35,6 +35,8 @@ export class SimulatedProcess {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly meter: Meter;
+  /** Tells that something came about, for the summary of a run. */
+  readonly count: (what: string) => void;
   readonly #skewMs: number;
   readonly #rate: number;
   readonly #onDeath: (() => void)[] = [];
@@ -55,6 +57,7 @@ export class SimulatedProcess {
       sleep: (ms, signal) => this.#sleep(ms, signal),
     };
     const { log, happened } = options;
+    this.count = happened;
     this.meter = countingMeter(happened);
     this.logger = countingLogger(happened, log === undefined ? undefined : logger(this, log, {}));
   }

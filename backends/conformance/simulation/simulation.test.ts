@@ -1,16 +1,32 @@
 import assert from 'node:assert/strict';
+import { randomInt } from 'node:crypto';
 import { test } from 'node:test';
 import { mutants } from './mutants.js';
-import { runSeeds } from './run-seeds.js';
+import { enoughSeeds, neverHappened, runSeeds } from './run-seeds.js';
 import type { SeedResult } from './simulation.js';
 
-const seeds = 500;
 const workers = 2;
 
-test(`${seeds} seeds hold what is promised`, async () => {
-  const { failed, acknowledged } = await runSeeds({ first: 1, count: seeds, workers });
-  assert.deepEqual(failed.map(describe), []);
-  assert.ok(acknowledged > 5 * seeds, 'pushes get through, between all the trouble');
+/** The same every time, so that what fails was changed; and some that nobody has seen yet. */
+const ranges = [
+  { desc: 'known', first: 1, count: enoughSeeds - 100 },
+  { desc: 'new', first: 1_000_000 + randomInt(1_000_000_000), count: 100 },
+];
+const happened = new Map<string, number>();
+
+for (const { desc, first, count } of ranges) {
+  test(`${count} ${desc} seeds, from ${first} on, hold what is promised`, async () => {
+    const summary = await runSeeds({ first, count, workers });
+    assert.deepEqual(summary.failed.map(describe), []);
+    assert.ok(summary.acknowledged > 5 * count, 'pushes get through, between all the trouble');
+    for (const [what, times] of summary.happened) {
+      happened.set(what, (happened.get(what) ?? 0) + times);
+    }
+  });
+}
+
+test('whatever ought to come about in so many seeds did', () => {
+  assert.deepEqual(neverHappened({ happened }, { count: enoughSeeds }), []);
 });
 
 test('a seed replays exactly', async () => {
@@ -38,5 +54,5 @@ for (const mutation of mutants) {
 }
 
 function describe({ seed, violations }: SeedResult): string {
-  return `seed ${seed}: ${violations.join('; ')}`;
+  return `npm run simulate -- --seed ${seed}: ${violations.join('; ')}`;
 }

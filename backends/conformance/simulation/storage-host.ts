@@ -94,7 +94,9 @@ function openReplica(
     peers: (id) => async (have, atLeast, signal) => {
       const { storeId } = await opening;
       const source = peerSourceOf({ coordinator, replicas: directory() }, { id, storeId });
-      return source(have, atLeast, signal);
+      const exported = await source(have, atLeast, signal);
+      process.count('copies sent between stores');
+      return exported;
     },
   });
   return opening;

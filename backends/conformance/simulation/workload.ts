@@ -232,6 +232,7 @@ export class Client {
       if (operation.answer.status !== 'unknown') operation.endMs = scheduler.nowMs;
     }
     const { answer: told } = operation;
+    this.#world.count(`pushes ${kindOf(told, commands.length)}`);
     if (told.status === 'reported' && told.generation !== undefined) {
       this.#tokens.set(id, told.generation);
     }
@@ -382,6 +383,13 @@ function reportOf({ unpack, refs, generation }: PushResult): PushAnswer {
 function failureOf(error: Error): PushAnswer {
   const { code, message } = asQuorateError(error);
   return code === 'outcome-unknown' ? { status: 'unknown' } : { status: 'failed', code, message };
+}
+
+function kindOf(answer: PushAnswer, commands: number): string {
+  if (answer.status === 'unknown') return 'unknown';
+  if (answer.status === 'failed') return `failed: ${answer.code}`;
+  if (answer.ok.size === 0) return 'refused';
+  return answer.ok.size === commands ? 'acknowledged' : 'acknowledged in part';
 }
 
 function describe(commands: readonly RefCommand[]): string {

@@ -11,6 +11,7 @@ import {
 } from './commit-observer.js';
 import { type FrontEnd, startFrontEnd } from './front-end-host.js';
 import { FlippedBits } from './flipped-bits.js';
+import { expected } from './happenings.js';
 import { History } from './history.js';
 import { Network } from './network.js';
 import { zeroOid } from './pack-model.js';
@@ -136,6 +137,7 @@ export class World {
       kind: 'front-end',
       frontEnd: undefined,
     }));
+    for (const what of expected) this.expect(what);
     this.#tick();
   }
 
@@ -167,6 +169,11 @@ export class World {
     this.happened.set(what, (this.happened.get(what) ?? 0) + 1);
   }
 
+  /** It has to come about in some seed: counted from 0 on, so that a run in which it never does is noticed. */
+  expect(what: string): void {
+    if (!this.happened.has(what)) this.happened.set(what, 0);
+  }
+
   /** Some of what a host has of a repository is damaged, by nobody's fault but the disk's. */
   isDamaged({ disk }: StorageHost, repositoryId: string): boolean {
     return this.flippedBits.left({ disk, repositoryId }).length > 0;
@@ -189,6 +196,7 @@ export class World {
     host.process.die();
     host.replica = undefined;
     host.lastSeenMs = this.scheduler.nowMs;
+    this.count(cut === undefined ? 'stores killed' : `power cuts that lose ${cut}`);
     if (cut !== undefined) host.disk.cutPower(this.random, cut);
   }
 
@@ -349,6 +357,8 @@ export class World {
     );
     const names = [...counted].map((id) => this.stores.find((one) => one.storeId === id)?.name);
     this.say(`${entry.pushId} is committed as ${entry.generation}, on ${names.join()}`);
+    const whole = counted.size === voters.size ? 'all voters' : 'some of the voters';
+    this.count(`commits on ${whole}`);
     const majority = Math.floor(voters.size / 2) + 1;
     const undeclared = [...voters.values()].filter((state) => state === '').length;
     const needed = { eventual: 1, quorum: majority, strong: Math.max(majority, undeclared) };
