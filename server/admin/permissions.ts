@@ -32,8 +32,20 @@ export function requireAccount(principal: Principal): void {
   }
 }
 
+/**
+ * Whose keys or tokens are listed: those of `user` where one is named, else everybody's for server administrators and
+ * one's own for others. Undefined: everybody's.
+ */
+export function listedOwner(principal: Principal, user: string | undefined): string | undefined {
+  requireAccount(principal);
+  const own = principal.kind === 'user' ? principal.name : undefined;
+  const wanted = user ?? (mayAdministerServer(principal) ? undefined : own);
+  if (wanted !== undefined) requireAccountReader(principal, wanted);
+  return wanted;
+}
+
 /** Looking at the keys and tokens of `user`: the user and server administrators. */
-export function requireAccountReader(principal: Principal, user: string): void {
+function requireAccountReader(principal: Principal, user: string): void {
   if (principal.kind === 'user' && principal.name === user) return;
   requireServerAdmin(principal, "seeing other people's keys and tokens");
 }

@@ -6,7 +6,7 @@ import { mayAdministerServer } from '../../auth/access-rules.js';
 import type { AdminApiOptions } from '../options.js';
 import { endpoint, type Endpoint } from '../endpoint.js';
 import {
-  requireAccountReader,
+  listedOwner,
   requireAccount,
   requireTokenCreator,
   requireTokenRevoker,
@@ -27,11 +27,7 @@ export function tokenEndpoints({
     action: 'token.list',
     input: z.strictObject({ user: userName.optional() }),
     run: async (call, { user }) => {
-      requireAccount(call.principal);
-      const own = call.principal.kind === 'user' ? call.principal.name : undefined;
-      const wanted = user ?? (mayAdministerServer(call.principal) ? undefined : own);
-      if (wanted !== undefined) requireAccountReader(call.principal, wanted);
-      const found = await accounts.listTokens(wanted);
+      const found = await accounts.listTokens(listedOwner(call.principal, user));
       return { status: 200, body: { tokens: found.map(shownToken) } };
     },
   });

@@ -1,7 +1,8 @@
 import type { Command } from 'commander';
 import { CliError } from '../cli-error.js';
-import { allRows, contextOf, field } from '../context.js';
-import { plain, table, time } from '../output.js';
+import { contextOf, field } from '../context.js';
+import { printList } from '../list.js';
+import { plain, time } from '../output.js';
 import { readPublicKey } from './key.js';
 
 export function addCertificateCommands(program: Command): void {
@@ -21,16 +22,16 @@ export function addCertificateCommands(program: Command): void {
   ca.command('list')
     .description('list the authorities')
     .action(async (_options: object, command: Command) => {
-      const { terminal, request } = contextOf(command);
-      const found = await allRows(request, '/certificate-authorities', 'authorities');
-      if (terminal.json) return terminal.printJson(found);
-      const columns = [
-        { title: 'FINGERPRINT', key: 'fingerprint' },
-        { title: 'TYPE', key: 'type' },
-        { title: 'ADDED (UTC)', key: 'createdAt', show: time },
-        { title: 'COMMENT', key: 'comment' },
-      ];
-      terminal.print(table(columns, found));
+      await printList(command, {
+        path: '/certificate-authorities',
+        rows: 'authorities',
+        columns: [
+          { title: 'FINGERPRINT', key: 'fingerprint' },
+          { title: 'TYPE', key: 'type' },
+          { title: 'ADDED (UTC)', key: 'createdAt', show: time },
+          { title: 'COMMENT', key: 'comment' },
+        ],
+      });
     });
 
   ca.command('remove')
@@ -71,17 +72,17 @@ function addRevocationCommands(ca: Command): void {
   ca.command('revocations')
     .description('list what is revoked')
     .action(async (_options: object, command: Command) => {
-      const { terminal, request } = contextOf(command);
-      const found = await allRows(request, '/revocations', 'revocations');
-      if (terminal.json) return terminal.printJson(found);
-      const columns = [
-        { title: 'ID', key: 'id' },
-        { title: 'KIND', key: 'kind' },
-        { title: 'VALUE', key: 'value' },
-        { title: 'AUTHORITY', key: 'authority' },
-        { title: 'REVOKED (UTC)', key: 'createdAt', show: time },
-      ];
-      terminal.print(table(columns, found));
+      await printList(command, {
+        path: '/revocations',
+        rows: 'revocations',
+        columns: [
+          { title: 'ID', key: 'id' },
+          { title: 'KIND', key: 'kind' },
+          { title: 'VALUE', key: 'value' },
+          { title: 'AUTHORITY', key: 'authority' },
+          { title: 'REVOKED (UTC)', key: 'createdAt', show: time },
+        ],
+      });
     });
 
   ca.command('unrevoke')

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { CliError } from '../cli-error.js';
 import { allRows, contextOf, field } from '../context.js';
+import { printList } from '../list.js';
 import { facts, plain, size, table } from '../output.js';
 import { pathOf } from './repo.js';
 
@@ -12,25 +13,25 @@ export function addNodeCommands(program: Command): void {
     .command('list')
     .description('list the storage nodes, those that are away as well')
     .action(async (_options: object, command: Command) => {
-      const { terminal, request } = contextOf(command);
-      const nodes = await allRows(request, '/nodes', 'nodes');
-      if (terminal.json) return terminal.printJson(nodes);
-      const columns = [
-        { title: 'NODE', key: 'nodeId' },
-        {
-          title: 'STATE',
-          key: 'alive',
-          show: (alive: unknown) => (alive === true ? 'alive' : 'away'),
-        },
-        { title: 'MARK', key: 'mark' },
-        { title: 'ZONE', key: 'zone' },
-        { title: 'WEIGHT', key: 'weight' },
-        { title: 'COPIES', key: 'copies' },
-        { title: 'USED', key: 'usedBytes', show: size },
-        { title: 'CAPACITY', key: 'capacityBytes', show: size },
-        { title: 'ADDRESS', key: 'address' },
-      ];
-      terminal.print(table(columns, nodes));
+      await printList(command, {
+        path: '/nodes',
+        rows: 'nodes',
+        columns: [
+          { title: 'NODE', key: 'nodeId' },
+          {
+            title: 'STATE',
+            key: 'alive',
+            show: (alive: unknown) => (alive === true ? 'alive' : 'away'),
+          },
+          { title: 'MARK', key: 'mark' },
+          { title: 'ZONE', key: 'zone' },
+          { title: 'WEIGHT', key: 'weight' },
+          { title: 'COPIES', key: 'copies' },
+          { title: 'USED', key: 'usedBytes', show: size },
+          { title: 'CAPACITY', key: 'capacityBytes', show: size },
+          { title: 'ADDRESS', key: 'address' },
+        ],
+      });
     });
 
   addMarkCommand(node, {
@@ -73,24 +74,24 @@ export function addReplicaCommands(repo: Command): void {
     .argument('<name>')
     .description('show the copies of a repository: where they are, and how far')
     .action(async (name: string, _options: object, command: Command) => {
-      const { terminal, request } = contextOf(command);
-      const replicas = await allRows(request, `${pathOf(name)}/replicas`, 'replicas');
-      if (terminal.json) return terminal.printJson(replicas);
-      const columns = [
-        { title: 'NODE', key: 'nodeId' },
-        { title: 'ROLE', key: 'role' },
-        {
-          title: 'STATE',
-          key: 'alive',
-          show: (alive: unknown) => (alive === true ? 'alive' : 'away'),
-        },
-        { title: 'DECLARED', key: 'declared' },
-        { title: 'GENERATION', key: 'generation' },
-        { title: 'LAG', key: 'lag' },
-        { title: 'SOUND', key: 'sound' },
-        { title: 'FROZEN', key: 'frozen' },
-      ];
-      terminal.print(table(columns, replicas));
+      await printList(command, {
+        path: `${pathOf(name)}/replicas`,
+        rows: 'replicas',
+        columns: [
+          { title: 'NODE', key: 'nodeId' },
+          { title: 'ROLE', key: 'role' },
+          {
+            title: 'STATE',
+            key: 'alive',
+            show: (alive: unknown) => (alive === true ? 'alive' : 'away'),
+          },
+          { title: 'DECLARED', key: 'declared' },
+          { title: 'GENERATION', key: 'generation' },
+          { title: 'LAG', key: 'lag' },
+          { title: 'SOUND', key: 'sound' },
+          { title: 'FROZEN', key: 'frozen' },
+        ],
+      });
     });
 
   repo

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
-import { allRows, contextOf, field } from '../context.js';
-import { plain, table, time } from '../output.js';
+import { contextOf, field } from '../context.js';
+import { printList } from '../list.js';
+import { plain, time } from '../output.js';
 import { readPublicKey } from './key.js';
 import { pathOf } from './repo.js';
 
@@ -30,17 +31,17 @@ export function addDeployKeyCommands(program: Command): void {
     .argument('<repo>')
     .description('list the deploy keys of a repository')
     .action(async (repo: string, _options: object, command: Command) => {
-      const { terminal, request } = contextOf(command);
-      const found = await allRows(request, `${pathOf(repo)}/deploy-keys`, 'deployKeys');
-      if (terminal.json) return terminal.printJson(found);
-      const columns = [
-        { title: 'FINGERPRINT', key: 'fingerprint' },
-        { title: 'WRITE', key: 'write' },
-        { title: 'TYPE', key: 'type' },
-        { title: 'ADDED (UTC)', key: 'createdAt', show: time },
-        { title: 'COMMENT', key: 'comment' },
-      ];
-      terminal.print(table(columns, found));
+      await printList(command, {
+        path: `${pathOf(repo)}/deploy-keys`,
+        rows: 'deployKeys',
+        columns: [
+          { title: 'FINGERPRINT', key: 'fingerprint' },
+          { title: 'WRITE', key: 'write' },
+          { title: 'TYPE', key: 'type' },
+          { title: 'ADDED (UTC)', key: 'createdAt', show: time },
+          { title: 'COMMENT', key: 'comment' },
+        ],
+      });
     });
 
   deployKey

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
-import { allRows, contextOf, field } from '../context.js';
-import { table, time } from '../output.js';
+import { contextOf, field } from '../context.js';
+import { printList } from '../list.js';
+import { time } from '../output.js';
 
 export function addGroupCommands(program: Command): void {
   const group = program
@@ -25,15 +26,15 @@ export function addGroupCommands(program: Command): void {
     .command('list')
     .description('list all groups')
     .action(async (_options: object, command: Command) => {
-      const { terminal, request } = contextOf(command);
-      const groups = await allRows(request, '/groups', 'groups');
-      if (terminal.json) return terminal.printJson(groups);
-      const columns = [
-        { title: 'NAME', key: 'name' },
-        { title: 'MEMBERS', key: 'members', show: (v: unknown) => String(namesIn(v).length) },
-        { title: 'CREATED (UTC)', key: 'createdAt', show: time },
-      ];
-      terminal.print(table(columns, groups));
+      await printList(command, {
+        path: '/groups',
+        rows: 'groups',
+        columns: [
+          { title: 'NAME', key: 'name' },
+          { title: 'MEMBERS', key: 'members', show: (v: unknown) => String(namesIn(v).length) },
+          { title: 'CREATED (UTC)', key: 'createdAt', show: time },
+        ],
+      });
     });
 
   group

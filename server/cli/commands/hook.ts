@@ -1,8 +1,8 @@
-import { readFile } from 'node:fs/promises';
 import type { Command } from 'commander';
-import { CliError } from '../cli-error.js';
-import { allRows, contextOf, field } from '../context.js';
-import { plain, size, table, time } from '../output.js';
+import { contextOf, field } from '../context.js';
+import { readInputFile } from '../input-file.js';
+import { printList } from '../list.js';
+import { plain, size, time } from '../output.js';
 import { scoped } from './rule.js';
 
 interface Scoped {
@@ -27,7 +27,8 @@ export function addHookCommands(program: Command): void {
       const { terminal, request } = contextOf(command);
       const { path, rest } = scoped(words, options, 2);
       const [stage = '', file = ''] = rest;
-      const content = file === '-' ? Buffer.from(await terminal.readInput()) : await read(file);
+      const content =
+        file === '-' ? Buffer.from(await terminal.readInput()) : await readInputFile(file);
       const answer = await request('PUT', `${path}/hooks/${encodeURIComponent(stage)}`, {
         content: content.toString('base64'),
       });
@@ -42,19 +43,19 @@ export function addHookCommands(program: Command): void {
     .description("list a repository's hooks, or those for all repositories")
     .option(...forAll)
     .action(async (repo: string | undefined, options: Scoped, command: Command) => {
-      const { terminal, request } = contextOf(command);
       const { path } = scoped(repo === undefined ? [] : [repo], options, 0);
-      const found = await allRows(request, `${path}/hooks`, 'hooks');
-      if (terminal.json) return terminal.printJson(found);
-      const columns = [
-        { title: 'STAGE', key: 'stage' },
-        { title: 'VERSION', key: 'version' },
-        { title: 'SIZE', key: 'sizeBytes', show: size },
-        { title: 'SET (UTC)', key: 'at', show: time },
-        { title: 'BY', key: 'by' },
-        { title: 'SHA-256', key: 'digest', show: (v: unknown) => plain(v).slice(0, 12) },
-      ];
-      terminal.print(table(columns, found));
+      await printList(command, {
+        path: `${path}/hooks`,
+        rows: 'hooks',
+        columns: [
+          { title: 'STAGE', key: 'stage' },
+          { title: 'VERSION', key: 'version' },
+          { title: 'SIZE', key: 'sizeBytes', show: size },
+          { title: 'SET (UTC)', key: 'at', show: time },
+          { title: 'BY', key: 'by' },
+          { title: 'SHA-256', key: 'digest', show: (v: unknown) => plain(v).slice(0, 12) },
+        ],
+      });
     });
 
   hook
@@ -86,12 +87,4 @@ export function addHookCommands(program: Command): void {
       if (terminal.json) return terminal.printJson(answer);
       terminal.print(`removed ${stage} hook\n`);
     });
-}
-
-async function read(file: string): Promise<Buffer> {
-  try {
-    return await readFile(file);
-  } catch (error) {
-    throw new CliError(`cannot read ${file}`, { cause: error });
-  }
 }

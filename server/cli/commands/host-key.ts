@@ -1,7 +1,8 @@
 import type { Command } from 'commander';
 import { CliError } from '../cli-error.js';
 import { allRows, contextOf } from '../context.js';
-import { plain, table } from '../output.js';
+import { printList } from '../list.js';
+import { plain } from '../output.js';
 
 export function addHostKeyCommands(program: Command): void {
   const hostKey = program.command('host-key').description('the keys by which SSH clients know it');
@@ -10,17 +11,17 @@ export function addHostKeyCommands(program: Command): void {
     .command('list')
     .description('list the host keys and the certificates that are offered for them')
     .action(async (_options: object, command: Command) => {
-      const { terminal, request } = contextOf(command);
-      const found = await allRows(request, '/host-keys', 'hostKeys');
-      if (terminal.json) return terminal.printJson(found);
-      const columns = [
-        { title: 'TYPE', key: 'type' },
-        { title: 'FINGERPRINT', key: 'fingerprint' },
-        { title: 'CERTIFIED FOR', key: 'certificate', show: names },
-        { title: 'UNTIL (UTC)', key: 'certificate', show: until },
-        { title: 'PROBLEM', key: 'problem' },
-      ];
-      terminal.print(table(columns, found));
+      await printList(command, {
+        path: '/host-keys',
+        rows: 'hostKeys',
+        columns: [
+          { title: 'TYPE', key: 'type' },
+          { title: 'FINGERPRINT', key: 'fingerprint' },
+          { title: 'CERTIFIED FOR', key: 'certificate', show: names },
+          { title: 'UNTIL (UTC)', key: 'certificate', show: until },
+          { title: 'PROBLEM', key: 'problem' },
+        ],
+      });
     });
 
   hostKey

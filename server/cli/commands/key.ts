@@ -1,8 +1,9 @@
-import { readFile } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { CliError } from '../cli-error.js';
-import { allRows, contextOf, field } from '../context.js';
-import { plain, table, time } from '../output.js';
+import { contextOf, field } from '../context.js';
+import { readInputText } from '../input-file.js';
+import { ofUser, printList } from '../list.js';
+import { plain, time } from '../output.js';
 import type { Terminal } from '../terminal.js';
 
 export function addKeyCommands(program: Command): void {
@@ -27,18 +28,17 @@ export function addKeyCommands(program: Command): void {
     .argument('[user]', 'default: yours; all for an administrator')
     .description('list public keys')
     .action(async (user: string | undefined, _options: object, command: Command) => {
-      const { terminal, request } = contextOf(command);
-      const query = user === undefined ? '' : `?user=${encodeURIComponent(user)}`;
-      const found = await allRows(request, `/keys${query}`, 'keys');
-      if (terminal.json) return terminal.printJson(found);
-      const columns = [
-        { title: 'FINGERPRINT', key: 'fingerprint' },
-        { title: 'USER', key: 'user' },
-        { title: 'TYPE', key: 'type' },
-        { title: 'ADDED (UTC)', key: 'createdAt', show: time },
-        { title: 'COMMENT', key: 'comment' },
-      ];
-      terminal.print(table(columns, found));
+      await printList(command, {
+        path: ofUser('/keys', user),
+        rows: 'keys',
+        columns: [
+          { title: 'FINGERPRINT', key: 'fingerprint' },
+          { title: 'USER', key: 'user' },
+          { title: 'TYPE', key: 'type' },
+          { title: 'ADDED (UTC)', key: 'createdAt', show: time },
+          { title: 'COMMENT', key: 'comment' },
+        ],
+      });
     });
 
   key
@@ -56,16 +56,7 @@ export function addKeyCommands(program: Command): void {
 
 /** The one public key in a file, or in stdin for `-`. */
 export async function readPublicKey(file: string, terminal: Terminal): Promise<string> {
-  return publicKeyIn(await readKeyFile(file, terminal), file);
-}
-
-async function readKeyFile(file: string, terminal: Terminal): Promise<string> {
-  if (file === '-') return await terminal.readInput();
-  try {
-    return await readFile(file, 'utf8');
-  } catch (error) {
-    throw new CliError(`cannot read ${file}`, { cause: error });
-  }
+  return publicKeyIn(await readInputText(file, terminal), file);
 }
 
 /** The one key in a public key file. A private key is not sent anywhere. */

@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
-import { allRows, contextOf, field } from '../context.js';
-import { table } from '../output.js';
+import { contextOf, field } from '../context.js';
+import { printList } from '../list.js';
 import { assignments, collect } from './repo.js';
 
 interface SetOptions {
@@ -48,18 +48,18 @@ export function addIssuerCommands(program: Command): void {
     .command('list')
     .description('list whose tokens are believed')
     .action(async (_options: object, command: Command) => {
-      const { terminal, request } = contextOf(command);
-      const found = await allRows(request, '/openid-issuers', 'issuers');
-      if (terminal.json) return terminal.printJson(found);
-      const columns = [
-        { title: 'NAME', key: 'name' },
-        { title: 'ISSUER', key: 'issuer' },
-        { title: 'AUDIENCE', key: 'audience' },
-        { title: 'CLAIMS', key: 'claims' },
-        { title: 'REPOSITORIES', key: 'repositories' },
-        { title: 'LEVEL', key: 'level' },
-      ];
-      terminal.print(table(columns, found));
+      await printList(command, {
+        path: '/openid-issuers',
+        rows: 'issuers',
+        columns: [
+          { title: 'NAME', key: 'name' },
+          { title: 'ISSUER', key: 'issuer' },
+          { title: 'AUDIENCE', key: 'audience' },
+          { title: 'CLAIMS', key: 'claims' },
+          { title: 'REPOSITORIES', key: 'repositories' },
+          { title: 'LEVEL', key: 'level' },
+        ],
+      });
     });
 
   oidc

@@ -1,8 +1,9 @@
 import type { Command } from 'commander';
 import { settingDefinitions } from '../../../backends/contract/settings.js';
 import { CliError } from '../cli-error.js';
-import { allRows, contextOf, field } from '../context.js';
-import { plain, table } from '../output.js';
+import { contextOf, field } from '../context.js';
+import { printList } from '../list.js';
+import { plain } from '../output.js';
 import { assignments, collect, pathOf } from './repo.js';
 
 export function addRepositoryAccessCommands(repo: Command): void {
@@ -55,15 +56,15 @@ function addGrantCommands(repo: Command): void {
     .command('grants')
     .description('list the grants on patterns; those on one repository: repo show NAME')
     .action(async (_options: object, command: Command) => {
-      const { terminal, request } = contextOf(command);
-      const found = await allRows(request, '/grants', 'grants');
-      if (terminal.json) return terminal.printJson(found);
-      const columns = [
-        { title: 'REPOSITORIES', key: 'pattern' },
-        { title: 'WHO', key: 'subject' },
-        { title: 'LEVEL', key: 'level' },
-      ];
-      terminal.print(table(columns, found));
+      await printList(command, {
+        path: '/grants',
+        rows: 'grants',
+        columns: [
+          { title: 'REPOSITORIES', key: 'pattern' },
+          { title: 'WHO', key: 'subject' },
+          { title: 'LEVEL', key: 'level' },
+        ],
+      });
     });
 }
 

@@ -1,7 +1,8 @@
 import type { Command } from 'commander';
-import { allRows, contextOf, field } from '../context.js';
+import { contextOf, field } from '../context.js';
+import { printList } from '../list.js';
 import type { Json } from '../api-client.js';
-import { duration, facts, plain, size, table, time } from '../output.js';
+import { duration, facts, plain, size, time } from '../output.js';
 
 export function addServerStateCommands(program: Command): void {
   program
@@ -36,19 +37,19 @@ export function addServerStateCommands(program: Command): void {
     .command('locks')
     .description('list the locks that pushes hold or wait for')
     .action(async (_options: object, command: Command) => {
-      const { terminal, request } = contextOf(command);
-      const locks = await allRows(request, '/locks', 'locks');
-      if (terminal.json) return terminal.printJson(locks);
-      const columns = [
-        { title: 'SCOPE', key: 'scope' },
-        { title: 'REPOSITORY ID', key: 'repositoryId' },
-        { title: 'REF', key: 'ref' },
-        { title: 'STATE', key: 'state' },
-        { title: 'AGE', key: 'ageMs', show: duration },
-        { title: 'HOLDER', key: 'holder' },
-        { title: 'PUSH', key: 'pushId' },
-      ];
-      terminal.print(table(columns, locks));
+      await printList(command, {
+        path: '/locks',
+        rows: 'locks',
+        columns: [
+          { title: 'SCOPE', key: 'scope' },
+          { title: 'REPOSITORY ID', key: 'repositoryId' },
+          { title: 'REF', key: 'ref' },
+          { title: 'STATE', key: 'state' },
+          { title: 'AGE', key: 'ageMs', show: duration },
+          { title: 'HOLDER', key: 'holder' },
+          { title: 'PUSH', key: 'pushId' },
+        ],
+      });
     });
 }
 

@@ -1,8 +1,9 @@
-import { readFile } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { CliError } from '../cli-error.js';
-import { allRows, contextOf, field } from '../context.js';
-import { plain, table, time } from '../output.js';
+import { contextOf, field } from '../context.js';
+import { readInputText } from '../input-file.js';
+import { ofUser, printList } from '../list.js';
+import { plain, time } from '../output.js';
 
 export function addSigningKeyCommands(program: Command): void {
   const key = program
@@ -16,7 +17,7 @@ export function addSigningKeyCommands(program: Command): void {
     .description('register a public key of a user')
     .action(async (user: string, file: string, _options: object, command: Command) => {
       const { terminal, request } = contextOf(command);
-      const text = file === '-' ? await terminal.readInput() : await read(file);
+      const text = await readInputText(file, terminal);
       if (text.includes('PRIVATE KEY BLOCK')) {
         throw new CliError(`${file} holds a private key: give what gpg --export writes`);
       }
@@ -33,16 +34,15 @@ export function addSigningKeyCommands(program: Command): void {
     .argument('[user]', 'default: yours; all for an administrator')
     .description('list registered keys')
     .action(async (user: string | undefined, _options: object, command: Command) => {
-      const { terminal, request } = contextOf(command);
-      const query = user === undefined ? '' : `?user=${encodeURIComponent(user)}`;
-      const found = await allRows(request, `/signing-keys${query}`, 'signingKeys');
-      if (terminal.json) return terminal.printJson(found);
-      const columns = [
-        { title: 'ID', key: 'fingerprint' },
-        { title: 'USER', key: 'user' },
-        { title: 'ADDED (UTC)', key: 'createdAt', show: time },
-      ];
-      terminal.print(table(columns, found));
+      await printList(command, {
+        path: ofUser('/signing-keys', user),
+        rows: 'signingKeys',
+        columns: [
+          { title: 'ID', key: 'fingerprint' },
+          { title: 'USER', key: 'user' },
+          { title: 'ADDED (UTC)', key: 'createdAt', show: time },
+        ],
+      });
     });
 
   key
@@ -55,12 +55,4 @@ export function addSigningKeyCommands(program: Command): void {
       if (terminal.json) return terminal.printJson(answer);
       terminal.print(`removed signing key ${id}\n`);
     });
-}
-
-async function read(file: string): Promise<string> {
-  try {
-    return await readFile(file, 'utf8');
-  } catch (error) {
-    throw new CliError(`cannot read ${file}`, { cause: error });
-  }
 }

@@ -1,8 +1,9 @@
 import type { Command } from 'commander';
 import { CliError } from '../cli-error.js';
-import { allRows, contextOf, field } from '../context.js';
+import { contextOf, field } from '../context.js';
+import { ofUser, printList } from '../list.js';
 import { parseDuration } from '../duration.js';
-import { plain, table, time } from '../output.js';
+import { plain, time } from '../output.js';
 
 interface CreateOptions {
   readonly name?: string;
@@ -45,32 +46,31 @@ export function addTokenCommands(program: Command): void {
     .argument('[user]', 'default: yours; all for an administrator')
     .description('list tokens, without their secrets')
     .action(async (user: string | undefined, _options: object, command: Command) => {
-      const { terminal, request } = contextOf(command);
-      const query = user === undefined ? '' : `?user=${encodeURIComponent(user)}`;
-      const found = await allRows(request, `/tokens${query}`, 'tokens');
-      if (terminal.json) return terminal.printJson(found);
-      const columns = [
-        { title: 'ID', key: 'id' },
-        { title: 'USER', key: 'user' },
-        { title: 'SCOPE', key: 'scope' },
-        {
-          title: 'REPOSITORIES',
-          key: 'repositoryPattern',
-          show: (v: unknown) => plain(v ?? 'all'),
-        },
-        {
-          title: 'EXPIRES (UTC)',
-          key: 'expiresAt',
-          show: (v: unknown) => (v === null ? 'never' : time(v)),
-        },
-        {
-          title: 'LAST USED (UTC)',
-          key: 'lastUsedAt',
-          show: (v: unknown) => (v === null ? 'never' : time(v)),
-        },
-        { title: 'NAME', key: 'name' },
-      ];
-      terminal.print(table(columns, found));
+      await printList(command, {
+        path: ofUser('/tokens', user),
+        rows: 'tokens',
+        columns: [
+          { title: 'ID', key: 'id' },
+          { title: 'USER', key: 'user' },
+          { title: 'SCOPE', key: 'scope' },
+          {
+            title: 'REPOSITORIES',
+            key: 'repositoryPattern',
+            show: (v: unknown) => plain(v ?? 'all'),
+          },
+          {
+            title: 'EXPIRES (UTC)',
+            key: 'expiresAt',
+            show: (v: unknown) => (v === null ? 'never' : time(v)),
+          },
+          {
+            title: 'LAST USED (UTC)',
+            key: 'lastUsedAt',
+            show: (v: unknown) => (v === null ? 'never' : time(v)),
+          },
+          { title: 'NAME', key: 'name' },
+        ],
+      });
     });
 
   token

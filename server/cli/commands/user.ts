@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
-import { allRows, contextOf, field } from '../context.js';
-import { table, time } from '../output.js';
+import { contextOf, field } from '../context.js';
+import { printList } from '../list.js';
+import { time } from '../output.js';
 
 export function addUserCommands(program: Command): void {
   const user = program.command('user').description('people who may sign in');
@@ -27,17 +28,17 @@ export function addUserCommands(program: Command): void {
     .command('list')
     .description('list all users')
     .action(async (_options: object, command: Command) => {
-      const { terminal, request } = contextOf(command);
-      const users = await allRows(request, '/users', 'users');
-      if (terminal.json) return terminal.printJson(users);
-      const columns = [
-        { title: 'NAME', key: 'name' },
-        { title: 'ADMIN', key: 'admin' },
-        { title: 'CREATES', key: 'canCreate' },
-        { title: 'DISABLED', key: 'disabled' },
-        { title: 'CREATED (UTC)', key: 'createdAt', show: time },
-      ];
-      terminal.print(table(columns, users));
+      await printList(command, {
+        path: '/users',
+        rows: 'users',
+        columns: [
+          { title: 'NAME', key: 'name' },
+          { title: 'ADMIN', key: 'admin' },
+          { title: 'CREATES', key: 'canCreate' },
+          { title: 'DISABLED', key: 'disabled' },
+          { title: 'CREATED (UTC)', key: 'createdAt', show: time },
+        ],
+      });
     });
 
   addSwitch(user, {

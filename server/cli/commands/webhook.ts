@@ -1,9 +1,10 @@
-import { readFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
 import type { Json } from '../api-client.js';
 import { CliError } from '../cli-error.js';
 import { allRows, contextOf, field } from '../context.js';
+import { readInputText } from '../input-file.js';
+import { printList } from '../list.js';
 import { duration, facts, plain, table, time } from '../output.js';
 import type { Terminal } from '../terminal.js';
 import { scoped } from './rule.js';
@@ -54,18 +55,18 @@ export function addWebhookCommands(program: Command): void {
     .description("list a repository's webhooks, or those of all repositories")
     .option(...forAll)
     .action(async (repo: string | undefined, options: Scoped, command: Command) => {
-      const { terminal, request } = contextOf(command);
       const { path } = scoped(repo === undefined ? [] : [repo], options, 0);
-      const found = await allRows(request, `${path}/webhooks`, 'webhooks');
-      if (terminal.json) return terminal.printJson(found);
-      const columns = [
-        { title: 'ID', key: 'id' },
-        { title: 'EVENTS', key: 'events', show: names },
-        { title: 'ADDED (UTC)', key: 'createdAt', show: time },
-        { title: 'BY', key: 'by' },
-        { title: 'URL', key: 'url' },
-      ];
-      terminal.print(table(columns, found));
+      await printList(command, {
+        path: `${path}/webhooks`,
+        rows: 'webhooks',
+        columns: [
+          { title: 'ID', key: 'id' },
+          { title: 'EVENTS', key: 'events', show: names },
+          { title: 'ADDED (UTC)', key: 'createdAt', show: time },
+          { title: 'BY', key: 'by' },
+          { title: 'URL', key: 'url' },
+        ],
+      });
     });
 
   webhook
@@ -291,10 +292,5 @@ function lastAnswer(value: unknown): string {
 }
 
 async function readSecret(file: string, terminal: Terminal): Promise<string> {
-  if (file === '-') return (await terminal.readInput()).trim();
-  try {
-    return (await readFile(file, 'utf8')).trim();
-  } catch (error) {
-    throw new CliError(`cannot read ${file}`, { cause: error });
-  }
+  return (await readInputText(file, terminal)).trim();
 }

@@ -1,0 +1,24 @@
+import type { Command } from 'commander';
+import { allRows, contextOf } from './context.js';
+import { type Column, table } from './output.js';
+
+export interface List {
+  /** Below `/api/v1`; may have a query. */
+  readonly path: string;
+  /** Name of the list in the answer. */
+  readonly rows: string;
+  readonly columns: readonly Column[];
+}
+
+/** What most `list` commands do: all pages of a list, as a table or as JSON. */
+export async function printList(command: Command, { path, rows, columns }: List): Promise<void> {
+  const { terminal, request } = contextOf(command);
+  const found = await allRows(request, path, rows);
+  if (terminal.json) terminal.printJson(found);
+  else terminal.print(table(columns, found));
+}
+
+/** `path`, for the entries of one user if one is given. */
+export function ofUser(path: string, user: string | undefined): string {
+  return user === undefined ? path : `${path}?user=${encodeURIComponent(user)}`;
+}
