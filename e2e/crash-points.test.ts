@@ -50,8 +50,10 @@ class Bench {
     const scene = await createScene(t);
     // Maintenance would come in between and move the points.
     const settings = ['maintenance.enabled=false', 'webhooks.allowedNetworks=127.0.0.1'];
-    const flags = [...settings, 'webhooks.firstRetry=50ms'].flatMap((each) => ['--set', each]);
-    const bench = new Bench(scene, await scene.startServer({ env: oneFileThread, flags }));
+    const own = [...settings, 'webhooks.firstRetry=50ms'].flatMap((each) => ['--set', each]);
+    const { env, flags } = oneFileThread;
+    const server = await scene.startServer({ env, flags: [...flags, ...own] });
+    const bench = new Bench(scene, server);
     t.after(() => bench.agent.destroy());
     const push = await bench.push('team/app', [
       'refs/heads/main',

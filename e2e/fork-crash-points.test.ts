@@ -34,8 +34,9 @@ class Bench {
 
   static async make(t: TestContext): Promise<Bench> {
     const scene = await createScene(t);
-    const flags = ['--set', 'maintenance.enabled=false'];
-    const bench = new Bench(scene, await scene.startServer({ env: oneFileThread, flags }));
+    const flags = [...oneFileThread.flags, '--set', 'maintenance.enabled=false'];
+    const server = await scene.startServer({ env: oneFileThread.env, flags });
+    const bench = new Bench(scene, server);
     t.after(() => bench.agent.destroy());
     await bench.push('app');
     await bench.push('app');

@@ -6,6 +6,7 @@ import path from 'node:path';
 import type { Coordinator } from '../backends/contract/coordinator.js';
 import type { Clock, Logger, Meter, Random } from '../backends/contract/environment.js';
 import type { ClusterIdentity } from '../backends/coordination/cluster-identity.js';
+import type { TakeFileSteps } from '../backends/git/file-steps.js';
 import type { GitRunner } from '../backends/git/git-runner.js';
 import type { PackIndexer } from '../backends/git/pack-indexer.js';
 import {
@@ -82,6 +83,7 @@ export interface NodeParts {
   readonly unguarded: Coordinator;
   readonly git: GitRunner;
   readonly indexer: PackIndexer;
+  readonly files?: TakeFileSteps;
   readonly clock: Clock;
   readonly random: Random;
   readonly logger: Logger;

@@ -9,6 +9,8 @@ import type { PushPipeline } from '../backends/contract/pipeline.js';
 import type { Clock, Logger, Random } from '../backends/contract/environment.js';
 import type { RepositoryRegistry } from '../backends/contract/repository.js';
 import type { GitRunner } from '../backends/git/git-runner.js';
+import { FileThreads } from '../backends/git/file-threads/file-threads.js';
+import type { TakeFileSteps } from '../backends/git/file-steps.js';
 import { createPackIndexer } from '../backends/git/indexer.js';
 import type { PackIndexer } from '../backends/git/pack-indexer.js';
 import { createGitRunner, type GitRunnerLimits } from '../backends/git/runner.js';
@@ -246,13 +248,17 @@ async function openBackend(below: Omit<Foundation, 'backend'>): Promise<Backend>
     return createDirectoryBackend({ ...below, pipeline, root: config.root });
   }
   if (config.role === 'front-end') return openClusterBackend({ ...below, pipeline });
-  const indexer = await createPackIndexer({ git, logger, meter: below.meter });
+  const fileThreads = new FileThreads({ threads: config['store.threads'], logger });
+  teardown.add('file threads', () => fileThreads.close());
+  const files = fileThreads.take;
+  const indexer = await createPackIndexer({ git, logger, meter: below.meter, files });
   teardown.add('pack indexer', () => indexer.close());
-  if (isClusterMember(config)) return openClusterBackend({ ...below, pipeline, indexer });
+  if (isClusterMember(config)) return openClusterBackend({ ...below, pipeline, indexer, files });
   return createLocalBackend({
     ...below,
     dataDirectory: data.path,
     indexer,
+    files,
     pipeline,
     options: {
       nodeId: 'local',
@@ -270,6 +276,7 @@ async function openClusterBackend(
   parts: Omit<Foundation, 'backend'> & {
     readonly pipeline: PushPipeline;
     readonly indexer?: PackIndexer;
+    readonly files?: TakeFileSteps;
   },
 ): Promise<Backend> {
   const { config, data, teardown, indexer } = parts;

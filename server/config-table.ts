@@ -52,6 +52,12 @@ export const configTable = {
   },
   ...limitSettings,
   ...hookSettings,
+  'store.threads': {
+    kind: 'count',
+    minimum: 0,
+    default: '2',
+    help: "threads that write the files of pushes, some 8 MB each (0: Node's own do it, at more CPU for each push)",
+  },
   'maintenance.enabled': {
     kind: 'boolean',
     default: 'true',

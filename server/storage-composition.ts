@@ -1,4 +1,5 @@
 import path from 'node:path';
+import { FileThreads } from '../backends/git/file-threads/file-threads.js';
 import { createPackIndexer } from '../backends/git/indexer.js';
 import { createGitRunner } from '../backends/git/runner.js';
 import { openStorageNode } from './cluster.js';
@@ -40,13 +41,17 @@ export async function composeStorageNode(parts: CompositionParts): Promise<Compo
   teardown.add('git', () => git.close());
   const opened = await openCoordinator({ ...parts, meter: metrics, dataDirectory: data.path });
   const { coordinator } = opened;
-  const indexer = await createPackIndexer({ git, logger, meter: metrics });
+  const fileThreads = new FileThreads({ threads: config['store.threads'], logger });
+  teardown.add('file threads', () => fileThreads.close());
+  const files = fileThreads.take;
+  const indexer = await createPackIndexer({ git, logger, meter: metrics, files });
   teardown.add('pack indexer', () => indexer.close());
   const node = await openStorageNode({
     ...parts,
     ...opened,
     git,
     indexer,
+    files,
     meter: metrics,
   });
   teardown.add('storage node', () => node.close());

@@ -3,7 +3,7 @@ import type { Logger, Meter } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import { join } from 'node:path';
 import type { GitRunner } from './git-runner.js';
-import { syncDirectory, syncFile } from './repository-files.js';
+import { takeFileSteps, type TakeFileSteps } from './file-steps.js';
 import {
   emptyDirectory,
   indexPackWithGit,
@@ -22,6 +22,7 @@ export interface PackIndexerOptions {
   readonly git: GitRunner;
   readonly logger: Logger;
   readonly meter: Meter;
+  readonly files?: TakeFileSteps;
   /** libgit2 worker processes. 0: git does everything. Default: 2, or 1 on a single core. */
   readonly workers?: number;
   /** Packs up to this size go to libgit2; larger ones, which git indexes faster and smaller, to git. */
@@ -86,10 +87,15 @@ export async function createPackIndexer(options: PackIndexerOptions): Promise<Pa
   return indexer;
 }
 
-/** All at once, beside those of other pushes: the disk does them together, where a worker would wait for each. */
-async function syncPack(directory: string, name: string): Promise<void> {
-  const pack = join(directory, name);
-  await Promise.all([syncFile(`${pack}.pack`), syncFile(`${pack}.idx`), syncDirectory(directory)]);
+/** Side by side, beside those of other pushes: the disk does them together, where a worker would wait for each. */
+async function syncPack(
+  take: TakeFileSteps,
+  directory: string,
+  files: readonly string[],
+): Promise<void> {
+  const paths = files.map((name) => join(directory, name));
+  const [first, ...others] = [...paths, directory].map((path) => ({ do: 'sync', path }) as const);
+  await Promise.all([first === undefined ? undefined : take([first]), take(others)]);
 }
 
 class RoutingIndexer implements PackIndexer {
@@ -205,8 +211,9 @@ class RoutingIndexer implements PackIndexer {
     switch (verdict.kind) {
       case 'indexed': {
         const { kind: _kind, ...indexed } = verdict;
-        await syncPack(request.quarantinePackDir, indexed.name);
-        return { ...indexed, engine: 'libgit2' };
+        const files = [`${indexed.name}.pack`, `${indexed.name}.idx`];
+        await syncPack(this.#options.files ?? takeFileSteps, request.quarantinePackDir, files);
+        return { ...indexed, files, engine: 'libgit2' };
       }
       case 'too-large':
         throw objectTooLarge(verdict.objectBytes, request.maxObjectBytes);

@@ -24,6 +24,8 @@ export interface IndexedPack {
   readonly objectCount: number;
   readonly sizeBytes: number;
   readonly engine: 'libgit2' | 'git';
+  /** Names of all files in the directory. Absent: unknown. */
+  readonly files?: readonly string[];
   /**
    * The pack's commits and tags, and commits and tags outside it: if all that the latter reach is there, so is all
    * that the former reach. Absent when that was not plain, and a walk has to find out.

@@ -9,6 +9,8 @@ import { readRefValues, valueOf } from './ref-values.js';
 
 export interface DryRun extends ObjectSources {
   readonly updates: readonly RefCommand[];
+  /** Names of the packs and indexes in `objectDirectory`, where they are known without looking. */
+  readonly packFiles?: readonly string[];
   /** A directory of the caller's for this repository: where a persistent process sees what is being judged. */
   readonly judgingDirectory?: string;
   readonly signal?: AbortSignal;

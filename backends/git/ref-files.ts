@@ -4,10 +4,12 @@ import { dirname, join } from 'node:path';
 import type { Clock } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import type { RefCommand } from '../contract/objects.js';
+import type { FileStep, TakeFileSteps } from './file-steps.js';
 import { isZero } from './ref-commands.js';
+import { errorCode, syncDirectory } from './repository-files.js';
 
-/** Directories synced at once: enough for the disk's queue. */
-const syncWidth = 16;
+/** Directories that are synced one after another; more are so side by side, as far as there are threads. */
+const maxSyncsInTurn = 8;
 /** HEAD's lock is held for milliseconds by whoever updates the branch it names. */
 const headLock = { waitMs: 10_000, pollMs: 10 };
 
@@ -16,6 +18,7 @@ const headLock = { waitMs: 10_000, pollMs: 10 };
  * in, so that a new branch could be gone after a power cut.
  */
 export async function syncRefDirectories(
+  take: TakeFileSteps,
   gitDir: string,
   updates: readonly RefCommand[],
 ): Promise<void> {
@@ -25,29 +28,17 @@ export async function syncRefDirectories(
     // A deletion rewrites packed-refs beside HEAD.
     if (isZero(newOid)) directories.add('.');
   }
-  const queue = [...directories].map((directory) => join(gitDir, directory));
-  const workers = Array.from({ length: Math.min(syncWidth, queue.length) }, async () => {
-    for (let next = queue.pop(); next !== undefined; next = queue.pop()) await syncDirectory(next);
+  // A directory that is gone was emptied by a deletion; its parent is synced too.
+  const steps = [...directories].map((directory): FileStep => {
+    return { do: 'sync', path: join(gitDir, directory), ifThere: true };
   });
-  await Promise.all(workers);
-}
-
-/** A directory that is gone was emptied by a deletion; its parent is synced too. */
-async function syncDirectory(path: string): Promise<void> {
-  let directory: FileHandle;
-  try {
-    directory = await open(path, 'r');
-  } catch (error) {
-    if (['ENOENT', 'ENOTDIR'].includes(errorCode(error))) return;
-    throw storageFailure(error);
+  const turns = [];
+  for (let start = 0; start < steps.length; start += maxSyncsInTurn) {
+    turns.push(take(steps.slice(start, start + maxSyncsInTurn)));
   }
-  try {
-    await directory.sync();
-  } catch (error) {
+  await Promise.all(turns).catch((error: unknown) => {
     throw storageFailure(error);
-  } finally {
-    await directory.close();
-  }
+  });
 }
 
 /**
@@ -70,7 +61,9 @@ export async function writeHead(gitDir: string, branch: string, clock: Clock): P
     await unlink(`${path}.lock`).catch(() => {});
     throw storageFailure(error);
   }
-  await syncDirectory(gitDir);
+  await syncDirectory(gitDir).catch((error: unknown) => {
+    throw storageFailure(error);
+  });
 }
 
 /** git-check-ref-format(1), for a full branch name. */
@@ -182,10 +175,6 @@ async function filesUnder(root: string, wanted: (name: string) => boolean): Prom
     }
   }
   return found;
-}
-
-function errorCode(error: unknown): string {
-  return error instanceof Error && 'code' in error ? String(error.code) : '';
 }
 
 function storageFailure(error: unknown): QuorateError {

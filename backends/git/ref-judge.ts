@@ -1,7 +1,8 @@
-import { link, mkdir, readdir, rm } from 'node:fs/promises';
+import { mkdir, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '../contract/environment.js';
 import { ConversationPool, type Dialogue } from './conversation-pool.js';
+import { takeFileSteps, type FileStep, type TakeFileSteps } from './file-steps.js';
 import type { GitRunner } from './git-runner.js';
 import { writeRefCommands } from './ref-commands.js';
 import { dryRunConfig, type DryRun } from './ref-dry-run.js';
@@ -11,6 +12,7 @@ import { isMissing } from './repository-files.js';
 export interface RefJudgeOptions {
   readonly git: GitRunner;
   readonly clock: Clock;
+  readonly files?: TakeFileSteps;
   readonly maxOpen?: number;
   readonly idleMs?: number;
 }
@@ -22,9 +24,13 @@ export interface RefJudgeOptions {
  */
 export class RefJudge {
   readonly #pool: ConversationPool;
+  readonly #take: TakeFileSteps;
   readonly #made = new Set<string>();
+  /** By judging directory: links that are on their way out. */
+  readonly #unlinking = new Map<string, Promise<void>>();
 
   constructor(options: RefJudgeOptions) {
+    this.#take = options.files ?? takeFileSteps;
     this.#pool = new ConversationPool({
       ...options,
       args: ['update-ref', '--stdin', '-z'],
@@ -44,12 +50,11 @@ export class RefJudge {
     const { judgingDirectory, gitDir } = run;
     const updates = runs.flatMap((each) => each.updates);
     await this.#make(judgingDirectory);
-    const linking = await Promise.allSettled(
-      runs.map(({ objectDirectory }) => linkPacks(objectDirectory, judgingDirectory)),
-    );
-    const linked = linking.flatMap((end) => (end.status === 'fulfilled' ? end.value : []));
+    // The same pack may be judged again.
+    await this.#unlinking.get(judgingDirectory);
+    const links = (await Promise.all(runs.map((each) => linksOf(each, judgingDirectory)))).flat();
     try {
-      for (const end of linking) if (end.status === 'rejected') throw end.reason;
+      if (links.length > 0) await this.#take(links);
       const commands = writeRefCommands(updates, 'abort');
       const verdict = await this.#pool.exchange(
         gitDir,
@@ -65,16 +70,27 @@ export class RefJudge {
       }
       return verdict === 'prepared';
     } finally {
-      await Promise.all(linked.map((path) => rm(path, { force: true })));
+      if (links.length > 0) this.#unlink(judgingDirectory, links);
     }
   }
 
-  release(gitDir: string): Promise<void> {
-    return this.#pool.release(gitDir);
+  async release(gitDir: string): Promise<void> {
+    await Promise.all(this.#unlinking.values());
+    await this.#pool.release(gitDir);
   }
 
-  close(): Promise<void> {
-    return this.#pool.close();
+  async close(): Promise<void> {
+    await Promise.all(this.#unlinking.values());
+    await this.#pool.close();
+  }
+
+  /** While the verdict is on its way. What stays costs room until the next start. */
+  #unlink(judgingDirectory: string, links: readonly Link[]): void {
+    const steps = links.map(({ to }): FileStep => ({ do: 'unlink', path: to }));
+    const unlinking = this.#take(steps)
+      .catch(() => undefined)
+      .finally(() => this.#unlinking.delete(judgingDirectory));
+    this.#unlinking.set(judgingDirectory, unlinking);
   }
 
   /** git ignores an object directory that is not there when it starts. */
@@ -86,23 +102,25 @@ export class RefJudge {
   }
 }
 
-async function linkPacks(from: string | undefined, to: string): Promise<readonly string[]> {
-  if (from === undefined) return [];
-  const names = await readdir(join(from, 'pack')).catch((error: unknown) => {
+type Link = Extract<FileStep, { do: 'link' }>;
+
+async function linksOf(
+  { objectDirectory, packFiles }: DryRun,
+  to: string,
+): Promise<readonly Link[]> {
+  if (objectDirectory === undefined) return [];
+  const from = join(objectDirectory, 'pack');
+  const names = packFiles ?? (await packFilesIn(from));
+  // One that a crash left is the same: the name is made of the content.
+  return names.map((name) => ({ do: 'link', from: join(from, name), to: join(to, 'pack', name) }));
+}
+
+async function packFilesIn(directory: string): Promise<readonly string[]> {
+  const names = await readdir(directory).catch((error: unknown) => {
     if (isMissing(error)) return [];
     throw error;
   });
-  const wanted = names.filter((name) => /\.(?:pack|idx)$/.test(name));
-  return Promise.all(
-    wanted.map(async (name) => {
-      const path = join(to, 'pack', name);
-      await link(join(from, 'pack', name), path).catch((error: unknown) => {
-        // Left by a crash: the name is made of the content, so it is the same.
-        if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw error;
-      });
-      return path;
-    }),
-  );
+  return names.filter((name) => /\.(?:pack|idx)$/.test(name));
 }
 
 async function prepares(

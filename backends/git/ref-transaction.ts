@@ -2,6 +2,7 @@ import type { Clock } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import type { Oid, RefCommand } from '../contract/objects.js';
 import { ConversationPool, type Dialogue } from './conversation-pool.js';
+import { takeFileSteps, type TakeFileSteps } from './file-steps.js';
 import type { GitRunner } from './git-runner.js';
 import { isZero, writeRefCommands } from './ref-commands.js';
 import { RefJudge } from './ref-judge.js';
@@ -47,13 +48,14 @@ export interface RefTransactions {
 export interface RefTransactionsOptions {
   readonly git: GitRunner;
   readonly clock: Clock;
+  readonly files?: TakeFileSteps;
   /** Persistent processes kept (default as `ConversationPool`), each for at most `idleMs` after its last use (default 30 s). */
   readonly maxOpen?: number;
   readonly idleMs?: number;
 }
 
 export function createRefTransactions(options: RefTransactionsOptions): RefTransactions {
-  const { git, clock } = options;
+  const { git, clock, files = takeFileSteps } = options;
   const pool = new ConversationPool({
     ...options,
     args: ['update-ref', '--stdin', '-z'],
@@ -64,7 +66,7 @@ export function createRefTransactions(options: RefTransactionsOptions): RefTrans
     if (updates.length === 0) return 'applied';
     const commands = writeRefCommands(updates, 'commit');
     const outcome = await pool.exchange(gitDir, (dialogue) => transact(dialogue, commands));
-    if (outcome === 'applied') await syncRefDirectories(gitDir, updates);
+    if (outcome === 'applied') await syncRefDirectories(files, gitDir, updates);
     // Otherwise its locks would be in the way of every transaction to come.
     if (outcome === 'killed') await removeLocksOfKilled(gitDir, refsOf(updates));
     return outcome;
@@ -88,7 +90,7 @@ export function createRefTransactions(options: RefTransactionsOptions): RefTrans
         .filter(({ oldOid, newOid }) => oldOid !== newOid);
       if ((await apply(gitDir, left)) !== 'applied') throw refsNotWritten();
       // What a run before this one had written may not be on disk yet.
-      await syncRefDirectories(gitDir, updates);
+      await syncRefDirectories(files, gitDir, updates);
     },
     setHead: (gitDir, branch) => writeHead(gitDir, branch, clock),
     async dryRun(run) {

@@ -6,9 +6,10 @@ import type { QuarantineKey } from '../contract/replica.js';
 import type { LogEntry } from '../contract/repository.js';
 import type { RefTransactions } from '../git/ref-transaction.js';
 import { isZero } from './judge-names.js';
-import { promote } from './quarantine.js';
+import { dropSteps, promoteSteps } from './quarantine.js';
 import { bringsObject } from './ref-difference.js';
-import { type RepositoryState, writeAppliedState } from './state-file.js';
+import { markerSteps, type RepositoryState } from './state-file.js';
+import type { FileStep } from '../git/file-steps.js';
 import type { Store } from './store.js';
 
 export interface ApplyDependencies {
@@ -30,15 +31,23 @@ export interface Promoted {
   readonly restarted?: boolean;
 }
 
+/** What is to be written, and the steps that make the intent durable, unless it is so already. */
+export interface Effects extends Promoted {
+  /** Files in the quarantines. */
+  readonly packs: readonly string[];
+  readonly begin?: readonly FileStep[];
+}
+
 /** Objects and refs of the entries. Idempotent: it is run again from wherever it stopped. */
 export async function writeEffects(
   { store, refs }: ApplyDependencies,
   id: string,
-  { intent, keeps, restarted = false }: Promoted,
+  { intent, keeps, packs, begin = [], restarted = false }: Effects,
 ): Promise<void> {
   const { entries, quarantines } = intent;
-  const directories = quarantines.map((key) => store.quarantineDirectory(key));
-  await promote(directories, store.objectsDirectory(id), keeps);
+  const promote =
+    quarantines.length === 0 ? [] : promoteSteps(packs, store.objectsDirectory(id), keeps);
+  await store.take([...begin, ...promote]);
   const gitDir = store.gitDirectory(id);
   const updates = entries.flatMap((entry) => entry.updates);
   // What goes first, since git does not delete `a` and create `a/b` in one transaction. No reader sees the step.
@@ -59,7 +68,7 @@ export async function writeMarker(
 ): Promise<RepositoryState> {
   const { generation, digest } = lastOf(entries);
   const applied: RepositoryState = { objectFormat, generation, digest };
-  await writeAppliedState(store.statePath(id), applied);
+  await store.take(markerSteps(store.statePath(id), applied));
   return applied;
 }
 
@@ -70,6 +79,15 @@ export async function cleanUp(
   { intent: { quarantines }, keeps }: Promoted,
 ): Promise<boolean> {
   for (const quarantine of quarantines) quarantineApplied(quarantine);
+  try {
+    await store.take([
+      ...[...keeps].map((path): FileStep => ({ do: 'unlink', path })),
+      ...quarantines.flatMap((key) => dropSteps(store.quarantineDirectory(key))),
+    ]);
+    return true;
+  } catch {
+    // A quarantine holds more than is usual.
+  }
   try {
     await Promise.all([
       ...[...keeps].map((path) => rm(path, { force: true })),

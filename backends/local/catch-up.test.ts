@@ -234,7 +234,7 @@ test('nothing is pruned between what a store found complete and its refs', async
       close: unused,
     },
     indexer: { description: '', queued: 0, index: unused, close: unused },
-    store: { assertRoom: unused, quarantineDirectory: unused },
+    store: { takeWithRoom: unused, quarantineDirectory: unused },
     abort: unused,
   };
   await catchUpFrom(dependencies, repository, asked);

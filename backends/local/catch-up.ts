@@ -13,7 +13,7 @@ import type { Store } from './store.js';
 export interface CatchUpDependencies {
   readonly git: GitRunner;
   readonly indexer: PackIndexer;
-  readonly store: Pick<Store, 'assertRoom' | 'quarantineDirectory'>;
+  readonly store: Pick<Store, 'takeWithRoom' | 'quarantineDirectory'>;
   /** Drops a quarantine that came to nothing. */
   readonly abort: (key: QuarantineKey) => Promise<void>;
 }
@@ -104,10 +104,9 @@ async function takeObjects(
   };
   const directory = store.quarantineDirectory(key);
   try {
-    await store.assertRoom();
     await indexer.index({
       pack: exported.pack,
-      quarantinePackDir: await makeQuarantine(directory),
+      quarantinePackDir: await makeQuarantine(store, directory),
       objectsDir: repository.objectsDirectory,
       objectFormat: repository.objectFormat,
       maxPackBytes: 0,

@@ -45,7 +45,7 @@ export async function gatherQuarantines(
   key: QuarantineKey,
   from: readonly QuarantineKey[],
 ): Promise<void> {
-  const packDirectory = await makeQuarantine(store.quarantineDirectory(key));
+  const packDirectory = await makeQuarantine(store, store.quarantineDirectory(key));
   await linkPacks(
     from.map((other) => store.quarantineDirectory(other)),
     packDirectory,

@@ -73,6 +73,7 @@ export async function judge(
       updates: commands,
       signal: request.signal,
       judgingDirectory: objects.judgingDirectory,
+      ...(objects.indexed?.files === undefined ? {} : { packFiles: objects.indexed.files }),
     }),
     unconnectedRefs(dependencies, repository, commands, request, objects),
   ]);

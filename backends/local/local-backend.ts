@@ -5,6 +5,7 @@ import type { Backend } from '../contract/backend.js';
 import type { Coordinator } from '../contract/coordinator.js';
 import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
 import type { PushPipeline } from '../contract/pipeline.js';
+import type { TakeFileSteps } from '../git/file-steps.js';
 import type { GitRunner } from '../git/git-runner.js';
 import type { PackIndexer } from '../git/pack-indexer.js';
 import { removeTree } from '../git/repository-files.js';
@@ -31,6 +32,7 @@ export interface LocalBackendDependencies {
   readonly unguarded?: Coordinator;
   readonly git: GitRunner;
   readonly indexer: PackIndexer;
+  readonly files?: TakeFileSteps;
   readonly pipeline: PushPipeline;
   readonly clock: Clock;
   readonly random: Random;

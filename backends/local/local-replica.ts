@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import type { MaintenanceProgress, MaintenanceReport } from '../contract/backend.js';
 import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
@@ -26,6 +27,7 @@ import { booleanSetting, listSetting, numberSetting } from '../contract/settings
 import { isFastForward } from '../git/ancestry.js';
 import { emptyDigest } from '../git/digest.js';
 import type { GitRunner } from '../git/git-runner.js';
+import type { TakeFileSteps } from '../git/file-steps.js';
 import type { ObjectReader } from '../git/object-reader.js';
 import { packMissing } from '../git/object-transfer.js';
 import type { IndexedPack, PackIndexer } from '../git/pack-indexer.js';
@@ -53,7 +55,8 @@ import { BehindError, type OpenRepository } from './open-repository.js';
 import {
   makeQuarantine,
   maxMarkedUpdates,
-  markPrepared,
+  markSteps,
+  packDirectoryOf,
   type PreparedMark,
   readPreparedMark,
   storeUpdates,
@@ -77,6 +80,7 @@ export interface LocalReplicaDependencies {
   readonly random: Random;
   readonly logger: Logger;
   readonly meter: Meter;
+  readonly files?: TakeFileSteps;
   /** How long an object that nothing reaches is kept after that was noticed. */
   readonly pruneGraceMs: number;
   /** Told after each applied entry, and when something else makes maintenance worth a look. */
@@ -131,13 +135,15 @@ export class LocalReplica implements Replica {
       ...dependencies,
       store,
       quarantineOf: (repositoryId, pushId) => this.#find(repositoryId, pushId)?.key,
+      packsOf: (key) => this.#packsOf(key),
       quarantineApplied: (key) => this.#forget(key),
     });
     dependencies.meter.gauge('quarantines', {}, () => this.#quarantines.size);
   }
 
   static async open(dependencies: LocalReplicaDependencies): Promise<LocalReplica> {
-    const store = await Store.open(dependencies.root, dependencies.random);
+    const { root, random, files } = dependencies;
+    const store = await Store.open(root, random, files);
     const replica = new LocalReplica(dependencies, store);
     await replica.#pools.removeLeftovers();
     for (const key of await store.quarantines()) replica.#remember(key, { left: true });
@@ -207,10 +213,9 @@ export class LocalReplica implements Replica {
     { settings, basis, signal, progress }: UploadOptions,
   ): Promise<Uploaded> {
     return this.#open.with(key.repositoryId, async (repository) => {
-      await this.#store.assertRoom();
       if (basis !== undefined) await this.#reachBasis(repository, basis);
       const directory = this.#store.quarantineDirectory(key);
-      const quarantinePackDir = await makeQuarantine(directory);
+      const quarantinePackDir = await makeQuarantine(this.#store, directory);
       const live = this.#remember(key);
       live.touchedMs = Infinity;
       try {
@@ -246,19 +251,20 @@ export class LocalReplica implements Replica {
   async prepare(request: PrepareRequest): Promise<Prepared> {
     const { key } = request;
     return this.#open.with(key.repositoryId, async (repository) => {
-      await this.#store.assertRoom();
       await this.#applyUpTo(repository, request.basis);
       if (request.head !== undefined) judgeHead(repository.snapshot.head, request.head);
       const live = this.#remember(key);
       live.leaveGate();
       live.leaveGate = await repository.pruneGate.enter();
       const directory = this.#store.quarantineDirectory(key);
-      const sources = await objectSources(repository, directory);
+      const sources =
+        live.indexed === undefined
+          ? await objectSources(repository, directory)
+          : { gitDir: repository.gitDirectory, objectDirectory: directory };
       // The mark says only what to ask when the process dies: it may be there before the verdict.
-      const marking =
-        sources.objectDirectory === undefined
-          ? Promise.resolve()
-          : markPrepared(directory, markOf(request));
+      const marking = this.#store.takeWithRoom(
+        sources.objectDirectory === undefined ? [] : markSteps(directory, markOf(request)),
+      );
       const judging = judge(this.#dependencies, repository, request, {
         sources,
         judgingDirectory: this.#store.judgingDirectory(key.repositoryId),
@@ -654,6 +660,12 @@ export class LocalReplica implements Replica {
       if (left === true && key.repositoryId === repositoryId) return true;
     }
     return false;
+  }
+
+  #packsOf(key: QuarantineKey): readonly string[] | undefined {
+    const files = this.#find(key.repositoryId, key.pushId)?.indexed?.files;
+    const directory = packDirectoryOf(this.#store.quarantineDirectory(key));
+    return files?.map((name) => join(directory, name));
   }
 
   #remember(key: QuarantineKey, found: { readonly left?: true } = {}): LiveQuarantine {

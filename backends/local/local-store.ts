@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import type { Coordinator } from '../contract/coordinator.js';
 import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
 import type { PeerSource, QuarantineKey } from '../contract/replica.js';
+import type { TakeFileSteps } from '../git/file-steps.js';
 import type { GitRunner } from '../git/git-runner.js';
 import type { PackIndexer } from '../git/pack-indexer.js';
 import { createObjectReader } from '../git/object-reader.js';
@@ -16,6 +17,7 @@ export interface LocalStoreDependencies {
   readonly coordinator: Coordinator;
   readonly git: GitRunner;
   readonly indexer: PackIndexer;
+  readonly files?: TakeFileSteps;
   readonly clock: Clock;
   readonly random: Random;
   readonly logger: Logger;
@@ -45,7 +47,7 @@ export function storeRoot(dataDirectory: string): string {
 
 export async function openLocalStore(dependencies: LocalStoreDependencies): Promise<LocalStore> {
   const { dataDirectory, coordinator, git, clock } = dependencies;
-  const refs = createRefTransactions({ git, clock });
+  const refs = createRefTransactions(dependencies);
   const objects = createObjectReader({ git, clock });
   const maintenance = new MaintenanceSchedule({
     ...dependencies,

@@ -28,12 +28,12 @@ import { Gathering } from './gathering.js';
 import { InterruptibleQueue } from './interruptible-queue.js';
 import { isZero } from './judge-names.js';
 import { PruneGate } from './prune-gate.js';
-import { loadUpdates, removeStaleKeeps } from './quarantine.js';
+import { loadUpdates, quarantinedFiles, removeStaleKeeps } from './quarantine.js';
 import { bringsObject, differenceOf } from './ref-difference.js';
 import { DryRuns } from './dry-runs.js';
 import { RefsQueue } from './refs-queue.js';
 import { SerialQueue } from './serial-queue.js';
-import { readState, type RepositoryState, writeState } from './state-file.js';
+import { intentSteps, readState, type RepositoryState } from './state-file.js';
 import {
   readWholePack,
   type RefsIdentity,
@@ -48,6 +48,8 @@ export interface OpenDependencies extends ApplyDependencies {
   readonly clock: Clock;
   /** The quarantine of a push on this disk, if there is one. */
   readonly quarantineOf: (repositoryId: string, pushId: string) => QuarantineKey | undefined;
+  /** Paths of the packs in a quarantine, where they are known without looking. */
+  readonly packsOf?: (key: QuarantineKey) => readonly string[] | undefined;
 }
 
 /** A generation that another store has applied. */
@@ -143,7 +145,8 @@ export class OpenRepository {
       // It was read, and may still not be on disk: whoever wrote it was killed, perhaps before it synced its name.
       await syncDirectory(dirname(store.statePath(id)));
       const keeps = new Set<string>();
-      const restarted = { intent: applying, keeps, restarted: true };
+      const packs = await packsIn(dependencies, applying);
+      const restarted = { intent: applying, keeps, packs, restarted: true };
       await writeEffects(dependencies, id, restarted).catch((error: unknown) => {
         throw unlessDiffering(error, id);
       });
@@ -361,13 +364,17 @@ export class OpenRepository {
   async #carryOut(intent: Intent): Promise<void> {
     const dependencies = this.#dependencies;
     const updates = intent.entries.flatMap((entry) => entry.updates);
-    if (this.interrupted) await this.#removeAbandonedLocks(updates);
-    this.#interrupted = intent;
     const startedMs = dependencies.clock.monotonicMs();
-    await writeState(dependencies.store.statePath(this.id), { ...this.#state, applying: intent });
+    if (this.interrupted) await this.#removeAbandonedLocks(updates);
+    // What was interrupted may have moved some of them.
+    const known = this.interrupted ? undefined : dependencies.packsOf;
+    this.#interrupted = intent;
+    const packs = await packsIn(dependencies, intent, known);
     // The same pack may come again, and is to keep its `.keep` file then.
     await this.#cleaning;
-    await writeEffects(dependencies, this.id, { intent, keeps: this.#keeps }).catch(
+    const state: RepositoryState = { ...this.#state, applying: intent };
+    const begin = intentSteps(dependencies.store.statePath(this.id), state);
+    await writeEffects(dependencies, this.id, { intent, keeps: this.#keeps, packs, begin }).catch(
       (error: unknown) => {
         throw unlessDiffering(error, this.id);
       },
@@ -456,6 +463,18 @@ export class OpenRepository {
     const oids = [...new Set(others.map(({ newOid }) => newOid).filter((oid) => !isZero(oid)))];
     return oids.length === 0 ? new Map() : this.#dependencies.objects.peel(this.gitDirectory, oids);
   }
+}
+
+/** Paths of the packs in the quarantines of an intent. */
+async function packsIn(
+  { store }: OpenDependencies,
+  { quarantines }: Intent,
+  known?: OpenDependencies['packsOf'],
+): Promise<readonly string[]> {
+  const packs = await Promise.all(
+    quarantines.map((key) => known?.(key) ?? quarantinedFiles(store.quarantineDirectory(key))),
+  );
+  return packs.flat();
 }
 
 /** The next entry cannot be applied from the log alone: this store was not among those that prepared it. */

@@ -1,10 +1,12 @@
 import { createHash } from 'node:crypto';
-import { link, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { link, mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
 import { QuorateError } from '../contract/errors.js';
 import type { RefCommand } from '../contract/objects.js';
-import { isMissing, syncDirectory, writeFileDurably } from '../git/repository-files.js';
+import type { FileStep } from '../git/file-steps.js';
+import { errorCode, isMissing, syncDirectory, writeFileDurably } from '../git/repository-files.js';
+import type { Store } from './store.js';
 
 /** What makes a quarantine *prepared*: it outlives restarts until the fate of its push is known. */
 export interface PreparedMark {
@@ -29,22 +31,48 @@ const markName = 'prepared';
 const updatesName = 'updates';
 
 /** Makes an empty quarantine; the name is taken, so a second upload under the same key fails. */
-export async function makeQuarantine(directory: string): Promise<string> {
-  await mkdir(directory, { mode: 0o700 });
+export async function makeQuarantine(
+  store: Pick<Store, 'takeWithRoom'>,
+  directory: string,
+): Promise<string> {
+  const packDirectory = packDirectoryOf(directory);
   try {
-    const packDirectory = join(directory, 'pack');
-    await mkdir(packDirectory, { mode: 0o700 });
+    await store.takeWithRoom([
+      { do: 'mkdir', path: directory },
+      { do: 'mkdir', path: packDirectory },
+    ]);
     return packDirectory;
   } catch (error) {
-    await rm(directory, { recursive: true, force: true });
+    if (errorCode(error) !== 'EEXIST') await rm(directory, { recursive: true, force: true });
     throw error;
   }
 }
 
-/** Durable on return, with the quarantine's own name. Cut short by a crash, it reads as never prepared. */
-export async function markPrepared(directory: string, mark: PreparedMark): Promise<void> {
-  await writeFile(join(directory, markName), JSON.stringify(mark), { flush: true });
-  await syncNames(directory);
+/** Where the packs of a quarantine are. */
+export function packDirectoryOf(directory: string): string {
+  return join(directory, 'pack');
+}
+
+/**
+ * Marks a quarantine as prepared, durably, with the quarantine's own name. Cut short by a crash, it reads as never
+ * prepared.
+ */
+export function markSteps(directory: string, mark: PreparedMark): readonly FileStep[] {
+  return [
+    { do: 'write', path: join(directory, markName), text: JSON.stringify(mark), sync: true },
+    { do: 'sync', path: directory },
+    { do: 'sync', path: dirname(directory) },
+  ];
+}
+
+/** Removes a quarantine whose packs were promoted. What a power cut brings back, the next start removes. */
+export function dropSteps(directory: string): readonly FileStep[] {
+  return [
+    { do: 'unlink', path: join(directory, updatesName) },
+    { do: 'unlink', path: join(directory, markName) },
+    { do: 'rmdir', path: packDirectoryOf(directory) },
+    { do: 'rmdir', path: directory },
+  ];
 }
 
 /** Puts a quarantine's own name on disk, and those in it: what an intent relies on must outlive a power cut. */
@@ -109,23 +137,27 @@ export async function keptUpdates(directory: string): Promise<readonly RefComman
  * on. Running it again finishes a move that was cut short. The paths of the `.keep` files are added to `keeps` before
  * they are written.
  */
-export async function promote(
-  directories: readonly string[],
+export function promoteSteps(
+  packs: readonly string[],
   objectsDirectory: string,
   keeps: Set<string>,
-): Promise<void> {
+): readonly FileStep[] {
   const to = join(objectsDirectory, 'pack');
-  if (directories.length === 0) return;
-  const packs = (await Promise.all(directories.map(quarantinedFiles))).flat();
   const [indexes, others] = [packs.filter(isIndex), packs.filter((path) => !isIndex(path))];
   const keepOf = (path: string): string => join(to, basename(path).replace(/\.idx$/, '.keep'));
   for (const path of indexes) keeps.add(keepOf(path));
-  const rise = (path: string): Promise<void> => rename(path, join(to, basename(path)));
-  await Promise.all(indexes.map((path) => writeFile(keepOf(path), keepReason)));
-  await Promise.all(others.map(rise));
-  await Promise.all(indexes.map(rise));
-  // Also when there was nothing left to move: whoever moved it may have been killed before it was on disk.
-  await syncDirectory(to);
+  const rise = (path: string): FileStep => ({
+    do: 'rename',
+    from: path,
+    to: join(to, basename(path)),
+  });
+  return [
+    ...indexes.map((path): FileStep => ({ do: 'write', path: keepOf(path), text: keepReason })),
+    ...others.map(rise),
+    ...indexes.map(rise),
+    // Also when there was nothing left to move: whoever moved it may have been killed before it was on disk.
+    { do: 'sync', path: to },
+  ];
 }
 
 /** Links the packs of other quarantines into one, durably. They may be the same packs. */
@@ -133,15 +165,16 @@ export async function linkPacks(from: readonly string[], packDirectory: string):
   const files = (await Promise.all(from.map(quarantinedFiles))).flat();
   for (const path of files) {
     await link(path, join(packDirectory, basename(path))).catch((error: unknown) => {
-      if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw error;
+      if (errorCode(error) !== 'EEXIST') throw error;
     });
   }
   await syncDirectory(packDirectory);
   await syncNames(dirname(packDirectory));
 }
 
-async function quarantinedFiles(directory: string): Promise<readonly string[]> {
-  const from = join(directory, 'pack');
+/** Paths of what there is to promote. */
+export async function quarantinedFiles(directory: string): Promise<readonly string[]> {
+  const from = packDirectoryOf(directory);
   return (await namesIn(from)).map((name) => join(from, name));
 }
 

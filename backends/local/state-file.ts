@@ -1,11 +1,13 @@
 import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { z } from 'zod';
 import { QuorateError } from '../contract/errors.js';
 import type { ObjectFormat } from '../contract/objects.js';
 import type { QuarantineKey } from '../contract/replica.js';
 import type { LogEntry } from '../contract/repository.js';
-import { isMissing, replaceFile, writeFileDurably } from '../git/repository-files.js';
+import type { FileStep } from '../git/file-steps.js';
+import { isMissing, writeFileDurably } from '../git/repository-files.js';
 
 /** What a store says of one repository: the durable marker, and the intent while an entry is being applied. */
 export interface RepositoryState {
@@ -93,10 +95,18 @@ export async function writeState(path: string, state: RepositoryState): Promise<
   await writeFileDurably(path, encodeState(state));
 }
 
+/** As `writeState`, in steps. */
+export function intentSteps(path: string, state: RepositoryState): readonly FileStep[] {
+  return [
+    { do: 'replace', path, text: encodeState(state) },
+    { do: 'sync', path: dirname(path) },
+  ];
+}
+
 /**
  * Says that what was being applied is applied. Not synced as to its name: a power cut may bring the intent back, which
  * holds all that it takes to apply it again. The next intent is durable, and this with it.
  */
-export async function writeAppliedState(path: string, state: RepositoryState): Promise<void> {
-  await replaceFile(path, encodeState(state));
+export function markerSteps(path: string, state: RepositoryState): readonly FileStep[] {
+  return [{ do: 'replace', path, text: encodeState(state) }];
 }

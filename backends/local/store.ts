@@ -1,9 +1,11 @@
-import { mkdir, readdir, readFile, rename, rm, statfs, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { Random } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import type { QuarantineKey } from '../contract/replica.js';
+import { type FileStep, noRoomCode, takeFileSteps, type TakeFileSteps } from '../git/file-steps.js';
 import {
+  errorCode,
   isMissing,
   removeHalfWritten,
   removeTree,
@@ -44,13 +46,15 @@ export class Store {
   readonly #root: string;
   readonly #goings = new Set<Promise<void>>();
   readonly id: string;
+  readonly take: TakeFileSteps;
 
-  private constructor(root: string, id: string) {
+  private constructor(root: string, id: string, take: TakeFileSteps) {
     this.#root = root;
     this.id = id;
+    this.take = take;
   }
 
-  static async open(root: string, random: Random): Promise<Store> {
+  static async open(root: string, random: Random, take = takeFileSteps): Promise<Store> {
     await mkdir(root, { recursive: true, mode: 0o700 });
     await removeHalfWritten(root);
     const idPath = join(root, 'store-id');
@@ -65,7 +69,7 @@ export class Store {
     if (!storeIdPattern.test(id)) {
       throw new QuorateError('data-corrupt', `${idPath} does not hold a store id`);
     }
-    const store = new Store(root, id);
+    const store = new Store(root, id, take);
     await removeTree(store.viewsDirectory);
     await removeTree(store.hooksDirectory);
     for (const directory of [
@@ -89,10 +93,18 @@ export class Store {
    * Throws `storage-failure` when the disk is so full that a push might be committed and then not be applied: reads
    * would fail until there is room again.
    */
-  async assertRoom(): Promise<void> {
-    const { bavail, bsize } = await statfs(this.#root);
-    if (bavail * bsize >= reservedBytes) return;
-    throw new QuorateError('storage-failure', 'the disk is full; nothing changed');
+  assertRoom(): Promise<void> {
+    return this.takeWithRoom([]);
+  }
+
+  /** Takes steps of a push, after `assertRoom`. */
+  async takeWithRoom(steps: readonly FileStep[]): Promise<void> {
+    try {
+      await this.take([{ do: 'need-room', path: this.#root, bytes: reservedBytes }, ...steps]);
+    } catch (error) {
+      if (errorCode(error) !== noRoomCode) throw error;
+      throw new QuorateError('storage-failure', 'the disk is full; nothing changed');
+    }
   }
 
   /** Whether what is written beside a repository is kept, as far as can be seen now. */

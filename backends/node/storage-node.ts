@@ -4,6 +4,7 @@ import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
 import type { PeerSource, Replica } from '../contract/replica.js';
+import type { TakeFileSteps } from '../git/file-steps.js';
 import type { GitRunner } from '../git/git-runner.js';
 import type { PackIndexer } from '../git/pack-indexer.js';
 import { type LocalStore, openLocalStore, storeRoot } from '../local/local-store.js';
@@ -42,6 +43,7 @@ export interface StorageNodeDependencies {
   readonly credentials: ClusterCredentials;
   readonly git: GitRunner;
   readonly indexer: PackIndexer;
+  readonly files?: TakeFileSteps;
   readonly clock: Clock;
   readonly random: Random;
   readonly logger: Logger;

@@ -29,7 +29,10 @@ export interface Fault {
 }
 
 /** Each thread counts for itself: only with one file thread does `nth` say which call of the server it is. */
-export const oneFileThread = { UV_THREADPOOL_SIZE: '1' } as const;
+export const oneFileThread = {
+  env: { UV_THREADPOOL_SIZE: '1' },
+  flags: ['--set', 'store.threads=0'],
+} as const;
 
 /** Arguments of strace. */
 export function straceArguments({ signal, call, nth, output }: Fault): readonly string[] {

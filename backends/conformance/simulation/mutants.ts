@@ -103,8 +103,8 @@ export const mutants: readonly Mutation[] = [
     edits: [
       edit(
         'local/open-repository.js',
-        String.raw`await writeEffects\(dependencies, this\.id, \{ intent, keeps: this\.#keeps \}\)`,
-        'await writeMarker(dependencies, this.id, this.#state, intent); await writeEffects(dependencies, this.id, { intent, keeps: this.#keeps })',
+        String.raw`await writeEffects\(dependencies, this\.id, \{ intent, keeps: this\.#keeps, packs, begin \}\)`,
+        'await dependencies.store.take(begin); await writeMarker(dependencies, this.id, this.#state, intent); await writeEffects(dependencies, this.id, { intent, keeps: this.#keeps, packs })',
       ),
     ],
   },
@@ -136,11 +136,7 @@ export const mutants: readonly Mutation[] = [
     name: 'a repack between promote and refs',
     troubles: ['maintenance'],
     edits: [
-      edit(
-        'local/quarantine.js',
-        String.raw`await Promise\.all\(indexes\.map\(.*keepReason\)\)\);`,
-        '',
-      ),
+      edit('local/quarantine.js', String.raw`\.\.\.indexes\.map\(.*keepReason \}\)\),`, ''),
       edit('git/maintenance.js', String.raw`'--cruft', '--cruft-expiration=never', `, ''),
     ],
   },

@@ -44,7 +44,8 @@ export class SimulatedIndexer implements PackIndexer {
       if (!own.has(oid)) boundary.add(oid);
       return own.get(oid) ?? { oid, type: 'commit', links: [] };
     });
-    return { name, ...size, closure: { complete: [...own.keys()], boundary: [...boundary] } };
+    const closure = { complete: [...own.keys()], boundary: [...boundary] };
+    return { name, ...size, closure, files: [`${name}.pack`, `${name}.idx`] };
   }
 
   async close(): Promise<void> {}

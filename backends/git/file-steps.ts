@@ -1,0 +1,82 @@
+import { link, mkdir, rename, rm, rmdir, statfs, writeFile } from 'node:fs/promises';
+import { errorCode, replaceFile, syncDirectory } from './repository-files.js';
+
+/** One change of a disk. */
+export type FileStep =
+  /** Makes a file, or replaces its content in place; `sync`: and has that on disk. Names are not synced. */
+  | { readonly do: 'write'; readonly path: string; readonly text: string; readonly sync?: boolean }
+  /** Replaces a file as a whole: readers and crashes see the old text or the new one. Its name is not synced. */
+  | { readonly do: 'replace'; readonly path: string; readonly text: string }
+  /** Has the content of a file, or the names in a directory, on disk. `ifThere`: or does nothing. */
+  | { readonly do: 'sync'; readonly path: string; readonly ifThere?: boolean }
+  | { readonly do: 'rename'; readonly from: string; readonly to: string }
+  /** A second name; none when `to` exists. */
+  | { readonly do: 'link'; readonly from: string; readonly to: string }
+  /** Removes a file, if it is there. */
+  | { readonly do: 'unlink'; readonly path: string }
+  /** Makes a directory that only we may enter; its parent has to be there. */
+  | { readonly do: 'mkdir'; readonly path: string }
+  /** Removes an empty directory, if it is there. */
+  | { readonly do: 'rmdir'; readonly path: string }
+  /** Fails with the code `NO_ROOM` when the disk of `path` has less room than this. */
+  | { readonly do: 'need-room'; readonly path: string; readonly bytes: number };
+
+/**
+ * Takes steps one after another. The first that fails is the last, and its error, a system error with a `code`, the
+ * result; what was done stays done. Calls do not wait for each other.
+ */
+export type TakeFileSteps = (steps: readonly FileStep[]) => Promise<void>;
+
+/** Takes each step on Node's thread pool. */
+export const takeFileSteps: TakeFileSteps = async (steps) => {
+  for (const step of steps) await take(step);
+};
+
+async function take(step: FileStep): Promise<void> {
+  switch (step.do) {
+    case 'write':
+      await writeFile(step.path, step.text, { flush: step.sync === true });
+      return;
+    case 'replace':
+      await replaceFile(step.path, step.text);
+      return;
+    case 'sync':
+      await syncDirectory(step.path).catch(ignore(step.ifThere === true ? absent : []));
+      return;
+    case 'rename':
+      await rename(step.from, step.to);
+      return;
+    case 'link':
+      await link(step.from, step.to).catch(ignore(['EEXIST']));
+      return;
+    case 'unlink':
+      await rm(step.path, { force: true });
+      return;
+    case 'mkdir':
+      await mkdir(step.path, { mode: 0o700 });
+      return;
+    case 'rmdir':
+      await rmdir(step.path).catch(ignore(absent));
+      return;
+    case 'need-room': {
+      const { bavail, bsize } = await statfs(step.path);
+      if (bavail * bsize < step.bytes) throw noRoom(step.path);
+    }
+  }
+}
+
+/** Codes of errors that say that something is not there. */
+export const absent: readonly string[] = ['ENOENT', 'ENOTDIR'];
+
+/** The code of `need-room`'s error, which no system call gives. */
+export const noRoomCode = 'NO_ROOM';
+
+export function noRoom(path: string): Error {
+  return Object.assign(new Error(`too little room is left, '${path}'`), { code: noRoomCode });
+}
+
+function ignore(codes: readonly string[]): (error: unknown) => void {
+  return (error) => {
+    if (!codes.includes(errorCode(error))) throw error;
+  };
+}

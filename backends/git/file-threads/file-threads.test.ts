@@ -1,0 +1,126 @@
+import assert from 'node:assert/strict';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, test } from 'node:test';
+import type { Logger } from '../../contract/environment.js';
+import { type FileStep, noRoomCode, takeFileSteps, type TakeFileSteps } from '../file-steps.js';
+import { FileThreads } from './file-threads.js';
+
+const silent: Logger = {
+  debug: () => undefined,
+  info: () => undefined,
+  warn: () => undefined,
+  error: () => undefined,
+  child: () => silent,
+};
+
+let directory: string;
+let threads: FileThreads;
+const at = (...names: readonly string[]): string => join(directory, ...names);
+
+beforeEach(() => {
+  directory = mkdtempSync(join(tmpdir(), 'quorate-file-steps-'));
+  threads = new FileThreads({ logger: silent });
+});
+
+afterEach(async () => {
+  await threads.close();
+  rmSync(directory, { recursive: true });
+});
+
+const ways: Readonly<Record<string, () => TakeFileSteps>> = {
+  'threads of their own': () => threads.take,
+  "Node's thread pool": () => takeFileSteps,
+};
+
+for (const [way, taker] of Object.entries(ways)) {
+  describe(`file steps by ${way}`, () => {
+    test('each step does what it says, one after another', async () => {
+      await taker()([
+        { do: 'need-room', path: directory, bytes: 1 },
+        { do: 'mkdir', path: at('made') },
+        { do: 'write', path: at('made', 'file'), text: 'longer text' },
+        { do: 'write', path: at('made', 'file'), text: 'text', sync: true },
+        { do: 'link', from: at('made', 'file'), to: at('link') },
+        { do: 'link', from: at('made', 'file'), to: at('link') },
+        { do: 'rename', from: at('made', 'file'), to: at('renamed') },
+        { do: 'replace', path: at('link'), text: 'replaced' },
+        { do: 'sync', path: at('renamed') },
+        { do: 'sync', path: at('made') },
+        { do: 'rmdir', path: at('made') },
+      ]);
+      assert.deepEqual(readdirSync(directory).toSorted(), ['link', 'renamed']);
+      assert.equal(readFileSync(at('renamed'), 'utf8'), 'text');
+      assert.equal(readFileSync(at('link'), 'utf8'), 'replaced');
+    });
+
+    test('directories are for us alone', async () => {
+      await taker()([{ do: 'mkdir', path: at('made') }]);
+      assert.equal(statSync(at('made')).mode & 0o777, 0o700);
+    });
+
+    test('what may be missing may', async () => {
+      await taker()([
+        { do: 'unlink', path: at('absent') },
+        { do: 'unlink', path: at('absent', 'absent') },
+        { do: 'rmdir', path: at('absent') },
+        { do: 'sync', path: at('absent'), ifThere: true },
+      ]);
+    });
+
+    const failing: readonly (readonly [string, FileStep])[] = [
+      ['ENOENT', { do: 'sync', path: '/absent/absent' }],
+      ['ENOENT', { do: 'rename', from: '/absent/absent', to: '/absent/other' }],
+      ['ENOENT', { do: 'replace', path: '/absent/absent', text: '' }],
+      ['ENOENT', { do: 'link', from: '/absent/absent', to: '/absent/other' }],
+      ['EEXIST', { do: 'mkdir', path: '/' }],
+      [noRoomCode, { do: 'need-room', path: '/', bytes: Infinity }],
+    ];
+    for (const [code, step] of failing) {
+      test(`${step.do} fails with ${code}, and what follows is not done`, async () => {
+        const steps = [step, { do: 'mkdir', path: at('after') } as const];
+        await assert.rejects(taker()(steps), { code });
+        assert.equal(existsSync(at('after')), false);
+      });
+    }
+
+    test('a file that cannot be replaced leaves nothing beside it', async () => {
+      mkdirSync(at('taken'));
+      await assert.rejects(taker()([{ do: 'replace', path: at('taken'), text: 'text' }]), {
+        code: 'EISDIR',
+      });
+      assert.deepEqual(readdirSync(directory), ['taken']);
+    });
+  });
+}
+
+test('more than the threads take goes on beside them', async () => {
+  const names = Array.from({ length: 40 }, (_, index) => String(index));
+  await Promise.all(
+    names.map((name) => threads.take([{ do: 'write', path: at(name), text: name, sync: true }])),
+  );
+  for (const name of names) assert.equal(readFileSync(at(name), 'utf8'), name);
+});
+
+test('what was begun ends before the threads do, and later steps still have a way', async () => {
+  const begun = threads.take([{ do: 'write', path: at('begun'), text: 'text', sync: true }]);
+  await threads.close();
+  await begun;
+  await threads.take([{ do: 'mkdir', path: at('later') }]);
+  assert.equal(existsSync(at('later')), true);
+});
+
+test('a text that is too much for a thread is written all the same', async () => {
+  const text = 'x'.repeat(40 * 1024 * 1024);
+  await threads.take([{ do: 'write', path: at('large'), text }]);
+  assert.equal(statSync(at('large')).size, text.length);
+});

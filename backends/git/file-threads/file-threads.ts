@@ -1,0 +1,134 @@
+import { Worker } from 'node:worker_threads';
+import type { Logger } from '../../contract/environment.js';
+import { QuorateError } from '../../contract/errors.js';
+import { type FileStep, takeFileSteps } from '../file-steps.js';
+import type { Answer, Order } from './messages.js';
+
+export interface FileThreadsOptions {
+  /** 0: Node's thread pool does everything. Default 2: some 8 MB each. */
+  readonly threads?: number;
+  readonly logger: Logger;
+}
+
+/**
+ * Orders at a thread at once, the one it works on included. Beyond, Node's thread pool is not slower: its threads wait
+ * for the disk side by side.
+ */
+const maxOrders = 2;
+
+/** What is written is a few hundred bytes, but for the intents of pushes with thousands of refs. */
+const maxTextLength = 1024 * 1024;
+/** Far more than orders with such texts take. */
+const resourceLimits = { maxOldGenerationSizeMb: 32, maxYoungGenerationSizeMb: 1 };
+
+/**
+ * Takes the steps of a push in few threads of their own. On Node's thread pool each step, each open and each close is a
+ * trip to another thread and back, at some 50 µs of CPU; here all steps that follow each other are one.
+ */
+export class FileThreads {
+  #size: number;
+  readonly #logger: Logger;
+  #threads: FileThread[] = [];
+  #closed = false;
+
+  constructor({ threads = 2, logger }: FileThreadsOptions) {
+    this.#size = threads;
+    this.#logger = logger;
+  }
+
+  /** See `TakeFileSteps`. */
+  readonly take = (steps: readonly FileStep[]): Promise<void> => {
+    const thread = textLength(steps) > maxTextLength ? undefined : this.#thread();
+    return thread === undefined ? takeFileSteps(steps) : thread.take(steps);
+  };
+
+  /** When all that was begun has ended. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await Promise.all(this.#threads.map((thread) => thread.close()));
+  }
+
+  /** The one with the least to do. They start when they are first needed. */
+  #thread(): FileThread | undefined {
+    let best: FileThread | undefined;
+    for (const thread of this.#threads) {
+      if (thread.orders < (best?.orders ?? maxOrders)) best = thread;
+    }
+    if (this.#closed || best?.orders === 0 || this.#threads.length >= this.#size) return best;
+    const started = new FileThread((error) => {
+      this.#threads = this.#threads.filter((thread) => thread !== started);
+      if (this.#closed) return;
+      // Nothing in it may fail; on a machine on which it does, there is another way.
+      this.#size = 0;
+      this.#logger.error({ component: 'files', err: error }, 'a file thread ended');
+    });
+    this.#threads.push(started);
+    return started;
+  }
+}
+
+function textLength(steps: readonly FileStep[]): number {
+  let length = 0;
+  for (const step of steps) if ('text' in step) length += step.text.length;
+  return length;
+}
+
+interface Waiting {
+  readonly resolve: () => void;
+  readonly reject: (error: Error) => void;
+}
+
+class FileThread {
+  readonly #worker: Worker;
+  readonly #waiting = new Map<number, Waiting>();
+  #lastId = 0;
+  #idle: (() => void) | undefined;
+
+  constructor(ended: (error: Error) => void) {
+    this.#worker = new Worker(new URL('./thread.js', import.meta.url), { resourceLimits });
+    // Nobody's process is kept alive by a thread that has nothing to do.
+    this.#worker.unref();
+    let cause = new QuorateError('storage-failure', 'the thread that writes files is gone');
+    this.#worker.on('error', (error) => {
+      cause = new QuorateError(cause.code, cause.message, { cause: error });
+    });
+    this.#worker.once('exit', () => {
+      ended(cause);
+      for (const { reject } of this.#waiting.values()) reject(cause);
+      this.#waiting.clear();
+      this.#idle?.();
+    });
+    this.#worker.on('message', (answer: Answer) => this.#settle(answer));
+  }
+
+  /** Being worked on, or waiting. */
+  get orders(): number {
+    return this.#waiting.size;
+  }
+
+  take(steps: readonly FileStep[]): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#lastId += 1;
+      const order: Order = { id: this.#lastId, steps };
+      this.#waiting.set(order.id, { resolve, reject });
+      if (this.#waiting.size === 1) this.#worker.ref();
+      this.#worker.postMessage(order);
+    });
+  }
+
+  async close(): Promise<void> {
+    if (this.#waiting.size > 0) await new Promise<void>((resolve) => (this.#idle = resolve));
+    await this.#worker.terminate();
+  }
+
+  #settle({ id, failure }: Answer): void {
+    const waiting = this.#waiting.get(id);
+    this.#waiting.delete(id);
+    if (this.#waiting.size === 0) {
+      this.#worker.unref();
+      this.#idle?.();
+    }
+    if (failure === undefined) waiting?.resolve();
+    else waiting?.reject(Object.assign(new Error(failure.message), { code: failure.code }));
+  }
+}

@@ -1,0 +1,12 @@
+import type { FileStep } from '../file-steps.js';
+
+export interface Order {
+  readonly id: number;
+  readonly steps: readonly FileStep[];
+}
+
+export interface Answer {
+  readonly id: number;
+  /** Of the step at which it ended. */
+  readonly failure?: { readonly code: string; readonly message: string };
+}
