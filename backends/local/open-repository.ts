@@ -472,7 +472,9 @@ async function packsIn(
   known?: OpenDependencies['packsOf'],
 ): Promise<readonly string[]> {
   const packs = await Promise.all(
-    quarantines.map((key) => known?.(key) ?? quarantinedFiles(store.quarantineDirectory(key))),
+    quarantines.map(
+      async (key) => known?.(key) ?? quarantinedFiles(store.quarantineDirectory(key)),
+    ),
   );
   return packs.flat();
 }

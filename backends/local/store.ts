@@ -283,6 +283,8 @@ export class Store {
 
   /** Takes a repository out of sight in one rename, then removes its files. */
   async destroy(id: string): Promise<void> {
+    // What an applied push leaves goes unsynced. Back after a power cut, it would wait for a repository that is gone.
+    await syncDirectory(this.quarantineRoot);
     await this.#discard(this.repositoryDirectory(id), id);
   }
 

@@ -112,7 +112,7 @@ class FileThread {
       const order: Order = { id: this.#lastId, steps };
       this.#waiting.set(order.id, { resolve, reject });
       if (this.#waiting.size === 1) this.#worker.ref();
-      this.#worker.postMessage(order);
+      this.#worker.postMessage(order, []);
     });
   }
 

@@ -5,7 +5,7 @@ import { takeStep } from './take-steps.js';
 
 /** The thread's own program: takes the steps of one order after another. */
 
-parentPort?.on('message', (order: Order) => parentPort?.postMessage(carryOut(order)));
+parentPort?.on('message', (order: Order) => parentPort?.postMessage(carryOut(order), []));
 
 function carryOut({ id, steps }: Order): Answer {
   try {
