@@ -11,11 +11,14 @@ import type { GitRunner } from '../backends/git/git-runner.js';
 import type { PackIndexer } from '../backends/git/pack-indexer.js';
 import {
   type ClusterCredentials,
+  type LoadedCredentials,
   loadClusterCredentials,
 } from '../backends/node/cluster-credentials.js';
+import type { TlsFiles } from '../backends/node/tls-files.js';
 import { StorageNode } from '../backends/node/storage-node.js';
 import { isNodeId } from '../backends/replicated/node-record.js';
 import type { Config } from './config.js';
+import type { Teardown } from './teardown.js';
 import type { DataDirectory } from './data-directory.js';
 
 /** True for a process that serves, or is served by, others; false for a server that stands alone. */
@@ -24,13 +27,37 @@ export function isClusterMember(config: Config): boolean {
   return config['cluster.secretFile'] !== undefined || config['cluster.tls.ca'] !== undefined;
 }
 
-export function credentialsOf(config: Config): Promise<ClusterCredentials> {
-  return loadClusterCredentials({
-    secretFile: config['cluster.secretFile'],
-    caFile: config['cluster.tls.ca'],
-    certFile: config['cluster.tls.cert'],
-    keyFile: config['cluster.tls.key'],
-  });
+/** By what this member and the others know each other. Certificates are read again while it runs. */
+export async function openCredentials({
+  config,
+  clock,
+  logger,
+  meter,
+  teardown,
+}: Pick<NodeParts, 'config' | 'clock' | 'logger' | 'meter'> & {
+  readonly teardown: Teardown;
+}): Promise<LoadedCredentials> {
+  const credentials = await loadClusterCredentials(
+    {
+      secretFile: config['cluster.secretFile'],
+      caFile: config['cluster.tls.ca'],
+      certFile: config['cluster.tls.cert'],
+      keyFile: config['cluster.tls.key'],
+    },
+    { checkMs: config['tls.checkInterval'], clock, logger },
+  );
+  const { tls } = credentials;
+  if (tls !== undefined) {
+    teardown.add('certificates of the cluster', () => Promise.resolve(tls.close()));
+    tellEndOf(tls, 'cluster', meter);
+  }
+  return credentials;
+}
+
+/** When the certificate in use ends, as a metric. */
+export function tellEndOf(tls: TlsFiles, use: 'cluster' | 'etcd', meter: Meter): void {
+  if (tls.notAfterMs === undefined) return;
+  meter.gauge('certificate_not_after', { use }, () => (tls.notAfterMs ?? 0) / 1000);
 }
 
 const nodeIdFile = 'node-id';
@@ -89,6 +116,7 @@ export interface NodeParts {
   readonly logger: Logger;
   readonly meter: Meter;
   readonly version: string;
+  readonly credentials: ClusterCredentials;
 }
 
 /** The storage side of this process. Not started: that announces it. */
@@ -100,7 +128,6 @@ export async function openStorageNode(parts: NodeParts): Promise<StorageNode> {
     ...parts,
     dataDirectory: data.path,
     clusterId: parts.identity.id,
-    credentials: await credentialsOf(config),
     options: {
       nodeId: await nodeIdOf(config, data),
       listen: config['node.listen'],

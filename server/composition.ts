@@ -35,7 +35,13 @@ import { trustedSigners } from './auth/signers.js';
 import { createOpenIdIssuers } from './auth/openid-issuers.js';
 import { createCertificateAuthorities } from './auth/certificate-authorities.js';
 import type { Address, Config } from './config.js';
-import { credentialsOf, isClusterMember, nodeIdOf, openStorageNode } from './cluster.js';
+import {
+  isClusterMember,
+  nodeIdOf,
+  openCredentials,
+  openStorageNode,
+  tellEndOf,
+} from './cluster.js';
 import { openCoordinator } from './coordinator.js';
 import { ClientRates } from './core/client-rates.js';
 import type { AdmissionLimits } from './core/admission.js';
@@ -102,6 +108,8 @@ interface Foundation extends CompositionParts {
   readonly backend: Backend;
   /** What else takes no new work when the server drains. */
   readonly draining: ((graceMs: number) => Promise<void>)[];
+  /** What is wrong with certificates between members, or to etcd. */
+  readonly certificateProblems: (() => string | undefined)[];
   /** Of the HTTP address, when that speaks TLS. */
   readonly tls: FileCertificate | undefined;
   readonly hostIdentity: HostIdentity;
@@ -142,6 +150,7 @@ async function layFoundation(parts: CompositionParts): Promise<Foundation> {
   teardown.add('git', () => git.close());
   const opened = await openCoordinator({ ...parts, meter: metrics, dataDirectory: data.path });
   const { coordinator } = opened;
+  if (opened.coordinatorTls !== undefined) tellEndOf(opened.coordinatorTls, 'etcd', metrics);
   const hostIdentity = await openHostIdentity({ ...parts, coordinator });
   const rules = createRuleStore(coordinator);
   const hooks = createHookStore({ coordinator, clock, random: parts.random });
@@ -164,6 +173,7 @@ async function layFoundation(parts: CompositionParts): Promise<Foundation> {
     hooks,
     webhooks,
     draining: [],
+    certificateProblems: [() => opened.coordinatorTls?.problem()],
     quotas,
   };
   const openedBackend = await openBackend(below);
@@ -223,7 +233,7 @@ async function openTls(
   const checkMs = config['tls.checkInterval'];
   const tls = await openCertificate({ certFile, keyFile, checkMs, clock, logger });
   teardown.add('tls', () => Promise.resolve(tls.close()));
-  metrics.gauge('certificate_not_after', {}, () => tls.notAfterMs() / 1000);
+  metrics.gauge('certificate_not_after', { use: 'https' }, () => tls.notAfterMs() / 1000);
   return tls;
 }
 
@@ -280,7 +290,10 @@ async function openClusterBackend(
   },
 ): Promise<Backend> {
   const { config, data, teardown, indexer } = parts;
-  const node = indexer === undefined ? undefined : await openStorageNode({ ...parts, indexer });
+  const credentials = await openCredentials(parts);
+  parts.certificateProblems.push(() => credentials.tls?.problem());
+  const withStore = indexer === undefined ? undefined : { ...parts, indexer, credentials };
+  const node = withStore === undefined ? undefined : await openStorageNode(withStore);
   if (node !== undefined) {
     teardown.add('storage node', () => node.close());
     await node.start();
@@ -290,7 +303,7 @@ async function openClusterBackend(
     ...parts,
     node,
     dataDirectory: data.path,
-    credentials: await credentialsOf(config),
+    credentials,
     frozen: () => parts.identity.frozen !== undefined,
     objectEngine: indexer?.description ?? 'on the storage nodes',
     options: {
@@ -330,6 +343,7 @@ async function openOps(foundation: Foundation): Promise<Address> {
     },
     warnings: {
       tls: () => foundation.tls?.problem(),
+      cluster: () => foundation.certificateProblems.map((problem) => problem()).find(Boolean),
       ssh: () => foundation.hostIdentity.hostCertificates.problem(),
       coordinator: () => foundation.identity.frozen?.message,
     },

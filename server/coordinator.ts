@@ -17,6 +17,7 @@ import { openEtcdCoordinator } from '../backends/coordination/etcd/etcd-coordina
 import type { EtcdSettings } from '../backends/coordination/etcd/member-client.js';
 import { PastMemory } from '../backends/coordination/past-reads.js';
 import { shareReads } from '../backends/coordination/shared-reads.js';
+import { TlsFiles, type TlsMaterial } from '../backends/node/tls-files.js';
 import type { Config } from './config.js';
 import type { Teardown } from './teardown.js';
 
@@ -36,14 +37,19 @@ export interface OpenedCoordinator {
   readonly unguarded: Coordinator;
   /** What was read before, for eventual reads while the coordinator cannot be reached; absent where it is embedded. */
   readonly past?: PastReads;
+  /** Of the connections to etcd, when those speak TLS. */
+  readonly coordinatorTls: TlsFiles | undefined;
 }
 
 /** Opens the coordinator that the configuration names, and makes sure that it is the one that the data is of. */
 export async function openCoordinator(
   parts: CoordinatorParts & { readonly teardown: Teardown; readonly meter: Meter },
 ): Promise<OpenedCoordinator> {
-  const configured = await openConfigured(parts);
-  parts.teardown.add('coordinator', () => configured.close());
+  const { teardown } = parts;
+  const tls = await openTlsFiles(parts);
+  if (tls !== undefined) teardown.add('certificates of etcd', () => Promise.resolve(tls.close()));
+  const configured = await openConfigured(parts, tls);
+  teardown.add('coordinator', () => configured.close());
   const past = rememberReads(parts, configured);
   const opened = past?.coordinator ?? configured;
   const file = path.join(parts.dataDirectory, 'cluster.json');
@@ -53,6 +59,7 @@ export async function openCoordinator(
     coordinator: guardCoordinator(opened, identity),
     identity,
     unguarded: observeCoordinator(opened, identity),
+    coordinatorTls: tls,
     ...(past === undefined ? {} : { past }),
   };
 }
@@ -72,62 +79,68 @@ function rememberReads(
   return past;
 }
 
-async function openConfigured(parts: CoordinatorParts): Promise<Coordinator> {
+async function openTlsFiles(parts: CoordinatorParts): Promise<TlsFiles | undefined> {
+  const { config } = parts;
+  const ca = config['etcd.ca'];
+  if (ca === undefined || config.coordinator.type === 'embedded') return undefined;
+  return TlsFiles.open({
+    ...parts,
+    name: 'etcd',
+    paths: { ca, cert: config['etcd.cert'], key: config['etcd.key'] },
+    checkMs: config['tls.checkInterval'],
+  });
+}
+
+async function openConfigured(
+  parts: CoordinatorParts,
+  tls: TlsFiles | undefined,
+): Promise<Coordinator> {
   const { config, dataDirectory, clock, random, logger } = parts;
   const { coordinator } = config;
   if (coordinator.type === 'embedded') {
     const directory = path.join(dataDirectory, 'coordinator');
     return openEmbeddedCoordinator({ directory, clock, logger });
   }
-  const settings = await etcdSettings(config, coordinator.endpoints);
+  const settings = await etcdSettings(config, coordinator.endpoints, tls?.current);
   if (settings.auth !== undefined && settings.tls === undefined) {
     logger.warn({ component: 'coordinator' }, 'the password for etcd is sent without TLS');
   }
-  return shareReads(await openEtcdCoordinator({ settings, random, logger }));
+  const onTlsChange = tls?.onChange.bind(tls);
+  return shareReads(
+    await openEtcdCoordinator({
+      settings,
+      random,
+      logger,
+      ...(onTlsChange === undefined ? {} : { onTlsChange }),
+    }),
+  );
 }
 
-async function etcdSettings(config: Config, endpoints: readonly string[]): Promise<EtcdSettings> {
-  const [ca, cert, key, password] = await Promise.all([
-    readSetting(config, 'etcd.ca'),
-    readSetting(config, 'etcd.cert'),
-    readSetting(config, 'etcd.key'),
-    readSetting(config, 'etcd.passwordFile'),
-  ]);
+async function etcdSettings(
+  config: Config,
+  endpoints: readonly string[],
+  tls: TlsMaterial | undefined,
+): Promise<EtcdSettings> {
+  const password = await readPassword(config['etcd.passwordFile']);
   const user = config['etcd.user'];
   return {
     endpoints,
     prefix: config['etcd.prefix'],
-    ...(ca === undefined
-      ? {}
-      : {
-          tls: {
-            ca,
-            ...(cert === undefined ? {} : { cert }),
-            ...(key === undefined ? {} : { key }),
-          },
-        }),
-    ...(user === undefined || password === undefined
-      ? {}
-      : { auth: { user, password: password.toString('utf8').trim() } }),
+    ...(tls === undefined ? {} : { tls }),
+    ...(user === undefined || password === undefined ? {} : { auth: { user, password } }),
   };
 }
 
-async function readSetting(
-  config: Config,
-  key: 'etcd.ca' | 'etcd.cert' | 'etcd.key' | 'etcd.passwordFile',
-): Promise<Buffer | undefined> {
-  const file = config[key];
+async function readPassword(file: string | undefined): Promise<string | undefined> {
   if (file === undefined) return undefined;
   try {
-    return await readFile(file);
+    return (await readFile(file, 'utf8')).trim();
   } catch (error) {
     const code = error instanceof Error && 'code' in error ? String(error.code) : String(error);
     throw new QuorateError(
       'invalid-argument',
-      `${key}: the file ${file} cannot be read (${code})`,
-      {
-        cause: error,
-      },
+      `etcd.passwordFile: the file ${file} cannot be read (${code})`,
+      { cause: error },
     );
   }
 }

@@ -1,7 +1,8 @@
 import path from 'node:path';
 import type { Coordinator } from '../backends/contract/coordinator.js';
 import type { Clock, Logger, Random } from '../backends/contract/environment.js';
-import { credentialsOf, isClusterMember } from './cluster.js';
+import { readClusterSecret } from '../backends/node/cluster-credentials.js';
+import { isClusterMember } from './cluster.js';
 import type { Config } from './config.js';
 import type { DataDirectory } from './data-directory.js';
 import { openHostCertificates, type HostCertificates } from './ssh/host-certificates.js';
@@ -46,8 +47,11 @@ async function openHostKeys(
 ): Promise<readonly HostKey[]> {
   const { config, logger } = parts;
   if (config['ssh.hostKeys'] === undefined && isClusterMember(config)) {
-    const { secret } = await credentialsOf(config);
-    if (secret !== undefined) return loadSharedHostKeys({ ...parts, secret, directory });
+    const secretFile = config['cluster.secretFile'];
+    if (secretFile !== undefined) {
+      const secret = await readClusterSecret(secretFile);
+      return loadSharedHostKeys({ ...parts, secret, directory });
+    }
     logger.warn(
       { component: 'ssh' },
       'front-ends have SSH host keys of their own: give them a cluster secret, or one ssh.hostKeys',

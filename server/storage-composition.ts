@@ -2,7 +2,7 @@ import path from 'node:path';
 import { FileThreads } from '../backends/git/file-threads/file-threads.js';
 import { createPackIndexer } from '../backends/git/indexer.js';
 import { createGitRunner } from '../backends/git/runner.js';
-import { openStorageNode } from './cluster.js';
+import { openCredentials, openStorageNode, tellEndOf } from './cluster.js';
 import { type CompositionParts, gitLimits } from './composition.js';
 import { openCoordinator } from './coordinator.js';
 import { formatAddress, listenOn, reachableAddress } from './listen.js';
@@ -41,14 +41,17 @@ export async function composeStorageNode(parts: CompositionParts): Promise<Compo
   teardown.add('git', () => git.close());
   const opened = await openCoordinator({ ...parts, meter: metrics, dataDirectory: data.path });
   const { coordinator } = opened;
+  if (opened.coordinatorTls !== undefined) tellEndOf(opened.coordinatorTls, 'etcd', metrics);
   const fileThreads = new FileThreads({ threads: config['store.threads'], logger });
   teardown.add('file threads', () => fileThreads.close());
   const files = fileThreads.take;
   const indexer = await createPackIndexer({ git, logger, meter: metrics, files });
   teardown.add('pack indexer', () => indexer.close());
+  const credentials = await openCredentials({ ...parts, meter: metrics });
   const node = await openStorageNode({
     ...parts,
     ...opened,
+    credentials,
     git,
     indexer,
     files,
@@ -62,6 +65,10 @@ export async function composeStorageNode(parts: CompositionParts): Promise<Compo
     checks: {
       coordinator: () => coordinator.ping(),
       storage: () => checkStorage(data.path),
+    },
+    warnings: {
+      cluster: () => credentials.tls?.problem() ?? opened.coordinatorTls?.problem(),
+      coordinator: () => opened.identity.frozen?.message,
     },
     locks: () => Promise.resolve([]),
   });

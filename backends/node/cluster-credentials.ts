@@ -1,12 +1,18 @@
 import { readFile } from 'node:fs/promises';
 import { QuorateError } from '../contract/errors.js';
+import { TlsFiles, type TlsFilesOptions } from './tls-files.js';
 
 /** By what the members of a cluster know each other: one of the two, or both. */
 export interface ClusterCredentials {
   /** Shared by all members. Proven, never sent (`request-signature.ts`). */
   readonly secret?: Buffer;
-  /** Mutual TLS: each side wants a certificate of this authority from the other. PEM. */
-  readonly tls?: { readonly ca: Buffer; readonly cert: Buffer; readonly key: Buffer };
+  /** Mutual TLS: each side wants a certificate of this authority from the other. */
+  readonly tls?: Pick<TlsFiles, 'current' | 'onChange'>;
+}
+
+/** Credentials from files; those for TLS are looked at again and again. */
+export interface LoadedCredentials extends ClusterCredentials {
+  readonly tls?: TlsFiles;
 }
 
 export interface CredentialFiles {
@@ -27,7 +33,10 @@ const remedy =
  * Reads what was configured. Throws `invalid-argument` when that is nothing: the internal API is never open.
  * White space around the secret does not count, since editors and `echo` add it.
  */
-export async function loadClusterCredentials(files: CredentialFiles): Promise<ClusterCredentials> {
+export async function loadClusterCredentials(
+  files: CredentialFiles,
+  watch: Pick<TlsFilesOptions, 'checkMs' | 'clock' | 'logger'>,
+): Promise<LoadedCredentials> {
   const { secretFile, caFile, certFile, keyFile } = files;
   const tlsFiles = [caFile, certFile, keyFile];
   const given = tlsFiles.filter((file) => file !== undefined).length;
@@ -43,19 +52,23 @@ export async function loadClusterCredentials(files: CredentialFiles): Promise<Cl
       'TLS within the cluster needs cluster.tls.ca, cluster.tls.cert and cluster.tls.key',
     );
   }
-  const secret = secretFile === undefined ? undefined : await readSecret(secretFile);
-  const [ca, cert, key] = await Promise.all(
-    tlsFiles.map(async (file) => (file === undefined ? undefined : readSmallFile(file))),
-  );
+  const secret = secretFile === undefined ? undefined : await readClusterSecret(secretFile);
+  const tls =
+    caFile === undefined
+      ? undefined
+      : await TlsFiles.open({
+          ...watch,
+          name: 'cluster.tls',
+          paths: { ca: caFile, cert: certFile, key: keyFile },
+        });
   return {
     ...(secret === undefined ? {} : { secret }),
-    ...(ca === undefined || cert === undefined || key === undefined
-      ? {}
-      : { tls: { ca, cert, key } }),
+    ...(tls === undefined ? {} : { tls }),
   };
 }
 
-async function readSecret(file: string): Promise<Buffer> {
+/** The secret of a cluster, from its file. Throws `invalid-argument`. */
+export async function readClusterSecret(file: string): Promise<Buffer> {
   const secret = Buffer.from((await readSmallFile(file)).toString('utf8').trim());
   if (secret.length >= minSecretBytes) return secret;
   throw new QuorateError(

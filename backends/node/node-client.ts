@@ -280,7 +280,8 @@ export class NodeClient {
     const { tls } = this.#options.credentials;
     const { host, port } = this.address;
     const options = { host, port, path, agent, method: 'POST', headers };
-    return tls === undefined ? httpRequest(options) : httpsRequest(options);
+    // The agent tells connections apart by their certificates: those of before end when they are idle.
+    return tls === undefined ? httpRequest(options) : httpsRequest({ ...options, ...tls.current });
   }
 
   #signed(
@@ -424,7 +425,7 @@ function makeAgent(
   };
   return tls === undefined
     ? new Agent(options)
-    : new HttpsAgent({ ...options, ...tls, minVersion: 'TLSv1.3' });
+    : new HttpsAgent({ ...options, minVersion: 'TLSv1.3' });
 }
 
 /**

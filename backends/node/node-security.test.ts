@@ -1,17 +1,24 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { copyFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { request } from 'node:http';
 import { connect as connectSocket } from 'node:net';
 import { once } from 'node:events';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { describe, test, type TestContext } from 'node:test';
-import { TestAuthority } from '../coordination/etcd/testing/certificates.js';
+import { afterEach, describe, test, type TestContext } from 'node:test';
+import { type CertificateFiles, TestAuthority } from '../coordination/etcd/testing/certificates.js';
 import { rejectsWith } from '../conformance/backend-harness.js';
-import { type ClusterCredentials, loadClusterCredentials } from './cluster-credentials.js';
+import {
+  type ClusterCredentials,
+  type CredentialFiles,
+  type LoadedCredentials,
+  loadClusterCredentials,
+} from './cluster-credentials.js';
 import { wholeFrame } from './frames.js';
 import type { NodeAddress } from './node-client.js';
 import { digestOf, sign, SignatureCheck } from './request-signature.js';
+import { silentLogger } from '../coordination/test-environment.js';
+import { systemClock } from '../local/testing/local-fixture.js';
 import { connect, secret, serveReplica } from './testing/node-scene.js';
 import { startProxy } from './testing/stallable-proxy.js';
 import { stubReplica } from './testing/stub-replica.js';
@@ -152,6 +159,43 @@ describe('mutual TLS', () => {
   });
 });
 
+describe('certificates that change', () => {
+  test('both sides go on with new ones, also of another authority, without a restart', async (t) => {
+    const directory = await mkdtemp(join(tmpdir(), 'quorate-node-renewed-'));
+    t.after(() => rm(directory, { recursive: true }));
+    const authority = await TestAuthority.make(directory);
+    const next = await TestAuthority.make(directory, 'next');
+    const trusted = { caFile: join(directory, 'trusted.pem') };
+    const [old, renewed] = await Promise.all(
+      [authority, next].map(({ caFile }) => readFile(caFile, 'utf8')),
+    );
+    await writeFile(trusted.caFile, `${old}`);
+    const server = await authority.sign('server');
+    const client = await authority.sign('client');
+    const address = await served(t, await load({ ...trusted, ...server }));
+    const asking = await load({ ...trusted, ...client });
+    assert.equal(await ask(t, address, { credentials: asking }), 7);
+    const stranger = await load({ caFile: next.caFile, ...(await next.sign('stranger')) });
+    await rejectsWith(ask(t, address, { credentials: stranger }), 'unavailable');
+    // First both are trusted, then everybody has a new certificate.
+    await writeFile(trusted.caFile, `${old}${renewed}`);
+    await replace(await next.sign('server-2'), server);
+    await waitFor('the new certificates', async () => {
+      const answer = await ask(t, address, { credentials: stranger }).catch(() => 0);
+      return answer === 7;
+    });
+    assert.equal(await ask(t, address, { credentials: asking }), 7);
+    await replace(await next.sign('client-2'), client);
+    await writeFile(trusted.caFile, `${renewed}`);
+    await waitFor('the new authority', () => asking.tls?.current.ca.toString() === renewed);
+    assert.equal(await ask(t, address, { credentials: asking }), 7);
+    // What does not fit together is not taken.
+    await writeFile(server.certFile, 'nonsense');
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    assert.equal(await ask(t, address, { credentials: asking }), 7);
+  });
+});
+
 test('credentials are needed, and have to be good ones', async (t) => {
   const directory = await mkdtemp(join(tmpdir(), 'quorate-node-secret-'));
   t.after(() => rm(directory, { recursive: true }));
@@ -162,7 +206,7 @@ test('credentials are needed, and have to be good ones', async (t) => {
   await refused({ secretFile }, /shorter than 16/);
   await refused({ caFile: secretFile }, /cluster\.tls\.cert/);
   await writeFile(secretFile, '0123456789abcdef\n');
-  const { secret: read } = await loadClusterCredentials({ secretFile });
+  const { secret: read } = await load({ secretFile });
   assert.equal(read?.toString(), (await readFile(secretFile, 'utf8')).trim());
 });
 
@@ -170,13 +214,26 @@ async function credentials(
   trusted: TestAuthority,
   signer: TestAuthority,
   name: string,
-): Promise<ClusterCredentials> {
+): Promise<LoadedCredentials> {
   const { certFile, keyFile } = await signer.sign(name);
-  return loadClusterCredentials({ caFile: trusted.caFile, certFile, keyFile });
+  return load({ caFile: trusted.caFile, certFile, keyFile });
+}
+
+const loaded: LoadedCredentials[] = [];
+afterEach(() => {
+  for (const { tls } of loaded.splice(0)) tls?.close();
+});
+
+/** Looks at the files often. */
+async function load(files: CredentialFiles): Promise<LoadedCredentials> {
+  const watch = { checkMs: 20, clock: systemClock, logger: silentLogger };
+  const credentials = await loadClusterCredentials(files, watch);
+  loaded.push(credentials);
+  return credentials;
 }
 
 async function refused(files: object, message: RegExp): Promise<void> {
-  await assert.rejects(loadClusterCredentials(files), { code: 'invalid-argument', message });
+  await assert.rejects(load(files), { code: 'invalid-argument', message });
 }
 
 /** Says something to a port; what comes back until the other side hangs up. */
@@ -188,4 +245,17 @@ async function tell(address: NodeAddress, text: string): Promise<string> {
   socket.setTimeout(500, () => socket.end());
   await once(socket, 'close');
   return Buffer.concat(parts).toString('latin1');
+}
+
+async function replace(by: CertificateFiles, files: CertificateFiles): Promise<void> {
+  await copyFile(by.certFile, files.certFile);
+  await copyFile(by.keyFile, files.keyFile);
+}
+
+async function waitFor(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
+  for (let tries = 0; tries < 500; tries++) {
+    if (await holds()) return;
+    await systemClock.sleep(20);
+  }
+  assert.fail(`${what} did not come`);
 }

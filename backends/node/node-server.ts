@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { createServer as createHttpsServer } from 'node:https';
+import type { Socket } from 'node:net';
 import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
 import { asQuorateError, QuorateError } from '../contract/errors.js';
 import type { Replica } from '../contract/replica.js';
@@ -81,6 +82,7 @@ class HttpNodeServer implements NodeServer {
   readonly #limits: NodeServerLimits;
   readonly #context: NodeContext;
   readonly #server: Server;
+  readonly #sockets = new Set<Socket>();
   readonly #signatures: SignatureCheck | undefined;
   readonly #expiry: NodeJS.Timeout;
   #running = 0;
@@ -107,6 +109,10 @@ class HttpNodeServer implements NodeServer {
     }
     this.#server = makeServer(credentials);
     this.#server.maxConnections = this.#limits.maxConnections;
+    this.#server.on('connection', (socket: Socket) => {
+      this.#sockets.add(socket);
+      socket.once('close', () => this.#sockets.delete(socket));
+    });
     this.#server.on('request', (request, response) => void this.#answer(request, response));
     options.meter.gauge('read_sessions', {}, () => this.#context.sessions.count);
     this.#expiry = setInterval(() => this.#context.sessions.expire(), expiryMs);
@@ -142,6 +148,8 @@ class HttpNodeServer implements NodeServer {
     await new Promise<void>((resolve) => {
       this.#server.close(() => resolve());
       this.#server.closeAllConnections();
+      // Those whose handshake is not over are none of its connections yet.
+      for (const socket of this.#sockets) socket.destroy();
     });
     this.#context.sessions.close();
   }
@@ -247,14 +255,19 @@ function makeServer({ tls }: ClusterCredentials): Server {
     noDelay: true,
   };
   if (tls === undefined) return createServer(options);
-  return createHttpsServer({
+  const server = createHttpsServer({
     ...options,
-    ...tls,
+    ...tls.current,
     requestCert: true,
     rejectUnauthorized: true,
     minVersion: 'TLSv1.3',
     handshakeTimeout: headersTimeoutMs,
   });
+  const forget = tls.onChange((renewed) =>
+    server.setSecureContext({ ...renewed, minVersion: 'TLSv1.3' }),
+  );
+  server.once('close', forget);
+  return server;
 }
 
 /** Refuses before anything of the body is read, so the connection ends. */

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { EtcdCluster } from '../etcd.js';
+import { EtcdCluster, type EtcdTls } from '../etcd.js';
 import { MemberProcess } from './member-process.js';
 import { claimPorts, type ClusterPorts } from './cluster-ports.js';
 import type { Host } from './hosts.js';
@@ -23,6 +23,12 @@ export interface ClusterOptions {
   readonly dataDirectoryOf?: (member: string) => string | undefined;
   /** Environment of the members. */
   readonly env: Readonly<Record<string, string>>;
+  /** etcd speaks TLS, and asks clients for a certificate. The members have to be told by flags. */
+  readonly etcdTls?: EtcdTls;
+  /** Called when etcd serves, before anybody uses it. */
+  readonly etcdReady?: (etcd: EtcdCluster) => Promise<void>;
+  /** Default true. False: the members know each other by what the flags say. */
+  readonly sharedSecret?: boolean;
   /** Further flags of `quorate serve`, for both kinds and for each. */
   readonly flags?: readonly string[];
   readonly storageFlags?: readonly string[];
@@ -81,7 +87,9 @@ export class Cluster {
       peerPorts: ports.etcdPeers,
       healthPorts: ports.etcdHealth,
       detached,
+      ...(options.etcdTls === undefined ? {} : { tls: options.etcdTls }),
     });
+    await options.etcdReady?.(etcd);
     const secretFile = await makeSecret(directory);
     // As many copies as there can be.
     const copies = Math.min(3, counts.storage);
@@ -89,8 +97,7 @@ export class Cluster {
       `--set=replication.factor=${copies}`,
       '--coordinator',
       etcd.url,
-      '--cluster-secret-file',
-      secretFile,
+      ...(options.sharedSecret === false ? [] : ['--cluster-secret-file', secretFile]),
     ];
     const storage = ports.nodes.map((_, index) => storageNode({ options, common, ports, index }));
     const frontEnds = ports.http.map((_, index) => frontEnd({ options, common, ports, index }));

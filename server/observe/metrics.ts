@@ -205,8 +205,8 @@ const gauges: Record<GaugeName, MetricDefinition> = {
   },
   certificate_not_after: {
     name: 'quorate_certificate_not_after_seconds',
-    help: 'When the TLS certificate in use ends, in seconds since 1970.',
-    labels: [],
+    help: 'When the TLS certificate in use ends, in seconds since 1970: https, between members of a cluster, or to etcd.',
+    labels: ['use'],
   },
   pack_memory: {
     name: 'quorate_pack_memory_bytes',

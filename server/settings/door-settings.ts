@@ -56,7 +56,7 @@ export const doorSettings = {
   'tls.checkInterval': {
     kind: 'duration',
     default: '5s',
-    help: 'how often the two files are looked at for a change',
+    help: 'how often certificates and keys are looked at for a change: these, cluster.tls.*, etcd.*',
   },
   publicUrl: {
     kind: 'url',

@@ -32,6 +32,8 @@ import { type GetOperation, WireFormat, wholeNumber } from './wire-format.js';
 
 export interface EtcdCoordinatorOptions {
   readonly settings: EtcdSettings;
+  /** Tells of new certificates, for new connections. Returns how to stop that. */
+  readonly onTlsChange?: (listener: (tls: NonNullable<EtcdSettings['tls']>) => void) => () => void;
   readonly random: Random;
   readonly logger: Logger;
   /** How long the first answer is waited for. Default 10 s: etcd may be starting at the same time. */
@@ -74,6 +76,7 @@ class EtcdCoordinator implements Coordinator {
   readonly #format: WireFormat;
   readonly #logger: Logger;
   readonly #leases: LeaseKeeper;
+  readonly #forgetTls: (() => void) | undefined;
   readonly #ending = new AbortController();
   #closing: Promise<void> | undefined;
 
@@ -86,6 +89,10 @@ class EtcdCoordinator implements Coordinator {
     this.#format = new WireFormat(options.settings.prefix);
     this.#logger = options.logger;
     this.#leases = new LeaseKeeper({ ...options, pool });
+    this.#forgetTls = options.onTlsChange?.((tls) => {
+      this.#pool.renew(tls);
+      this.#leases.renew(tls);
+    });
     // Every watch listens.
     setMaxListeners(0, this.#ending.signal);
   }
@@ -177,6 +184,7 @@ class EtcdCoordinator implements Coordinator {
 
   async #close(): Promise<void> {
     this.#ending.abort();
+    this.#forgetTls?.();
     await this.#leases.close();
     this.#pool.close();
   }

@@ -27,6 +27,8 @@ export class LeaseKeeper {
   readonly #heartbeat = new SharedArrayBuffer(4);
   #beating: NodeJS.Timeout | undefined;
   #worker: Worker | undefined;
+  /** Newer than the settings'. */
+  #tls: EtcdSettings['tls'];
   #closed = false;
 
   constructor(parts: LeaseKeeperParts) {
@@ -63,6 +65,12 @@ export class LeaseKeeper {
     this.#leases.set(id, lease);
     this.#tell({ type: 'keep', id, ttlMs: grantedMs, confirmed: lease.confirmed });
     return lease;
+  }
+
+  /** As `MemberPool.renew`, for the thread's connections. */
+  renew(tls: EtcdSettings['tls']): void {
+    this.#tls = tls;
+    this.#tell({ type: 'renew', tls });
   }
 
   /** Revokes every lease as far as etcd answers soon, and ends the thread. */
@@ -102,7 +110,11 @@ export class LeaseKeeper {
   }
 
   #startWorker(): Worker {
-    const data: LeaseWorkerData = { settings: this.#parts.settings, heartbeat: this.#heartbeat };
+    const settings = {
+      ...this.#parts.settings,
+      ...(this.#tls === undefined ? {} : { tls: this.#tls }),
+    };
+    const data: LeaseWorkerData = { settings, heartbeat: this.#heartbeat };
     const worker = new Worker(new URL('lease-worker.js', import.meta.url), { workerData: data });
     worker.unref();
     worker.on('error', (error) => {

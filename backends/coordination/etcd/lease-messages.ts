@@ -18,7 +18,8 @@ export type ToLeaseWorker =
        */
       readonly confirmed: SharedArrayBuffer;
     }
-  | { readonly type: 'drop'; readonly id: string };
+  | { readonly type: 'drop'; readonly id: string }
+  | { readonly type: 'renew'; readonly tls: EtcdSettings['tls'] };
 
 /** In `confirmed`: the lease has ended in etcd. */
 export const leaseGone = 0n;

@@ -56,6 +56,10 @@ class LeaseKeeperLoop {
   }
 
   take(message: ToLeaseWorker): void {
+    if (message.type === 'renew') {
+      this.#pool.renew(message.tls);
+      return;
+    }
     if (message.type === 'drop') {
       this.#kept.get(message.id)?.abort();
       this.#kept.delete(message.id);

@@ -13,6 +13,9 @@ const connectTimeoutMs = 300;
 const pauseStepMs = 30;
 const longestPauseMs = 150;
 
+/** Longer than any request; a watch that is cut off then lists anew. */
+const retiredMs = 30_000;
+
 export interface Attempt {
   readonly signal?: AbortSignal | undefined;
   /** Default: the settings'. */
@@ -30,7 +33,10 @@ interface Answer {
 export class MemberPool {
   /** The members' addresses, for messages. */
   readonly where: string;
-  readonly #members: readonly MemberClient[];
+  #members: readonly MemberClient[];
+  readonly #settings: EtcdSettings;
+  /** Connections with certificates of before, for what still runs on them. */
+  readonly #retired = new Map<NodeJS.Timeout, readonly MemberClient[]>();
   readonly #leaders = new LeaderWatch();
   readonly #patienceMs: number;
   #preferred: number;
@@ -39,6 +45,7 @@ export class MemberPool {
   #closed = false;
 
   constructor(settings: EtcdSettings) {
+    this.#settings = settings;
     this.where = settings.endpoints.join(', ');
     this.#members = settings.endpoints.map((endpoint) => new MemberClient(endpoint, settings));
     this.#patienceMs = settings.patienceMs ?? defaultPatienceMs;
@@ -62,7 +69,24 @@ export class MemberPool {
 
   close(): void {
     this.#closed = true;
+    for (const [timer, members] of this.#retired) {
+      clearTimeout(timer);
+      for (const member of members) member.close();
+    }
     for (const member of this.#members) member.close();
+  }
+
+  /** From now on connections are made with these certificates. Those that there are close when no request is on them. */
+  renew(tls: EtcdSettings['tls']): void {
+    if (this.#closed || tls === undefined) return;
+    const before = this.#members;
+    const settings = { ...this.#settings, tls };
+    this.#members = settings.endpoints.map((endpoint) => new MemberClient(endpoint, settings));
+    const timer = setTimeout(() => {
+      this.#retired.delete(timer);
+      for (const member of before) member.close();
+    }, retiredMs).unref();
+    this.#retired.set(timer, before);
   }
 
   /** For requests that may be done twice. Fails with `unavailable`, or as `refusalOf` says. */
