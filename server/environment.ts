@@ -20,4 +20,18 @@ export const systemClock: Clock = {
     }),
 };
 
-export const systemRandom: Random = { bytes: (length) => randomBytes(length) };
+/** Asked for at once: each call of the system's source takes longer than the bytes. */
+const poolBytes = 4096;
+let pool = Buffer.alloc(0);
+
+/** Nothing that was given away stays in the pool. */
+function takeRandom(length: number): Buffer {
+  if (length > poolBytes / 4) return randomBytes(length);
+  if (pool.length < length) pool = randomBytes(poolBytes);
+  const taken = Buffer.from(pool.subarray(0, length));
+  pool.fill(0, 0, length);
+  pool = pool.subarray(length);
+  return taken;
+}
+
+export const systemRandom: Random = { bytes: takeRandom };

@@ -94,7 +94,8 @@ export class LockAcquisition {
       return undefined;
     } finally {
       for (const signal of signals) signal.removeEventListener('abort', stop);
-      this.#stop.abort();
+      // With a reason, since without one it makes an error with its stack each time.
+      this.#stop.abort('over');
     }
   }
 

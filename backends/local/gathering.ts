@@ -54,7 +54,7 @@ export class Gathering {
     const here = new Promise<void>((resolve) => this.#waiting.push(resolve));
     const late = this.#clock.sleep(Math.min(maxWaitMs, this.#applyMs), timer.signal);
     await Promise.race([here, late]);
-    timer.abort();
+    timer.abort('over');
     // Whoever waits now goes along.
     this.#wake();
   }

@@ -121,7 +121,7 @@ class FanOutRun<T> {
       happens.then(() => false),
       clock.sleep(stallMs, timer.signal).then(() => true),
     ]);
-    timer.abort();
+    timer.abort('over');
     if (!stalled) return;
     const rest = this.#lanes.filter(
       (lane) => !waitedFor.includes(lane) && lane.error === undefined,

@@ -31,6 +31,9 @@ export interface PrepareEverywhere {
 /** Once enough stores are prepared, the others get as much again as those took, and at least this, to be counted, too. */
 const minGraceMs = 200;
 
+/** A reason: without one, `abort` makes an error with its stack each time. */
+const over = 'over';
+
 /** Errors of the push itself: every store would say the same. Others are the store's own trouble. */
 const pushFaults: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'invalid-argument',
@@ -47,7 +50,7 @@ const pushFaults: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
 export async function prepareEverywhere(ask: PrepareEverywhere): Promise<PreparedSet | undefined> {
   // Not `AbortSignal.any`: the lease outlives this push, and would remember it for ever.
   const ended = new AbortController();
-  const end = (): void => ended.abort();
+  const end = (): void => ended.abort(over);
   const signals = [ask.signal, ask.held.lost];
   for (const signal of signals) {
     signal.addEventListener('abort', end, { once: true });
@@ -106,8 +109,8 @@ async function collect(ask: PrepareEverywhere, ended: AbortController): Promise<
     const fault = errors.find(({ code }) => pushFaults.has(code));
     if (fault !== undefined) break;
   }
-  grace.abort();
-  ended.abort();
+  grace.abort(over);
+  ended.abort(over);
   const fault = errors.find(({ code }) => pushFaults.has(code));
   if (fault !== undefined) throw fault;
   if (!enough()) {

@@ -58,6 +58,21 @@ export type DeployKeyRecord = z.infer<typeof deployKeyRecord>;
 export type AnyKeyRecord = z.infer<typeof anyKeyRecord>;
 export type TokenRecord = z.infer<typeof tokenRecord>;
 
+/**
+ * Decodes with one schema, and remembers what it decoded: the embedded coordinator gives the same entry, as an object,
+ * for as long as it does not change. What is answered is shared, and must not be changed.
+ */
+export function rememberingDecoder<T>(schema: z.ZodType<T>): (entry: KeyValue) => T {
+  const known = new WeakMap<KeyValue, T>();
+  return (entry) => {
+    const remembered = known.get(entry);
+    if (remembered !== undefined) return remembered;
+    const decoded = decodeRecord(schema, entry);
+    known.set(entry, decoded);
+    return decoded;
+  };
+}
+
 /** Throws `data-corrupt` for a value that is not what its key promises. */
 export function decodeRecord<T>(schema: z.ZodType<T>, entry: KeyValue): T {
   const parsed = schema.safeParse(parseJson(entry.value));

@@ -7,6 +7,7 @@ import type { PastReads } from '../../backends/contract/past-reads.js';
 import {
   anyKeyRecord,
   decodeRecord,
+  rememberingDecoder,
   encodeRecord,
   readAll,
   tokenRecord,
@@ -67,6 +68,8 @@ export function createAccounts(parts: {
 
 class CoordinatedAccounts implements Accounts {
   readonly #coordinator: Coordinator;
+  readonly #decodeUser = rememberingDecoder(userRecord);
+  readonly #decodeToken = rememberingDecoder(tokenRecord);
   readonly #clock: Clock;
   readonly #random: Random;
   readonly #memberships: Memberships;
@@ -125,7 +128,7 @@ class CoordinatedAccounts implements Accounts {
   async getUser(name: string): Promise<UserRecord | undefined> {
     if (!isUserName(name)) return undefined;
     const entry = await this.#coordinator.get(keys.user(name));
-    return entry && decodeRecord(userRecord, entry);
+    return entry && this.#decodeUser(entry);
   }
 
   async setUserDisabled(name: string, disabled: boolean): Promise<UserRecord> {
@@ -340,7 +343,7 @@ class CoordinatedAccounts implements Accounts {
     const accountOf = this.#owners.ahead(hash, from);
     const entry = await from.get(keys.token(hash));
     if (entry === undefined) return undefined;
-    const token = decodeRecord(tokenRecord, entry);
+    const token = this.#decodeToken(entry);
     if (!sameBytes(Buffer.from(token.hash), Buffer.from(hash))) return undefined;
     if (token.expiresAtMs !== null && token.expiresAtMs <= this.#clock.nowMs()) return undefined;
     const via: PrincipalSource = {

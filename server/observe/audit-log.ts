@@ -235,7 +235,6 @@ class AuditQueue implements FileAuditLog {
     for (let offset = 0; offset < bytes.length;) {
       offset += (await handle.write(bytes, offset)).bytesWritten;
     }
-    await handle.datasync();
     this.#file.sizeBytes = sizeBytes + bytes.length;
   }
 
@@ -261,7 +260,8 @@ async function olderParts(directory: string): Promise<readonly string[]> {
 
 /** Opens for appending, creates durably, and ends a torn last line. */
 async function openFile(directory: string): Promise<OpenFile> {
-  const flags = constants.O_RDWR | constants.O_APPEND | constants.O_CREAT;
+  // A write returns when it is on disk: one way to the disk instead of two.
+  const flags = constants.O_RDWR | constants.O_APPEND | constants.O_CREAT | constants.O_DSYNC;
   const handle = await open(path.join(directory, fileName), flags, 0o600);
   try {
     let sizeBytes = (await handle.stat()).size;

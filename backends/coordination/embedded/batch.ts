@@ -91,6 +91,10 @@ export class Batch {
         return { type: 'delete', deleted: doomed.length };
       }
       case 'get': {
+        if (operation.rangeEnd === undefined) {
+          const entry = this.#store.get(operation.key);
+          return { type: 'get', entries: entry === undefined ? [] : [entry], more: false };
+        }
         const { entries, more } = this.#store.range(operation);
         return { type: 'get', entries, more };
       }

@@ -50,6 +50,9 @@ export class Store {
   readonly #keys: Bytes;
   readonly #leased: Bytes;
   readonly #cache = new ReadCache();
+  /** Of the last commit; undefined while one runs. */
+  #revision: number | undefined;
+  #committing = false;
 
   private constructor(root: RootDatabase<Buffer, Buffer>, ownership: Ownership) {
     this.#ownership = ownership;
@@ -104,6 +107,13 @@ export class Store {
   }
 
   get revision(): number {
+    if (this.#revision !== undefined) return this.#revision;
+    const revision = this.#readRevision();
+    if (!this.#committing) this.#revision = revision;
+    return revision;
+  }
+
+  #readRevision(): number {
     const stored = this.#meta.get(Buffer.from('revision'));
     if (stored?.length !== 8) {
       throw new QuorateError('data-corrupt', "the coordinator's store has no revision");
@@ -148,6 +158,8 @@ export class Store {
    */
   async commit<T>(work: () => T): Promise<T> {
     let thrown: { readonly error: unknown } | undefined;
+    this.#revision = undefined;
+    this.#committing = true;
     try {
       const result = await this.#root.childTransaction(() => {
         try {
@@ -164,6 +176,7 @@ export class Store {
       if (thrown !== undefined) throw thrown.error;
       throw await this.#explainFailure(error);
     } finally {
+      this.#committing = false;
       this.#cache.settled();
     }
   }
