@@ -13,7 +13,7 @@ import { FileThreads } from '../backends/git/file-threads/file-threads.js';
 import type { TakeFileSteps } from '../backends/git/file-steps.js';
 import { createPackIndexer } from '../backends/git/indexer.js';
 import type { PackIndexer } from '../backends/git/pack-indexer.js';
-import { createGitRunner, type GitRunnerLimits } from '../backends/git/runner.js';
+import { createGitRunner } from '../backends/git/runner.js';
 import { createDirectoryBackend } from '../backends/directory/directory-backend.js';
 import { repositoryName } from '../backends/replicated/records.js';
 import { createLocalBackend } from '../backends/local/local-backend.js';
@@ -44,19 +44,16 @@ import {
 } from './cluster.js';
 import { openCoordinator } from './coordinator.js';
 import { ClientRates } from './core/client-rates.js';
-import type { AdmissionLimits } from './core/admission.js';
-import { defaultPackMemoryBytes } from './core/pack-memory.js';
 import { createClusterRecovery } from './cluster-recovery.js';
 import { createGitService } from './core/git-service.js';
 import { defaultGitServiceLimits } from './core/limits.js';
 import type { DataDirectory, ServerFile } from './data-directory.js';
 import { type FileCertificate, openCertificate } from './http/certificate.js';
 import { createHttpListener } from './http/http-listener.js';
-import { defaultHttpLimits } from './http/http-limits.js';
 import { openHostIdentity, type HostIdentity } from './host-identity.js';
+import { admissionLimits, gitLimits, httpLimits, sshLimits } from './listener-limits.js';
 import type { Lifecycle } from './lifecycle.js';
 import { formatAddress, listenOn, reachableAddress } from './listen.js';
-import { connectionsWithin, conversationsWithin, maxOpenFiles } from './open-files.js';
 import { openAuditLog } from './observe/audit-log.js';
 import type { FileAuditLog } from './observe/audit-log.js';
 import { createAuditTail } from './observe/audit-tail.js';
@@ -67,7 +64,6 @@ import { createOpsServer } from './observe/ops-server.js';
 import { checkStorage, servingWithoutCoordinator } from './readiness.js';
 import { describeHostCertificates } from './ssh/host-certificates.js';
 import { createSshListener } from './ssh/ssh-listener.js';
-import { defaultSshLimits } from './ssh/ssh-limits.js';
 import type { Teardown } from './teardown.js';
 
 export interface CompositionParts {
@@ -439,62 +435,6 @@ async function openDoors(foundation: Foundation, opsAddress: Address): Promise<C
         ...foundation.draining.map((drain) => drain(graceMs)),
       ]);
     },
-  };
-}
-
-/**
- * Places for all whom `admission.ts` lets in: fetches and pushes of HTTP and of SSH, each with one stream at a time. So
- * none of the four kinds takes a place of another. The rest is for what the server does by itself (imports).
- */
-export function gitLimits(
-  processes: number,
-): Pick<GitRunnerLimits, 'runs' | 'streams' | 'queued' | 'conversations'> {
-  return {
-    runs: 2 * processes,
-    streams: 4 * processes + 16,
-    queued: 8_192,
-    conversations: conversationsWithin(maxOpenFiles()),
-  };
-}
-
-function admissionLimits(config: Config): AdmissionLimits {
-  return {
-    requestsPerPrincipal: config['limits.requestsPerPrincipal'],
-    requestsPerAddress: config['limits.requestsPerAddress'],
-    requestsPerRepository: config['limits.requestsPerRepository'],
-    ratePerPrincipal: config['limits.ratePerPrincipal'],
-    ratePerAddress: config['limits.ratePerAddress'],
-    ratePerRepository: config['limits.ratePerRepository'],
-    gitProcesses: config['limits.gitProcesses'],
-    packMemoryBytes: config['limits.packMemory'] || defaultPackMemoryBytes(),
-    queueLength: config['limits.queueLength'],
-    queueTimeMs: config['limits.queueTime'],
-  };
-}
-
-function httpLimits(config: Config): typeof defaultHttpLimits {
-  return {
-    ...defaultHttpLimits,
-    headersTimeoutMs: config['limits.handshakeTime'],
-    idleTimeoutMs: config['limits.idleTime'],
-    requestTimeoutMs: config['limits.requestTime'],
-    maxFetchBodyBytes: config['limits.fetchBody'],
-    maxPushBodyBytes: config['limits.pushBody'],
-    maxConnections: connectionsWithin(maxOpenFiles(), config['limits.connections']),
-    maxConnectionsPerAddress: config['limits.connectionsPerAddress'],
-    maxAuthenticationFailuresPerMinute: config['limits.failedSignIns'],
-  };
-}
-
-function sshLimits(config: Config): typeof defaultSshLimits {
-  return {
-    ...defaultSshLimits,
-    loginGraceMs: config['limits.handshakeTime'],
-    idleTimeoutMs: config['limits.idleTime'],
-    requestTimeoutMs: config['limits.requestTime'],
-    maxConnections: connectionsWithin(maxOpenFiles(), config['limits.connections']),
-    maxConnectionsPerAddress: config['limits.connectionsPerAddress'],
-    maxConnectionsPerPrincipal: config['limits.requestsPerPrincipal'],
   };
 }
 
