@@ -48,6 +48,17 @@ export function defineBackendPushes(space: () => BackendSpace): void {
     assert.deepEqual(await refsOf(space(), repository), { [main]: two, 'refs/tags/v1': tag });
   });
 
+  test('deleting what is not there succeeds and changes nothing', async () => {
+    const { source } = space();
+    const repository = await createRepository(space());
+    const one = await source.commit('one');
+    const absent = { ref: 'refs/heads/absent', oldOid: zeroOid, newOid: zeroOid };
+    await mustPush(space(), repository, { commands: [create(main, one), absent] });
+    const alone = await push(space(), repository, { commands: [absent] });
+    assert.deepEqual(alone.refs, [{ ...absent, status: 'ok' }]);
+    assert.deepEqual(await refsOf(space(), repository), { [main]: one });
+  });
+
   test('the order of the answer is that of the commands', async () => {
     const { source } = space();
     const repository = await createRepository(space());

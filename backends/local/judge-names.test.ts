@@ -52,6 +52,11 @@ const cases: {
     refused: { 'refs/heads/x': /no such ref/ },
   },
   {
+    desc: 'deleting what is not there, and was not said to be',
+    commands: [command('refs/heads/x', zero, zero)],
+    refused: {},
+  },
+  {
     desc: 'updating what is gone',
     commands: [command('refs/heads/x', one, two)],
     refused: { 'refs/heads/x': /it is gone/ },

@@ -31,7 +31,9 @@ export function judgeNames(
     }
   }
   const limit = numberSetting(settings, 'receive.maxRefs');
-  const deleted = commands.filter(({ ref, newOid }) => isZero(newOid) && !refused.has(ref)).length;
+  const deleted = commands.filter(
+    ({ ref, oldOid, newOid }) => isZero(newOid) && !isZero(oldOid) && !refused.has(ref),
+  ).length;
   let free = limit === 0 ? Infinity : limit - snapshot.refs.length + deleted;
   for (const { ref } of created) {
     if (refused.has(ref) || free-- > 0) continue;
@@ -47,7 +49,8 @@ function staleReason(
   const current = snapshot.find(ref);
   if (current?.symref !== undefined) return `it is a symbolic ref to ${current.symref}; push there`;
   if (current === undefined) {
-    if (isZero(newOid)) return 'no such ref';
+    // To delete what is not there, and is not said to be, changes nothing, and succeeds with a warning, as with git.
+    if (isZero(newOid) && !isZero(oldOid)) return 'no such ref';
     return isZero(oldOid) ? undefined : `stale info: it is gone, expected ${short(oldOid)}`;
   }
   if (isZero(oldOid)) return 'reference already exists';

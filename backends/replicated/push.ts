@@ -5,6 +5,7 @@ import type { PushContext, PushJudges, PushPipeline } from '../contract/pipeline
 import type { LogReader, QuarantineKey } from '../contract/replica.js';
 import type { RefOutcome } from '../contract/repository.js';
 import { type StoredSettings, wordSetting } from '../contract/settings.js';
+import { isZero } from '../git/ref-commands.js';
 import { commitChange, type CommitDependencies, type Judged } from './commit.js';
 import type { Attendance } from './outbox.js';
 import { abortUpload, type NotTaken, type Upload, upload } from './push-upload.js';
@@ -25,6 +26,9 @@ export interface PushDependencies extends CommitDependencies {
 
 /** How long a pusher waits for the words of a post-receive hook. What comes later is in the log. */
 const attendMs = 2_000;
+
+/** git's words: such a command succeeds, and is in no log. */
+const deletesNothing = Buffer.from('warning: deleting a non-existent ref\n');
 
 /** What git says of the other refs when one ref of an atomic push is refused. */
 const atomicFailure = 'atomic push failure';
@@ -88,7 +92,11 @@ export async function runPush(
         await runStages(judges, { judged, request, key, refusals, candidates, packBytes });
         // It is about words for the pusher only, and no reason to fail.
         talks = await judges.talksAfterCommit().catch(() => false);
-        return candidates();
+        const changes = candidates().filter(
+          ({ oldOid, newOid }) => !isZero(oldOid) || !isZero(newOid),
+        );
+        if (changes.length < candidates().length) request.progress(deletesNothing);
+        return changes;
       },
     });
     isCommitted = 'generation' in committed;
