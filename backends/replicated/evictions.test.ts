@@ -16,7 +16,7 @@ async function obey(
 ): Promise<readonly string[]> {
   const destroyed: string[] = [];
   const destroy = async (one: string): Promise<void> => void destroyed.push(one);
-  const replica = { storeId, destroy, setAside: destroy };
+  const replica = { storeId, destroy, destroyPool: destroy, setAside: destroy };
   await obeyEvictions({ coordinator, replica, logger: silentLogger });
   return destroyed;
 }

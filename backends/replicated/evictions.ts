@@ -1,12 +1,31 @@
-import type { Coordinator } from '../contract/coordinator.js';
+import { z } from 'zod';
+import type { Coordinator, Operation } from '../contract/coordinator.js';
 import type { Logger } from '../contract/environment.js';
 import { keys } from '../contract/keys.js';
 import type { Replica } from '../contract/replica.js';
-import { decodeRepository, scan } from './records.js';
+import { decodeRepository, encodeRecord, scan } from './records.js';
+
+/** What a store is to do with what it has of something that goes on, or went, without it. */
+const wordSchema = z.object({
+  /** It is put aside for people to look at: nobody knows whether it holds more than others do. */
+  setAside: z.literal(true).exactOptional(),
+  /** The id is that of a pool. */
+  pool: z.literal(true).exactOptional(),
+});
+type Word = z.infer<typeof wordSchema>;
+
+/** The positive word by which a store removes what it has; see `wordSchema` for more than that. */
+export function evicted(id: string, storeId: string, word: Word = {}): Operation {
+  return { type: 'put', key: keys.eviction(storeId, id), value: encodeRecord(word) };
+}
+
+function decodeWord(value: Uint8Array): Word {
+  return wordSchema.parse(JSON.parse(new TextDecoder().decode(value)));
+}
 
 interface EvictionDependencies {
   readonly coordinator: Coordinator;
-  readonly replica: Pick<Replica, 'storeId' | 'destroy'> & {
+  readonly replica: Pick<Replica, 'storeId' | 'destroy' | 'destroyPool'> & {
     /** Takes a copy out of the way, for people to look at. */
     setAside(repositoryId: string): Promise<void>;
   };
@@ -24,7 +43,9 @@ export async function obeyEvictions(dependencies: EvictionDependencies): Promise
     const id = key.slice(prefix.length);
     try {
       if (!(await isEvicted(dependencies, key, id))) continue;
-      if (isToBeKept(value)) await replica.setAside(id);
+      const word = decodeWord(value);
+      if (word.setAside === true) await replica.setAside(id);
+      else if (word.pool === true) await replica.destroyPool(id);
       else await replica.destroy(id);
       await coordinator.transaction({
         compares: [],
@@ -36,17 +57,6 @@ export async function obeyEvictions(dependencies: EvictionDependencies): Promise
       logger.warn({ component: 'store', repo: id, err: error }, 'a copy is removed later');
     }
   }
-}
-
-/** A copy that others went on without, of which nobody knows whether it holds more than they do. */
-function isToBeKept(value: Uint8Array): boolean {
-  const parsed: unknown = JSON.parse(new TextDecoder().decode(value));
-  return (
-    typeof parsed === 'object' &&
-    parsed !== null &&
-    'setAside' in parsed &&
-    parsed.setAside === true
-  );
 }
 
 /**

@@ -3,6 +3,9 @@ import type { Clock, Logger, Random } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
 import { deleted } from './commit.js';
+import { evicted } from './evictions.js';
+import { goneForGood } from './gone-stores.js';
+import { readNodeMarks } from './node-marks.js';
 import {
   decodePool,
   decodeRepository,
@@ -195,10 +198,21 @@ export class Pools {
 
   /** Files first, then the record: a crash in between finds the tombstone again. */
   async #remove(poolId: string, tombstone: PoolRecord): Promise<void> {
-    for (const replica of this.#replicasOf(tombstone.voters)) await replica.destroyPool(poolId);
-    await this.#dependencies.coordinator.transaction({
+    const { coordinator, replicas } = this.#dependencies;
+    const marks = await readNodeMarks(coordinator);
+    const isGone = (member: PoolRecord['voters'][number]): boolean =>
+      goneForGood(member, replicas.nodes(), marks) !== undefined;
+    const gone = tombstone.voters.filter(isGone);
+    const left = tombstone.voters.filter((member) => !isGone(member));
+    for (const replica of this.#replicasOf(left)) await replica.destroyPool(poolId);
+    const lost = [...new Set(gone.map(({ storeId }) => storeId))];
+    await coordinator.transaction({
       compares: [],
-      success: [{ type: 'delete', key: keys.pool(poolId) }],
+      success: [
+        { type: 'delete', key: keys.pool(poolId) },
+        // Should it come back all the same.
+        ...lost.map((storeId) => evicted(poolId, storeId, { pool: true })),
+      ],
       failure: [],
     });
   }

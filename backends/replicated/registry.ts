@@ -17,6 +17,7 @@ import { deleted } from './commit.js';
 import { makeForkFiles } from './fork.js';
 import { ancestors, nameFree, taken, RecalledIds } from './names.js';
 import { Pools } from './pools.js';
+import { Removals } from './removals.js';
 import { majorityOf } from './quorum.js';
 import {
   decodeRepository,
@@ -68,8 +69,7 @@ const maxRaces = 30;
 export class Registry {
   readonly #dependencies: RegistryDependencies;
   readonly #pools: Pools;
-  /** Deletions whose files are being removed, so that close can wait for them. */
-  readonly #removals = new Set<Promise<void>>();
+  readonly #removals: Removals;
   readonly #decodeRecord = rememberingDecoder(decodeRepository, rememberedRecords);
   readonly #decodePointer = rememberingDecoder(idOf, rememberedRecords);
   readonly #ids = new RecalledIds();
@@ -77,6 +77,7 @@ export class Registry {
   constructor(dependencies: RegistryDependencies) {
     this.#dependencies = dependencies;
     this.#pools = new Pools(dependencies);
+    this.#removals = new Removals({ ...dependencies, pools: this.#pools });
   }
 
   /**
@@ -169,7 +170,7 @@ export class Registry {
       return active;
     } catch (error) {
       if (asQuorateError(error).code !== 'outcome-unknown') {
-        await this.#bury(record).catch((left: unknown) => {
+        await this.#removals.bury(record).catch((left: unknown) => {
           this.#dependencies.logger.warn(
             { component: 'registry', repo: id, err: left },
             'a repository that could not be created is removed at the next start',
@@ -315,15 +316,7 @@ export class Registry {
       }),
       by,
     );
-    const removal = this.#remove(record)
-      .catch((error: unknown) => {
-        this.#dependencies.logger.error(
-          { component: 'registry', repo: id, err: error },
-          'files of a deleted repository stay until the next start',
-        );
-      })
-      .finally(() => this.#removals.delete(removal));
-    this.#removals.add(removal);
+    this.#removals.begin(record);
   }
 
   /** Finishes what a crash interrupted: half-made repositories are buried, buried ones removed. Counts the living. */
@@ -333,7 +326,7 @@ export class Registry {
       try {
         const record = decodeRepository(entry);
         if (record.state === 'active') active++;
-        else if (!(await this.#isBeingMade(record))) await this.#bury(record);
+        else if (!(await this.#isBeingMade(record))) await this.#removals.bury(record);
       } catch (error) {
         // One repository in trouble is no reason not to serve the others.
         this.#dependencies.logger.error(
@@ -358,64 +351,12 @@ export class Registry {
   }
 
   async close(): Promise<void> {
-    await Promise.all(this.#removals);
+    await this.#removals.close();
   }
 
   async #isBeingMade({ state, creator }: RepositoryRecord): Promise<boolean> {
     if (state !== 'creating' || creator === undefined) return false;
     return (await this.#dependencies.coordinator.get(keys.frontEnd(creator))) !== undefined;
-  }
-
-  async #bury(record: RepositoryRecord): Promise<void> {
-    const { coordinator } = this.#dependencies;
-    const tombstone: RepositoryRecord = { ...record, state: 'deleted' };
-    await coordinator.transaction({
-      compares: [{ key: keys.repo(record.id), target: 'version', op: '>', operand: 0 }],
-      success: [{ type: 'put', key: keys.repo(record.id), value: encodeRepository(tombstone) }],
-      failure: [],
-    });
-    await this.#remove(tombstone);
-  }
-
-  /** Files first, then the records: a crash in between finds the tombstone again. */
-  async #remove(tombstone: RepositoryRecord): Promise<void> {
-    const { coordinator, replicas } = this.#dependencies;
-    const { id, pool, voters, learners } = tombstone;
-    const members = [...voters, ...learners];
-    await Promise.all(
-      members.map(async ({ storeId }) => {
-        const replica = replicas.find(storeId);
-        // The tombstone stays: it is what tells a node that comes back to remove its files.
-        if (replica === undefined) throw nobodyReachable(members);
-        await replica.destroy(id);
-      }),
-    );
-    await coordinator.transaction({
-      compares: [],
-      success: [
-        { type: 'delete', key: keys.repo(id) },
-        { type: 'delete', key: keys.head(id) },
-        { type: 'delete', key: keys.log(id), rangeEnd: prefixEnd(keys.log(id)) },
-        { type: 'delete', key: keys.outbox(id, ''), rangeEnd: prefixEnd(keys.outbox(id, '')) },
-        ...(pool === undefined
-          ? []
-          : [{ type: 'delete', key: keys.poolMember(pool, id) } as const]),
-      ],
-      failure: [],
-    });
-    if (pool !== undefined) await this.#collect(pool);
-  }
-
-  /** The repository is gone whatever becomes of its pool. */
-  async #collect(poolId: string): Promise<void> {
-    try {
-      await this.#pools.collect(poolId);
-    } catch (error) {
-      this.#dependencies.logger.warn(
-        { component: 'registry', pool: poolId, err: error },
-        'an object pool is kept until the next start',
-      );
-    }
   }
 
   async #getAll(ids: readonly string[]): Promise<readonly RepositoryRecord[]> {

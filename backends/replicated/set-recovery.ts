@@ -11,6 +11,7 @@ import { digestAfter } from '../git/digest.js';
 import { deleted, inlineOrStored } from './commit.js';
 import { decodeLogEntry, encodeRecord, encodeRepository, scan, type Voter } from './records.js';
 import type { RepositoryRecord } from './records.js';
+import { evicted } from './evictions.js';
 import { keepObjects } from './keep-overruled.js';
 import { type Loss, type LossDependencies, surveyLoss, type Survivor } from './set-loss.js';
 import { readGround, type SetGround } from './set-view.js';
@@ -232,11 +233,7 @@ function setAsideLost(record: RepositoryRecord, next: RepositoryRecord): readonl
   const kept = new Set([...next.voters, ...next.learners].map(({ storeId }) => storeId));
   return [...record.voters, ...record.learners]
     .filter(({ storeId }: Voter) => !kept.has(storeId))
-    .map(({ storeId }) => ({
-      type: 'put',
-      key: keys.eviction(storeId, record.id),
-      value: encodeRecord({ setAside: true }),
-    }));
+    .map(({ storeId }) => evicted(record.id, storeId, { setAside: true }));
 }
 
 /** Undefined when the survivor has the head and nothing is to be kept: then no ref changes. */

@@ -3,11 +3,12 @@ import type { Compare, Coordinator, Operation } from '../contract/coordinator.js
 import type { Logger, Random } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
+import { evicted } from './evictions.js';
 import { peerSourceOf } from './peers.js';
 import type { Ring } from './placement.js';
 import { majorityOf } from './quorum.js';
 import type { Step } from './reconcile.js';
-import { encodeRecord, encodeRepository, type RepositoryRecord, type Voter } from './records.js';
+import { encodeRepository, type RepositoryRecord, type Voter } from './records.js';
 import { readGround, type SetGround } from './set-view.js';
 import { nobodyReachable, type ReplicaDirectory } from './voters.js';
 
@@ -52,11 +53,25 @@ export async function takeStep(
     }
     case 'remove-voter': {
       const [voters] = apart(record.voters, step.storeId);
-      return change(dependencies, ground, { voters }, evicted(record.id, step.storeId));
+      return change(
+        dependencies,
+        ground,
+        { voters },
+        {
+          operations: [evicted(record.id, step.storeId)],
+        },
+      );
     }
     case 'drop-learner': {
       const [learners] = apart(record.learners, step.storeId);
-      return change(dependencies, ground, { learners }, evicted(record.id, step.storeId));
+      return change(
+        dependencies,
+        ground,
+        { learners },
+        {
+          operations: [evicted(record.id, step.storeId)],
+        },
+      );
     }
     case 'declare':
       return change(dependencies, ground, {
@@ -186,13 +201,6 @@ async function change(
     failure: [],
   });
   return succeeded;
-}
-
-/** The positive word by which a store removes what it has of a repository that goes on without it. */
-function evicted(id: string, storeId: string): { readonly operations: readonly Operation[] } {
-  return {
-    operations: [{ type: 'put', key: keys.eviction(storeId, id), value: encodeRecord({}) }],
-  };
 }
 
 function apart(voters: readonly Voter[], storeId: string): [Voter[], Voter[]] {

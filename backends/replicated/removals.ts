@@ -1,0 +1,111 @@
+import type { Coordinator, Operation } from '../contract/coordinator.js';
+import type { Logger } from '../contract/environment.js';
+import { keys, prefixEnd } from '../contract/keys.js';
+import { evicted } from './evictions.js';
+import { goneForGood } from './gone-stores.js';
+import { readNodeMarks } from './node-marks.js';
+import type { Pools } from './pools.js';
+import { encodeRepository, type RepositoryRecord, type Voter } from './records.js';
+import { nobodyReachable, type ReplicaDirectory } from './voters.js';
+
+export interface RemovalsDependencies {
+  readonly coordinator: Coordinator;
+  readonly replicas: ReplicaDirectory;
+  readonly pools: Pools;
+  readonly logger: Logger;
+}
+
+/** What follows a deletion: the files go, on every store, and the tombstone when they are gone. */
+export class Removals {
+  readonly #dependencies: RemovalsDependencies;
+  /** Those under way, so that close can wait for them. */
+  readonly #running = new Set<Promise<void>>();
+
+  constructor(dependencies: RemovalsDependencies) {
+    this.#dependencies = dependencies;
+  }
+
+  /** Removes the files of a buried repository in the background. */
+  begin(tombstone: RepositoryRecord): void {
+    const removal = this.#remove(tombstone)
+      .catch((error: unknown) => {
+        this.#dependencies.logger.error(
+          { component: 'registry', repo: tombstone.id, err: error },
+          'files of a deleted repository stay until the next sweep',
+        );
+      })
+      .finally(() => this.#running.delete(removal));
+    this.#running.add(removal);
+  }
+
+  /** Makes a record a tombstone, durably, and removes the files. */
+  async bury(record: RepositoryRecord): Promise<void> {
+    const { coordinator } = this.#dependencies;
+    const tombstone: RepositoryRecord = { ...record, state: 'deleted' };
+    await coordinator.transaction({
+      compares: [{ key: keys.repo(record.id), target: 'version', op: '>', operand: 0 }],
+      success: [{ type: 'put', key: keys.repo(record.id), value: encodeRepository(tombstone) }],
+      failure: [],
+    });
+    await this.#remove(tombstone);
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.#running);
+  }
+
+  /** Files first, then the records: a crash in between finds the tombstone again. */
+  async #remove(tombstone: RepositoryRecord): Promise<void> {
+    const { coordinator } = this.#dependencies;
+    const { id, pool, voters, learners } = tombstone;
+    const words = await this.#removeFiles(id, [...voters, ...learners]);
+    await coordinator.transaction({
+      compares: [],
+      success: [
+        { type: 'delete', key: keys.repo(id) },
+        { type: 'delete', key: keys.head(id) },
+        { type: 'delete', key: keys.log(id), rangeEnd: prefixEnd(keys.log(id)) },
+        { type: 'delete', key: keys.outbox(id, ''), rangeEnd: prefixEnd(keys.outbox(id, '')) },
+        ...(pool === undefined
+          ? []
+          : [{ type: 'delete', key: keys.poolMember(pool, id) } as const]),
+        ...words,
+      ],
+      failure: [],
+    });
+    if (pool !== undefined) await this.#collect(pool);
+  }
+
+  /**
+   * On every store that can be reached. One that is gone for good is not waited for; should it come back all the same,
+   * a word of its own tells it, in the tombstone's place, to remove what it has. For any other the tombstone stays.
+   */
+  async #removeFiles(id: string, members: readonly Voter[]): Promise<readonly Operation[]> {
+    const { coordinator, replicas } = this.#dependencies;
+    const lost = members.filter(({ storeId }) => replicas.find(storeId) === undefined);
+    const marks = lost.length === 0 ? new Map() : await readNodeMarks(coordinator);
+    const gone = lost.filter((member) => goneForGood(member, replicas.nodes(), marks));
+    await Promise.all(
+      members
+        .filter((member) => !gone.includes(member))
+        .map(async ({ storeId }) => {
+          const replica = replicas.find(storeId);
+          if (replica === undefined) throw nobodyReachable(members);
+          await replica.destroy(id);
+        }),
+    );
+    return gone.map(({ storeId }) => evicted(id, storeId));
+  }
+
+  /** The repository is gone whatever becomes of its pool. */
+  async #collect(poolId: string): Promise<void> {
+    try {
+      await this.#dependencies.pools.collect(poolId);
+    } catch (error) {
+      this.#dependencies.logger.warn(
+        { component: 'registry', pool: poolId, err: error },
+        'an object pool is kept until the next sweep',
+      );
+    }
+  }
+}
