@@ -10,6 +10,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import type { Logger } from '../../contract/environment.js';
 import { type FileStep, noRoomCode, takeFileSteps, type TakeFileSteps } from '../file-steps.js';
@@ -109,6 +110,16 @@ test('more than the threads take goes on beside them', async () => {
     names.map((name) => threads.take([{ do: 'write', path: at(name), text: name, sync: true }])),
   );
   for (const name of names) assert.equal(readFileSync(at(name), 'utf8'), name);
+});
+
+test('threads that have nothing to do end, and come again', async () => {
+  await threads.close();
+  threads = new FileThreads({ logger: silent, idleMs: 1 });
+  await threads.take([{ do: 'mkdir', path: at('one') }]);
+  for (let tries = 0; threads.open > 0 && tries < 1000; tries += 1) await delay(10);
+  assert.equal(threads.open, 0);
+  await threads.take([{ do: 'mkdir', path: at('two') }]);
+  assert.deepEqual(readdirSync(directory).toSorted(), ['one', 'two']);
 });
 
 test('what was begun ends before the threads do, and later steps still have a way', async () => {

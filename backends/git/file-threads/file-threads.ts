@@ -8,6 +8,8 @@ export interface FileThreadsOptions {
   /** 0: Node's thread pool does everything. Default 2: some 8 MB each. */
   readonly threads?: number;
   readonly logger: Logger;
+  /** A thread that had nothing to do for this long ends (default 30 s). */
+  readonly idleMs?: number;
 }
 
 /**
@@ -28,12 +30,19 @@ const resourceLimits = { maxOldGenerationSizeMb: 32, maxYoungGenerationSizeMb: 1
 export class FileThreads {
   #size: number;
   readonly #logger: Logger;
+  readonly #idleMs: number;
   #threads: FileThread[] = [];
   #closed = false;
 
-  constructor({ threads = 2, logger }: FileThreadsOptions) {
+  constructor({ threads = 2, logger, idleMs = 30_000 }: FileThreadsOptions) {
     this.#size = threads;
+    this.#idleMs = idleMs;
     this.#logger = logger;
+  }
+
+  /** Threads that there are. */
+  get open(): number {
+    return this.#threads.length;
   }
 
   /** See `TakeFileSteps`. */
@@ -50,17 +59,23 @@ export class FileThreads {
 
   /** The one with the least to do. They start when they are first needed. */
   #thread(): FileThread | undefined {
+    if (this.#closed) return undefined;
     let best: FileThread | undefined;
     for (const thread of this.#threads) {
       if (thread.orders < (best?.orders ?? maxOrders)) best = thread;
     }
-    if (this.#closed || best?.orders === 0 || this.#threads.length >= this.#size) return best;
-    const started = new FileThread((error) => {
-      this.#threads = this.#threads.filter((thread) => thread !== started);
-      if (this.#closed) return;
-      // Nothing in it may fail; on a machine on which it does, there is another way.
-      this.#size = 0;
-      this.#logger.error({ component: 'files', err: error }, 'a file thread ended');
+    if (best?.orders === 0 || this.#threads.length >= this.#size) return best;
+    const started = new FileThread(this.#idleMs, {
+      idle: () => {
+        this.#threads = this.#threads.filter((thread) => thread !== started);
+        void started.close();
+      },
+      failed: (error) => {
+        this.#threads = this.#threads.filter((thread) => thread !== started);
+        // Nothing in it may fail; on a machine on which it does, there is another way.
+        this.#size = 0;
+        this.#logger.error({ component: 'files', err: error }, 'a file thread ended');
+      },
     });
     this.#threads.push(started);
     return started;
@@ -78,25 +93,39 @@ interface Waiting {
   readonly reject: (error: Error) => void;
 }
 
+interface ThreadEvents {
+  /** It had nothing to do for long; no order may come any more. */
+  readonly idle: () => void;
+  /** It ended by itself. */
+  readonly failed: (error: Error) => void;
+}
+
 class FileThread {
   readonly #worker: Worker;
   readonly #waiting = new Map<number, Waiting>();
+  readonly #idleTimer: NodeJS.Timeout;
   #lastId = 0;
-  #idle: (() => void) | undefined;
+  #closing = false;
+  #done: (() => void) | undefined;
 
-  constructor(ended: (error: Error) => void) {
+  constructor(idleMs: number, events: ThreadEvents) {
     this.#worker = new Worker(new URL('./thread.js', import.meta.url), { resourceLimits });
     // Nobody's process is kept alive by a thread that has nothing to do.
     this.#worker.unref();
+    this.#idleTimer = setTimeout(() => {
+      if (this.orders === 0) events.idle();
+      else this.#idleTimer.refresh();
+    }, idleMs).unref();
     let cause = new QuorateError('storage-failure', 'the thread that writes files is gone');
     this.#worker.on('error', (error) => {
       cause = new QuorateError(cause.code, cause.message, { cause: error });
     });
     this.#worker.once('exit', () => {
-      ended(cause);
+      clearTimeout(this.#idleTimer);
+      if (!this.#closing) events.failed(cause);
       for (const { reject } of this.#waiting.values()) reject(cause);
       this.#waiting.clear();
-      this.#idle?.();
+      this.#done?.();
     });
     this.#worker.on('message', (answer: Answer) => this.#settle(answer));
   }
@@ -116,8 +145,12 @@ class FileThread {
     });
   }
 
+  /** When what was begun has ended. */
   async close(): Promise<void> {
-    if (this.#waiting.size > 0) await new Promise<void>((resolve) => (this.#idle = resolve));
+    this.#closing = true;
+    if (this.#waiting.size > 0) await new Promise<void>((resolve) => (this.#done = resolve));
+    // Its end is waited for.
+    this.#worker.ref();
     await this.#worker.terminate();
   }
 
@@ -126,7 +159,8 @@ class FileThread {
     this.#waiting.delete(id);
     if (this.#waiting.size === 0) {
       this.#worker.unref();
-      this.#idle?.();
+      this.#idleTimer.refresh();
+      this.#done?.();
     }
     if (failure === undefined) waiting?.resolve();
     else waiting?.reject(Object.assign(new Error(failure.message), { code: failure.code }));
