@@ -14,7 +14,11 @@ process.exitCode = await runCli(process.argv.slice(2), {
     const { serve } = await import('./serve.js');
     const status = await serve(given);
     // A connection to a host that is cut off can take minutes to be given up; nothing waits for it any more.
-    setTimeout(() => process.exit(status), lingerMs).unref();
+    setTimeout(() => {
+      const open = process.getActiveResourcesInfo().join(' ');
+      process.stderr.write(`quorate: stopped, and ended with something still open: ${open}\n`);
+      process.exit(status);
+    }, lingerMs).unref();
     return status;
   },
 });
