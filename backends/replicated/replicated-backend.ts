@@ -1,4 +1,3 @@
-import type { Locks } from '../coordination/locks.js';
 import type {
   Backend,
   BackendStatus,
@@ -11,30 +10,24 @@ import type {
 } from '../contract/backend.js';
 import type { ClusterControl } from '../contract/cluster.js';
 import type { HeadRecovery } from '../contract/recovery.js';
-import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
 import { asQuorateError, QuorateError, refuseCancelled } from '../contract/errors.js';
-import type { Coordinator } from '../contract/coordinator.js';
 import { keys } from '../contract/keys.js';
-import type { PastReads } from '../contract/past-reads.js';
-import type { PushPipeline } from '../contract/pipeline.js';
-import type { LogReader, Replica } from '../contract/replica.js';
-import type { RefSnapshot } from '../contract/objects.js';
-import type { HeadRecord, Repository, RepositoryRegistry } from '../contract/repository.js';
+import type { Replica } from '../contract/replica.js';
+import type { Repository, RepositoryRegistry } from '../contract/repository.js';
 import { wordSetting } from '../contract/settings.js';
-import type { GitRunner } from '../git/git-runner.js';
-import { isBranchName } from '../git/ref-files.js';
-import { commitChange, type CommitDependencies, deleted } from './commit.js';
+import { type CommitDependencies, deleted } from './commit.js';
+import { applyLog } from './apply-log.js';
+import type { ReplicatedBackendDependencies } from './backend-dependencies.js';
 import { CommitQueue } from './commit-queue.js';
 import { createHeadRecovery } from './head-recovery.js';
 import { importRepository } from './import.js';
 import { LogTrim } from './log-trim.js';
 import { Outbox } from './outbox.js';
 import { Presence } from './presence.js';
-import { type PushTrace, type PushTraces, untraced } from './push-trace.js';
+import { type PushTrace, untraced } from './push-trace.js';
 import { RepositoryEvents } from './repository-events.js';
 import { type PushDependencies, runPush } from './push.js';
 import { readUploadGround } from './push-upload.js';
-import type { Consistency } from './quorum.js';
 import { openRead, readOfRefs } from './reads.js';
 import {
   decodeRepository,
@@ -44,53 +37,9 @@ import {
   scan,
 } from './records.js';
 import { Registry } from './registry.js';
+import { setHead } from './set-head.js';
 import { applyEverywhere, appliedEverywhere } from './replicate.js';
-import { nobodyReachable, primaryOf, reachable, type ReplicaDirectory } from './voters.js';
-
-export interface ReplicatedBackendDependencies {
-  readonly coordinator: Coordinator;
-  /** For the recovery: refuses nothing while commits are frozen. Absent: the same. */
-  readonly unguarded?: Coordinator;
-  readonly locks: Locks;
-  readonly log: LogReader;
-  readonly replicas: ReplicaDirectory;
-  /** The refs of a committed generation, where this process knows them; absent where a store's are as near. */
-  readonly knownSnapshot?: (repositoryId: string, head: HeadRecord) => RefSnapshot | undefined;
-  readonly pipeline: PushPipeline;
-  readonly git: GitRunner;
-  readonly clock: Clock;
-  readonly random: Random;
-  readonly logger: Logger;
-  readonly meter: Meter;
-  /** Where an import is fetched to before it is pushed. */
-  readonly scratchDirectory: string;
-  readonly lockTimeoutMs: number;
-  /** Stores that a new repository is put on. */
-  readonly replicationFactor: number;
-  /** Of pushes that say nothing else, to repositories that say nothing else. */
-  readonly consistency: Consistency;
-  /** Of reads of repositories that say nothing else. */
-  readonly readConsistency: 'strong' | 'eventual';
-  /** For eventual reads while the coordinator cannot be reached; absent: there are none. */
-  readonly past?: PastReads;
-  /** Where the lives of pushes are kept; absent with a single store. */
-  readonly traces?: PushTraces;
-  /** What people do with nodes and copies; absent with a single store. */
-  readonly cluster?: Omit<ClusterControl, 'lagging'>;
-  /** What runs beside it, from its start to its close. */
-  readonly companions?: readonly { start(): void; close(): Promise<void> }[];
-  /** `local`, or `replicated`. */
-  readonly name: string;
-  /** What only the stores of this process know; zeros where it has none. */
-  readonly local: {
-    readonly objectEngine: string;
-    readonly quarantines: () => number;
-    readonly maintenanceQueued: () => number;
-    /** Settles quarantines that an earlier process left; called once the log is applied. */
-    readonly resolveQuarantines: () => Promise<void>;
-    readonly close: () => Promise<void>;
-  };
-}
+import { nobodyReachable, primaryOf, reachable } from './voters.js';
 
 /** How long what a dead front-end left waits, after its lease. */
 const sweepEveryMs = 15_000;
@@ -189,7 +138,7 @@ export class ReplicatedBackend implements Backend {
       return;
     }
     const repositories = await this.#registry.sweep();
-    const applied = await this.#applyLog();
+    const applied = await applyLog({ ...this.#dependencies, readRecord: (id) => this.#find(id) });
     await this.#dependencies.local.resolveQuarantines();
     await this.#outbox.resume();
     await this.#registry.sweepPools();
@@ -388,7 +337,10 @@ export class ReplicatedBackend implements Backend {
       delete: (id, by) => registry.delete(id, by),
       setHead: async (id, branch, by = 'system') => {
         this.#refuseUnlessServing();
-        await this.#setHead(id, branch, by);
+        const dependencies = { ...this.#dependencies, commit: this.#commit };
+        await this.#track(async () =>
+          setHead(dependencies, await this.#record(id), { branch, by }),
+        );
       },
       stats: async (id) => {
         const stats = await (await this.#replicaOf(id)).stats(id);
@@ -400,46 +352,6 @@ export class ReplicatedBackend implements Backend {
         };
       },
     };
-  }
-
-  async #setHead(id: string, branch: string, actor: string): Promise<void> {
-    // Before the commit point: an entry that no store can apply would stop the repository for good.
-    if (!isBranchName(branch)) {
-      throw new QuorateError('invalid-argument', 'HEAD names a branch: refs/heads/...');
-    }
-    const replica = await this.#replicaOf(id);
-    const { generation } = await this.#dependencies.log.head(id);
-    const read = await replica.read(id, generation);
-    const { head } = read.snapshot;
-    read.release();
-    if ('symref' in head && head.symref === branch) return;
-    const { random } = this.#dependencies;
-    const key = {
-      repositoryId: id,
-      pushId: `head-${Buffer.from(random.bytes(12)).toString('hex')}`,
-      attempt: 1,
-    };
-    try {
-      await this.#track(() =>
-        commitChange(this.#commit, {
-          key,
-          actor,
-          commands: [],
-          head: { old: head, new: { symref: branch } },
-          shallow: [],
-          consistency: () => this.#dependencies.consistency,
-          signal: new AbortController().signal,
-          judge: () => Promise.resolve([]),
-        }),
-      );
-    } catch (error) {
-      if (asQuorateError(error).code !== 'outcome-unknown') {
-        const { voters } = await this.#record(id);
-        const members = reachable(this.#dependencies.replicas, voters);
-        await Promise.allSettled(members.map((member) => member.replica.abort(key)));
-      }
-      throw error;
-    }
   }
 
   async #record(id: string): Promise<RepositoryRecord> {
@@ -488,34 +400,6 @@ export class ReplicatedBackend implements Backend {
     }
     this.#queues.set(id, queue);
     return queue;
-  }
-
-  /** Brings this process's stores up to the heads. A repository that cannot be is logged and stays unserved. */
-  async #applyLog(): Promise<number> {
-    const { coordinator, log, logger, replicas } = this.#dependencies;
-    const here = replicas.nodes().filter(({ local }) => local);
-    const ids = new Set<string>();
-    if (here.length === 0) return 0;
-    for await (const { key } of scan(coordinator, keys.allLogs, { keysOnly: true })) {
-      ids.add(key.slice(keys.allLogs.length).split('/', 1)[0] ?? '');
-    }
-    for (const id of ids) {
-      try {
-        const record = await this.#find(id);
-        const stores = here.filter(({ storeId }) =>
-          record?.voters.some((voter) => voter.storeId === storeId),
-        );
-        if (stores.length === 0) continue;
-        const { generation } = await log.head(id);
-        for (const { storeId } of stores) await replicas.find(storeId)?.apply(id, generation);
-      } catch (error) {
-        logger.error(
-          { component: 'backend', repo: id, err: error },
-          'a repository was not recovered',
-        );
-      }
-    }
-    return ids.size;
   }
 
   #refuseUnlessServing(): void {
