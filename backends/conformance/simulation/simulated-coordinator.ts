@@ -257,13 +257,13 @@ class SimulatedClient implements Coordinator {
     return new Promise((resolve) => {
       const wake = (): void => {
         stop();
-        signal.removeEventListener('abort', wake);
-        this.#closed.signal.removeEventListener('abort', wake);
+        for (const forget of listening) forget();
         if (this.#process.alive) resolve();
       };
       const stop = this.#server.onChange(wake);
-      signal.addEventListener('abort', wake, { once: true });
-      this.#closed.signal.addEventListener('abort', wake, { once: true });
+      const listening = [signal, this.#closed.signal].map((one) =>
+        this.#process.onAbort(one, wake),
+      );
     });
   }
 

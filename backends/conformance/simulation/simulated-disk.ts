@@ -288,8 +288,18 @@ export function filesBelow(node: DiskNode | undefined, path = ''): Map<string, S
   return found;
 }
 
+const split = new Map<string, readonly string[]>();
+/** Of one seed and a few more: paths have random names in them. */
+const maxSplit = 20_000;
+
 export function parts(path: string): readonly string[] {
-  return path.split('/').filter((part) => part !== '' && part !== '.');
+  let found = split.get(path);
+  if (found === undefined) {
+    found = path.split('/').filter((part) => part !== '' && part !== '.');
+    if (split.size >= maxSplit) split.clear();
+    split.set(path, found);
+  }
+  return found;
 }
 
 export function parentOf(path: string): string {

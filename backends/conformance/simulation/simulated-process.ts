@@ -40,6 +40,8 @@ export class SimulatedProcess {
   readonly #skewMs: number;
   readonly #rate: number;
   readonly #onDeath: (() => void)[] = [];
+  /** Take listeners away from signals. */
+  readonly #listening = new Set<() => void>();
   #alive = true;
   #pausedUntilMs = 0;
   #trap: { readonly point: CrashPoint; left: number; readonly spring: () => void } | undefined;
@@ -80,11 +82,23 @@ export class SimulatedProcess {
   die(): void {
     if (!this.#alive) return;
     this.#alive = false;
+    for (const forget of this.#listening) forget();
     for (const tell of this.#onDeath.splice(0)) tell();
   }
 
   onDeath(tell: () => void): void {
     this.#onDeath.push(tell);
+  }
+
+  /** Calls `run` when the signal aborts, in this life. Node keeps combined signals for as long as somebody listens. */
+  onAbort(signal: AbortSignal, run: () => void): () => void {
+    const forget = (): void => {
+      signal.removeEventListener('abort', run);
+      this.#listening.delete(forget);
+    };
+    signal.addEventListener('abort', run, { once: true });
+    this.#listening.add(forget);
+    return forget;
   }
 
   /** Dies at the `count`th point of this kind from now on, just before or just after it. */
@@ -149,11 +163,11 @@ export class SimulatedProcess {
       }
       const wake = (): void => {
         cancel();
-        signal?.removeEventListener('abort', wake);
+        forget?.();
         resolve();
       };
       const cancel = this.after(ms / this.#rate, wake);
-      signal?.addEventListener('abort', wake, { once: true });
+      const forget = signal === undefined ? undefined : this.onAbort(signal, wake);
     });
   }
 }

@@ -15,6 +15,8 @@ process.on('message', (message) => {
 
 async function answer(message: unknown): Promise<void> {
   const { seed, verbose, troubles } = requestOf(message);
+  // Errors are usual here, and their stacks a part of the cost.
+  Error.stackTraceLimit = verbose ? 10 : 0;
   strayRejection = undefined;
   restartCounting();
   const log = verbose ? (line: string): void => console.log(line) : undefined;

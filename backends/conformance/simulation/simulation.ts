@@ -84,6 +84,7 @@ export async function simulate(
     ).length;
     const { violations } = world;
     const happened = Object.fromEntries(world.happened);
+    world.end();
     return { seed, violations, steps, trace, virtualMs: nowMs, acknowledged, happened };
   });
 }

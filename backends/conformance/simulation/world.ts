@@ -213,6 +213,11 @@ export class World {
     else this.crashFrontEnd(host);
   }
 
+  /** Nothing of it is to be heard of any more. */
+  end(): void {
+    for (const { process } of [...this.stores, ...this.frontEnds]) process?.die();
+  }
+
   restartLater(host: StorageHost | FrontEndHost, ms: number): void {
     this.scheduler.after(ms, () => {
       if (host.kind === 'store') this.startStore(host);
