@@ -1,7 +1,7 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { git } from './commands.js';
-import { prepareClient, prepareCommits } from './client-repositories.js';
+import { addOwnCommit, prepareClient, prepareCommits } from './client-repositories.js';
 import type { Commits } from './client-repositories.js';
 import type { Case, Place, Prepared } from './case.js';
 import { branchOfRefs } from './fixtures.js';
@@ -37,29 +37,42 @@ function cloneCase(options: { count: number; atOnce: boolean }): Case['prepare']
 }
 
 const fetchesPerSample = 3;
+/** Jobs of a build fleet that fetch one commit at one moment. */
+const equalFetches = 16;
 /** Commits that the client of the incremental fetch lacks. */
 const missingCommits = 10;
 
-async function prepareFetch({ fixture, directory }: Place): Promise<Prepared> {
-  const old = await git(['rev-parse', `HEAD~${missingCommits}`], { cwd: fixture.path });
-  const base = join(directory, 'base');
-  await git(['init', '--quiet', '--bare', base]);
-  await git(['push', '--quiet', base, `${old}:refs/heads/main`], { cwd: fixture.path });
-  return (peer, round) => {
-    const clients = Array.from({ length: fetchesPerSample }, (_, index) =>
-      join(directory, `${peer.name}-${round}-${index}`),
-    );
-    return {
-      before: async () => {
-        for (const client of clients) await prepareClient(client, { base, tip: old });
-      },
-      timed: async () => {
-        const refs = 'HEAD:refs/heads/main';
-        for (const cwd of clients) {
-          await git(['fetch', '--quiet', peer.url(fixture.name), refs], { cwd, env: peer.env });
-        }
-        return fetchesPerSample;
-      },
+/** Fetches of the last commits into `count` repositories; `atOnce` or one after the other. */
+function fetchCase(options: { count: number; atOnce: boolean }): Case['prepare'] {
+  const { count, atOnce } = options;
+  return async ({ fixture, directory }) => {
+    const old = await git(['rev-parse', `HEAD~${missingCommits}`], { cwd: fixture.path });
+    const base = join(directory, 'base');
+    await git(['init', '--quiet', '--bare', base]);
+    await git(['push', '--quiet', base, `${old}:refs/heads/main`], { cwd: fixture.path });
+    return (peer, round) => {
+      const clients = Array.from({ length: count }, (_, index) =>
+        join(directory, `${peer.name}-${round}-${index}`),
+      );
+      const fetch = (cwd: string): Promise<string> =>
+        git(['fetch', '--quiet', peer.url(fixture.name), 'HEAD:refs/heads/main'], {
+          cwd,
+          env: peer.env,
+        });
+      return {
+        before: async () => {
+          for (const [index, client] of clients.entries()) {
+            await prepareClient(client, { base, tip: old });
+            // As developers have: so that no two of them ask the same, which Quorate would answer once.
+            if (!atOnce) await addOwnCommit(client, `${peer.name} ${round} ${index}`);
+          }
+        },
+        timed: async () => {
+          if (atOnce) await Promise.all(clients.map(fetch));
+          else for (const client of clients) await fetch(client);
+          return atOnce ? 1 : count;
+        },
+      };
     };
   };
 }
@@ -175,7 +188,14 @@ export const cases: readonly Case[] = [
     title: 'incremental fetch',
     fixture: 'mid',
     warmUps: 15,
-    prepare: prepareFetch,
+    prepare: fetchCase({ count: fetchesPerSample, atOnce: false }),
+  },
+  {
+    key: 'fetch-16',
+    title: `${equalFetches} equal fetches at once`,
+    fixture: 'mid',
+    warmUps: 5,
+    prepare: fetchCase({ count: equalFetches, atOnce: true }),
   },
   {
     key: 'ls-refs',

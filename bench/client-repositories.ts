@@ -16,6 +16,13 @@ export async function prepareClient(
   await git(['config', 'maintenance.auto', 'false'], { cwd: path });
 }
 
+/** Gives a client a commit that nobody else has, on a branch of its own. */
+export async function addOwnCommit(path: string, message: string): Promise<void> {
+  const args = ['commit-tree', '-p', 'refs/heads/main', '-m', message, 'refs/heads/main^{tree}'];
+  const oid = await git(args, { cwd: path });
+  await git(['update-ref', 'refs/heads/own', oid], { cwd: path });
+}
+
 /** Commits to push, made before anything is measured. */
 export interface Commits {
   readonly repository: string;
