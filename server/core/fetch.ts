@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { parseFetchArguments, type FetchRequest } from '../wire/fetch-request.js';
 import { writeCommandRequest, type CommandRequest } from '../wire/v2-request.js';
 import { pktText } from '../wire/pkt-line.js';
@@ -85,13 +86,8 @@ function shareKey(
     shallow: wanted.shallow.toSorted(),
     flags: [...wanted.flags].toSorted(),
   };
-  return JSON.stringify([
-    repository.id,
-    snapshot.generation,
-    visible.key,
-    runConfig(repository),
-    request,
-  ]);
+  const parts = [repository.id, snapshot.generation, visible.key, runConfig(repository), request];
+  return createHash('sha256').update(JSON.stringify(parts)).digest('base64');
 }
 
 /** A stored pack can be the answer: to a clone of everything by a client that takes deltas by offset. */

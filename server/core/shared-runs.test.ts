@@ -21,16 +21,18 @@ interface FakeGit {
 let gits: FakeGit[];
 let counted: string[];
 let wake: (() => void)[];
+let nowMs: number;
 let runs: SharedRuns;
 
 beforeEach(() => {
   gits = [];
   counted = [];
   wake = [];
+  nowMs = 0;
   runs = new SharedRuns(defaultSharedRunLimits, {
     clock: {
       nowMs: () => 0,
-      monotonicMs: () => 0,
+      monotonicMs: () => nowMs,
       sleep: () =>
         new Promise((resolve) => {
           wake.push(resolve);
@@ -131,40 +133,62 @@ test('one that leaves ends nobody else’s git, the first one included; the last
   assert.equal(await textOf(anew), 'anew', 'nobody joins a git that was ended');
 });
 
-test('an answer is given again for a moment, and not longer; one that failed is not', async () => {
-  const first = await share();
-  answer(0, 'whole');
-  assert.equal(await textOf(first), 'whole');
+/** One alone, whose git answers with this. */
+async function ended(text: string | Buffer, part: Partial<SharedAsk> = {}): Promise<void> {
+  const git = await share(part);
+  const { stdout, exit } = gitAt(gits.length - 1);
+  stdout.end(text);
+  exit(0);
+  await textOf(git);
   await turn();
+}
+
+test('an answer that was asked for twice is given again for a moment, and not longer', async () => {
+  await ended('whole');
+  assert.equal(wake.length, 0, 'one that was asked for once is not kept');
+  await ended('whole');
+  assert.equal(gits.length, 2);
   assert.equal(await textOf(await share()), 'whole');
+  assert.equal(await textOf(await share()), 'whole');
+  assert.equal(gits.length, 2);
   assert.equal(wake.length, 1);
   wake[0]?.();
   await turn();
-  const later = await share();
-  assert.equal(gits.length, 2);
-  gitAt(1).stdout.end('fatal');
-  gitAt(1).exit(128);
-  assert.equal(await textOf(later), 'fatal');
-  assert.equal((await later.exited).exitCode, 128);
+  await ended('whole');
+  assert.equal(gits.length, 3);
+
+  nowMs += defaultSharedRunLimits.keptMs;
+  wake[1]?.();
+  await turn();
+  await ended('whole');
+  assert.equal(wake.length, 2, 'that it was asked for lately is forgotten as well');
+});
+
+test('an answer that failed is not given again', async () => {
+  const views = await Promise.all([share(), share()]);
+  gitAt(0).stdout.end('fatal');
+  gitAt(0).exit(128);
+  assert.deepEqual(await Promise.all(views.map(textOf)), ['fatal', 'fatal']);
+  assert.equal((await views[1]?.exited)?.exitCode, 128);
   await turn();
   await share();
-  assert.equal(gits.length, 3);
+  assert.equal(gits.length, 2);
 });
 
 test('answers that are kept make room for others', async () => {
   const { memoryBytes, runMemoryBytes } = defaultSharedRunLimits;
   const count = memoryBytes / runMemoryBytes + 1;
+  const bytes = Buffer.alloc(runMemoryBytes);
   for (let index = 0; index < count; index++) {
-    const git = await share({ key: String(index) });
-    gitAt(index).stdout.end(Buffer.alloc(runMemoryBytes));
-    gitAt(index).exit(0);
-    await textOf(git);
-    await turn();
+    const key = String(index);
+    await ended(bytes, { key });
+    await ended(bytes, { key });
   }
+  const started = gits.length;
   await share({ key: String(count - 1) });
-  assert.equal(gits.length, count, 'the newest is there');
+  assert.equal(gits.length, started, 'the newest is there');
   await share({ key: '0' });
-  assert.equal(gits.length, count + 1, 'the oldest is not');
+  assert.equal(gits.length, started + 1, 'the oldest is not');
 });
 
 test('when the first one cannot start it, those who waited do it themselves', async () => {

@@ -12,7 +12,7 @@ export interface SharedRunLimits {
   /** Of one run, what stays in memory for who comes later; of all, those that have ended included. */
   readonly runMemoryBytes: number;
   readonly memoryBytes: number;
-  /** How long the answer of a run that has ended is given to others: those who come "at the same moment". */
+  /** How long the answer of a run that was asked for more than once is given to others when it has ended. */
   readonly keptMs: number;
   /** Of one run on disk, and how many there may be. */
   readonly spoolBytes: number;
@@ -52,6 +52,9 @@ export type Sharing = 'started' | 'joined';
 /** How often one waits for others to start what they then do not. */
 const maxTries = 3;
 
+/** What was asked lately: some hundred bytes each. */
+const maxAsked = 10_000;
+
 export class SharedRuns {
   readonly #limits: SharedRunLimits;
   readonly #clock: Clock;
@@ -59,6 +62,8 @@ export class SharedRuns {
   readonly #spools: Spools;
   /** In the order in which they began. */
   readonly #runs = new Map<string, Run>();
+  /** What was asked lately, and until when that counts; the oldest first. */
+  readonly #asked = new Map<string, number>();
 
   constructor(
     limits: SharedRunLimits,
@@ -76,7 +81,7 @@ export class SharedRuns {
   /** The answer of a git that runs for the same, or of a new one. Rejects as `start` does, or when the signal aborts. */
   async share(ask: SharedAsk): Promise<{ readonly git: SharedGit; readonly sharing: Sharing }> {
     const { key } = ask;
-    let wanted = false;
+    let wanted = key !== undefined && (this.#asked.get(key) ?? 0) > this.#clock.monotonicMs();
     // Between finding no run and noting one nothing may be awaited, or two would start.
     for (let tries = 0; tries < maxTries; tries++) {
       const run = key === undefined ? undefined : this.#runs.get(key);
@@ -84,6 +89,7 @@ export class SharedRuns {
       wanted = true;
       if (!(await startedBy(run, ask))) continue;
       if (!run.joinable) break;
+      run.popular = true;
       this.#meter.count('shared_fetches', { outcome: 'joined' });
       return { git: run.open(), sharing: 'joined' };
     }
@@ -97,6 +103,7 @@ export class SharedRuns {
     const run = new Run(
       new SharedOutput({ memoryBytes, wanted, openSpool: () => this.#spools.open() }),
     );
+    run.popular = wanted;
     const { key } = ask;
     if (key !== undefined) {
       this.#runs.delete(key);
@@ -112,15 +119,30 @@ export class SharedRuns {
     }
   }
 
-  /** A whole answer is kept for a moment. */
+  /**
+   * A whole answer is kept for a moment, if more than one has asked for it. Most are asked for once; to keep those as
+   * well would cost the collection of garbage more than the rest of a small fetch.
+   */
   #ended(key: string | undefined, run: Run, whole: boolean): void {
-    if (key === undefined || this.#runs.get(key) !== run || !whole || !run.output.keepable) {
+    if (key !== undefined && whole) this.#noteAsked(key);
+    const keeps = whole && run.popular && run.output.keepable;
+    if (key === undefined || this.#runs.get(key) !== run || !keeps) {
       this.#forget(key, run);
       return;
     }
     const { keptMs } = this.#limits;
     run.kept = true;
     void this.#clock.sleep(keptMs).then(() => this.#forget(key, run));
+  }
+
+  #noteAsked(key: string): void {
+    const nowMs = this.#clock.monotonicMs();
+    for (const [old, untilMs] of this.#asked) {
+      if (untilMs > nowMs && this.#asked.size < maxAsked) break;
+      this.#asked.delete(old);
+    }
+    this.#asked.delete(key);
+    this.#asked.set(key, nowMs + this.#limits.keptMs);
   }
 
   #forget(key: string | undefined, run: Run): void {
@@ -145,6 +167,8 @@ export class SharedRuns {
 /** One git, and those who read its answer. */
 class Run {
   readonly output: SharedOutput;
+  /** More than one has asked for it. */
+  popular = false;
   /** It has ended, and its answer is kept for who comes a moment later. */
   kept = false;
   /** Whether git was started, once that is known. */
