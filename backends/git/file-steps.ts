@@ -27,6 +27,15 @@ export type FileStep =
  */
 export type TakeFileSteps = (steps: readonly FileStep[]) => Promise<void>;
 
+/** Syncs that need no order: side by side, since a disk does them together. */
+export async function syncAll(
+  take: TakeFileSteps,
+  paths: readonly string[],
+  options: { readonly ifThere?: boolean } = {},
+): Promise<void> {
+  await Promise.all(paths.map((path) => take([{ do: 'sync', path, ...options }])));
+}
+
 /** Takes each step on Node's thread pool. */
 export const takeFileSteps: TakeFileSteps = async (steps) => {
   for (const step of steps) await take(step);

@@ -3,7 +3,7 @@ import type { Logger, Meter } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import { join } from 'node:path';
 import type { GitRunner } from './git-runner.js';
-import { takeFileSteps, type TakeFileSteps } from './file-steps.js';
+import { syncAll, takeFileSteps, type TakeFileSteps } from './file-steps.js';
 import {
   emptyDirectory,
   indexPackWithGit,
@@ -93,9 +93,7 @@ async function syncPack(
   directory: string,
   files: readonly string[],
 ): Promise<void> {
-  const paths = files.map((name) => join(directory, name));
-  const [first, ...others] = [...paths, directory].map((path) => ({ do: 'sync', path }) as const);
-  await Promise.all([first === undefined ? undefined : take([first]), take(others)]);
+  await syncAll(take, [...files.map((name) => join(directory, name)), directory]);
 }
 
 class RoutingIndexer implements PackIndexer {

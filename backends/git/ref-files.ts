@@ -4,12 +4,12 @@ import { dirname, join } from 'node:path';
 import type { Clock } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import type { RefCommand } from '../contract/objects.js';
-import type { FileStep, TakeFileSteps } from './file-steps.js';
+import { syncAll, type TakeFileSteps } from './file-steps.js';
 import { isZero } from './ref-commands.js';
 import { errorCode, syncDirectory } from './repository-files.js';
 
-/** Directories that are synced one after another; more are so side by side, as far as there are threads. */
-const maxSyncsInTurn = 8;
+/** Directories synced at once: enough for the disk's queue. */
+const syncWidth = 16;
 /** HEAD's lock is held for milliseconds by whoever updates the branch it names. */
 const headLock = { waitMs: 10_000, pollMs: 10 };
 
@@ -28,17 +28,15 @@ export async function syncRefDirectories(
     // A deletion rewrites packed-refs beside HEAD.
     if (isZero(newOid)) directories.add('.');
   }
-  // A directory that is gone was emptied by a deletion; its parent is synced too.
-  const steps = [...directories].map((directory): FileStep => {
-    return { do: 'sync', path: join(gitDir, directory), ifThere: true };
-  });
-  const turns = [];
-  for (let start = 0; start < steps.length; start += maxSyncsInTurn) {
-    turns.push(take(steps.slice(start, start + maxSyncsInTurn)));
-  }
-  await Promise.all(turns).catch((error: unknown) => {
+  const paths = [...directories].map((directory) => join(gitDir, directory));
+  try {
+    for (let start = 0; start < paths.length; start += syncWidth) {
+      // A directory that is gone was emptied by a deletion; its parent is synced too.
+      await syncAll(take, paths.slice(start, start + syncWidth), { ifThere: true });
+    }
+  } catch (error) {
     throw storageFailure(error);
-  });
+  }
 }
 
 /**

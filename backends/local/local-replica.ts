@@ -55,7 +55,7 @@ import { BehindError, type OpenRepository } from './open-repository.js';
 import {
   makeQuarantine,
   maxMarkedUpdates,
-  markSteps,
+  markPrepared,
   packDirectoryOf,
   type PreparedMark,
   readPreparedMark,
@@ -262,9 +262,10 @@ export class LocalReplica implements Replica {
           ? await objectSources(repository, directory)
           : { gitDir: repository.gitDirectory, objectDirectory: directory };
       // The mark says only what to ask when the process dies: it may be there before the verdict.
-      const marking = this.#store.takeWithRoom(
-        sources.objectDirectory === undefined ? [] : markSteps(directory, markOf(request)),
-      );
+      const marking =
+        sources.objectDirectory === undefined
+          ? this.#store.assertRoom()
+          : markPrepared(this.#store, directory, markOf(request));
       const judging = judge(this.#dependencies, repository, request, {
         sources,
         judgingDirectory: this.#store.judgingDirectory(key.repositoryId),

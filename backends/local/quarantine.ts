@@ -4,7 +4,7 @@ import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
 import { QuorateError } from '../contract/errors.js';
 import type { RefCommand } from '../contract/objects.js';
-import type { FileStep } from '../git/file-steps.js';
+import { type FileStep, syncAll } from '../git/file-steps.js';
 import { errorCode, isMissing, syncDirectory, writeFileDurably } from '../git/repository-files.js';
 import type { Store } from './store.js';
 
@@ -57,12 +57,14 @@ export function packDirectoryOf(directory: string): string {
  * Marks a quarantine as prepared, durably, with the quarantine's own name. Cut short by a crash, it reads as never
  * prepared.
  */
-export function markSteps(directory: string, mark: PreparedMark): readonly FileStep[] {
-  return [
-    { do: 'write', path: join(directory, markName), text: JSON.stringify(mark), sync: true },
-    { do: 'sync', path: directory },
-    { do: 'sync', path: dirname(directory) },
-  ];
+export async function markPrepared(
+  store: Pick<Store, 'take' | 'takeWithRoom'>,
+  directory: string,
+  mark: PreparedMark,
+): Promise<void> {
+  const path = join(directory, markName);
+  await store.takeWithRoom([{ do: 'write', path, text: JSON.stringify(mark) }]);
+  await syncAll(store.take, [path, directory, dirname(directory)]);
 }
 
 /** Removes a quarantine whose packs were promoted. What a power cut brings back, the next start removes. */

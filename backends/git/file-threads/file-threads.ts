@@ -12,12 +12,6 @@ export interface FileThreadsOptions {
   readonly idleMs?: number;
 }
 
-/**
- * Orders at a thread at once, the one it works on included. Beyond, Node's thread pool is not slower: its threads wait
- * for the disk side by side.
- */
-const maxOrders = 2;
-
 /** What is written is a few hundred bytes, but for the intents of pushes with thousands of refs. */
 const maxTextLength = 1024 * 1024;
 /** Far more than orders with such texts take. */
@@ -57,14 +51,14 @@ export class FileThreads {
     await Promise.all(this.#threads.map((thread) => thread.close()));
   }
 
-  /** The one with the least to do. They start when they are first needed. */
+  /**
+   * One with nothing to do. They start when they are first needed. Nothing waits for a thread that waits for the disk:
+   * those of Node's pool do so side by side.
+   */
   #thread(): FileThread | undefined {
     if (this.#closed) return undefined;
-    let best: FileThread | undefined;
-    for (const thread of this.#threads) {
-      if (thread.orders < (best?.orders ?? maxOrders)) best = thread;
-    }
-    if (best?.orders === 0 || this.#threads.length >= this.#size) return best;
+    const idle = this.#threads.find(({ orders }) => orders === 0);
+    if (idle !== undefined || this.#threads.length >= this.#size) return idle;
     const started = new FileThread(this.#idleMs, {
       idle: () => {
         this.#threads = this.#threads.filter((thread) => thread !== started);
