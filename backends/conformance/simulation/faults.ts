@@ -10,9 +10,9 @@ import type { FrontEndHost, StorageHost, World } from './world.js';
 type Fault = (world: World, random: SeededRandom) => void;
 
 const cuts: readonly (PowerCut | undefined)[] = ['everything', 'a suffix', 'any part', undefined];
-const points: readonly CrashPoint[] = ['fsync', 'rename', 'disk', 'message'];
+const points: readonly Exclude<CrashPoint, 'any'>[] = ['fsync', 'rename', 'disk', 'message'];
 /** A crash comes at one of so many of these, since some are rarer than others. */
-const within: Readonly<Record<CrashPoint, number>> = {
+const within: Readonly<Record<Exclude<CrashPoint, 'any'>, number>> = {
   fsync: 20,
   rename: 8,
   disk: 40,
@@ -80,6 +80,9 @@ const faults: Readonly<Record<string, Fault>> = {
       coordinator.compact();
       network.heal();
     });
+  },
+  'coordinator restored at the end': (world) => {
+    world.restoredAtEnd = true;
   },
   'watches lag': ({ coordinator, scheduler }, random) => {
     coordinator.watchLagMs = random.between(50, 4_000);

@@ -5,7 +5,7 @@
 import { availableParallelism } from 'node:os';
 import { parseArgs } from 'node:util';
 import { mutants } from './mutants.js';
-import { neverHappened, type RunSeeds, runSeeds } from './run-seeds.js';
+import { crashSweep, neverHappened, type RunSeeds, runSeeds, runSweep } from './run-seeds.js';
 import type { SeedResult } from './simulation.js';
 
 const { values } = parseArgs({
@@ -14,6 +14,8 @@ const { values } = parseArgs({
     seed: { type: 'string' },
     workers: { type: 'string' },
     mutants: { type: 'boolean', default: false },
+    /** One scenario, again and again, with a crash at every single step; `--seed N`: at the Nth. */
+    sweep: { type: 'boolean', default: false },
     /** Kinds of trouble, comma separated, in place of those that the seeds choose. */
     troubles: { type: 'string' },
     /** The code broken by the mutant whose name holds this. */
@@ -31,7 +33,12 @@ let reported = 0;
 const workers = wholeNumber(values.workers, Math.min(2, availableParallelism()));
 const first = wholeNumber(values.seed, 1);
 
-process.exit((await (values.mutants ? runMutants() : runAll())) ? 0 : 1);
+process.exit((await chosen()()) ? 0 : 1);
+
+function chosen(): () => Promise<boolean> {
+  if (values.sweep) return sweepCrashes;
+  return values.mutants ? runMutants : runAll;
+}
 
 async function runAll(): Promise<boolean> {
   const alone = values.seed !== undefined && values.seeds === undefined;
@@ -60,6 +67,18 @@ async function runAll(): Promise<boolean> {
   const never = neverHappened(summary, run);
   for (const what of never) console.error(`it never happened: ${what}`);
   return passed === count && never.length === 0;
+}
+
+async function sweepCrashes(): Promise<boolean> {
+  const started = performance.now();
+  if (values.seed !== undefined) {
+    const troubles = [crashSweep];
+    const alone = { first, count: 1, workers, verbose: true, troubles, onFailure: report };
+    return (await runSeeds(alone)).failed.length === 0;
+  }
+  const { points, failed } = await runSweep({ workers, onFailure: report });
+  console.log(`${points} crash points, ${failed.length} failed, ${seconds(started)} s`);
+  return points > 0 && failed.length === 0;
 }
 
 async function runMutants(): Promise<boolean> {

@@ -4,9 +4,14 @@ import { fileURLToPath } from 'node:url';
 import type { Mutation } from './mutation.js';
 import type { SeedResult } from './simulation.js';
 
+/** In place of kinds of trouble: the seeds are the numbers of crash points (crash-sweep.ts). */
+export const crashSweep = 'crash sweep';
+
 export interface RunSeeds {
   readonly first: number;
   readonly count: number;
+  /** Every so many of them only. */
+  readonly stride?: number;
   readonly workers: number;
   readonly verbose?: boolean;
   readonly mutation?: Mutation | undefined;
@@ -50,7 +55,9 @@ export async function runSeeds(options: RunSeeds): Promise<Summary> {
   const end = options.first + options.count;
   const take = (): number | undefined => {
     if (next >= end || (options.untilFailure === true && failed.length > 0)) return undefined;
-    return next++;
+    const taken = next;
+    next += options.stride ?? 1;
+    return taken;
   };
   const note = (result: SeedResult): void => {
     steps += result.steps;
@@ -138,4 +145,15 @@ function askWorker(
 
 function isResult(message: unknown): message is SeedResult {
   return typeof message === 'object' && message !== null && 'violations' in message;
+}
+
+/** Runs every `stride`th of the crash points of the sweep. */
+export async function runSweep(
+  options: Pick<RunSeeds, 'workers' | 'stride' | 'onFailure'>,
+): Promise<Summary & { readonly points: number }> {
+  const troubles = [crashSweep];
+  const base = await runSeeds({ ...options, troubles, first: 0, count: 1 });
+  const points = base.happened.get('crash points') ?? 0;
+  if (base.failed.length > 0 || points === 0) return { ...base, points };
+  return { ...(await runSeeds({ ...options, troubles, first: 1, count: points })), points };
 }

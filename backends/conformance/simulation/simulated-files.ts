@@ -58,7 +58,8 @@ export function change<T>(
   run: () => T,
 ): Promise<T> {
   const { random } = process;
-  const dieFirst = random.chance(0.5);
+  const chance = random.chance(0.5);
+  const dieFirst = process.side === undefined ? chance : process.side === 'before';
   const point = kind === 'write' ? 'disk' : kind;
   return process.effect(costMs[kind] * random.between(0.5, 2), () => {
     if (dieFirst) process.passes(point);

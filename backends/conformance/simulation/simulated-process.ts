@@ -4,7 +4,7 @@ import type { Scheduler } from './scheduler.js';
 import type { SeededRandom } from './seeded-random.js';
 
 /** Where a process may be made to die. */
-export type CrashPoint = 'fsync' | 'rename' | 'disk' | 'message';
+export type CrashPoint = 'fsync' | 'rename' | 'disk' | 'message' | 'any';
 
 export interface ProcessOptions {
   /** `front-end-1`, `store-2`: stays through restarts. */
@@ -43,6 +43,10 @@ export class SimulatedProcess {
   /** Take listeners away from signals. */
   readonly #listening = new Set<() => void>();
   #alive = true;
+  /** Points that it has passed. */
+  readonly passed: CrashPoint[] = [];
+  /** On which side of a change of the disk it dies, if it is to; undefined leaves it to chance. */
+  side: 'before' | 'after' | undefined;
   #pausedUntilMs = 0;
   #trap: { readonly point: CrashPoint; left: number; readonly spring: () => void } | undefined;
 
@@ -112,9 +116,12 @@ export class SimulatedProcess {
 
   /** To be called around what the process does to the world. */
   passes(point: CrashPoint): void {
+    this.passed.push(point);
     const trap = this.#trap;
-    if (trap === undefined || (trap.point !== point && trap.point !== 'disk')) return;
-    if (trap.point === 'disk' && point === 'message') return;
+    if (trap === undefined) return;
+    const meant = trap.point === 'any' || trap.point === point;
+    // Whatever changes the disk does.
+    if (!meant && (trap.point !== 'disk' || point === 'message')) return;
     if (--trap.left > 0) return;
     this.#trap = undefined;
     trap.spring();

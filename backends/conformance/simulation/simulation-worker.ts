@@ -1,6 +1,8 @@
 /** A process that simulates the seeds it is sent, one after the other. Started with `substitute-modules.js`. */
 import { inspect } from 'node:util';
+import { simulateCrash } from './crash-sweep.js';
 import { simulate } from './simulation.js';
+import { crashSweep } from './run-seeds.js';
 import { restartCounting } from './simulated-crypto.js';
 
 let strayRejection: unknown;
@@ -20,7 +22,8 @@ async function answer(message: unknown): Promise<void> {
   strayRejection = undefined;
   restartCounting();
   const log = verbose ? (line: string): void => console.log(line) : undefined;
-  const result = await simulate(seed, { log, troubles });
+  const sweeps = troubles?.[0] === crashSweep;
+  const result = await (sweeps ? simulateCrash(seed, log) : simulate(seed, { log, troubles }));
   const violations = [...result.violations];
   if (strayRejection !== undefined) {
     violations.push(`nobody handled: ${inspect(strayRejection)}`);

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { randomInt } from 'node:crypto';
 import { test } from 'node:test';
 import { mutants } from './mutants.js';
-import { enoughSeeds, neverHappened, runSeeds } from './run-seeds.js';
+import { enoughSeeds, neverHappened, runSeeds, runSweep } from './run-seeds.js';
 import type { SeedResult } from './simulation.js';
 
 const workers = 2;
@@ -27,6 +27,15 @@ for (const { desc, first, count } of ranges) {
 
 test('whatever ought to come about in so many seeds did', () => {
   assert.deepEqual(neverHappened({ happened }, { count: enoughSeeds }), []);
+});
+
+/** `npm run simulate -- --sweep` takes every one. */
+const sweepStride = 60;
+
+test('a crash at any step of a standard scenario leaves nothing wrong', async () => {
+  const { points, failed } = await runSweep({ workers, stride: sweepStride });
+  assert.deepEqual(failed.map(describe), []);
+  assert.ok(points > 1_000, 'the scenario has many steps');
 });
 
 test('a seed replays exactly', async () => {

@@ -1,3 +1,4 @@
+import type { CoordinatorBackup } from './coordinator-state.js';
 import { healAll, Troublemaker } from './faults.js';
 import {
   checkDeleted,
@@ -78,15 +79,20 @@ export async function simulate(
         `the simulation broke: ${error instanceof Error ? error.stack : String(error)}`,
       );
     }
-    const { steps, trace, nowMs } = world.scheduler;
-    const acknowledged = world.history.operations.filter(
-      (one) => one.kind === 'push' && one.answer.status === 'reported' && one.answer.ok.size > 0,
-    ).length;
-    const { violations } = world;
-    const happened = Object.fromEntries(world.happened);
-    world.end();
-    return { seed, violations, steps, trace, virtualMs: nowMs, acknowledged, happened };
+    return resultOf(world, seed);
   });
+}
+
+/** What became of a world, which ends with it. */
+export function resultOf(world: World, seed: number): SeedResult {
+  const { scheduler, history, violations, happened } = world;
+  const { steps, trace, nowMs: virtualMs } = scheduler;
+  const acknowledged = history.operations.filter(
+    (one) => one.kind === 'push' && one.answer.status === 'reported' && one.answer.ok.size > 0,
+  ).length;
+  const counts = Object.fromEntries(happened);
+  world.end();
+  return { seed, violations, steps, trace, virtualMs, acknowledged, happened: counts };
 }
 
 /** In place of troubles of a cluster: the other way to run Quorate. */
@@ -140,6 +146,22 @@ async function live(
     world.violate('clients still wait, long after everything was healed');
     for (const left of leftovers(world)) world.say(`there is ${left}`);
   }
+  await conclude(world, random, { repositories, backup });
+}
+
+/** Everything is started once more, and the verdict given. */
+export async function conclude(
+  world: World,
+  random: SeededRandom,
+  {
+    repositories,
+    backup,
+  }: {
+    readonly repositories: readonly SimulatedRepository[];
+    /** Of the coordinator, to be restored at the very end. */
+    readonly backup: CoordinatorBackup | undefined;
+  },
+): Promise<void> {
   // What a restart has to find again, and what only a restart clears.
   for (const host of world.stores)
     world.crashStore(host, random.pick(['everything', 'any part', undefined]));
@@ -156,10 +178,15 @@ async function live(
   await checkRest(world);
   for (const { id } of repositories) checkRepository(world, id);
   for (const id of world.history.deleted) checkDeleted(world, id);
-  if (random.chance(0.2)) await checkRewound(world, last, { backup, repositories: living });
+  if (backup !== undefined && (random.chance(0.2) || world.restoredAtEnd)) {
+    await checkRewound(world, last, { backup, repositories: living });
+  }
 }
 
-async function createRepositories(world: World, count: number): Promise<SimulatedRepository[]> {
+export async function createRepositories(
+  world: World,
+  count: number,
+): Promise<SimulatedRepository[]> {
   const registry = world.frontEnds[0]?.frontEnd?.backend.repositories;
   if (registry === undefined) throw new Error('there is no front-end');
   const made = await world.settled(

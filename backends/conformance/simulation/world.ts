@@ -84,6 +84,8 @@ export class World {
   readonly flippedBits = new FlippedBits();
   /** Repositories that nobody needs at the end. */
   readonly mayBeDeleted = new Set<string>();
+  /** The coordinator comes back from a backup when all else is over. */
+  restoredAtEnd = false;
   /** The one whose disk loses bits, in a world in which one does. */
   decaying: StorageHost | undefined;
   /** A disk may be lost without anything that was acknowledged. */
