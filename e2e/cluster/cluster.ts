@@ -23,6 +23,11 @@ export interface ClusterOptions {
   readonly dataDirectoryOf?: (member: string) => string | undefined;
   /** Environment of the members. */
   readonly env: Readonly<Record<string, string>>;
+  /**
+   * Election timeout of etcd, whose tenth is the heartbeat. Default etcd's own, 1,000, which a busy machine keeps;
+   * docs/operations.md recommends 500.
+   */
+  readonly etcdElectionMs?: number;
   /** etcd speaks TLS, and asks clients for a certificate. The members have to be told by flags. */
   readonly etcdTls?: EtcdTls;
   /** Called when etcd serves, before anybody uses it. */
@@ -87,6 +92,9 @@ export class Cluster {
       peerPorts: ports.etcdPeers,
       healthPorts: ports.etcdHealth,
       detached,
+      ...(options.etcdElectionMs === undefined
+        ? {}
+        : { electionMs: options.etcdElectionMs, heartbeatMs: options.etcdElectionMs / 10 }),
       ...(options.etcdTls === undefined ? {} : { tls: options.etcdTls }),
     });
     await options.etcdReady?.(etcd);

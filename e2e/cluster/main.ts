@@ -68,6 +68,8 @@ async function main(): Promise<void> {
       frontEnds: options.frontEnds,
       env: memberEnvironment(),
       detached: true,
+      // As recommended for one region: pushes pause for half as long when etcd's leader dies.
+      etcdElectionMs: 500,
       ...(options.basePort === undefined ? {} : { basePort: options.basePort }),
     });
     try {

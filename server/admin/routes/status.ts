@@ -19,6 +19,13 @@ async function clusterState({ cluster }: Pick<Backend, 'cluster'>): Promise<obje
   };
 }
 
+/** How many pushes hold locks, or wait for them; which, `/locks` says. */
+async function lockCounts(backend: Pick<Backend, 'locks'>): Promise<object> {
+  const locks = await backend.locks();
+  const held = locks.filter(({ state }) => state === 'held').length;
+  return { held, waiting: locks.length - held };
+}
+
 /** The state of the server: for server administrators only. */
 export function statusEndpoints(
   options: Pick<
@@ -49,6 +56,7 @@ export function statusEndpoints(
           notes: info.notes,
           storage: await backend.status(),
           cluster: await clusterState(backend),
+          locks: await lockCounts(backend),
           quotas: await quotaSummary(quotas),
         },
       };

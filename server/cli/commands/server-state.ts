@@ -24,6 +24,7 @@ export function addServerStateCommands(program: Command): void {
           ['object engine', storage['objectEngine']],
           ['repositories', storage['repositories']],
           ['pushes running', storage['pushesRunning']],
+          ['locks', lockText(field(status, 'locks'))],
           ['maintenance queued', storage['maintenanceQueued']],
           ['quarantines', storage['quarantines']],
           ['quotas', quotaText(field(status, 'quotas'))],
@@ -51,6 +52,10 @@ export function addServerStateCommands(program: Command): void {
         ],
       });
     });
+}
+
+function lockText(locks: Json): string {
+  return `${plain(locks['held'])} held, ${plain(locks['waiting'])} waited for`;
 }
 
 function quotaText(quotas: Json): string {
