@@ -42,7 +42,8 @@ interface Case {
   readonly id: string;
   /** Generation of the head; undefined: the repository is gone. */
   readonly head?: number;
-  readonly applied: number;
+  /** Undefined: the store has no copy of the repository. */
+  readonly applied?: number;
   /** Generation of the push's entry in the log. */
   readonly entry?: number;
   /** Its lock: held by it, held by another, or gone. Undefined: it was never prepared. */
@@ -68,6 +69,14 @@ const cases: readonly Case[] = [
   },
   { desc: 'applied, others not yet', id: 'j', head: 5, applied: 4, entry: 4, dropped: true },
   { desc: 'the head is not applied', id: 'h', head: 3, applied: 2, lock: 'gone', dropped: false },
+  { desc: 'the copy went elsewhere, and it was never prepared', id: 'k', head: 3, dropped: true },
+  {
+    desc: 'the copy was set aside, and it was prepared',
+    id: 'l',
+    head: 3,
+    lock: 'gone',
+    dropped: false,
+  },
   { desc: 'the repository is gone', id: 'i', applied: 0, lock: 'gone', dropped: true },
 ];
 
@@ -98,7 +107,11 @@ test('a quarantine goes exactly when its push is over for certain', async () => 
         if (repositoryId === 'frozen') throw new QuorateError('data-corrupt', 'frozen');
         return revisions.get(repositoryId);
       },
-      applied: async (id) => cases.find((one) => one.id === id)?.applied ?? 0,
+      applied: async (id) => {
+        const applied = cases.find((one) => one.id === id)?.applied;
+        if (applied === undefined) throw new QuorateError('not-found', 'no copy here');
+        return applied;
+      },
       abort: async ({ repositoryId }) => {
         dropped.add(repositoryId);
       },

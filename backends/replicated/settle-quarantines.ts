@@ -1,5 +1,6 @@
 import type { Logger } from '../contract/environment.js';
 import type { Coordinator, OperationResult } from '../contract/coordinator.js';
+import { asQuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
 import type { QuarantineKey, Replica } from '../contract/replica.js';
 import { decodeHead, decodeLogEntry } from './records.js';
@@ -15,7 +16,8 @@ export interface QuarantineStore extends Pick<Replica, 'abort' | 'applied'> {
 /**
  * Drops quarantines that nobody needs any more. One transactional read tells: either the
  * entry of the push is in the log and this store has applied it (and was killed before it removed the quarantine), or
- * there is none, the locks are gone, and the store has applied the head. A push that was never prepared has no locks.
+ * there is none, the locks are gone, and the store has applied the head. A push that was never prepared has no locks. One
+ * that was stays while this store has no copy, which may be being filled anew.
  */
 export async function settleQuarantines({
   coordinator,
@@ -46,7 +48,8 @@ async function isOver(
   replica: QuarantineStore,
   key: QuarantineKey,
 ): Promise<boolean> {
-  const locks = (await replica.lockRevisions(key)) ?? [];
+  const prepared = await replica.lockRevisions(key);
+  const locks = prepared ?? [];
   const { results } = await coordinator.transaction({
     compares: [],
     success: [
@@ -64,7 +67,9 @@ async function isOver(
   const [head] = heads;
   // Without a head the repository is deleted; its quarantines go with its files.
   if (head === undefined) return true;
-  const applied = await replica.applied(key.repositoryId);
+  const applied = await appliedHere(replica, key.repositoryId);
+  // Its copy went elsewhere: what nobody counts on is of no use to another one.
+  if (applied === undefined) return prepared === undefined;
   const entry = entries.map(decodeLogEntry).find(({ pushId }) => pushId === key.pushId);
   if (entry !== undefined) return applied >= entry.generation;
   const held = lockEntries
@@ -73,6 +78,19 @@ async function isOver(
       locks.some((lock) => lock.key === kv.key && lock.createRevision === kv.createRevision),
     );
   return !held && applied >= decodeHead(head).generation;
+}
+
+/** Undefined: there is no copy here. */
+async function appliedHere(
+  replica: Pick<QuarantineStore, 'applied'>,
+  repositoryId: string,
+): Promise<number | undefined> {
+  try {
+    return await replica.applied(repositoryId);
+  } catch (error) {
+    if (asQuorateError(error).code !== 'not-found') throw error;
+    return undefined;
+  }
 }
 
 function entriesOf(result: OperationResult): Extract<OperationResult, { type: 'get' }>['entries'] {
