@@ -10,8 +10,9 @@ let server: ServerProcess;
 
 before(async () => {
   scene = await createScene();
-  // Small files, so that the log is set aside while it is followed.
-  server = await scene.startServer({ flags: ['--set', 'audit.maxFileSize=2k'] });
+  // Small files, so that the log is set aside while it is followed; and a stop that would be waited for in vain.
+  const settings = ['audit.maxFileSize=2k', 'shutdown.grace=10m'];
+  server = await scene.startServer({ flags: settings.flatMap((setting) => ['--set', setting]) });
 });
 after(() => scene.close());
 
@@ -61,6 +62,7 @@ test('what happens is shown as it happens, over files that are set aside and a r
 test('following is one request: it does not fill the log with itself', async () => {
   const follower = follow('--limit', '1');
   try {
+    await waitFor('its beginning', () => follower.said() !== '');
     await add('someone');
     await waitFor('it', () => / admin .* ok .* admin .*name=someone/.test(follower.said()));
     const lines = (): number => follower.said().split('\n').length;
