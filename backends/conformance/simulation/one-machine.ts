@@ -50,7 +50,13 @@ export class OneMachine {
     this.#disk = new SimulatedDisk(() => 1_700_000_000_000 + this.scheduler.nowMs);
   }
 
+  /** Run it once. */
   async run(): Promise<void> {
+    await this.#live();
+    this.#process?.die();
+  }
+
+  async #live(): Promise<void> {
     this.#start();
     const repository = await this.#settled(this.#create());
     if (repository === undefined) return this.#violate('no repository could be made');
