@@ -107,6 +107,7 @@ export class StorageNode {
       ...dependencies,
       coordinator: dependencies.unguarded,
       describe: () => this.#describe(),
+      isOwnAddress: (address) => this.#answersAt(address),
     });
   }
 
@@ -206,6 +207,20 @@ export class StorageNode {
         `node cannot listen on ${host}:${port} (${code}); choose another address with --node HOST:PORT`,
         { cause },
       );
+    }
+  }
+
+  async #answersAt(address: string): Promise<boolean> {
+    const { storeId } = this.#store.replica;
+    const connection = connectTo(
+      { storeId, address },
+      { ...this.#dependencies, memory: this.memory },
+    );
+    try {
+      await connection.asked;
+      return connection.reachable;
+    } finally {
+      await connection.close();
     }
   }
 

@@ -207,6 +207,30 @@ test('what an earlier process of the node left is waited for', async () => {
   await old.leave();
 });
 
+test('a replaced disk is announced at once where only this node can be at its address', async () => {
+  const before = await announce(record('a'));
+  const replaced = (isOwn: boolean): NodeMembership =>
+    new NodeMembership({
+      ...environment,
+      clock: { ...systemClock, monotonicMs: hurry() },
+      coordinator,
+      describe: () => Promise.resolve(record('a', { storeId: '9'.repeat(32) })),
+      isOwnAddress: () => Promise.resolve(isOwn),
+    });
+  await assert.rejects(replaced(false).join(), { code: 'failed-precondition' });
+  const membership = replaced(true);
+  await membership.join();
+  const { nodes } = await open();
+  assert.deepEqual(
+    nodes.nodes().map(({ nodeId, storeId }) => [nodeId, storeId]),
+    [['a', '9'.repeat(32)]],
+  );
+  // What is left of the old process takes nothing of it along.
+  await before.leave();
+  assert.notEqual(await coordinator.get(keys.node('a')), undefined);
+  await membership.leave();
+});
+
 test('a lease that is lost is followed by a new record', async () => {
   const revokers: (() => Promise<void>)[] = [];
   const membership = new NodeMembership({

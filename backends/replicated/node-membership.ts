@@ -11,6 +11,11 @@ export interface MembershipDependencies {
   readonly logger: Logger;
   /** What the record is to say now. Asked again every half a minute. */
   readonly describe: () => Promise<NodeRecord>;
+  /**
+   * Whether it is our own store that answers at an address. Then nothing else lives there, and what an earlier store
+   * of this node left need not be waited for. Absent: it is waited for.
+   */
+  readonly isOwnAddress?: (address: string) => Promise<boolean>;
 }
 
 /** A node that is away for longer is not counted on; its pushes go to others. */
@@ -106,7 +111,8 @@ export class NodeMembership {
     const lease = await this.#leases.current();
     const { entries } = await coordinator.range(keys.nodes, { rangeEnd: prefixEnd(keys.nodes) });
     const before = entries.find(({ key }) => key === keys.node(record.nodeId));
-    refuseTwins(record, entries);
+    const replaced = before !== undefined && (await this.#isReplaced(before, record));
+    refuseTwins(record, replaced ? entries.filter((entry) => entry !== before) : entries);
     const { succeeded } = await coordinator.transaction({
       compares: [
         {
@@ -123,6 +129,15 @@ export class NodeMembership {
       throw new QuorateError('unavailable', `another process announces itself as ${record.nodeId}`);
     }
     this.#record = record;
+  }
+
+  /** A record of another store under our node id, at our own address, where it is we who answer. */
+  async #isReplaced(before: KeyValue, record: NodeRecord): Promise<boolean> {
+    const { isOwnAddress } = this.#dependencies;
+    const other = understood(before);
+    if (isOwnAddress === undefined || other === undefined) return false;
+    if (other.storeId === record.storeId || other.address !== record.address) return false;
+    return isOwnAddress(record.address);
   }
 }
 
