@@ -1,3 +1,4 @@
+import type { createClusterBackend } from '../backends/node/cluster-backend.js';
 import { randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { connect } from 'node:net';
@@ -143,4 +144,22 @@ export async function openStorageNode(parts: NodeParts): Promise<StorageNode> {
       pruneGraceMs: config['maintenance.grace'],
     },
   });
+}
+
+/** How copies are made, mended and given up. */
+export function repairSettings(
+  config: Config,
+): Parameters<typeof createClusterBackend>[0]['options']['repair'] {
+  return {
+    downAfterMs: config['repair.downAfter'],
+    repairAfterMs: config['repair.after'],
+    maxLog: config['repair.maxLog'],
+    compareEveryMs: config['repair.compareInterval'],
+    maxFills: config['repair.concurrency'],
+    readReplicas: {
+      max: config['replication.readReplicas.max'],
+      ratePerCopy: config['replication.readReplicas.rate'],
+      coolDownMs: config['replication.readReplicas.coolDown'],
+    },
+  };
 }

@@ -41,6 +41,7 @@ import {
   openCredentials,
   openStorageNode,
   tellEndOf,
+  repairSettings,
 } from './cluster.js';
 import { openCoordinator } from './coordinator.js';
 import { ClientRates } from './core/client-rates.js';
@@ -308,13 +309,7 @@ async function openClusterBackend(
       replicationFactor: config['replication.factor'],
       consistency: config['replication.consistency'],
       readConsistency: config['replication.readConsistency'],
-      repair: {
-        downAfterMs: config['repair.downAfter'],
-        repairAfterMs: config['repair.after'],
-        maxLog: config['repair.maxLog'],
-        compareEveryMs: config['repair.compareInterval'],
-        maxFills: config['repair.concurrency'],
-      },
+      repair: repairSettings(config),
     },
   });
 }

@@ -16,7 +16,7 @@ export interface NodeInfo {
   readonly weight: number | undefined;
   readonly capacityBytes: number | undefined;
   readonly usedBytes: number | undefined;
-  /** Copies that it has, learners included. */
+  /** Copies that it has, learners and readers included. */
   readonly copies: number;
 }
 
@@ -24,7 +24,8 @@ export interface NodeInfo {
 export interface ReplicaInfo {
   readonly nodeId: string;
   readonly storeId: string;
-  readonly role: 'voter' | 'learner';
+  /** A `reader` is there while the repository is read much; it counts for no push. */
+  readonly role: 'voter' | 'learner' | 'reader';
   /** Declared by a change of configuration. */
   readonly declared: 'down' | 'stale' | undefined;
   readonly alive: boolean;

@@ -38,6 +38,9 @@ export const keys = {
   logEntry: (id: string, generation: number) => `log/${id}/${paddedGeneration(generation)}`,
   /** Front-ends that are alive, each under its lease. */
   frontEnd: (id: string) => `frontEnds/${id}`,
+  /** What is read often through a front-end, under its lease. */
+  readRates: 'read-rates/',
+  readRate: (frontEnd: string) => `read-rates/${frontEnd}`,
   outboxes: 'outbox/',
   outbox: (id: string, pushId: string) => `outbox/${id}/${pushId}`,
   /** Changes of repositories that nobody was told of yet. `at`: padded milliseconds, so that they are told in order. */

@@ -33,11 +33,16 @@ export class CopyBeginnings {
     this.#dependencies = dependencies;
   }
 
-  async begin(id: string, beginning: Beginning): Promise<void> {
+  begin(id: string, beginning: Beginning): Promise<void> {
+    return this.apart(id, () => this.#begin(id, beginning));
+  }
+
+  /** Runs what must not meet a beginning: a copy that is removed would be made anew, and nobody would know of it. */
+  async apart<T>(id: string, run: () => Promise<T>): Promise<T> {
     const queue = this.#queues.get(id) ?? new SerialQueue();
     this.#queues.set(id, queue);
     try {
-      await queue.run(() => this.#begin(id, beginning));
+      return await queue.run(run);
     } finally {
       if (queue.length === 0) this.#queues.delete(id);
     }

@@ -455,7 +455,7 @@ export class LocalReplica implements Replica {
   }
 
   async destroy(repositoryId: string): Promise<void> {
-    await this.#open.retire(repositoryId, async () => {
+    const remove = async (): Promise<void> => {
       for (const { key } of this.#quarantines.values()) {
         if (key.repositoryId === repositoryId) await this.abort(key);
       }
@@ -463,7 +463,8 @@ export class LocalReplica implements Replica {
       const gitDir = this.#store.gitDirectory(repositoryId);
       await Promise.all([objects.release(gitDir), refs.release(gitDir)]);
       await this.#store.destroy(repositoryId);
-    });
+    };
+    await this.#open.retire(repositoryId, () => this.#beginnings.apart(repositoryId, remove));
   }
 
   async state(repositoryId: string): Promise<ReplicaState | undefined> {

@@ -61,6 +61,7 @@ export async function createClusterBackend(
   const directory = node?.directory ?? (await openDirectory(dependencies, memory));
   const locks = createLocks({ ...dependencies, holder: options.nodeId });
   const { replicationFactor } = options;
+  const { readReplicas } = options.repair;
   const traces = new PushTraces({ ...dependencies, frontEnd: options.nodeId });
   const controller = new SetController({
     ...dependencies,
@@ -91,6 +92,10 @@ export async function createClusterBackend(
     companions: [controller, traces],
     consistency: options.consistency,
     readConsistency: options.readConsistency,
+    ...(readReplicas.max === 0
+      ? {}
+      : // Several front-ends may each have a part of the reads.
+        { reportReadsFrom: readReplicas.ratePerCopy / 4 }),
     name: 'replicated',
     local: {
       objectEngine: dependencies.objectEngine,

@@ -39,6 +39,8 @@ export interface ReplicatedBackendDependencies {
   readonly readConsistency: 'strong' | 'eventual';
   /** For eventual reads while the coordinator cannot be reached; absent: there are none. */
   readonly past?: PastReads;
+  /** Reads per second from which on a repository is told to who keeps the sets; absent: nothing is told. */
+  readonly reportReadsFrom?: number;
   /** Where the lives of pushes are kept; absent with a single store. */
   readonly traces?: PushTraces;
   /** What people do with nodes and copies; absent with a single store. */

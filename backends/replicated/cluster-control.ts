@@ -14,7 +14,7 @@ import { deleted } from './commit.js';
 import { reportDamage } from './damage.js';
 import { markNode, type NodeMark, readNodeMarks } from './node-marks.js';
 import type { PushTraces } from './push-trace.js';
-import { decodeRepository, encodeRepository, scan, type Voter } from './records.js';
+import { copiesOf, decodeRepository, encodeRepository, scan, type Voter } from './records.js';
 import { recoverSet } from './set-recovery.js';
 import type { SetController } from './set-controller.js';
 import { readGround } from './set-view.js';
@@ -72,6 +72,7 @@ export function createClusterControl(
       return Promise.all([
         ...record.voters.map((voter) => info(voter, 'voter')),
         ...record.learners.map((learner) => info(learner, 'learner')),
+        ...(record.readers ?? []).map((reader) => info(reader, 'reader')),
       ]);
     },
     async move(repositoryId, nodeIds) {
@@ -119,9 +120,9 @@ async function listNodes({
   const alive = new Map(replicas.nodes().map((node) => [node.nodeId, node]));
   const copies = new Map<string, { count: number; storeId: string }>();
   for await (const entry of scan(coordinator, keys.repos)) {
-    const { voters, learners, state } = decodeRepository(entry);
-    if (state !== 'active') continue;
-    for (const { nodeId, storeId } of [...voters, ...learners]) {
+    const record = decodeRepository(entry);
+    if (record.state !== 'active') continue;
+    for (const { nodeId, storeId } of copiesOf(record)) {
       copies.set(nodeId, { storeId, count: (copies.get(nodeId)?.count ?? 0) + 1 });
     }
   }

@@ -3,7 +3,7 @@ import type { Coordinator, Operation } from '../contract/coordinator.js';
 import type { Logger } from '../contract/environment.js';
 import { keys } from '../contract/keys.js';
 import type { Replica } from '../contract/replica.js';
-import { decodeRepository, encodeRecord, scan } from './records.js';
+import { copiesOf, decodeRepository, encodeRecord, scan } from './records.js';
 
 /** What a store is to do with what it has of something that goes on, or went, without it. */
 const wordSchema = z.object({
@@ -81,6 +81,5 @@ async function isEvicted(
   );
   if (word === undefined) return false;
   if (stored === undefined) return true;
-  const { voters, learners } = decodeRepository(stored);
-  return ![...voters, ...learners].some((member) => member.storeId === storeId);
+  return !copiesOf(decodeRepository(stored)).some((member) => member.storeId === storeId);
 }

@@ -11,6 +11,7 @@ import type {
 import type { ReplicaState } from '../contract/replica.js';
 import type { HeadRecord } from '../contract/repository.js';
 import {
+  copiesOf,
   decodeHead,
   decodeRepository,
   encodeRecord,
@@ -95,8 +96,8 @@ async function judge(
 ): Promise<Judged | undefined> {
   const entry = await coordinator.get(keys.head(record.id));
   const head = entry === undefined ? undefined : decodeHead(entry);
-  // Learners hold nothing but what was committed; whoever has the most tells how far that was.
-  const asked = [...record.voters, ...record.learners];
+  // Learners and readers hold nothing but what was committed; whoever has the most tells how far that was.
+  const asked = copiesOf(record);
   const answers = await Promise.all(
     asked.map(async ({ storeId }): Promise<Answer> => {
       const replica = replicas.find(storeId);

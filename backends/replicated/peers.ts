@@ -17,7 +17,9 @@ export function peerSourceOf(
   return async (have, atLeast, signal) => {
     const kv = await coordinator.get(keys.repo(own.id));
     if (kv === undefined) throw deleted(own.id);
-    const { voters } = decodeRepository(kv);
+    const { voters, state } = decodeRepository(kv);
+    // What a tombstone removes must not come back, and some store may still have it.
+    if (state === 'deleted') throw deleted(own.id);
     let last: unknown = nobodyReachable(voters);
     for (const { storeId, replica } of reachable(replicas, voters)) {
       if (storeId === own.storeId) continue;

@@ -31,6 +31,11 @@ export class Ring {
       .sort((a, b) => (a.at < b.at ? -1 : a.at > b.at ? 1 : 0));
   }
 
+  /** Whether the node may be given anything. */
+  has(nodeId: string): boolean {
+    return this.#nodes.some((node) => node.nodeId === nodeId);
+  }
+
   /**
    * At most `count` nodes for a repository, beside those it is on. Zones without one of its nodes come first, full
    * nodes last; beyond that the ring decides.
@@ -85,6 +90,10 @@ function hashOf(text: string): bigint {
   return createHash('sha256').update(text).digest().readBigUInt64BE();
 }
 
-function isFull({ capacityBytes, usedBytes }: Placeable): boolean {
+/** Gets nothing new while others have room. */
+export function isFull({
+  capacityBytes,
+  usedBytes,
+}: Pick<Placeable, 'capacityBytes' | 'usedBytes'>): boolean {
   return capacityBytes > 0 && usedBytes >= capacityBytes * fullAt;
 }

@@ -7,6 +7,7 @@ import { evicted } from './evictions.js';
 import { goneForGood } from './gone-stores.js';
 import { readNodeMarks } from './node-marks.js';
 import {
+  copiesOf,
   decodePool,
   decodeRepository,
   encodeRecord,
@@ -183,7 +184,7 @@ export class Pools {
     // One that is being made or removed comes back here by itself.
     if (stored === undefined || record?.state !== 'active') return undefined;
     const { pool: _left, ...rest } = record;
-    for (const replica of this.#replicasOf([...record.voters, ...record.learners])) {
+    for (const replica of this.#replicasOf(copiesOf(record))) {
       await replica.leavePool(id, poolId).catch(unlessAbsent);
     }
     const released = { ...rest, epoch: record.epoch + 1 };

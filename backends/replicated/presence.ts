@@ -39,6 +39,12 @@ export class Presence {
     return this.#announcing;
   }
 
+  /** The same, with the lease on which everything is to hang that goes with this front-end. */
+  async lease(): Promise<{ readonly id: string; readonly lease: string }> {
+    const id = await this.id();
+    return { id, lease: (await this.#leases.current()).id };
+  }
+
   close(): Promise<void> {
     return this.#leases.close();
   }

@@ -15,13 +15,19 @@ export interface ReadDependencies {
   readonly logger: Logger;
 }
 
+/** A repository, and who has copies of it. */
+type ReadRepository = Repository & {
+  readonly voters: readonly Voter[];
+  readonly readers?: readonly Voter[];
+};
+
 /**
  * A read of a generation, or a later one, from the best store that has it. A store in trouble is left for the next,
  * also later on, as long as nothing of an answer was given away.
  */
 export async function openRead(
   dependencies: ReadDependencies,
-  repository: Repository & { readonly voters: readonly Voter[] },
+  repository: ReadRepository,
   wanted: {
     readonly generation: number;
     readonly signal: AbortSignal;
@@ -29,7 +35,8 @@ export async function openRead(
     readonly eventual?: boolean;
   },
 ): Promise<ReadSession> {
-  const members = reachable(dependencies.replicas, repository.voters);
+  const { voters, readers = [] } = repository;
+  const members = reachable(dependencies.replicas, [...voters, ...readers]);
   const source = new ReadSource(dependencies, repository, { eventual: false, ...wanted, members });
   await source.current();
   return new ReplicatedRead(repository, source);
@@ -38,8 +45,9 @@ export async function openRead(
 /** The store that is read now, and those that are left to try. */
 class ReadSource {
   readonly #dependencies: ReadDependencies;
-  readonly #repository: Repository & { readonly voters: readonly Voter[] };
-  readonly #generation: number;
+  readonly #repository: ReadRepository;
+  /** Another store has to have what was shown of the first one, which may be more than was asked for. */
+  #generation: number;
   readonly #eventual: boolean;
   readonly #signal: AbortSignal;
   #left: readonly Member[];
@@ -48,7 +56,7 @@ class ReadSource {
 
   constructor(
     dependencies: ReadDependencies,
-    repository: Repository & { readonly voters: readonly Voter[] },
+    repository: ReadRepository,
     wanted: {
       readonly members: readonly Member[];
       readonly generation: number;
@@ -79,6 +87,9 @@ class ReadSource {
         });
         if (this.#released) read.release();
         this.#read = read;
+        this.#generation = Math.max(this.#generation, read.snapshot.generation);
+        // A reader that is further may have jumped over that generation, and lack what only it had.
+        this.#left = this.#left.filter(({ storeId }) => this.#isVoter(storeId));
         return read;
       } catch (error) {
         last = error;
@@ -116,6 +127,10 @@ class ReadSource {
   release(): void {
     this.#released = true;
     this.#read?.release();
+  }
+
+  #isVoter(storeId: string): boolean {
+    return this.#repository.voters.some((voter) => voter.storeId === storeId);
   }
 
   #mayGoOn(error: unknown): boolean {

@@ -18,10 +18,11 @@ const ahead: StoreView = { ...frozen, state: { ...head, generation: 8, frozen: '
 
 interface Scene {
   readonly desc: string;
-  /** Store id -> view; what begins with `l` is a learner. */
+  /** Store id -> view; what begins with `l` is a learner, with `r` a reader. */
   readonly stores: Readonly<Record<string, StoreView>>;
   readonly declared?: Readonly<Record<string, 'down' | 'stale'>>;
   readonly logLength?: number;
+  readonly wantedReaders?: number;
   readonly step: Step | undefined;
 }
 
@@ -166,9 +167,73 @@ const scenes: readonly Scene[] = [
     declared: { c: 'stale' },
     step: { type: 'declare', storeId: 'c', state: undefined },
   },
+  {
+    desc: 'read much: a reader',
+    stores: three,
+    wantedReaders: 1,
+    step: { type: 'add-reader' },
+  },
+  {
+    desc: 'a reader is filled before it is read',
+    stores: { ...three, r: behind },
+    declared: { r: 'stale' },
+    wantedReaders: 1,
+    step: { type: 'fill', storeId: 'r', fresh: false },
+  },
+  {
+    desc: 'a reader that is filled may be read',
+    stores: { ...three, r: sound },
+    declared: { r: 'stale' },
+    wantedReaders: 1,
+    step: { type: 'declare', storeId: 'r', state: undefined },
+  },
+  {
+    desc: 'a reader that is behind holds up nothing',
+    stores: { ...three, r: behind },
+    wantedReaders: 1,
+    logLength: 1_000,
+    step: undefined,
+  },
+  {
+    desc: 'calm again: the last reader goes',
+    stores: { ...three, r1: sound, r2: sound },
+    wantedReaders: 1,
+    step: { type: 'drop-reader', storeId: 'r2' },
+  },
+  {
+    desc: 'a reader that is away is given up at once',
+    stores: { ...three, r: away(1_000) },
+    wantedReaders: 1,
+    step: { type: 'drop-reader', storeId: 'r' },
+  },
+  {
+    desc: 'a frozen reader goes; it is no voter to be healed',
+    stores: { ...three, r: frozen },
+    wantedReaders: 1,
+    step: { type: 'drop-reader', storeId: 'r' },
+  },
+  {
+    desc: 'a reader whose node is to leave goes',
+    stores: { ...three, r: { ...sound, leaving: true } },
+    wantedReaders: 1,
+    step: { type: 'drop-reader', storeId: 'r' },
+  },
+  {
+    desc: 'first the voters: a reader is no copy',
+    stores: { a: sound, b: sound, r: sound },
+    wantedReaders: 1,
+    step: { type: 'add-learner' },
+  },
+  {
+    desc: 'a reader does not make up for a voter that would be missed',
+    stores: { a: sound, b: behind, c: { ...behind, leaving: true }, l: sound, r: sound },
+    wantedReaders: 1,
+    step: undefined,
+  },
 ];
 
-for (const { desc, stores, declared = {}, logLength = 0, step } of scenes) {
+for (const scene of scenes) {
+  const { desc, stores, declared = {}, logLength = 0, wantedReaders = 0, step } = scene;
   test(desc, () => {
     const named = Object.keys(stores).map((storeId, joinedEpoch) => {
       const state = declared[storeId];
@@ -177,9 +242,11 @@ for (const { desc, stores, declared = {}, logLength = 0, step } of scenes) {
     });
     const view: SetView = {
       record: {
-        voters: named.filter(({ storeId }) => !storeId.startsWith('l')),
+        voters: named.filter(({ storeId }) => !/^[lr]/.test(storeId)),
         learners: named.filter(({ storeId }) => storeId.startsWith('l')),
+        readers: named.filter(({ storeId }) => storeId.startsWith('r')),
       },
+      wantedReaders,
       head,
       stores: new Map(Object.entries(stores)),
       logLength,

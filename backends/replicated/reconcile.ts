@@ -22,7 +22,9 @@ export interface StoreView {
 }
 
 export interface SetView {
-  readonly record: Pick<RepositoryRecord, 'voters' | 'learners'>;
+  readonly record: Pick<RepositoryRecord, 'voters' | 'learners' | 'readers'>;
+  /** Copies that are only read, as many as there should be now. */
+  readonly wantedReaders: number;
   readonly head: { readonly generation: number; readonly digest: string };
   /** By store id. */
   readonly stores: ReadonlyMap<string, StoreView>;
@@ -50,6 +52,9 @@ export type Step =
   | { readonly type: 'demote'; readonly storeId: string }
   | { readonly type: 'remove-voter'; readonly storeId: string }
   | { readonly type: 'drop-learner'; readonly storeId: string }
+  /** A node is to be chosen that has no copy, for one that is only read. */
+  | { readonly type: 'add-reader' }
+  | { readonly type: 'drop-reader'; readonly storeId: string }
   | { readonly type: 'declare'; readonly storeId: string; readonly state: Voter['state'] };
 
 /**
@@ -66,7 +71,8 @@ export function nextStep(view: SetView, limits: ReconcileLimits): Step | undefin
     declare(view, limits) ??
     fillLearner(view, limits) ??
     replace(view, limits) ??
-    shrink(view, limits)
+    shrink(view, limits) ??
+    keepReaders(view, limits)
   );
 }
 
@@ -135,6 +141,25 @@ function shrink(view: SetView, { replicationFactor }: ReconcileLimits): Step | u
   if (voters.length <= replicationFactor) return undefined;
   const last = voters.toSorted((a, b) => b.joinedEpoch - a.joinedEpoch)[0];
   return last === undefined ? undefined : removal(view, last);
+}
+
+/** Readers count for nothing: they may come and go at any time, and do so last. */
+function keepReaders(view: SetView, limits: ReconcileLimits): Step | undefined {
+  const { readers = [] } = view.record;
+  for (const { storeId, state } of readers) {
+    const store = view.stores.get(storeId);
+    const lost = store === undefined || store.leaving || store.awayMs >= limits.downAfterMs;
+    if (lost || isDamaged(view, store)) return { type: 'drop-reader', storeId };
+    if (state === undefined || !store.alive) continue;
+    return isCurrent(view, store)
+      ? { type: 'declare', storeId, state: undefined }
+      : { type: 'fill', storeId, fresh: false };
+  }
+  const last = readers.at(-1);
+  if (last !== undefined && readers.length > view.wantedReaders) {
+    return { type: 'drop-reader', storeId: last.storeId };
+  }
+  return readers.length < view.wantedReaders ? { type: 'add-reader' } : undefined;
 }
 
 function removal(view: SetView, { storeId }: Voter): Step | undefined {

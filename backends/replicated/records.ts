@@ -38,6 +38,11 @@ const repositorySchema = z.strictObject({
   state: z.enum(['creating', 'active', 'deleted']),
   voters: z.array(voterSchema),
   learners: z.array(voterSchema),
+  /**
+   * Copies beyond the voters that are only read, while many read. Like learners they count for nothing and hold up
+   * nothing; unlike these they never become voters by themselves. `stale` until they are filled.
+   */
+  readers: z.array(voterSchema).exactOptional(),
   /** The object pool that it shares with its forks. */
   pool: z.string().exactOptional(),
   /** Nodes that somebody asked for it to be on (`quorate repo move`); absent: wherever placement puts it. */
@@ -48,6 +53,15 @@ const repositorySchema = z.strictObject({
 
 export type RepositoryRecord = Repository &
   Omit<z.infer<typeof repositorySchema>, keyof Repository>;
+
+/** Every copy there is, whatever it is for. */
+export function copiesOf({
+  voters,
+  learners,
+  readers = [],
+}: Pick<RepositoryRecord, 'voters' | 'learners' | 'readers'>): Voter[] {
+  return [...voters, ...learners, ...readers];
+}
 
 const poolSchema = z.strictObject({
   /** `deleted` is the tombstone: nobody borrows from it any more. */

@@ -2,7 +2,6 @@ import type { Clock, Logger, Random } from '../contract/environment.js';
 import { asQuorateError, QuorateError } from '../contract/errors.js';
 import type { Compare, Coordinator, KeyValue, Operation } from '../contract/coordinator.js';
 import { keys, prefixEnd } from '../contract/keys.js';
-import type { PastReads } from '../contract/past-reads.js';
 import type { RepositoryChange } from '../contract/pipeline.js';
 import type { LogReader, Replica } from '../contract/replica.js';
 import type {
@@ -237,16 +236,6 @@ export class Registry {
     throw new QuorateError('aborted', `${name} is being renamed; try again`);
   }
 
-  /** As it was when this process last read it. Throws `unavailable` when that is not known, or too long ago. */
-  recall(name: string, past: PastReads): RepositoryRecord | undefined {
-    const pointer = past.get(keys.name(name));
-    const stored =
-      pointer === undefined ? undefined : past.get(keys.repo(this.#decodePointer(pointer)));
-    const record = stored === undefined ? undefined : this.#decodeRecord(stored);
-    // Read apart from each other, and renamed in between.
-    return record?.state === 'active' && record.name === name ? record : undefined;
-  }
-
   async list(page: {
     readonly prefix?: string;
     readonly after?: string;
@@ -450,7 +439,8 @@ function patchSettings(
   return Object.fromEntries(merged.filter(([, value]) => value !== null));
 }
 
-function idOf(pointer: KeyValue): string {
+/** The repository that a name's record leads to. */
+export function idOf(pointer: KeyValue): string {
   const parsed: unknown = JSON.parse(new TextDecoder().decode(pointer.value));
   if (
     typeof parsed === 'object' &&

@@ -5,7 +5,7 @@ import { evicted } from './evictions.js';
 import { goneForGood } from './gone-stores.js';
 import { readNodeMarks } from './node-marks.js';
 import type { Pools } from './pools.js';
-import { encodeRepository, type RepositoryRecord, type Voter } from './records.js';
+import { copiesOf, encodeRepository, type RepositoryRecord, type Voter } from './records.js';
 import { nobodyReachable, type ReplicaDirectory } from './voters.js';
 
 export interface RemovalsDependencies {
@@ -57,8 +57,8 @@ export class Removals {
   /** Files first, then the records: a crash in between finds the tombstone again. */
   async #remove(tombstone: RepositoryRecord): Promise<void> {
     const { coordinator } = this.#dependencies;
-    const { id, pool, voters, learners } = tombstone;
-    const words = await this.#removeFiles(id, [...voters, ...learners]);
+    const { id, pool } = tombstone;
+    const words = await this.#removeFiles(id, copiesOf(tombstone));
     await coordinator.transaction({
       compares: [],
       success: [

@@ -2,7 +2,7 @@ import type { Logger } from '../contract/environment.js';
 import { asQuorateError } from '../contract/errors.js';
 import type { LogReader } from '../contract/replica.js';
 import type { Applied } from './outbox.js';
-import type { RepositoryRecord } from './records.js';
+import type { RepositoryRecord, Voter } from './records.js';
 import { nobodyReachable, type ReplicaDirectory } from './voters.js';
 
 export interface ReplicateDependencies {
@@ -16,7 +16,7 @@ export interface ReplicateDependencies {
  */
 export async function applyEverywhere(
   { replicas, logger }: ReplicateDependencies,
-  { id, voters }: RepositoryRecord,
+  { id, voters, readers = [] }: RepositoryRecord,
   { generation, done }: { readonly generation: number; readonly done?: string | undefined },
 ): Promise<Applied> {
   const applying = voters
@@ -39,9 +39,32 @@ export async function applyEverywhere(
     return all.every(({ status }) => status === 'fulfilled');
   });
   try {
-    return { storeId: await Promise.any(applying), everywhere };
+    const first = await Promise.any(applying);
+    keepCurrent({ replicas, logger }, readers, { id, generation });
+    return { storeId: first, everywhere };
   } catch (error) {
     throw error instanceof AggregateError ? error.errors[0] : error;
+  }
+}
+
+/** So much running at a reader from here is enough to have it catch up. */
+const busyReader = 64;
+
+/** Has readers take what they lack from a voter. Nobody waits for it: a read that needs it would ask for it, too. */
+function keepCurrent(
+  { replicas, logger }: ReplicateDependencies,
+  readers: readonly Voter[],
+  { id, generation }: { readonly id: string; readonly generation: number },
+): void {
+  for (const { storeId, state } of readers) {
+    const replica = state === 'stale' ? undefined : replicas.find(storeId);
+    if (replica === undefined || replicas.load(storeId) >= busyReader) continue;
+    replica.apply(id, generation).catch((error: unknown) => {
+      logger.debug(
+        { component: 'replicate', repo: id, generation, err: asQuorateError(error) },
+        'a reader has not got a push yet',
+      );
+    });
   }
 }
 

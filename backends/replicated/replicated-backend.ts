@@ -10,11 +10,10 @@ import type {
 } from '../contract/backend.js';
 import type { ClusterControl } from '../contract/cluster.js';
 import type { HeadRecovery } from '../contract/recovery.js';
-import { asQuorateError, QuorateError, refuseCancelled } from '../contract/errors.js';
+import { asQuorateError, QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
 import type { Replica } from '../contract/replica.js';
 import type { Repository, RepositoryRegistry } from '../contract/repository.js';
-import { wordSetting } from '../contract/settings.js';
 import { type CommitDependencies, deleted } from './commit.js';
 import { applyLog } from './apply-log.js';
 import type { ReplicatedBackendDependencies } from './backend-dependencies.js';
@@ -28,7 +27,8 @@ import { type PushTrace, untraced } from './push-trace.js';
 import { RepositoryEvents } from './repository-events.js';
 import { type PushDependencies, runPush } from './push.js';
 import { readUploadGround } from './push-upload.js';
-import { openRead, readOfRefs } from './reads.js';
+import { ReadRates } from './read-rates.js';
+import { isRecord, ReadPath } from './read-path.js';
 import {
   decodeRepository,
   rememberedRecords,
@@ -69,6 +69,8 @@ export class ReplicatedBackend implements Backend {
   readonly #events: RepositoryEvents;
   readonly #trim: LogTrim;
   readonly #commit: CommitDependencies;
+  readonly #readRates: ReadRates | undefined;
+  readonly #reads: ReadPath;
   readonly #decodeRecord = rememberingDecoder(decodeRepository, rememberedRecords);
   readonly #queues = new Map<string, CommitQueue>();
   /** Pushes and imports running, so that close can wait for them. */
@@ -90,7 +92,18 @@ export class ReplicatedBackend implements Backend {
     this.#events = new RepositoryEvents(dependencies);
     this.#presence = new Presence(dependencies);
     const frontEnd = (): Promise<string> => this.#presence.id();
+    const { reportReadsFrom: from } = dependencies;
+    this.#readRates =
+      from === undefined
+        ? undefined
+        : new ReadRates({ ...dependencies, presence: this.#presence, from });
     this.#registry = new Registry({ ...dependencies, frontEnd, events: this.#events });
+    this.#reads = new ReadPath({
+      ...dependencies,
+      registry: this.#registry,
+      record: (id) => this.#record(id),
+      rates: this.#readRates,
+    });
     this.repositories = this.#registryView();
     const { replicas } = dependencies;
     const readRecord = (id: string): Promise<RepositoryRecord | undefined> => this.#find(id);
@@ -145,6 +158,7 @@ export class ReplicatedBackend implements Backend {
     this.#events.notify();
     await this.#trim.resume();
     this.#sweeping = this.#sweep();
+    this.#readRates?.start();
     for (const companion of this.#dependencies.companions ?? []) companion.start();
     this.#state = 'serving';
     logger.info({ component: 'backend', repositories, applied }, 'repositories recovered');
@@ -155,27 +169,8 @@ export class ReplicatedBackend implements Backend {
     signal: AbortSignal,
     options: { readonly refsOnly?: boolean; readonly atLeast?: number | undefined } = {},
   ): Promise<ReadSession> {
-    const { refsOnly = false, atLeast = 0 } = options;
     this.#refuseUnlessServing();
-    refuseCancelled(signal);
-    const { id } = repository;
-    if (isRecord(repository) && this.#readsEventually(repository)) {
-      return openRead(this.#dependencies, repository, {
-        generation: atLeast,
-        signal,
-        eventual: true,
-      });
-    }
-    // A strong read: the head is read after the request came in, never before (docs/architecture.md, "A read").
-    const [head, record] = await Promise.all([
-      this.#dependencies.log.head(id),
-      isRecord(repository) ? repository : this.#record(id),
-    ]);
-    const { generation } = head;
-    if (atLeast > generation) throw noSuchGeneration(atLeast, generation);
-    const known = refsOnly ? this.#dependencies.knownSnapshot?.(id, head) : undefined;
-    if (known !== undefined) return readOfRefs(repository, known);
-    return openRead(this.#dependencies, record, { generation, signal });
+    return this.#reads.read(repository, signal, options);
   }
 
   async push(repository: Repository, request: PushRequest): Promise<PushResult> {
@@ -281,33 +276,11 @@ export class ReplicatedBackend implements Backend {
     this.#state = 'stopped';
     this.#stopped.abort();
     await Promise.all((this.#dependencies.companions ?? []).map((one) => one.close()));
-    await this.#sweeping;
+    await Promise.all([this.#sweeping, this.#readRates?.close()]);
     await Promise.all([this.#outbox.close(), this.#events.close()]);
     await this.#trim.close();
     await this.#presence.close();
     await this.#dependencies.local.close();
-  }
-
-  #readsEventually({ settings }: RepositoryRecord): boolean {
-    const word = wordSetting(settings, 'replication.readConsistency');
-    return (word === 'default' ? this.#dependencies.readConsistency : word) === 'eventual';
-  }
-
-  async #getForReading(
-    name: string,
-    { recalled = false }: { readonly recalled?: boolean } = {},
-  ): Promise<Repository | undefined> {
-    const { past } = this.#dependencies;
-    if (past === undefined) return this.#registry.get(name);
-    const recall = async (): Promise<Repository | undefined> => {
-      const record = this.#registry.recall(name, past);
-      if (record === undefined) return undefined;
-      if (this.#readsEventually(record)) {
-        return { ...record, recalled: { lostForMs: past.lostForMs ?? 0 } };
-      }
-      throw new QuorateError('unavailable', 'this repository is read with the coordinator only');
-    };
-    return recalled ? recall() : past.orPast(() => this.#registry.get(name), recall);
   }
 
   #pushDependencies(trace: PushTrace): PushDependencies {
@@ -330,7 +303,7 @@ export class ReplicatedBackend implements Backend {
         return this.#track(() => registry.fork(source.id, fork, by));
       },
       get: (name) => registry.get(name),
-      getForReading: (name, options) => this.#getForReading(name, options),
+      getForReading: (name, options) => this.#reads.find(name, options),
       list: (page) => registry.list(page),
       update: (id, change, by) => registry.update(id, change, by),
       rename: (id, name, by) => registry.rename(id, name, by),
@@ -425,20 +398,8 @@ export class ReplicatedBackend implements Backend {
   }
 }
 
-function noSuchGeneration(atLeast: number, generation: number): QuorateError {
-  return new QuorateError(
-    'failed-precondition',
-    `the repository is at generation ${generation}; ${atLeast} was asked for, which no push has made yet`,
-  );
-}
-
 /** Why nothing of a push was taken. */
 function reasonOf({ unpack, refs }: PushResult): string {
   if (unpack !== 'ok') return unpack;
   return refs.flatMap((ref) => (ref.status === 'refused' ? [ref.reason] : []))[0] ?? 'no change';
-}
-
-/** What this backend's registry hands out is a whole record. */
-function isRecord(repository: Repository): repository is RepositoryRecord {
-  return 'voters' in repository;
 }

@@ -71,14 +71,14 @@ export class Scrub {
     }
   }
 
-  /** Repositories that count on a copy in this store. */
+  /** Repositories that count on a copy in this store, or have it read. */
   async #own(): Promise<readonly string[]> {
     const { coordinator, replica } = this.#dependencies;
     const ids: string[] = [];
     for await (const entry of scan(coordinator, keys.repos)) {
-      const { id, state, voters } = decodeRepository(entry);
+      const { id, state, voters, readers = [] } = decodeRepository(entry);
       if (state !== 'active') continue;
-      if (voters.some(({ storeId }) => storeId === replica.storeId)) ids.push(id);
+      if ([...voters, ...readers].some(({ storeId }) => storeId === replica.storeId)) ids.push(id);
     }
     return ids;
   }

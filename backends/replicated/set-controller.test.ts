@@ -55,6 +55,7 @@ beforeEach(async () => {
       maxLog: 5,
       compareEveryMs: 60_000,
       maxFills: 2,
+      readReplicas: { max: 1, ratePerCopy: 10, coolDownMs: 0 },
     },
     clock: systemClock,
     meter: silentMeter,

@@ -9,17 +9,20 @@ import { Leadership } from './leadership.js';
 import { forgetDamage, readDamages } from './damage.js';
 import { readNodeMarks } from './node-marks.js';
 import { Ring } from './placement.js';
+import { readRates } from './read-rates.js';
 import { nextStep, type ReconcileLimits } from './reconcile.js';
-import { decodeRepository, type RepositoryRecord, scan } from './records.js';
+import { copiesOf, decodeRepository, type RepositoryRecord, scan, type Voter } from './records.js';
 import { takeStep } from './set-steps.js';
 import { fitTarget, readGround, viewOf, type ViewDependencies } from './set-view.js';
 import type { ReplicaDirectory } from './voters.js';
+import { type ReadReplicaSettings, WantedReaders } from './wanted-readers.js';
 
 export interface ControllerSettings extends ReconcileLimits {
   /** How often all sets are asked for their digests. */
   readonly compareEveryMs: number;
   /** Copies that are filled at the same time, in the whole cluster. */
   readonly maxFills: number;
+  readonly readReplicas: ReadReplicaSettings;
 }
 
 export interface ControllerDependencies {
@@ -40,6 +43,8 @@ const tickMs = 1_000;
 /** How often every record is read, for sets that are not as they should be. */
 const scanEveryMs = 30_000;
 const retryMs = 3_000;
+/** How often it is asked what is read most: as often as front-ends tell it. */
+const ratesEveryMs = 5_000;
 /** Sets that are worked on at the same time; beyond `maxFills` of them wait. */
 const maxWaiting = 10_000;
 
@@ -65,11 +70,14 @@ export class SetController {
   #scannedMs = -Infinity;
   #comparedMs = -Infinity;
   #aliveBefore = '';
+  #ratesMs = -Infinity;
+  readonly #wanted: WantedReaders;
 
   constructor(dependencies: ControllerDependencies) {
     this.#dependencies = dependencies;
     const { coordinator, nodeId, meter } = dependencies;
     this.#away = new AwayTimes(dependencies.clock);
+    this.#wanted = new WantedReaders(dependencies.settings.readReplicas, dependencies.clock);
     this.#leases = new LeaseSource(coordinator, leaseMs);
     this.#leadership = new Leadership({ coordinator, nodeId, leases: this.#leases });
     meter.gauge('queue_depth', { queue: 'repair' }, () => this.#waiting.size + this.#working.size);
@@ -135,6 +143,11 @@ export class SetController {
       if (compares) this.#comparedMs = nowMs;
       await this.#scan(new Set(alive), compares);
     }
+    if (settings.readReplicas.max > 0 && nowMs - this.#ratesMs >= ratesEveryMs) {
+      this.#ratesMs = nowMs;
+      this.#wanted.see(await readRates(coordinator));
+      for (const id of this.#wanted.busy) this.look(id);
+    }
     this.#begin();
   }
 
@@ -154,7 +167,7 @@ export class SetController {
     for await (const entry of scan(coordinator, keys.repos)) {
       const record = decodeRepository(entry);
       if (record.state !== 'active') continue;
-      for (const { storeId } of [...record.voters, ...record.learners]) {
+      for (const { storeId } of copiesOf(record)) {
         if (!alive.has(storeId)) absent.add(storeId);
       }
       if (all || !this.#looksWell(record, alive)) this.look(record.id);
@@ -167,19 +180,19 @@ export class SetController {
   }
 
   #looksWell(record: RepositoryRecord, alive: ReadonlySet<string>): boolean {
-    const { voters, learners } = record;
+    const { voters, learners, readers = [] } = record;
     const target = fitTarget(record, this.#viewing);
+    const isWell = ({ nodeId, storeId, state }: Voter): boolean =>
+      state === undefined &&
+      alive.has(storeId) &&
+      !this.#marks.has(nodeId) &&
+      !this.#damaged.has(keys.damage(record.id, storeId));
     return (
       learners.length === 0 &&
       voters.length === this.#dependencies.settings.replicationFactor &&
-      voters.every(
-        ({ nodeId, storeId, state }) =>
-          state === undefined &&
-          alive.has(storeId) &&
-          !this.#marks.has(nodeId) &&
-          (target === undefined || target.includes(nodeId)) &&
-          !this.#damaged.has(keys.damage(record.id, storeId)),
-      )
+      [...voters, ...readers].every(isWell) &&
+      (target === undefined || voters.every(({ nodeId }) => target.includes(nodeId))) &&
+      readers.length === this.#wanted.of(record)
     );
   }
 
@@ -222,7 +235,7 @@ export class SetController {
         }
         logger.info({ ...context, step: type, ...about, taken }, 'a step for a replica set');
         // Nobody to take it with: the next change among the nodes brings it up again.
-        if (!taken && step.type === 'add-learner') return;
+        if (!taken && (step.type === 'add-learner' || step.type === 'add-reader')) return;
       }
     } catch (error) {
       logger.warn({ ...context, err: asQuorateError(error) }, 'a replica set is kept up later');
@@ -243,6 +256,7 @@ export class SetController {
       damaged: (repositoryId, storeId) => this.#damaged.has(keys.damage(repositoryId, storeId)),
       maxLog: settings.maxLog,
       repairAfterMs: settings.repairAfterMs,
+      wantedReaders: (record) => this.#wanted.of(record),
     };
   }
 

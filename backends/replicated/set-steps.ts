@@ -5,10 +5,16 @@ import { QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
 import { evicted } from './evictions.js';
 import { peerSourceOf } from './peers.js';
-import type { Ring } from './placement.js';
+import { isFull, type Ring } from './placement.js';
 import { majorityOf } from './quorum.js';
 import type { Step } from './reconcile.js';
-import { encodeRepository, type RepositoryRecord, type Voter } from './records.js';
+import {
+  copiesOf,
+  encodeRecord,
+  encodeRepository,
+  type RepositoryRecord,
+  type Voter,
+} from './records.js';
 import { readGround, type SetGround } from './set-view.js';
 import { nobodyReachable, type ReplicaDirectory } from './voters.js';
 
@@ -73,45 +79,103 @@ export async function takeStep(
         },
       );
     }
+    case 'add-reader':
+      return addReader(dependencies, ground);
+    case 'drop-reader': {
+      const [readers] = apart(record.readers ?? [], step.storeId);
+      // What was found damaged goes with it.
+      const forget: Operation = { type: 'delete', key: keys.damage(record.id, step.storeId) };
+      return change(
+        dependencies,
+        ground,
+        { readers },
+        { operations: [evicted(record.id, step.storeId), forget] },
+      );
+    }
     case 'declare':
       return change(dependencies, ground, {
-        voters: record.voters.map((voter) => {
-          if (voter.storeId !== step.storeId) return voter;
-          const { state: _before, ...plain } = voter;
-          return step.state === undefined ? plain : { ...plain, state: step.state };
-        }),
+        voters: record.voters.map((voter) => declared(voter, step)),
+        ...(record.readers === undefined
+          ? {}
+          : { readers: record.readers.map((reader) => declared(reader, step)) }),
       });
   }
 }
 
-async function addLearner(
-  { coordinator, replicas, ring, target }: StepDependencies,
-  ground: SetGround,
-): Promise<boolean> {
+function declared(
+  copy: Voter,
+  { storeId, state }: { readonly storeId: string; readonly state: Voter['state'] },
+): Voter {
+  if (copy.storeId !== storeId) return copy;
+  const { state: _before, ...plain } = copy;
+  return state === undefined ? plain : { ...plain, state };
+}
+
+async function addLearner(dependencies: StepDependencies, ground: SetGround): Promise<boolean> {
   const { record } = ground;
+  const { target } = dependencies;
+  const asked = ({ nodeId }: Voter): boolean => target === undefined || target.includes(nodeId);
+  const joinedEpoch = record.epoch + 1;
+  const fit = (record.readers ?? []).find(
+    (reader) => asked(reader) && isStaying(dependencies, reader),
+  );
+  if (fit !== undefined) {
+    // What is there already need not be sent again.
+    const { nodeId, storeId } = fit;
+    const [readers] = apart(record.readers ?? [], storeId);
+    const learners = [...record.learners, { nodeId, storeId, joinedEpoch }];
+    // Whole, as what is to vote has to be, or filled anew: a copy under suspicion is verified before it is filled.
+    const key = keys.damage(record.id, storeId);
+    const operations: Operation[] = [{ type: 'put', key, value: encodeRecord({}) }];
+    return change(dependencies, ground, { learners, readers }, { operations });
+  }
+  const chosen = candidates(dependencies, ground).find(
+    ({ nodeId }) => target === undefined || target.includes(nodeId),
+  );
+  if (chosen === undefined) return false;
+  const { nodeId, storeId } = chosen;
+  const learners = [...record.learners, { nodeId, storeId, joinedEpoch }];
+  return change(dependencies, ground, { learners }, unlessLeftovers(record.id, storeId));
+}
+
+/** Not on a node that is nearly full: it may do without, and others may not. */
+async function addReader(dependencies: StepDependencies, ground: SetGround): Promise<boolean> {
+  const { record } = ground;
+  const chosen = candidates(dependencies, ground).find((node) => !isFull(node));
+  if (chosen === undefined) return false;
+  const { nodeId, storeId } = chosen;
+  const reader: Voter = { nodeId, storeId, joinedEpoch: record.epoch + 1, state: 'stale' };
+  const readers = [...(record.readers ?? []), reader];
+  return change(dependencies, ground, { readers }, unlessLeftovers(record.id, storeId));
+}
+
+function isStaying({ replicas, ring }: StepDependencies, { nodeId, storeId }: Voter): boolean {
+  return replicas.find(storeId) !== undefined && ring().has(nodeId);
+}
+
+/** Nodes without a copy, best first. */
+function candidates(
+  { replicas, ring }: StepDependencies,
+  { record }: SetGround,
+): ReturnType<Ring['place']> {
   const nodes = replicas.nodes();
   const zoneOf = (nodeId: string): string =>
     nodes.find((node) => node.nodeId === nodeId)?.zone ?? '';
   // A node whose disk was lost is like a new one: what it has is another store's.
   const lost = (member: Voter): boolean =>
     nodes.some(({ nodeId, storeId }) => nodeId === member.nodeId && storeId !== member.storeId);
-  const members = [...record.voters, ...record.learners].filter((member) => !lost(member));
-  const beside = members.map(({ nodeId }) => ({
-    nodeId,
-    zone: zoneOf(nodeId),
-  }));
-  const candidates = ring()
-    .place(record.id, nodes.length, beside)
-    .filter(({ nodeId }) => target === undefined || target.includes(nodeId));
-  const [chosen] = candidates;
-  if (chosen === undefined) return false;
-  const { nodeId, storeId } = chosen;
-  const learner: Voter = { nodeId, storeId, joinedEpoch: record.epoch + 1 };
-  // What an earlier stay left there has to be gone: it would be taken for what was asked to be removed.
-  const compares: Compare[] = [
-    { key: keys.eviction(storeId, record.id), target: 'createRevision', op: '=', operand: 0 },
-  ];
-  return change({ coordinator }, ground, { learners: [...record.learners, learner] }, { compares });
+  const members = copiesOf(record).filter((member) => !lost(member));
+  const beside = members.map(({ nodeId }) => ({ nodeId, zone: zoneOf(nodeId) }));
+  return ring().place(record.id, nodes.length, beside);
+}
+
+/** What an earlier stay left there has to be gone: it would be taken for what was asked to be removed. */
+function unlessLeftovers(
+  repositoryId: string,
+  storeId: string,
+): { readonly compares: readonly Compare[] } {
+  const key = keys.eviction(storeId, repositoryId);
+  return { compares: [{ key, target: 'createRevision', op: '=', operand: 0 }] };
 }
 
 async function fill(
@@ -121,7 +185,7 @@ async function fill(
   signal: AbortSignal,
 ): Promise<void> {
   const replica = replicas.find(storeId);
-  if (replica === undefined) throw nobodyReachable([...record.voters, ...record.learners]);
+  if (replica === undefined) throw nobodyReachable(copiesOf(record));
   const source = peerSourceOf({ coordinator, replicas }, { id: record.id, storeId });
   await replica.catchUp(record.id, { atLeast: head.generation, fresh, source, signal });
 }
@@ -184,10 +248,15 @@ async function refuseUnlessHeld(
 async function change(
   { coordinator }: Pick<StepDependencies, 'coordinator'>,
   { record, configRevision, headRevision }: SetGround,
-  patch: Partial<Pick<RepositoryRecord, 'voters' | 'learners'>>,
+  patch: Partial<Pick<RepositoryRecord, 'voters' | 'learners' | 'readers'>>,
   more: { readonly compares?: readonly Compare[]; readonly operations?: readonly Operation[] } = {},
 ): Promise<boolean> {
-  const next: RepositoryRecord = { ...record, ...patch, epoch: record.epoch + 1 };
+  const { readers = [], ...rest } = { ...record, ...patch };
+  const next: RepositoryRecord = {
+    ...rest,
+    ...(readers.length === 0 ? {} : { readers }),
+    epoch: record.epoch + 1,
+  };
   const { succeeded } = await coordinator.transaction({
     compares: [
       { key: keys.repo(record.id), target: 'modRevision', op: '=', operand: configRevision },

@@ -5,7 +5,7 @@ import type { ReplicaState } from '../contract/replica.js';
 import type { HeadRecord } from '../contract/repository.js';
 import { goneForGood } from './gone-stores.js';
 import type { SetView, StoreView } from './reconcile.js';
-import { decodeHead, decodeRepository, type RepositoryRecord } from './records.js';
+import { copiesOf, decodeHead, decodeRepository, type RepositoryRecord } from './records.js';
 import type { ReplicaDirectory } from './voters.js';
 
 /** A repository's configuration and head at one revision. */
@@ -52,6 +52,8 @@ export interface ViewDependencies {
   readonly damaged: (repositoryId: string, storeId: string) => boolean;
   readonly maxLog: number;
   readonly repairAfterMs: number;
+  /** Copies that are only read, as many as it should have now. */
+  readonly wantedReaders: (record: RepositoryRecord) => number;
 }
 
 /**
@@ -87,7 +89,9 @@ export async function viewOf(
   const { record, head } = ground;
   const { id } = record;
   const { coordinator, maxLog } = dependencies;
-  const members = [...record.voters, ...record.learners];
+  const members = copiesOf(record);
+  const isReader = (storeId: string): boolean =>
+    record.readers?.some((reader) => reader.storeId === storeId) === true;
   const [log, ...stores] = await Promise.all([
     coordinator.range(keys.log(id), {
       rangeEnd: prefixEnd(keys.log(id)),
@@ -104,12 +108,15 @@ export async function viewOf(
   return {
     record,
     head,
+    wantedReaders: dependencies.wantedReaders(record),
     target: wanted,
     logLength: log.entries.length,
     stores: new Map(
       stores.map(([storeId, view]) => {
         const nodeId = members.find((member) => member.storeId === storeId)?.nodeId ?? '';
-        return [storeId, { ...view, leaving: view.leaving || !asked(nodeId) }];
+        // Whoever asked for nodes asked for voters.
+        const astray = !isReader(storeId) && !asked(nodeId);
+        return [storeId, { ...view, leaving: view.leaving || astray }];
       }),
     ),
   };

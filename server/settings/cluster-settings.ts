@@ -88,6 +88,22 @@ export const clusterSettings = {
     default: '1h',
     help: 'for how long after the coordinator (etcd) was lost fetches with read consistency `eventual` go on, from names, accounts and rights as this front-end last read them; who was locked out meanwhile through another front-end is let in here for so long; 0 turns it off',
   },
+  'replication.readReplicas.max': {
+    kind: 'count',
+    minimum: 0,
+    default: '2',
+    help: 'copies beyond `replication.factor` that a repository gets for as long as it is read much; they count for no push; 0: none',
+  },
+  'replication.readReplicas.rate': {
+    kind: 'count',
+    default: '50',
+    help: 'reads per second that one copy of a repository is to serve; more than the voters are to serve together bring further copies',
+  },
+  'replication.readReplicas.coolDown': {
+    kind: 'duration',
+    default: '10m',
+    help: 'how long a repository has to be read less before a further copy goes again',
+  },
   'repair.downAfter': {
     kind: 'duration',
     default: '30s',

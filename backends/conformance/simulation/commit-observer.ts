@@ -19,6 +19,7 @@ export interface ObservedConfiguration {
   /** Store ids, with what was durably said of them (`down`, `stale`). */
   readonly voters: ReadonlyMap<string, string>;
   readonly learners: ReadonlyMap<string, string>;
+  readonly readers: ReadonlyMap<string, string>;
   /** Names of the nodes that somebody asked for. */
   readonly target: readonly string[] | undefined;
 }
@@ -153,6 +154,7 @@ function configurationOf(value: Readonly<Record<string, unknown>>): ObservedConf
     name: textOf(value['name']),
     voters: storesOf(value['voters']),
     learners: storesOf(value['learners']),
+    readers: storesOf(value['readers']),
     target: Array.isArray(value['target']) ? value['target'].map(textOf) : undefined,
   };
 }

@@ -110,9 +110,9 @@ function stopWhenEmpty(world: World, host: StorageHost): void {
 
 function copiesOn({ observer }: World, { storeId }: StorageHost): number {
   return [...observer.configurations.values()].filter(
-    ({ state, voters, learners }) =>
+    ({ state, voters, learners, readers }) =>
       state !== 'deleted' &&
       storeId !== undefined &&
-      (voters.has(storeId) || learners.has(storeId)),
+      [voters, learners, readers].some((copies) => copies.has(storeId)),
   ).length;
 }

@@ -192,9 +192,12 @@ async function sendExport(
   options: Parameters<Replica['export']>[1],
 ): Promise<ReplicaExport> {
   const sent = await replica.export(id, options);
-  const pack = sent.pack === undefined ? undefined : replay(await collect(sent.pack));
-  sent.release();
-  return { ...sent, pack, release: () => undefined };
+  try {
+    const pack = sent.pack === undefined ? undefined : replay(await collect(sent.pack));
+    return { ...sent, pack, release: () => undefined };
+  } finally {
+    sent.release();
+  }
 }
 
 async function collect(pack: AsyncIterable<Uint8Array>): Promise<Uint8Array> {

@@ -1,0 +1,102 @@
+import type { ReadSession } from '../contract/backend.js';
+import { QuorateError, refuseCancelled } from '../contract/errors.js';
+import { keys } from '../contract/keys.js';
+import type { RefSnapshot } from '../contract/objects.js';
+import type { PastReads } from '../contract/past-reads.js';
+import type { LogReader } from '../contract/replica.js';
+import type { HeadRecord, Repository } from '../contract/repository.js';
+import { wordSetting } from '../contract/settings.js';
+import type { ReadRates } from './read-rates.js';
+import { openRead, type ReadDependencies, readOfRefs } from './reads.js';
+import { decodeRepository, type RepositoryRecord } from './records.js';
+import { idOf, type Registry } from './registry.js';
+
+export interface ReadPathDependencies extends ReadDependencies {
+  readonly log: LogReader;
+  readonly registry: Pick<Registry, 'get'>;
+  readonly record: (id: string) => Promise<RepositoryRecord>;
+  readonly readConsistency: 'strong' | 'eventual';
+  readonly knownSnapshot?: (repositoryId: string, head: HeadRecord) => RefSnapshot | undefined;
+  readonly past?: PastReads;
+  readonly rates: Pick<ReadRates, 'note'> | undefined;
+}
+
+/** How a request to read finds its repository and its generation (docs/architecture.md, "A read"). */
+export class ReadPath {
+  readonly #dependencies: ReadPathDependencies;
+
+  constructor(dependencies: ReadPathDependencies) {
+    this.#dependencies = dependencies;
+  }
+
+  async read(
+    repository: Repository,
+    signal: AbortSignal,
+    options: { readonly refsOnly?: boolean; readonly atLeast?: number | undefined },
+  ): Promise<ReadSession> {
+    const { refsOnly = false, atLeast = 0 } = options;
+    const { log, record, knownSnapshot, rates } = this.#dependencies;
+    refuseCancelled(signal);
+    const { id } = repository;
+    if (isRecord(repository) && this.#readsEventually(repository)) {
+      rates?.note(id);
+      const wanted = { generation: atLeast, signal, eventual: true };
+      return openRead(this.#dependencies, repository, wanted);
+    }
+    // A strong read: the head is read after the request came in, never before.
+    const [head, found] = await Promise.all([
+      log.head(id),
+      isRecord(repository) ? repository : record(id),
+    ]);
+    const { generation } = head;
+    if (atLeast > generation) throw noSuchGeneration(atLeast, generation);
+    const known = refsOnly ? knownSnapshot?.(id, head) : undefined;
+    if (known !== undefined) return readOfRefs(repository, known);
+    rates?.note(id);
+    return openRead(this.#dependencies, found, { generation, signal });
+  }
+
+  /** `RepositoryRegistry.getForReading`. */
+  async find(
+    name: string,
+    { recalled = false }: { readonly recalled?: boolean } = {},
+  ): Promise<Repository | undefined> {
+    const { past, registry } = this.#dependencies;
+    if (past === undefined) return registry.get(name);
+    const recall = async (): Promise<Repository | undefined> => {
+      const record = recalledRecord(name, past);
+      if (record === undefined) return undefined;
+      if (this.#readsEventually(record)) {
+        return { ...record, recalled: { lostForMs: past.lostForMs ?? 0 } };
+      }
+      throw new QuorateError('unavailable', 'this repository is read with the coordinator only');
+    };
+    return recalled ? recall() : past.orPast(() => registry.get(name), recall);
+  }
+
+  #readsEventually({ settings }: RepositoryRecord): boolean {
+    const word = wordSetting(settings, 'replication.readConsistency');
+    return (word === 'default' ? this.#dependencies.readConsistency : word) === 'eventual';
+  }
+}
+
+/** As it was when this process last read it. Throws `unavailable` when that is not known, or too long ago. */
+function recalledRecord(name: string, past: PastReads): RepositoryRecord | undefined {
+  const pointer = past.get(keys.name(name));
+  const stored = pointer === undefined ? undefined : past.get(keys.repo(idOf(pointer)));
+  const record = stored === undefined ? undefined : decodeRepository(stored);
+  // Read apart from each other, and renamed in between.
+  return record?.state === 'active' && record.name === name ? record : undefined;
+}
+
+/** What the registry hands out is a whole record. */
+export function isRecord(repository: Repository): repository is RepositoryRecord {
+  return 'voters' in repository;
+}
+
+function noSuchGeneration(atLeast: number, generation: number): QuorateError {
+  return new QuorateError(
+    'failed-precondition',
+    `the repository is at generation ${generation}; ${atLeast} was asked for, which no push has made yet`,
+  );
+}
