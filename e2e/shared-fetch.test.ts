@@ -129,6 +129,24 @@ test('a client that is killed half-way, be it the first, harms none that shares 
   assert.equal(await metric(server, uploadPacks), runs, 'nobody needed a git of its own');
 });
 
+test('fetches that differ, one after another, are served by one git, each as if it were the first', async (t) => {
+  const { scene, server, tip } = await pushed(t, 100_000);
+  const before = await metric(server, uploadPacks);
+  const sizes = new Set<number>();
+  for (let n = 1; n <= 5; n++) {
+    const target = scene.path('work', `target-${n}`);
+    const pack = await packIn(
+      await ask(server, [`want ${tip}`, `have ${`${n}`.repeat(40)}`, 'done']),
+    );
+    await scene.git(['init', '-q', '--bare', target]);
+    await scene.git(['index-pack', '--stdin', '--strict'], { cwd: target, stdin: pack });
+    await scene.git(['rev-list', '--objects', '--quiet', tip], { cwd: target });
+    sizes.add(pack.readUInt32BE(8));
+  }
+  assert.equal(sizes.size, 1, 'the same number of objects in each');
+  assert.ok((await metric(server, uploadPacks)) - before < 5);
+});
+
 test('what is shared is of one state of the repository, and of what may be seen of it', async (t) => {
   const { scene, server, source, tip } = await pushed(t, 1_000);
   const args = [`want ${tip}`, 'include-tag', 'done'];

@@ -63,6 +63,7 @@ import {
 } from './quarantine.js';
 import { realRefs } from './ref-difference.js';
 import { RefViews } from './ref-views.js';
+import { UploadPacks } from './upload-packs.js';
 import { LocalRead } from './replica-read.js';
 import { readState, writeState } from './state-file.js';
 import { Store } from './store.js';
@@ -117,6 +118,7 @@ export class LocalReplica implements Replica {
   readonly #open: OpenRepositories;
   readonly #pools: ObjectPools;
   readonly #views: RefViews;
+  readonly #uploadPacks: UploadPacks;
   readonly #hooks: HookPrograms;
   readonly #missedClones = new MissedClones();
   readonly #beginnings: CopyBeginnings;
@@ -131,6 +133,7 @@ export class LocalReplica implements Replica {
     this.#beginnings = new CopyBeginnings({ replica: this, discard: (id) => store.destroy(id) });
     this.#pools = new ObjectPools({ ...dependencies, store });
     this.#views = new RefViews(store, dependencies.logger);
+    this.#uploadPacks = new UploadPacks(dependencies);
     this.#open = new OpenRepositories({
       ...dependencies,
       store,
@@ -377,7 +380,7 @@ export class LocalReplica implements Replica {
       if (!enough) await this.#applyForRead(repository, atLeast);
       const missedClone = (): void => this.#noteMissedClone(repository);
       return new LocalRead(
-        { ...this.#dependencies, views: this.#views, missedClone },
+        { ...this.#dependencies, views: this.#views, uploadPacks: this.#uploadPacks, missedClone },
         repository,
         release,
       );
@@ -648,8 +651,9 @@ export class LocalReplica implements Replica {
   }
 
   /** Resolves when the files of applied pushes are gone. */
-  close(): Promise<void> {
-    return this.#store.close();
+  async close(): Promise<void> {
+    await this.#uploadPacks.close();
+    await this.#store.close();
   }
 
   #find(repositoryId: string, pushId: string): LiveQuarantine | undefined {

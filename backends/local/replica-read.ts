@@ -1,5 +1,6 @@
 import type { Readable } from 'node:stream';
 import type { GitStream, StoredPack, StoreShape, UploadPackRun } from '../contract/backend.js';
+import { QuorateError } from '../contract/errors.js';
 import type { VisibleRefs } from '../contract/visible-refs.js';
 import type { Oid, RefSnapshot } from '../contract/objects.js';
 import type { ReplicaRead } from '../contract/replica.js';
@@ -8,12 +9,17 @@ import type { GitRunner } from '../git/git-runner.js';
 import type { ObjectReader } from '../git/object-reader.js';
 import type { OpenRepository } from './open-repository.js';
 import type { RefViews } from './ref-views.js';
+import { UploadPacks } from './upload-packs.js';
 import { openWholePack } from './whole-pack.js';
+
+/** Of larger repositories, the commits that a git has read would be too much to keep. */
+const maxSharedObjects = 1_000_000;
 
 export interface ReadDependencies {
   readonly git: GitRunner;
   readonly objects: ObjectReader;
   readonly views: RefViews;
+  readonly uploadPacks: UploadPacks;
   /** Told of each clone of everything for which there is no stored pack. */
   readonly missedClone: () => void;
 }
@@ -70,6 +76,26 @@ export class LocalRead implements ReplicaRead {
   }
 
   async uploadPack(run: UploadPackRun): Promise<GitStream> {
+    return (await this.#serveNext(run)) ?? this.#runUploadPack(run);
+  }
+
+  /** By a git that serves one request after another; undefined when there is none for this one. */
+  async #serveNext(run: UploadPackRun): Promise<GitStream | undefined> {
+    const { input } = run;
+    if (!(input instanceof Uint8Array) || !UploadPacks.serves(run)) return undefined;
+    if ((await this.#repository.shape()).objectCount > maxSharedObjects) return undefined;
+    const { views, uploadPacks } = this.#dependencies;
+    const view = await views.acquire(this.#repository, this.snapshot, run.visible);
+    try {
+      return await uploadPacks.serve(view, { ...run, input });
+    } catch (error) {
+      // There may be too many conversations; streams wait for their turn.
+      if (error instanceof QuorateError && error.code === 'resource-exhausted') return undefined;
+      throw error;
+    }
+  }
+
+  async #runUploadPack(run: UploadPackRun): Promise<GitStream> {
     const args = ['upload-pack', '--strict', ...(run.stateless ? ['--stateless-rpc'] : [])];
     return this.#overView(run.visible, (directory) =>
       this.#dependencies.git.stream({
