@@ -156,6 +156,15 @@ test('a pack that lacks objects, or refs with another digest, changes nothing', 
   await assertSound(2);
 });
 
+test('a store that once prepared what its present copy lacks takes it from a peer', async () => {
+  await second.create(scene.id, { objectFormat: 'sha1', head: main });
+  scene.log.prepared = [scene.replica.storeId, second.storeId];
+  const one = await scene.commit('one');
+  await push([create(main, one)]);
+  await second.apply(scene.id, 1);
+  await assertSound(1);
+});
+
 test('a jump that is cut short at the refs is finished after a restart', async () => {
   const one = await scene.commit('one');
   await push([create(main, one)]);

@@ -7,6 +7,7 @@ import { asQuorateError, QuorateError } from '../contract/errors.js';
 import type { RefCommand, RefSnapshot } from '../contract/objects.js';
 import type { LogReader, QuarantineKey, ReplicaExport } from '../contract/replica.js';
 import type { LogEntry } from '../contract/repository.js';
+import { findUnconnected } from '../git/connectivity.js';
 import { digestAfter, digestOf } from '../git/digest.js';
 import type { GitRunner } from '../git/git-runner.js';
 import type { ObjectReader } from '../git/object-reader.js';
@@ -29,7 +30,7 @@ import { InterruptibleQueue } from './interruptible-queue.js';
 import { isZero } from './judge-names.js';
 import { PruneGate } from './prune-gate.js';
 import { loadUpdates, quarantinedFiles, removeStaleKeeps } from './quarantine.js';
-import { bringsObject, differenceOf } from './ref-difference.js';
+import { bringsObject, differenceOf, realRefs } from './ref-difference.js';
 import { DryRuns } from './dry-runs.js';
 import { RefsQueue } from './refs-queue.js';
 import { SerialQueue } from './serial-queue.js';
@@ -417,6 +418,7 @@ export class OpenRepository {
       const prepared = entry.prepared.includes(this.#dependencies.store.id);
       if (!prepared && !isPlain(entry)) throw new BehindError();
       const quarantine = this.#dependencies.quarantineOf(this.id, entry.pushId);
+      if (quarantine === undefined && !(await this.#holdsObjectsOf(entry))) throw new BehindError();
       if (quarantine !== undefined) quarantines.push(quarantine);
       const updates = await this.#updatesOf(entry, quarantine);
       const before = { generation, digest };
@@ -439,6 +441,25 @@ export class OpenRepository {
       });
     }
     return { entries: intended, quarantines };
+  }
+
+  /**
+   * Of an entry without a quarantine here. Nearly always it points to what refs have already; but a copy that was
+   * prepared may have gone, with what it had, and this be another.
+   */
+  async #holdsObjectsOf({ updates }: LogEntry): Promise<boolean> {
+    const { snapshot } = this;
+    const newOids = updates.filter(bringsObject).map(({ newOid }) => newOid);
+    const unknown = newOids.filter((oid) => !snapshot.hasTip(oid));
+    if (unknown.length === 0) return true;
+    const { connected } = await findUnconnected({
+      git: this.#dependencies.git,
+      gitDir: this.gitDirectory,
+      objectDirectory: undefined,
+      newOids: unknown,
+      knownTips: realRefs(snapshot.refs).map(({ oid }) => oid),
+    });
+    return connected;
   }
 
   async #updatesOf(
