@@ -305,17 +305,15 @@ export const mutants: readonly Mutation[] = [
   {
     name: 'a read at eventual takes no heed of its token',
     troubles: ['slow network', 'partition', 'store crashes'],
-    edits: [
-      edit('replicated/replicated-backend.js', String.raw`generation: atLeast,`, 'generation: 0,'),
-    ],
+    edits: [edit('replicated/read-path.js', String.raw`generation: atLeast,`, 'generation: 0,')],
   },
   {
     name: 'every read is one at eventual',
     troubles: ['slow network'],
     edits: [
       edit(
-        'replicated/replicated-backend.js',
-        String.raw`this\.#readsEventually\(repository\)`,
+        'replicated/read-path.js',
+        String.raw`this\.#readsEventually\(re(?:pository|cord)\)`,
         'true',
       ),
     ],
