@@ -55,6 +55,7 @@ export async function createLocalBackend(dependencies: LocalBackendDependencies)
     locks,
     log: coordinatorLog(coordinator),
     replicas: singleReplica(options.nodeId, replica),
+    knownSnapshot: (id, head) => replica.knownSnapshot(id, head),
     scratchDirectory,
     lockTimeoutMs: options.lockTimeoutMs,
     replicationFactor: 1,

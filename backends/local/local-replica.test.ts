@@ -146,6 +146,20 @@ test('a push is judged at its basis: what is committed and not applied yet comes
   await scene.replica.abort(key);
 });
 
+test('refs are known without a read only of the very generation and digest that were asked for', async () => {
+  await commitPush();
+  const head = scene.log.committed;
+  const known = (asked = head): number | undefined =>
+    scene.replica.knownSnapshot(scene.id, asked)?.refs.length;
+  assert.equal(known(), undefined, 'committed, and not applied yet');
+  await scene.replica.apply(scene.id, 1);
+  assert.equal(known(), 1);
+  assert.equal(known({ ...head, generation: 2 }), undefined);
+  assert.equal(known({ ...head, digest: '1'.repeat(128) }), undefined);
+  await scene.replica.destroy(scene.id);
+  assert.equal(known(), undefined);
+});
+
 const nobody = (): Promise<never> => Promise.reject(new Error('a peer is asked'));
 
 test('a coordinator that is behind this disk freezes the repository', async () => {

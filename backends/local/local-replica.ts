@@ -3,7 +3,7 @@ import { isDeepStrictEqual } from 'node:util';
 import type { MaintenanceProgress, MaintenanceReport } from '../contract/backend.js';
 import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
 import { asQuorateError, QuorateError, refuseCancelled } from '../contract/errors.js';
-import type { Head, ObjectFormat, Oid, RefCommand } from '../contract/objects.js';
+import type { Head, ObjectFormat, Oid, RefCommand, RefSnapshot } from '../contract/objects.js';
 import type { HookEnd, HookRun } from '../contract/hook.js';
 import type { Inspection, PushFact } from '../contract/inspection.js';
 import type {
@@ -22,7 +22,7 @@ import type {
   UploadOptions,
   VerifyReport,
 } from '../contract/replica.js';
-import type { RepositoryStats } from '../contract/repository.js';
+import type { HeadRecord, RepositoryStats } from '../contract/repository.js';
 import { booleanSetting, listSetting, numberSetting } from '../contract/settings.js';
 import { isFastForward } from '../git/ancestry.js';
 import { emptyDigest } from '../git/digest.js';
@@ -64,7 +64,7 @@ import {
 import { realRefs } from './ref-difference.js';
 import { RefViews } from './ref-views.js';
 import { UploadPacks } from './upload-packs.js';
-import { LocalRead } from './replica-read.js';
+import { LocalRead, type ReadDependencies } from './replica-read.js';
 import { readState, writeState } from './state-file.js';
 import { Store } from './store.js';
 import { verifyCopy } from './verify-copy.js';
@@ -117,8 +117,7 @@ export class LocalReplica implements Replica {
   readonly #store: Store;
   readonly #open: OpenRepositories;
   readonly #pools: ObjectPools;
-  readonly #views: RefViews;
-  readonly #uploadPacks: UploadPacks;
+  readonly #readDependencies: ReadDependencies;
   readonly #hooks: HookPrograms;
   readonly #missedClones = new MissedClones();
   readonly #beginnings: CopyBeginnings;
@@ -132,8 +131,13 @@ export class LocalReplica implements Replica {
     this.#hooks = new HookPrograms(store.hooksDirectory);
     this.#beginnings = new CopyBeginnings({ replica: this, discard: (id) => store.destroy(id) });
     this.#pools = new ObjectPools({ ...dependencies, store });
-    this.#views = new RefViews(store, dependencies.logger);
-    this.#uploadPacks = new UploadPacks(dependencies);
+    this.#readDependencies = {
+      git: dependencies.git,
+      objects: dependencies.objects,
+      views: new RefViews(store, dependencies.logger),
+      uploadPacks: new UploadPacks(dependencies),
+      missedClone: (repository) => this.#noteMissedClone(repository),
+    };
     this.#open = new OpenRepositories({
       ...dependencies,
       store,
@@ -378,16 +382,18 @@ export class LocalReplica implements Replica {
       // To be ahead of what was asked for tells something only when that was the head.
       const enough = eventual && repository.generation >= atLeast;
       if (!enough) await this.#applyForRead(repository, atLeast);
-      const missedClone = (): void => this.#noteMissedClone(repository);
-      return new LocalRead(
-        { ...this.#dependencies, views: this.#views, uploadPacks: this.#uploadPacks, missedClone },
-        repository,
-        release,
-      );
+      return new LocalRead(this.#readDependencies, repository, release);
     } catch (error) {
       release();
       throw storageFailure(error);
     }
+  }
+
+  /** The refs of this generation where they are in memory: what a read would show, without one. */
+  knownSnapshot(repositoryId: string, head: HeadRecord): RefSnapshot | undefined {
+    const repository = this.#open.peek(repositoryId);
+    if (repository === undefined || repository.generation !== head.generation) return undefined;
+    return repository.digest === head.digest ? repository.snapshot : undefined;
   }
 
   /** A clone of everything that git has to serve. When they are many, a repack may be due. */
@@ -652,7 +658,7 @@ export class LocalReplica implements Replica {
 
   /** Resolves when the files of applied pushes are gone. */
   async close(): Promise<void> {
-    await this.#uploadPacks.close();
+    await this.#readDependencies.uploadPacks.close();
     await this.#store.close();
   }
 

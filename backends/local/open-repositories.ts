@@ -38,6 +38,15 @@ export class OpenRepositories {
     this.#limits = limits;
   }
 
+  /** The repository if it is open, and the coordinator has confirmed what was on the disk. Nobody becomes a user. */
+  peek(id: string): OpenRepository | undefined {
+    const slot = this.#open.get(id);
+    if (slot?.repository?.confirmed !== true || this.#retiring.has(id)) return undefined;
+    this.#open.delete(id);
+    this.#open.set(id, slot);
+    return slot.repository;
+  }
+
   /**
    * Counts the caller as a user until it calls `release`. `unconfirmed`: also while the coordinator cannot be asked
    * whether what is on the disk is what it should be.

@@ -176,6 +176,10 @@ export class OpenRepository {
     return repository;
   }
 
+  get confirmed(): boolean {
+    return this.#confirmed === true;
+  }
+
   /** Makes sure, once, that what lay on the disk is not ahead of the coordinator, nor beside it. */
   async confirm(): Promise<void> {
     if (this.#confirmed === true) return;

@@ -21,7 +21,7 @@ export interface ReadDependencies {
   readonly views: RefViews;
   readonly uploadPacks: UploadPacks;
   /** Told of each clone of everything for which there is no stored pack. */
-  readonly missedClone: () => void;
+  readonly missedClone: (repository: OpenRepository) => void;
 }
 
 /** A read pinned to the generation that was current when it was made. */
@@ -111,7 +111,7 @@ export class LocalRead implements ReplicaRead {
   async wholePack(): Promise<StoredPack | undefined> {
     const { generation } = this.snapshot;
     const pack = await openWholePack(this.#repository, { generation, digest: this.digest });
-    if (pack === undefined) this.#dependencies.missedClone();
+    if (pack === undefined) this.#dependencies.missedClone(this.#repository);
     return pack;
   }
 

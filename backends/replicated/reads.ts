@@ -35,8 +35,9 @@ export async function openRead(
     readonly eventual?: boolean;
   },
 ): Promise<ReadSession> {
-  const { voters, readers = [] } = repository;
-  const members = reachable(dependencies.replicas, [...voters, ...readers]);
+  const { voters, readers } = repository;
+  const copies = readers === undefined || readers.length === 0 ? voters : [...voters, ...readers];
+  const members = reachable(dependencies.replicas, copies);
   const source = new ReadSource(dependencies, repository, { eventual: false, ...wanted, members });
   await source.current();
   return new ReplicatedRead(repository, source);
