@@ -240,10 +240,9 @@ function defineWaiting(withLocks: WithLocks): void {
     test('is refused when the queue is full', async () => {
       await withLocks({ maxWaiters: 2 }, async (scene) => {
         const held = await scene.locks().acquire(scene.ask('p0', heads('a')));
-        const waiting = [0, 1].map((i) =>
-          scene.locks(i).acquire(scene.ask(`p${i + 1}`, heads('a'))),
-        );
+        const first = scene.locks(0).acquire(scene.ask('p1', heads('a')));
         await scene.queued('p1');
+        const second = scene.locks(1).acquire(scene.ask('p2', heads('a')));
         await scene.queued('p2');
         for (const i of [0, 1]) {
           await assert.rejects(scene.locks(i).acquire(scene.ask('p9', heads('a'))), {
@@ -251,9 +250,8 @@ function defineWaiting(withLocks: WithLocks): void {
           });
         }
         await held.release();
-        const [first, second] = waiting;
-        await (await first)?.release();
-        await (await second)?.release();
+        await (await first).release();
+        await (await second).release();
       });
     });
   });

@@ -57,13 +57,7 @@ export class TlsFiles {
     try {
       return new TlsFiles(options, await readMaterial(options.paths));
     } catch (cause) {
-      const { ca, cert, key } = options.paths;
-      const files = [ca, cert, key].filter((file) => file !== undefined).join(', ');
-      throw new QuorateError(
-        'invalid-argument',
-        `${options.name}.ca, .cert and .key (${files}) cannot be used: ${messageOf(cause)}`,
-        { cause },
-      );
+      throw new QuorateError('invalid-argument', whyUnusable(options, cause), { cause });
     }
   }
 
@@ -142,15 +136,33 @@ async function readMaterial(paths: TlsPaths): Promise<TlsMaterial> {
 
 async function readFiles({ ca, cert, key }: TlsPaths): Promise<TlsMaterial> {
   const material = {
-    ca: await readSmall(ca),
-    ...(cert === undefined ? {} : { cert: await readSmall(cert) }),
-    ...(key === undefined ? {} : { key: await readSmall(key) }),
+    ca: await readSmall('ca', ca),
+    ...(cert === undefined ? {} : { cert: await readSmall('cert', cert) }),
+    ...(key === undefined ? {} : { key: await readSmall('key', key) }),
   };
   return material;
 }
 
-async function readSmall(file: string): Promise<Buffer> {
-  const content = await readFile(file);
+class UnreadableFile extends Error {
+  readonly part: keyof TlsPaths;
+
+  constructor(part: keyof TlsPaths, file: string, cause: unknown) {
+    const code = cause instanceof Error && 'code' in cause ? ` (${String(cause.code)})` : '';
+    super(`the file ${file} cannot be read${code}`, { cause });
+    this.part = part;
+  }
+}
+
+function whyUnusable({ name, paths }: TlsFilesOptions, cause: unknown): string {
+  if (cause instanceof UnreadableFile) return `${name}.${cause.part}: ${cause.message}`;
+  const files = [paths.ca, paths.cert, paths.key].filter((file) => file !== undefined).join(', ');
+  return `${name}.ca, .cert and .key (${files}) cannot be used: ${messageOf(cause)}`;
+}
+
+async function readSmall(part: keyof TlsPaths, file: string): Promise<Buffer> {
+  const content = await readFile(file).catch((cause: unknown) => {
+    throw new UnreadableFile(part, file, cause);
+  });
   if (content.length > maxFileBytes) throw new Error(`${file} is too large`);
   return content;
 }
