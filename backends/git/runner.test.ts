@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process';
 import { createHash, randomBytes, randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { cp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { PassThrough, Readable } from 'node:stream';
@@ -330,6 +331,33 @@ describe('git runner', () => {
     assert.equal((await stream.exited).exitCode, null);
     assert.deepEqual(processesWith(marker), []);
     await assert.rejects(own.run({ args: ['version'] }), { code: 'unavailable' });
+  });
+
+  it('is not harmed by a start on a copy of its run directory', async () => {
+    const original = mkdtempSync(join(tmpdir(), 'quorate-test-run-'));
+    const copy = `${original}-copy`;
+    const options = { logger: quietLogger, meter: noMeter };
+    const first = await createGitRunner({ ...options, runDirectory: original });
+    await cp(original, copy, { recursive: true, filter: (name) => !name.endsWith('.lock') });
+    const second = await createGitRunner({ ...options, runDirectory: copy });
+    await second.close();
+    try {
+      assert.equal((await first.run({ args: ['version'] })).exitCode, 0);
+    } finally {
+      await first.close();
+      for (const directory of [original, copy]) rmSync(directory, { recursive: true });
+    }
+  });
+
+  it('keeps what git needs out of the temporary directory, where old files are removed', async () => {
+    const runDirectory = mkdtempSync(join(tmpdir(), 'quorate-test-run-'));
+    const own = await createGitRunner({ logger: quietLogger, meter: noMeter, runDirectory });
+    const { stdout } = await own.run(shell('echo "$HOME"; pwd; echo "$GIT_CONFIG_GLOBAL"'));
+    const places = stdout.toString().trim().split('\n');
+    assert.equal(places.length, 3);
+    await own.close();
+    rmSync(runDirectory, { recursive: true });
+    for (const place of places) assert.ok(place.startsWith(join(runDirectory, 'git')), place);
   });
 
   for (const desc of ['the server', 'the server and its helpers'] as const) {

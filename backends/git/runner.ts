@@ -1,4 +1,4 @@
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { Readable } from 'node:stream';
@@ -74,10 +74,11 @@ export async function createGitRunner(options: GitRunnerOptions): Promise<GitRun
   const directory = await mkdtemp(join(tmpdir(), directoryPrefix));
   let spawner: Spawner | undefined;
   try {
-    if (options.runDirectory !== undefined) {
-      await replaceScratch(join(options.runDirectory, 'spawn.directory'), directory);
-    }
-    const environment = await createBaseEnvironment(directory);
+    if (options.runDirectory !== undefined) await replaceScratch(options.runDirectory, directory);
+    const environment = await createBaseEnvironment(
+      // Not in the temporary directory, where it can be: systems remove there what is some days old.
+      await emptied(join(options.runDirectory ?? directory, 'git')),
+    );
     const path = environment.variables['PATH'] ?? '';
     spawner = await Spawner.start({
       directory,
@@ -99,13 +100,31 @@ export async function createGitRunner(options: GitRunnerOptions): Promise<GitRun
 
 const directoryPrefix = 'quorate-git-';
 
-/** Removes the temporary directory of a run that was killed together with its helpers, and notes this run's. */
-async function replaceScratch(noteFile: string, directory: string): Promise<void> {
+/** In a temporary directory: whose it is. */
+const ownerFile = 'owner';
+
+/**
+ * Removes the temporary directory of a run that was killed together with its helpers, and notes this run's. A copy of a
+ * data directory has the note as well, of a server that may run: so it has to be of this very run directory.
+ */
+async function replaceScratch(runDirectory: string, directory: string): Promise<void> {
+  const noteFile = join(runDirectory, 'spawn.directory');
+  const { dev, ino } = await stat(runDirectory, { bigint: true });
+  const owner = `${dev}:${ino}`;
   const previous = await readFile(noteFile, 'utf8').catch(() => '');
   if (dirname(previous) === tmpdir() && basename(previous).startsWith(directoryPrefix)) {
-    await rm(previous, { recursive: true, force: true });
+    const previousOwner = await readFile(join(previous, ownerFile), 'utf8').catch(() => '');
+    if (previousOwner === owner) await rm(previous, { recursive: true, force: true });
   }
+  await writeFile(join(directory, ownerFile), owner, { mode: 0o600 });
   await writeFile(noteFile, directory, { mode: 0o600 });
+}
+
+/** `directory`, new: what an earlier run left there is gone. */
+async function emptied(directory: string): Promise<string> {
+  await rm(directory, { recursive: true, force: true });
+  await mkdir(directory, { mode: 0o700 });
+  return directory;
 }
 
 /** What the server itself may start while a hook runs. */
