@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { cp, readFile, readdir, rm } from 'node:fs/promises';
+import { cp, readdir, rm } from 'node:fs/promises';
 import { Agent } from 'node:http';
 import path from 'node:path';
 import { test } from 'node:test';
@@ -17,6 +17,7 @@ import type { Fault } from './checker/fault-injection.js';
 import { maxPoints, points } from './checker/fault-points.js';
 import { Observer } from './checker/observer.js';
 import type { RecordedPush } from './checker/push-journal.js';
+import { readMarker } from './checker/store-on-disk.js';
 import { zeroOid } from './checker/push-journal.js';
 import { annotatedTag, emptyCommit, emptyTree, pushBody, rawPush } from './checker/raw-git.js';
 import type { GitObject, RefMove } from './checker/raw-git.js';
@@ -334,7 +335,8 @@ async function isApplying(server: ServerProcess): Promise<boolean> {
   const root = path.join(server.dataDirectory, 'store', 'repos');
   for (const name of await readdir(root, { recursive: true })) {
     if (path.basename(name) !== 'state') continue;
-    if ((await readFile(path.join(root, name), 'utf8')).includes('"applying"')) return true;
+    const { generation, intended } = await readMarker(path.dirname(path.join(root, name)));
+    if (intended > generation) return true;
   }
   return false;
 }

@@ -1,12 +1,15 @@
-import { link, mkdir, rename, rm, rmdir, statfs, writeFile } from 'node:fs/promises';
-import { errorCode, replaceFile, syncDirectory } from './repository-files.js';
+import { link, mkdir, open, rename, rm, rmdir, statfs, writeFile } from 'node:fs/promises';
+import { errorCode, syncDirectory } from './repository-files.js';
 
 /** One change of a disk. */
 export type FileStep =
   /** Makes a file, or replaces its content in place; `sync`: and has that on disk. Names are not synced. */
   | { readonly do: 'write'; readonly path: string; readonly text: string; readonly sync?: boolean }
-  /** Replaces a file as a whole: readers and crashes see the old text or the new one. Its name is not synced. */
-  | { readonly do: 'replace'; readonly path: string; readonly text: string }
+  /**
+   * Writes over the beginning of a file that is there, and has that on disk. What was longer stays behind it, up to
+   * `maxTailBytes`. A crash may leave it torn.
+   */
+  | { readonly do: 'overwrite'; readonly path: string; readonly text: string }
   /** Has the content of a file, or the names in a directory, on disk. `ifThere`: or does nothing. */
   | { readonly do: 'sync'; readonly path: string; readonly ifThere?: boolean }
   | { readonly do: 'rename'; readonly from: string; readonly to: string }
@@ -46,8 +49,8 @@ async function take(step: FileStep): Promise<void> {
     case 'write':
       await writeFile(step.path, step.text, { flush: step.sync === true });
       return;
-    case 'replace':
-      await replaceFile(step.path, step.text);
+    case 'overwrite':
+      await overwrite(step.path, Buffer.from(step.text));
       return;
     case 'sync':
       await syncDirectory(step.path).catch(ignore(step.ifThere === true ? absent : []));
@@ -71,6 +74,23 @@ async function take(step: FileStep): Promise<void> {
       const { bavail, bsize } = await statfs(step.path);
       if (bavail * bsize < step.bytes) throw noRoom(step.path);
     }
+  }
+}
+
+/** More than this behind a text that was written over a longer one is cut off. */
+export const maxTailBytes = 64 * 1024;
+
+async function overwrite(path: string, bytes: Uint8Array): Promise<void> {
+  const file = await open(path, 'r+');
+  try {
+    const { size } = await file.stat();
+    for (let at = 0; at < bytes.length;) {
+      at += (await file.write(bytes, at, bytes.length - at, at)).bytesWritten;
+    }
+    if (size > bytes.length + maxTailBytes) await file.truncate(bytes.length);
+    await file.datasync();
+  } finally {
+    await file.close();
   }
 }
 

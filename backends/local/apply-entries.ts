@@ -68,7 +68,7 @@ export async function writeMarker(
 ): Promise<RepositoryState> {
   const { generation, digest } = lastOf(entries);
   const applied: RepositoryState = { objectFormat, generation, digest };
-  await store.take(markerSteps(store.statePath(id), applied));
+  await store.take(markerSteps(store.repositoryDirectory(id), applied));
   return applied;
 }
 

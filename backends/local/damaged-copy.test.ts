@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import type { RefCommand } from '../contract/objects.js';
+import type { ReplicaState } from '../contract/replica.js';
 import type { LocalReplica } from './local-replica.js';
 import { create, openReplica, type ReplicaScene } from './testing/replica-scene.js';
 
@@ -67,16 +68,25 @@ test('a bit that turned over in what a copy says of itself is damage, whatever i
   const one = await scene.commit('one');
   await scene.replica.apply(scene.id, await commitPush(create(main, one)));
   const path = join(scene.gitDir, '../state');
+  const intent = join(scene.gitDir, '../intent');
   const text = readFileSync(path, 'utf8');
   assert.match(text, /"generation":1,/);
-  for (const damaged of [text.replace('"generation":1,', '"generation":3,'), text.slice(0, -9)]) {
+  const state = async (): Promise<ReplicaState | undefined> =>
+    (await scene.reopen()).state(scene.id);
+  for (const damaged of [text.replace('"generation":1,', '"generation":3,'), text.slice(0, 9)]) {
     writeFileSync(path, damaged);
-    const { frozen } = (await (await scene.reopen()).state(scene.id)) ?? {};
-    assert.equal(frozen, 'the state of a repository is damaged');
+    const whole = await state();
+    assert.deepEqual([whole?.generation, whole?.frozen], [1, undefined], 'the intent is run again');
+    const kept = readFileSync(intent);
+    writeFileSync(path, damaged);
+    writeFileSync(intent, 'damaged');
+    assert.equal((await state())?.frozen, 'the state of a repository is damaged');
+    writeFileSync(intent, kept);
   }
-  // As earlier versions wrote it.
-  writeFileSync(path, text.replace(/,"checksum":"[0-9a-f]+"/, ''));
-  assert.equal((await (await scene.reopen()).state(scene.id))?.generation, 1);
+  // As earlier versions wrote it, which had one file for both.
+  writeFileSync(path, (text.split('\n')[0] ?? '').replace(/,"checksum":"[0-9a-f]+"/, ''));
+  rmSync(intent);
+  assert.equal((await state())?.generation, 1);
 });
 
 async function unfinished(): Promise<LocalReplica> {

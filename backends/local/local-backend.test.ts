@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { allRefs, refsWithout } from '../contract/visible-refs.js';
 import type { Repository } from '../contract/repository.js';
+import { comeTo } from './testing/come-to.js';
 import {
   type LocalFixture,
   packOf,
@@ -53,7 +54,7 @@ describe('local backend', () => {
     );
     assert.equal(updated.generation, 2);
     assert.deepEqual(await refsOf(repository), { 'refs/heads/main': two });
-    assert.deepEqual(await quarantines(), []);
+    await comeTo([], quarantines);
     const gitDir = join(
       local.directory,
       'store',
@@ -64,8 +65,10 @@ describe('local backend', () => {
     );
     await runGit(gitDir, ['fsck', '--full', '--strict']);
     assert.equal((await runGit(gitDir, ['rev-parse', 'refs/heads/main'])).trim(), two);
-    const packs = await readdir(join(gitDir, 'objects', 'pack'));
-    assert.equal(packs.filter((name) => name.endsWith('.keep')).length, 0);
+    await comeTo([], async () => {
+      const packs = await readdir(join(gitDir, 'objects', 'pack'));
+      return packs.filter((name) => name.endsWith('.keep'));
+    });
   });
 
   test('refusals are per ref, or for all when atomic, and leave nothing', async () => {
@@ -88,7 +91,7 @@ describe('local backend', () => {
       ['ok', 'refused'],
     );
     assert.deepEqual(await refsOf(repository), { 'refs/heads/main': one });
-    assert.deepEqual(await quarantines(), []);
+    await comeTo([], quarantines);
   });
 
   test('a pack that lacks objects is refused and leaves nothing', async () => {
@@ -108,7 +111,7 @@ describe('local backend', () => {
     assert.deepEqual(result.refs, [
       { ref: 'refs/heads/main', status: 'refused', reason: 'missing necessary objects' },
     ]);
-    assert.deepEqual(await quarantines(), []);
+    await comeTo([], quarantines);
     assert.equal((await local.backend.repositories.stats(repository.id)).packCount, 0);
   });
 
@@ -184,7 +187,7 @@ describe('local backend', () => {
     assert.deepEqual(result.refs, [
       { ref: 'refs/heads/main', status: 'refused', reason: 'unpacker error' },
     ]);
-    assert.deepEqual(await quarantines(), []);
+    await comeTo([], quarantines);
   });
 
   test('pushes to different refs run side by side; of those to one ref, one wins', async () => {
@@ -276,7 +279,7 @@ describe('local backend', () => {
     const result = await local.push(repository, commands);
     assert.ok(result.refs.every(({ status }) => status === 'ok'));
     assert.equal(Object.keys(await refsOf(repository)).length, 5000);
-    assert.deepEqual(await quarantines(), []);
+    await comeTo([], quarantines);
   });
 
   test('HEAD, rename, delete, and names in each other’s way', async () => {

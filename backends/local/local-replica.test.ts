@@ -16,6 +16,8 @@ import { allRefs, refsWithout, type VisibleRefs } from '../contract/visible-refs
 import type { ReplicaRead } from '../contract/replica.js';
 import { observeSyncs } from '../git/testing/observe-syncs.js';
 import type { LocalReplica } from './local-replica.js';
+import { readState, type RepositoryState } from './state-file.js';
+import { comeTo } from './testing/come-to.js';
 import { systemClock, zeroOid } from './testing/local-fixture.js';
 import { create, openReplica, type ReplicaScene } from './testing/replica-scene.js';
 
@@ -33,8 +35,7 @@ afterEach(async () => {
 const quarantines = (): string[] => readdirSync(join(scene.root, 'quarantine'));
 const keeps = (): string[] =>
   readdirSync(join(scene.gitDir, 'objects', 'pack')).filter((name) => name.endsWith('.keep'));
-const state = (): { generation: number; applying?: unknown } =>
-  JSON.parse(readFileSync(join(scene.gitDir, '..', 'state'), 'utf8'));
+const state = (): Promise<RepositoryState> => readState(dirname(scene.gitDir));
 
 /** A push from upload to its log entry; not applied. */
 async function commitPush(ref = main, content = 'one'): Promise<string> {
@@ -61,8 +62,8 @@ for (const [step, ref] of [
     await assert.rejects(scene.replica.apply(scene.id, 1), { code: 'storage-failure' });
     assert.equal(await scene.replica.applied(scene.id), 0);
     assert.deepEqual(await seen(), { [ref]: tip });
-    assert.deepEqual([state().generation, state().applying], [1, undefined]);
-    assert.deepEqual([quarantines(), keeps()], [[], []]);
+    assert.deepEqual([(await state()).generation, (await state()).applying], [1, undefined]);
+    await comeTo([[], []], () => [quarantines(), keeps()]);
     assert.deepEqual(scene.replica.quarantines, []);
     const next = await commitPush('refs/heads/next', 'two');
     assert.deepEqual(await seen(), { [ref]: tip, 'refs/heads/next': next });
@@ -84,8 +85,8 @@ test('the intent is on disk before anything of the entry is, and the marker afte
   const tip = await commitPush();
   scene.failures.set('commitEither', 1);
   await assert.rejects(scene.replica.apply(scene.id, 1));
-  assert.ok(state().applying !== undefined);
-  assert.equal(state().generation, 0);
+  assert.ok((await state()).applying !== undefined);
+  assert.equal((await state()).generation, 0);
   await scene.replica.apply(scene.id, 1);
   assert.equal(await scene.git('rev-parse', main), tip);
 });
@@ -99,9 +100,11 @@ test('a restart puts on disk what an earlier process had only written, before it
   await observeSyncs(observe, async () => void (await seen(await scene.reopen())));
   const refs = synced.indexOf(join(scene.gitDir, 'refs', 'heads'));
   assert.ok(refs > 0);
-  // The name of the intent, and those of the promoted pack.
-  for (const directory of [dirname(scene.gitDir), join(scene.gitDir, 'objects', 'pack')]) {
-    assert.ok(synced.slice(0, refs).includes(directory), directory);
+  // The intent, the marker before it, and the names of the promoted pack.
+  const directory = dirname(scene.gitDir);
+  const before = [join(directory, 'intent'), join(directory, 'state')];
+  for (const path of [...before, join(scene.gitDir, 'objects', 'pack')]) {
+    assert.ok(synced.slice(0, refs).includes(path), path);
   }
 });
 
@@ -129,7 +132,7 @@ test('entries that do not follow are not applied: a gap, a wrong digest, a log c
   for (const wrong of [{ generation: 2 }, { digest: '0'.repeat(128) }]) {
     scene.log.kept.splice(0, 1, { ...entry, ...wrong });
     await assert.rejects(scene.replica.apply(scene.id, 2), { code: 'data-corrupt' });
-    assert.equal(state().applying, undefined);
+    assert.equal((await state()).applying, undefined);
   }
   scene.log.kept.splice(0, 1);
   await assert.rejects(scene.replica.apply(scene.id, 1), { code: 'data-corrupt' });
@@ -392,7 +395,8 @@ test('a client whose connection breaks is not taken for a disk that fails', asyn
     (thrown: unknown) => thrown,
   );
   assert.ok(!(error instanceof QuorateError) || error.code !== 'storage-failure');
-  assert.deepEqual([quarantines(), scene.replica.quarantines], [[], []]);
+  await comeTo([[], []], () => [quarantines(), keeps()]);
+  assert.deepEqual(scene.replica.quarantines, []);
 });
 
 test('the updates of a large push are read from its quarantine, and only if they are the ones', async () => {
@@ -429,7 +433,7 @@ test('keep files of other people stay', async () => {
   const kept = join(scene.gitDir, 'objects', 'pack', 'pack-theirs.keep');
   writeFileSync(kept, '');
   await scene.replica.apply(scene.id, 1);
-  assert.deepEqual(keeps(), ['pack-theirs.keep']);
+  await comeTo(['pack-theirs.keep'], keeps);
 });
 
 test('a delete needs no objects, and applies', async () => {
@@ -439,5 +443,6 @@ test('a delete needs no objects, and applies', async () => {
   const key = await scene.prepare(remove);
   scene.log.commit(key.pushId, remove);
   assert.deepEqual(await seen(), {});
-  assert.deepEqual([quarantines(), scene.replica.quarantines], [[], []]);
+  await comeTo([[], []], () => [quarantines(), keeps()]);
+  assert.deepEqual(scene.replica.quarantines, []);
 });

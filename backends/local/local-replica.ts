@@ -65,7 +65,7 @@ import { realRefs } from './ref-difference.js';
 import { RefViews } from './ref-views.js';
 import { UploadPacks } from './upload-packs.js';
 import { LocalRead, type ReadDependencies } from './replica-read.js';
-import { readState, writeState } from './state-file.js';
+import { createState, readState } from './state-file.js';
 import { Store } from './store.js';
 import { verifyCopy } from './verify-copy.js';
 import { repackRecorded } from './whole-pack.js';
@@ -185,7 +185,7 @@ export class LocalReplica implements Replica {
       await this.#store.makeRepositoryDirectory(repositoryId);
       const gitDir = this.#store.gitDirectory(repositoryId);
       await createRepositoryFiles({ git: this.#dependencies.git, gitDir, objectFormat, head });
-      await writeState(this.#store.statePath(repositoryId), {
+      await createState(this.#store.repositoryDirectory(repositoryId), {
         objectFormat,
         generation: 0,
         digest: emptyDigest({ symref: head }),
@@ -490,9 +490,9 @@ export class LocalReplica implements Replica {
       const { code, message } = asQuorateError(error);
       if (code === 'not-found') return undefined;
       if (code !== 'data-corrupt') throw error;
-      const { generation, digest } = await readState(this.#store.statePath(repositoryId)).catch(
-        () => ({ generation: 0, digest: '' }),
-      );
+      const { generation, digest } = await readState(
+        this.#store.repositoryDirectory(repositoryId),
+      ).catch(() => ({ generation: 0, digest: '' }));
       return { generation, digest, frozen: message };
     }
   }
@@ -659,6 +659,7 @@ export class LocalReplica implements Replica {
   /** Resolves when the files of applied pushes are gone. */
   async close(): Promise<void> {
     await this.#readDependencies.uploadPacks.close();
+    await this.#open.cleaned();
     await this.#store.close();
   }
 

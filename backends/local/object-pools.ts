@@ -32,7 +32,7 @@ import {
 import { InterruptibleQueue } from './interruptible-queue.js';
 import type { OpenRepository } from './open-repository.js';
 import { namesIn } from './quarantine.js';
-import { readState, writeState } from './state-file.js';
+import { createState, readState } from './state-file.js';
 import { isPoolId, type Store } from './store.js';
 import { writeWholePack } from './whole-pack-record.js';
 
@@ -212,7 +212,7 @@ export class ObjectPools {
   async #isMade({ repositoryId, refs, head }: ReplicaFork): Promise<boolean> {
     const { store } = this.#dependencies;
     try {
-      const { generation, digest } = await readState(store.statePath(repositoryId));
+      const { generation, digest } = await readState(store.repositoryDirectory(repositoryId));
       return generation > 1 || digest === forkDigest(refs, head);
     } catch (error) {
       if (error instanceof QuorateError && error.code === 'not-found') return false;
@@ -244,7 +244,11 @@ export class ObjectPools {
     if (whole?.generation === fork.sourceGeneration && whole.digest === digest) {
       await writeWholePack(store.wholePackPath(repositoryId), { ...whole, generation: 1 });
     }
-    await writeState(store.statePath(repositoryId), { objectFormat, generation: 1, digest });
+    await createState(store.repositoryDirectory(repositoryId), {
+      objectFormat,
+      generation: 1,
+      digest,
+    });
   }
 
   /** The pool that a repository borrows from. What administrators let it borrow from is none of ours. */

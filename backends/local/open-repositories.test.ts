@@ -12,7 +12,7 @@ import { createRefTransactions } from '../git/ref-transaction.js';
 import { createRepositoryFiles } from '../git/repository-files.js';
 import { createGitRunner } from '../git/runner.js';
 import { OpenRepositories } from './open-repositories.js';
-import { writeState } from './state-file.js';
+import { createState } from './state-file.js';
 import { Store } from './store.js';
 import { silentMeter, systemClock } from './testing/local-fixture.js';
 import { MemoryLog } from './testing/replica-scene.js';
@@ -54,7 +54,7 @@ async function make(): Promise<string> {
   await store.makeRepositoryDirectory(id);
   await createRepositoryFiles({ git, gitDir: store.gitDirectory(id), objectFormat: 'sha1', head });
   const digest = emptyDigest({ symref: head });
-  await writeState(store.statePath(id), { objectFormat: 'sha1', generation: 0, digest });
+  await createState(store.repositoryDirectory(id), { objectFormat: 'sha1', generation: 0, digest });
   return id;
 }
 
@@ -88,11 +88,11 @@ test('what is in use, or has a push between judgement and refs, is not let go', 
 test('a repository that cannot be opened is asked for again by the next user', async () => {
   const open = openRepositories({ repositories: 1, refs: 1000 });
   const id = await make();
-  const state = store.statePath(id);
-  await writeState(state, { objectFormat: 'sha1', generation: 0, digest: 'wrong' });
+  const state = store.repositoryDirectory(id);
+  await createState(state, { objectFormat: 'sha1', generation: 0, digest: 'wrong' });
   await assert.rejects(open.acquire(id), { code: 'data-corrupt' });
   const digest = emptyDigest({ symref: 'refs/heads/main' });
-  await writeState(state, { objectFormat: 'sha1', generation: 0, digest });
+  await createState(state, { objectFormat: 'sha1', generation: 0, digest });
   const { repository } = await open.acquire(id);
   assert.equal(repository.generation, 0);
 });

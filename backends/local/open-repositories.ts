@@ -109,12 +109,18 @@ export class OpenRepositories {
       if (slot !== undefined && slot.users > 0) {
         await new Promise<void>((resolve) => slot.onIdle.push(resolve));
       }
+      await slot?.repository?.cleaning;
       this.#open.delete(id);
       this.#seen.delete(id);
       await remove();
     } finally {
       this.#retiring.delete(id);
     }
+  }
+
+  /** Resolves when nothing is left of what was applied up to now. */
+  async cleaned(): Promise<void> {
+    for (const { repository } of this.#open.values()) await repository?.cleaning;
   }
 
   #evict(): void {
@@ -124,6 +130,7 @@ export class OpenRepositories {
     for (const [id, { repository, users }] of this.#open) {
       if (count <= this.#limits.repositories && refs <= this.#limits.refs) return;
       if (repository === undefined || users > 0 || repository.pruneGate.occupied) continue;
+      if (repository.cleaning !== undefined) continue;
       this.#open.delete(id);
       count--;
       refs -= repository.snapshot.refs.length;

@@ -1,5 +1,4 @@
 import { rm } from 'node:fs/promises';
-import { dirname } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import type { StoreShape } from '../contract/backend.js';
 import type { Clock } from '../contract/environment.js';
@@ -15,7 +14,7 @@ import { nextSnapshot, readRefSnapshot } from '../git/ref-snapshot.js';
 import { removeAllLeftovers } from '../git/maintenance.js';
 import { removeAbandonedRefLocks, removeStaleLocks } from '../git/ref-files.js';
 import { readStoreShape } from '../git/store-shape.js';
-import { removeHalfWritten, syncDirectory } from '../git/repository-files.js';
+import { removeHalfWritten } from '../git/repository-files.js';
 import {
   type ApplyDependencies,
   applicableTogether,
@@ -34,7 +33,13 @@ import { bringsObject, differenceOf, realRefs } from './ref-difference.js';
 import { DryRuns } from './dry-runs.js';
 import { RefsQueue } from './refs-queue.js';
 import { SerialQueue } from './serial-queue.js';
-import { intentSteps, readState, type RepositoryState } from './state-file.js';
+import {
+  ensureIntentFile,
+  intentSteps,
+  readState,
+  type RepositoryState,
+  syncState,
+} from './state-file.js';
 import {
   readWholePack,
   type RefsIdentity,
@@ -101,8 +106,8 @@ export class OpenRepository {
   #confirming = false;
   /** `.keep` files of promoted packs whose refs are not written yet, or that could not be removed. */
   #keeps = new Set<string>();
-  /** Removes what the last apply left. */
-  #cleaning: Promise<void> = Promise.resolve();
+  /** Removes what the last apply left; undefined when that is done. */
+  #cleaning: Promise<void> | undefined;
 
   private constructor(
     dependencies: OpenDependencies,
@@ -134,17 +139,18 @@ export class OpenRepository {
   ): Promise<OpenRepository> {
     const { store, git } = dependencies;
     const gitDir = store.gitDirectory(id);
-    let state = await readState(store.statePath(id));
+    const directory = store.repositoryDirectory(id);
+    let state = await readState(directory);
+    await ensureIntentFile(directory, state);
+    await syncState(directory);
     if (afterStart) {
       await rm(store.judgingDirectory(id), { recursive: true, force: true });
       await removeStaleLocks(gitDir);
-      await removeHalfWritten(store.repositoryDirectory(id));
+      await removeHalfWritten(directory);
       await removeAllLeftovers(gitDir);
     }
     if (state.applying !== undefined) {
       const { applying } = state;
-      // It was read, and may still not be on disk: whoever wrote it was killed, perhaps before it synced its name.
-      await syncDirectory(dirname(store.statePath(id)));
       const keeps = new Set<string>();
       const packs = await packsIn(dependencies, applying);
       const restarted = { intent: applying, keeps, packs, restarted: true };
@@ -310,7 +316,6 @@ export class OpenRepository {
         );
       }
     });
-    await this.#cleaning;
   }
 
   /**
@@ -351,7 +356,6 @@ export class OpenRepository {
         quarantines: quarantine === undefined ? [] : [quarantine],
       });
     });
-    await this.#cleaning;
   }
 
   /** Applies entries that `applicableTogether` lets pass: one intent, one ref transaction, one marker. */
@@ -370,15 +374,16 @@ export class OpenRepository {
     const dependencies = this.#dependencies;
     const updates = intent.entries.flatMap((entry) => entry.updates);
     const startedMs = dependencies.clock.monotonicMs();
-    if (this.interrupted) await this.#removeAbandonedLocks(updates);
+    const again = this.interrupted;
+    if (again) await this.#removeAbandonedLocks(updates);
     // What was interrupted may have moved some of them.
-    const known = this.interrupted ? undefined : dependencies.packsOf;
+    const known = again ? undefined : dependencies.packsOf;
     this.#interrupted = intent;
     const packs = await packsIn(dependencies, intent, known);
     // The same pack may come again, and is to keep its `.keep` file then.
     await this.#cleaning;
     const state: RepositoryState = { ...this.#state, applying: intent };
-    const begin = intentSteps(dependencies.store.statePath(this.id), state);
+    const begin = intentSteps(dependencies.store.repositoryDirectory(this.id), state, { again });
     await writeEffects(dependencies, this.id, { intent, keeps: this.#keeps, packs, begin }).catch(
       (error: unknown) => {
         throw unlessDiffering(error, this.id);
@@ -399,12 +404,18 @@ export class OpenRepository {
     this.#cleaning = this.#cleanUp(intent);
   }
 
+  /** Resolves when nothing is left of what was applied; undefined when that is so. Whoever applies does not wait. */
+  get cleaning(): Promise<void> | undefined {
+    return this.#cleaning;
+  }
+
   /** Goes on while the next apply begins. */
   async #cleanUp(intent: Intent): Promise<void> {
     const keeps = this.#keeps;
     this.#keeps = new Set();
-    if (await cleanUp(this.#dependencies, this.id, { intent, keeps })) return;
-    for (const keep of keeps) this.#keeps.add(keep);
+    const done = await cleanUp(this.#dependencies, this.id, { intent, keeps });
+    if (!done) for (const keep of keeps) this.#keeps.add(keep);
+    this.#cleaning = undefined;
   }
 
   /** Those of a git that was killed; ours is the only one that writes refs, and none runs now. */

@@ -1,15 +1,19 @@
 import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { join } from 'node:path';
 import { z } from 'zod';
 import { QuorateError } from '../contract/errors.js';
 import type { ObjectFormat } from '../contract/objects.js';
 import type { QuarantineKey } from '../contract/replica.js';
 import type { LogEntry } from '../contract/repository.js';
 import type { FileStep } from '../git/file-steps.js';
-import { isMissing, writeFileDurably } from '../git/repository-files.js';
+import { isMissing, replaceFile, syncFile, writeFileDurably } from '../git/repository-files.js';
 
-/** What a store says of one repository: the durable marker, and the intent while an entry is being applied. */
+/**
+ * What a store says of one repository, in two files that are written in place, in turn: `state`, the marker, and
+ * `intent`, the entries that are applied next. Each is durable before the other is touched, so that one of them is whole
+ * at any time.
+ */
 export interface RepositoryState {
   readonly objectFormat: ObjectFormat;
   /** The applied generation: refs and objects of every entry up to it are on this disk. */
@@ -50,6 +54,15 @@ const schema = z.strictObject({
     .exactOptional(),
 });
 
+const markerName = 'state';
+const intentName = 'intent';
+
+/**
+ * Files are as long as this, or a multiple of it, so that the next text nearly always fits into what the last one took:
+ * to sync it changes no metadata then.
+ */
+const blockBytes = 4096;
+
 /** Of the text before it. One digit that turned over would make a copy seem ahead, or behind. */
 const checksum = /,"checksum":"([0-9a-f]{16})"\}$/;
 
@@ -57,56 +70,96 @@ function checksumOf(text: string): string {
   return createHash('sha256').update(text).digest('hex').slice(0, 16);
 }
 
+/** One line; what comes after it in the file is the rest of a longer one, or nothing. */
 function encodeState(state: RepositoryState): string {
   const text = JSON.stringify(state);
-  return `${text.slice(0, -1)},"checksum":"${checksumOf(text)}"}`;
+  const line = `${text.slice(0, -1)},"checksum":"${checksumOf(text)}"}\n`;
+  const sizeBytes = Buffer.byteLength(line);
+  return line + ' '.repeat(Math.ceil(sizeBytes / blockBytes) * blockBytes - sizeBytes);
 }
 
-/** Files of earlier versions have no checksum. */
-function decodeState(text: string): RepositoryState {
-  const state = text.replace(checksum, '}');
-  const known = checksum.exec(text)?.[1];
-  if (known !== undefined && known !== checksumOf(state)) throw new Error('the checksum is wrong');
-  return schema.parse(JSON.parse(state));
-}
-
-/** `not-found` when this store does not have the repository. */
-export async function readState(path: string): Promise<RepositoryState> {
-  let text: string;
+/** Undefined when it is damaged, or empty. Files of earlier versions have no checksum. */
+function decodeState(file: string): RepositoryState | undefined {
+  const [line = ''] = file.split('\n', 1);
+  const text = line.replace(checksum, '}');
+  const known = checksum.exec(line)?.[1];
+  if (known !== undefined && known !== checksumOf(text)) return undefined;
   try {
-    text = await readFile(path, 'utf8');
+    return schema.parse(JSON.parse(text));
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * What the files in a repository's directory say. `not-found` when this store does not have the repository. A marker
+ * that a crash tore, or that is damaged, is made good from the intent before it, which is run again.
+ */
+export async function readState(directory: string): Promise<RepositoryState> {
+  const marked = await readOrMissing(join(directory, markerName));
+  if (marked === undefined) {
+    throw new QuorateError('not-found', 'this store does not have the repository');
+  }
+  const marker = decodeState(marked);
+  const intent = decodeState((await readOrMissing(join(directory, intentName))) ?? '');
+  const intended = intent?.applying?.entries.at(-1)?.generation;
+  const begun = intended !== undefined && intended > (marker?.generation ?? -1);
+  const state = begun ? intent : marker;
+  if (state !== undefined) return state;
+  throw new QuorateError('data-corrupt', 'the state of a repository is damaged');
+}
+
+async function readOrMissing(path: string): Promise<string | undefined> {
+  try {
+    return await readFile(path, 'utf8');
   } catch (cause) {
-    if (isMissing(cause)) {
-      throw new QuorateError('not-found', 'this store does not have the repository', { cause });
-    }
+    if (isMissing(cause)) return undefined;
     throw new QuorateError('storage-failure', 'the state of a repository cannot be read', {
       cause,
     });
   }
-  try {
-    return decodeState(text);
-  } catch (cause) {
-    throw new QuorateError('data-corrupt', 'the state of a repository is damaged', { cause });
-  }
 }
 
-/** Durable on return; a crash leaves the old state or the new one. */
-export async function writeState(path: string, state: RepositoryState): Promise<void> {
-  await writeFileDurably(path, encodeState(state));
+/** The files of a new repository: a marker, and an empty intent. Durable on return. */
+export async function createState(directory: string, state: RepositoryState): Promise<void> {
+  await replaceFile(join(directory, intentName), '');
+  await writeFileDurably(join(directory, markerName), encodeState(state));
 }
 
-/** As `writeState`, in steps. */
-export function intentSteps(path: string, state: RepositoryState): readonly FileStep[] {
-  return [
-    { do: 'replace', path, text: encodeState(state) },
-    { do: 'sync', path: dirname(path) },
-  ];
+/** Earlier versions kept the intent in the marker's file, which is written over now. */
+export async function ensureIntentFile(directory: string, state: RepositoryState): Promise<void> {
+  const path = join(directory, intentName);
+  if ((await readOrMissing(path)) !== undefined) return;
+  await writeFileDurably(path, state.applying === undefined ? '' : encodeState(state));
+}
+
+/** Makes durable what was read: whoever wrote it may have been killed before it was. */
+export async function syncState(directory: string): Promise<void> {
+  await Promise.all([markerName, intentName].map((name) => syncFile(join(directory, name))));
 }
 
 /**
- * Says that what was being applied is applied. Not synced as to its name: a power cut may bring the intent back, which
- * holds all that it takes to apply it again. The next intent is durable, and this with it.
+ * Makes an intent durable. Torn by a crash, it reads as none: the marker before it is on disk. `again`: an apply failed,
+ * perhaps because its marker could not be synced.
  */
-export function markerSteps(path: string, state: RepositoryState): readonly FileStep[] {
-  return [{ do: 'replace', path, text: encodeState(state) }];
+export function intentSteps(
+  directory: string,
+  state: RepositoryState,
+  { again }: { readonly again: boolean },
+): readonly FileStep[] {
+  const sync: FileStep = { do: 'sync', path: join(directory, markerName) };
+  const write: FileStep = {
+    do: 'overwrite',
+    path: join(directory, intentName),
+    text: encodeState(state),
+  };
+  return again ? [sync, write] : [write];
+}
+
+/**
+ * Says, durably, that what was being applied is applied. Torn by a crash, the intent counts, which holds all that it
+ * takes to apply it again; only the next intent takes its place, when this is on disk.
+ */
+export function markerSteps(directory: string, state: RepositoryState): readonly FileStep[] {
+  return [{ do: 'overwrite', path: join(directory, markerName), text: encodeState(state) }];
 }

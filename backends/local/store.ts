@@ -32,7 +32,8 @@ const maxGoings = 100;
  *     store-id                        random, written once: this disk and no other
  *     repos/{id[0..2]}/{id}/git       a plain bare repository
  *     repos/{id[0..2]}/{id}/judging   links to packs while git judges them; emptied when it is opened first
- *     repos/{id[0..2]}/{id}/state     applied generation and digest, and the entry being applied
+ *     repos/{id[0..2]}/{id}/state     applied generation and digest
+ *     repos/{id[0..2]}/{id}/intent    the entry being applied, or applied last
  *     repos/{id[0..2]}/{id}/whole-pack  the pack that a clone of everything may be given as it is
  *     pools/{id[0..2]}/{id}/git       objects that forks share, as a bare repository without refs
  *     pools/{id[0..2]}/{id}/borrowers/{repository}  who may borrow from it; a name stays when its repository goes
@@ -206,10 +207,6 @@ export class Store {
   /** Packs of pushes that are being judged, as links. */
   judgingDirectory(id: string): string {
     return join(this.repositoryDirectory(id), 'judging');
-  }
-
-  statePath(id: string): string {
-    return join(this.repositoryDirectory(id), 'state');
   }
 
   wholePackPath(id: string): string {

@@ -29,11 +29,8 @@ export async function repositoriesOnDisk(
 }
 
 async function readRepository(directory: string, env: Environment): Promise<RepositoryOnDisk> {
-  const state: unknown = JSON.parse(await readFile(path.join(directory, 'state'), 'utf8'));
-  if (typeof state !== 'object' || state === null || !('generation' in state)) {
-    throw new Error(`${directory}/state has no generation`);
-  }
-  if ('applying' in state) throw new Error(`${directory}/state holds an unfinished entry`);
+  const { generation, intended } = await readMarker(directory);
+  if (intended > generation) throw new Error(`${directory}/intent holds an unfinished entry`);
   const listed = await runProcess(
     'git',
     ['--git-dir', path.join(directory, 'git'), 'for-each-ref', '--format=%(objectname) %(refname)'],
@@ -45,7 +42,31 @@ async function readRepository(directory: string, env: Environment): Promise<Repo
     const [oid = '', ref = ''] = line.split(' ');
     if (ref !== '') refs.set(ref, oid);
   }
-  return { directory, id: path.basename(directory), generation: Number(state.generation), refs };
+  return { directory, id: path.basename(directory), generation, refs };
+}
+
+/** The generation of a repository, and the one to which the last apply was to take it. */
+export async function readMarker(
+  directory: string,
+): Promise<{ readonly generation: number; readonly intended: number; readonly digest: string }> {
+  const marker = await firstLine(path.join(directory, 'state'));
+  if (typeof marker !== 'object' || marker === null) {
+    throw new Error(`${directory}/state is damaged`);
+  }
+  const { generation, digest }: { generation?: unknown; digest?: unknown } = marker;
+  const intent = JSON.stringify((await firstLine(path.join(directory, 'intent'))) ?? {});
+  const intended = [...intent.matchAll(/"generation":(\d+)/g)].map((match) => Number(match[1]));
+  return {
+    generation: Number(generation),
+    intended: Math.max(0, ...intended),
+    digest: String(digest),
+  };
+}
+
+/** What stands in it; undefined when it is empty. */
+async function firstLine(file: string): Promise<unknown> {
+  const [line = ''] = (await readFile(file, 'utf8')).split('\n', 1);
+  return line === '' ? undefined : JSON.parse(line);
 }
 
 /** What `git fsck` complains of; empty when all is well. Objects that nothing reaches are no complaint. */

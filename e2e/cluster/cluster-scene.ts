@@ -1,5 +1,6 @@
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
+import { readMarker } from '../checker/store-on-disk.js';
 import { createScene, type Scene, type SshServer, waitFor } from '../harness.js';
 import { mainScript } from '../server-process.js';
 import { Cluster, type ClusterOptions } from './cluster.js';
@@ -105,6 +106,5 @@ export async function repositoriesOf(node: MemberProcess): Promise<readonly stri
 
 async function stateOf(node: MemberProcess, id: string): Promise<StoredState | undefined> {
   const directory = path.join(node.dataDirectory, 'store', 'repos', id.slice(0, 2), id);
-  const text = await readFile(path.join(directory, 'state'), 'utf8').catch(() => undefined);
-  return text === undefined ? undefined : JSON.parse(text);
+  return readMarker(directory).catch(() => undefined);
 }

@@ -109,6 +109,10 @@ export const mutants: readonly Mutation[] = [
     ],
   },
   {
+    name: 'the intent and the marker are not synced',
+    edits: [edit('git/file-steps.js', String.raw`await file\.datasync\(\);`, '')],
+  },
+  {
     name: 'a replay insists on the old value',
     troubles: ['store crashes at a step'],
     edits: [edit('local/apply-entries.js', String.raw`refs\.commitEither`, 'refs.commit')],

@@ -105,6 +105,13 @@ export class SimulatedDisk {
     file.modifiedMs = this.#now();
   }
 
+  /** In place: a power cut may leave the old bytes behind the first of the new ones. */
+  overwrite(file: SimulatedFile, bytes: Buffer, position: number): void {
+    const { data } = file;
+    const rest = data.subarray(position + bytes.length);
+    this.write(file, Buffer.concat([data.subarray(0, position), bytes, rest]));
+  }
+
   makeDirectory(path: string, recursive: boolean): void {
     const existing = this.find(path);
     if (existing !== undefined) {
@@ -254,7 +261,13 @@ function remains(
   if (synced === data) return data;
   const safe = synced ?? empty;
   if (cut === 'everything') return safe;
-  return random.pick([safe, data, torn(data, random), empty.length === safe.length ? empty : safe]);
+  return random.pick([safe, data, torn(data, random), mixed(data, safe, random)]);
+}
+
+/** Its first blocks are the new ones, the others still what was safe. */
+function mixed(data: Buffer, safe: Buffer, random: SeededRandom): Buffer {
+  const cut = random.below(data.length + 1);
+  return Buffer.concat([data.subarray(0, cut), safe.subarray(cut)]);
 }
 
 /** Its blocks were written in part. */

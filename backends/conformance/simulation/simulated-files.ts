@@ -137,6 +137,26 @@ class Handle {
     );
   }
 
+  /** Over the beginning; what was longer stays behind it. */
+  async write(
+    data: Uint8Array,
+    offset: number,
+    length: number,
+    position: number,
+  ): Promise<{ readonly bytesWritten: number }> {
+    const { disk, path } = this.#place;
+    const file = asFile(this.#node, path);
+    const bytes = Buffer.from(data.subarray(offset, offset + length));
+    await change(this.#place, 'write', () => disk.overwrite(file, bytes, position));
+    return { bytesWritten: length };
+  }
+
+  async truncate(length: number): Promise<void> {
+    const { disk, path } = this.#place;
+    const file = asFile(this.#node, path);
+    await change(this.#place, 'write', () => disk.write(file, file.data.subarray(0, length)));
+  }
+
   readFile(): Promise<Buffer> {
     return this.#place.process.immediate(() =>
       Buffer.from(asFile(this.#node, this.#place.path).data),

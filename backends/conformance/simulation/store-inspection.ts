@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import type { Oid } from '../../contract/objects.js';
 import { numberOf, recordOf, textOf } from './commit-observer.js';
 import { decodePack, isWhole, type ModelObject } from './pack-model.js';
@@ -40,7 +41,7 @@ export function quarantinesOn(disk: SimulatedDisk): readonly string[] {
 function copyIn(files: Files, id: string, pushId?: string): Copy {
   const base = `repos/${id.slice(0, 2)}/${id}/`;
   const text = (name: string): string => files.get(`${base}${name}`)?.toString('latin1') ?? '';
-  const state = stateOf(text('state'));
+  const state = stateOf(text('state'), text('intent'));
   const refs = packedRefs(text('git/packed-refs'));
   const objects = new Map<Oid, ModelObject>();
   for (const [path, data] of files) {
@@ -68,17 +69,30 @@ function packedRefs(text: string): Map<string, Oid> {
   return refs;
 }
 
-function stateOf(text: string): Pick<Copy, 'generation' | 'recoverable' | 'digest'> {
+type State = Pick<Copy, 'generation' | 'recoverable' | 'digest'>;
+
+/** Each file's first line counts, if its checksum is that of what precedes it. */
+function stateOf(marker: string, intent: string): State {
+  const [marked, intended] = [markOf(marker), markOf(intent)];
+  if (marked === undefined || (intended?.recoverable ?? -1) > marked.recoverable) {
+    return intended ?? { generation: undefined, recoverable: -1, digest: '' };
+  }
+  return marked;
+}
+
+function markOf(file: string): (State & { generation: number }) | undefined {
   try {
-    const state = recordOf(JSON.parse(text));
+    const line = file.slice(0, file.indexOf('\n'));
+    const { checksum, ...state } = recordOf(JSON.parse(line));
+    const sum = createHash('sha256').update(JSON.stringify(state)).digest('hex');
+    if (checksum !== sum.slice(0, 16)) return undefined;
     const generation = numberOf(state['generation']);
-    const intended = recordOf(state['applying'])['entries'];
-    const entries = Array.isArray(intended) ? intended.map(recordOf) : [];
-    const last = entries.at(-1);
+    const entries = recordOf(state['applying'])['entries'];
+    const last = Array.isArray(entries) ? entries.map(recordOf).at(-1) : undefined;
     const recoverable = last === undefined ? generation : numberOf(last['generation']);
     return { generation, recoverable, digest: textOf(state['digest']) };
   } catch {
-    return { generation: undefined, recoverable: -1, digest: '' };
+    return undefined;
   }
 }
 

@@ -1,19 +1,17 @@
 import assert from 'node:assert/strict';
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  statSync,
-} from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import type { Logger } from '../../contract/environment.js';
-import { type FileStep, noRoomCode, takeFileSteps, type TakeFileSteps } from '../file-steps.js';
+import {
+  type FileStep,
+  maxTailBytes,
+  noRoomCode,
+  takeFileSteps,
+  type TakeFileSteps,
+} from '../file-steps.js';
 import { FileThreads } from './file-threads.js';
 
 const silent: Logger = {
@@ -54,14 +52,13 @@ for (const [way, taker] of Object.entries(ways)) {
         { do: 'link', from: at('made', 'file'), to: at('link') },
         { do: 'link', from: at('made', 'file'), to: at('link') },
         { do: 'rename', from: at('made', 'file'), to: at('renamed') },
-        { do: 'replace', path: at('link'), text: 'replaced' },
+        { do: 'overwrite', path: at('link'), text: 'T' },
         { do: 'sync', path: at('renamed') },
         { do: 'sync', path: at('made') },
         { do: 'rmdir', path: at('made') },
       ]);
       assert.deepEqual(readdirSync(directory).toSorted(), ['link', 'renamed']);
-      assert.equal(readFileSync(at('renamed'), 'utf8'), 'text');
-      assert.equal(readFileSync(at('link'), 'utf8'), 'replaced');
+      assert.equal(readFileSync(at('renamed'), 'utf8'), 'Text');
     });
 
     test('directories are for us alone', async () => {
@@ -81,7 +78,7 @@ for (const [way, taker] of Object.entries(ways)) {
     const failing: readonly (readonly [string, FileStep])[] = [
       ['ENOENT', { do: 'sync', path: '/absent/absent' }],
       ['ENOENT', { do: 'rename', from: '/absent/absent', to: '/absent/other' }],
-      ['ENOENT', { do: 'replace', path: '/absent/absent', text: '' }],
+      ['ENOENT', { do: 'overwrite', path: '/absent/absent', text: '' }],
       ['ENOENT', { do: 'link', from: '/absent/absent', to: '/absent/other' }],
       ['EEXIST', { do: 'mkdir', path: '/' }],
       [noRoomCode, { do: 'need-room', path: '/', bytes: Infinity }],
@@ -94,12 +91,17 @@ for (const [way, taker] of Object.entries(ways)) {
       });
     }
 
-    test('a file that cannot be replaced leaves nothing beside it', async () => {
-      mkdirSync(at('taken'));
-      await assert.rejects(taker()([{ do: 'replace', path: at('taken'), text: 'text' }]), {
-        code: 'EISDIR',
-      });
-      assert.deepEqual(readdirSync(directory), ['taken']);
+    test('what is written over a file leaves the rest of it, unless that is much', async () => {
+      const short = 'x'.repeat(maxTailBytes + 2);
+      const long = 'x'.repeat(maxTailBytes + 3);
+      await taker()([
+        { do: 'write', path: at('short'), text: short },
+        { do: 'write', path: at('long'), text: long },
+        { do: 'overwrite', path: at('short'), text: 'yy' },
+        { do: 'overwrite', path: at('long'), text: 'yy' },
+      ]);
+      assert.equal(readFileSync(at('short'), 'utf8'), `yy${short.slice(2)}`);
+      assert.equal(readFileSync(at('long'), 'utf8'), 'yy');
     });
   });
 }

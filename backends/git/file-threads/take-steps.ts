@@ -1,7 +1,9 @@
-import { randomBytes } from 'node:crypto';
 import {
   closeSync,
+  fdatasyncSync,
+  fstatSync,
   fsyncSync,
+  ftruncateSync,
   linkSync,
   mkdirSync,
   openSync,
@@ -10,18 +12,19 @@ import {
   statfsSync,
   unlinkSync,
   writeFileSync,
+  writeSync,
 } from 'node:fs';
-import { absent, type FileStep, noRoom } from '../file-steps.js';
+import { absent, type FileStep, maxTailBytes, noRoom } from '../file-steps.js';
 import { errorCode } from '../repository-files.js';
 
 /** Takes one step and waits for the disk: for a thread that does nothing else. */
 export function takeStep(step: FileStep): void {
   switch (step.do) {
     case 'write':
-      write(step.path, { text: step.text, flags: 'w', sync: step.sync === true });
+      write(step.path, step.text, step.sync === true);
       return;
-    case 'replace':
-      replace(step.path, step.text);
+    case 'overwrite':
+      overwrite(step.path, Buffer.from(step.text));
       return;
     case 'sync':
       unless(step.ifThere === true ? absent : [], () => sync(step.path));
@@ -48,31 +51,25 @@ export function takeStep(step: FileStep): void {
   }
 }
 
-function write(
-  path: string,
-  { text, flags, sync }: { readonly text: string; readonly flags: string; readonly sync: boolean },
-): void {
-  const file = openSync(path, flags, 0o644);
+function write(path: string, text: string, isSynced: boolean): void {
+  const file = openSync(path, 'w', 0o644);
   try {
     writeFileSync(file, text);
-    if (sync) fsyncSync(file);
+    if (isSynced) fsyncSync(file);
   } finally {
     closeSync(file);
   }
 }
 
-function replace(path: string, text: string): void {
-  const temporary = `${path}.tmp-${randomBytes(8).toString('hex')}`;
+function overwrite(path: string, bytes: Uint8Array): void {
+  const file = openSync(path, 'r+');
   try {
-    write(temporary, { text, flags: 'wx', sync: true });
-    renameSync(temporary, path);
-  } catch (error) {
-    try {
-      unlinkSync(temporary);
-    } catch {
-      // It was not made, or goes at the next start.
-    }
-    throw error;
+    const { size } = fstatSync(file);
+    for (let at = 0; at < bytes.length;) at += writeSync(file, bytes, at, bytes.length - at, at);
+    if (size > bytes.length + maxTailBytes) ftruncateSync(file, bytes.length);
+    fdatasyncSync(file);
+  } finally {
+    closeSync(file);
   }
 }
 
