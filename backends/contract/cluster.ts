@@ -8,9 +8,11 @@ export interface NodeInfo {
   /** Random, of its disk; undefined when the node is away and nothing says what it had. */
   readonly storeId: string | undefined;
   readonly alive: boolean;
+  /** It announces itself, and does not answer the process that was asked. */
+  readonly silent: boolean;
   /** What people decided: it is to be emptied, or is not to come back. */
   readonly mark: 'draining' | 'removed' | undefined;
-  /** Of a node that is alive. */
+  /** Of a node that is alive or silent. */
   readonly address: string | undefined;
   readonly zone: string | undefined;
   readonly weight: number | undefined;

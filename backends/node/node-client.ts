@@ -83,6 +83,9 @@ export class NodeClient {
   #count = 0;
   #running = 0;
   #reachable = false;
+  #refused = false;
+  /** Why it does not answer was said, and nothing has changed since. */
+  #complained = false;
   #draining = false;
   /** Read sessions given back, of which the node does not know yet. */
   #released: string[] = [];
@@ -107,6 +110,11 @@ export class NodeClient {
   /** Answered the last sign of life. */
   get reachable(): boolean {
     return this.#reachable;
+  }
+
+  /** It does not take this process for a member of its cluster. */
+  get refused(): boolean {
+    return this.#refused;
   }
 
   /** The node takes no new work. */
@@ -362,6 +370,18 @@ export class NodeClient {
     this.#options.onChange?.();
   }
 
+  #complain(error: unknown): void {
+    this.#complained = true;
+    const { host, port } = this.address;
+    const node = `${host}:${port}`;
+    this.#options.logger.warn(
+      { component: 'node-client', store: this.storeId, node, err: error },
+      this.#refused
+        ? 'a storage node has another cluster secret than this process: all members need the same'
+        : 'a storage node did not answer a sign of life',
+    );
+  }
+
   async #attend(): Promise<boolean> {
     const released = this.#released.splice(0, maxReleasedAtOnce);
     try {
@@ -374,15 +394,13 @@ export class NodeClient {
       });
       const frame = await call.next();
       this.#draining = decodeMessage(attendResult, frame.payload).draining;
+      this.#refused = false;
+      this.#complained = false;
       return true;
     } catch (error) {
       this.#released = [...released, ...this.#released].slice(-maxUnreleased);
-      if (!this.#closing.signal.aborted && this.#reachable) {
-        this.#options.logger.warn(
-          { component: 'node-client', store: this.storeId, err: error },
-          'a storage node did not answer a sign of life',
-        );
-      }
+      this.#refused = error instanceof QuorateError && error.code === 'unauthenticated';
+      if (!this.#closing.signal.aborted && !this.#complained) this.#complain(error);
       return false;
     }
   }

@@ -26,6 +26,9 @@ export function connectTo(
     get reachable() {
       return client.reachable;
     },
+    get refused() {
+      return client.refused;
+    },
     get running() {
       return client.running;
     },

@@ -12,6 +12,7 @@ import { QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
 import { deleted } from './commit.js';
 import { reportDamage } from './damage.js';
+import { decodeNode, type NodeRecord } from './node-record.js';
 import { markNode, type NodeMark, readNodeMarks } from './node-marks.js';
 import type { PushTraces } from './push-trace.js';
 import { copiesOf, decodeRepository, encodeRepository, scan, type Voter } from './records.js';
@@ -126,22 +127,35 @@ async function listNodes({
       copies.set(nodeId, { storeId, count: (copies.get(nodeId)?.count ?? 0) + 1 });
     }
   }
-  const ids = new Set([...alive.keys(), ...marks.keys(), ...copies.keys()]);
+  const silent = new Map<string, NodeRecord>();
+  for await (const entry of scan(coordinator, keys.nodes)) {
+    const nodeId = entry.key.slice(keys.nodes.length);
+    if (!alive.has(nodeId)) silent.set(nodeId, decodeNode(entry));
+  }
+  const ids = new Set([...alive.keys(), ...silent.keys(), ...marks.keys(), ...copies.keys()]);
   return [...ids]
     .sort((a, b) => a.localeCompare(b))
-    .map((nodeId) => infoOf(nodeId, alive.get(nodeId), marks.get(nodeId), copies.get(nodeId)));
+    .map((nodeId) => ({
+      ...infoOf(
+        nodeId,
+        alive.get(nodeId) ?? silent.get(nodeId),
+        marks.get(nodeId),
+        copies.get(nodeId),
+      ),
+      alive: alive.has(nodeId),
+      silent: silent.has(nodeId),
+    }));
 }
 
 function infoOf(
   nodeId: string,
-  node: StorageNode | undefined,
+  node: Omit<StorageNode, 'local'> | undefined,
   mark: NodeMark | undefined,
   copies: { readonly count: number; readonly storeId: string } | undefined,
-): NodeInfo {
+): Omit<NodeInfo, 'alive' | 'silent'> {
   return {
     nodeId,
     storeId: node?.storeId ?? copies?.storeId,
-    alive: node !== undefined,
     mark,
     address: node?.address,
     zone: node?.zone,

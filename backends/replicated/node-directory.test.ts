@@ -66,12 +66,14 @@ async function announce(
 
 interface Fake extends NodeConnection {
   reachable: boolean;
+  refused: boolean;
   running: number;
   closed: boolean;
 }
 
 async function open(
   watched: Coordinator = coordinator,
+  refuses: (address: string) => boolean = () => false,
 ): Promise<{ readonly nodes: NodeDirectory; readonly connections: Map<string, Fake> }> {
   const connections = new Map<string, Fake>();
   const nodes = new NodeDirectory({
@@ -80,7 +82,8 @@ async function open(
     connect: ({ storeId, address }) => {
       const fake: Fake = {
         replica: stubReplica({}, storeId),
-        reachable: true,
+        reachable: !refuses(address),
+        refused: refuses(address),
         running: 0,
         closed: false,
         asked: Promise.resolve(),
@@ -110,6 +113,20 @@ const idsOf = (nodes: NodeDirectory): string[] =>
     .nodes()
     .map(({ nodeId }) => nodeId)
     .sort();
+
+test('a process that no node takes for a member does not start; one that some take does', async () => {
+  await announce(record('one'));
+  await announce(record('two'));
+  await assert.rejects(
+    open(coordinator, () => true),
+    {
+      code: 'failed-precondition',
+      message: /^the storage node one at one:7420 has another cluster secret: .*--cluster-secret-file/,
+    },
+  );
+  const { nodes } = await open(coordinator, (address) => address === 'one:7420');
+  assert.deepEqual(idsOf(nodes), ['two']);
+});
 
 test('nodes are found: those from before, those that come, until they go', async () => {
   const [a, b] = [record('a'), record('b')];

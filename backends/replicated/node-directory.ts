@@ -1,5 +1,6 @@
 import type { Coordinator, WatchEvent } from '../contract/coordinator.js';
 import type { Clock, Logger, Meter } from '../contract/environment.js';
+import { QuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
 import type { Replica } from '../contract/replica.js';
 import { decodeNodeMark, type NodeMark } from './node-marks.js';
@@ -13,6 +14,8 @@ export interface NodeConnection {
   readonly replica: Replica;
   /** Answers now. */
   readonly reachable: boolean;
+  /** It does not take this process for a member of its cluster. */
+  readonly refused: boolean;
   /** Requests that run there from here. */
   readonly running: number;
   /** Resolves when it is known for the first time whether it answers. */
@@ -65,11 +68,23 @@ export class NodeDirectory implements ReplicaDirectory {
     meter.gauge('storage_nodes', { state: 'silent' }, () => this.#count(false));
   }
 
-  /** Resolves when the nodes that are there were listed and asked once. */
+  /**
+   * Resolves when the nodes that are there were listed and asked once. Throws `failed-precondition` when none of them
+   * takes this process for a member, and some say so.
+   */
   async start(): Promise<void> {
     const revision = await this.#list();
     this.#following = this.#follow(revision);
-    await Promise.all([...this.#known.values()].map(({ connection }) => connection.asked));
+    const known = [...this.#known.values()];
+    await Promise.all(known.map(({ connection }) => connection.asked));
+    const stranger = known.find(({ connection }) => connection.refused);
+    if (stranger === undefined || known.some(({ connection }) => connection.reachable)) return;
+    await this.close();
+    const { nodeId, address } = stranger.record;
+    throw new QuorateError(
+      'failed-precondition',
+      `the storage node ${nodeId} at ${address} has another cluster secret: give this process the one that the other members have, with --cluster-secret-file`,
+    );
   }
 
   async close(): Promise<void> {

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdir } from 'node:fs/promises';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { after, before, describe, test } from 'node:test';
 import { waitFor } from '../wait.js';
 import { createClusterScene, type ClusterScene, repositoriesOf } from './cluster-scene.js';
@@ -177,6 +177,13 @@ describe('a cluster: three storage nodes, two front-ends, three members of etcd'
     const node = ground.cluster.storageNode(1);
     node.pause();
     try {
+      // Away once its record has gone as well.
+      const listed = await waitFor('it to be called silent', async () => {
+        const all = await ground.admin(0, 'node', 'list');
+        return /^storage-2 +(silent|away) /m.test(all) ? all : undefined;
+      });
+      assert.match(listed, /^storage-1 +alive /m);
+      assert.match(await ground.admin(0, 'status'), /2 of 3 alive; (silent|away): storage-2/);
       const tip = await push(directory, ground.httpUrl(0, 'team/paused.git'));
       assert.equal(await tipSeen(ground.httpUrl(1, 'team/paused.git')), tip);
       const clone = scene.path('work', 'paused');
@@ -284,6 +291,13 @@ describe('a cluster: three storage nodes, two front-ends, three members of etcd'
     test('a storage node on a coordinator of its own', async () => {
       const said = await refusal('alone', [secret()]);
       assert.match(said, /needs a coordinator that (all|its) members share/);
+    });
+
+    test('a storage node with another secret', async () => {
+      const file = ground.scene.path('another-secret');
+      await writeFile(file, 'f'.repeat(64));
+      const said = await refusal('stranger', [coordinator(), `--cluster-secret-file=${file}`]);
+      assert.match(said, /storage node storage-\d at \S+ has another cluster secret: .*--cluster-sec/);
     });
 
     test('a node id that another store has', async () => {

@@ -1,12 +1,12 @@
 import type { Json } from './api-client.js';
 
 /**
- * One column of a table. `key` is the field; `show` makes text of its value.
+ * One column of a table. `key` is the field; `show` makes text of its value (and of its row's others).
  */
 export interface Column {
   readonly title: string;
   readonly key: string;
-  readonly show?: (value: unknown) => string;
+  readonly show?: (value: unknown, row: Json) => string;
 }
 
 /** Rows under titles, columns aligned, two spaces between them; nothing at all for no rows. */
@@ -14,7 +14,7 @@ export function table(columns: readonly Column[], rows: readonly Json[]): string
   if (rows.length === 0) return '';
   const cells = [
     columns.map(({ title }) => title),
-    ...rows.map((row) => columns.map(({ key, show }) => printable((show ?? plain)(row[key])))),
+    ...rows.map((row) => columns.map(({ key, show }) => printable((show ?? plain)(row[key], row)))),
   ];
   const widths = columns.map((_, index) =>
     Math.max(...cells.map((line) => line[index]?.length ?? 0)),

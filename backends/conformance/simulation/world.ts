@@ -351,6 +351,7 @@ export class World {
         if (host === undefined) return false;
         return host.replica !== undefined || scheduler.nowMs - host.lastSeenMs < noticedMs;
       },
+      refused: false,
       running: 0,
       asked: Promise.resolve(),
       close: () => Promise.resolve(),

@@ -12,7 +12,8 @@ async function clusterState({ cluster }: Pick<Backend, 'cluster'>): Promise<obje
   return {
     nodes: nodes.length,
     nodesAlive: nodes.filter(({ alive }) => alive).length,
-    nodesAway: nodes.flatMap(({ alive, nodeId }) => (alive ? [] : [nodeId])),
+    nodesAway: nodes.flatMap(({ alive, silent, nodeId }) => (alive || silent ? [] : [nodeId])),
+    nodesSilent: nodes.flatMap(({ silent, nodeId }) => (silent ? [nodeId] : [])),
     zones: zones.size,
     repairing: cluster.repairing().length,
     lagging: cluster.lagging().length,

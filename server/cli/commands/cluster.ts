@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import type { Json } from '../api-client.js';
 import { CliError } from '../cli-error.js';
 import { allRows, contextOf, field } from '../context.js';
 import { printList } from '../list.js';
@@ -11,18 +12,16 @@ export function addNodeCommands(program: Command): void {
 
   node
     .command('list')
-    .description('list the storage nodes, those that are away as well')
+    .description(
+      'list the storage nodes: alive, silent (there, and does not answer this server), or away',
+    )
     .action(async (_options: object, command: Command) => {
       await printList(command, {
         path: '/nodes',
         rows: 'nodes',
         columns: [
           { title: 'NODE', key: 'nodeId' },
-          {
-            title: 'STATE',
-            key: 'alive',
-            show: (alive: unknown) => (alive === true ? 'alive' : 'away'),
-          },
+          { title: 'STATE', key: 'alive', show: nodeState },
           { title: 'MARK', key: 'mark' },
           { title: 'ZONE', key: 'zone' },
           { title: 'WEIGHT', key: 'weight' },
@@ -232,6 +231,11 @@ function copiesIn(value: unknown): readonly Record<string, unknown>[] {
   return value.flatMap((one: unknown) =>
     typeof one === 'object' && one !== null ? [Object.fromEntries(Object.entries(one))] : [],
   );
+}
+
+function nodeState(alive: unknown, { silent }: Json): string {
+  if (alive === true) return 'alive';
+  return silent === true ? 'silent' : 'away';
 }
 
 function firstProblem(problems: unknown): string {

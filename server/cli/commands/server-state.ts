@@ -64,12 +64,15 @@ function quotaText(quotas: Json): string {
   return quotas['set'] === 0 ? 'none' : `${plain(quotas['set'])}, ${near}; ${promised}`;
 }
 
+function named(what: string, ids: unknown): string {
+  return Array.isArray(ids) && ids.length > 0 ? `; ${what}: ${ids.map(String).join(', ')}` : '';
+}
+
 /** Nodes, zones and repairs, for a member of a cluster. */
 function clusterFacts(cluster: unknown): readonly (readonly [string, unknown])[] {
   if (typeof cluster !== 'object' || cluster === null) return [];
   const known: Readonly<Record<string, unknown>> = { ...cluster };
-  const away = Array.isArray(known['nodesAway']) ? known['nodesAway'].map(String) : [];
-  const list = away.length === 0 ? '' : `; away: ${away.join(', ')}`;
+  const list = `${named('away', known['nodesAway'])}${named('silent', known['nodesSilent'])}`;
   return [
     ['storage nodes', `${plain(known['nodesAlive'])} of ${plain(known['nodes'])} alive${list}`],
     ['zones', known['zones']],
