@@ -121,7 +121,8 @@ test('a process that no node takes for a member does not start; one that some ta
     open(coordinator, () => true),
     {
       code: 'failed-precondition',
-      message: /^the storage node one at one:7420 has another cluster secret: .*--cluster-secret-file/,
+      message:
+        /^the storage node one at one:7420 has another cluster secret: .*--cluster-secret-file/,
     },
   );
   const { nodes } = await open(coordinator, (address) => address === 'one:7420');

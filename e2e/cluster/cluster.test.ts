@@ -297,7 +297,10 @@ describe('a cluster: three storage nodes, two front-ends, three members of etcd'
       const file = ground.scene.path('another-secret');
       await writeFile(file, 'f'.repeat(64));
       const said = await refusal('stranger', [coordinator(), `--cluster-secret-file=${file}`]);
-      assert.match(said, /storage node storage-\d at \S+ has another cluster secret: .*--cluster-sec/);
+      assert.match(
+        said,
+        /storage node storage-\d at \S+ has another cluster secret: .*--cluster-sec/,
+      );
     });
 
     test('a node id that another store has', async () => {

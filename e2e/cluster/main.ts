@@ -2,6 +2,7 @@ import { mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
+import { openDataDirectory } from '../../server/data-directory.js';
 import { Cluster, type ClusterDescription } from './cluster.js';
 import { makeDeveloper } from './developer.js';
 
@@ -57,9 +58,12 @@ function wholeNumber(flag: string, text: string, least: number, most: number): n
 async function main(): Promise<void> {
   const options = readOptions();
   const stopped = stopSignal();
-  const directory = path.resolve(
-    options.data ?? (await mkdtemp(path.join(tmpdir(), 'quorate-cluster-'))),
+  if (options.json !== undefined) await makeWay(options.json);
+  // Locked, so that a second cluster on it does not meddle with the members of the first.
+  const place = await openDataDirectory(
+    path.resolve(options.data ?? (await mkdtemp(path.join(tmpdir(), 'quorate-cluster-')))),
   );
+  const directory = place.path;
   try {
     process.stdout.write(`starting a cluster in ${directory} ...\n`);
     const cluster = await Cluster.start({
@@ -83,6 +87,7 @@ async function main(): Promise<void> {
       await cluster.stop();
     }
   } finally {
+    await place.release();
     if (options.data === undefined) await rm(directory, { recursive: true, force: true });
   }
 }
@@ -103,6 +108,21 @@ function memberEnvironment(): Readonly<Record<string, string>> {
       entry[1] !== undefined && !entry[0].startsWith('QUORATE_'),
   );
   return Object.fromEntries(kept);
+}
+
+/** Nobody takes an earlier cluster's file for this one's; and what cannot be written is said before the start. */
+async function makeWay(file: string): Promise<void> {
+  const draft = `${file}.${process.pid}`;
+  try {
+    await rm(file, { force: true });
+    await writeFile(draft, '', { mode: 0o600 });
+    await rm(draft);
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? String(error.code) : String(error);
+    throw new Error(`--json ${file} cannot be written (${code}): name another file`, {
+      cause: error,
+    });
+  }
 }
 
 /** Whoever waits for the file never reads half of it. */

@@ -59,6 +59,12 @@ test('npm run cluster: tells where everything is, keeps its data, and stops all 
   );
   const pids = [...etcd, ...storage, ...frontEnds].map(({ pid }) => pid);
   for (const pid of pids) process.kill(pid, 0);
+  const twice = await scene.run(process.execPath, [script, ...flags]);
+  assert.equal(twice.exitCode, 1);
+  assert.match(
+    twice.stderr,
+    /^cluster: the data directory is in use by another quorate server: \S+\n$/,
+  );
   const push = /git push (http:\S+)\/demo\.git/.exec(first.said());
   assert.ok(push?.[1] !== undefined, first.said());
   const repository = await scene.makeRepository();
@@ -82,6 +88,11 @@ test('npm run cluster: wrong arguments are named', async (t) => {
     [['--storage', '0'], /--storage wants a whole number from 1 to 10/],
     [['--base-port', 'x'], /--base-port wants a whole number/],
     [['--nonsense'], /nonsense/],
+    [
+      ['--json', scene.path('nowhere', 'file')],
+      /--json .*nowhere\/file cannot be written \(ENOENT\)/,
+    ],
+    [['--data', script], /main\.js cannot be used \(EEXIST\): choose another with --data/],
   ] as const) {
     const { exitCode, stderr } = await scene.run(process.execPath, [script, ...flags]);
     assert.equal(exitCode, 1);
