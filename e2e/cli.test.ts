@@ -128,7 +128,10 @@ describe('the command line', () => {
       scene.path('nowhere'),
     ]);
     assert.equal(result.exitCode, 1);
-    assert.match(result.stderr, /\nquorate: the source cannot be /);
+    assert.match(
+      result.stderr,
+      /\nquorate: the source cannot be reached: fatal: '\/\S*nowhere' does not appear to be a git repository\n/,
+    );
     await fails('repo', 'show', 'moved/gone');
   });
 

@@ -129,9 +129,11 @@ export interface LossRecovery {
   readonly signal: AbortSignal;
 }
 
-export interface CopyVerified extends VerifyReport {
+export interface CopyVerified extends Partial<VerifyReport> {
   readonly nodeId: string;
   readonly storeId: string;
+  /** Why it was not read: its node is away, or failed. Nothing is said of such a copy. */
+  readonly unread?: string;
 }
 
 /** What people do with the nodes of a cluster and the copies on them. Errors: `not-found`, `invalid-argument`, `unavailable`. */

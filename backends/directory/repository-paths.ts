@@ -45,9 +45,13 @@ export class RepositoryPaths {
       if (!(await stat(resolved)).isDirectory()) throw new Error('not a directory');
       return new RepositoryPaths(resolved);
     } catch (cause) {
-      throw new QuorateError('unavailable', 'the root of the repositories is no directory', {
-        cause,
-      });
+      throw new QuorateError(
+        'unavailable',
+        `${root} is no directory: name one that holds repositories with --root DIR (an empty one will do)`,
+        {
+          cause,
+        },
+      );
     }
   }
 

@@ -90,11 +90,18 @@ export function createClusterControl(
         progress({ step: `verifying on ${nodeId}`, done: verified.length, total: copies.length });
         const replica = replicas.find(storeId);
         if (replica === undefined) {
-          throw new QuorateError('unavailable', `the storage node ${nodeId} does not answer`);
+          verified.push({ nodeId, storeId, unread: 'the storage node does not answer' });
+          continue;
         }
-        const report = await replica.verify(repositoryId, { signal });
-        verified.push({ nodeId, storeId, ...report });
-        if (report.problems.length > 0) await reportDamage(coordinator, repositoryId, storeId);
+        try {
+          const report = await replica.verify(repositoryId, { signal });
+          verified.push({ nodeId, storeId, ...report });
+          if (report.problems.length > 0) await reportDamage(coordinator, repositoryId, storeId);
+        } catch (error) {
+          // What one node cannot say is no reason not to ask the others.
+          if (signal.aborted || !(error instanceof QuorateError)) throw error;
+          verified.push({ nodeId, storeId, unread: error.message });
+        }
       }
       return verified;
     },

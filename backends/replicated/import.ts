@@ -71,7 +71,7 @@ async function fetchSource(
     if (result.exitCode === 0) return result.stdout.toString('utf8');
     throw new QuorateError(
       'failed-precondition',
-      `the source cannot be ${step}: ${lastLine(result.stderr)}`,
+      `the source cannot be ${step}: ${whyOf(result.stderr)}`,
     );
   };
   const { url, credentials } = withoutCredentials(source);
@@ -218,6 +218,13 @@ function percentages(report: (done: number, total: number) => void): (chunk: Uin
   };
 }
 
-function lastLine(stderr: string): string {
-  return stderr.trim().split('\n').at(-1) ?? 'git failed without a word';
+/** What git says after every failure to reach a source, whatever it was. */
+const afterwords =
+  /^(fatal: Could not read from remote repository\.|Please make sure you have the correct access rights|and the repository exists\.)$/;
+
+/** The last line that says something of this failure. For people only. */
+function whyOf(stderr: string): string {
+  const lines = stderr.split('\n').map((line) => line.trim());
+  const telling = lines.filter((line) => line !== '' && !afterwords.test(line));
+  return telling.at(-1) ?? 'git failed without a word';
 }

@@ -141,7 +141,15 @@ describe('a cluster: three storage nodes, two front-ends, three members of etcd'
       tips.push(await push(directory, ground.httpUrl(frontEnd, 'team/killed.git')));
     }
     assert.equal(await tipSeen(ground.httpUrl(1, 'team/killed.git')), tips.at(-1));
+    await assert.rejects(
+      ground.admin(0, 'repo', 'verify', '--all'),
+      /quorate: \d+ of \d+ copies could not be read: verify again when their nodes answer\n/,
+    );
     await node.start().ready();
+    assert.match(
+      await ground.admin(1, 'repo', 'verify', '--all'),
+      /^team\/killed +storage-3 +\d+ +none$/m,
+    );
     const { generation } = await ground.converged(id, 3);
     assert.equal(generation, 4);
   });

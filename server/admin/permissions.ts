@@ -1,6 +1,6 @@
 import { QuorateError } from '../../backends/contract/errors.js';
 import type { Repository } from '../../backends/contract/repository.js';
-import type { AccessToken, NewToken } from '../auth/accounts.js';
+import type { AccessToken, Accounts, NewToken } from '../auth/accounts.js';
 import { creationProblem, mayAdministerServer } from '../auth/access-rules.js';
 import type { Authorizer } from '../auth/authorizer.js';
 import type { Principal, RepositoryAction, TokenScope } from '../auth/principal.js';
@@ -42,6 +42,15 @@ export function listedOwner(principal: Principal, user: string | undefined): str
   const wanted = user ?? (mayAdministerServer(principal) ? undefined : own);
   if (wanted !== undefined) requireAccountReader(principal, wanted);
   return wanted;
+}
+
+/** Throws `not-found` for a name that no user has: nobody mistakes a slip of the pen for an empty list. */
+export async function requireUser(
+  accounts: Pick<Accounts, 'getUser'>,
+  name: string,
+): Promise<void> {
+  if ((await accounts.getUser(name)) !== undefined) return;
+  throw new QuorateError('not-found', `there is no user ${name}`);
 }
 
 /** Looking at the keys and tokens of `user`: the user and server administrators. */

@@ -184,11 +184,12 @@ class CoordinatedAccounts implements Accounts {
   }
 
   async removeKey(fingerprint: string): Promise<void> {
-    if (!/^SHA256:[A-Za-z0-9+/]{43}$/.test(fingerprint)) throw noSuchKey();
+    if (!/^SHA256:[A-Za-z0-9+/]{43}$/.test(fingerprint)) throw noSuchKey(fingerprint);
     const entry = await this.#coordinator.get(keys.sshKey(fingerprint));
     // Deploy keys are removed through their repository.
-    if (entry === undefined || isDeployKey(decodeRecord(anyKeyRecord, entry))) throw noSuchKey();
-    if (!(await this.#deleteKey(entry.key))) throw noSuchKey();
+    if (entry === undefined || isDeployKey(decodeRecord(anyKeyRecord, entry)))
+      throw noSuchKey(fingerprint);
+    if (!(await this.#deleteKey(entry.key))) throw noSuchKey(fingerprint);
   }
 
   async addDeployKey(wanted: {
@@ -232,8 +233,8 @@ class CoordinatedAccounts implements Accounts {
 
   async removeDeployKey(repositoryId: string, fingerprint: string): Promise<void> {
     const own = await this.listDeployKeys(repositoryId);
-    if (!own.some((key) => key.fingerprint === fingerprint)) throw noSuchKey();
-    if (!(await this.#deleteKey(keys.sshKey(fingerprint)))) throw noSuchKey();
+    if (!own.some((key) => key.fingerprint === fingerprint)) throw noSuchKey(fingerprint);
+    if (!(await this.#deleteKey(keys.sshKey(fingerprint)))) throw noSuchKey(fingerprint);
   }
 
   async rebindDeployKeys(repositoryId: string, successorId: string | undefined): Promise<void> {
@@ -293,7 +294,7 @@ class CoordinatedAccounts implements Accounts {
   }
 
   async revokeToken(id: string): Promise<void> {
-    const noSuchToken = new QuorateError('not-found', 'there is no token with this id');
+    const noSuchToken = new QuorateError('not-found', `there is no token ${id}`);
     if (!isTokenId(id)) throw noSuchToken;
     const sameId = keys.token(id);
     const found = await this.#coordinator.range(sameId, { rangeEnd: prefixEnd(sameId), limit: 1 });
@@ -445,8 +446,8 @@ function noSuchUser(name: string): QuorateError {
   return new QuorateError('not-found', `there is no user ${name}`);
 }
 
-function noSuchKey(): QuorateError {
-  return new QuorateError('not-found', 'there is no key with this fingerprint');
+function noSuchKey(fingerprint: string): QuorateError {
+  return new QuorateError('not-found', `there is no key ${fingerprint}`);
 }
 
 function isDeployKey(record: AnyKeyRecord): record is DeployKeyRecord {

@@ -147,7 +147,7 @@ class CoordinatedAuthorities implements CertificateAuthorities {
 
   async removeRevocation(id: string): Promise<void> {
     if (!/^[0-9a-f]{32}$/.test(id) || !(await this.#delete(keys.revocation(id)))) {
-      throw new QuorateError('not-found', 'there is no revocation with this id');
+      throw new QuorateError('not-found', `there is no revocation ${id}`);
     }
   }
 

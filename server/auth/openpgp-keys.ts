@@ -68,7 +68,7 @@ export function createOpenpgpKeys(parts: {
       return entries.map((entry) => shown(decodeRecord(openpgpKeyRecord, entry)));
     },
     async remove(fingerprint) {
-      const noSuchKey = new QuorateError('not-found', 'there is no signing key of this id');
+      const noSuchKey = new QuorateError('not-found', `there is no signing key ${fingerprint}`);
       if (!/^[0-9a-f]{64}$/.test(fingerprint)) throw noSuchKey;
       const key = keys.openpgpKey(fingerprint);
       const { succeeded } = await coordinator.transaction({

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { type ApiClient, createApiClient, type Json } from './api-client.js';
+import { type ApiClient, createApiClient, type Json, type Progress } from './api-client.js';
 import { CliError } from './cli-error.js';
 import { createProgressDisplay } from './progress-display.js';
 import { findServer } from './server-address.js';
@@ -12,8 +12,15 @@ export interface CommandContext {
   readonly request: ApiClient['request'];
   /** An answer without an end, line by line, until Ctrl-C. */
   readonly follow: (path: string, told: (line: Json) => void) => Promise<void>;
-  /** Runs a long request with its progress on stderr. Ctrl-C ends it, here and on the server. */
-  readonly stream: (path: string, body?: Json) => Promise<Json>;
+  /**
+   * Runs a long request with its progress on stderr, or told to `progress` instead. Ctrl-C ends it, here and on the
+   * server.
+   */
+  readonly stream: (
+    path: string,
+    body?: Json,
+    progress?: (progress: Progress) => void,
+  ) => Promise<Json>;
 }
 
 /** The context of a command, by the options that every command takes. */
@@ -31,15 +38,16 @@ export function contextOf(command: Command): CommandContext {
         stop();
       }
     },
-    stream: async (path, body) => {
+    stream: async (path, body, progress) => {
       const client = await api();
-      const display = await createProgressDisplay(process.stderr);
+      const display =
+        progress === undefined ? await createProgressDisplay(process.stderr) : undefined;
       const { signal, stop } = interruption();
       try {
         return await client.stream(path, {
           ...(body === undefined ? {} : { body }),
           signal,
-          progress: (progress) => display.update(progress),
+          progress: progress ?? ((now) => display?.update(now)),
         });
       } catch (error) {
         if (signal.aborted) {
@@ -47,7 +55,7 @@ export function contextOf(command: Command): CommandContext {
         }
         throw error;
       } finally {
-        display.stop();
+        display?.stop();
         stop();
       }
     },

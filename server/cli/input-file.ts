@@ -7,7 +7,9 @@ export async function readInputFile(file: string): Promise<Buffer> {
   try {
     return await readFile(file);
   } catch (error) {
-    throw new CliError(`cannot read ${file}`, { cause: error });
+    const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown';
+    const why = code === 'ENOENT' ? 'there is no such file' : code;
+    throw new CliError(`cannot read ${file}: ${why}`, { cause: error });
   }
 }
 

@@ -15,7 +15,11 @@ export async function printList(command: Command, { path, rows, columns }: List)
   const { terminal, request } = contextOf(command);
   const found = await allRows(request, path, rows);
   if (terminal.json) terminal.printJson(found);
-  else terminal.print(table(columns, found));
+  else if (found.length > 0) terminal.print(table(columns, found));
+  else
+    terminal.hint(
+      `there are no ${rows.replaceAll(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`)}`,
+    );
 }
 
 /** `path`, for the entries of one user if one is given. */

@@ -70,7 +70,20 @@ describe('commands', () => {
       ),
     );
     assert.equal(await ok('key', 'remove', fingerprint), `removed ${fingerprint}\n`);
-    assert.equal(await ok('key', 'list', 'root'), '');
+    const none = await quorate(['key', 'list', 'root']);
+    assert.deepEqual([none.stdout, none.stderr], ['', 'there are no keys\n']);
+    for (const args of [
+      ['key', 'list', 'nobody'],
+      ['token', 'list', 'nobody'],
+      ['signing-key', 'list', 'nobody'],
+    ]) {
+      const { exitCode, stderr } = await quorate(args);
+      assert.deepEqual([exitCode, stderr], [1, 'quorate: there is no user nobody\n']);
+    }
+    const { stderr } = await quorate(['key', 'remove', fingerprint]);
+    assert.equal(stderr, `quorate: there is no key ${fingerprint}\n`);
+    const unread = await quorate(['key', 'add', 'root', join(directory, 'no.pub')]);
+    assert.match(unread.stderr, /^quorate: cannot read \S+no\.pub: there is no such file\n$/);
     assert.deepEqual(await okJson('key', 'list', 'root'), []);
     const piped = await quorate(['key', 'add', 'root', '-', '--json'], { stdin: line });
     assert.match(piped.stdout, /"fingerprint":"SHA256:/);
@@ -275,7 +288,7 @@ describe('mistakes', () => {
       desc: 'a file that there is not',
       args: ['key', 'add', 'root', '/nonexistent/id.pub'],
       exitCode: 1,
-      says: /^quorate: cannot read \/nonexistent\/id\.pub\n$/,
+      says: /^quorate: cannot read \/nonexistent\/id\.pub: there is no such file\n$/,
     },
     {
       desc: 'deleting without being asked',

@@ -15,6 +15,7 @@ import { addIssuerCommands } from './commands/oidc.js';
 import { addHookCommands } from './commands/hook.js';
 import { addKeyCommands } from './commands/key.js';
 import { addQuotaCommands } from './commands/quota.js';
+import { addVerifyCommand } from './commands/repo-verify.js';
 import { addRepoRecoverCommand } from './commands/repo-recover.js';
 import { addRepositoryAccessCommands } from './commands/repo-access.js';
 import { addRepositoryCommands } from './commands/repo.js';
@@ -87,6 +88,7 @@ Commands find the server by --data, or else by the environment's QUORATE_URL and
   addRepositoryAccessCommands(repo);
   addRepositoryWorkCommands(repo);
   addReplicaCommands(repo);
+  addVerifyCommand(repo);
   addRepoRecoverCommand(repo);
   addNodeCommands(program);
   addRuleCommands(program);

@@ -3,6 +3,7 @@ import type { SshKey } from '../../auth/accounts.js';
 import type { OpenpgpKey } from '../../auth/openpgp-keys.js';
 import type { Endpoint } from '../endpoint.js';
 import type { AdminApiOptions } from '../options.js';
+import { requireUser } from '../permissions.js';
 import { registeredKeyEndpoints } from './registered-keys.js';
 
 /** Longer than any public key line that ssh-keygen writes (RSA with 16,384 bits: 2.8 KB) with its comment. */
@@ -26,14 +27,16 @@ export function keyEndpoints({ accounts }: Pick<AdminApiOptions, 'accounts'>): E
       const createdAt = new Date(createdAtMs).toISOString();
       return { fingerprint, user, type, comment, createdAt };
     },
-    noSuch: () => new QuorateError('not-found', 'there is no key with that fingerprint'),
+    noSuch: (fingerprint) => new QuorateError('not-found', `there is no key ${fingerprint}`),
+    requireUser: (user) => requireUser(accounts, user),
   });
 }
 
 /** OpenPGP keys that commits may be signed with; SSH keys sign without being registered twice. */
 export function signingKeyEndpoints({
+  accounts,
   openpgpKeys,
-}: Pick<AdminApiOptions, 'openpgpKeys'>): Endpoint[] {
+}: Pick<AdminApiOptions, 'accounts' | 'openpgpKeys'>): Endpoint[] {
   return registeredKeyEndpoints<OpenpgpKey>({
     path: '/signing-keys',
     action: 'signing-key',
@@ -48,6 +51,7 @@ export function signingKeyEndpoints({
       const createdAt = new Date(createdAtMs).toISOString();
       return { fingerprint, user, createdAt };
     },
-    noSuch: () => new QuorateError('not-found', 'there is no signing key of this id'),
+    noSuch: (id) => new QuorateError('not-found', `there is no signing key ${id}`),
+    requireUser: (user) => requireUser(accounts, user),
   });
 }

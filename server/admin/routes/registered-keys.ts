@@ -26,7 +26,9 @@ export interface KeyRegistry<Key extends RegisteredKey> {
   add(user: string, text: string): Promise<Key>;
   remove(fingerprint: string): Promise<void>;
   readonly shown: (key: Key) => object;
-  readonly noSuch: () => QuorateError;
+  readonly noSuch: (fingerprint: string) => QuorateError;
+  /** Whether there is such a user; `not-found` if not. */
+  readonly requireUser: (user: string) => Promise<void>;
 }
 
 /** People manage their own keys, server administrators everybody's. */
@@ -39,7 +41,9 @@ export function registeredKeyEndpoints<Key extends RegisteredKey>(
     action: `${registry.action}.list`,
     input: z.strictObject({ user: userName.optional() }),
     run: async (call, { user }) => {
-      const found = await registry.list(listedOwner(call.principal, user));
+      const owner = listedOwner(call.principal, user);
+      if (owner !== undefined) await registry.requireUser(owner);
+      const found = await registry.list(owner);
       return { status: 200, body: { [registry.all]: found.map(registry.shown) } };
     },
   });
@@ -70,7 +74,9 @@ export function registeredKeyEndpoints<Key extends RegisteredKey>(
       if (!mayAdministerServer(call.principal) && call.principal.kind === 'user') {
         const own = await registry.list(call.principal.name);
         // Another's key is as good as none: who owns which key is nobody else's business.
-        if (!own.some((key) => key.fingerprint === fingerprint)) throw registry.noSuch();
+        if (!own.some((key) => key.fingerprint === fingerprint)) {
+          throw registry.noSuch(fingerprint);
+        }
         requireKeyWriter(call.principal, call.principal.name);
       }
       await registry.remove(fingerprint);

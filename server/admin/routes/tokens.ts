@@ -10,6 +10,7 @@ import {
   requireAccount,
   requireTokenCreator,
   requireTokenRevoker,
+  requireUser,
 } from '../permissions.js';
 import { nothing, scope, userName } from './fields.js';
 
@@ -27,7 +28,9 @@ export function tokenEndpoints({
     action: 'token.list',
     input: z.strictObject({ user: userName.optional() }),
     run: async (call, { user }) => {
-      const found = await accounts.listTokens(listedOwner(call.principal, user));
+      const owner = listedOwner(call.principal, user);
+      if (owner !== undefined) await requireUser(accounts, owner);
+      const found = await accounts.listTokens(owner);
       return { status: 200, body: { tokens: found.map(shownToken) } };
     },
   });
@@ -78,7 +81,7 @@ export function tokenEndpoints({
         !mayAdministerServer(principal) && principal.kind === 'user' ? principal.name : undefined;
       const token = (await accounts.listTokens(own)).find((known) => known.id === id);
       if (token === undefined) {
-        throw new QuorateError('not-found', 'there is no token with that id');
+        throw new QuorateError('not-found', `there is no token ${id}`);
       }
       requireTokenRevoker(principal, token);
       await accounts.revokeToken(id);

@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import type { Json } from '../api-client.js';
 import { CliError } from '../cli-error.js';
-import { allRows, contextOf, field } from '../context.js';
+import { contextOf, field } from '../context.js';
 import { printList } from '../list.js';
 import { facts, plain, size, table } from '../output.js';
 import { pathOf } from './repo.js';
@@ -66,7 +66,7 @@ function addMarkCommand(
     });
 }
 
-/** `quorate repo replicas|move|verify`: the copies of a repository. */
+/** `quorate repo replicas|move`: the copies of a repository. */
 export function addReplicaCommands(repo: Command): void {
   repo
     .command('replicas')
@@ -113,49 +113,6 @@ export function addReplicaCommands(repo: Command): void {
         const answer = await request('POST', `${pathOf(name)}/move`, { nodes });
         if (terminal.json) return terminal.printJson(field(answer, 'repository'));
         terminal.print(`${name} moves; quorate repo replicas ${name} shows how far it is\n`);
-      },
-    );
-
-  repo
-    .command('verify')
-    .argument('[name]')
-    .description('read every copy of a repository from its disk; what is damaged is healed')
-    .option('--all', 'every repository')
-    .action(
-      async (name: string | undefined, options: { readonly all?: true }, command: Command) => {
-        const { terminal, request, stream } = contextOf(command);
-        if ((name === undefined) === (options.all === undefined)) {
-          throw new CliError('name one repository, or say --all', { exitCode: 2 });
-        }
-        const names =
-          name === undefined
-            ? (await allRows(request, '/repositories', 'repositories')).map((one) =>
-                plain(one['name']),
-              )
-            : [name];
-        const rows: Record<string, unknown>[] = [];
-        for (const one of names) {
-          const result = await stream(`${pathOf(one)}/verify`);
-          for (const copy of copiesIn(result['copies'])) rows.push({ repository: one, ...copy });
-        }
-        const damaged = rows.filter(
-          ({ problems }) => Array.isArray(problems) && problems.length > 0,
-        );
-        if (terminal.json) terminal.printJson(rows);
-        else {
-          const columns = [
-            { title: 'REPOSITORY', key: 'repository' },
-            { title: 'NODE', key: 'nodeId' },
-            { title: 'GENERATION', key: 'generation' },
-            { title: 'PROBLEMS', key: 'problems', show: firstProblem },
-          ];
-          terminal.print(table(columns, rows));
-        }
-        if (damaged.length > 0) {
-          throw new CliError(
-            `${damaged.length} of ${rows.length} copies are damaged and being healed`,
-          );
-        }
       },
     );
 }
@@ -236,9 +193,4 @@ function copiesIn(value: unknown): readonly Record<string, unknown>[] {
 function nodeState(alive: unknown, { silent }: Json): string {
   if (alive === true) return 'alive';
   return silent === true ? 'silent' : 'away';
-}
-
-function firstProblem(problems: unknown): string {
-  if (!Array.isArray(problems) || problems.length === 0) return 'none';
-  return `${problems.length}: ${plain(problems[0])}`;
 }
