@@ -109,6 +109,11 @@ export interface PushRequest {
   /** Text for the pusher's terminal (side-band 2). Bounded by the caller; never throws. */
   readonly progress: (text: Uint8Array) => void;
   readonly quiet: boolean;
+  /**
+   * Told the result as soon as it stands, while the refs are still being written: what has to be kept of a push is
+   * written beside them. Not by every backend. Never throws.
+   */
+  readonly committed?: (result: PushResult) => void;
   /** The client is gone. Aborts up to the commit point and changes nothing after it. */
   readonly signal: AbortSignal;
 }

@@ -48,6 +48,8 @@ export interface Change {
   readonly signal: AbortSignal;
   /** Told when the locks are held, in each round before `judge`. */
   readonly locked?: (repository: RepositoryRecord) => void;
+  /** Told at the commit point, before it is applied. Never throws. */
+  readonly committed?: (committed: { readonly generation: number }) => void;
   /** Says which of the prepared commands go on; run under the locks, again after each lost race. */
   readonly judge: (judged: Judged) => Promise<readonly RefCommand[]>;
 }
@@ -146,6 +148,7 @@ async function commitRound(
   const { entry } = outcome;
   const { generation } = entry;
   trace.note('committed', { detail: `generation ${generation}` });
+  change.committed?.({ generation });
   const applied = await applyCommitted(dependencies, members, { repositoryId, generation });
   if (applied !== undefined) trace.note('applied', at(record, applied));
   dependencies.committed(repositoryId, {

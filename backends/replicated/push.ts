@@ -83,6 +83,7 @@ export async function runPush(
       locked: (record) => {
         judges = dependencies.pipeline.judges(record);
       },
+      committed: (committed) => request.committed?.(report(request, refusals, committed)),
       judge: async (judged) => {
         // Every round judges afresh: what an earlier round refused may be fine at the new basis.
         refusals.clear();

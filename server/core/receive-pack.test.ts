@@ -249,6 +249,21 @@ for (const { desc, code, reason } of failures) {
   });
 }
 
+test('a push is recorded while its refs are being written, and once', async () => {
+  const fake = new FakeService({
+    push: async (request) => {
+      const result = await acceptAll(request);
+      assert.deepEqual(fake.audited, []);
+      request.committed?.(result);
+      assert.equal(fake.audited.length, 1);
+      return result;
+    },
+  });
+  await reported(await fake.talk(stateless, pushOf([create])));
+  assert.deepEqual(fake.counted, ['pushes ok']);
+  assert.equal(fake.audited.length, 1);
+});
+
 test('a push of unknown outcome gets no verdict', async () => {
   const fake = new FakeService({
     push: () => Promise.reject(new QuorateError('outcome-unknown', 'the answer was lost')),

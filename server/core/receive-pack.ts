@@ -156,15 +156,15 @@ async function run(
   const pack = deletesOnly ? undefined : packOf(context, run.repository, packets);
   const pushId = Buffer.from(parts.random.bytes(16)).toString('hex');
   if (deletesOnly) channel.keepAlive();
-  const { result, error } = await pushAdmitted(context, run, { pushId, pack, channel });
-  await recordPush(context, {
-    ...run,
-    pushId,
-    ...(result === undefined ? {} : { result }),
-    ...(error === undefined ? {} : { error }),
-  });
+  let recorded: Promise<void> | undefined;
+  const record = (known: Known): Promise<void> =>
+    (recorded ??= recordPush(context, { ...run, ...known, pushId }));
+  const committed = (result: PushResult): void => void record({ result });
+  const known = await pushAdmitted(context, run, { pushId, pack, channel, committed });
+  await record(known);
   await takeRest(context, pack);
   await channel.close();
+  const { result, error } = known;
   if (error !== undefined) return fail(context, run, { pushId, channel, error });
   assert(result !== undefined);
   if (result.generation !== undefined) context.request.onGeneration?.(result.generation);
@@ -177,18 +177,21 @@ async function run(
   };
 }
 
+/** What a push came to: one of both. */
+interface Known {
+  readonly result?: PushResult;
+  readonly error?: QuorateError;
+}
+
 interface Upload {
   readonly pushId: string;
   readonly pack: PackStream | undefined;
   readonly channel: PushChannel;
+  readonly committed: (result: PushResult) => void;
 }
 
 /** Waits for the push's turn, if it brings a pack, and runs it. */
-async function pushAdmitted(
-  context: GitContext,
-  run: Run,
-  upload: Upload,
-): Promise<{ readonly result?: PushResult; readonly error?: QuorateError }> {
+async function pushAdmitted(context: GitContext, run: Run, upload: Upload): Promise<Known> {
   const { parts, request } = context;
   let place: Place | undefined;
   try {
@@ -210,7 +213,7 @@ async function pushAdmitted(
 function requestOf(
   { request }: GitContext,
   { push, repository, judged }: Run,
-  { pushId, pack, channel }: Upload,
+  { pushId, pack, channel, committed }: Upload,
 ): PushRequest {
   const { capabilities, pushOptions, shallow } = push;
   return {
@@ -227,6 +230,7 @@ function requestOf(
     shallow,
     progress: channel.progress,
     quiet: hasCapability(capabilities, 'quiet'),
+    committed,
     signal: request.signal,
   };
 }
