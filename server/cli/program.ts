@@ -58,7 +58,8 @@ export async function runCli(
   }
 }
 
-function createProgram(serve: Serve, finish: (exitCode: number) => void): Command {
+/** All commands. `finish` is told the exit status of a server that ended. */
+export function createProgram(serve: Serve, finish: (exitCode: number) => void): Command {
   const program = new Command('quorate');
   program
     .description('A Git server whose repositories are replicated.')
