@@ -65,7 +65,7 @@ export interface PushStory {
 export interface LossCopy {
   readonly nodeId: string;
   readonly storeId: string;
-  readonly role: 'voter' | 'learner';
+  readonly role: ReplicaInfo['role'];
   /** Its store answers. */
   readonly alive: boolean;
   /** Applied generation and digest; undefined when it does not answer or has nothing. */

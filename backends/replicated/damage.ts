@@ -1,5 +1,5 @@
-import type { Coordinator } from '../contract/coordinator.js';
-import { keys } from '../contract/keys.js';
+import type { Coordinator, KeyValue, Operation } from '../contract/coordinator.js';
+import { keys, prefixEnd } from '../contract/keys.js';
 import { encodeRecord, scan } from './records.js';
 
 /** A verification found damage in a store's copy: it is set aside and filled anew as soon as that is safe. */
@@ -9,7 +9,8 @@ export async function reportDamage(
   storeId: string,
 ): Promise<void> {
   await coordinator.transaction({
-    compares: [],
+    // What was deleted meanwhile took its reports with it.
+    compares: [{ key: keys.repo(repositoryId), target: 'version', op: '>', operand: 0 }],
     success: [{ type: 'put', key: keys.damage(repositoryId, storeId), value: encodeRecord({}) }],
     failure: [],
   });
@@ -22,15 +23,35 @@ export async function readDamages(coordinator: Coordinator): Promise<ReadonlySet
   return damages;
 }
 
-/** The copy was filled anew. */
+/** The reports of one repository, to be read together with its configuration. */
+export function damagesOf(repositoryId: string): Operation {
+  const key = keys.damage(repositoryId, '');
+  return { type: 'get', key, rangeEnd: prefixEnd(key) };
+}
+
+/** The revision of each report, by store. */
+export function reportsIn(entries: readonly KeyValue[]): ReadonlyMap<string, number> {
+  return new Map(
+    entries.map(({ key, modRevision }) => [key.slice(key.lastIndexOf('/') + 1), modRevision]),
+  );
+}
+
+/** The copy goes, or the repository with all copies (`storeId` left out), and what was found in it is of no interest. */
+export function damageGone(repositoryId: string, storeId = ''): Operation {
+  const key = keys.damage(repositoryId, storeId);
+  return { type: 'delete', key, ...(storeId === '' ? { rangeEnd: prefixEnd(key) } : {}) };
+}
+
+/** The copy was filled anew, or found sound, after this report; one that came meanwhile stays. */
 export async function forgetDamage(
   coordinator: Coordinator,
   repositoryId: string,
-  storeId: string,
+  { storeId, revision }: { readonly storeId: string; readonly revision: number },
 ): Promise<void> {
+  const key = keys.damage(repositoryId, storeId);
   await coordinator.transaction({
-    compares: [],
-    success: [{ type: 'delete', key: keys.damage(repositoryId, storeId) }],
+    compares: [{ key, target: 'modRevision', op: '=', operand: revision }],
+    success: [{ type: 'delete', key }],
     failure: [],
   });
 }

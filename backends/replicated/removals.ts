@@ -1,6 +1,7 @@
 import type { Coordinator, Operation } from '../contract/coordinator.js';
 import type { Logger } from '../contract/environment.js';
 import { keys, prefixEnd } from '../contract/keys.js';
+import { damageGone } from './damage.js';
 import { evicted } from './evictions.js';
 import { goneForGood } from './gone-stores.js';
 import { readNodeMarks } from './node-marks.js';
@@ -66,6 +67,7 @@ export class Removals {
         { type: 'delete', key: keys.head(id) },
         { type: 'delete', key: keys.log(id), rangeEnd: prefixEnd(keys.log(id)) },
         { type: 'delete', key: keys.outbox(id, ''), rangeEnd: prefixEnd(keys.outbox(id, '')) },
+        damageGone(id),
         ...(pool === undefined
           ? []
           : [{ type: 'delete', key: keys.poolMember(pool, id) } as const]),

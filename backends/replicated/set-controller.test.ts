@@ -17,6 +17,7 @@ import {
 import { reportDamage } from './damage.js';
 import { obeyEvictions } from './evictions.js';
 import { markNode } from './node-marks.js';
+import { peerSourceOf } from './peers.js';
 import { Ring } from './placement.js';
 import { decodeRepository, encodeRepository, type RepositoryRecord } from './records.js';
 import type { ReplicatedBackend } from './replicated-backend.js';
@@ -149,12 +150,9 @@ test('a node that drains gives up its copies when others have them', async () =>
   await assertSound(stores(1, 2, 3));
 });
 
-test('a copy whose refs were changed behind our back is set aside and filled anew', async () => {
-  const [damaged] = stores(2);
-  assert.ok(damaged !== undefined);
-  await damaged.replica.apply(repository.id, 1);
-  // Its memory still says that all is well: only a verification finds out.
-  const packs = join(damaged.gitDir(repository.id), 'objects/pack');
+/** Its memory still says that all is well: only a verification finds out. */
+async function damagePack({ gitDir, replica }: TestStore): Promise<void> {
+  const packs = join(gitDir(repository.id), 'objects/pack');
   const name = readdirSync(packs).find((file) => file.endsWith('.pack'));
   assert.ok(name !== undefined);
   const bytes = readFileSync(join(packs, name));
@@ -162,8 +160,15 @@ test('a copy whose refs were changed behind our back is set aside and filled ane
   rmSync(join(packs, name));
   writeFileSync(join(packs, name), bytes);
   const { signal } = new AbortController();
-  const { problems } = await damaged.replica.verify(repository.id, { signal });
+  const { problems } = await replica.verify(repository.id, { signal });
   assert.ok(problems.length > 0);
+}
+
+test('a copy whose refs were changed behind our back is set aside and filled anew', async () => {
+  const [damaged] = stores(2);
+  assert.ok(damaged !== undefined);
+  await damaged.replica.apply(repository.id, 1);
+  await damagePack(damaged);
   controller.start();
   await reportDamage(set.coordinator, repository.id, damaged.storeId);
   await until('it votes again', async () => {
@@ -220,4 +225,57 @@ test('nobody becomes a voter of a set in which too few have the head', async () 
   for (const store of stores(1, 2)) store.down = false;
   assert.equal(await takeStep(stepping, ground, step, signal), true);
   assert.equal((await record()).voters.length, 4);
+});
+
+test('a reader that takes the place of a voter is verified before it votes', async () => {
+  const [reading] = stores(3);
+  assert.ok(reading !== undefined);
+  const { storeId, replica } = reading;
+  await change({ readers: [{ nodeId: 'node-3', storeId, joinedEpoch: 2 }] });
+  const source = peerSourceOf(set, { id: repository.id, storeId });
+  const { signal } = new AbortController();
+  await replica.catchUp(repository.id, { atLeast: 1, source, signal });
+  await damagePack(reading);
+  await markNode(set.coordinator, 'node-0', 'draining');
+  controller.start();
+  await until('it votes', async () =>
+    (await record()).voters.some((voter) => voter.storeId === storeId),
+  );
+  assert.equal(readdirSync(join(reading.root, 'set-aside')).length, 1);
+  await until('the drained one is gone', votersAre(stores(1, 2, 3)));
+  await assertSound(stores(1, 2, 3));
+  assert.equal(await set.coordinator.get(keys.damage(repository.id, storeId)), undefined);
+});
+
+test('a copy in which damage was found does not become a voter, and a later report outlives a filling', async () => {
+  const [learning] = stores(3);
+  assert.ok(learning !== undefined);
+  const { storeId } = learning;
+  const { coordinator } = set;
+  const { signal } = new AbortController();
+  await change({ learners: [{ nodeId: 'node-3', storeId, joinedEpoch: 2 }] });
+  await reportDamage(coordinator, repository.id, storeId);
+  const before = await readGround(coordinator, repository.id);
+  assert.ok(before !== undefined);
+  assert.equal(await takeStep(stepping, before, { type: 'promote', storeId }, signal), false);
+  await reportDamage(coordinator, repository.id, storeId);
+  await takeStep(stepping, before, { type: 'fill', storeId, fresh: true }, signal);
+  assert.notEqual(await coordinator.get(keys.damage(repository.id, storeId)), undefined);
+  const after = await readGround(coordinator, repository.id);
+  assert.ok(after !== undefined);
+  await takeStep(stepping, after, { type: 'fill', storeId, fresh: true }, signal);
+  assert.equal(await takeStep(stepping, after, { type: 'promote', storeId }, signal), true);
+});
+
+test('what was found in a copy goes with it', async () => {
+  const [leaving] = stores(2);
+  assert.ok(leaving !== undefined);
+  const { storeId } = leaving;
+  const { coordinator } = set;
+  await reportDamage(coordinator, repository.id, storeId);
+  const ground = await readGround(coordinator, repository.id);
+  assert.ok(ground !== undefined);
+  const { signal } = new AbortController();
+  assert.equal(await takeStep(stepping, ground, { type: 'remove-voter', storeId }, signal), true);
+  assert.equal(await coordinator.get(keys.damage(repository.id, storeId)), undefined);
 });

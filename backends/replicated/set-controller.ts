@@ -6,7 +6,7 @@ import { asQuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
 import { AwayTimes } from './away-times.js';
 import { Leadership } from './leadership.js';
-import { forgetDamage, readDamages } from './damage.js';
+import { readDamages } from './damage.js';
 import { readNodeMarks } from './node-marks.js';
 import { Ring } from './placement.js';
 import { readRates } from './read-rates.js';
@@ -227,15 +227,13 @@ export class SetController {
             })),
           );
         const taken = await takeStep({ ...this.#dependencies, ring, target }, ground, step, signal);
+        // In many clusters every node has a copy, and it is asked for again and again.
+        if (!taken && step.type === 'add-reader') return;
         const { type, ...about } = step;
         this.#dependencies.meter.count('replica_set_steps', { step: type });
-        if (step.type === 'fill' && step.fresh) {
-          await forgetDamage(coordinator, id, step.storeId);
-          this.#damaged = await readDamages(coordinator);
-        }
         logger.info({ ...context, step: type, ...about, taken }, 'a step for a replica set');
         // Nobody to take it with: the next change among the nodes brings it up again.
-        if (!taken && (step.type === 'add-learner' || step.type === 'add-reader')) return;
+        if (!taken && step.type === 'add-learner') return;
       }
     } catch (error) {
       logger.warn({ ...context, err: asQuorateError(error) }, 'a replica set is kept up later');
@@ -253,7 +251,6 @@ export class SetController {
       replicas,
       awayMs: (storeId) => this.awayMs(storeId),
       leaving: (nodeId) => this.#marks.has(nodeId),
-      damaged: (repositoryId, storeId) => this.#damaged.has(keys.damage(repositoryId, storeId)),
       maxLog: settings.maxLog,
       repairAfterMs: settings.repairAfterMs,
       wantedReaders: (record) => this.#wanted.of(record),

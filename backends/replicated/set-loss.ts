@@ -21,6 +21,7 @@ export interface LossDependencies {
 /** A copy from which something can go on. */
 export interface Survivor {
   readonly member: Voter;
+  readonly role: LossCopy['role'];
   readonly replica: Replica;
   readonly state: ReplicaState;
 }
@@ -28,7 +29,7 @@ export interface Survivor {
 /** What there is of a replica set. */
 export interface Loss {
   readonly copies: readonly LossCopy[];
-  /** Best first: the highest generation; voters before learners. */
+  /** Best first: the highest generation; voters before learners, and these before readers. */
   readonly survivors: readonly Survivor[];
   readonly refusal: string | undefined;
 }
@@ -57,6 +58,9 @@ export async function surveyLoss(
   const asked = await Promise.all([
     ...record.voters.map((member) => ask(dependencies, ground, { member, role: 'voter' })),
     ...record.learners.map((member) => ask(dependencies, ground, { member, role: 'learner' })),
+    ...(record.readers ?? []).map((member) =>
+      ask(dependencies, ground, { member, role: 'reader' }),
+    ),
   ]);
   const nodes = replicas.nodes();
   const copies = asked.map((one): LossCopy => {
@@ -78,12 +82,12 @@ export async function surveyLoss(
     };
   });
   const survivors = asked
-    .flatMap(({ member, replica, state }, index): Survivor[] =>
+    .flatMap(({ member, role, replica, state }, index): Survivor[] =>
       replica !== undefined && state !== undefined && copies[index]?.usable === true
-        ? [{ member, replica, state }]
+        ? [{ member, role, replica, state }]
         : [],
     )
-    // Stable: voters stay before learners.
+    // Stable: whose copy counted stays before others.
     .sort((a, b) => b.state.generation - a.state.generation);
   return { copies, survivors, refusal: refusalOf(ground, copies, named) };
 }
@@ -147,7 +151,8 @@ function refusalOf(
   const usable = copies.filter((copy) => copy.usable);
   if (usable.length === 0) return 'no copy that answers can be gone on from';
   const voters = usable.filter(({ role }) => role === 'voter');
-  const hasHead = usable.some(({ generation }) => generation === head.generation);
+  // What only others have counts for no push, and voters take nothing from them.
+  const hasHead = voters.some(({ generation }) => generation === head.generation);
   if (voters.length >= majorityOf(record.voters) && hasHead) {
     return 'a majority of its copies answers, and has what is committed: nothing is lost';
   }

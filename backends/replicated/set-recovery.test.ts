@@ -19,7 +19,14 @@ import {
 } from '../local/testing/local-fixture.js';
 import { obeyEvictions } from './evictions.js';
 import { markNode } from './node-marks.js';
-import { decodeHead, decodeRepository, type RepositoryRecord } from './records.js';
+import { peerSourceOf } from './peers.js';
+import {
+  decodeHead,
+  decodeRepository,
+  encodeRepository,
+  type RepositoryRecord,
+  type Voter,
+} from './records.js';
 import type { ReplicatedBackend } from './replicated-backend.js';
 import { recoverSet } from './set-recovery.js';
 import { away, openReplicaSet, type ReplicaSet, type TestStore } from './testing/replica-set.js';
@@ -299,6 +306,47 @@ describe('the majority is gone', () => {
     assert.match((await recover()).refusal ?? '', /nothing is lost/);
   });
 
+  test('a reader that has more than the voters that are left is gone on from; others stay readers', async () => {
+    await everywhere(1, set.stores.slice(0, 3));
+    await addReaders(3);
+    const [survivor, behind] = [store(3), store(0)];
+    behind.down = true;
+    const two = await set.commit('two', one);
+    await push(main, one, two);
+    await everywhere(2, [store(1), store(2), survivor]);
+    behind.down = false;
+    behind.interfere = (name, go) => (name === 'apply' ? away() : go());
+    lose(store(1), store(2));
+    const gone = ['node-1', 'node-2'];
+    const dry = await recover({ gone });
+    assert.deepEqual(dry.survivor, { nodeId: 'node-3', generation: 2 });
+    const report = await recover({ accept: 2, gone });
+    assert.deepEqual([report.recovered, report.overruled], [2, []]);
+    const { voters, learners, readers } = await record();
+    assert.deepEqual([voters, learners, readers].map(namesOf), [['node-3'], ['node-0'], []]);
+    behind.interfere = undefined;
+    await push(main, two, await set.commit('three', two));
+    assert.equal(await head(), 3);
+  });
+
+  test('a reader beside a voter that has as much stays a reader; one that is lost is put aside', async () => {
+    await everywhere(1, set.stores.slice(0, 3));
+    await change(({ voters: [first, second], ...rest }) => ({
+      ...rest,
+      voters: [first, second].filter((voter) => voter !== undefined),
+    }));
+    await addReaders(2, 3);
+    await everywhere(1, [store(3)]);
+    lose(store(0), store(2));
+    await recover({ accept: 1, gone: ['node-0', 'node-2'] });
+    const { voters, learners, readers } = await record();
+    assert.deepEqual([voters, learners, readers].map(namesOf), [['node-1'], [], ['node-3']]);
+    const word = await set.coordinator.get(keys.eviction(store(2).storeId, repository.id));
+    assert.match(new TextDecoder().decode(word?.value), /setAside/);
+    await push(main, one, await set.commit('two', one));
+    assert.equal(await head(), 2);
+  });
+
   test('a lost store that comes back puts its copy aside', async () => {
     await everywhere(1, set.stores.slice(0, 3));
     lose(store(1), store(2));
@@ -310,6 +358,34 @@ describe('the majority is gone', () => {
     assert.equal(readdirSync(join(root, 'set-aside')).length, 1);
   });
 });
+
+const namesOf = (members: readonly Voter[] | undefined): readonly string[] =>
+  (members ?? []).map(({ nodeId }) => nodeId);
+
+async function change(edit: (record: RepositoryRecord) => RepositoryRecord): Promise<void> {
+  const value = encodeRepository(edit(await record()));
+  await set.coordinator.transaction({
+    compares: [],
+    success: [{ type: 'put', key: keys.repo(repository.id), value }],
+    failure: [],
+  });
+}
+
+/** Filled, like any that is read. */
+async function addReaders(...indexes: readonly number[]): Promise<void> {
+  const readers = indexes.map((index): Voter => ({
+    nodeId: `node-${index}`,
+    storeId: store(index).storeId,
+    joinedEpoch: 2,
+  }));
+  await change((before) => ({ ...before, readers }));
+  const { signal } = new AbortController();
+  for (const { storeId } of readers) {
+    const source = peerSourceOf(set, { id: repository.id, storeId });
+    const replica = set.replicas.find(storeId);
+    await replica?.catchUp(repository.id, { atLeast: 1, source, signal });
+  }
+}
 
 /** A push to `refs/heads/side` that this store has prepared, and that came to nothing. */
 async function prepareBehind(target: TestStore, oid: string): Promise<void> {

@@ -9,8 +9,15 @@ import type { QuarantineKey } from '../contract/replica.js';
 import type { LogEntry } from '../contract/repository.js';
 import { digestAfter } from '../git/digest.js';
 import { deleted, inlineOrStored } from './commit.js';
-import { decodeLogEntry, encodeRecord, encodeRepository, scan, type Voter } from './records.js';
-import type { RepositoryRecord } from './records.js';
+import {
+  copiesOf,
+  decodeLogEntry,
+  encodeRecord,
+  encodeRepository,
+  type RepositoryRecord,
+  scan,
+  type Voter,
+} from './records.js';
 import { evicted } from './evictions.js';
 import { keepObjects } from './keep-overruled.js';
 import { type Loss, type LossDependencies, surveyLoss, type Survivor } from './set-loss.js';
@@ -210,10 +217,14 @@ async function carryOut(
   return generation;
 }
 
-/** One voter; what else answers is filled from it. Its refs are not shown more widely than those that they stand for. */
+/**
+ * One voter; what else answers is filled from it, and readers go on as such. Its refs are not shown more widely than those
+ * that they stand for.
+ */
 function recoveredRecord(record: RepositoryRecord, { survivors }: Loss): RepositoryRecord {
-  const [first, ...others] = survivors.map(({ member: { state: _declared, ...member } }) => member);
-  const { target, settings, ...rest } = record;
+  const [first, ...others] = survivors;
+  const { target, settings, readers: _before, ...rest } = record;
+  const readers = others.filter(({ role }) => role === 'reader').map(({ member }) => member);
   const left = new Set(survivors.map(({ member }) => member.nodeId));
   const reachable = target?.every((nodeId) => left.has(nodeId)) === true;
   const hidden = settings['transfer.hideRefs'] ?? settings['uploadpack.hideRefs'] ?? '';
@@ -222,17 +233,22 @@ function recoveredRecord(record: RepositoryRecord, { survivors }: Loss): Reposit
     ...rest,
     settings: hidden === '' ? settings : { ...settings, 'transfer.hideRefs': shielded },
     ...(reachable ? { target } : {}),
-    voters: first === undefined ? [] : [first],
-    learners: others,
+    voters: first === undefined ? [] : [undeclared(first)],
+    learners: others.filter(({ role }) => role !== 'reader').map(undeclared),
+    ...(readers.length === 0 ? {} : { readers }),
     epoch: record.epoch + 1,
   };
 }
 
+function undeclared({ member: { state: _declared, ...member } }: Survivor): Voter {
+  return member;
+}
+
 /** Should a store that is gone come back, its copy is put aside for people to look at, and is no copy any more. */
 function setAsideLost(record: RepositoryRecord, next: RepositoryRecord): readonly Operation[] {
-  const kept = new Set([...next.voters, ...next.learners].map(({ storeId }) => storeId));
-  return [...record.voters, ...record.learners]
-    .filter(({ storeId }: Voter) => !kept.has(storeId))
+  const kept = new Set(copiesOf(next).map(({ storeId }) => storeId));
+  return copiesOf(record)
+    .filter(({ storeId }) => !kept.has(storeId))
     .map(({ storeId }) => evicted(record.id, storeId, { setAside: true }));
 }
 

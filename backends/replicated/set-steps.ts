@@ -3,6 +3,7 @@ import type { Compare, Coordinator, Operation } from '../contract/coordinator.js
 import type { Logger, Random } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
+import { damageGone, forgetDamage } from './damage.js';
 import { evicted } from './evictions.js';
 import { peerSourceOf } from './peers.js';
 import { isFull, type Ring } from './placement.js';
@@ -63,9 +64,7 @@ export async function takeStep(
         dependencies,
         ground,
         { voters },
-        {
-          operations: [evicted(record.id, step.storeId)],
-        },
+        { operations: copyGone(record.id, step.storeId) },
       );
     }
     case 'drop-learner': {
@@ -74,22 +73,18 @@ export async function takeStep(
         dependencies,
         ground,
         { learners },
-        {
-          operations: [evicted(record.id, step.storeId)],
-        },
+        { operations: copyGone(record.id, step.storeId) },
       );
     }
     case 'add-reader':
       return addReader(dependencies, ground);
     case 'drop-reader': {
       const [readers] = apart(record.readers ?? [], step.storeId);
-      // What was found damaged goes with it.
-      const forget: Operation = { type: 'delete', key: keys.damage(record.id, step.storeId) };
       return change(
         dependencies,
         ground,
         { readers },
-        { operations: [evicted(record.id, step.storeId), forget] },
+        { operations: copyGone(record.id, step.storeId) },
       );
     }
     case 'declare':
@@ -100,6 +95,11 @@ export async function takeStep(
           : { readers: record.readers.map((reader) => declared(reader, step)) }),
       });
   }
+}
+
+/** The store removes its files; what was found damaged goes with them. */
+function copyGone(id: string, storeId: string): readonly Operation[] {
+  return [evicted(id, storeId), damageGone(id, storeId)];
 }
 
 function declared(
@@ -180,7 +180,7 @@ function unlessLeftovers(
 
 async function fill(
   { coordinator, replicas }: StepDependencies,
-  { record, head }: SetGround,
+  { record, head, damages }: SetGround,
   { storeId, fresh }: { readonly storeId: string; readonly fresh: boolean },
   signal: AbortSignal,
 ): Promise<void> {
@@ -188,6 +188,10 @@ async function fill(
   if (replica === undefined) throw nobodyReachable(copiesOf(record));
   const source = peerSourceOf({ coordinator, replicas }, { id: record.id, storeId });
   await replica.catchUp(record.id, { atLeast: head.generation, fresh, source, signal });
+  const revision = damages.get(storeId);
+  if (fresh && revision !== undefined) {
+    await forgetDamage(coordinator, record.id, { storeId, revision });
+  }
 }
 
 /** Under the repository's lock, so that a busy repository does not run away from its learner for ever. */
@@ -221,7 +225,11 @@ async function promote(
     const voters = [...record.voters, voter];
     // Pushes came in since the step was chosen; none does while the lock is held.
     await refuseUnlessHeld(replicas, ground, voters);
-    return await change(dependencies, ground, { learners, voters }, { compares: held.compares });
+    // What was reported since is looked into first.
+    const key = keys.damage(id, storeId);
+    const sound: Compare = { key, target: 'createRevision', op: '=', operand: 0 };
+    const compares = [...held.compares, sound];
+    return await change(dependencies, ground, { learners, voters }, { compares });
   } finally {
     await held.release();
   }

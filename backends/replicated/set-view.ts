@@ -1,8 +1,9 @@
-import type { Coordinator, OperationResult } from '../contract/coordinator.js';
+import type { Coordinator, KeyValue, OperationResult } from '../contract/coordinator.js';
 import { asQuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
 import type { ReplicaState } from '../contract/replica.js';
 import type { HeadRecord } from '../contract/repository.js';
+import { damagesOf, reportsIn } from './damage.js';
 import { goneForGood } from './gone-stores.js';
 import type { SetView, StoreView } from './reconcile.js';
 import { copiesOf, decodeHead, decodeRepository, type RepositoryRecord } from './records.js';
@@ -14,6 +15,8 @@ export interface SetGround {
   readonly configRevision: number;
   readonly head: HeadRecord;
   readonly headRevision: number;
+  /** Copies in which a verification found damage: the revision of the report, by store. */
+  readonly damages: ReadonlyMap<string, number>;
 }
 
 /** Undefined when the repository is not active. */
@@ -26,10 +29,11 @@ export async function readGround(
     success: [
       { type: 'get', key: keys.repo(id) },
       { type: 'get', key: keys.head(id) },
+      damagesOf(id),
     ],
     failure: [],
   });
-  const [repository, head] = results.map(firstOf);
+  const [[repository] = [], [head] = [], reports = []] = results.map(entriesOf);
   if (repository === undefined || head === undefined) return undefined;
   const record = decodeRepository(repository);
   if (record.state !== 'active') return undefined;
@@ -38,6 +42,7 @@ export async function readGround(
     configRevision: repository.modRevision,
     head: decodeHead(head),
     headRevision: head.modRevision,
+    damages: reportsIn(reports),
   };
 }
 
@@ -48,8 +53,6 @@ export interface ViewDependencies {
   readonly awayMs: (storeId: string) => number;
   /** Whether what a node has is to move away. */
   readonly leaving: (nodeId: string) => boolean;
-  /** Whether a verification found damage in a store's copy. */
-  readonly damaged: (repositoryId: string, storeId: string) => boolean;
   readonly maxLog: number;
   readonly repairAfterMs: number;
   /** Copies that are only read, as many as it should have now. */
@@ -123,13 +126,13 @@ export async function viewOf(
 }
 
 async function storeView(
-  { replicas, awayMs, leaving, damaged }: ViewDependencies,
-  { record, head }: SetGround,
+  { replicas, awayMs, leaving }: ViewDependencies,
+  { record, head, damages }: SetGround,
   { nodeId, storeId }: { readonly nodeId: string; readonly storeId: string },
 ): Promise<StoreView> {
   const replica = replicas.find(storeId);
   // Also of one that cannot even say how far it is.
-  const reported = damaged(record.id, storeId);
+  const reported = damages.has(storeId);
   const replaced = goneForGood({ nodeId, storeId }, replicas.nodes(), new Map()) !== undefined;
   const known = {
     awayMs: awayMs(storeId),
@@ -155,6 +158,6 @@ async function storeView(
   };
 }
 
-function firstOf(result: OperationResult) {
-  return result.type === 'get' ? result.entries[0] : undefined;
+function entriesOf(result: OperationResult): readonly KeyValue[] {
+  return result.type === 'get' ? result.entries : [];
 }

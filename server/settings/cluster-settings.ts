@@ -91,8 +91,8 @@ export const clusterSettings = {
   'replication.readReplicas.max': {
     kind: 'count',
     minimum: 0,
-    default: '0',
-    help: 'copies beyond `replication.factor` that a repository gets for as long as it is read much; they count for no push; 0: none (2 is a good number)',
+    default: '2',
+    help: 'copies beyond `replication.factor` that a repository gets for as long as it is read much; they count for no push; 0: none',
   },
   'replication.readReplicas.rate': {
     kind: 'count',

@@ -53,6 +53,7 @@ export async function startFrontEnd(parts: FrontEndParts): Promise<FrontEnd> {
   const around = { coordinator, replicas, locks, clock, random, logger, meter };
   const backend = new ReplicatedBackend({
     readConsistency: 'strong',
+    reportReadsFrom: 0.02,
     ...around,
     log: coordinatorLog(coordinator),
     pipeline: pipelineOf(process),
@@ -78,8 +79,8 @@ export async function startFrontEnd(parts: FrontEndParts): Promise<FrontEnd> {
     maxLog: 20,
     compareEveryMs: 20_000,
     maxFills: 2,
-    // None: see docs/simulation.md, "What is open".
-    readReplicas: { max: 0, ratePerCopy: 0.02, coolDownMs: 8_000 },
+    // So little that every repository that is read is hot for a while.
+    readReplicas: { max: 1, ratePerCopy: 0.02, coolDownMs: 8_000 },
   };
   const controller = new SetController({ ...around, nodeId: name, settings });
   controller.start();

@@ -48,6 +48,8 @@ export const expected: readonly string[] = [
   ...['add-learner', 'fill', 'promote', 'demote', 'remove-voter', 'drop-learner', 'declare'].map(
     (step) => `step ${step}`,
   ),
+  ...['add-reader', 'drop-reader'].map((step) => `step ${step}`),
+  'reads from readers',
 ];
 
 /** Counts them, and hands everything on to whoever reads it. */

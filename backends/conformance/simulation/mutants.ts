@@ -213,6 +213,27 @@ export const mutants: readonly Mutation[] = [
     ],
   },
   {
+    name: 'a reader is counted',
+    troubles: ['store crashes', 'partition', 'disk lost'],
+    edits: [
+      edit(
+        'replicated/push-upload.js',
+        String.raw`reachable\(dependencies\.replicas, voters\)`,
+        'reachable(dependencies.replicas, [...voters, ...(repository.readers ?? [])])',
+      ),
+      edit(
+        'replicated/commit.js',
+        String.raw`\.filter\(\(\{ storeId \}\) => voters\.some\(.*\)\);`,
+        ';',
+      ),
+      edit(
+        'replicated/quorum.js',
+        String.raw`voters\.filter\(\(\{ storeId, state \}\) => stores\.has\(storeId\) && state !== 'stale'\)`,
+        '[...stores]',
+      ),
+    ],
+  },
+  {
     name: 'strong shrinks to the stores that answer',
     troubles: ['disk lost', 'store crashes'],
     edits: [

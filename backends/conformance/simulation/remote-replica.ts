@@ -16,6 +16,8 @@ export interface RunningStore {
   readonly replica: LocalReplica | undefined;
 }
 
+/** A node hears no more of a caller for so long before it lets go what it held for that one. */
+const noticedDeadMs = 30_000;
 /** How long a front-end waits for an answer of a storage node. */
 const answerMs = 10_000;
 
@@ -48,15 +50,38 @@ export class NodeConnection {
     this.#happened = options.happened;
   }
 
-  /** `again`: harmless when it happens twice. `name`: worth counting when it comes late, or twice. */
+  /**
+   * `again`: harmless when it happens twice. `name`: worth counting when it comes late, or twice. `release`: gives back
+   * what a result holds at the node, when the caller does not get it or is gone.
+   */
   call<T>(
     run: (replica: LocalReplica, ended: AbortSignal) => Promise<T>,
-    { again = true, name }: { readonly again?: boolean; readonly name?: string } = {},
+    {
+      again = true,
+      name,
+      release,
+    }: {
+      readonly again?: boolean;
+      readonly name?: string;
+      readonly release?: (result: T) => void;
+    } = {},
   ): Promise<T> {
     const { name: caller } = this.#caller;
     let arrivals = 0;
+    /** Results that hold something, of which the caller gets the first that arrives in time. */
+    const held: T[] = [];
+    let taken: T | undefined;
     return new Promise((resolve, reject) => {
       const ended = new AbortController();
+      const letGo = (): void => {
+        for (const result of held) if (result !== taken) release?.(result);
+      };
+      if (release !== undefined) {
+        this.#caller.onDeath(() => {
+          taken = undefined;
+          this.#caller.scheduler.after(noticedDeadMs, letGo);
+        });
+      }
       const settle = (finish: () => void): void => {
         giveUp();
         finish();
@@ -64,6 +89,7 @@ export class NodeConnection {
       const giveUp = this.#caller.after(answerMs, () => {
         ended.abort();
         reject(unreachable());
+        letGo();
       });
       const answer = (finish: () => void): void =>
         this.#network.send(this.#nodeName, caller, () =>
@@ -89,8 +115,14 @@ export class NodeConnection {
         try {
           const result = await run(replica, ended.signal);
           if (!process.alive) return;
+          if (release !== undefined) held.push(result);
+          if (ended.signal.aborted || !this.#caller.alive) letGo();
           process.passes('message');
-          answer(() => resolve(result));
+          answer(() => {
+            taken ??= result;
+            resolve(result);
+            letGo();
+          });
         } catch (error) {
           // An error crosses the network by its code and message.
           const { code, message, details } = asQuorateError(error);
@@ -137,7 +169,9 @@ export function remoteReplica(storeId: string, node: NodeConnection): Replica {
     gather: (key, from) => node.call((replica) => replica.gather(key, from)),
     applied: (id) => node.call((replica) => replica.applied(id)),
     read: (id, atLeast, options) =>
-      node.call((replica) => openRead(replica, node, { id, atLeast, ...options })),
+      node.call((replica) => openRead(replica, node, { id, atLeast, ...options }), {
+        release: (read) => read.release(),
+      }),
     maintain: (id, options) => node.call((replica) => replica.maintain(id, options)),
     destroy: (id) => node.call((replica) => replica.destroy(id)),
     fork: (fork) => node.call((replica) => replica.fork(fork)),

@@ -65,6 +65,9 @@ export interface WorldOptions {
 
 /** It takes so long to notice that a node does not answer. */
 const noticedMs = 1_500;
+/** A node has 0, 1, 2 requests running, each for so long. */
+const loads = 3;
+const loadMs = 700;
 /** Started anew this long after it has ended, if nothing else is decided. */
 const restartMs = 500;
 
@@ -345,14 +348,27 @@ export class World {
       happened: (what) => this.count(what),
     });
     const { scheduler } = this;
+    const remote = remoteReplica(storeId, connection);
+    const phase = caller.random.below(loads);
     return {
-      replica: remoteReplica(storeId, connection),
+      replica: {
+        ...remote,
+        read: async (id, ...wanted) => {
+          const read = await remote.read(id, ...wanted);
+          const { readers } = this.observer.configurations.get(id) ?? {};
+          if (readers?.has(storeId) === true) this.count('reads from readers');
+          return read;
+        },
+      },
       get reachable() {
         if (host === undefined) return false;
         return host.replica !== undefined || scheduler.nowMs - host.lastSeenMs < noticedMs;
       },
       refused: false,
-      running: 0,
+      // Comes and goes, so that every copy is the best one at some time.
+      get running() {
+        return (Math.floor(scheduler.nowMs / loadMs) + phase) % loads;
+      },
       asked: Promise.resolve(),
       close: () => Promise.resolve(),
     };
