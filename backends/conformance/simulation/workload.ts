@@ -81,6 +81,7 @@ export class Client {
     const { history, scheduler, observer } = this.#world;
     const startMs = scheduler.nowMs;
     const wasDamaged = this.#isDamaged(repository);
+    const handedOver = this.#jumps(repository);
     const atLeast = this.#random.chance(0.3) ? (this.#tokens.get(repository.id) ?? 0) : 0;
     const answer = await this.#ask(host, async ({ backend }) => {
       const current = await this.#current(backend, repository);
@@ -102,7 +103,8 @@ export class Client {
     if (eventual) this.#world.count(`eventual reads${atLeast > 0 ? ' with a token' : ''}`);
     const refs = refsOf(snapshot);
     // git says of an object whose pack is damaged that it is missing, and ends a fetch of it: no wrong answer.
-    const excused = wasDamaged || this.#isDamaged(repository);
+    const excused =
+      wasDamaged || this.#isDamaged(repository) || handedOver(answer.snapshot.generation);
     const missing = excused ? [] : answer.missing;
     if (missing.length < answer.missing.length) this.#world.count('reads that met damage');
     this.#seen.set(repository.id, refs);
@@ -119,6 +121,19 @@ export class Client {
       missing,
     });
     return true;
+  }
+
+  /**
+   * Whether a copy jumped over a generation since now, or had done so before. A read that begins at one copy, which then
+   * dies, goes on at another: if that one jumped, it is refused what only the generation between had, as by any server
+   * after a forced push.
+   */
+  #jumps({ id }: SimulatedRepository): (generation: number) => boolean {
+    const { happened, observer, scheduler } = this.#world;
+    const sent = happened.get('copies sent between stores');
+    const newest = observer.generationAt(id, scheduler.nowMs);
+    return (generation) =>
+      generation < newest || happened.get('copies sent between stores') !== sent;
   }
 
   #isDamaged({ id }: SimulatedRepository): boolean {
@@ -167,6 +182,7 @@ export class Client {
     const { scheduler } = this.#world;
     const { id } = repository;
     const damaged = this.#isDamaged(repository);
+    const handedOver = this.#jumps(repository);
     const boots = this.#world.stores.map((store) => store.boots).join();
     const kept = await this.#ask(host, async ({ backend }) => {
       const session = await backend.read(repository.repository, new AbortController().signal);
@@ -181,6 +197,7 @@ export class Client {
     // Stores keep the objects of the last generations; with a restart they forget which those were.
     const passed = this.#world.observer.generationAt(id, scheduler.nowMs) - kept.generation;
     if (passed >= keptGenerations || damaged || this.#isDamaged(repository)) return;
+    if (handedOver(kept.generation)) return;
     if (boots !== this.#world.stores.map((store) => store.boots).join()) return;
     this.#world.violate(`generation ${kept.generation} lost ${kept.missing.join()} in a long read`);
   }
