@@ -88,3 +88,15 @@ export class ClientCall {
     );
   }
 }
+
+/** Reads an answer to its end: the result. What comes before goes to `onFrame`. */
+export async function answerOf(
+  call: ClientCall,
+  onFrame: (type: string, payload: Buffer) => void | Promise<void>,
+): Promise<Buffer> {
+  for (;;) {
+    const { type, payload } = await call.next();
+    if (type === 'end') return payload;
+    await onFrame(type, payload);
+  }
+}

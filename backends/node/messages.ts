@@ -22,7 +22,13 @@ export const nothing = z.object({});
 
 export const calls = {
   create: z.object({ objectFormat, head: z.string() }),
-  upload: z.object({ key: pushKey, settings, basis: z.int().min(0).optional() }),
+  upload: z.object({
+    key: pushKey,
+    settings,
+    basis: z.int().min(0).optional(),
+    /** The pack comes with the arguments; a short answer does. */
+    whole: z.boolean().exactOptional(),
+  }),
   prepare: z.object({
     key: pushKey,
     basis: z.int().min(0),
@@ -107,6 +113,11 @@ export const calls = {
   uploadArchive: z.object({ session: sessionId, hidden: z.array(z.string()) }),
   wholePack: z.object({ session: sessionId, offset: z.int().min(0) }),
 } as const;
+
+/** A push as it is named in arguments. */
+export function pushOf({ pushId, attempt }: z.infer<typeof pushKey>): z.infer<typeof pushKey> {
+  return { pushId, attempt };
+}
 
 export type CallName = keyof typeof calls;
 export type Arguments<Name extends CallName> = z.infer<(typeof calls)[Name]>;

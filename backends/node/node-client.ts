@@ -58,6 +58,8 @@ export interface NodeClientOptions {
 
 export interface CallOptions {
   readonly signal?: AbortSignal | undefined;
+  /** Data that is known whole: it goes out with the arguments, and the caller has nothing to add. */
+  readonly data?: Uint8Array | undefined;
 }
 
 /** Longer than a small repository's whole repack; without a signal, a call has to end some time. */
@@ -149,7 +151,7 @@ export class NodeClient {
     repositoryId: string,
     name: Name,
     args: Arguments<Name>,
-    { signal }: CallOptions = {},
+    { signal, data }: CallOptions = {},
   ): Promise<ClientCall> {
     if (signal?.aborted === true) throw gaveUp();
     if (this.#closing.signal.aborted) throw this.#gone('the server is shutting down');
@@ -159,8 +161,9 @@ export class NodeClient {
     return this.#begin({
       path,
       args,
+      data,
       signal,
-      duplex: duplexCalls.has(name),
+      duplex: data === undefined && duplexCalls.has(name),
       agent: this.#agent,
     });
   }
@@ -231,10 +234,11 @@ export class NodeClient {
     }
   }
 
-  #send({ path, args, signal, duplex, agent }: Asked): Promise<ClientCall> {
-    const first = wholeFrame('json', encodeMessage(args));
+  #send({ path, args, data, signal, duplex, agent }: Asked): Promise<ClientCall> {
+    const payload = encodeMessage(args);
+    const first = firstMessage(payload, data);
     const boot = this.#boot;
-    const { headers, mac } = this.#signed(path, first.subarray(5));
+    const { headers, mac } = this.#signed(path, payload);
     const request = this.#request(path, agent, {
       ...headers,
       ...(duplex ? {} : { 'Content-Length': String(first.length) }),
@@ -409,9 +413,16 @@ export class NodeClient {
 interface Asked {
   readonly path: string;
   readonly args: object;
+  readonly data?: Uint8Array | undefined;
   readonly signal: AbortSignal | undefined;
   readonly duplex: boolean;
   readonly agent: Agent;
+}
+
+function firstMessage(args: Uint8Array, data: Uint8Array | undefined): Buffer {
+  const first = wholeFrame('json', args);
+  if (data === undefined) return first;
+  return Buffer.concat([first, wholeFrame('data', data), wholeFrame('mark')]);
 }
 
 /** Not taken by the node, so that it may be asked again. */

@@ -297,15 +297,15 @@ describe('reads over a wire', () => {
 
   test('an upload whose node goes away fails, and leaves nothing there', async () => {
     const key = { repositoryId: scene.id, pushId: 'broken-off', attempt: 1 };
+    const quarantines = (): number => readdirSync(join(scene.root, 'quarantine')).length;
     const pack = (async function* endless() {
       yield Buffer.from('PACK\0\0\0\x02\0\0\0\x01', 'latin1');
+      await until('the upload to begin', () => quarantines() > 0);
       line.proxy.cut();
       await new Promise(() => undefined);
     })();
     const options = { settings: {}, signal: signal(), progress: () => undefined };
     await rejectsWith(line.replica.upload(key, pack, options), 'unavailable');
-    await until('the quarantine to go', () => {
-      return readdirSync(join(scene.root, 'quarantine')).length === 0;
-    });
+    await until('the quarantine to go', () => quarantines() === 0);
   });
 });

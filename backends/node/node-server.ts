@@ -228,7 +228,8 @@ class HttpNodeServer implements NodeServer {
     if (this.#draining !== undefined && beginnings.has(name)) {
       throw new QuorateError('unavailable', 'the storage node is shutting down');
     }
-    if (duplexCalls.has(name)) call.begin();
+    // Of an upload its arguments say whether the caller waits for that.
+    if (duplexCalls.has(name) && name !== 'upload') call.begin();
     return operations[name](this.#context, payload, call);
   }
 

@@ -38,7 +38,8 @@ export const operations: Readonly<Record<CallName, Operation>> = {
   create: operation(calls.create, ({ replica }, args, { repositoryId }) =>
     replica.create(repositoryId, args),
   ),
-  upload: operation(calls.upload, async ({ replica }, { key, settings, basis }, call) => {
+  upload: operation(calls.upload, async ({ replica }, { key, settings, basis, whole }, call) => {
+    if (whole !== true) call.begin();
     // Until its data begins, a caller who lost the connection makes the call again, under the same key.
     const pack = await begun(call.input());
     return replica.upload(keyOf(call, key), pack, {

@@ -19,11 +19,12 @@ import type {
   VerifyReport,
 } from '../contract/replica.js';
 import type { RepositoryStats } from '../contract/repository.js';
-import { type ClientCall, settledError } from './client-call.js';
-import { decodeMessage, programWanted, results } from './messages.js';
+import { answerOf, settledError } from './client-call.js';
+import { decodeMessage, programWanted, pushOf, results } from './messages.js';
 import type { NodeClient } from './node-client.js';
 import { receiveExport } from './remote-export.js';
 import { openRemoteRead } from './remote-read.js';
+import { uploadRemotely } from './remote-upload.js';
 import type { SnapshotMemory } from './snapshot-memory.js';
 import { encodeRef } from './snapshot-wire.js';
 
@@ -51,32 +52,12 @@ export class RemoteReplica implements Replica {
     await this.#client.result(repositoryId, 'create', options);
   }
 
-  async upload(
+  upload(
     key: QuarantineKey,
     pack: AsyncIterable<Uint8Array>,
-    { settings, basis, signal, progress }: UploadOptions,
+    options: UploadOptions,
   ): Promise<Uploaded> {
-    const args = { key: pushOf(key), settings, ...(basis === undefined ? {} : { basis }) };
-    const call = await this.#client.call(key.repositoryId, 'upload', args, { signal });
-    const chunks = pack[Symbol.asyncIterator]();
-    let over = false;
-    // What ends first ends the other: a pack that breaks off, or a node that has seen enough.
-    const sending = sendPack(call, chunks, () => over);
-    try {
-      const answer = answerOf(call, (type, payload) => {
-        if (type === 'text') progress(payload);
-      });
-      const broken = sending.then(() => answer);
-      answer.catch(() => undefined);
-      return decodeMessage(results.uploaded, await Promise.race([broken, answer]));
-    } catch (error) {
-      throw settledError(error, signal);
-    } finally {
-      over = true;
-      call.abandon();
-      // A source that is silent now takes this only when it speaks again; nobody waits for it.
-      void chunks.return?.().catch(() => undefined);
-    }
+    return uploadRemotely(this.#client, key, pack, options);
   }
 
   async prepare({ key, signal, ...request }: PrepareRequest): Promise<Prepared> {
@@ -295,52 +276,6 @@ function progressing(options: {
 }): { readonly signal: AbortSignal; readonly onFrame: (payload: Buffer) => void } {
   const { signal, progress } = options;
   return { signal, onFrame: (bytes) => progress?.(decodeMessage(results.progress, bytes)) };
-}
-
-function pushOf({ pushId, attempt }: QuarantineKey): { pushId: string; attempt: number } {
-  return { pushId, attempt };
-}
-
-/** Reads an answer to its end: the result. What comes before goes to `onFrame`. */
-async function answerOf(
-  call: ClientCall,
-  onFrame: (type: string, payload: Buffer) => void | Promise<void>,
-): Promise<Buffer> {
-  for (;;) {
-    const { type, payload } = await call.next();
-    if (type === 'end') return payload;
-    await onFrame(type, payload);
-  }
-}
-
-/**
- * Sends a pack until it ends, or until the call is over: then why is in its answer. Rejects with `cancelled` when the
- * pack breaks off.
- */
-async function sendPack(
-  call: ClientCall,
-  chunks: AsyncIterator<Uint8Array>,
-  isOver: () => boolean,
-): Promise<void> {
-  for (;;) {
-    let result: IteratorResult<Uint8Array>;
-    try {
-      result = await chunks.next();
-    } catch (error) {
-      if (error instanceof QuorateError) throw error;
-      throw new QuorateError('cancelled', 'the pack broke off', { cause: error });
-    }
-    if (isOver()) return;
-    try {
-      if (result.done === true) {
-        await call.mark();
-        return;
-      }
-      await call.data(result.value);
-    } catch {
-      return;
-    }
-  }
 }
 
 function factsOf(payload: Buffer): readonly PushFact[] {
