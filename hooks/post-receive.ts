@@ -1,6 +1,12 @@
 import type { Logger } from '../backends/contract/environment.js';
 import type { CommittedPush } from '../backends/contract/pipeline.js';
-import { type HookCall, type HookDependencies, hooksOf, runHooks } from './custom/run-hooks.js';
+import {
+  type HookCall,
+  type HookDependencies,
+  hooksOf,
+  runHooks,
+  type SetHook,
+} from './custom/run-hooks.js';
 import type { Webhooks } from './webhooks/webhooks.js';
 
 export interface PostReceiveDependencies extends HookDependencies {
@@ -20,6 +26,10 @@ export async function postReceive(
   push: CommittedPush,
 ): Promise<void> {
   const { repositoryId, entry } = push;
+  // A change of HEAD is not a push. Asked for in one turn with the webhooks: one request to the coordinator.
+  const hooks =
+    entry.head === undefined ? hooksOf(dependencies, repositoryId, 'post-receive') : noHooks;
+  hooks.catch(() => undefined);
   dependencies.logger.info(
     {
       component: 'post-receive',
@@ -33,17 +43,17 @@ export async function postReceive(
   );
   // Before the hooks, which take their time: to queue what was queued before changes nothing.
   await dependencies.webhooks.committed(push);
-  await runPostReceiveHooks(dependencies, push);
+  await runPostReceiveHooks(dependencies, push, await hooks);
 }
+
+const noHooks: Promise<readonly SetHook[]> = Promise.resolve([]);
 
 async function runPostReceiveHooks(
   dependencies: PostReceiveDependencies,
   push: CommittedPush,
+  hooks: readonly SetHook[],
 ): Promise<void> {
   const { repositoryId, entry } = push;
-  // A change of HEAD is not a push.
-  if (entry.head !== undefined) return;
-  const hooks = await hooksOf(dependencies, repositoryId, 'post-receive');
   if (hooks.length === 0) return;
   const logger = dependencies.logger.child({ repo: repositoryId, push_id: entry.pushId });
   if (entry.updates.length === 0) {

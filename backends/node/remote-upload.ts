@@ -121,8 +121,7 @@ function resumed(
   ];
   return {
     next: async () => before.shift() ?? chunks.next(),
-    return: async () =>
-      (await chunks.return?.()) ?? { done: true as const, value: undefined },
+    return: async () => (await chunks.return?.()) ?? { done: true as const, value: undefined },
   };
 }
 

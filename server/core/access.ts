@@ -15,6 +15,7 @@ import {
 import type { PushCommand } from '../wire/command-list.js';
 import { isZeroOid } from '../wire/oid.js';
 import { askingCoordinator } from './coordinator-lost.js';
+import type { GitServiceName } from './git-request.js';
 import { newObjectFormat } from './git-context.js';
 
 /** Looks repositories up and lets in whom the authorizer lets in. The only place in core that asks it. */
@@ -27,11 +28,27 @@ export class Access {
     this.#authorizer = authorizer;
   }
 
+  /** Looks a repository up for somebody who is let in later, or not. */
+  foresee(service: GitServiceName, name: string): Promise<Repository | undefined> {
+    const found =
+      service === 'git-receive-pack'
+        ? this.#repositories.get(name)
+        : this.#repositories.getForReading(name, { recalled: false });
+    found.catch(() => undefined);
+    return found;
+  }
+
   /** Throws `unauthenticated`, `permission-denied`, `not-found`. */
-  async forReading(principal: Principal, name: string): Promise<Repository> {
+  async forReading(
+    principal: Principal,
+    name: string,
+    foreseen?: Promise<Repository | undefined>,
+  ): Promise<Repository> {
     const recalled = isRecalled(principal);
-    const repository = await askingCoordinator('git-upload-pack', () =>
-      this.#repositories.getForReading(name, { recalled }),
+    const repository = await askingCoordinator(
+      'git-upload-pack',
+      () =>
+        (recalled ? undefined : foreseen) ?? this.#repositories.getForReading(name, { recalled }),
     );
     this.#demand({ principal, action: 'read', name }, repository);
     if (repository === undefined) throw notFound(name);
@@ -39,10 +56,15 @@ export class Access {
   }
 
   /** Undefined when the push may create the repository. Throws as `forReading` does. */
-  async forPushing(principal: Principal, name: string): Promise<Repository | undefined> {
+  async forPushing(
+    principal: Principal,
+    name: string,
+    foreseen?: Promise<Repository | undefined>,
+  ): Promise<Repository | undefined> {
     assert(!isRecalled(principal), 'who pushes is known from the coordinator');
-    const repository = await askingCoordinator('git-receive-pack', () =>
-      this.#repositories.get(name),
+    const repository = await askingCoordinator(
+      'git-receive-pack',
+      () => foreseen ?? this.#repositories.get(name),
     );
     const action = repository === undefined ? 'create' : 'write';
     this.#demand({ principal, action, name }, repository);

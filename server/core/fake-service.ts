@@ -17,7 +17,7 @@ import type { NewRepository, Repository } from '../../backends/contract/reposito
 import type { StoredSettings } from '../../backends/contract/settings.js';
 import type { Authorizer, Decision } from '../auth/authorizer.js';
 import type { AuditEvent } from '../observe/audit.js';
-import type { GitOutcome, GitRequest, GitService, KnownAnswer } from './git-request.js';
+import type { Foresight, GitOutcome, GitRequest, GitService, KnownAnswer } from './git-request.js';
 import { type AdmissionLimits, defaultAdmissionLimits } from './admission.js';
 import { createGitService } from './git-service.js';
 import { defaultGitServiceLimits, type GitServiceLimits } from './limits.js';
@@ -101,6 +101,8 @@ export class FakeService {
   readonly created: NewRepository[] = [];
   readonly runs: UploadPackRun[] = [];
   readonly reads: { readonly refsOnly: boolean; readonly atLeast: number | undefined }[] = [];
+  /** Names that were looked up. */
+  readonly lookUps: string[] = [];
   sessions = 0;
   readonly #scene: Scene;
   readonly #repositories = new Map<string, Repository>();
@@ -144,6 +146,11 @@ export class FakeService {
     return exchange.known(Buffer.from(request));
   }
 
+  /** Looks up what a request is about before it is known who asks. */
+  foresee(part: Pick<GitRequest, 'path' | 'service'>): Foresight | undefined {
+    return this.#service.foresee?.(part);
+  }
+
   /** The repository's next generation. */
   setRefs(refs: readonly RefEntry[]): void {
     this.#snapshot = snapshotOf(refs, this.#scene.head);
@@ -153,6 +160,11 @@ export class FakeService {
     for (const [name, repository] of this.#repositories) {
       this.#repositories.set(name, { ...repository, settings });
     }
+  }
+
+  #lookUp(name: string): Promise<Repository | undefined> {
+    this.lookUps.push(name);
+    return Promise.resolve(this.#repositories.get(name));
   }
 
   get #service(): GitService {
@@ -185,8 +197,8 @@ export class FakeService {
       cluster: undefined,
       recovery: undefined,
       repositories: {
-        get: (name) => Promise.resolve(this.#repositories.get(name)),
-        getForReading: (name) => Promise.resolve(this.#repositories.get(name)),
+        get: (name) => this.#lookUp(name),
+        getForReading: (name) => this.#lookUp(name),
         create: (repository) => {
           this.created.push(repository);
           return Promise.resolve(this.#add(repository.name));

@@ -1,4 +1,5 @@
 import type { Readable, Writable } from 'node:stream';
+import type { Repository } from '../../backends/contract/repository.js';
 import type { Principal } from '../auth/principal.js';
 
 export type GitServiceName = 'git-upload-pack' | 'git-receive-pack' | 'git-upload-archive';
@@ -31,10 +32,21 @@ export interface GitRequest {
    * has not answered for so long.
    */
   readonly onRecalled?: (lostForMs: number) => void;
+  /** What `foresee` began for this request. */
+  readonly foresight?: Foresight | undefined;
   /** Aborted when the client is gone, on drain's end, or at the time limits. */
   readonly signal: AbortSignal;
   /** Told when the request begins and ends to wait for others: its silence is ours then, and not its client's. */
   readonly onHold?: (held: boolean) => void;
+}
+
+/** A repository that is being looked up for a request before it is known who asks. */
+export interface Foresight {
+  readonly name: string;
+  /** On the monotonic clock: what is found is as it was then, or later. */
+  readonly beganMs: number;
+  /** A rejection that nobody looks at is no trouble. */
+  readonly repository: Promise<Repository | undefined>;
 }
 
 /** What the listener logs and counts when an exchange is over. */
@@ -76,4 +88,10 @@ export interface GitService {
    * `resource-exhausted`. Nothing was written by then, so the listener can still answer in its own form.
    */
   open(request: GitRequest): Promise<GitExchange>;
+  /**
+   * Begins to look up what a request is about, in the turn of the main loop in which it is asked who its client is: one
+   * request to the coordinator instead of two, one after the other. Who may not see the repository learns nothing of
+   * it: `open` decides as ever. Undefined when there is nothing to look up.
+   */
+  foresee?(request: Pick<GitRequest, 'path' | 'service'>): Foresight | undefined;
 }

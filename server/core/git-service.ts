@@ -15,6 +15,7 @@ import { ClientOutput } from './client-output.js';
 import { FrameBuffers } from './frame-buffers.js';
 import type { Asked, GitContext, ServiceParts } from './git-context.js';
 import type {
+  Foresight,
   GitExchange,
   GitOutcome,
   GitRequest,
@@ -95,6 +96,16 @@ export function createGitService({
         run: (input, output) => run({ parts, request, name, refusals }, serve, { input, output }),
       };
     },
+    foresee({ path, service }): Foresight | undefined {
+      let name: string;
+      try {
+        name = parseRepositoryName(path);
+      } catch {
+        return undefined;
+      }
+      const beganMs = parts.clock.monotonicMs();
+      return { name, beganMs, repository: access.foresee(service, name) };
+    },
   };
 }
 
@@ -107,9 +118,11 @@ async function resolve(
   name: string,
 ): Promise<Serve> {
   const { principal, service } = request;
+  const nowMs = parts.clock.monotonicMs();
+  const foresight = stillGood(request.foresight, name, nowMs);
   switch (service) {
     case 'git-upload-pack': {
-      const repository = await access.forReading(principal, name);
+      const repository = await access.forReading(principal, name, foresight?.repository);
       tellRecalled(parts, request, repository);
       return {
         run: (context) => uploadPack(context, repository),
@@ -117,8 +130,8 @@ async function resolve(
       };
     }
     case 'git-receive-pack': {
-      const openedMs = parts.clock.monotonicMs();
-      const repository = await access.forPushing(principal, name);
+      const openedMs = foresight?.beganMs ?? nowMs;
+      const repository = await access.forPushing(principal, name, foresight?.repository);
       refuseOwnHook(request, repository);
       const isFresh = (): boolean =>
         request.mode === 'stateless' && parts.clock.monotonicMs() - openedMs < freshMs;
@@ -139,11 +152,21 @@ async function resolve(
       if (request.mode !== 'session') {
         throw new QuorateError('unimplemented', 'git archive --remote works over SSH only');
       }
-      const repository = await access.forReading(principal, name);
+      const repository = await access.forReading(principal, name, foresight?.repository);
       tellRecalled(parts, request, repository);
       return { run: (context) => uploadArchive(context, repository), known: nothingKnown };
     }
   }
+}
+
+/** To find out who asks may have taken long: then it is looked up again. */
+function stillGood(
+  foresight: Foresight | undefined,
+  name: string,
+  nowMs: number,
+): Foresight | undefined {
+  if (foresight === undefined || foresight.name !== name) return undefined;
+  return nowMs - foresight.beganMs < freshMs ? foresight : undefined;
 }
 
 /** A hook that pushes to the repository whose push it judges would wait for itself. */

@@ -24,6 +24,8 @@ interface Attempt {
   readonly remoteAddress: string;
   readonly requestId: string;
   readonly service: GitServiceName;
+  /** Called in the turn of the main loop in which the coordinator is asked, if it is: the place for further questions. */
+  readonly meanwhile?: () => void;
 }
 
 const anonymous: Principal = { kind: 'anonymous' };
@@ -46,9 +48,7 @@ export class HttpAuthenticator {
     if (credentials.kind === 'none') return anonymous;
     this.refuseThrottled(attempt.remoteAddress);
     const principal =
-      credentials.kind === 'token'
-        ? await this.#judge(attempt.service, credentials.secret)
-        : undefined;
+      credentials.kind === 'token' ? await this.#judge(attempt, credentials.secret) : undefined;
     this.#record(attempt, principal, credentials.kind === 'token' ? 'wrong token' : 'malformed');
     if (principal !== undefined) return principal;
     this.failed(attempt.remoteAddress);
@@ -59,11 +59,13 @@ export class HttpAuthenticator {
     );
   }
 
-  #judge(service: GitServiceName, secret: string): Promise<Principal | undefined> {
+  #judge({ service, meanwhile }: Attempt, secret: string): Promise<Principal | undefined> {
     const reading = service !== 'git-receive-pack';
-    return askingCoordinator(service, () =>
+    const judged = askingCoordinator(service, () =>
       this.#options.accounts.authenticateToken(secret, { reading }),
     );
+    meanwhile?.();
+    return judged;
   }
 
   /** Throws `HttpRefusal` 429 while the address has to wait. */

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { afterEach, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import { QuorateError, type ErrorCode } from '../../backends/contract/errors.js';
+import type { Foresight } from '../core/git-request.js';
 import { statusOfCode } from './error-map.js';
 import { parseErrorPkt } from '../wire/pkt-line.js';
 import {
@@ -265,6 +266,30 @@ test('without authentication everybody is trusted and credentials are not looked
   });
   assert.equal(answer.status, 200);
   assert.deepEqual(requests[0]?.principal, { kind: 'trusted' });
+});
+
+function foresightOf(name: string): Foresight {
+  return { name, beganMs: 0, repository: Promise.resolve(undefined) };
+}
+
+test('the repository is looked up while it is asked who comes, for who is to be asked about', async () => {
+  const foreseen: string[] = [];
+  const { port, requests } = await start({
+    foresee({ path, service }) {
+      foreseen.push(`${service} ${path}`);
+      return foresightOf(path);
+    },
+  });
+  const path = '/a/info/refs?service=git-receive-pack';
+  await ask(port, { path, headers: basic('x', 'good-token') });
+  await ask(port, { path: '/b/info/refs?service=git-upload-pack' });
+  assert.deepEqual(foreseen, ['git-receive-pack /a']);
+  assert.deepEqual(
+    requests.map(({ foresight }) => foresight?.name),
+    ['/a', undefined],
+  );
+  const refused = await ask(port, { path, headers: basic('x', 'bad') });
+  assert.equal(refused.status, 401);
 });
 
 test('100 Continue is sent after authorisation, and not at all to who is refused', async () => {

@@ -4,7 +4,13 @@ import type { Clock, Logger, Meter } from '../../backends/contract/environment.j
 import { asQuorateError, type ErrorCode, QuorateError } from '../../backends/contract/errors.js';
 import { withinPushHeader } from '../../backends/contract/within-push.js';
 import { principalName } from '../auth/principal.js';
-import type { GitExchange, GitOutcome, GitRequest, GitService } from '../core/git-request.js';
+import type {
+  Foresight,
+  GitExchange,
+  GitOutcome,
+  GitRequest,
+  GitService,
+} from '../core/git-request.js';
 import { maxKnownRequestBytes } from '../core/known-answers.js';
 import type { RefusalLog } from '../observe/refusal-log.js';
 import { parseGitProtocol } from '../wire/git-protocol.js';
@@ -71,18 +77,27 @@ export class GitHandler {
     checkForm(exchange, route, this.#options.limits);
     const { request, remoteAddress, requestId } = exchange;
     const { authorization } = request.headers;
+    const about = { path: route.path, service: serviceOf(route) };
+    let foresight: Foresight | undefined;
     exchange.principal = await this.#options.authenticator.authenticate({
       authorization,
       remoteAddress,
       requestId,
-      service: serviceOf(route),
+      service: about.service,
+      meanwhile: () => {
+        foresight = this.#options.service.foresee?.(about);
+      },
     });
     return await (route.kind === 'page'
-      ? this.#page(exchange, route)
-      : this.#talk(exchange, route));
+      ? this.#page(exchange, route, foresight)
+      : this.#talk(exchange, route, foresight));
   }
 
-  async #talk(exchange: HttpExchange, route: Exclude<GitRoute, { kind: 'page' }>): Promise<Served> {
+  async #talk(
+    exchange: HttpExchange,
+    route: Exclude<GitRoute, { kind: 'page' }>,
+    foresight: Foresight | undefined,
+  ): Promise<Served> {
     const { request, response } = exchange;
     const headers: OutgoingHttpHeaders = {
       'Content-Type': `application/x-${route.service}-${route.kind === 'advertise' ? 'advertisement' : 'result'}`,
@@ -90,6 +105,7 @@ export class GitHandler {
       ...noCacheHeaders,
     };
     const opened = await this.#open(exchange, route, {
+      foresight,
       onGeneration: (generation) => {
         headers[generationHeader] = generation;
       },
@@ -124,8 +140,12 @@ export class GitHandler {
   }
 
   /** A person's browser: what to type instead. Says no more than a clone would. */
-  async #page(exchange: HttpExchange, route: GitRoute & { kind: 'page' }): Promise<Served> {
-    await this.#open(exchange, route);
+  async #page(
+    exchange: HttpExchange,
+    route: GitRoute & { kind: 'page' },
+    foresight: Foresight | undefined,
+  ): Promise<Served> {
+    await this.#open(exchange, route, { foresight });
     const { request, response } = exchange;
     const origin = this.#options.publicUrl?.replace(/\/+$/, '') ?? this.#originOf(request);
     const url = `${origin}${encodeURI(route.path.replace(/\/+$/, ''))}`;
@@ -148,7 +168,7 @@ export class GitHandler {
   async #open(
     exchange: HttpExchange,
     route: GitRoute,
-    told: Pick<GitRequest, 'onGeneration' | 'onRecalled'> = {},
+    further: Pick<GitRequest, 'foresight' | 'onGeneration' | 'onRecalled'>,
   ): Promise<GitExchange> {
     const { headers } = exchange.request;
     const { 'git-protocol': protocol, 'quorate-at-least': atLeast } = headers;
@@ -165,7 +185,7 @@ export class GitHandler {
       signal: exchange.signal,
       ...(typeof withinPush === 'string' ? { withinPush } : {}),
       ...(atLeast === undefined ? {} : { atLeast: parseGeneration(atLeast) }),
-      ...told,
+      ...further,
     };
     return this.#options.service.open(gitRequest);
   }

@@ -35,6 +35,7 @@ interface FixtureOptions {
   readonly limits?: Partial<HttpLimits>;
   readonly noAuth?: boolean;
   readonly open?: (request: GitRequest) => Promise<void> | void;
+  readonly foresee?: NonNullable<GitService['foresee']>;
   readonly run?: Run;
   /** What the service has ready for a request. */
   readonly known?: (request: Buffer) => KnownAnswer | undefined;
@@ -64,6 +65,7 @@ export async function startListener(options: FixtureOptions = {}): Promise<Fixtu
   let running = 0;
   const run = options.run ?? echo;
   const service: GitService = {
+    ...(options.foresee === undefined ? {} : { foresee: options.foresee }),
     async open(request) {
       requests.push(request);
       await options.open?.(request);

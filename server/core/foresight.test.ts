@@ -1,0 +1,76 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { Principal } from '../auth/principal.js';
+import { FakeService, type RequestPart } from './fake-service.js';
+import type { Foresight, GitServiceName } from './git-request.js';
+
+const path = '/team/app.git';
+const services: readonly GitServiceName[] = ['git-upload-pack', 'git-receive-pack'];
+
+const sleep = (): Promise<void> => new Promise(() => undefined);
+
+function asking(service: GitServiceName, foresight: Foresight | undefined): RequestPart {
+  return { service, mode: 'advertise', path, foresight };
+}
+
+for (const service of services) {
+  test(`${service}: what was looked up while it was asked who comes is not looked up again`, async () => {
+    const fake = new FakeService();
+    const foresight = fake.foresee({ path, service });
+    assert.deepEqual(fake.lookUps, ['team/app'], 'in the turn of the call');
+    const { error } = await fake.talk(asking(service, foresight));
+    assert.equal(error, undefined);
+    assert.deepEqual(fake.lookUps, ['team/app']);
+  });
+
+  test(`${service}: nobody is let in by what was looked up`, async () => {
+    const fake = new FakeService({
+      decide: () => ({ allowed: false, because: 'hidden', reason: 'no' }),
+    });
+    const { error } = await fake.talk(asking(service, fake.foresee({ path, service })));
+    assert.match(error?.message ?? '', /not found/);
+  });
+
+  test(`${service}: when to find out who comes took long, it is looked up again`, async () => {
+    let nowMs = 0;
+    const fake = new FakeService({ clock: { nowMs: () => 0, monotonicMs: () => nowMs, sleep } });
+    const foresight = fake.foresee({ path, service });
+    nowMs = 1_000;
+    await fake.talk(asking(service, foresight));
+    assert.deepEqual(fake.lookUps, ['team/app', 'team/app']);
+  });
+
+  test(`${service}: another name is looked up for itself`, async () => {
+    const fake = new FakeService({ names: ['team/app', 'team/other'] });
+    const foresight = fake.foresee({ path: 'team/other', service });
+    await fake.talk(asking(service, foresight));
+    assert.deepEqual(fake.lookUps, ['team/other', 'team/app']);
+  });
+}
+
+test('who was let in without the coordinator is served without it', async () => {
+  const fake = new FakeService();
+  const service = 'git-upload-pack';
+  const foresight = {
+    name: 'team/app',
+    beganMs: 0,
+    repository: Promise.reject(new Error('no coordinator')),
+  };
+  foresight.repository.catch(() => undefined);
+  const principal: Principal = {
+    kind: 'user',
+    name: 'ada',
+    admin: false,
+    canCreate: false,
+    via: { type: 'key', fingerprint: 'SHA256:x' },
+    recalled: true,
+  };
+  const { error } = await fake.talk({ ...asking(service, foresight), principal });
+  assert.equal(error, undefined);
+});
+
+test('a path that names no repository is left to be refused', () => {
+  const fake = new FakeService();
+  assert.equal(fake.foresee({ path: '../etc', service: 'git-upload-pack' }), undefined);
+  assert.deepEqual(fake.lookUps, []);
+});
