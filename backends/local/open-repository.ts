@@ -6,9 +6,7 @@ import { asQuorateError, QuorateError } from '../contract/errors.js';
 import type { RefCommand, RefSnapshot } from '../contract/objects.js';
 import type { LogReader, QuarantineKey, ReplicaExport } from '../contract/replica.js';
 import type { LogEntry } from '../contract/repository.js';
-import { findUnconnected } from '../git/connectivity.js';
 import { digestAfter, digestOf } from '../git/digest.js';
-import type { GitRunner } from '../git/git-runner.js';
 import type { ObjectReader } from '../git/object-reader.js';
 import { nextSnapshot, readRefSnapshot } from '../git/ref-snapshot.js';
 import { removeAllLeftovers } from '../git/maintenance.js';
@@ -27,9 +25,16 @@ import {
 import { Gathering } from './gathering.js';
 import { InterruptibleQueue } from './interruptible-queue.js';
 import { isZero } from './judge-names.js';
+import {
+  BehindError,
+  type IntentDependencies,
+  intentOf,
+  packsIn,
+  predecessorOf,
+} from './intents.js';
 import { PruneGate } from './prune-gate.js';
-import { loadUpdates, quarantinedFiles, removeStaleKeeps } from './quarantine.js';
-import { bringsObject, differenceOf, realRefs } from './ref-difference.js';
+import { removeStaleKeeps } from './quarantine.js';
+import { differenceOf } from './ref-difference.js';
 import { DryRuns } from './dry-runs.js';
 import { RefsQueue } from './refs-queue.js';
 import { SerialQueue } from './serial-queue.js';
@@ -47,15 +52,10 @@ import {
   writeWholePack,
 } from './whole-pack-record.js';
 
-export interface OpenDependencies extends ApplyDependencies {
-  readonly git: GitRunner;
+export interface OpenDependencies extends ApplyDependencies, IntentDependencies {
   readonly objects: ObjectReader;
   readonly log: LogReader;
   readonly clock: Clock;
-  /** The quarantine of a push on this disk, if there is one. */
-  readonly quarantineOf: (repositoryId: string, pushId: string) => QuarantineKey | undefined;
-  /** Paths of the packs in a quarantine, where they are known without looking. */
-  readonly packsOf?: (key: QuarantineKey) => readonly string[] | undefined;
 }
 
 /** A generation that another store has applied. */
@@ -361,7 +361,9 @@ export class OpenRepository {
   /** Applies entries that `applicableTogether` lets pass: one intent, one ref transaction, one marker. */
   async #apply(entries: readonly LogEntry[]): Promise<void> {
     try {
-      await this.#carryOut(await this.#intentOf(entries));
+      const { id, gitDirectory, snapshot } = this;
+      const ground = { id, gitDirectory, snapshot, state: this.#state };
+      await this.#carryOut(await intentOf(this.#dependencies, ground, entries));
       this.#contradiction = undefined;
     } catch (error) {
       const { code, message } = asQuorateError(error);
@@ -424,74 +426,6 @@ export class OpenRepository {
     await removeAbandonedRefLocks(this.gitDirectory, refs, this.#dependencies.clock.nowMs());
   }
 
-  /** Checks on the way that each entry follows from this disk's state and the entries before it. */
-  async #intentOf(entries: readonly LogEntry[]): Promise<Intent> {
-    let { generation, digest } = this.#state;
-    const intended: Intent['entries'][number][] = [];
-    const quarantines: QuarantineKey[] = [];
-    for (const entry of entries) {
-      const prepared = entry.prepared.includes(this.#dependencies.store.id);
-      if (!prepared && !isPlain(entry)) throw new BehindError();
-      const quarantine = this.#dependencies.quarantineOf(this.id, entry.pushId);
-      if (quarantine === undefined && !(await this.#holdsObjectsOf(entry))) throw new BehindError();
-      if (quarantine !== undefined) quarantines.push(quarantine);
-      const updates = await this.#updatesOf(entry, quarantine);
-      const before = { generation, digest };
-      digest = digestAfter(digest, updates, entry.head);
-      if (!followsFrom(entry, before) || digest !== entry.digest) {
-        throw new QuorateError(
-          'data-corrupt',
-          `entry ${entry.generation} of the push log does not follow generation ${generation} of this disk`,
-          { details: { id: this.id } },
-        );
-      }
-      generation = entry.generation;
-      const { pushId, head } = entry;
-      intended.push({
-        generation,
-        pushId,
-        updates,
-        digest,
-        ...(head === undefined ? {} : { head }),
-      });
-    }
-    return { entries: intended, quarantines };
-  }
-
-  /**
-   * Of an entry without a quarantine here. Nearly always it points to what refs have already; but a copy that was
-   * prepared may have gone, with what it had, and this be another.
-   */
-  async #holdsObjectsOf({ updates }: LogEntry): Promise<boolean> {
-    const { snapshot } = this;
-    const newOids = updates.filter(bringsObject).map(({ newOid }) => newOid);
-    const unknown = newOids.filter((oid) => !snapshot.hasTip(oid));
-    if (unknown.length === 0) return true;
-    const { connected } = await findUnconnected({
-      git: this.#dependencies.git,
-      gitDir: this.gitDirectory,
-      objectDirectory: undefined,
-      newOids: unknown,
-      knownTips: realRefs(snapshot.refs).map(({ oid }) => oid),
-    });
-    return connected;
-  }
-
-  async #updatesOf(
-    entry: LogEntry,
-    quarantine: QuarantineKey | undefined,
-  ): Promise<readonly RefCommand[]> {
-    if (entry.updatesDigest === undefined) return entry.updates;
-    if (quarantine === undefined) {
-      throw new QuorateError(
-        'data-corrupt',
-        'the updates of a large push are missing from this disk',
-      );
-    }
-    const { store } = this.#dependencies;
-    return loadUpdates(store.quarantineDirectory(quarantine), entry.updatesDigest);
-  }
-
   /** What the annotated tags among the new values point at. */
   async #peel(updates: readonly RefCommand[]): Promise<ReadonlyMap<string, string>> {
     // git lets a branch point at nothing but a commit.
@@ -499,47 +433,6 @@ export class OpenRepository {
     const oids = [...new Set(others.map(({ newOid }) => newOid).filter((oid) => !isZero(oid)))];
     return oids.length === 0 ? new Map() : this.#dependencies.objects.peel(this.gitDirectory, oids);
   }
-}
-
-/** Paths of the packs in the quarantines of an intent. */
-async function packsIn(
-  { store }: OpenDependencies,
-  { quarantines }: Intent,
-  known?: OpenDependencies['packsOf'],
-): Promise<readonly string[]> {
-  const packs = await Promise.all(
-    quarantines.map(
-      async (key) => known?.(key) ?? quarantinedFiles(store.quarantineDirectory(key)),
-    ),
-  );
-  return packs.flat();
-}
-
-/** The next entry cannot be applied from the log alone: this store was not among those that prepared it. */
-export class BehindError extends QuorateError {
-  constructor() {
-    super(
-      'unavailable',
-      'this copy lacks pushes that other storage nodes have, and gets them as soon as one of those answers; try again',
-    );
-  }
-}
-
-/** The generation that an entry is applied to. */
-function predecessorOf({ generation, after }: LogEntry): number {
-  return after?.generation ?? generation - 1;
-}
-
-function followsFrom(
-  entry: LogEntry,
-  { generation, digest }: { readonly generation: number; readonly digest: string },
-): boolean {
-  return predecessorOf(entry) === generation && (entry.after?.digest ?? digest) === digest;
-}
-
-/** Whether an entry can be applied by a store that did not prepare it: it takes refs away, or moves HEAD. */
-function isPlain({ updates, updatesDigest }: LogEntry): boolean {
-  return updatesDigest === undefined && !updates.some(bringsObject);
 }
 
 /**

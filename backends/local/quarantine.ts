@@ -4,6 +4,7 @@ import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
 import { QuorateError } from '../contract/errors.js';
 import type { RefCommand } from '../contract/objects.js';
+import type { PrepareRequest } from '../contract/replica.js';
 import { type FileStep, syncAll } from '../git/file-steps.js';
 import { errorCode, isMissing, syncDirectory, writeFileDurably } from '../git/repository-files.js';
 import type { Store } from './store.js';
@@ -17,7 +18,7 @@ export interface PreparedMark {
 }
 
 /** More would make the marks of large pushes, each synced to the disk, larger than their refs. */
-export const maxMarkedUpdates = 1000;
+const maxMarkedUpdates = 1000;
 
 const oid = z.string().regex(/^(?:[0-9a-f]{40}|[0-9a-f]{64})$/);
 const updatesSchema = z.array(z.strictObject({ ref: z.string(), oldOid: oid, newOid: oid }));
@@ -29,6 +30,19 @@ const markSchema = z.strictObject({
 
 const markName = 'prepared';
 const updatesName = 'updates';
+
+/** The mark of a push that is being prepared. */
+export function markOf({ basis, commands, lockRevisions }: PrepareRequest): PreparedMark {
+  return {
+    basis,
+    ...(commands.length > maxMarkedUpdates
+      ? {}
+      : {
+          updates: commands.map(({ ref, oldOid, newOid }) => ({ ref, oldOid, newOid })),
+        }),
+    lockRevisions: lockRevisions.map(({ key, createRevision }) => ({ key, createRevision })),
+  };
+}
 
 /** Makes an empty quarantine; the name is taken, so a second upload under the same key fails. */
 export async function makeQuarantine(

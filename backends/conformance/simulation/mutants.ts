@@ -13,7 +13,7 @@ export const mutants: readonly Mutation[] = [
     edits: [
       edit(
         'local/local-replica.js',
-        String.raw`await this\.#applyUpTo\(repository, request\.basis\);`,
+        String.raw`await this\.#advance\.upTo\(repository, request\.basis\);`,
         '',
       ),
     ],
@@ -132,9 +132,7 @@ export const mutants: readonly Mutation[] = [
   {
     name: 'garbage collection ignores pins',
     troubles: ['maintenance'],
-    edits: [
-      edit('local/local-replica.js', String.raw`pinned: repository\.retained.*,`, 'pinned: [],'),
-    ],
+    edits: [edit('local/upkeep.js', String.raw`pinned: repository\.retained.*,`, 'pinned: [],')],
   },
   {
     name: 'a repack between promote and refs',

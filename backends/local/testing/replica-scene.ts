@@ -12,7 +12,8 @@ import { createPackIndexer } from '../../git/indexer.js';
 import { createObjectReader, type ObjectReader } from '../../git/object-reader.js';
 import { createRefTransactions, type RefTransactions } from '../../git/ref-transaction.js';
 import { createGitRunner } from '../../git/runner.js';
-import { LocalReplica, type LocalReplicaDependencies } from '../local-replica.js';
+import { LocalReplica } from '../local-replica.js';
+import type { LocalReplicaDependencies } from '../replica-dependencies.js';
 import { packOf, runGit, silentMeter, systemClock, zeroOid } from './local-fixture.js';
 
 /** A push log in memory, whose head can be turned back. */
