@@ -9,6 +9,7 @@ import type { Refs } from './checker/check-pushes.js';
 import {
   Tracer,
   changingCalls,
+  cutShort,
   oneFileThread,
   straceArguments,
   wasHit,
@@ -157,20 +158,7 @@ async function hitsPoint(options: Points, call: Fault['call'], nth: number): Pro
   const { bench, signal } = options;
   const { server, traceFile: output } = bench;
   const tracer = await Tracer.attach(await options.victims(), { signal, call, nth, output });
-  let answered = false;
-  const pushing = options.push().finally(() => (answered = true));
-  await waitFor('an answer or a fault', async () => answered || (await tracer.hit()));
-  // The outbox comes after the answer: a moment for the faults that it meets.
-  await waitFor('a late fault', () => tracer.hit(), 150).catch(() => undefined);
-  const hit = await tracer.hit();
-  if (hit && signal === 'STOP') await server.killTree();
-  await tracer.detach();
-  const push = await pushing;
-  if (hit) await waitFor('a death', () => !server.running, 300).catch(() => undefined);
-  if (!server.running) {
-    await server.exited();
-    await server.relaunch().ready();
-  }
+  const { hit, result: push } = await cutShort(tracer, { server, signal, act: options.push });
   await bench.check([push], options.mayLog).catch((error: unknown) => {
     throw new Error(`after a fault at ${call} ${nth}: ${String(error)}`, { cause: error });
   });

@@ -4,7 +4,13 @@ import { Agent } from 'node:http';
 import path from 'node:path';
 import { test } from 'node:test';
 import type { TestContext } from 'node:test';
-import { changingCalls, oneFileThread, Tracer, type Fault } from './checker/fault-injection.js';
+import {
+  changingCalls,
+  cutShort,
+  oneFileThread,
+  Tracer,
+  type Fault,
+} from './checker/fault-injection.js';
 import { points } from './checker/fault-points.js';
 import { zeroOid } from './checker/push-journal.js';
 import { emptyCommit, emptyTree, listRefs, pushBody, rawPush } from './checker/raw-git.js';
@@ -170,20 +176,7 @@ async function cutAt(
   const { server } = bench;
   const output = bench.scene.path('work', 'trace');
   const tracer = await Tracer.attach(await victims(bench), { signal, call, nth, output });
-  let answered = false;
-  const acting = act(bench).finally(() => (answered = true));
-  await waitFor('an answer or a fault', async () => answered || (await tracer.hit()));
-  // What goes on behind the answer: a moment for the faults that it meets.
-  await waitFor('a late fault', () => tracer.hit(), 150).catch(() => undefined);
-  const hit = await tracer.hit();
-  if (hit && signal === 'STOP') await server.killTree();
-  await tracer.detach();
-  await acting;
-  if (hit) await waitFor('a death', () => !server.running, 300).catch(() => undefined);
-  if (!server.running) {
-    await server.exited();
-    await server.relaunch().ready();
-  }
+  const { hit } = await cutShort(tracer, { server, signal, act: () => act(bench) });
   return hit;
 }
 

@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
+import type { ServerProcess } from '../server-process.js';
 import { waitFor } from '../wait.js';
 
 /* Faults at a chosen system call, by strace(1): the process is hit on its way into the call, which then never runs. */
@@ -79,6 +80,46 @@ export class Tracer {
     this.#process.kill('SIGKILL');
     await gone;
   }
+}
+
+/**
+ * Pushes, or does something else, until it is answered or hit, and for a moment more; then lets go, and sees to it that
+ * the server serves: again if it was hit, or with what it started. Returns the answer, and whether there was a hit.
+ */
+export async function cutShort<T>(
+  tracer: Tracer,
+  {
+    server,
+    signal,
+    act,
+  }: { server: ServerProcess; signal: Fault['signal']; act: () => Promise<T> },
+): Promise<{ hit: boolean; result: T }> {
+  let answered = false;
+  const acting = act().finally(() => (answered = true));
+  await waitFor('an answer or a fault', async () => answered || (await tracer.hit()));
+  // What goes on behind the answer: a moment for the faults that it meets.
+  await waitFor('a late fault', () => tracer.hit(), 150).catch(() => undefined);
+  const early = await tracer.hit();
+  if (early && signal === 'STOP') await server.killTree();
+  await tracer.detach();
+  // One more may have come until the tracer was gone.
+  const hit = await tracer.hit();
+  if (hit && !early && signal === 'STOP') await server.killTree();
+  const result = await acting;
+  // Who is being killed answers nothing.
+  if (hit) await waitFor('an end or a life', async () => !server.running || (await lives(server)));
+  if (!server.running) {
+    await server.exited();
+    await server.relaunch().ready();
+  }
+  return { hit, result };
+}
+
+function lives({ opsUrl }: ServerProcess): Promise<boolean> {
+  return fetch(`${opsUrl}/healthz`).then(
+    ({ ok }) => ok,
+    () => false,
+  );
 }
 
 export async function wasHit(output: string): Promise<boolean> {
