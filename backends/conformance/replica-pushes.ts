@@ -14,6 +14,7 @@ import {
   type ReplicaSpace,
   signal,
 } from './replica-harness.js';
+import { until } from '../contract/testing/until.js';
 
 /** From the upload to the applied entry. */
 export function defineReplicaPushes(space: () => ReplicaSpace): void {
@@ -75,7 +76,7 @@ export function defineReplicaPushes(space: () => ReplicaSpace): void {
     })();
     const given = { ...options, signal: gone.signal };
     await rejectsWith(replica.upload(newKey(space()), silent, given), 'cancelled');
-    await until(() => space().quarantines().length === 0);
+    await until('it is dropped', () => space().quarantines().length === 0);
   });
 
   test('what does not apply is refused ref by ref, with the reason', async () => {
@@ -230,12 +231,4 @@ function programOf(script: string, asked: () => void = () => undefined): HookRun
       return Promise.resolve(bytes);
     },
   };
-}
-
-/** Waits for a condition that comes true by itself, at most ten seconds. */
-async function until(holds: () => boolean): Promise<void> {
-  for (let turn = 0; !holds(); turn += 1) {
-    assert.ok(turn < 1000, 'it did not come true');
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
 }

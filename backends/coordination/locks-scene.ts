@@ -13,6 +13,7 @@ import { keys, prefixEnd } from '../contract/keys.js';
 import { parseLockEntry } from './lock-record.js';
 import { createLocks, type Locks, type RefWish } from './locks.js';
 import { createManualClock, type ManualClock, silentLogger } from './test-environment.js';
+import { until } from '../contract/testing/until.js';
 
 /** Two front-ends on one coordinator, with time and lost answers in the test's hands. */
 export interface LockScene {
@@ -99,15 +100,6 @@ export function heads(...names: readonly string[]): readonly string[] {
   return names.map((name) => `refs/heads/${name}`);
 }
 
-/** Waits for a condition, through at most 10,000 turns of the event loop. */
-export async function until(condition: () => Promise<boolean>): Promise<void> {
-  for (let i = 0; i < 10_000; i += 1) {
-    if (await condition()) return;
-    await setImmediate();
-  }
-  assert.fail('the condition was never met');
-}
-
 function observe(
   coordinator: Coordinator,
 ): Pick<LockScene, 'coordinator' | 'pushes' | 'queued' | 'settle'> {
@@ -122,7 +114,8 @@ function observe(
   return {
     coordinator,
     pushes,
-    queued: (pushId) => until(async () => (await pushes()).includes(`${pushId} waiting`)),
+    queued: (pushId) =>
+      until(`${pushId} waits`, async () => (await pushes()).includes(`${pushId} waiting`)),
     settle: async () => {
       for (let i = 0; i < 50; i += 1) {
         await setImmediate();

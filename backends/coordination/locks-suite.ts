@@ -10,10 +10,10 @@ import {
   heads,
   type LockScene,
   type LockStore,
-  until,
   type WithLocks,
   withLocksOn,
 } from './locks-scene.js';
+import { until } from '../contract/testing/until.js';
 
 const repositoryId = 'r1';
 
@@ -284,7 +284,7 @@ function defineLease(withLocks: WithLocks): void {
         await scene.queued('p1');
         scene.loseDeletions(true);
         const endLeases = scene.doubtLeases();
-        await until(async () => (await scene.pushes()).length === 3);
+        await until('there are three', async () => (await scene.pushes()).length === 3);
         scene.loseDeletions(false);
         await endLeases();
         await held.release();
@@ -357,7 +357,7 @@ function defineLostAnswers(withLocks: WithLocks): void {
           'it came when nobody wanted it any more',
         );
         scene.clock.advance(1_000);
-        await until(async () => (await scene.pushes()).length === 0);
+        await until('there are none', async () => (await scene.pushes()).length === 0);
       });
     });
   });
@@ -424,7 +424,7 @@ function target(name: string): Parameters<typeof conflictTest>[0] {
 }
 
 async function aborted(signal: AbortSignal, { coordinator }: LockScene): Promise<boolean> {
-  await until(async () => {
+  await until('it is aborted', async () => {
     // As long as anything takes there, however slow the machine.
     await coordinator.ping();
     return signal.aborted;

@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import { mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { createPackIndexer } from './indexer.js';
 import type { PackIndexer } from './pack-indexer.js';
 import { buildPack, copyDelta, objectId, sealPack } from './testing/build-pack.js';
@@ -13,6 +12,7 @@ import {
   type Ending,
   type Fixture,
 } from './testing/indexer-fixture.js';
+import { until } from '../contract/testing/until.js';
 
 let fixture: Fixture;
 let both: PackIndexer;
@@ -278,7 +278,7 @@ describe('packs that are refused, by both engines alike, leaving nothing', () =>
   test('garbage that comes when git is done', async () => {
     const late = (async function* () {
       yield thin;
-      for (let i = 0; i < 200 && fixture.git.running > 0; i++) await sleep(10);
+      await until('git is done', () => fixture.git.running === 0);
       yield Buffer.from('garbage');
     })();
     const streaming = await createPackIndexer({

@@ -7,7 +7,8 @@ import type { Oid } from '../contract/objects.js';
 import type { GitRunner } from './git-runner.js';
 import { type HistoryInspection, inspectHistory } from './inspect-history.js';
 import { createGitRunner } from './runner.js';
-import { noMeter, quietLogger, TestRepository, until } from './testing/repository.js';
+import { noMeter, quietLogger, TestRepository } from './testing/repository.js';
+import { until } from '../contract/testing/until.js';
 
 let git: GitRunner;
 let repository: TestRepository;
@@ -145,6 +146,6 @@ describe('an inspection', () => {
     cancelled.abort();
     await facts.return(undefined);
     assert.deepEqual(readdirSync(scratchParent), []);
-    await until(() => git.running === 0, 'all gits are gone');
+    await until('all gits are gone', () => git.running === 0);
   });
 });

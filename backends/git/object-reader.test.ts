@@ -9,8 +9,8 @@ import {
   quietLogger,
   realClock,
   TestRepository,
-  until,
 } from './testing/repository.js';
+import { until } from '../contract/testing/until.js';
 
 describe('object reader', () => {
   let git: GitRunner;
@@ -91,7 +91,7 @@ describe('object reader', () => {
     const own = new TestRepository();
     const commit = own.commit();
     await quick.info(own.gitDir, [commit]);
-    await until(() => processesWith(own.gitDir).length === 0, 'the idle process ends');
+    await until('the idle process ends', () => processesWith(own.gitDir).length === 0);
     await quick.close();
 
     const steady = createObjectReader({ git, clock: realClock });
@@ -99,7 +99,7 @@ describe('object reader', () => {
     const [line = ''] = processesWith(own.gitDir);
     const runningBefore = git.running;
     process.kill(Number(line.split(' ')[0]), 'SIGKILL');
-    await until(() => git.running < runningBefore, 'the death is noticed');
+    await until('the death is noticed', () => git.running < runningBefore);
     assert.equal((await steady.info(own.gitDir, [commit]))[0]?.type, 'commit');
     await steady.close();
     assert.deepEqual(processesWith(own.gitDir), []);

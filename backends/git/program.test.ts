@@ -8,7 +8,8 @@ import type { HookEnd } from '../contract/hook.js';
 import type { GitRunner } from './git-runner.js';
 import type { ProgramCommand } from './program.js';
 import { createGitRunner } from './runner.js';
-import { noMeter, processesWith, quietLogger, until } from './testing/repository.js';
+import { noMeter, processesWith, quietLogger } from './testing/repository.js';
+import { until } from '../contract/testing/until.js';
 
 let git: GitRunner;
 let directory: string;
@@ -51,7 +52,7 @@ async function run(lines: string, changes: Partial<ProgramCommand> = {}): Promis
 }
 
 const gone = (mark: string): Promise<void> =>
-  until(() => processesWith(`MARK=${mark}`).length === 0, 'nothing of it is left');
+  until('nothing of it is left', () => processesWith(`MARK=${mark}`).length === 0);
 
 describe('a program', () => {
   it('gets its arguments, stdin and environment, and nothing of the server', async () => {

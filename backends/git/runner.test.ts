@@ -11,13 +11,8 @@ import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import type { GitRunner } from './git-runner.js';
 import { createGitRunner } from './runner.js';
-import {
-  noMeter,
-  processesWith,
-  quietLogger,
-  TestRepository,
-  until,
-} from './testing/repository.js';
+import { noMeter, processesWith, quietLogger, TestRepository } from './testing/repository.js';
+import { until } from '../contract/testing/until.js';
 
 /** A command that runs a script, as a hook or an alias does. */
 function shell(script: string): { args: string[]; config: Record<string, string> } {
@@ -193,16 +188,15 @@ describe('git runner', () => {
       env: { QUORATE_TEST_MARKER: marker },
       stdin: Buffer.from(`${(want.length + 4).toString(16).padStart(4, '0')}${want}00000009done\n`),
     });
-    await until(
-      () => processesWith(marker).some((line) => line.includes('pack-objects')),
-      'pack-objects runs',
+    await until('pack-objects runs', () =>
+      processesWith(marker).some((line) => line.includes('pack-objects')),
     );
     child.kill();
     child.kill();
     const { exitCode, signal } = await child.exited;
     assert.equal(exitCode, null);
     assert.equal(signal, 'SIGTERM');
-    await until(() => processesWith(marker).length === 0, 'the tree is gone');
+    await until('the tree is gone', () => processesWith(marker).length === 0);
   });
 
   it('ends a git whose reader goes away', async () => {
@@ -220,14 +214,14 @@ describe('git runner', () => {
     await once(child.stdout, 'readable');
     child.kill();
     await child.exited;
-    await until(() => processesWith(marker).length === 0, 'it is killed');
+    await until('it is killed', () => processesWith(marker).length === 0);
   });
 
   it('ends what a git leaves behind, unless that is asked for', async () => {
     const marker = randomUUID();
     const script = shell('sleep 1000 >/dev/null 2>&1 </dev/null & true');
     await git.run({ ...script, env: { QUORATE_TEST_MARKER: marker } });
-    await until(() => processesWith(marker).length === 0, 'the rest is gone');
+    await until('the rest is gone', () => processesWith(marker).length === 0);
 
     await git.run({ ...script, env: { QUORATE_TEST_MARKER: marker }, leaveDescendants: true });
     const [left = ''] = processesWith(marker);
@@ -241,7 +235,7 @@ describe('git runner', () => {
     });
     const controller = new AbortController();
     const running = git.run({ ...shell('sleep 1000'), signal: controller.signal });
-    await until(() => git.running === 1, 'it runs');
+    await until('it runs', () => git.running === 1);
     controller.abort();
     await assert.rejects(running, { code: 'cancelled' });
     assert.equal(git.running, 0);
@@ -288,11 +282,11 @@ describe('git runner', () => {
       });
       const run = own.run({ ...shell('sleep 1000'), env: { QUORATE_TEST_MARKER: marker } });
       const outcome = assert.rejects(run, { code: 'unavailable' });
-      await until(() => own.running === 2, 'both run');
+      await until('both run', () => own.running === 2);
       for (const pid of before) process.kill(pid, 'SIGKILL');
       assert.equal((await stream.exited).exitCode, null);
       await outcome;
-      await until(() => processesWith(marker).length === 0, 'orphans are ended');
+      await until('orphans are ended', () => processesWith(marker).length === 0);
       assert.equal((await own.run({ args: ['version'] })).exitCode, 0);
       assert.equal((await git.run({ args: ['version'] })).exitCode, 0);
     } finally {
@@ -391,7 +385,7 @@ describe('git runner', () => {
       const next = await createGitRunner({ logger: quietLogger, meter: noMeter, runDirectory });
       assert.deepEqual(processesWith(marker), []);
       await next.close();
-      await until(() => !existsSync(directory), 'its directory is gone');
+      await until('its directory is gone', () => !existsSync(directory));
       rmSync(runDirectory, { recursive: true, force: true });
     });
   }

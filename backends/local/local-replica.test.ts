@@ -18,8 +18,9 @@ import { observeSyncs } from '../git/testing/observe-syncs.js';
 import type { LocalReplica } from './local-replica.js';
 import { readState, type RepositoryState } from './state-file.js';
 import { comeTo } from './testing/come-to.js';
-import { systemClock, zeroOid } from './testing/local-fixture.js';
+import { zeroOid } from './testing/local-fixture.js';
 import { create, openReplica, type ReplicaScene } from './testing/replica-scene.js';
+import { until } from '../contract/testing/until.js';
 
 const signal = new AbortController().signal;
 const main = 'refs/heads/main';
@@ -329,7 +330,7 @@ test('a fetch sees its generation and its own visible refs, and leaves no view o
   for (const read of [first, second]) read.release();
   const views = (): number => readdirSync(join(scene.root, 'views')).length;
   // Those of the current generation stay for the next fetch; the one of the old generation that was used last goes.
-  for (let turns = 0; turns < 1000 && views() > 3; turns++) await systemClock.sleep(5);
+  await until('it goes', () => views() <= 3);
   assert.equal(views(), 3);
 });
 

@@ -8,6 +8,7 @@ import type { Repository } from '../contract/repository.js';
 import { allRefs } from '../contract/visible-refs.js';
 import { type LocalFixture, runGit, startLocal, zeroOid } from './testing/local-fixture.js';
 import { create, openReplica } from './testing/replica-scene.js';
+import { until } from '../contract/testing/until.js';
 
 const { signal } = new AbortController();
 const main = 'refs/heads/main';
@@ -206,13 +207,11 @@ test('a pool goes with its last but one member, which has its objects back by th
 });
 
 /** Deletion goes on in the background; closing waits for it, but so does this. */
-async function untilNoPools(): Promise<void> {
-  for (let tries = 0; tries < 500; tries++) {
+function untilNoPools(): Promise<void> {
+  return until('the pool is gone', async () => {
     const { entries } = await local.coordinator.range('pool', { rangeEnd: prefixEnd('pool') });
-    if (entries.length === 0 && pools().length === 0) return;
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
-  assert.fail('the pool is still there');
+    return entries.length === 0 && pools().length === 0;
+  });
 }
 
 test('a fork of a fork shares one pool, and gets what came since', async () => {

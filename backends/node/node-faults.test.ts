@@ -12,6 +12,7 @@ import type { NodeServerLimits } from './node-server.js';
 import { connect, type Connected, serveReplica, type ServedReplica } from './testing/node-scene.js';
 import { type StallableProxy, startProxy } from './testing/stallable-proxy.js';
 import { stubReplica } from './testing/stub-replica.js';
+import { until } from '../contract/testing/until.js';
 
 const signal = (): AbortSignal => new AbortController().signal;
 const repositoryId = '12'.repeat(16);
@@ -39,13 +40,6 @@ async function wire(replica: Replica, limits: Partial<NodeServerLimits> = {}): P
       await served.server.drain(0);
     },
   };
-}
-
-async function until(what: string, holds: () => boolean): Promise<void> {
-  for (let turn = 0; !holds(); turn += 1) {
-    assert.ok(turn < 2_000, `waited for ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
 }
 
 describe('nodes that stop, go and come', () => {

@@ -22,6 +22,7 @@ import { systemClock } from '../local/testing/local-fixture.js';
 import { connect, secret, serveReplica } from './testing/node-scene.js';
 import { startProxy } from './testing/stallable-proxy.js';
 import { stubReplica } from './testing/stub-replica.js';
+import { until } from '../contract/testing/until.js';
 
 const repositoryId = '12'.repeat(16);
 const storeId = 'ab'.repeat(16);
@@ -180,14 +181,14 @@ describe('certificates that change', () => {
     // First both are trusted, then everybody has a new certificate.
     await writeFile(trusted.caFile, `${old}${renewed}`);
     await replace(await next.sign('server-2'), server);
-    await waitFor('the new certificates', async () => {
+    await until('the new certificates', async () => {
       const answer = await ask(t, address, { credentials: stranger }).catch(() => 0);
       return answer === 7;
     });
     assert.equal(await ask(t, address, { credentials: asking }), 7);
     await replace(await next.sign('client-2'), client);
     await writeFile(trusted.caFile, `${renewed}`);
-    await waitFor('the new authority', () => asking.tls?.current.ca.toString() === renewed);
+    await until('the new authority', () => asking.tls?.current.ca.toString() === renewed);
     assert.equal(await ask(t, address, { credentials: asking }), 7);
     // What does not fit together is not taken.
     await writeFile(server.certFile, 'nonsense');
@@ -250,12 +251,4 @@ async function tell(address: NodeAddress, text: string): Promise<string> {
 async function replace(by: CertificateFiles, files: CertificateFiles): Promise<void> {
   await copyFile(by.certFile, files.certFile);
   await copyFile(by.keyFile, files.keyFile);
-}
-
-async function waitFor(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
-  for (let tries = 0; tries < 500; tries++) {
-    if (await holds()) return;
-    await systemClock.sleep(20);
-  }
-  assert.fail(`${what} did not come`);
 }

@@ -8,6 +8,7 @@ import { allRefs } from '../contract/visible-refs.js';
 import { packOf, pushRequest, runGit, zeroOid } from '../local/testing/local-fixture.js';
 import type { ReplicatedBackend } from './replicated-backend.js';
 import { away, openReplicaSet, type ReplicaSet, type TestStore } from './testing/replica-set.js';
+import { until } from '../contract/testing/until.js';
 
 // Forks on three stores: each has a pool of its own, and stores that were away come back to what is right.
 
@@ -73,14 +74,6 @@ async function assertWhole(store: TestStore, repository: Repository, tip: string
   const gitDir = store.gitDir(repository.id);
   assert.equal(await runGit(gitDir, ['fsck', '--full', '--no-dangling']), '');
   assert.equal((await runGit(gitDir, ['rev-parse', main])).trim(), tip);
-}
-
-async function until(what: string, condition: () => boolean | Promise<boolean>): Promise<void> {
-  for (let turns = 0; turns < 1000; turns++) {
-    if (await condition()) return;
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
-  assert.fail(`it never came true: ${what}`);
 }
 
 async function poolKeys(): Promise<number> {

@@ -13,6 +13,7 @@ import { stubReplica } from '../node/testing/stub-replica.js';
 import { type NodeConnection, NodeDirectory } from './node-directory.js';
 import { NodeMembership } from './node-membership.js';
 import type { NodeRecord } from './node-record.js';
+import { until } from '../contract/testing/until.js';
 
 let directory: string;
 let coordinator: Coordinator;
@@ -99,13 +100,6 @@ async function open(
   closing.push(() => nodes.close());
   await nodes.start();
   return { nodes, connections };
-}
-
-async function until(what: string, holds: () => boolean): Promise<void> {
-  for (let turn = 0; !holds(); turn += 1) {
-    assert.ok(turn < 1_000, `waited for ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
 }
 
 const idsOf = (nodes: NodeDirectory): string[] =>

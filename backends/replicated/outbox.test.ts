@@ -12,6 +12,7 @@ import { permissivePipeline, silentMeter, systemClock } from '../local/testing/l
 import { Outbox } from './outbox.js';
 import { decodeLogEntry, encodeRecord, type RepositoryRecord } from './records.js';
 import { intercepting } from './testing/fault-coordinator.js';
+import { until } from '../contract/testing/until.js';
 
 let directory: string;
 let coordinator: Coordinator;
@@ -101,19 +102,15 @@ async function left(): Promise<readonly string[]> {
   return found;
 }
 
-async function until(condition: () => Promise<boolean>): Promise<void> {
-  for (let turns = 0; turns < 10_000; turns++) {
-    if (await condition()) return;
-    await new Promise(setImmediate);
-  }
-  assert.fail('it never came true');
+function untilLeft(count: number): Promise<void> {
+  return until(`${count} are left`, async () => (await left()).length === count);
 }
 
 test('what an earlier process left is told and trimmed', async () => {
   for (let generation = 1; generation <= 100; generation++) await commit('a', generation);
   const box = outbox();
   await box.resume();
-  await until(async () => (await left()).length === 0);
+  await untilLeft(0);
   assert.equal(new Set(told).size, 100);
   await box.close();
 });
@@ -142,7 +139,7 @@ test('a commit that was made here just now is not read again', async () => {
     learners: [],
   };
   box.notify('a', pushId, { entry: decodeLogEntry(kv), record, applied: 's' });
-  await until(async () => (await left()).length === 0);
+  await untilLeft(0);
   assert.deepEqual([told, reads], [['a-push-1'], 0]);
   await box.close();
 });
@@ -152,15 +149,15 @@ test('an entry stays until it is applied; another repository does not wait for i
   const box = outbox();
   box.notify('a', await commit('a', 1));
   box.notify('b', await commit('b', 1));
-  await until(async () => (await left()).length === 2);
+  await untilLeft(2);
   assert.deepEqual(told, ['b-push-1']);
   assert.deepEqual(await left(), [keys.logEntry('a', 1), keys.outbox('a', 'a-push-1')]);
   wake.splice(0).forEach((end) => end());
-  await until(async () => wake.length > 0);
+  await until('it sleeps', () => wake.length > 0);
   assert.equal((await left()).length, 2, 'still stuck');
   stuck.delete('a');
   wake.splice(0).forEach((end) => end());
-  await until(async () => (await left()).length === 0);
+  await untilLeft(0);
   assert.deepEqual(told, ['b-push-1', 'a-push-1']);
   await box.close();
 });
@@ -175,11 +172,11 @@ test('a coordinator in trouble loses nothing', async () => {
   const pushId = await commit('a', 1);
   box.notify('a', pushId);
   box.notify('a', pushId);
-  await until(async () => wake.length > 0);
+  await until('it sleeps', () => wake.length > 0);
   failing = false;
   box.notify('a', pushId);
   wake.splice(0).forEach((end) => end());
-  await until(async () => (await left()).length === 0);
+  await untilLeft(0);
   assert.deepEqual(told, [pushId]);
   await box.close();
 });
@@ -188,7 +185,7 @@ test('closing does not wait for what is put off', async () => {
   stuck.add('a');
   const box = outbox();
   box.notify('a', await commit('a', 1));
-  await until(async () => wake.length > 0);
+  await until('it sleeps', () => wake.length > 0);
   await box.close();
   box.notify('a', 'a-push-1');
   assert.equal((await left()).length, 2);
@@ -204,7 +201,7 @@ test('an item whose entry is gone, with its repository, is forgotten', async () 
   });
   box.notify('a', pushId);
   box.notify('a', 'never-was');
-  await until(async () => (await left()).length === 0);
+  await untilLeft(0);
   assert.deepEqual(told, []);
   await box.close();
 });
@@ -213,7 +210,7 @@ test('a voter that is away holds up no stage: the entry alone stays', async () =
   lagging.add('a');
   const box = outbox();
   box.notify('a', await commit('a', 1));
-  await until(async () => (await left()).length === 1);
+  await untilLeft(1);
   assert.deepEqual([told, trimmedLater], [['a-push-1'], ['a']]);
   assert.deepEqual(await leftThen, [keys.logEntry('a', 1)], 'or it would be left to the outbox');
   assert.deepEqual(await left(), [keys.logEntry('a', 1)]);
@@ -243,7 +240,7 @@ test('what another front-end committed is its own while it lives, and taken over
   assert.deepEqual(told, []);
   await lease.revoke();
   await Promise.all(boxes.map((box) => box.resume()));
-  await until(async () => (await left()).length === 0);
+  await untilLeft(0);
   assert.deepEqual(told, [pushId]);
   await Promise.all(boxes.map((box) => box.close()));
 });

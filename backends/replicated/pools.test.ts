@@ -9,6 +9,7 @@ import type { Repository } from '../contract/repository.js';
 import { allRefs } from '../contract/visible-refs.js';
 import { type LocalFixture, runGit, startLocal, zeroOid } from '../local/testing/local-fixture.js';
 import { intercepting, type Step } from './testing/fault-coordinator.js';
+import { until } from '../contract/testing/until.js';
 
 const open: LocalFixture[] = [];
 afterEach(async () => {
@@ -128,9 +129,7 @@ test('a pool is not given up when somebody joins while its last member takes its
     };
   });
   await local.backend.repositories.delete(first.id);
-  for (let tries = 0; tries < 3000 && given.length === 0; tries++) {
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
+  await until('it is given up', () => given.length > 0);
   assert.deepEqual(given, [false]);
   const again = await restart(local);
   const [pool] = await keysBelow(again, 'pools/');

@@ -18,6 +18,7 @@ import { create } from '../local/testing/replica-scene.js';
 import type { ReplicatedBackend } from './replicated-backend.js';
 import { settleQuarantines } from './settle-quarantines.js';
 import { away, openReplicaSet, type ReplicaSet, type TestStore } from './testing/replica-set.js';
+import { until } from '../contract/testing/until.js';
 
 const { signal } = new AbortController();
 const main = 'refs/heads/main';
@@ -56,14 +57,6 @@ async function push(
   const { refs, ...result } = await through.push(repository, request);
   const reasons = refs.flatMap((ref) => (ref.status === 'refused' ? [ref.reason] : []));
   return { ...result, reasons };
-}
-
-async function until(what: string, condition: () => boolean | Promise<boolean>): Promise<void> {
-  for (let turns = 0; turns < 1000; turns++) {
-    if (await condition()) return;
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
-  assert.fail(`it never came true: ${what}`);
 }
 
 async function leftInLog(): Promise<readonly string[]> {

@@ -14,11 +14,11 @@ import {
   judging,
   pushRequest,
   startLocal,
-  systemClock,
   zeroOid,
 } from '../local/testing/local-fixture.js';
 import { encodeRecord } from './records.js';
 import { intercepting, isCommit } from './testing/fault-coordinator.js';
+import { until } from '../contract/testing/until.js';
 
 const signal = new AbortController().signal;
 const main = 'refs/heads/main';
@@ -173,11 +173,10 @@ test('a committed push that cannot be applied is acknowledged, and applied as so
   await rename(`${packs}.aside`, packs);
   const log = { rangeEnd: prefixEnd(keys.allLogs) };
   // Nobody reads: the outbox finishes it.
-  for (let turns = 0; turns < 2000; turns++) {
-    if ((await local.coordinator.range(keys.allLogs, log)).entries.length === 0) break;
-    await systemClock.sleep(10);
-  }
-  assert.deepEqual((await local.coordinator.range(keys.allLogs, log)).entries, []);
+  await until('the log is empty', async () => {
+    const { entries } = await local.coordinator.range(keys.allLogs, log);
+    return entries.length === 0;
+  });
   const read = await local.backend.read(repository, signal);
   assert.equal(read.snapshot.find(main)?.oid, tip);
   read.release();

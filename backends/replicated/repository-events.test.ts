@@ -7,6 +7,7 @@ import {
   permissivePipeline,
   startLocal,
 } from '../local/testing/local-fixture.js';
+import { until } from '../contract/testing/until.js';
 
 // Changes of repositories are told after they happened, at least once, whatever comes between.
 
@@ -39,14 +40,6 @@ function listening(failures = 0): Listening {
   return listener;
 }
 
-async function until(condition: () => Promise<boolean> | boolean): Promise<void> {
-  const deadlineMs = performance.now() + 30_000;
-  while (!(await condition())) {
-    assert.ok(performance.now() < deadlineMs, 'it never came true');
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-}
-
 async function untold({ coordinator }: LocalFixture): Promise<readonly string[]> {
   const { entries } = await coordinator.range(keys.repositoryEvents, {
     rangeEnd: prefixEnd(keys.repositoryEvents),
@@ -75,7 +68,7 @@ test('every change is told once, with who made it, in order', async () => {
   await repositories.update(id, () => ({ settings: { 'receive.denyDeletes': null } }), 'bob');
   await repositories.rename(id, 'team/lib', 'cy');
   await repositories.delete(id);
-  await until(() => listener.told.length === 5);
+  await until('5 are told', () => listener.told.length === 5);
   assert.deepEqual(
     listener.told.map(({ name, epoch, actor, change: what }) => ({ name, epoch, actor, ...what })),
     [
@@ -100,7 +93,7 @@ test('every change is told once, with who made it, in order', async () => {
     ],
   );
   const left = fixture;
-  await until(async () => (await untold(left)).length === 0);
+  await until('all is told', async () => (await untold(left)).length === 0);
 });
 
 test('what did not happen, and grants, are not told', async () => {
@@ -115,7 +108,7 @@ test('what did not happen, and grants, are not told', async () => {
     access: { ...access, grants: { ann: 'write' } },
   }));
   await repositories.delete(id);
-  await until(() => listener.told.length === 2);
+  await until('2 are told', () => listener.told.length === 2);
   assert.deepEqual(
     listener.told.map(({ change }) => change.action),
     ['created', 'deleted'],
@@ -134,7 +127,7 @@ test('who cannot be told now is told later; a restart loses nothing', async () =
     source: first.source,
     pipeline: listener.pipeline,
   });
-  await until(() => listener.told.length === 2);
+  await until('2 are told', () => listener.told.length === 2);
   assert.deepEqual(
     listener.told.map(({ change }) => change.action),
     ['created', 'renamed'],
@@ -150,7 +143,7 @@ test('an event that cannot be read is in the way of no other', async () => {
     failure: [],
   });
   await fixture.backend.repositories.create(wanted);
-  await until(() => listener.told.length === 1);
+  await until('1 are told', () => listener.told.length === 1);
   const left = fixture;
-  await until(async () => (await untold(left)).length === 0);
+  await until('all is told', async () => (await untold(left)).length === 0);
 });

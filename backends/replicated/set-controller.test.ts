@@ -25,6 +25,7 @@ import { SetController } from './set-controller.js';
 import { type StepDependencies, takeStep } from './set-steps.js';
 import { readGround } from './set-view.js';
 import { openReplicaSet, type ReplicaSet, type TestStore } from './testing/replica-set.js';
+import { until } from '../contract/testing/until.js';
 
 const main = 'refs/heads/main';
 let set: ReplicaSet;
@@ -89,14 +90,6 @@ async function record(): Promise<RepositoryRecord> {
   const kv = await set.coordinator.get(keys.repo(repository.id));
   assert.ok(kv !== undefined);
   return decodeRepository(kv);
-}
-
-async function until(what: string, condition: () => Promise<boolean>): Promise<void> {
-  for (let turns = 0; turns < 1500; turns++) {
-    if (await condition()) return;
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-  assert.fail(`it never came true: ${what}; ${JSON.stringify(await record())}`);
 }
 
 const votersAre = (stores: readonly TestStore[]) => async () => {

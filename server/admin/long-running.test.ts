@@ -4,7 +4,8 @@ import type { Clock } from '../../backends/contract/environment.js';
 import { QuorateError } from '../../backends/contract/errors.js';
 import { parseImportSource } from './import-source.js';
 import { ApiScene, testClock } from './testing/api-scene.js';
-import { eventually, Gate } from './testing/waiting.js';
+import { Gate } from './testing/waiting.js';
+import { until } from '../../backends/contract/testing/until.js';
 
 const path = '/repositories/team%2Fnew/import';
 const remote = { source: 'https://example.org/x.git' };
@@ -180,8 +181,8 @@ describe('long work over HTTP', () => {
     leaving.abort();
     await assert.rejects(request);
     await aborted.promise;
-    await eventually(() => scene.backend.records.size === 0);
-    await eventually(() =>
+    await until('its record is gone', () => scene.backend.records.size === 0);
+    await until('it is audited', () =>
       scene.audited.some(({ event, outcome }) => event === 'admin' && outcome === 'error'),
     );
   });
@@ -211,7 +212,7 @@ describe('long work over HTTP', () => {
     const requests = Array.from({ length: 8 }, (_, index) =>
       scene.request('POST', `/repositories/r${index}/import`, { token: admin, body: remote }),
     );
-    await eventually(() => running === 8);
+    await until('eight run', () => running === 8);
     const refused = await scene.request('POST', path, { token: admin, body: remote });
     assert.equal(refused.status, 429);
     assert.equal(refused.headers.get('retry-after'), '10');
@@ -247,7 +248,7 @@ test('silence is filled while work goes on', async () => {
     const admin = await scene.token('root', { admin: true });
     scene.backend.importing = async () => {
       const before = sleeps;
-      await eventually(() => sleeps >= before + 3);
+      await until('three sleeps', () => sleeps >= before + 3);
       return 1;
     };
     const answer = await scene.request('POST', path, { token: admin, body: remote });

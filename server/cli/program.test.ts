@@ -8,13 +8,13 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { QuorateError } from '../../backends/contract/errors.js';
 import { ApiScene } from '../admin/testing/api-scene.js';
-import { eventually } from '../admin/testing/waiting.js';
 import {
   type Outcome,
   quorateCommand,
   runQuorate,
   type RunOptions,
 } from './testing/run-quorate.js';
+import { until } from '../../backends/contract/testing/until.js';
 
 let scene: ApiScene;
 let env: Record<string, string>;
@@ -425,7 +425,7 @@ describe('pipes, signals and terminals', () => {
     scene.backend.importing = importing;
     assert.equal(outcome.exitCode, 130);
     assert.match(outcome.stderr, /quorate: interrupted; the server has been told to stop\n$/);
-    await eventually(() => ended);
+    await until('it ends', () => ended);
   });
 
   test('a failure in the stream is the one sentence', async () => {

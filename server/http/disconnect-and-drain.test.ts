@@ -12,8 +12,8 @@ import {
   readAll,
   type Run,
   startListener,
-  until,
 } from './listener-fixture.js';
+import { until } from '../../backends/contract/testing/until.js';
 
 const open: Fixture[] = [];
 async function start(...options: Parameters<typeof startListener>): Promise<Fixture> {

@@ -13,8 +13,8 @@ import {
   ok,
   pushTo,
   startListener,
-  until,
 } from './listener-fixture.js';
+import { until } from '../../backends/contract/testing/until.js';
 
 const open: Fixture[] = [];
 async function start(...options: Parameters<typeof startListener>): Promise<Fixture> {

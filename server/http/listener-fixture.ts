@@ -276,12 +276,3 @@ export function deferred(): { readonly done: Promise<void>; readonly finish: () 
   });
   return { done, finish: () => later.finish() };
 }
-
-/** Waits until the condition holds; fails after 10 s. */
-export async function until(what: string, condition: () => boolean): Promise<void> {
-  const deadline = performance.now() + 10_000;
-  while (!condition()) {
-    if (performance.now() > deadline) throw new Error(`never happened: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 2));
-  }
-}

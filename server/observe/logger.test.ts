@@ -4,10 +4,10 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { createLogger } from './logger.js';
 import type { LogLevel, RootLogger } from './logger.js';
+import { until } from '../../backends/contract/testing/until.js';
 
 let directory: string;
 beforeEach(async () => {
@@ -105,10 +105,12 @@ test('lines that do not fill a write go out by themselves, and at once with an e
   const logger = createLogger({ level: 'info', destination: file });
   await logger.ready;
   logger.info({}, 'first');
-  await until(async () => (await readFile(file, 'utf8')).includes('first'));
+  await until('the first is written', async () => (await readFile(file, 'utf8')).includes('first'));
   logger.info({}, 'second');
   logger.error({}, 'third');
-  await until(async () => /second[^]*third/.test(await readFile(file, 'utf8')));
+  await until('the others are written', async () =>
+    /second[^]*third/.test(await readFile(file, 'utf8')),
+  );
 });
 
 test('lines that wait are not lost when the process exits', async () => {
@@ -123,15 +125,6 @@ test('lines that wait are not lost when the process exits', async () => {
   const lines = (await readFile(file, 'utf8')).trim().split('\n');
   assert.equal(lines.length, 100);
 });
-
-/** Waits at most 10 s. */
-async function until(holds: () => Promise<boolean>): Promise<void> {
-  for (let tries = 0; tries < 1000; tries += 1) {
-    if (await holds()) return;
-    await delay(10);
-  }
-  assert.fail('what was waited for did not happen');
-}
 
 test('user names in SSH URLs are no secrets', async () => {
   const text = await written('info', (logger) => logger.info({ url: 'ssh://git@host/x' }, 'm'));

@@ -6,7 +6,8 @@ import { after, afterEach, before, test } from 'node:test';
 import ssh2 from 'ssh2';
 import { FakeGitService } from './testing/fake-git-service.js';
 import { connectRaw } from './testing/raw-client.js';
-import { createSshScene, until, type SshScene } from './testing/ssh-scene.js';
+import { createSshScene, type SshScene } from './testing/ssh-scene.js';
+import { until } from '../../backends/contract/testing/until.js';
 
 const service = new FakeGitService();
 let scene: SshScene;

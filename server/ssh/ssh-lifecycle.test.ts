@@ -7,7 +7,8 @@ import { afterEach, describe, test } from 'node:test';
 import { QuorateError } from '../../backends/contract/errors.js';
 import type { SshLimits } from './ssh-limits.js';
 import { FakeGitService, type FakeExchange } from './testing/fake-git-service.js';
-import { collect, createSshScene, until, type SshScene } from './testing/ssh-scene.js';
+import { collect, createSshScene, type SshScene } from './testing/ssh-scene.js';
+import { until } from '../../backends/contract/testing/until.js';
 
 let service = new FakeGitService();
 let scene: SshScene | undefined;

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { after, before, describe, test } from 'node:test';
 import { FakeGitService } from './testing/fake-git-service.js';
-import { collect, createSshScene, until, type SshScene } from './testing/ssh-scene.js';
+import { collect, createSshScene, type SshScene } from './testing/ssh-scene.js';
+import { until } from '../../backends/contract/testing/until.js';
 
 const service = new FakeGitService();
 let scene: SshScene;

@@ -3,7 +3,8 @@ import { createHash } from 'node:crypto';
 import { after, before, test } from 'node:test';
 import { connectRaw } from './testing/raw-client.js';
 import { FakeGitService, type FakeExchange } from './testing/fake-git-service.js';
-import { collect, createSshScene, until, type SshScene } from './testing/ssh-scene.js';
+import { collect, createSshScene, type SshScene } from './testing/ssh-scene.js';
+import { until } from '../../backends/contract/testing/until.js';
 
 const service = new FakeGitService();
 let scene: SshScene;

@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import type { Logger } from '../../contract/environment.js';
 import {
@@ -13,6 +12,7 @@ import {
   type TakeFileSteps,
 } from '../file-steps.js';
 import { FileThreads } from './file-threads.js';
+import { until } from '../../contract/testing/until.js';
 
 const silent: Logger = {
   debug: () => undefined,
@@ -118,8 +118,7 @@ test('threads that have nothing to do end, and come again', async () => {
   await threads.close();
   threads = new FileThreads({ logger: silent, idleMs: 1 });
   await threads.take([{ do: 'mkdir', path: at('one') }]);
-  for (let tries = 0; threads.open > 0 && tries < 1000; tries += 1) await delay(10);
-  assert.equal(threads.open, 0);
+  await until('they end', () => threads.open === 0);
   await threads.take([{ do: 'mkdir', path: at('two') }]);
   assert.deepEqual(readdirSync(directory).toSorted(), ['one', 'two']);
 });

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
 import { after, before, test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { emptyDirectory } from '../index-pack.js';
 import { createPackIndexer } from '../indexer.js';
 import { buildPack, copyDelta, objectId } from '../testing/build-pack.js';
@@ -12,6 +11,7 @@ import {
   type Fixture,
 } from '../testing/indexer-fixture.js';
 import { startLibgit2Pool, type Libgit2Pool } from './worker-pool.js';
+import { until } from '../../contract/testing/until.js';
 
 let fixture: Fixture;
 before(async () => {
@@ -46,11 +46,6 @@ function job(pack: Uint8Array) {
   };
 }
 
-async function until(condition: () => boolean): Promise<void> {
-  for (let i = 0; i < 1000 && !condition(); i++) await sleep(20);
-  assert.ok(condition(), 'it did not come about within 20 seconds');
-}
-
 function isAlive(pid: number): boolean {
   try {
     return process.kill(pid, 0);
@@ -64,11 +59,11 @@ test('a worker killed in the middle makes its pack undecided, and is replaced', 
   const [pid = 0] = pool.pids;
   const running = pool.index(job(slow));
   const waiting = pool.index(job(small));
-  await until(() => readdirSync(fixture.packDir).length > 0);
+  await until('it indexes', () => readdirSync(fixture.packDir).length > 0);
   process.kill(pid, 'SIGKILL');
   assert.equal((await running).kind, 'undecided');
   assert.equal((await waiting).kind, 'undecided');
-  await until(() => pool.pids.length === 1);
+  await until('there is another', () => pool.pids.length === 1);
   assert.notEqual(pool.pids[0], pid);
   await emptyQuarantine();
   const verdict = await pool.index(job(small));
@@ -107,7 +102,7 @@ test('a worker out of memory makes its pack undecided', async () => {
 
 test('close ends jobs that run and wait', async () => {
   const pool = await startPool(2);
-  await until(() => pool.pids.length === 2);
+  await until('both run', () => pool.pids.length === 2);
   const { pids } = pool;
   const jobs = [pool.index(job(slow)), pool.index(job(small)), pool.index(job(small))];
   await pool.close();

@@ -103,15 +103,6 @@ const identity = {
   GIT_CONFIG_GLOBAL: '/dev/null',
 };
 
-/** Waits until `condition` holds; fails after 20 seconds. */
-export async function until(condition: () => boolean, what: string): Promise<void> {
-  const deadline = performance.now() + 20_000;
-  while (!condition()) {
-    if (performance.now() > deadline) throw new Error(`waited in vain until ${what}`);
-    await delay(10);
-  }
-}
-
 /** Command lines of living processes whose environment or command line holds `marker` (Linux). */
 export function processesWith(marker: string): string[] {
   return readdirSync('/proc')

@@ -1,4 +1,3 @@
-import assert from 'node:assert/strict';
 import { execFileSync, spawn, type ChildProcessWithoutNullStreams } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -169,15 +168,6 @@ export function collect(child: ChildProcessWithoutNullStreams): Promise<Finished
       });
     });
   });
-}
-
-/** Asks until `probe` holds; a bound far beyond what is waited for. */
-export async function until(what: string, probe: () => boolean): Promise<void> {
-  const deadline = performance.now() + 30_000;
-  while (!probe()) {
-    if (performance.now() > deadline) assert.fail(`waited in vain for ${what}`);
-    await sleep(10);
-  }
 }
 
 const unused = (): never => {

@@ -1,0 +1,16 @@
+import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
+
+/** Far beyond what anything waited for takes on a busy machine: only what never comes gets there. */
+const patienceMs = 60_000;
+/** What is nearly there needs no pause. */
+const promptTurns = 50;
+const pauseMs = 10;
+
+/** Resolves once `holds` does, which is asked again and again. Fails after a minute. */
+export async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
+  const deadlineMs = performance.now() + patienceMs;
+  for (let turn = 0; !(await holds()); turn += 1) {
+    if (performance.now() > deadlineMs) throw new Error(`waited in vain: ${what}`);
+    await (turn < promptTurns ? setImmediate() : sleep(pauseMs));
+  }
+}
