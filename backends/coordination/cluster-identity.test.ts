@@ -175,6 +175,43 @@ test('a process that was down during the recovery takes it over', async (t) => {
   assert.equal(other.incarnation, 2);
 });
 
+test('what is frozen still looks after the recovery, and tells of nothing that was decided since', async (t) => {
+  const scene = await ClusterScene.make(t);
+  const coordinator = await scene.coordinator();
+  const names = ['decides.json', 'frozen.json'];
+  for (const name of names) await scene.identity(coordinator, name);
+  await scene.close();
+  await scene.copy('coordinator', 'backup');
+  const later = await scene.coordinator();
+  await put(later, 'lost');
+  for (const name of names) await scene.identity(later, name);
+  await scene.close();
+  await scene.copy('backup', 'coordinator');
+  const restored = await scene.coordinator();
+  const decides = await scene.identity(restored, 'decides.json');
+  const frozen = await scene.identity(restored, 'frozen.json');
+  await decides.accept();
+  for (const one of [decides, frozen]) {
+    await one.check();
+    assert.equal(one.frozen?.reason, 'went-back');
+  }
+  for (const name of names) {
+    assert.equal((await scene.identity(restored, name)).frozen, undefined, name);
+  }
+});
+
+test('a recovery is taken over with what was found since', async (t) => {
+  const scene = await ClusterScene.make(t);
+  const coordinator = await scene.coordinator();
+  const one = await scene.identity(coordinator, 'one.json');
+  await scene.identity(coordinator, 'away.json');
+  await one.accept();
+  const again = await scene.identity(coordinator, 'one.json');
+  again.observe(1, again.revision);
+  await again.check();
+  assert.equal((await scene.identity(coordinator, 'away.json')).frozen?.reason, 'went-back');
+});
+
 test('going back while the process runs is noticed at the next look, or answer', async (t) => {
   for (const how of ['look', 'answer'] as const) {
     const scene = await ClusterScene.make(t);

@@ -105,6 +105,8 @@ class RememberedIdentity implements ClusterIdentity {
   #seen: SeenRecord;
   #remembered: SeenRecord | undefined;
   #frozen: Frozen | undefined;
+  /** The incarnation in which that was found. */
+  #frozenIn = 0;
   #watching: Promise<void> | undefined;
   #telling: Promise<void> | undefined;
 
@@ -144,10 +146,10 @@ class RememberedIdentity implements ClusterIdentity {
     const { clusterId, revision } = await coordinator.identity();
     const entry = await coordinator.get(keys.cluster);
     const record = entry === undefined ? undefined : decode(clusterRecord, entry.value);
-    if (this.#takeOver(record, { storeId: clusterId, revision })) return;
+    const takenOver = this.#takeOver(record, { storeId: clusterId, revision });
     const problem = findProblem(this.#seen, record, clusterId);
-    if (problem === undefined) this.observe(revision, atLeast);
-    else this.#freeze(problem);
+    if (problem !== undefined) this.#freeze(problem);
+    else if (!takenOver) this.observe(revision, atLeast);
     if (entry !== undefined && record !== undefined) await this.#tellOthers(entry, record);
   }
 
@@ -173,6 +175,8 @@ class RememberedIdentity implements ClusterIdentity {
     const { reason, message } = this.#frozen ?? {};
     if (message === undefined || record.frozen !== undefined || record.id !== this.#seen.id) return;
     if (reason !== 'went-back' && reason !== 'another-store') return;
+    // People have decided since, and this process has not been started again yet.
+    if (record.incarnation > this.#frozenIn) return;
     // When somebody else has changed it, the next look tells.
     await this.#replace(entry, { ...record, frozen: { message } });
   }
@@ -248,6 +252,7 @@ class RememberedIdentity implements ClusterIdentity {
   #freeze(problem: Frozen): void {
     if (this.#frozen !== undefined) return;
     this.#frozen = problem;
+    this.#frozenIn = this.#seen.incarnation;
     const { reason, message, details } = problem;
     this.#options.logger.error({ component: 'cluster', reason, ...details }, message);
   }
