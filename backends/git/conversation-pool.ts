@@ -188,6 +188,8 @@ export class ConversationPool {
       lastUsedMs: this.#options.clock.monotonicMs(),
     };
     conversation.stdout.once('close', () => (partner.dead = true));
+    // What it wrote may still lie there, but it takes no more questions.
+    void conversation.left.then(() => (partner.dead = true));
     place.partner = partner;
     void this.#sweep();
     return partner;

@@ -46,6 +46,8 @@ export interface GitConversation extends GitStream {
   write(bytes: Uint8Array | string): Promise<void>;
   /** Closes git's stdin. */
   end(): void;
+  /** Resolves as soon as git has gone; its last words may not be read yet (`exited`). */
+  readonly left: Promise<unknown>;
 }
 
 /** The only way to run git. Spawns from small helper processes, since spawning from a large one blocks its event loop. */

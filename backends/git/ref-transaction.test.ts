@@ -376,6 +376,7 @@ function killedAfterPrepare(conversation: GitConversation): GitConversation {
   return {
     stdout: conversation.stdout,
     exited: conversation.exited,
+    left: conversation.left,
     kill: () => conversation.kill(),
     end: () => conversation.end(),
     write: async (bytes) => {

@@ -93,9 +93,10 @@ export class UploadPacks {
   }
 
   async #watch(server: Server, view: HeldView): Promise<void> {
-    await server.conversation.exited;
+    await server.conversation.left;
     server.dead = true;
     this.#idle.delete(server);
+    await server.conversation.exited;
     view.release();
   }
 

@@ -86,6 +86,10 @@ class Conversation implements GitConversation {
     });
   }
 
+  get left(): GitConversation['left'] {
+    return this.exited;
+  }
+
   async write(bytes: Uint8Array | string): Promise<void> {
     const { exitCode, stdout } = await this.#ask(Buffer.from(bytes).toString('utf8'));
     if (this.#ended) return;
