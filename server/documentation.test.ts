@@ -37,6 +37,8 @@ describe('the invariants of docs/architecture.md', () => {
     }
   }
 
+  tests.set('mutant', tests.get('mutants') ?? []);
+
   const section = /### Invariants[^\n]*\n(.*?)\n## /s.exec(read('docs/architecture.md'))?.[1] ?? '';
   const table = /\n\|---\|---\|\n((?:\|.*\n)+)/.exec(section)?.[1] ?? '';
   const rows = table

@@ -50,7 +50,10 @@ async function openHostKeys(
     const secretFile = config['cluster.secretFile'];
     if (secretFile !== undefined) {
       const secret = await readClusterSecret(secretFile);
-      return loadSharedHostKeys({ ...parts, secret, directory });
+      const previousFile = config['cluster.previousSecretFile'];
+      const previous =
+        previousFile === undefined ? {} : { previous: await readClusterSecret(previousFile) };
+      return loadSharedHostKeys({ ...parts, ...previous, secret, directory });
     }
     logger.warn(
       { component: 'ssh' },

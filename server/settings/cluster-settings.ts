@@ -21,6 +21,11 @@ export const clusterSettings = {
     flag: '--cluster-secret-file',
     help: 'file with the secret by which members of the cluster know each other (16 characters or more, the same on all); with it, or with cluster.tls, and a coordinator in etcd, this process is a member of a cluster',
   },
+  'cluster.previousSecretFile': {
+    kind: 'file',
+    default: undefined,
+    help: 'file with the cluster secret of before, for the first start of a front-end after it was changed: the SSH host keys in the coordinator, which are encrypted with it, are encrypted anew',
+  },
   'cluster.tls.ca': {
     kind: 'file',
     default: undefined,

@@ -23,10 +23,12 @@ function load(
   memory: MemoryCoordinator,
   directory: string,
   given = secret,
+  previous?: Buffer,
 ): Promise<readonly HostKey[]> {
   return loadSharedHostKeys({
     coordinator: asCoordinator(memory),
     secret: given,
+    ...(previous === undefined ? {} : { previous }),
     directory: join(root, directory),
     random: { bytes: (length) => randomBytes(length) },
     logger: silentLogger,
@@ -56,4 +58,18 @@ test('the coordinator has nothing that is good without the secret', async () => 
   }
   const wrong = load(memory, 'e', Buffer.from('the secret of another cluster'));
   await assert.rejects(wrong, { code: 'failed-precondition', message: /ssh\.hostKeys/ });
+});
+
+test('a new secret takes the keys over from the one of before, once', async () => {
+  const memory = new MemoryCoordinator();
+  const keys = fingerprints(await load(memory, 'f'));
+  const next = Buffer.from('the next secret of this cluster');
+  await assert.rejects(load(memory, 'f', next), { message: /cluster\.previousSecretFile/ });
+  await assert.rejects(load(memory, 'f', next, Buffer.from('neither the one nor the other')), {
+    message: /cluster\.previousSecretFile/,
+  });
+  const all = await Promise.all(['f', 'g'].map((name) => load(memory, name, next, secret)));
+  for (const found of all) assert.deepEqual(fingerprints(found), keys);
+  assert.deepEqual(fingerprints(await load(memory, 'h', next)), keys);
+  await assert.rejects(load(memory, 'f', secret), { code: 'failed-precondition' });
 });

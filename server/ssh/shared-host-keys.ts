@@ -16,6 +16,8 @@ export interface SharedHostKeysOptions {
   readonly coordinator: Coordinator;
   /** The cluster's: the keys lie encrypted with it, so that a copy of the coordinator's data gives none away. */
   readonly secret: Buffer;
+  /** The cluster's secret before this one: keys that lie encrypted with it are encrypted anew. */
+  readonly previous?: Buffer;
   /** Keys that lie here become the cluster's, if it has none yet: a server that becomes a cluster keeps its keys. */
   readonly directory: string;
   readonly random: Random;
@@ -42,12 +44,30 @@ export async function loadSharedHostKeys(
   return found;
 }
 
-async function fetchKey(
-  { coordinator, secret }: SharedHostKeysOptions,
-  name: string,
-): Promise<string | undefined> {
-  const kv = await coordinator.get(keys.hostKey(name));
-  return kv === undefined ? undefined : open(secret, name, kv.value);
+async function fetchKey(options: SharedHostKeysOptions, name: string): Promise<string | undefined> {
+  const { coordinator, secret, previous, random } = options;
+  const key = keys.hostKey(name);
+  const kv = await coordinator.get(key);
+  if (kv === undefined) return undefined;
+  const text = opened(secret, name, kv.value);
+  if (text !== undefined) return text;
+  const before = previous === undefined ? undefined : opened(previous, name, kv.value);
+  if (before === undefined) throw anotherSecret();
+  const value = seal(secret, { name, text: before, nonce: random.bytes(12) });
+  // Whoever is first with that has done it for all: the text is the same.
+  await coordinator.transaction({
+    compares: [{ key, target: 'modRevision', op: '=', operand: kv.modRevision }],
+    success: [{ type: 'put', key, value }],
+    failure: [],
+  });
+  return before;
+}
+
+function anotherSecret(): QuorateError {
+  return new QuorateError(
+    'failed-precondition',
+    'the SSH host keys in the coordinator are not for this cluster secret: start with the secret that the cluster was made with; or, if it was changed, name the one of before with cluster.previousSecretFile, once; or give keys with ssh.hostKeys',
+  );
 }
 
 /** Puts a key there, unless somebody was first; returns the one that is there. */
@@ -77,7 +97,8 @@ function seal(
   return Buffer.concat([nonce, cipher.getAuthTag(), sealed]);
 }
 
-function open(secret: Buffer, name: string, value: Uint8Array): string {
+/** Undefined when another secret sealed it. */
+function opened(secret: Buffer, name: string, value: Uint8Array): string | undefined {
   const bytes = Buffer.from(value);
   try {
     const decipher = createDecipheriv('aes-256-gcm', keyOf(secret), bytes.subarray(0, 12), {
@@ -86,12 +107,8 @@ function open(secret: Buffer, name: string, value: Uint8Array): string {
       .setAAD(Buffer.from(name))
       .setAuthTag(bytes.subarray(12, 28));
     return Buffer.concat([decipher.update(bytes.subarray(28)), decipher.final()]).toString('utf8');
-  } catch (cause) {
-    throw new QuorateError(
-      'failed-precondition',
-      'the SSH host keys in the coordinator are not for this cluster secret: start with the secret that the cluster was made with, or with ssh.hostKeys',
-      { cause },
-    );
+  } catch {
+    return undefined;
   }
 }
 
