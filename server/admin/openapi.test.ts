@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
 import { test } from 'node:test';
 import { adminEndpoints } from './admin-api.js';
 import { answers } from './answers.js';
@@ -32,6 +33,21 @@ test('the document names every endpoint, with what it takes', async () => {
         );
         assert.ok(named, `${method} ${path} has the parameter ${name}`);
       }
+    }
+  } finally {
+    await scene.close();
+  }
+});
+
+test('docs/admin-api.md has every endpoint', async () => {
+  const text = await readFile(new URL('../../../docs/admin-api.md', import.meta.url), 'utf8');
+  const scene = await ApiScene.open();
+  try {
+    for (const { method, path } of adminEndpoints(scene.options)) {
+      // Those for all repositories are told of together with those of one.
+      const shown = path.replace(/^\/webhooks\/.*/, '/webhooks');
+      const pattern = shown.replaceAll('.', '\\.').replaceAll(/:\w+/g, '[A-Z]+');
+      assert.match(text, new RegExp(`^\\| .*${pattern}\``, 'm'), `${method} ${path}`);
     }
   } finally {
     await scene.close();
