@@ -135,6 +135,16 @@ describe('the command line', () => {
     await fails('repo', 'show', 'moved/gone');
   });
 
+  test('what only a cluster has is said once', async () => {
+    for (const args of [
+      ['repo', 'verify', '--all'],
+      ['node', 'list'],
+    ]) {
+      const { stderr } = await scene.quorate(server, args);
+      assert.match(stderr, /^quorate: this server is no member of a cluster: [^\n]*\n$/);
+    }
+  });
+
   test('Ctrl-C ends an import on the server, with its git, and leaves nothing', async () => {
     // A Git server that accepts and never says a word.
     const sockets = new Set<{ destroy(): unknown }>();

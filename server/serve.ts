@@ -1,6 +1,5 @@
 import { createHash } from 'node:crypto';
 import { hostname } from 'node:os';
-import path from 'node:path';
 import type { Logger } from '../backends/contract/environment.js';
 import { asQuorateError, QuorateError } from '../backends/contract/errors.js';
 import { compose } from './composition.js';
@@ -14,6 +13,7 @@ import { announcement, createFirstAdmin, nodeAnnouncement } from './first-start.
 import { Lifecycle } from './lifecycle.js';
 import { createLogger } from './observe/logger.js';
 import type { RootLogger } from './observe/logger.js';
+import { ownCommand } from './own-command.js';
 import { composeStorageNode } from './storage-composition.js';
 import { Teardown } from './teardown.js';
 import { version } from './version.js';
@@ -49,9 +49,11 @@ export async function serve(given: ServeArguments): Promise<number> {
   const signals = new StopSignals(logger);
   const lifecycle = new Lifecycle();
   const teardown = new Teardown({ clock: systemClock, logger });
+  let served = false;
   try {
     const server = await start({ config, logger, lifecycle, teardown });
     lifecycle.enter({ phase: 'serving' });
+    served = true;
     logger.info({ component: 'server', version, node: process.version }, 'serving');
     const signal = await signals.first;
     await drain({ server, config, logger, lifecycle, signal });
@@ -61,6 +63,7 @@ export async function serve(given: ServeArguments): Promise<number> {
     if (error instanceof QuorateError)
       logger.debug({ component: 'server', err: error }, 'no start');
     else logger.error({ component: 'server', err: error }, 'the server could not start');
+    logger.flush();
     return sayFailure(error);
   } finally {
     const overdue = setTimeout(
@@ -70,7 +73,8 @@ export async function serve(given: ServeArguments): Promise<number> {
     await teardown.run();
     clearTimeout(overdue);
     lifecycle.enter({ phase: 'stopped' });
-    logger.info({ component: 'server' }, 'stopped');
+    // Why a start was refused is the last that people are to read.
+    if (served) logger.info({ component: 'server' }, 'stopped');
     logger.flush();
     signals.dispose();
     clearInterval(alive);
@@ -116,7 +120,7 @@ async function startServer(parts: CompositionParts): Promise<Running> {
       server: file,
       dataDirectory: data.path,
       first: data.fresh,
-      command: `node ${path.relative(process.cwd(), process.argv[1] ?? '')}`,
+      command: ownCommand(process.argv[1] ?? '', process.cwd()),
       workingDirectory: process.cwd(),
     }),
   );

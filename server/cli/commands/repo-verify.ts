@@ -45,6 +45,8 @@ async function verifyOne({ stream }: CommandContext, name: string): Promise<read
 /** One after the other, behind one bar. What one repository says is no reason not to go on with the next. */
 async function verifyAll(context: CommandContext): Promise<readonly Json[]> {
   const { request, stream } = context;
+  // Said once, and not of each repository: this is no cluster, or not for this user.
+  await request('GET', '/nodes');
   const names = (await allRows(request, '/repositories', 'repositories')).map((one) =>
     plain(one['name']),
   );
