@@ -29,6 +29,8 @@ export const membershipFaults: Readonly<Record<string, Fault>> = {
   'node removed': (world, random) => {
     const host = random.pick(present(world));
     if (!canSpare(world, host)) return;
+    // Decided or not: what is on its way, or got no answer, may be decided still.
+    world.mayBeRemoved.add(host.name);
     void decide(world, random, 'nodes removed', async ({ cluster }) => {
       await cluster.mark(host.name, 'removed');
       stopWhenEmpty(world, host);
@@ -73,7 +75,9 @@ function present({ stores }: World): readonly StorageHost[] {
 
 /** Enough are left for every copy, whatever else was decided. */
 function canSpare(world: World, host: StorageHost): boolean {
-  const left = present(world).filter((one) => one !== host && world.markOf(one) !== 'removed');
+  const left = present(world).filter(
+    (one) => one !== host && world.markOf(one) !== 'removed' && !world.mayBeRemoved.has(one.name),
+  );
   return left.length >= world.replicationFactor;
 }
 

@@ -87,6 +87,8 @@ export class World {
   readonly flippedBits = new FlippedBits();
   /** Repositories that nobody needs at the end. */
   readonly mayBeDeleted = new Set<string>();
+  /** Nodes of which somebody asked that they be removed. */
+  readonly mayBeRemoved = new Set<string>();
   /** The coordinator comes back from a backup when all else is over. */
   restoredAtEnd = false;
   /** The one whose disk loses bits, in a world in which one does. */
