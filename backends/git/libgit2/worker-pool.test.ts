@@ -76,6 +76,18 @@ test('a worker killed in the middle makes its pack undecided, and is replaced', 
   await emptyQuarantine();
 });
 
+test('a worker stays when a signal to stop reaches all processes of the server', async () => {
+  const pool = await startPool();
+  const [pid = 0] = pool.pids;
+  const running = pool.index(job(slow));
+  await until('it indexes', () => readdirSync(fixture.packDir).length > 0);
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.kill(pid, signal);
+  assert.equal((await running).kind, 'indexed');
+  assert.deepEqual(pool.pids, [pid]);
+  await pool.close();
+  await emptyQuarantine();
+});
+
 test('a worker out of memory makes its pack undecided', async () => {
   const base = Buffer.alloc(60 * MIB);
   const delta = copyDelta({
