@@ -9,8 +9,11 @@ import { fileURLToPath } from 'node:url';
 import { leftProcesses } from './test-leftovers.mjs';
 import { provideNeeds } from './test-needs.mjs';
 
-/** Far beyond the longest test (8 writers for a minute, 100 kills): only a test that hangs gets there. */
-const testTimeoutMs = 15 * 60_000;
+/**
+ * Far beyond the longest test (100 kills: two minutes of CPU, of which a busy machine has little): only a test that hangs
+ * gets there.
+ */
+const testTimeoutMs = 25 * 60_000;
 /** For processes that are just ending when the last test has ended. */
 const leftoverGraceMs = 5_000;
 

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { createHash, randomBytes, randomUUID } from 'node:crypto';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { cp } from 'node:fs/promises';
 import { getPriority, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -11,7 +11,13 @@ import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import type { GitRunner } from './git-runner.js';
 import { createGitRunner } from './runner.js';
-import { noMeter, processesWith, quietLogger, TestRepository } from './testing/repository.js';
+import {
+  noMeter,
+  procFile,
+  processesWith,
+  quietLogger,
+  TestRepository,
+} from './testing/repository.js';
 import { until } from '../contract/testing/until.js';
 
 /** A command that runs a script, as a hook or an alias does. */
@@ -404,14 +410,14 @@ function childrenOf(parent: number): number[] {
 }
 
 function readParent(pid: number): number {
-  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+  const stat = procFile(pid, 'stat');
   return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]);
 }
 
 /** The temporary directory of a server, from the environment of its helper. */
 function helperDirectory(server: number): string {
   const [helper] = childrenOf(server);
-  const environment = readFileSync(`/proc/${helper}/environ`, 'utf8').split('\0');
+  const environment = procFile(helper ?? 0, 'environ').split('\0');
   const socket = environment.find((line) => line.startsWith('QUORATE_SPAWN_SOCKET='));
   assert.ok(socket !== undefined);
   return dirname(socket.slice(socket.indexOf('=') + 1));

@@ -112,7 +112,8 @@ export function processesWith(marker: string): string[] {
     .map((pid) => `${pid} ${procFile(pid, 'cmdline').replaceAll('\0', ' ').trim()}`);
 }
 
-function procFile(pid: string, name: string): string {
+/** Empty for a process that has gone, as those of other tests do at any time. */
+export function procFile(pid: string | number, name: string): string {
   try {
     return readFileSync(`/proc/${pid}/${name}`, 'utf8');
   } catch {
