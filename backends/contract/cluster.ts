@@ -55,6 +55,8 @@ export interface PushStep {
 export interface PushStory {
   readonly pushId: string;
   readonly repositoryId: string;
+  /** Its name now; absent when it is gone. */
+  readonly repository?: string;
   readonly actor: string;
   /** Name of the front-end that took it. */
   readonly frontEnd: string;

@@ -115,7 +115,13 @@ export function createClusterControl(
         repositoryId,
         recovery,
       ),
-    explain: (pushId): Promise<PushStory | undefined> => traces.find(pushId),
+    async explain(pushId): Promise<PushStory | undefined> {
+      const story = await traces.find(pushId);
+      const entry = story && (await coordinator.get(keys.repo(story.repositoryId)));
+      if (story === undefined || entry === undefined) return story;
+      const { name, state } = decodeRepository(entry);
+      return state === 'active' ? { ...story, repository: name } : story;
+    },
     repairing: () => controller.repairing,
   };
 }

@@ -100,6 +100,7 @@ describe('a cluster: three storage nodes, two front-ends, three members of etcd'
     const audit = await ground.admin(1, '--json', 'audit', '--repo', 'team/moved');
     const pushId = /"pushId":\s*"([0-9a-f]+)"/.exec(audit)?.[1] ?? '';
     const story = JSON.parse(await ground.admin(0, '--json', 'explain', 'push', pushId));
+    assert.equal(story.repository, 'team/moved');
     const steps: string[] = story.steps.map(({ step }: { step: string }) => step);
     for (const step of [
       'received',

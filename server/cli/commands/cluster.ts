@@ -134,6 +134,7 @@ export function addExplainCommand(program: Command): void {
       terminal.print(
         facts([
           ['push', push['pushId']],
+          ['repository', push['repository']],
           ['repository id', push['repositoryId']],
           ['actor', push['actor']],
           ['front-end', push['frontEnd']],
