@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import type { RefCommand } from '../contract/objects.js';
@@ -117,4 +117,21 @@ test('a copy that cannot be opened on a disk that fails is left alone', async ()
   // Nothing can be written beside it.
   mkdirSync(join(scene.gitDir, '../probe/taken'), { recursive: true });
   await assert.rejects(replica.verify(scene.id, { signal }), { code: 'storage-failure' });
+});
+
+test('a copy that is put aside for good takes with it what it has prepared; one that is made anew finds it', async () => {
+  const tip = await scene.commit('one');
+  const key = await scene.prepare([create(main, tip)]);
+  await scene.replica.setAside(scene.id);
+  assert.deepEqual(scene.replica.quarantines, [key]);
+  await scene.replica.setAside(scene.id, { prepared: true });
+  assert.deepEqual(scene.replica.quarantines, []);
+  const again = await scene.reopen();
+  assert.deepEqual(again.quarantines, []);
+  const aside = readdirSync(join(scene.gitDir, '../../../../set-aside'));
+  assert.ok(aside.some((name) => name.startsWith(`${scene.id}.${key.pushId}.`)));
+});
+
+test('a copy that is to be put aside where there is none is none', async () => {
+  await scene.replica.setAside('f'.repeat(32), { prepared: true });
 });

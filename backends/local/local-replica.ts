@@ -434,13 +434,21 @@ export class LocalReplica implements Replica {
     return verifyCopy(dependencies, repositoryId, signal);
   }
 
-  /** Takes a copy that counts for nothing any more out of the way; what waits in its quarantines stays. */
-  async setAside(repositoryId: string): Promise<void> {
+  /**
+   * Takes a copy that counts for nothing any more out of the way. What waits in its quarantines stays, for the copy in
+   * its place; or goes with it (`prepared`), when there is to be none: it may be all that is left of those pushes.
+   */
+  async setAside(
+    repositoryId: string,
+    { prepared = false }: { readonly prepared?: boolean } = {},
+  ): Promise<void> {
     await this.#open.retire(repositoryId, async () => {
       const gitDir = this.#store.gitDirectory(repositoryId);
-      const { objects, refs } = this.#dependencies;
+      const { objects, refs, clock } = this.#dependencies;
       await Promise.all([objects.release(gitDir), refs.release(gitDir)]);
-      await this.#store.setAside(repositoryId, this.#dependencies.clock.nowMs());
+      const keys = prepared ? this.#quarantines.of(repositoryId) : [];
+      await this.#store.setAside(repositoryId, clock.nowMs(), keys);
+      for (const key of keys) this.#quarantines.forget(key);
     });
   }
 

@@ -41,7 +41,8 @@ const maxGoings = 100;
  *     views/                          ref views of running fetches; emptied at every start
  *     hooks/                          copies of hooks that ran; emptied at every start
  *     trash/                          repositories, pools and quarantines on their way out
- *     set-aside/{id}.{time}           copies that were found damaged and filled anew; for people to look at and remove
+ *     set-aside/{id}.{time}           copies that were found damaged and filled anew, or that a recovery went on without;
+ *     set-aside/{id}.{push}.{n}.{time}  and what they had prepared; for people to look at and remove
  */
 export class Store {
   readonly #root: string;
@@ -238,18 +239,25 @@ export class Store {
     });
   }
 
-  /** Moves a copy that is not to be trusted to where only people look. Durable on return. */
-  async setAside(id: string, nowMs: number): Promise<void> {
+  /** Moves a copy, and quarantines of its, to where only people look. Durable on return. */
+  async setAside(id: string, nowMs: number, quarantines: readonly QuarantineKey[]): Promise<void> {
     const aside = join(this.#root, 'set-aside');
     await mkdir(aside, { recursive: true, mode: 0o700 });
+    const pushes = quarantines.map((key) => this.quarantineDirectory(key));
     const directory = this.repositoryDirectory(id);
-    try {
-      await rename(directory, join(aside, `${id}.${nowMs}`));
-    } catch (error) {
-      if (!isMissing(error)) throw error;
+    for (const from of [...pushes, directory]) {
+      try {
+        await rename(from, join(aside, `${basename(from)}.${nowMs}`));
+      } catch (error) {
+        if (!isMissing(error)) throw error;
+      }
     }
     await syncDirectory(aside);
-    await syncDirectory(dirname(directory));
+    // A new disk has nothing of it, not even the directory that it would be in.
+    await syncDirectory(dirname(directory)).catch((error: unknown) => {
+      if (!isMissing(error)) throw error;
+    });
+    if (pushes.length > 0) await syncDirectory(this.quarantineRoot);
   }
 
   /**

@@ -26,8 +26,8 @@ function decodeWord(value: Uint8Array): Word {
 interface EvictionDependencies {
   readonly coordinator: Coordinator;
   readonly replica: Pick<Replica, 'storeId' | 'destroy' | 'destroyPool'> & {
-    /** Takes a copy out of the way, for people to look at. */
-    setAside(repositoryId: string): Promise<void>;
+    /** Takes a copy out of the way, for people to look at, and with `prepared` the objects of pushes of unknown fate. */
+    setAside(repositoryId: string, options?: { readonly prepared?: boolean }): Promise<void>;
   };
   readonly logger: Logger;
 }
@@ -44,7 +44,7 @@ export async function obeyEvictions(dependencies: EvictionDependencies): Promise
     try {
       if (!(await isEvicted(dependencies, key, id))) continue;
       const word = decodeWord(value);
-      if (word.setAside === true) await replica.setAside(id);
+      if (word.setAside === true) await replica.setAside(id, { prepared: true });
       else if (word.pool === true) await replica.destroyPool(id);
       else await replica.destroy(id);
       await coordinator.transaction({

@@ -13,6 +13,7 @@ import type {
 import type { StoredSettings } from '../contract/settings.js';
 import { emptyDigest } from '../git/digest.js';
 import { deleted } from './commit.js';
+import { evicted } from './evictions.js';
 import { makeForkFiles } from './fork.js';
 import { ancestors, nameFree, taken, RecalledIds } from './names.js';
 import { Pools } from './pools.js';
@@ -154,12 +155,17 @@ export class Registry {
       const { head, voters } = await makeFiles();
       const { creator: _done, ...made } = record;
       const active: RepositoryRecord = { ...made, voters, state: 'active' };
+      // It may have the files, and only its answer was lost.
+      const leftOut = record.voters.filter((one) =>
+        voters.every(({ storeId }) => storeId !== one.storeId),
+      );
       const { succeeded } = await coordinator.transaction({
         compares: nameFree(name),
         success: [
           { type: 'put', key: keys.name(name), value: encodeRecord({ id }) },
           { type: 'put', key: keys.repo(id), value: encodeRepository(active) },
           { type: 'put', key: keys.head(id), value: encodeRecord(head) },
+          ...leftOut.map(({ storeId }) => evicted(id, storeId)),
           this.#told(active, { action: 'created' }, by),
         ],
         failure: [],

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { readdirSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { silentLogger } from '../coordination/test-environment.js';
@@ -15,6 +15,7 @@ import {
   zeroOid,
 } from '../local/testing/local-fixture.js';
 import { create } from '../local/testing/replica-scene.js';
+import { obeyEvictions } from './evictions.js';
 import type { ReplicatedBackend } from './replicated-backend.js';
 import { settleQuarantines } from './settle-quarantines.js';
 import { away, openReplicaSet, type ReplicaSet, type TestStore } from './testing/replica-set.js';
@@ -333,4 +334,20 @@ test('a store that fails while a repository is made is left out of its set', asy
     [voters.map(({ storeId }: { storeId: string }) => storeId), state],
     [set.stores.slice(1).map(({ storeId }) => storeId), 'active'],
   );
+});
+
+test('a store whose answer is lost while a repository is made keeps no files that count for nothing', async () => {
+  const [first] = set.stores;
+  assert.ok(first !== undefined);
+  first.interfere = async (name, go) => {
+    const result = await go();
+    if (name === 'create') throw new QuorateError('unavailable', 'the answer was lost');
+    return result;
+  };
+  const made = await createRepository(backend, 'other');
+  first.interfere = undefined;
+  assert.ok(existsSync(first.gitDir(made.id)));
+  const { coordinator } = set;
+  await obeyEvictions({ coordinator, replica: first.replica, logger: silentLogger });
+  assert.ok(!existsSync(first.gitDir(made.id)));
 });

@@ -4,7 +4,7 @@ import type { History, HeadOperation, PushOperation, ReadOperation } from './his
 import { zeroOid } from './pack-model.js';
 
 /** The refs of a repository after each generation, as the plainest reading of the log gives them. */
-interface ModelState {
+export interface ModelState {
   readonly generation: number;
   readonly head: string;
   readonly refs: ReadonlyMap<string, Oid>;
@@ -12,40 +12,51 @@ interface ModelState {
 
 export interface CheckedRepository {
   readonly repositoryId: string;
-  readonly initialHead: string;
+  /** What it began with. */
+  readonly beginning: ModelState;
 }
 
 type Tell = (text: string) => void;
 
 /**
  * Judges what clients were told against what the coordinator decided, by code that shares nothing with the
- * implementation: one order of commits explains every answer, in real time too, and every value that was seen.
+ * implementation: one order of commits explains every answer, in real time too, and every value that was seen. Returns
+ * what there was after each of them.
  */
 export function checkHistory(
   history: History,
   observer: CommitObserver,
-  { repositoryId, initialHead }: CheckedRepository,
+  { repositoryId, beginning }: CheckedRepository,
   tell: Tell,
-): ModelState | undefined {
+): readonly ModelState[] {
   const entries = observer.entries.get(repositoryId) ?? [];
   const operations = history.operations.filter((one) => one.repositoryId === repositoryId);
   const pushes = operations.filter((one) => one.kind === 'push');
-  const states = replay(entries, initialHead, tell);
-  checkPushes(pushes, entries, tell);
+  const states = replay(entries, beginning, tell);
+  checkPushes(pushes, entries, {
+    tell,
+    recovered: history.recovered.has(repositoryId),
+  });
   const heads = operations.filter((one) => one.kind === 'head');
-  checkHeads(heads, entries, initialHead, tell);
+  checkHeads(heads, entries, beginning.head, tell);
   for (const read of operations.filter((one) => one.kind === 'read')) {
     checkRead(read, observer, states, tell);
   }
-  return states.at(-1);
+  return states;
 }
 
-/** Every entry must follow from the one before, as one change of all its refs. */
-function replay(entries: readonly ObservedEntry[], initialHead: string, tell: Tell): ModelState[] {
-  let refs = new Map<string, Oid>();
-  let head = initialHead;
-  const states: ModelState[] = [{ generation: 0, head, refs }];
-  for (const { generation, pushId, updates, newHead } of entries) {
+/** Every entry must follow from the one before, or the one that it names, as one change of all its refs. */
+function replay(
+  entries: readonly ObservedEntry[],
+  beginning: ModelState,
+  tell: Tell,
+): ModelState[] {
+  let { head, refs } = beginning;
+  const states = [beginning];
+  for (const { generation, pushId, updates, newHead, after } of entries) {
+    const basis = after === undefined ? undefined : states.find((one) => one.generation === after);
+    if (basis !== undefined) ({ head, refs } = basis);
+    else if (after !== undefined) tell(`push ${pushId} follows ${after}, which there never was`);
     const next = new Map(refs);
     for (const { ref, oldOid, newOid } of updates) {
       const current = refs.get(ref) ?? zeroOid;
@@ -72,12 +83,14 @@ function replay(entries: readonly ObservedEntry[], initialHead: string, tell: Te
 function checkPushes(
   pushes: readonly PushOperation[],
   entries: readonly ObservedEntry[],
-  tell: Tell,
+  { tell, recovered }: { readonly tell: Tell; readonly recovered: boolean },
 ): void {
   const byPush = new Map(entries.map((entry) => [entry.pushId, entry]));
   const known = new Set(pushes.map(({ pushId }) => pushId));
   for (const { pushId, newHead } of entries) {
-    if (newHead === undefined && !known.has(pushId)) tell(`nobody made the push ${pushId}`);
+    if (newHead !== undefined || known.has(pushId)) continue;
+    if (recovered && pushId.startsWith('recover-')) continue;
+    tell(`nobody made the push ${pushId}`);
   }
   for (const push of pushes) {
     const entry = byPush.get(push.pushId);
@@ -159,6 +172,7 @@ function checkRead(
   if (read.generation > newest) {
     tell(`${name} shows generation ${read.generation}, but only ${newest} was committed`);
   }
+  if (read.foreign.length > 0) tell(`${name} finds ${read.foreign.join()} of another repository`);
   if (read.missing.length > 0) tell(`${name}: objects of ${read.missing.join()} are missing`);
   const state = states.find(({ generation }) => generation === read.generation);
   if (state === undefined) return;

@@ -9,6 +9,8 @@ export interface ObservedEntry {
   readonly updates: readonly { readonly ref: string; readonly oldOid: Oid; readonly newOid: Oid }[];
   readonly updatesDigest: string | undefined;
   readonly newHead: Head | undefined;
+  /** The generation that it follows, when that is not the one before: those in between are overruled. */
+  readonly after: number | undefined;
   readonly prepared: readonly string[];
   readonly atMs: number;
 }
@@ -19,15 +21,32 @@ export interface ObservedConfiguration {
   /** Store ids, with what was durably said of them (`down`, `stale`). */
   readonly voters: ReadonlyMap<string, string>;
   readonly learners: ReadonlyMap<string, string>;
+  /** The object pool that it borrows from. */
+  readonly pool: string | undefined;
   readonly readers: ReadonlyMap<string, string>;
   /** Names of the nodes that somebody asked for. */
   readonly target: readonly string[] | undefined;
 }
 
+/** How a repository began. */
+export interface Birth {
+  readonly atMs: number;
+  /** 0, or 1 for a fork, which begins with the refs of its source. */
+  readonly generation: number;
+  readonly configuration: ObservedConfiguration;
+}
+
 interface Observers {
   readonly nowMs: () => number;
   readonly violation: (text: string) => void;
-  readonly committed: (entry: ObservedEntry, configuration: ObservedConfiguration) => void;
+  /** `before`: the configuration, without what the same transaction made of it. */
+  readonly committed: (
+    entry: ObservedEntry,
+    configuration: ObservedConfiguration,
+    before: ObservedConfiguration,
+  ) => void;
+  /** A repository is there from now on. */
+  readonly born: (repositoryId: string, birth: Birth) => void;
   /** A living repository has other voters than before. */
   readonly revoted: (
     repositoryId: string,
@@ -46,6 +65,8 @@ interface Observers {
 export class CommitObserver {
   readonly entries = new Map<string, ObservedEntry[]>();
   readonly configurations = new Map<string, ObservedConfiguration>();
+  /** In the order in which they came about. */
+  readonly births = new Map<string, Birth>();
   readonly #observers: Observers;
   readonly #pushIds = new Set<string>();
   /** Set when the coordinator forgot what it knew: from then on the log is no witness. */
@@ -60,6 +81,8 @@ export class CommitObserver {
     const heads = new Map<string, number>();
     const logged: ObservedEntry[] = [];
     const trimmed: { id: string; generation: number }[] = [];
+    const before = new Map(this.configurations);
+    const born: string[] = [];
     for (const event of events) {
       const key = event.type === 'put' ? event.entry.key : event.key;
       const [kind = '', id = '', rest = ''] = key.split('/');
@@ -71,29 +94,51 @@ export class CommitObserver {
       const value = parse(event.entry.value);
       if (kind === 'heads') heads.set(id, numberOf(value['generation']));
       if (kind === 'log') logged.push(this.#entry(id, value));
-      if (kind === 'repos') this.#configure(id, configurationOf(value));
+      if (kind === 'repos' && this.#configure(id, configurationOf(value))) born.push(id);
     }
-    for (const entry of logged) this.#commit(entry);
+    for (const id of born) this.#bear(id, heads.get(id));
+    for (const entry of logged) this.#commit(entry, before.get(entry.repositoryId));
     for (const [id, generation] of heads) this.#checkHead(id, generation);
     for (const { id, generation } of trimmed) {
       const configuration = this.configurations.get(id);
       if (configuration?.state !== 'active') continue;
-      this.#observers.trimmed(id, generation, configuration);
+      // What is overruled goes with the entry that overrules it.
+      const overruled = logged.some(
+        (entry) => entry.repositoryId === id && (entry.after ?? Infinity) < generation,
+      );
+      if (!overruled) this.#observers.trimmed(id, generation, configuration);
     }
   }
 
   generationAt(repositoryId: string, atMs: number): number {
     const entries = this.entries.get(repositoryId) ?? [];
-    let generation = 0;
+    let generation = this.births.get(repositoryId)?.generation ?? 0;
     for (const entry of entries) if (entry.atMs <= atMs) generation = entry.generation;
     return generation;
   }
 
-  #commit(entry: ObservedEntry): void {
+  #bear(id: string, generation: number | undefined): void {
+    const configuration = this.configurations.get(id);
+    if (configuration === undefined) return;
+    const expected = configuration.pool === undefined ? 0 : 1;
+    if (generation !== expected) {
+      this.#observers.violation(`a repository begins at generation ${generation}, not ${expected}`);
+    }
+    const birth = { atMs: this.#observers.nowMs(), generation: expected, configuration };
+    this.births.set(id, birth);
+    this.#observers.born(id, birth);
+  }
+
+  /** The generation of the newest entry, or with which it began. */
+  newest(id: string): number {
+    return this.entries.get(id)?.at(-1)?.generation ?? this.births.get(id)?.generation ?? 0;
+  }
+
+  #commit(entry: ObservedEntry, before: ObservedConfiguration | undefined): void {
     const { violation, committed } = this.#observers;
     const entries = this.entries.get(entry.repositoryId) ?? [];
     this.entries.set(entry.repositoryId, entries);
-    const expected = (entries.at(-1)?.generation ?? 0) + 1;
+    const expected = this.newest(entry.repositoryId) + 1;
     if (entry.generation !== expected) {
       violation(`entry ${entry.generation} of the log follows ${expected - 1}`);
     }
@@ -105,19 +150,22 @@ export class CommitObserver {
       violation(`push ${entry.pushId} was committed to a repository that is not there`);
       return;
     }
-    committed(entry, configuration);
+    committed(entry, configuration, before ?? configuration);
   }
 
-  #configure(id: string, after: ObservedConfiguration): void {
+  /** True when it is there from now on. */
+  #configure(id: string, after: ObservedConfiguration): boolean {
     const before = this.configurations.get(id);
     this.configurations.set(id, after);
-    if (before?.state !== 'active' || after.state !== 'active') return;
+    if (after.state !== 'active') return false;
+    if (before?.state !== 'active') return true;
     const same = [...before.voters.keys()].join() === [...after.voters.keys()].join();
     if (!same) this.#observers.revoted(id, before, after);
+    return false;
   }
 
   #checkHead(id: string, generation: number): void {
-    const last = this.entries.get(id)?.at(-1)?.generation ?? 0;
+    const last = this.newest(id);
     if (generation !== last) {
       this.#observers.violation(`the head went to ${generation}, the log to ${last}`);
     }
@@ -138,6 +186,8 @@ export class CommitObserver {
       updatesDigest:
         value['updatesDigest'] === undefined ? undefined : textOf(value['updatesDigest']),
       newHead: head['symref'] === undefined ? undefined : { symref: textOf(head['symref']) },
+      after:
+        value['after'] === undefined ? undefined : numberOf(recordOf(value['after'])['generation']),
       prepared: Array.isArray(value['prepared']) ? value['prepared'].map(textOf) : [],
       atMs: this.#observers.nowMs(),
     };
@@ -155,6 +205,7 @@ function configurationOf(value: Readonly<Record<string, unknown>>): ObservedConf
     voters: storesOf(value['voters']),
     learners: storesOf(value['learners']),
     readers: storesOf(value['readers']),
+    pool: value['pool'] === undefined ? undefined : textOf(value['pool']),
     target: Array.isArray(value['target']) ? value['target'].map(textOf) : undefined,
   };
 }

@@ -1,5 +1,6 @@
 import { keys, prefixEnd } from '../../contract/keys.js';
 import { coordinatorPlace } from './simulated-coordinator.js';
+import { left, losable, Losses } from './losses.js';
 import { membershipFaults } from './membership-faults.js';
 import type { CrashPoint } from './simulated-process.js';
 import type { PowerCut } from './simulated-disk.js';
@@ -117,6 +118,19 @@ const faults: Readonly<Record<string, Fault>> = {
       void other.frontEnd.backend.repositories.delete(id).catch(() => undefined);
     });
   },
+  'majority lost': (world, random) => {
+    const lost = losable(world, random);
+    if (lost === undefined) return;
+    world.mayLoseDisk = false;
+    world.losses = new Losses(world, random);
+    // Those that are left were away before, and know of nothing that was pushed meanwhile.
+    const aheadMs = random.chance(0.8) ? random.between(1_000, 5_000) : 0;
+    for (const host of aheadMs === 0 ? [] : left(world, lost)) {
+      world.crashStore(host);
+      world.restartLater(host, aheadMs + random.between(0, 5_000));
+    }
+    world.scheduler.after(aheadMs, () => world.losses?.lose(lost));
+  },
   'disk lost': (world, random) => {
     // One at a time is what a replica set is for; a copy on one store alone is lost with it.
     if (!world.mayLoseDisk) return;
@@ -127,7 +141,7 @@ const faults: Readonly<Record<string, Fault>> = {
   },
   'flipped bits': (world, random) => {
     // As with lost disks: what one disk does to one copy is what the others are for.
-    if (!world.mayLoseDisk && world.decaying === undefined) return;
+    if (world.forks || (!world.mayLoseDisk && world.decaying === undefined)) return;
     world.mayLoseDisk = false;
     const host = (world.decaying ??= random.pick(world.stores));
     const flipped = world.flippedBits.flip(host.disk, random);
@@ -193,11 +207,13 @@ export class Troublemaker {
   constructor(world: World, random: SeededRandom, wanted: readonly string[] = []) {
     this.#world = world;
     this.#random = random;
-    const all = Object.keys(faults);
-    for (const kind of all) world.expect(`trouble: ${kind}`);
+    const known = Object.keys(faults);
+    for (const kind of known) world.expect(`trouble: ${kind}`);
+    // That is a kind of world (simulation.ts).
+    const all = known.filter((kind) => kind !== 'majority lost');
     const chosen = random.chance(0.1) ? all : random.shuffled(all).slice(0, 1 + random.below(5));
     this.#kinds = wanted.length === 0 ? chosen : wanted;
-    const unknown = this.#kinds.find((kind) => !all.includes(kind));
+    const unknown = this.#kinds.find((kind) => !known.includes(kind));
     if (unknown !== undefined) throw new Error(`there is no trouble called ${unknown}`);
     this.#meanMs = random.pick([300, 1_000, 3_000]);
     world.say(`troubles: ${this.#kinds.join(', ')}`);
@@ -206,6 +222,16 @@ export class Troublemaker {
 
   stop(): void {
     this.#stopped = true;
+  }
+
+  /** After this long, or as soon as that leaves a copy of everything. */
+  loseMajority(afterMs: number): void {
+    this.#world.scheduler.after(afterMs, () => {
+      if (this.#stopped || this.#world.losses !== undefined) return;
+      faults['majority lost']?.(this.#world, this.#random);
+      if (this.#world.losses === undefined) this.loseMajority(1_000);
+      else this.#world.count('trouble: majority lost');
+    });
   }
 
   #next(): void {

@@ -1,12 +1,9 @@
 import { keys, prefixEnd } from '../../contract/keys.js';
-import { checkHistory, differences } from './checker.js';
 import type { CoordinatorBackup } from './coordinator-state.js';
 import { healAll } from './faults.js';
-import { missingFrom, presentCopy, quarantinesOn } from './store-inspection.js';
+import { presentCopy, quarantinesOn } from './store-inspection.js';
 import type { Client, SimulatedRepository } from './workload.js';
 import type { FrontEndHost, StorageHost, World } from './world.js';
-
-export const initialHead = 'refs/heads/main';
 
 /** No simulation gets near this, unless something runs in circles. */
 export const maxSteps = 400_000;
@@ -51,12 +48,28 @@ function misplaced(world: World): readonly string[] {
     const wanted = target?.every((name) => fit.some((one) => one.name === name))
       ? target
       : undefined;
+    const problems = straysOf(world, id);
     const astray = on.filter((name) => !(wanted ?? fit.map((one) => one.name)).includes(name));
-    const problems = astray.map((name) => `${id} is still on ${name}`);
+    problems.push(...astray.map((name) => `${id} is still on ${name}`));
     if (on.length !== replicationFactor) problems.push(`${id} is on ${on.length} nodes`);
     if (learners.size > 0) problems.push(`${id} has learners that nobody fills`);
     return problems;
   });
+}
+
+/** What a store had and is to have no more is gone, or put aside. */
+function straysOf({ observer, stores }: World, id: string): string[] {
+  const configuration = observer.configurations.get(id);
+  if (configuration === undefined) return [];
+  const { voters, learners, readers } = configuration;
+  return stores
+    .filter(({ storeId = '', presence, disk }) => {
+      if (presence !== 'here' || voters.has(storeId) || learners.has(storeId)) return false;
+      // What was not there in time when it was made does no harm.
+      const { generation = 0 } = presentCopy(disk, id);
+      return !readers.has(storeId) && generation > (observer.births.get(id)?.generation ?? 0);
+    })
+    .map(({ name }) => `${name} keeps a copy of ${id} that counts for nothing`);
 }
 
 /** Whatever has happened: a cluster that is whole again takes pushes. */
@@ -99,8 +112,13 @@ export async function checkHealed(world: World): Promise<void> {
     world.stores.flatMap(({ disk, presence }) =>
       presence === 'gone' ? [] : world.flippedBits.left({ disk }),
     );
-  const living = (): readonly string[] =>
-    left().filter((path) => ![...world.history.deleted].some((id) => path.includes(id)));
+  // What was deleted, or could not be made, goes as a whole.
+  const living = (): readonly string[] => {
+    const there = [...world.observer.configurations].flatMap(([id, { state }]) =>
+      state === 'active' && !world.history.deleted.has(id) ? [id] : [],
+    );
+    return left().filter((path) => there.some((id) => path.includes(id)));
+  };
   if (await world.until(() => living().length === 0, 240_000, maxSteps)) return;
   for (const path of living()) world.violate(`damaged, and not noticed: ${path}`);
 }
@@ -128,28 +146,6 @@ export function leftovers({ coordinator, stores, history }: World): readonly str
   return [...records, ...quarantines].filter((left) => !deleted.some((id) => left.includes(id)));
 }
 
-/** Every voter has the one state that the log made, with all its objects, and clients were told of no other. */
-export function checkRepository(world: World, repositoryId: string): void {
-  const { observer, history, stores } = world;
-  const tell = (text: string): void => world.violate(text);
-  const last = checkHistory(history, observer, { repositoryId, initialHead }, tell);
-  if (last === undefined) return;
-  // Its stores give it up one after the other.
-  if (history.deleted.has(repositoryId)) return;
-  const voters = observer.configurations.get(repositoryId)?.voters ?? new Map();
-  for (const { name, disk, storeId } of stores) {
-    if (storeId === undefined || !voters.has(storeId)) continue;
-    const copy = presentCopy(disk, repositoryId);
-    if (copy.generation !== last.generation) {
-      tell(`${name} ended at generation ${copy.generation}, not ${last.generation}`);
-    }
-    for (const difference of differences(last.refs, copy.refs)) tell(`${name}: ${difference}`);
-    if (copy.head !== `ref: ${last.head}`) tell(`${name} has HEAD ${copy.head}, not ${last.head}`);
-    const missing = missingFrom(copy.objects, copy.refs.values());
-    if (missing.length > 0) tell(`${name} lacks the objects ${missing.join()}`);
-  }
-}
-
 /**
  * The coordinator comes back from a backup. Whatever it has forgotten is not overwritten, nor taken for deleted: pushes
  * are refused, and reads show what there is or nothing.
@@ -169,6 +165,7 @@ export async function checkRewound(
   );
   world.say('the coordinator is restored from a backup');
   observer.rewound = true;
+  world.names.rewound = true;
   coordinator.restore(backup);
   if (world.random.chance(0.5)) {
     for (const host of [...stores, ...frontEnds]) world.crash(host);
@@ -188,7 +185,7 @@ export async function checkRewound(
     checkKept(world, repository.id);
   }
   for (const one of history.operations.slice(before)) {
-    const newest = observer.entries.get(one.repositoryId)?.at(-1)?.generation ?? 0;
+    const newest = observer.newest(one.repositoryId);
     // At `eventual` a copy may serve that left the set, and was not told to go before all was forgotten.
     if (one.kind === 'read' && one.generation < one.oldest) {
       world.violate(`after a restore a read shows generation ${one.generation} of ${newest}`);
@@ -201,7 +198,7 @@ export async function checkRewound(
 
 function checkKept(world: World, repositoryId: string): void {
   const { observer, stores } = world;
-  const newest = observer.entries.get(repositoryId)?.at(-1)?.generation ?? 0;
+  const newest = observer.newest(repositoryId);
   const voters = observer.configurations.get(repositoryId)?.voters ?? new Map<string, string>();
   for (const { name, disk, storeId } of stores) {
     if (storeId === undefined || !voters.has(storeId)) continue;
@@ -211,14 +208,24 @@ function checkKept(world: World, repositoryId: string): void {
   }
 }
 
-/** Files go with the repository, all of them, and not before its tombstone does. */
-export function checkDeleted(world: World, id: string): void {
-  const { coordinator, stores } = world;
-  const record = coordinator.state.get(keys.repo(id));
-  for (const { name, disk, presence } of stores) {
-    if (presence === 'gone') continue;
-    const present = disk.find(`store/repos/${id.slice(0, 2)}/${id}`) !== undefined;
-    if (present && record === undefined)
-      world.violate(`${name} keeps files of a repository that is gone`);
-  }
+/** Files go with the repository, all of them; a store that was left out of it is told by a word of its own. */
+export async function checkDeleted(world: World): Promise<void> {
+  if (await world.until(() => remains(world).length === 0, 60_000, maxSteps)) return;
+  for (const text of remains(world)) world.violate(text);
+}
+
+function remains({ coordinator, history, observer, stores }: World): readonly string[] {
+  const gone = [...history.deleted].filter(
+    (id) => coordinator.state.get(keys.repo(id)) === undefined,
+  );
+  // A request to make it that comes long after its sender gave up leaves an empty repository (docs, "What is open").
+  const late = (id: string, { storeId = '', disk }: StorageHost): boolean =>
+    observer.births.get(id)?.configuration.voters.has(storeId) !== true &&
+    (presentCopy(disk, id).generation ?? 0) <= 1;
+  return stores.flatMap((host) =>
+    gone
+      .filter((id) => host.disk.find(`store/repos/${id.slice(0, 2)}/${id}`) !== undefined)
+      .filter((id) => host.presence !== 'gone' && !late(id, host))
+      .map((id) => `${host.name} keeps files of ${id}, which is gone`),
+  );
 }

@@ -353,6 +353,87 @@ export const mutants: readonly Mutation[] = [
     ],
   },
   {
+    name: 'a name leads to the repository that had it last',
+    troubles: ['names'],
+    edits: [
+      edit(
+        'replicated/registry.js',
+        String.raw`const id = this\.#decodePointer\(pointer\);`,
+        'const id = guess ?? this.#decodePointer(pointer);',
+      ),
+      edit('replicated/registry.js', String.raw` && record\.name === name`, ''),
+    ],
+  },
+  {
+    name: 'a name is given although somebody has it',
+    troubles: ['names', 'slow network'],
+    edits: [
+      edit('replicated/registry.js', String.raw`compares: nameFree\(name\),`, 'compares: [],'),
+    ],
+  },
+  {
+    name: 'a fork borrows from a pool that does not have it all',
+    troubles: ['forks'],
+    edits: [
+      edit('local/object-pools.js', String.raw`await linkObjects\(objectsDirectory, pool\);`, ''),
+    ],
+  },
+  {
+    name: 'objects are in a pool before that is certain',
+    troubles: ['forks', 'store crashes'],
+    edits: [edit('git/link-objects.js', String.raw`await syncDirectory\(target\);`, '')],
+  },
+  {
+    name: 'a pool goes while somebody borrows from it',
+    troubles: ['forks'],
+    edits: [
+      edit(
+        'replicated/pools.js',
+        String.raw`await replica\.leavePool\(id, poolId\)\.catch\(unlessAbsent\);`,
+        '',
+      ),
+      edit(
+        'local/object-pools.js',
+        String.raw`of await this\.#dependencies\.store\.borrowers\(poolId\)`,
+        'of []',
+      ),
+    ],
+  },
+  {
+    name: 'a pool stays when nobody shares it',
+    troubles: ['forks'],
+    edits: [edit('replicated/pools.js', String.raw`if \(entries\.length > 1\)`, '')],
+  },
+  {
+    name: 'a recovery does not apply what can be applied',
+    troubles: ['majority lost', 'front-end crashes at a message'],
+    edits: [
+      edit(
+        'replicated/set-loss.js',
+        String.raw`await replica\.apply\(id, head\.generation\)\.catch\(\(\) => undefined\);`,
+        '',
+      ),
+    ],
+  },
+  {
+    name: 'a recovery keeps nothing of what it overrules',
+    troubles: ['majority lost', 'store crashes'],
+    edits: [
+      edit(
+        'replicated/keep-overruled.js',
+        String.raw`const commands = keepingCommands\(changes\);`,
+        'const commands = [];',
+      ),
+    ],
+  },
+  {
+    name: 'a lost store that comes back keeps its copy',
+    troubles: ['majority lost'],
+    edits: [
+      edit('replicated/set-recovery.js', String.raw`\.\.\.setAsideLost\(record, next\),`, ''),
+    ],
+  },
+  {
     name: 'absence is taken for deletion',
     troubles: ['compaction'],
     edits: [

@@ -24,6 +24,11 @@ export class Network {
     this.#random = random;
   }
 
+  /** Something may not arrive in time. */
+  get disturbed(): boolean {
+    return this.#cut.size > 0 || this.weather !== fairWeather;
+  }
+
   /** Messages from one place to another are lost from now on. */
   cut(from: string, to: string): void {
     this.#cut.add(`${from}>${to}`);

@@ -1,8 +1,13 @@
 import type { SeededRandom } from './seeded-random.js';
 
+/** Files so far, on all disks. */
+let files = 0;
+
 /** A file: what is read now, and what a power cut leaves. Contents are never changed in place. */
 export class SimulatedFile {
   readonly kind = 'file';
+  /** Names that lead to one file have the same. */
+  readonly ino = ++files;
   data: Buffer = empty;
   /** As of the last fsync; undefined before the first. */
   synced: Buffer | undefined;

@@ -271,12 +271,15 @@ function isCode(error: unknown, code: string): boolean {
 class Stats {
   readonly size: number;
   readonly mtimeMs: number;
+  /** Of a file; directories are not asked for theirs. */
+  readonly ino: number;
   readonly #kind: DiskNode['kind'];
 
   constructor(node: DiskNode) {
     this.#kind = node.kind;
     this.size = node.kind === 'file' ? node.data.length : 0;
     this.mtimeMs = node.modifiedMs;
+    this.ino = node.kind === 'file' ? node.ino : 0;
   }
 
   isFile(): boolean {

@@ -67,6 +67,9 @@ export class SimulatedGit implements GitRunner {
     if (execute === undefined)
       throw new Error(`the simulation has no git ${command.args.join(' ')}`);
     await this.#process.effect(this.#process.random.between(0.2, 1), () => undefined);
+    if (name === 'repack' && run.place.path.startsWith('store/pools/')) {
+      this.#process.count('pools repacked');
+    }
     return execute(run);
   }
 }

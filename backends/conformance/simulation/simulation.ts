@@ -5,7 +5,6 @@ import {
   checkHealed,
   checkLiveness,
   checkPlaced,
-  checkRepository,
   checkRest,
   checkRewound,
   checkSpread,
@@ -13,6 +12,10 @@ import {
   leftovers,
   maxSteps,
 } from './final-checks.js';
+import { checkNames } from './name-checks.js';
+import { NameClient } from './name-client.js';
+import { checkPools } from './pool-checks.js';
+import { checkRepositories } from './repository-checks.js';
 import { keepEnoughNodes } from './membership-faults.js';
 import { runInWorld } from './globals.js';
 import { takeOwnership } from '../../coordination/embedded/owner-lock.js';
@@ -61,6 +64,7 @@ export async function simulate(
     return simulateOneMachine(seed, log);
   }
   const random = new SeededRandom(`seed ${seed}`);
+  const kinds = kindsOf(seed, troubles);
   const world = new World({
     random,
     stores: 3 + random.below(2),
@@ -69,11 +73,12 @@ export async function simulate(
     frontEnds: random.pick([1, 2, 2, 3]),
     replicationFactor: random.pick([1, 2, 3, 3, 3]),
     consistency: random.pick(['eventual', 'quorum', 'quorum', 'quorum', 'strong']),
+    forks: kinds.forks,
     log,
   });
   return runInWorld(world.scheduler, async () => {
     try {
-      await live(world, random, troubles);
+      await live(world, random, kinds);
     } catch (error) {
       world.violate(
         `the simulation broke: ${error instanceof Error ? error.stack : String(error)}`,
@@ -113,11 +118,31 @@ async function simulateOneMachine(
   return { seed, violations, steps, trace, virtualMs, acknowledged, happened: counts };
 }
 
-async function live(
-  world: World,
-  random: SeededRandom,
-  troubles: readonly string[] | undefined,
-): Promise<void> {
+/** What some worlds have, besides their troubles. */
+interface Kinds {
+  /** Others give names that are free again to new repositories. */
+  readonly names: boolean;
+  readonly forks: boolean;
+  /** The majority of some set is lost. */
+  readonly loss: boolean;
+  readonly troubles: readonly string[];
+  readonly random: SeededRandom;
+}
+
+/** Drawn apart from everything else. Where troubles are named, these are as well. */
+function kindsOf(seed: number, named: readonly string[] | undefined): Kinds {
+  const random = new SeededRandom(`world ${seed}`);
+  const drawn = [0.15, 0.15, 0.15].map((chance) => named === undefined && random.chance(chance));
+  const has = (kind: string, index: number): boolean =>
+    named?.includes(kind) ?? drawn[index] === true;
+  const troubles = (named ?? []).filter((kind) => !worldKinds.includes(kind));
+  const [names, forks, loss] = worldKinds.map(has);
+  return { names: names === true, forks: forks === true, loss: loss === true, troubles, random };
+}
+
+const worldKinds: readonly string[] = ['names', 'forks', 'majority lost'];
+
+async function live(world: World, random: SeededRandom, kinds: Kinds): Promise<void> {
   healAll(world);
   if (!(await world.until(() => isUp(world), 60_000, maxSteps))) {
     world.violate('the cluster did not start');
@@ -135,9 +160,16 @@ async function live(
   );
   const busy = { count: clients.length };
   for (const client of clients) {
-    void client.run(3 + random.below(10)).then(() => busy.count--);
+    const operations = 3 + random.below(10);
+    // There has to be something to lose.
+    void client.run(kinds.loss ? 2 * operations : operations).then(() => busy.count--);
   }
-  const trouble = new Troublemaker(world, random.fork('trouble'), troubles);
+  const trouble = new Troublemaker(world, random.fork('trouble'), kinds.troubles);
+  for (const { run, operations } of furtherClients(world, kinds, repositories)) {
+    busy.count++;
+    void run(operations).then(() => busy.count--);
+  }
+  if (kinds.loss) trouble.loseMajority(kinds.random.between(100, 5_000));
   await world.until(() => busy.count === 0, troubledMs, maxSteps);
   trouble.stop();
   world.say('everything heals');
@@ -149,6 +181,25 @@ async function live(
   await conclude(world, random, { repositories, backup });
 }
 
+function furtherClients(
+  world: World,
+  { names, forks, random }: Kinds,
+  repositories: SimulatedRepository[],
+): readonly { readonly run: (count: number) => Promise<void>; readonly operations: number }[] {
+  const client = (name: string): Client => new Client(world, name, random.fork(name), repositories);
+  const users = [1, 2, 3].map((i) => {
+    const user = new NameClient(world, client(`named-${i}`), random.fork(`names ${i}`));
+    return { run: (count: number) => user.run(count), operations: 4 + random.below(12) };
+  });
+  const [forker] = [client('forker')];
+  const many = random.chance(0.4) ? manyPacks : 1 + random.below(4);
+  const run = (count: number): Promise<void> => forker.pushThenFork(count);
+  return [...(names ? users : []), ...(forks ? [{ run, operations: many }] : [])];
+}
+
+/** Pushes, so that there are more packs than a pool leaves as they are. */
+const manyPacks = 14;
+
 /** Everything is started once more, and the verdict given. */
 export async function conclude(
   world: World,
@@ -157,7 +208,7 @@ export async function conclude(
     repositories,
     backup,
   }: {
-    readonly repositories: readonly SimulatedRepository[];
+    readonly repositories: SimulatedRepository[];
     /** Of the coordinator, to be restored at the very end. */
     readonly backup: CoordinatorBackup | undefined;
   },
@@ -170,16 +221,34 @@ export async function conclude(
   await world.until(() => false, 15_000, maxSteps);
   healAll(world);
   const last = new Client(world, 'client-0', random.fork('last client'), repositories);
-  const living = repositories.filter(({ id }) => !world.history.deleted.has(id));
+  await world.until(() => isUp(world), 60_000, maxSteps);
+  if (!(await world.until(() => world.losses?.settled ?? true, 240_000, maxSteps))) {
+    world.violate('what is left of a set that has lost its majority cannot be gone on with');
+  }
   if (await world.until(() => isUp(world), 60_000, maxSteps)) await keepEnoughNodes(world);
+  await adopt(world, repositories);
+  const living = repositories.filter(({ id }) => !world.history.deleted.has(id));
   await checkLiveness(world, last, living);
   await checkHealed(world);
   await checkPlaced(world);
   await checkRest(world);
-  for (const { id } of repositories) checkRepository(world, id);
-  for (const id of world.history.deleted) checkDeleted(world, id);
+  await checkPools(world);
+  checkRepositories(world);
+  checkNames(world.history, world.names, (text) => world.violate(text));
+  await checkDeleted(world);
   if (backup !== undefined && (random.chance(0.2) || world.restoredAtEnd)) {
     await checkRewound(world, last, { backup, repositories: living });
+  }
+}
+
+/** Those that came about without their maker hearing of it, and those that were made by name. */
+async function adopt(world: World, repositories: SimulatedRepository[]): Promise<void> {
+  const registry = world.frontEnds[0]?.frontEnd?.backend.repositories;
+  if (registry === undefined) return;
+  const all = await world.settled(registry.list({ limit: 100 }), 60_000, maxSteps);
+  for (const repository of all ?? []) {
+    if (repositories.some(({ id }) => id === repository.id)) continue;
+    repositories.push({ id: repository.id, repository, mayBeDeleted: true });
   }
 }
 

@@ -26,10 +26,10 @@ export function durableCopy(disk: SimulatedDisk, repositoryId: string, pushId?: 
 }
 
 /** As it can be read now. */
-export function presentCopy(disk: SimulatedDisk, repositoryId: string): Copy {
+export function presentCopy(disk: SimulatedDisk, repositoryId: string, pushId?: string): Copy {
   const files = new Map<string, Buffer>();
   for (const [path, { data }] of filesBelow(disk.find('store'))) files.set(path, data);
-  return copyIn(files, repositoryId);
+  return copyIn(files, repositoryId, pushId);
 }
 
 /** Names of everything in `quarantine/`. */
@@ -44,13 +44,14 @@ function copyIn(files: Files, id: string, pushId?: string): Copy {
   const state = stateOf(text('state'), text('intent'));
   const refs = packedRefs(text('git/packed-refs'));
   const objects = new Map<Oid, ModelObject>();
+  const directories = [`${base}git/objects`, ...borrowedFrom(`${base}git/objects`, files)];
   for (const [path, data] of files) {
     if (path.startsWith(`${base}git/refs/`) && !path.endsWith('.lock')) {
       const name = path.slice(`${base}git/`.length);
       refs.set(name, data.toString('latin1').trim());
     }
     const counts =
-      path.startsWith(`${base}git/objects/pack/`) ||
+      directories.some((directory) => path.startsWith(`${directory}/pack/`)) ||
       (pushId !== undefined && path.startsWith(`quarantine/${id}.${pushId}.`));
     if (!counts || !path.endsWith('.pack')) continue;
     const index = files.get(path.replace(/\.pack$/, '.idx'));
@@ -58,6 +59,22 @@ function copyIn(files: Files, id: string, pushId?: string): Copy {
     for (const object of decodePack(data) ?? []) objects.set(object.oid, object);
   }
   return { ...state, head: text('git/HEAD').trim(), refs, objects };
+}
+
+/** Object directories that one borrows from: gitrepository-layout(5), "objects/info/alternates". */
+function borrowedFrom(directory: string, files: Files): readonly string[] {
+  const text = files.get(`${directory}/info/alternates`)?.toString('utf8') ?? '';
+  return text
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => {
+      const names = directory.split('/');
+      for (const name of line.split('/')) {
+        if (name === '..') names.pop();
+        else names.push(name);
+      }
+      return names.join('/');
+    });
 }
 
 function packedRefs(text: string): Map<string, Oid> {

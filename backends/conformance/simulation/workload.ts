@@ -1,12 +1,14 @@
+import { askFrontEnd, broken } from './ask.js';
 import type { PushRequest, PushResult } from '../../contract/backend.js';
 import { asQuorateError } from '../../contract/errors.js';
 import type { Oid, RefCommand, RefSnapshot } from '../../contract/objects.js';
 import type { Repository } from '../../contract/repository.js';
+import { allRefs, refsWithout } from '../../contract/visible-refs.js';
 import type { FrontEnd } from './front-end-host.js';
 import type { PushAnswer, PushOperation } from './history.js';
 import { encodePack, makeObject, type ModelObject, zeroOid } from './pack-model.js';
 import type { SeededRandom } from './seeded-random.js';
-import type { FrontEndHost, World } from './world.js';
+import type { FrontEndHost, StorageHost, World } from './world.js';
 
 /** Names that are in each other's way now and then. */
 const names = [
@@ -23,16 +25,18 @@ const names = [
 /** Generations whose objects a store keeps for those who were told of them, less some for pushes on their way. */
 const keptGenerations = 6;
 
-const eventually = { 'replication.readConsistency': 'eventual' };
+/** Of a world; what may be deleted counts. */
+const maxForks = 5;
 
-/** What the client of a server that died sees. */
-const broken = Symbol('broken connection');
+const eventually = { 'replication.readConsistency': 'eventual' };
 
 export interface SimulatedRepository {
   readonly id: string;
   readonly mayBeDeleted: boolean;
   /** As the registry handed it out last. */
   repository: Repository;
+  /** It was asked for by its name, and this is what came of it: no other is. */
+  readonly byName?: true;
 }
 
 /** One user: reads, pushes, changes things, one after the other, against any front-end that answers. */
@@ -40,18 +44,21 @@ export class Client {
   readonly #world: World;
   readonly #name: string;
   readonly #random: SeededRandom;
-  readonly #repositories: readonly SimulatedRepository[];
+  readonly #repositories: SimulatedRepository[];
   /** What this client saw last, perhaps long ago. */
   readonly #seen = new Map<string, ReadonlyMap<string, Oid>>();
   /** The generation of the last push that this client was told of: a read token. */
   readonly #tokens = new Map<string, number>();
+  /** Objects that are in other repositories only. */
+  readonly #foreign = new Map<string, readonly Oid[]>();
   #made = 0;
 
   constructor(
     world: World,
     name: string,
     random: SeededRandom,
-    repositories: readonly SimulatedRepository[],
+    /** Gets the forks that it makes. */
+    repositories: SimulatedRepository[],
   ) {
     this.#world = world;
     this.#name = name;
@@ -64,6 +71,36 @@ export class Client {
       const host = this.#frontEnd();
       if (host !== undefined) await this.#act(host);
       await this.#pause(this.#random.chance(0.3) ? this.#random.between(0, 3_000) : 1);
+    }
+  }
+
+  /** What it knows of a repository it takes for what another has, whose name that one got. */
+  takeFor(id: string, before: string): void {
+    const seen = this.#seen.get(before);
+    if (seen === undefined) return;
+    this.#foreign.set(id, [...seen.values()]);
+    if (!this.#seen.has(id) && this.#random.chance(0.5)) this.#seen.set(id, seen);
+  }
+
+  /** Any push that comes to its mind. */
+  async push(repository: SimulatedRepository, host: FrontEndHost): Promise<PushAnswer> {
+    return this.#push(repository, host, this.#choose(repository));
+  }
+
+  /** Pushes so many times to what stays, one pack each, and makes a fork of that. */
+  async pushThenFork(pushes: number): Promise<void> {
+    const [repository] = this.#repositories;
+    if (repository === undefined) return;
+    for (let i = 0; i < pushes; i++) {
+      const host = this.#frontEnd();
+      if (host !== undefined) await this.pushOnce(repository, host);
+      else await this.#pause(1_000);
+    }
+    const host = this.#frontEnd();
+    if (host !== undefined) await this.fork(repository, host);
+    // As their schedules will have it.
+    for (const store of this.#world.stores) {
+      if (this.#random.chance(0.6)) this.#maintain(repository, store);
     }
   }
 
@@ -83,7 +120,7 @@ export class Client {
     const wasDamaged = this.#isDamaged(repository);
     const handedOver = this.#jumps(repository);
     const atLeast = this.#random.chance(0.3) ? (this.#tokens.get(repository.id) ?? 0) : 0;
-    const answer = await this.#ask(host, async ({ backend }) => {
+    const answer = await askFrontEnd(host, async ({ backend }) => {
       const current = await this.#current(backend, repository);
       const eventual = current.settings['replication.readConsistency'] === 'eventual';
       const session = await backend.read(current, new AbortController().signal, { atLeast });
@@ -91,15 +128,17 @@ export class Client {
       const endMs = scheduler.nowMs;
       try {
         const tips = [...new Set(snapshot.refs.map(({ oid }) => oid))];
-        const sizes = await session.objectSizes(tips);
+        const others = this.#foreign.get(repository.id) ?? [];
+        const sizes = await session.objectSizes([...tips, ...others]);
         const missing = tips.filter((_, i) => sizes[i] === undefined);
-        return { snapshot, endMs, eventual, missing };
+        const foreign = others.filter((_, i) => sizes[tips.length + i] !== undefined);
+        return { snapshot, endMs, eventual, missing, foreign };
       } finally {
         session.release();
       }
     });
     if (answer === broken || answer instanceof Error) return false;
-    const { snapshot, endMs, eventual } = answer;
+    const { snapshot, endMs, eventual, foreign } = answer;
     if (eventual) this.#world.count(`eventual reads${atLeast > 0 ? ' with a token' : ''}`);
     const refs = refsOf(snapshot);
     // git says of an object whose pack is damaged that it is missing, and ends a fetch of it: no wrong answer.
@@ -119,6 +158,7 @@ export class Client {
       head,
       refs,
       missing,
+      foreign,
     });
     return true;
   }
@@ -143,15 +183,16 @@ export class Client {
   /** As the server finds it for each request; now and then the request is slow, and its record is old. */
   async #current(
     backend: FrontEnd['backend'],
-    { id, repository }: SimulatedRepository,
+    { id, repository, byName }: SimulatedRepository,
   ): Promise<Repository> {
-    if (this.#random.chance(0.1)) return repository;
+    if (byName === true || this.#random.chance(0.1)) return repository;
     const listed = await backend.repositories.list({ limit: 100 });
     return listed.find((one) => one.id === id) ?? repository;
   }
 
   async #act(host: FrontEndHost): Promise<void> {
     const repository = this.#random.pick(this.#repositories);
+    if (this.#world.forks && this.#random.chance(0.15)) return this.#forkOrDelete(repository, host);
     const dice = this.#random.next();
     if (dice < 0.15) await this.read(repository, host);
     else if (dice < 0.23) await this.#readMany(repository, host);
@@ -159,7 +200,7 @@ export class Client {
     else if (dice < 0.3) await this.#setHead(repository, host);
     else if (dice < 0.32) await this.#rename(repository, host);
     else if (dice < 0.35) await this.#reconfigure(repository, host);
-    else if (dice < 0.4) this.#maintain(repository);
+    else if (dice < 0.4) this.#maintain(repository, this.#random.pick(this.#world.stores));
     else if (dice < 0.42 && repository.mayBeDeleted) await this.#delete(repository, host);
     else {
       if (this.#random.chance(0.6)) await this.read(repository, host);
@@ -184,7 +225,7 @@ export class Client {
     const damaged = this.#isDamaged(repository);
     const handedOver = this.#jumps(repository);
     const boots = this.#world.stores.map((store) => store.boots).join();
-    const kept = await this.#ask(host, async ({ backend }) => {
+    const kept = await askFrontEnd(host, async ({ backend }) => {
       const session = await backend.read(repository.repository, new AbortController().signal);
       const tips = [...new Set(session.snapshot.refs.map(({ oid }) => oid))];
       await this.#pause(this.#random.between(100, 15_000));
@@ -203,25 +244,48 @@ export class Client {
   }
 
   /** As a store's schedule would, at any time. */
-  #maintain({ id }: SimulatedRepository): void {
-    const { replica, process } = this.#random.pick(this.#world.stores);
+  #maintain({ id }: SimulatedRepository, { replica, process }: StorageHost): void {
     if (replica === undefined || process === undefined) return;
     void replica.maintain(id, { signal: new AbortController().signal }).catch((error: unknown) => {
       process.logger.debug({ err: error }, 'maintenance failed');
     });
   }
 
+  async #forkOrDelete(repository: SimulatedRepository, host: FrontEndHost): Promise<void> {
+    const forks = this.#repositories.filter(({ mayBeDeleted }) => mayBeDeleted).length;
+    if (repository.mayBeDeleted && this.#random.chance(0.4)) await this.#delete(repository, host);
+    else if (forks < maxForks) await this.fork(repository, host);
+  }
+
+  /** A fork of what there is of a repository, with all its refs or without its tags. */
+  async fork({ id }: SimulatedRepository, host: FrontEndHost): Promise<void> {
+    const { scheduler, history } = this.#world;
+    const name = `forks/${this.#name}-${this.#random.hex(6)}`;
+    const visible = this.#random.chance(0.25) ? refsWithout(['refs/tags/v1']) : allRefs;
+    history.forks.push({ sourceId: id, name, startMs: scheduler.nowMs, visible: visible.test });
+    const fork = { name, access: { public: false, grants: {} }, visible };
+    const made = await askFrontEnd(host, async ({ backend }) => {
+      const { repositories } = backend;
+      const source = (await repositories.list({ limit: 100 })).find((one) => one.id === id);
+      return source === undefined ? undefined : repositories.fork(source, fork);
+    });
+    if (made === broken || made === undefined || made instanceof Error) return;
+    this.#world.mayBeDeleted.add(made.id);
+    this.#repositories.push({ id: made.id, repository: made, mayBeDeleted: true });
+  }
+
   async #delete({ id }: SimulatedRepository, host: FrontEndHost): Promise<void> {
     this.#world.history.deleted.add(id);
-    await this.#ask(host, ({ backend }) => backend.repositories.delete(id));
+    await askFrontEnd(host, ({ backend }) => backend.repositories.delete(id));
   }
 
   async #push(
-    { id, repository }: SimulatedRepository,
+    target: SimulatedRepository,
     host: FrontEndHost,
     { commands, objects }: { commands: readonly RefCommand[]; objects: readonly ModelObject[] },
   ): Promise<PushAnswer> {
     const { scheduler, history } = this.#world;
+    const { id } = target;
     const pushId = `${this.#name}-${String(++this.#made).padStart(6, '0')}`;
     const operation: PushOperation = history.add({
       kind: 'push',
@@ -237,9 +301,9 @@ export class Client {
     if (this.#random.chance(0.04)) {
       scheduler.after(this.#random.between(0, 200), () => leaving.abort());
     }
-    const answer = await this.#ask(host, async ({ backend }) =>
+    const answer = await askFrontEnd(host, async ({ backend }) =>
       backend.push(
-        await this.#current(backend, { id, repository, mayBeDeleted: false }),
+        await this.#current(backend, target),
         requestOf(operation, objects, leaving.signal),
       ),
     );
@@ -309,7 +373,9 @@ export class Client {
       endMs: Infinity,
       answer: 'unknown',
     });
-    const answer = await this.#ask(host, ({ backend }) => backend.repositories.setHead(id, branch));
+    const answer = await askFrontEnd(host, ({ backend }) =>
+      backend.repositories.setHead(id, branch),
+    );
     if (answer === broken) return;
     operation.endMs = scheduler.nowMs;
     if (!(answer instanceof Error)) operation.answer = 'done';
@@ -318,7 +384,7 @@ export class Client {
 
   async #rename(one: SimulatedRepository, host: FrontEndHost): Promise<void> {
     const name = `team/${this.#random.hex(6)}`;
-    const answer = await this.#ask(host, ({ backend }) =>
+    const answer = await askFrontEnd(host, ({ backend }) =>
       backend.repositories.rename(one.id, name),
     );
     if (answer !== broken && !(answer instanceof Error)) one.repository = answer;
@@ -329,7 +395,7 @@ export class Client {
     const limit = String(100 + this.#random.below(100));
     const reads = this.#random.pick([{}, { 'replication.readConsistency': 'strong' }, eventually]);
     const settings = { 'receive.maxRefs': limit, ...reads };
-    const answer = await this.#ask(host, ({ backend }) =>
+    const answer = await askFrontEnd(host, ({ backend }) =>
       backend.repositories.update(one.id, () => ({ settings })),
     );
     if (answer !== broken && !(answer instanceof Error)) one.repository = answer;
@@ -338,23 +404,6 @@ export class Client {
   #frontEnd(): FrontEndHost | undefined {
     const up = this.#world.frontEnds.filter(({ frontEnd }) => frontEnd !== undefined);
     return up.length === 0 ? undefined : this.#random.pick(up);
-  }
-
-  /** What the front-end answers, its error, or that its process died. */
-  #ask<T>(
-    host: FrontEndHost,
-    run: (frontEnd: FrontEnd) => Promise<T>,
-  ): Promise<T | Error | typeof broken> {
-    const { frontEnd, process } = host;
-    if (frontEnd === undefined || process === undefined) return Promise.resolve(broken);
-    return new Promise((resolve) => {
-      process.onDeath(() => resolve(broken));
-      const hear = async (): Promise<void> => {
-        const answer = await run(frontEnd).catch(asQuorateError);
-        if (process.alive) resolve(answer);
-      };
-      void hear();
-    });
   }
 
   #pause(ms: number): Promise<void> {

@@ -3,6 +3,7 @@ import type { NodeDirectoryDependencies } from '../../replicated/node-directory.
 import type { Consistency } from '../../replicated/quorum.js';
 import type { LocalReplica } from '../../local/local-replica.js';
 import {
+  type Birth,
   CommitObserver,
   type ObservedConfiguration,
   type ObservedEntry,
@@ -13,6 +14,8 @@ import { type FrontEnd, startFrontEnd } from './front-end-host.js';
 import { FlippedBits } from './flipped-bits.js';
 import { expected } from './happenings.js';
 import { History } from './history.js';
+import type { Losses } from './losses.js';
+import { NameObserver } from './name-observer.js';
 import { Network } from './network.js';
 import { zeroOid } from './pack-model.js';
 import { NodeConnection, remoteReplica } from './remote-replica.js';
@@ -60,6 +63,7 @@ export interface WorldOptions {
   readonly frontEnds: number;
   readonly replicationFactor: number;
   readonly consistency: Consistency;
+  readonly forks?: boolean;
   readonly log: ((line: string) => void) | undefined;
 }
 
@@ -91,6 +95,11 @@ export class World {
   readonly mayBeRemoved = new Set<string>();
   /** The coordinator comes back from a backup when all else is over. */
   restoredAtEnd = false;
+  readonly names: NameObserver;
+  /** Stores that were lost together, and what is made of that. */
+  losses: Losses | undefined;
+  /** Clients make forks. */
+  readonly forks: boolean;
   /** The one whose disk loses bits, in a world in which one does. */
   decaying: StorageHost | undefined;
   /** A disk may be lost without anything that was acknowledged. */
@@ -105,6 +114,7 @@ export class World {
     this.#options = options;
     this.mayLoseDisk = options.replicationFactor > 1 && options.consistency !== 'eventual';
     this.random = random;
+    this.forks = options.forks ?? false;
     this.#log = log;
     const { scheduler } = this;
     this.#processRandom = random.fork('processes');
@@ -112,15 +122,31 @@ export class World {
     this.observer = new CommitObserver({
       nowMs: () => scheduler.nowMs,
       violation: (text) => this.violate(text),
-      committed: (entry, configuration) => this.#checkPrepared(entry, configuration),
+      committed: (entry, configuration, before) => {
+        this.#checkPrepared(entry, configuration);
+        if (entry.after !== undefined) this.#checkOverruled(entry, before);
+      },
+      born: (id, birth) => this.#checkBorn(id, birth),
       revoted: (id, before, after) => this.#checkVoters(id, before, after),
       trimmed: (id, generation, configuration) => this.#checkTrimmed(id, generation, configuration),
+    });
+    this.names = new NameObserver({
+      nowMs: () => scheduler.nowMs,
+      violation: (text) => this.violate(text),
+      reused: () => this.count('names that another repository got'),
     });
     this.coordinator = new SimulatedCoordinator({
       scheduler,
       network: this.network,
       random: random.fork('coordinator'),
-      onBatch: (batch) => this.observer.see(batch),
+      onBatch: (batch) => {
+        this.observer.see(batch);
+        this.names.see(batch);
+        for (const event of batch.events) {
+          const gone = event.type === 'delete' && event.key.startsWith(keys.pools);
+          if (gone) this.count('pools given up');
+        }
+      },
       happened: (what) => this.count(what),
     });
     const host = (name: string): Host => {
@@ -287,7 +313,7 @@ export class World {
       happened: (what) => this.count(what),
     });
     host.process = process;
-    mount(rootOf(host), { disk: host.disk, process });
+    mount(rootOf(host).slice(1), { disk: host.disk, process });
     return process;
   }
 
@@ -402,6 +428,25 @@ export class World {
     }
   }
 
+  /** Only who goes on with what is left of a set that has lost its majority says that something does not count. */
+  #checkOverruled(entry: ObservedEntry, before: ObservedConfiguration): void {
+    if (this.losses?.concerns(entry.repositoryId) === true) this.losses.check(entry, before);
+    else this.violate(`entry ${entry.generation} overrules what follows ${entry.after}`);
+  }
+
+  /** From the moment at which it is there it is on all of its stores, for certain. */
+  #checkBorn(id: string, { generation, configuration: { voters, name } }: Birth): void {
+    if (generation > 0) this.count('forks made');
+    for (const storeId of voters.keys()) {
+      const host = this.stores.find((one) => one.storeId === storeId);
+      if (host === undefined) continue;
+      const copy = durableCopy(host.disk, id);
+      const missing = missingFrom(copy.objects, copy.refs.values());
+      if (copy.generation === generation && missing.length === 0) continue;
+      this.violate(`${name} is at ${copy.generation} on ${host.name}, without ${missing.join()}`);
+    }
+  }
+
   #checkTrimmed(id: string, generation: number, { voters }: ObservedConfiguration): void {
     for (const [storeId, state] of voters) {
       if (state === 'stale') continue;
@@ -420,7 +465,8 @@ export class World {
     { voters: before }: ObservedConfiguration,
     { voters: after }: ObservedConfiguration,
   ): void {
-    const head = this.observer.entries.get(id)?.at(-1)?.generation ?? 0;
+    if (this.losses?.concerns(id) === true && after.size === 1) return;
+    const head = this.observer.newest(id);
     const added = [...after.keys()].filter((storeId) => !before.has(storeId));
     const removed = [...before.keys()].filter((storeId) => !after.has(storeId));
     if (added.length + removed.length > 1) this.violate('more than one voter changed at a time');
@@ -453,7 +499,7 @@ export class World {
   }
 }
 
-/** Where a host's disk is mounted in its present life. */
+/** Where a host's disk is mounted in its present life: an absolute path, as some of the code makes one of any. */
 function rootOf({ name, boots }: Host): string {
-  return `${name}.${boots}`;
+  return `/${name}.${boots}`;
 }
