@@ -21,10 +21,22 @@ export interface PipelineDependencies extends RuleDependencies, HookDependencies
 export function createPushPipeline(dependencies: PipelineDependencies): PushPipeline {
   return {
     allowance: (repository) => dependencies.quotas.allowance(repository),
+    foreseeAllowance: (about) => foreseeAllowance(dependencies.quotas, about),
     judges: (repository) => judgesOf(dependencies, repository),
     postReceive: (push) => postReceive(dependencies, push),
     repositoryChanged: (event) => dependencies.webhooks.repositoryChanged(event),
   };
+}
+
+/** Nearly always no quota concerns the repository; where one does, it is looked at once the pusher is known. */
+function foreseeAllowance(
+  quotas: QuotaJudge,
+  about: Pick<Repository, 'id' | 'name'>,
+): PushPipeline['allowance'] {
+  const account = quotas.account(about);
+  account.catch(() => undefined);
+  return async (repository) =>
+    (await account) === undefined ? undefined : quotas.allowance(repository);
 }
 
 /** Everything is asked for in one turn of the main loop: one request to the coordinator. */

@@ -105,6 +105,11 @@ export interface PushPipeline {
   /** Before a pack is read; undefined: as much as the repository's settings allow. */
   allowance(repository: Repository): Promise<PackAllowance | undefined>;
   /**
+   * Begins to ask for the allowance of a push before it is known whether the repository is this one, and who pushes.
+   * What is returned is `allowance`, as of now or later.
+   */
+  foreseeAllowance?(repository: Pick<Repository, 'id' | 'name'>): PushPipeline['allowance'];
+  /**
    * To be called when the push holds its locks: what it is judged by is read from then on, all of it at once, while the
    * stores prepare. A push that is judged again is judged by what is in force then.
    */

@@ -79,6 +79,8 @@ export interface RepositoryRegistry {
   fork(source: Repository, fork: NewFork, by?: string): Promise<Repository>;
   /** Undefined when there is none. Linearizable. */
   get(name: string): Promise<Repository | undefined>;
+  /** As `get`, for a push: what that will ask next is asked at the same time, where that saves something. */
+  getForPushing?(name: string): Promise<Repository | undefined>;
   /**
    * As `get`, for a request that only reads. While the coordinator cannot be reached, a repository whose reads are
    * eventual is what this process read of it last (`recalled`), if that is not too long ago. With the option

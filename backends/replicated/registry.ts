@@ -222,6 +222,11 @@ export class Registry {
     return created;
   }
 
+  /** The id that had this name when it was looked up last: a guess. */
+  recalledId(name: string): string | undefined {
+    return this.#ids.get(name);
+  }
+
   async get(name: string): Promise<RepositoryRecord | undefined> {
     const { coordinator } = this.#dependencies;
     for (let race = 0; race < maxRaces; race++) {

@@ -26,7 +26,7 @@ import { Presence } from './presence.js';
 import { type PushTrace, untraced } from './push-trace.js';
 import { RepositoryEvents } from './repository-events.js';
 import { type PushDependencies, runPush } from './push.js';
-import { readUploadGround } from './push-upload.js';
+import { PushesAhead } from './push-ahead.js';
 import { ReadRates } from './read-rates.js';
 import { isRecord, ReadPath } from './read-path.js';
 import {
@@ -71,6 +71,7 @@ export class ReplicatedBackend implements Backend {
   readonly #commit: CommitDependencies;
   readonly #readRates: ReadRates | undefined;
   readonly #reads: ReadPath;
+  readonly #ahead: PushesAhead;
   readonly #decodeRecord = rememberingDecoder(decodeRepository, rememberedRecords);
   readonly #queues = new Map<string, CommitQueue>();
   /** Pushes and imports running, so that close can wait for them. */
@@ -103,6 +104,11 @@ export class ReplicatedBackend implements Backend {
       registry: this.#registry,
       record: (id) => this.#record(id),
       rates: this.#readRates,
+    });
+    this.#ahead = new PushesAhead({
+      ...dependencies,
+      registry: this.#registry,
+      record: (id) => this.#record(id),
     });
     this.repositories = this.#registryView();
     const { replicas } = dependencies;
@@ -176,21 +182,14 @@ export class ReplicatedBackend implements Backend {
   async push(repository: Repository, request: PushRequest): Promise<PushResult> {
     this.#refuseUnlessServing();
     return this.#track(async () => {
-      const [record, ground] = await Promise.all([
-        this.#record(repository.id),
-        readUploadGround(this.#dependencies, repository, request),
-      ]);
+      const beginning = await this.#ahead.beginning(repository, request);
       const { pushId, actor } = request;
       const trace =
         this.#dependencies.traces?.begin({ pushId, actor, repositoryId: repository.id }) ??
         untraced;
       trace.note('received', { detail: `${request.commands.length} refs` });
       try {
-        const result = await runPush(
-          this.#pushDependencies(trace),
-          { repository: record, ground },
-          request,
-        );
+        const result = await runPush(this.#pushDependencies(trace), beginning, request);
         if (result.generation === undefined) trace.note('refused', { detail: reasonOf(result) });
         return result;
       } catch (error) {
@@ -303,6 +302,7 @@ export class ReplicatedBackend implements Backend {
         return this.#track(() => registry.fork(source.id, fork, by));
       },
       get: (name) => registry.get(name),
+      getForPushing: (name) => this.#ahead.find(name),
       getForReading: (name, options) => this.#reads.find(name, options),
       list: (page) => registry.list(page),
       update: (id, change, by) => registry.update(id, change, by),

@@ -25,7 +25,7 @@ export interface QuotaJudge {
   /** Why the whole push is refused, or undefined. Claims its bytes until the push is over, and warns. */
   judge(context: PushContext, account: Account | undefined): Promise<string | undefined>;
   /** What a push is judged by; undefined: no quota concerns the repository. */
-  account(repository: Repository): Promise<Account | undefined>;
+  account(repository: Pick<Repository, 'id' | 'name'>): Promise<Account | undefined>;
   /**
    * For a repository that is to be called `name`: room at its new owner, held until it is released, which never rejects.
    * Throws `failed-precondition` when that owner's quota has no room for it.
@@ -88,7 +88,7 @@ class Judge implements QuotaJudge {
     };
   }
 
-  account(repository: Repository): Promise<Account | undefined> {
+  account(repository: Pick<Repository, 'id' | 'name'>): Promise<Account | undefined> {
     return this.#dependencies.usage.account(repository);
   }
 

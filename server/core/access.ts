@@ -32,7 +32,7 @@ export class Access {
   foresee(service: GitServiceName, name: string): Promise<Repository | undefined> {
     const found =
       service === 'git-receive-pack'
-        ? this.#repositories.get(name)
+        ? this.#getForPushing(name)
         : this.#repositories.getForReading(name, { recalled: false });
     found.catch(() => undefined);
     return found;
@@ -64,7 +64,7 @@ export class Access {
     assert(!isRecalled(principal), 'who pushes is known from the coordinator');
     const repository = await askingCoordinator(
       'git-receive-pack',
-      () => foreseen ?? this.#repositories.get(name),
+      () => foreseen ?? this.#getForPushing(name),
     );
     const action = repository === undefined ? 'create' : 'write';
     this.#demand({ principal, action, name }, repository);
@@ -113,6 +113,10 @@ export class Access {
       if (made === undefined) throw error;
       return made;
     }
+  }
+
+  #getForPushing(name: string): Promise<Repository | undefined> {
+    return this.#repositories.getForPushing?.(name) ?? this.#repositories.get(name);
   }
 
   #demand(

@@ -1,0 +1,143 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { PushRequest } from '../contract/backend.js';
+import { QuorateError } from '../contract/errors.js';
+import { PushesAhead, type PushAheadDependencies } from './push-ahead.js';
+import type { RepositoryRecord } from './records.js';
+
+const recordOf = (id: string, name: string): RepositoryRecord => ({
+  id,
+  name,
+  objectFormat: 'sha1',
+  settings: {},
+  access: { public: false, grants: {} },
+  epoch: 1,
+  createdAtMs: 0,
+  state: 'active',
+  voters: [],
+  learners: [],
+});
+
+const request = (pack: PushRequest['pack']): PushRequest => ({
+  pushId: 'a-push',
+  actor: 'somebody',
+  commands: [],
+  refused: new Map(),
+  atomic: false,
+  pushOptions: [],
+  pack,
+  shallow: [],
+  progress: () => undefined,
+  quiet: true,
+  signal: new AbortController().signal,
+});
+const withPack = request((async function* none() {})());
+
+/** A registry that knows `team/app`, and what is asked. */
+function scene(overrides: Partial<PushAheadDependencies> = {}): {
+  readonly asked: string[];
+  readonly ahead: PushesAhead;
+} {
+  const asked: string[] = [];
+  let generation = 6;
+  const record = recordOf('one', 'team/app');
+  return {
+    asked,
+    ahead: new PushesAhead({
+      registry: {
+        recalledId: () => 'one',
+        get: async (name) => {
+          asked.push(`get ${name}`);
+          return record;
+        },
+      },
+      log: {
+        head: async (id) => {
+          asked.push(`head ${id}`);
+          generation += 1;
+          return { generation, digest: '' };
+        },
+      },
+      pipeline: {
+        allowance: async ({ id }) => {
+          asked.push(`allowance ${id}`);
+          return undefined;
+        },
+        foreseeAllowance: ({ id, name }) => {
+          asked.push(`foresee allowance ${id} ${name}`);
+          return async () => undefined;
+        },
+      },
+      record: async (id) => {
+        asked.push(`record ${id}`);
+        return { ...record, id };
+      },
+      ...overrides,
+    }),
+  };
+}
+
+test('what a push begins with is asked in the turn in which its repository is looked up', async () => {
+  const { asked, ahead } = scene();
+  const finding = ahead.find('team/app');
+  const atOnce = ['head one', 'foresee allowance one team/app', 'get team/app'];
+  assert.deepEqual(asked, atOnce);
+  const found = await finding;
+  assert.ok(found !== undefined);
+  const { repository, ground } = await ahead.beginning(found, withPack);
+  assert.equal(repository, found);
+  assert.deepEqual(ground, { basis: 7, allowance: undefined });
+  assert.deepEqual(asked, atOnce, 'and not again');
+});
+
+test('each push has what was asked for it, once', async () => {
+  const { asked, ahead } = scene();
+  const [first, second] = [await ahead.find('team/app'), await ahead.find('team/app')];
+  assert.ok(first !== undefined && second !== undefined);
+  assert.equal((await ahead.beginning(second, withPack)).ground?.basis, 8);
+  assert.equal((await ahead.beginning(first, withPack)).ground?.basis, 7);
+  asked.length = 0;
+  assert.equal((await ahead.beginning(first, withPack)).ground?.basis, 9);
+  assert.deepEqual(asked.toSorted(), ['allowance one', 'head one', 'record one']);
+});
+
+test('a push that brings no pack asks nothing more', async () => {
+  const { asked, ahead } = scene();
+  const found = await ahead.find('team/app');
+  assert.ok(found !== undefined);
+  asked.length = 0;
+  assert.equal((await ahead.beginning(found, request(undefined))).ground, undefined);
+  assert.deepEqual(asked, []);
+});
+
+test('a name that has gone to another repository', async () => {
+  const other = recordOf('another', 'team/app');
+  const { asked, ahead } = scene({
+    registry: { recalledId: () => 'one', get: async () => other },
+  });
+  const found = await ahead.find('team/app');
+  assert.equal(found?.id, 'another');
+  asked.length = 0;
+  const { repository, ground } = await ahead.beginning(found, withPack);
+  assert.deepEqual([repository.id, ground?.basis], ['another', 8]);
+  assert.deepEqual(asked.toSorted(), ['allowance another', 'head another', 'record another']);
+});
+
+test('what could not be asked ahead is asked again', async () => {
+  let fails = true;
+  const { ahead } = scene({
+    log: {
+      head: async () => {
+        if (fails) throw new QuorateError('not-found', 'the repository was deleted');
+        return { generation: 3, digest: '' };
+      },
+    },
+  });
+  const found = await ahead.find('team/app');
+  assert.ok(found !== undefined);
+  await assert.rejects(ahead.beginning(found, withPack), { code: 'not-found' });
+  const again = await ahead.find('team/app');
+  assert.ok(again !== undefined);
+  fails = false;
+  assert.equal((await ahead.beginning(again, withPack)).ground?.basis, 3);
+});
