@@ -94,7 +94,13 @@ class Conversation implements GitConversation {
   }
 
   async write(bytes: Uint8Array | string): Promise<void> {
-    const { exitCode, stdout } = await this.#ask(Buffer.from(bytes).toString('utf8'));
+    const { exitCode, stdout } = await this.#ask(Buffer.from(bytes).toString('utf8')).catch(
+      (error: unknown) => {
+        // Whoever reads on is not to wait for a git that is gone.
+        this.#end(128);
+        throw error;
+      },
+    );
     if (this.#ended) return;
     if (stdout !== undefined) this.stdout.push(stdout);
     if (exitCode !== 0) this.#end(exitCode);

@@ -32,15 +32,27 @@ export class RefUpdate {
 
   async execute(): Promise<{ exitCode: number; stdout: string }> {
     const { updates, end } = parse(this.#run.stdin);
-    const refusal = await this.#prepare(updates);
-    if (refusal !== undefined) {
-      this.#run.place.process.logger.debug({ refusal }, 'git update-ref refuses');
-      await this.#unlock();
-      return { exitCode: 128, stdout: 'start: ok\n' };
+    const { logger } = this.#run.place.process;
+    let said = 'start: ok\n';
+    try {
+      const refusal = await this.#prepare(updates);
+      if (refusal === undefined) {
+        said += 'prepare: ok\n';
+        if (end === 'commit') await this.#commit(updates);
+        await this.#unlock();
+        return { exitCode: 0, stdout: `${said}${end}: ok\n` };
+      }
+      logger.debug({ refusal }, 'git update-ref refuses');
+    } catch (error) {
+      // git says so and ends, whatever its disk did to it.
+      if (!isDiskError(error)) throw error;
+      logger.debug({ err: error }, 'git update-ref dies');
     }
-    if (end === 'commit') await this.#commit(updates);
-    await this.#unlock();
-    return { exitCode: 0, stdout: `start: ok\nprepare: ok\n${end}: ok\n` };
+    // What it cannot remove stays: it is for others to find.
+    await this.#unlock().catch((error: unknown) => {
+      if (!isDiskError(error)) throw error;
+    });
+    return { exitCode: 128, stdout: said };
   }
 
   /** Why it cannot be done. */
@@ -146,6 +158,11 @@ export class RefUpdate {
     const { place } = this.#run;
     return change(place, 'write', () => place.disk.unlink(path));
   }
+}
+
+/** As `node:fs` tells of them: with a code. */
+function isDiskError(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && typeof error.code === 'string';
 }
 
 function creates({ oldOid, newOid }: Update): boolean {
