@@ -39,6 +39,11 @@ export class Losses {
   lose(lost: readonly StorageHost[]): void {
     const world = this.#world;
     const random = this.#random;
+    // Sets may have been made or changed since they were chosen.
+    if (!leavesCopies(world, lost)) {
+      this.settled = true;
+      return;
+    }
     this.#lost = lost;
     this.#lostStores = new Set(lost.flatMap(({ storeId }) => storeId ?? []));
     const others = world.stores.filter((host) => host.presence === 'here' && !lost.includes(host));
@@ -269,13 +274,19 @@ export function losable(world: World, random: SeededRandom): readonly StorageHos
   const needed = Math.ceil(voters.size / 2);
   const lost = random.shuffled(holders).slice(0, needed);
   if (lost.length < needed || lost.length === 0) return undefined;
-  const stays = (set: ObservedConfiguration): boolean =>
-    [...set.voters].some(
-      ([storeId, state]) =>
-        state !== 'stale' &&
-        world.stores.some(
+  return leavesCopies(world, lost) ? lost : undefined;
+}
+
+/** Without these stores every set has a copy left to go on from. */
+function leavesCopies({ observer, stores }: World, lost: readonly StorageHost[]): boolean {
+  const stays = ({ state, voters }: ObservedConfiguration): boolean =>
+    state === 'deleted' ||
+    [...voters].some(
+      ([storeId, declared]) =>
+        declared !== 'stale' &&
+        stores.some(
           (host) => host.storeId === storeId && host.presence === 'here' && !lost.includes(host),
         ),
     );
-  return sets.every(stays) ? lost : undefined;
+  return [...observer.configurations.values()].every(stays);
 }
