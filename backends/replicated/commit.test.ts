@@ -7,6 +7,7 @@ import { test } from 'node:test';
 import { QuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
 import type { Repository } from '../contract/repository.js';
+import { comeTo } from '../local/testing/come-to.js';
 import { type LocalFixture, judging, startLocal, zeroOid } from '../local/testing/local-fixture.js';
 import { intercepting, isCommit, isResolution, type Step } from './testing/fault-coordinator.js';
 
@@ -92,7 +93,7 @@ test('an answer that stays lost gives no verdict; the next start finds out', asy
     const read = await again.backend.read(repository, signal);
     assert.equal(read.snapshot.find('refs/heads/main')?.oid, tip);
     read.release();
-    assert.deepEqual(readdirSync(quarantine), []);
+    await comeTo([], () => readdirSync(quarantine));
     await again.stop();
   } finally {
     await local.remove();
@@ -328,7 +329,7 @@ test('a crash at any transaction of a push: all of it or nothing, and nothing le
           : { 'refs/heads/main': tip, 'refs/tags/crash-tag': tag },
       );
       assert.equal(await logOf(again, repository), read.snapshot.generation);
-      assert.deepEqual(readdirSync(join(directory, 'store', 'quarantine')), []);
+      await comeTo([], () => readdirSync(join(directory, 'store', 'quarantine')));
       assert.deepEqual(await again.backend.locks(), []);
       const next = await again.push(
         repository,

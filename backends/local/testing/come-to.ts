@@ -1,19 +1,11 @@
 import assert from 'node:assert/strict';
-import { setTimeout as delay } from 'node:timers/promises';
+import { isDeepStrictEqual } from 'node:util';
+import { until } from '../../contract/testing/until.js';
 
-/** As patient as `until` of backends/contract/testing. */
-const patienceMs = 60_000;
-
-/** Waits, within bounds, until something is as expected: what an apply leaves behind goes after its answer. */
+/** Waits until something is as expected: what an apply leaves behind goes after its answer. */
 export async function comeTo<T>(expected: T, look: () => T | Promise<T>): Promise<void> {
-  const deadlineMs = performance.now() + patienceMs;
-  while (performance.now() < deadlineMs) {
-    try {
-      assert.deepEqual(await look(), expected);
-      return;
-    } catch {
-      await delay(20);
-    }
-  }
+  await until('it to come to this', async () => isDeepStrictEqual(await look(), expected)).catch(
+    () => undefined,
+  );
   assert.deepEqual(await look(), expected);
 }
