@@ -1,6 +1,6 @@
 import { asQuorateError } from '../../contract/errors.js';
 import type { FrontEnd } from './front-end-host.js';
-import type { FrontEndHost } from './world.js';
+import type { FrontEndHost } from './hosts.js';
 
 /** What the client of a server that died sees. */
 export const broken = Symbol('broken connection');

@@ -5,7 +5,8 @@ import { runInWorld } from './globals.js';
 import { SeededRandom } from './seeded-random.js';
 import type { CrashPoint } from './simulated-process.js';
 import { Client } from './workload.js';
-import { type FrontEndHost, type StorageHost, World } from './world.js';
+import type { FrontEndHost, StorageHost } from './hosts.js';
+import { World } from './world.js';
 
 /** One place in which a process may be made to die: a fsync, rename, change of the disk or message of the scenario. */
 interface Point {

@@ -6,7 +6,8 @@ import type { CrashPoint } from './simulated-process.js';
 import type { PowerCut } from './simulated-disk.js';
 import { fairWeather } from './network.js';
 import type { SeededRandom } from './seeded-random.js';
-import type { FrontEndHost, StorageHost, World } from './world.js';
+import type { FrontEndHost, StorageHost } from './hosts.js';
+import type { World } from './world.js';
 
 type Fault = (world: World, random: SeededRandom) => void;
 

@@ -3,7 +3,8 @@ import type { CoordinatorBackup } from './coordinator-state.js';
 import { healAll } from './faults.js';
 import { presentCopy, quarantinesOn } from './store-inspection.js';
 import type { Client, SimulatedRepository } from './workload.js';
-import type { FrontEndHost, StorageHost, World } from './world.js';
+import type { FrontEndHost, StorageHost } from './hosts.js';
+import type { World } from './world.js';
 
 /** No simulation gets near this, unless something runs in circles. */
 export const maxSteps = 400_000;

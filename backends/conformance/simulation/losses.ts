@@ -7,7 +7,8 @@ import type { FrontEnd } from './front-end-host.js';
 import { zeroOid } from './pack-model.js';
 import type { SeededRandom } from './seeded-random.js';
 import { missingFrom, presentCopy } from './store-inspection.js';
-import type { StorageHost, World } from './world.js';
+import type { StorageHost } from './hosts.js';
+import type { World } from './world.js';
 
 /** What becomes of machines that are lost: nothing, a new disk, or they come back when nobody counts on it any more. */
 type Fate = 'gone' | 'replaced' | 'back';

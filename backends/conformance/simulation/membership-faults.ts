@@ -1,7 +1,8 @@
 import { asQuorateError } from '../../contract/errors.js';
 import type { FrontEnd } from './front-end-host.js';
 import type { SeededRandom } from './seeded-random.js';
-import type { StorageHost, World } from './world.js';
+import type { StorageHost } from './hosts.js';
+import type { World } from './world.js';
 
 type Fault = (world: World, random: SeededRandom) => void;
 

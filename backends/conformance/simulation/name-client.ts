@@ -1,7 +1,8 @@
 import { askFrontEnd, broken } from './ask.js';
 import type { SeededRandom } from './seeded-random.js';
 import type { Client, SimulatedRepository } from './workload.js';
-import type { FrontEndHost, World } from './world.js';
+import type { FrontEndHost } from './hosts.js';
+import type { World } from './world.js';
 
 /** Few, so that many are about one; one lies inside another. */
 const names = ['shared/app', 'shared/lib', 'shared/lib/core'] as const;

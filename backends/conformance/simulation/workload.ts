@@ -8,7 +8,8 @@ import type { FrontEnd } from './front-end-host.js';
 import type { PushAnswer, PushOperation } from './history.js';
 import { encodePack, makeObject, type ModelObject, zeroOid } from './pack-model.js';
 import type { SeededRandom } from './seeded-random.js';
-import type { FrontEndHost, StorageHost, World } from './world.js';
+import type { FrontEndHost, StorageHost } from './hosts.js';
+import type { World } from './world.js';
 
 /** Names that are in each other's way now and then. */
 const names = [

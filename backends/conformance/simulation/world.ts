@@ -1,7 +1,6 @@
 import { keys } from '../../contract/keys.js';
 import type { NodeDirectoryDependencies } from '../../replicated/node-directory.js';
 import type { Consistency } from '../../replicated/quorum.js';
-import type { LocalReplica } from '../../local/local-replica.js';
 import {
   type Birth,
   CommitObserver,
@@ -10,10 +9,11 @@ import {
   recordOf,
   textOf,
 } from './commit-observer.js';
-import { type FrontEnd, startFrontEnd } from './front-end-host.js';
+import { startFrontEnd } from './front-end-host.js';
 import { FlippedBits } from './flipped-bits.js';
 import { expected } from './happenings.js';
 import { History } from './history.js';
+import type { FrontEndHost, Host, StorageHost } from './hosts.js';
 import type { Losses } from './losses.js';
 import { NameObserver } from './name-observer.js';
 import { Network } from './network.js';
@@ -27,32 +27,6 @@ import { mount, unmountAll } from './simulated-files.js';
 import { SimulatedProcess } from './simulated-process.js';
 import { startStorage } from './storage-host.js';
 import { durableCopy, missingFrom } from './store-inspection.js';
-
-interface Host {
-  readonly name: string;
-  disk: SimulatedDisk;
-  readonly skewMs: number;
-  readonly rate: number;
-  boots: number;
-  process: SimulatedProcess | undefined;
-}
-
-export interface StorageHost extends Host {
-  readonly kind: 'store';
-  /** Known once it has run. */
-  storeId: string | undefined;
-  replica: LocalReplica | undefined;
-  /** When it was last known to run. */
-  lastSeenMs: number;
-  readonly zone: string;
-  /** `spare`: not bought yet; `gone`: never to come back. */
-  presence: 'spare' | 'here' | 'gone';
-}
-
-export interface FrontEndHost extends Host {
-  readonly kind: 'front-end';
-  frontEnd: FrontEnd | undefined;
-}
 
 export interface WorldOptions {
   readonly random: SeededRandom;
