@@ -12,7 +12,7 @@ export interface RunOptions {
   /** The whole environment. */
   readonly env: Readonly<Record<string, string>>;
   readonly stdin?: string | Uint8Array;
-  /** Killed after this; default 120 s. */
+  /** Killed after this, with what it started; default 120 s. */
   readonly timeoutMs?: number;
 }
 
@@ -26,22 +26,26 @@ export function runProcess(
     const child = spawn(program, args, {
       env: { ...options.env },
       stdio: 'pipe',
-      timeout: options.timeoutMs ?? 120_000,
-      killSignal: 'SIGKILL',
+      // A group of its own: children that outlive it would keep its output open.
+      detached: true,
       ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
     });
+    const timer = setTimeout(() => {
+      if (child.pid !== undefined) process.kill(-child.pid, 'SIGKILL');
+    }, options.timeoutMs ?? 120_000);
     const stdout: Buffer[] = [];
     const stderr: Buffer[] = [];
     child.stdout.on('data', (chunk: Buffer) => stdout.push(chunk));
     child.stderr.on('data', (chunk: Buffer) => stderr.push(chunk));
     child.on('error', reject);
-    child.on('close', (exitCode) =>
+    child.on('close', (exitCode) => {
+      clearTimeout(timer);
       resolve({
         exitCode,
         stdout: Buffer.concat(stdout).toString(),
         stderr: Buffer.concat(stderr).toString(),
-      }),
-    );
+      });
+    });
     // The program may end without reading what it was given.
     child.stdin.on('error', () => undefined);
     child.stdin.end(options.stdin ?? '');

@@ -1,7 +1,7 @@
 import type { Readable, Writable } from 'node:stream';
 import type { Backend } from '../../backends/contract/backend.js';
 import type { Clock, Logger, Meter, Random } from '../../backends/contract/environment.js';
-import { QuorateError } from '../../backends/contract/errors.js';
+import { type ErrorCode, QuorateError } from '../../backends/contract/errors.js';
 import { withinPushMark } from '../../backends/contract/within-push.js';
 import type { Repository } from '../../backends/contract/repository.js';
 import type { Authorizer } from '../auth/authorizer.js';
@@ -233,12 +233,17 @@ async function run(
     if (!output.started && error === input.failure) throw error;
     const failure = request.signal.aborted ? cancelledBy(request.signal) : asServiceError(error);
     if (!output.started) throw failure;
+    // An answer that ends in good order without what it lacks is one that git waits for: it has to be broken off.
+    if (request.mode === 'stateless' && untold.has(failure.code)) throw failure;
     return await afterStart(parts, request, { output, error: failure });
   } finally {
     place?.leave();
     input.abandon();
   }
 }
+
+/** Nobody is there, or there is no verdict. */
+const untold: ReadonlySet<ErrorCode> = new Set<ErrorCode>(['cancelled', 'outcome-unknown']);
 
 async function afterStart(
   { logger }: ServiceParts,
@@ -252,9 +257,7 @@ async function afterStart(
       'a request failed',
     );
   }
-  if (error.code !== 'cancelled' && error.code !== 'outcome-unknown') {
-    output.tell(publicMessage(error, requestId));
-  }
+  if (!untold.has(error.code)) output.tell(publicMessage(error, requestId));
   const refused = ['invalid-argument', 'resource-exhausted', 'unimplemented', 'permission-denied'];
   return { status: refused.includes(error.code) ? 'refused' : 'error', exitCode: 128, fields };
 }

@@ -274,6 +274,19 @@ test('a push of unknown outcome gets no verdict', async () => {
   assert.equal(fake.audited.length, 1);
 });
 
+test('a push of unknown outcome whose answer has begun is broken off, not ended', async () => {
+  const fake = new FakeService({
+    push: (request) => {
+      request.progress(Buffer.from('checking\n'));
+      return Promise.reject(new QuorateError('outcome-unknown', 'the answer was lost'));
+    },
+  });
+  const { output, error } = await fake.talk(stateless, pushOf([create]));
+  assert.ok(output.length > 0);
+  // git waits for ever for the rest of an answer that came to its end without the end of its side-bands.
+  assert.equal(codeOf(error), 'outcome-unknown');
+});
+
 test('a client that leaves in its pack is recorded, and not answered', async () => {
   const client = new PassThrough();
   const fake = new FakeService({
