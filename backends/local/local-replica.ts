@@ -25,6 +25,7 @@ import { isFastForward } from '../git/ancestry.js';
 import { emptyDigest } from '../git/digest.js';
 import { isBranchName } from '../git/ref-files.js';
 import type { MaintenanceNeed } from '../git/maintenance.js';
+import type { ObjectSources } from '../git/object-environment.js';
 import { createRepositoryFiles, removeTree } from '../git/repository-files.js';
 import { Advance } from './advance.js';
 import { CopyBeginnings } from './copy-beginnings.js';
@@ -38,6 +39,7 @@ import { judge, objectSources } from './judge.js';
 import { ObjectPools } from './object-pools.js';
 import { LiveQuarantines } from './live-quarantines.js';
 import { OpenRepositories } from './open-repositories.js';
+import type { OpenRepository } from './open-repository.js';
 import {
   makeQuarantine,
   markOf,
@@ -259,7 +261,7 @@ export class LocalReplica implements Replica {
         ref.startsWith('refs/heads/') && !isZero(oldOid) && !isZero(newOid),
     );
     return this.#open.with(key.repositoryId, async (repository) => {
-      const sources = await objectSources(repository, this.#store.quarantineDirectory(key));
+      const sources = await this.#sourcesOf(repository, key);
       const found = new Set<string>();
       for (const { ref, oldOid, newOid } of branches) {
         const { git } = this.#dependencies;
@@ -271,7 +273,7 @@ export class LocalReplica implements Replica {
 
   async runHook(key: QuarantineKey, run: HookRun): Promise<HookEnd> {
     return this.#open.with(key.repositoryId, async (repository) => {
-      const sources = await objectSources(repository, this.#store.quarantineDirectory(key));
+      const sources = await this.#sourcesOf(repository, key);
       const path = await this.#hooks.pathOf(run.program);
       const runId = Buffer.from(this.#dependencies.random.bytes(16)).toString('hex');
       return runHookProgram(this.#dependencies.git, { path, runId, run }, sources);
@@ -450,6 +452,14 @@ export class LocalReplica implements Replica {
       await this.#store.setAside(repositoryId, clock.nowMs(), keys);
       for (const key of keys) this.#quarantines.forget(key);
     });
+  }
+
+  /** Where the objects of a push are. Once it is applied its quarantine is on its way out, and they are with the others. */
+  async #sourcesOf(repository: OpenRepository, key: QuarantineKey): Promise<ObjectSources> {
+    if (this.#quarantines.find(key.repositoryId, key.pushId) === undefined) {
+      return { gitDir: repository.gitDirectory, objectDirectory: undefined };
+    }
+    return objectSources(repository, this.#store.quarantineDirectory(key));
   }
 
   /** Resolves when the files of applied pushes are gone. */

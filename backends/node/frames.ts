@@ -219,7 +219,8 @@ export class FrameWriter {
     this.#stream.write(frameHeader(type, payload.byteLength));
     const more = this.#stream.write(payload);
     this.#stream.uncork();
-    return more;
+    // Node 24 may have told of the drain by now, within `uncork`.
+    return more || !this.#stream.writableNeedDrain;
   }
 
   #beat(): void {
