@@ -1,4 +1,4 @@
-// The documentation, held against what there is: a name in it that nothing has any more is a defect like another.
+// The documentation, held against what there is: a name in it that nothing bears today is a defect like another.
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import path from 'node:path';

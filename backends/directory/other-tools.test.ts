@@ -181,7 +181,7 @@ test('links that stay below the root are followed; those that leave it lead nowh
   const inside = await madeByGit('linked/real.git');
   await symlink(inside, join(fixture.root, 'linked', 'alias.git'));
   await symlink(space.source.directory, join(fixture.root, 'linked', 'outside.git'));
-  await symlink('/', join(fixture.root, 'linked', 'root'));
+  await symlink('/', join(fixture.root, 'linked', 'top'));
   await symlink(join(fixture.root, 'linked'), join(fixture.root, 'linked', 'circle'));
   assert.deepEqual(
     await refsOf(space, await get('linked/alias')),
@@ -193,11 +193,11 @@ test('links that stay below the root are followed; those that leave it lead nowh
     listed.map(({ name }) => name),
     ['linked/alias', 'linked/real'],
   );
-  const throughRoot = { ...(await get('linked/real')), id: 'linked/root/tmp' };
-  await rejectsWith(space.backend.read(throughRoot, never()), 'not-found');
+  const throughTop = { ...(await get('linked/real')), id: 'linked/top/tmp' };
+  await rejectsWith(space.backend.read(throughTop, never()), 'not-found');
   const planted = `${tmpdir().slice(1)}/quorate-planted-${process.pid}`;
   await rejectsWith(
-    createRepository(space, { name: `linked/root/${planted}/x` }),
+    createRepository(space, { name: `linked/top/${planted}/x` }),
     'invalid-argument',
   );
   await assert.rejects(access(`/${planted}`));

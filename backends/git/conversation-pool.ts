@@ -165,7 +165,7 @@ export class ConversationPool {
     this.#starting += 1;
     let conversation: GitConversation;
     try {
-      // Until it has exited it is a process as any other.
+      // Until it has exited it counts as a process like the others.
       await endPartner(evicted);
       const { git, args, config } = this.#options;
       conversation = await git.converse({

@@ -35,7 +35,7 @@ interface Upload extends Pick<UploadOptions, 'signal' | 'progress'> {
 }
 
 /**
- * On a connection that breaks before the answer it is sent again, as any call is. Had the node taken it all the same,
+ * On a connection that breaks before the answer it is sent again, like every call. Had the node taken it all the same,
  * it finds the name of the quarantine taken, and is left out of this push.
  */
 async function sendWhole(

@@ -187,7 +187,7 @@ export class WebhookWorker {
         return read;
       }
       if (read !== undefined) {
-        // Changed meanwhile: its queue entry is another one, if it has any.
+        // Changed meanwhile: its queue entry is another one, or gone.
         await queue.unqueue(webhook, waiting, read.modRevision);
         return undefined;
       }

@@ -120,7 +120,7 @@ describe('requests that do not fit', () => {
       desc: 'a user that exists',
       request: ['POST', '/users', { name: 'root' }],
       status: 409,
-      says: /root/,
+      says: /user root/,
     },
     {
       desc: 'a path that there is not',

@@ -359,7 +359,7 @@ test('a request is logged with its facts and counted', async () => {
   assert.ok(counts.includes('requests http git-receive-pack refused'));
 });
 
-test('what the service has ready goes out at once, and is logged as any answer', async () => {
+test('what the service has ready goes out at once, and is logged like every answer', async () => {
   const asked: string[] = [];
   const { port, lines, running } = await start({
     known: (request) => {
