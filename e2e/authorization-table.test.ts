@@ -288,3 +288,35 @@ describe('who may do what over which transport', () => {
     });
   }
 });
+
+/** What somebody unknown may try with a repository. */
+const attempts: readonly (readonly [string, RequestInit?])[] = [
+  ['/NAME'],
+  ['/NAME/info/refs?service=git-upload-pack'],
+  ['/NAME/info/refs?service=git-receive-pack'],
+  ['/NAME/git-upload-pack', posted('git-upload-pack')],
+  ['/NAME/git-receive-pack', posted('git-receive-pack')],
+  ['/api/v1/repositories/NAME'],
+];
+
+function posted(service: string): RequestInit {
+  const type = `application/x-${service}-request`;
+  return { method: 'POST', headers: { 'Content-Type': type }, body: '0000' };
+}
+
+/** Without what differs from request to request anyway. */
+async function attempt(name: string): Promise<readonly string[]> {
+  const answers = attempts.map(async ([path, init]) => {
+    const written = path.startsWith('/api/') ? encodeURIComponent(name) : name;
+    const answer = await fetch(`${server.url}${path.replace('NAME', written)}`, init);
+    const text = await answer.text();
+    return `${answer.status} ${text}`.replace(/"instance":"[^"]*"/, '').replaceAll(name, 'NAME');
+  });
+  return await Promise.all(answers);
+}
+
+test('without signing in, a private repository and none at all have the same answers', async () => {
+  const kept = await attempt('team/app');
+  assert.deepEqual(kept, await attempt('team/none'));
+  for (const answer of kept) assert.match(answer, /^401 /);
+});

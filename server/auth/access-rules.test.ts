@@ -151,11 +151,22 @@ describe('who may do what', () => {
       for (const action of actions) {
         const absent = authorizer.decide(principal, action, 'team/app', undefined);
         const unseen = authorizer.decide(principal, action, 'team/app', repositories.private);
-        assert.equal(absent.allowed, false);
-        assert.equal(unseen.allowed, false);
-        assert.equal(!absent.allowed && absent.because, !unseen.allowed && unseen.because);
+        assert.ok(!absent.allowed && !unseen.allowed);
+        assert.equal(absent.because, unseen.because);
       }
     }
+  });
+
+  test('somebody unknown is told the same words of every name that is not public', () => {
+    const told = [true, false].flatMap((autoCreate) => {
+      const authorizer = createAuthorizer({ autoCreate });
+      return [undefined, repositories.private].flatMap((target) =>
+        actions.map((action) =>
+          authorizer.decide(principals.anonymous, action, 'team/app', target),
+        ),
+      );
+    });
+    assert.equal(new Set(told.map((decision) => JSON.stringify(decision))).size, 1);
   });
 
   test('a user who is called like a property of every object has no grant by that', () => {

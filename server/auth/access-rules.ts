@@ -118,7 +118,14 @@ function refuseTakenName(principal: Principal, repository: Repository): Decision
 }
 
 function unseen(principal: Principal, reason: string): Decision {
-  return { allowed: false, because: principal.kind === 'anonymous' ? 'sign-in' : 'hidden', reason };
+  // What somebody unknown is told is sent as it stands: one sentence for all that is not public.
+  return principal.kind === 'anonymous'
+    ? {
+        allowed: false,
+        because: 'sign-in',
+        reason: 'sign in: there is no public repository of this name',
+      }
+    : { allowed: false, because: 'hidden', reason };
 }
 
 function levelOf(principal: Principal, repository: Repository): number {

@@ -10,6 +10,7 @@ export type Decision =
        * `denied`: may see it and may not do this (403).
        */
       readonly because: 'sign-in' | 'hidden' | 'denied';
+      /** Of `sign-in` and `denied`: what the client is told. Of `hidden`: for logs only. */
       readonly reason: string;
     };
 

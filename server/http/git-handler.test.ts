@@ -359,6 +359,22 @@ test('a request is logged with its facts and counted', async () => {
   assert.ok(counts.includes('requests http git-receive-pack refused'));
 });
 
+test('a refusal carries the request id of its log line', async () => {
+  const { port, lines } = await start({
+    open() {
+      throw new QuorateError('not-found', 'There is no such repository.');
+    },
+  });
+  for (const path of ['/a/info/refs?service=git-upload-pack', '/a/info/refs', '/a/HEAD']) {
+    const seen = lines.length;
+    const { headers } = await ask(port, { path });
+    assert.match(String(headers['x-request-id']), /^[0-9a-f]{12}-\w+$/, path);
+    if (!path.includes('service=')) continue;
+    await until('logged', () => lines.length > seen);
+    assert.equal(lines.at(-1)?.fields['request_id'], headers['x-request-id']);
+  }
+});
+
 test('what the service has ready goes out at once, and is logged like every answer', async () => {
   const asked: string[] = [];
   const { port, lines, running } = await start({

@@ -224,9 +224,7 @@ export class GitHandler {
     } else {
       reply?.destroy();
       if (told) status = 200;
-      await (told
-        ? replyErrorPacket(exchange, refusal.message)
-        : replyRefusal(request, response, refusal));
+      await (told ? replyErrorPacket(exchange, refusal.message) : replyRefusal(exchange, refusal));
     }
     if (operating?.code === 'internal') {
       this.#options.logger.error(

@@ -316,7 +316,7 @@ class Listener implements HttpListener {
       });
       if (refusal.status === 429) this.#recordLimit(exchange.remoteAddress, refusal.message);
       if (response.headersSent) breakOff(request);
-      else await replyRefusal(request, response, asAnswered(exchange, refusal));
+      else await replyRefusal(exchange, asAnswered(exchange, refusal));
     }
   }
 

@@ -1,5 +1,6 @@
 import type { Writable } from 'node:stream';
 import type { HttpRefusal } from './error-map.js';
+import type { HttpExchange } from './http-exchange.js';
 import {
   announcesBody,
   closeAfter,
@@ -86,15 +87,15 @@ export async function replyBody(
   if (!drained) refuseRest(request);
 }
 
+/** As `replyText`; the answer carries the request id, by which its log line is found. */
 export function replyRefusal(
-  request: HttpRequest,
-  response: HttpResponse,
+  { request, response, requestId }: HttpExchange,
   refusal: HttpRefusal,
 ): Promise<void> {
   return replyText(request, response, {
     status: refusal.status,
     text: refusal.message,
-    headers: refusal.headers,
+    headers: { 'X-Request-Id': requestId, ...refusal.headers },
   });
 }
 
