@@ -163,8 +163,8 @@ export interface ClusterControl {
   recover(repositoryId: string, recovery: LossRecovery): Promise<LossReport>;
   /** The life of a push of the last day. */
   explain(pushId: string): Promise<PushStory | undefined>;
-  /** Repositories whose copies are being changed, when this process does it. */
-  repairing(): readonly string[];
-  /** Repositories of whose pushes through this process some voter has not applied all. */
-  lagging(): readonly string[];
+  /** How many repositories' copies are being changed, or wait for it, in the whole cluster. */
+  repairing(): Promise<number>;
+  /** How many repositories have a push that some voter has not applied, in the whole cluster. */
+  lagging(): Promise<number>;
 }

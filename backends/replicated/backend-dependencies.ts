@@ -44,7 +44,7 @@ export interface ReplicatedBackendDependencies {
   /** Where the lives of pushes are kept; absent with a single store. */
   readonly traces?: PushTraces;
   /** What people do with nodes and copies; absent with a single store. */
-  readonly cluster?: Omit<ClusterControl, 'lagging'>;
+  readonly cluster?: ClusterControl;
   /** What runs beside it, from its start to its close. */
   readonly companions?: readonly { start(): void; close(): Promise<void> }[];
   /** `local`, or `replicated`. */

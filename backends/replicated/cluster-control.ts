@@ -12,6 +12,8 @@ import { QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
 import { deleted } from './commit.js';
 import { reportDamage } from './damage.js';
+import { countLagging } from './lagging.js';
+import { readRepairing } from './leadership.js';
 import { decodeNode, type NodeRecord } from './node-record.js';
 import { markNode, type NodeMark, readNodeMarks } from './node-marks.js';
 import type { PushTraces } from './push-trace.js';
@@ -24,7 +26,7 @@ import type { ReplicaDirectory, StorageNode } from './voters.js';
 export interface ClusterControlDependencies {
   readonly coordinator: Coordinator;
   readonly replicas: ReplicaDirectory;
-  readonly controller: Pick<SetController, 'look' | 'repairing' | 'awayMs'>;
+  readonly controller: Pick<SetController, 'awayMs'>;
   readonly traces: PushTraces;
   readonly replicationFactor: number;
   readonly repairAfterMs: number;
@@ -38,9 +40,7 @@ export interface ClusterControlDependencies {
 const maxRaces = 30;
 
 /** What administrators see of the cluster and decide about it. */
-export function createClusterControl(
-  dependencies: ClusterControlDependencies,
-): Omit<ClusterControl, 'lagging'> {
+export function createClusterControl(dependencies: ClusterControlDependencies): ClusterControl {
   const { coordinator, replicas, controller, traces } = dependencies;
   return {
     nodes: () => listNodes(dependencies),
@@ -79,7 +79,6 @@ export function createClusterControl(
     async move(repositoryId, nodeIds) {
       await refuseBadTarget(dependencies, nodeIds);
       await setTarget(coordinator, repositoryId, nodeIds);
-      controller.look(repositoryId);
     },
     async verify(repositoryId, { signal, progress }): Promise<readonly CopyVerified[]> {
       const ground = await readGround(coordinator, repositoryId);
@@ -107,11 +106,7 @@ export function createClusterControl(
     },
     recover: (repositoryId, recovery) =>
       recoverSet(
-        {
-          ...dependencies,
-          awayMs: (storeId) => controller.awayMs(storeId),
-          look: (id) => controller.look(id),
-        },
+        { ...dependencies, awayMs: (storeId) => controller.awayMs(storeId) },
         repositoryId,
         recovery,
       ),
@@ -122,7 +117,8 @@ export function createClusterControl(
       const { name, state } = decodeRepository(entry);
       return state === 'active' ? { ...story, repository: name } : story;
     },
-    repairing: () => controller.repairing,
+    repairing: () => readRepairing(coordinator),
+    lagging: () => countLagging(dependencies),
   };
 }
 

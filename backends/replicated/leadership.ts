@@ -1,14 +1,25 @@
+import { z } from 'zod';
 import type { LeaseSource } from '../coordination/lock-lease.js';
-import type { Coordinator } from '../contract/coordinator.js';
+import type { Coordinator, Lease, Operation } from '../contract/coordinator.js';
 import { keys } from '../contract/keys.js';
 import { encodeRecord } from './records.js';
+
+/** Absent in records of earlier versions. */
+const schema = z.object({ nodeId: z.string(), repairing: z.number().int().min(0).default(0) });
+
+interface Held {
+  readonly lease: Lease;
+  /** Of our record: another's has another one. */
+  readonly createRevision: number;
+}
 
 /** One process of the cluster keeps the replica sets; another takes over when its lease ends. */
 export class Leadership {
   readonly #coordinator: Coordinator;
   readonly #leases: Pick<LeaseSource, 'current'>;
   readonly #nodeId: string;
-  #held: AbortSignal | undefined;
+  #held: Held | undefined;
+  #told: number | undefined;
 
   constructor(dependencies: {
     readonly coordinator: Coordinator;
@@ -25,21 +36,47 @@ export class Leadership {
    * compares of its own transactions.
    */
   async lead(): Promise<boolean> {
-    if (this.#held !== undefined && !this.#held.aborted) return true;
+    if (this.leads) return true;
     const lease = await this.#leases.current();
-    const { succeeded } = await this.#coordinator.transaction({
+    const { succeeded, revision } = await this.#coordinator.transaction({
       compares: [{ key: keys.controller, target: 'createRevision', op: '=', operand: 0 }],
-      success: [
-        {
-          type: 'put',
-          key: keys.controller,
-          value: encodeRecord({ nodeId: this.#nodeId }),
-          lease: lease.id,
-        },
-      ],
+      success: [this.#record(lease, 0)],
       failure: [],
     });
-    this.#held = succeeded ? lease.lost : undefined;
+    this.#held = succeeded ? { lease, createRevision: revision } : undefined;
+    this.#told = 0;
     return succeeded;
   }
+
+  /** Whether this process led when it tried to, and its lease has not ended since. */
+  get leads(): boolean {
+    return this.#held !== undefined && !this.#held.lease.lost.aborted;
+  }
+
+  /** Tells all others how many sets are being changed, or wait for it. */
+  async tell(repairing: number): Promise<void> {
+    if (this.#held === undefined || this.#told === repairing) return;
+    const { lease, createRevision } = this.#held;
+    const { succeeded } = await this.#coordinator.transaction({
+      compares: [
+        { key: keys.controller, target: 'createRevision', op: '=', operand: createRevision },
+      ],
+      success: [this.#record(lease, repairing)],
+      failure: [],
+    });
+    if (succeeded) this.#told = repairing;
+    else this.#held = undefined;
+  }
+
+  #record(lease: Lease, repairing: number): Operation {
+    const value = encodeRecord({ nodeId: this.#nodeId, repairing });
+    return { type: 'put', key: keys.controller, value, lease: lease.id };
+  }
+}
+
+/** How many sets are being changed, or wait for it, as whoever leads told last; 0 while nobody leads. */
+export async function readRepairing(coordinator: Coordinator): Promise<number> {
+  const kv = await coordinator.get(keys.controller);
+  if (kv === undefined) return 0;
+  return schema.parse(JSON.parse(new TextDecoder().decode(kv.value))).repairing;
 }

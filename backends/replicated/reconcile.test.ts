@@ -54,8 +54,14 @@ const scenes: readonly Scene[] = [
     step: { type: 'add-learner' },
   },
   {
+    desc: 'its node has another store: it is down at once',
+    stores: { ...three, c: { ...away(10), replaced: true } },
+    step: { type: 'declare', storeId: 'c', state: 'down' },
+  },
+  {
     desc: 'its node has another store: it is not waited for',
     stores: { ...three, c: { ...away(10), replaced: true } },
+    declared: { c: 'down' },
     step: { type: 'add-learner' },
   },
   {

@@ -103,7 +103,8 @@ function declare(view: SetView, { downAfterMs, maxLog }: ReconcileLimits): Step 
     if (view.logLength > maxLog && !current && holdsHead(view, counting, voters)) {
       return { type: 'declare', storeId, state: 'stale' };
     }
-    if (state === undefined && !store.alive && store.awayMs >= downAfterMs) {
+    const isDown = store.replaced === true || store.awayMs >= downAfterMs;
+    if (state === undefined && !store.alive && isDown) {
       return { type: 'declare', storeId, state: 'down' };
     }
   }

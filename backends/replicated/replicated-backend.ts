@@ -83,9 +83,7 @@ export class ReplicatedBackend implements Backend {
 
   constructor(dependencies: ReplicatedBackendDependencies) {
     this.#dependencies = dependencies;
-    const lagging = (): readonly string[] => this.#trim.left;
-    this.cluster =
-      dependencies.cluster === undefined ? undefined : { ...dependencies.cluster, lagging };
+    this.cluster = dependencies.cluster;
     this.recovery = createHeadRecovery({
       coordinator: dependencies.unguarded ?? dependencies.coordinator,
       replicas: dependencies.replicas,

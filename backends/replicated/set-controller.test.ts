@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { silentLogger } from '../coordination/test-environment.js';
 import { keys } from '../contract/keys.js';
+import type { Clock } from '../contract/environment.js';
 import type { Repository } from '../contract/repository.js';
 import {
   packOf,
@@ -16,6 +17,7 @@ import {
 } from '../local/testing/local-fixture.js';
 import { reportDamage } from './damage.js';
 import { obeyEvictions } from './evictions.js';
+import { readRepairing } from './leadership.js';
 import { markNode } from './node-marks.js';
 import { peerSourceOf } from './peers.js';
 import { Ring } from './placement.js';
@@ -34,8 +36,16 @@ let controller: SetController;
 let stepping: StepDependencies;
 let repository: Repository;
 let tip: string;
+/** How often the controller may still look around; unbounded unless a test says otherwise. */
+let ticks: number;
+
+const clock: Clock = {
+  ...systemClock,
+  sleep: (ms, signal) => systemClock.sleep(ticks-- > 1 ? ms : 2 ** 31 - 1, signal),
+};
 
 beforeEach(async () => {
+  ticks = Infinity;
   set = await openReplicaSet(4);
   const { backend: made, locks } = await set.frontEnd();
   backend = made;
@@ -59,16 +69,10 @@ beforeEach(async () => {
       maxFills: 2,
       readReplicas: { max: 1, ratePerCopy: 10, coolDownMs: 0 },
     },
-    clock: systemClock,
+    clock,
     meter: silentMeter,
   });
-  repository = await backend.repositories.create({
-    name: 'team/app',
-    defaultBranch: 'main',
-    objectFormat: 'sha1',
-    settings: {},
-    access: { public: false, grants: {} },
-  });
+  repository = await create('team/app');
   tip = await set.commit('one');
   await pushTip(zeroOid);
 });
@@ -76,6 +80,16 @@ afterEach(async () => {
   await controller.close();
   await set.close();
 });
+
+function create(name: string): Promise<Repository> {
+  return backend.repositories.create({
+    name,
+    defaultBranch: 'main',
+    objectFormat: 'sha1',
+    settings: {},
+    access: { public: false, grants: {} },
+  });
+}
 
 async function pushTip(oldOid: string, newOid = tip): Promise<void> {
   const pack = await packOf(set.source, [newOid], oldOid === zeroOid ? [] : [oldOid]);
@@ -86,14 +100,14 @@ async function pushTip(oldOid: string, newOid = tip): Promise<void> {
   assert.equal(refs[0]?.status, 'ok');
 }
 
-async function record(): Promise<RepositoryRecord> {
-  const kv = await set.coordinator.get(keys.repo(repository.id));
+async function record({ id } = repository): Promise<RepositoryRecord> {
+  const kv = await set.coordinator.get(keys.repo(id));
   assert.ok(kv !== undefined);
   return decodeRepository(kv);
 }
 
-const votersAre = (stores: readonly TestStore[]) => async () => {
-  const { voters, learners } = await record();
+const votersAre = (stores: readonly TestStore[], of?: Repository) => async () => {
+  const { voters, learners } = await record(of);
   const ids = stores.map(({ storeId }) => storeId).sort();
   const now = voters.map(({ storeId }) => storeId).sort();
   return learners.length === 0 && now.join() === ids.join();
@@ -141,6 +155,44 @@ test('a node that drains gives up its copies when others have them', async () =>
   await markNode(set.coordinator, 'node-0', 'draining');
   await until('it is drained', votersAre(stores(1, 2, 3)));
   await assertSound(stores(1, 2, 3));
+});
+
+test('when one set is as it should be the next one is begun, not at the next look around', async () => {
+  const others = [];
+  for (const name of ['team/b', 'team/c', 'team/d', 'team/e']) others.push(await create(name));
+  await markNode(set.coordinator, 'node-0', 'draining');
+  ticks = 1;
+  controller.start();
+  for (const one of [repository, ...others]) {
+    await until('it is drained', votersAre(stores(1, 2, 3), one));
+  }
+});
+
+test('a set that somebody else changes is looked at, before the next look around', async () => {
+  ticks = 1;
+  controller.start();
+  await until('it has looked around', () => ticks === 0);
+  await change({ target: ['node-1', 'node-2', 'node-3'] });
+  await until('it has moved', votersAre(stores(1, 2, 3)));
+  await assertSound(stores(1, 2, 3));
+});
+
+test('what is being repaired, and waits for it, is told to all', async () => {
+  const others = [repository];
+  for (const name of ['team/b', 'team/c', 'team/d']) others.push(await create(name));
+  const [slow] = stores(3);
+  assert.ok(slow !== undefined);
+  let mayFill = false;
+  slow.interfere = async (call, go) => {
+    if (call === 'catchUp') await until('it may be filled', () => mayFill);
+    return go();
+  };
+  await markNode(set.coordinator, 'node-0', 'draining');
+  controller.start();
+  await until('all are counted', async () => (await readRepairing(set.coordinator)) === 4);
+  mayFill = true;
+  await until('none is left', async () => (await readRepairing(set.coordinator)) === 0);
+  for (const one of others) assert.equal(await votersAre(stores(1, 2, 3), one)(), true);
 });
 
 /** Its memory still says that all is well: only a verification finds out. */

@@ -1,9 +1,9 @@
 import { LeaseSource } from '../coordination/lock-lease.js';
 import type { Locks } from '../coordination/locks.js';
-import type { Coordinator } from '../contract/coordinator.js';
+import type { Coordinator, WatchEvent } from '../contract/coordinator.js';
 import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
 import { asQuorateError } from '../contract/errors.js';
-import { keys } from '../contract/keys.js';
+import { keys, prefixEnd } from '../contract/keys.js';
 import { AwayTimes } from './away-times.js';
 import { Leadership } from './leadership.js';
 import { readDamages } from './damage.js';
@@ -61,12 +61,13 @@ export class SetController {
   /** Stores that members are on and that are not alive. */
   #absent: ReadonlySet<string> = new Set();
   #damaged: ReadonlySet<string> = new Set();
-  readonly #waiting = new Set<string>();
+  /** Repositories to look at: the revision of the record for which that is. */
+  readonly #waiting = new Map<string, number>();
   /** Tried and failed: monotonic time of the next try. */
   readonly #later = new Map<string, number>();
   readonly #working = new Map<string, Promise<void>>();
   #marks: ReadonlyMap<string, 'draining' | 'removed'> = new Map();
-  #running: Promise<void> | undefined;
+  #running: Promise<unknown> | undefined;
   #scannedMs = -Infinity;
   #comparedMs = -Infinity;
   #aliveBefore = '';
@@ -83,13 +84,8 @@ export class SetController {
     meter.gauge('queue_depth', { queue: 'repair' }, () => this.#waiting.size + this.#working.size);
   }
 
-  /** Repositories whose set is being changed, or is waiting for it. */
-  get repairing(): readonly string[] {
-    return [...this.#working.keys(), ...this.#waiting];
-  }
-
   start(): void {
-    this.#running ??= this.#run();
+    this.#running ??= Promise.all([this.#run(), this.#follow()]);
   }
 
   async close(): Promise<void> {
@@ -99,9 +95,8 @@ export class SetController {
     await this.#leases.close();
   }
 
-  /** Has a set looked at soon. */
-  look(repositoryId: string): void {
-    if (this.#waiting.size < maxWaiting) this.#waiting.add(repositoryId);
+  #look(repositoryId: string, revision = 0): void {
+    if (this.#waiting.size < maxWaiting) this.#waiting.set(repositoryId, revision);
   }
 
   async #run(): Promise<void> {
@@ -111,11 +106,48 @@ export class SetController {
       try {
         this.#away.show(this.#alive());
         if (await this.#leadership.lead()) await this.#tick();
+        else this.#forget();
       } catch (error) {
         logger.warn({ component: 'controller', err: error }, 'the replica sets were not looked at');
       }
       await clock.sleep(tickMs, signal);
     }
+  }
+
+  /** What another process does now is not to be done here. */
+  #forget(): void {
+    this.#waiting.clear();
+    this.#later.clear();
+    this.#scannedMs = -Infinity;
+  }
+
+  /**
+   * Looks at sets whose records somebody changes (`repo move`, for one), at whichever front-end. A hint: what is missed
+   * is found by the next scan.
+   */
+  async #follow(): Promise<void> {
+    const { coordinator, clock, logger } = this.#dependencies;
+    const { signal } = this.#closing;
+    while (!signal.aborted) {
+      try {
+        const batches = coordinator.watch(keys.repos, { rangeEnd: prefixEnd(keys.repos), signal });
+        for await (const { events } of batches) {
+          if (this.#leadership.leads) for (const event of events) this.#changed(event);
+        }
+      } catch (error) {
+        logger.debug({ component: 'controller', err: error }, 'changes are found by scans only');
+      }
+      await clock.sleep(retryMs, signal);
+    }
+  }
+
+  #changed(event: WatchEvent): void {
+    // Who is to leave, and what is damaged, is known from the first scan on.
+    if (event.type === 'delete' || this.#scannedMs === -Infinity) return;
+    const record = decodeRepository(event.entry);
+    if (record.state !== 'active' || this.#looksWell(record, new Set(this.#alive()))) return;
+    this.#look(record.id, event.entry.modRevision);
+    this.#begin();
   }
 
   async #tick(): Promise<void> {
@@ -134,7 +166,7 @@ export class SetController {
     for (const [id, dueMs] of this.#later) {
       if (dueMs > nowMs) continue;
       this.#later.delete(id);
-      this.look(id);
+      this.#look(id);
     }
     const compares = nowMs - this.#comparedMs >= settings.compareEveryMs;
     if (compares || changed !== this.#aliveBefore || nowMs - this.#scannedMs >= scanEveryMs) {
@@ -146,9 +178,10 @@ export class SetController {
     if (settings.readReplicas.max > 0 && nowMs - this.#ratesMs >= ratesEveryMs) {
       this.#ratesMs = nowMs;
       this.#wanted.see(await readRates(coordinator));
-      for (const id of this.#wanted.busy) this.look(id);
+      for (const id of this.#wanted.busy) this.#look(id);
     }
     this.#begin();
+    await this.#leadership.tell(this.#waiting.size + this.#working.size);
   }
 
   /** Which stores are away for so long that something follows from it. */
@@ -170,7 +203,7 @@ export class SetController {
       for (const { storeId } of copiesOf(record)) {
         if (!alive.has(storeId)) absent.add(storeId);
       }
-      if (all || !this.#looksWell(record, alive)) this.look(record.id);
+      if (all || !this.#looksWell(record, alive)) this.#look(record.id);
     }
     this.#absent = absent;
   }
@@ -196,12 +229,17 @@ export class SetController {
     );
   }
 
+  /** As many as may be worked on at the same time; whenever one is done, the next. */
   #begin(): void {
-    for (const id of this.#waiting) {
+    if (this.#closing.signal.aborted || !this.#leadership.leads) return;
+    for (const id of this.#waiting.keys()) {
       if (this.#working.size >= this.#dependencies.settings.maxFills) return;
-      this.#waiting.delete(id);
       if (this.#working.has(id)) continue;
-      const work = this.#keep(id).finally(() => this.#working.delete(id));
+      this.#waiting.delete(id);
+      const work = this.#keep(id).finally(() => {
+        this.#working.delete(id);
+        this.#begin();
+      });
       this.#working.set(id, work);
     }
   }
@@ -215,6 +253,8 @@ export class SetController {
       while (!signal.aborted) {
         const ground = await readGround(coordinator, id);
         if (ground === undefined) return;
+        // Our own changes, too, are seen as somebody's.
+        if ((this.#waiting.get(id) ?? Infinity) <= ground.configRevision) this.#waiting.delete(id);
         const view = await viewOf(this.#viewing, ground);
         const { target } = view;
         const step = nextStep(view, settings);

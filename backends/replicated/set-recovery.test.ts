@@ -97,7 +97,6 @@ function recover(recovery: Partial<LossRecovery> = {}): Promise<LossReport> {
     awayMs: () => 1_000,
     repairAfterMs: 60_000,
     locks,
-    look: () => undefined,
     clock: systemClock,
     random: { bytes: (length: number) => randomBytes(length) },
     logger: silentLogger,

@@ -33,8 +33,6 @@ import {
 
 export interface SetRecoveryDependencies extends LossDependencies {
   readonly locks: Locks;
-  /** Has a set filled up again soon. */
-  readonly look: (repositoryId: string) => void;
   readonly clock: Clock;
   readonly random: Random;
   readonly logger: Logger;
@@ -171,7 +169,7 @@ async function carryOut(
   { ground, loss, kept, key }: Plan,
   { held, recovery }: { readonly held: HeldLocks; readonly recovery: LossRecovery },
 ): Promise<number> {
-  const { coordinator, logger, look } = dependencies;
+  const { coordinator, logger } = dependencies;
   const [survivor] = loss.survivors;
   refuse(loss.refusal);
   if (survivor === undefined) throw new QuorateError('internal', 'a recovery without a survivor');
@@ -213,7 +211,6 @@ async function carryOut(
       'a recovered repository is applied later',
     );
   });
-  look(record.id);
   return generation;
 }
 

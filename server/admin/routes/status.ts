@@ -15,8 +15,8 @@ async function clusterState({ cluster }: Pick<Backend, 'cluster'>): Promise<obje
     nodesAway: nodes.flatMap(({ alive, silent, nodeId }) => (alive || silent ? [] : [nodeId])),
     nodesSilent: nodes.flatMap(({ silent, nodeId }) => (silent ? [nodeId] : [])),
     zones: zones.size,
-    repairing: cluster.repairing().length,
-    lagging: cluster.lagging().length,
+    repairing: await cluster.repairing(),
+    lagging: await cluster.lagging(),
   };
 }
 

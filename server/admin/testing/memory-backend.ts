@@ -45,8 +45,8 @@ export class MemoryBackend implements Backend {
     verify: () => Promise.resolve([]),
     explain: (pushId) =>
       Promise.resolve({ pushId, repositoryId: 'r', actor: 'a', frontEnd: 'f', steps: [] }),
-    repairing: () => [],
-    lagging: () => [],
+    repairing: () => Promise.resolve(0),
+    lagging: () => Promise.resolve(0),
   };
   readonly recovery = undefined;
   readonly repositories: RepositoryRegistry;
