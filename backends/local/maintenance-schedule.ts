@@ -22,13 +22,29 @@ export interface MaintenanceScheduleDependencies {
 
 /** A burst of pushes is looked at once. */
 const settleMs = 1000;
-/** Repositories that wait; what is beyond is considered again at its next push. */
+/**
+ * A look reads a few directories and the size of each pack, at a tenth of a push's CPU: not after each of the pushes
+ * that come one by one. It takes more than one to make a repack due.
+ */
+const restMs = 5000;
+/** After so many pushes the next look does not wait: few enough that packs do not pile up meanwhile. */
+const busyPushes = 10;
+/** Repositories that wait, or were looked at lately; what is beyond is considered again at its next push. */
 const maxQueued = 10_000;
+
+interface Look {
+  readonly atMs: number;
+  /** That came since. */
+  pushes: number;
+}
 
 /** Background maintenance after pushes: one repository at a time, so that it never takes more than one core or so. */
 export class MaintenanceSchedule {
   readonly #dependencies: MaintenanceScheduleDependencies;
-  readonly #queued = new Set<string>();
+  /** By repository, from when on it may be looked at. */
+  readonly #queued = new Map<string, number>();
+  /** The last look at each repository, while it counts. */
+  readonly #looks = new Map<string, Look>();
   readonly #closing = new AbortController();
   #working: Promise<void> | undefined;
 
@@ -44,13 +60,21 @@ export class MaintenanceSchedule {
   /** A push was applied: look at the repository soon. */
   consider(repositoryId: string): void {
     if (!this.#dependencies.enabled || this.#closing.signal.aborted) return;
-    if (this.#queued.size < maxQueued) this.#queued.add(repositoryId);
+    if (this.#queued.size >= maxQueued && !this.#queued.has(repositoryId)) return;
+    this.#queued.set(repositoryId, this.#dueMs(repositoryId));
     this.#begin();
   }
 
   async close(): Promise<void> {
     this.#closing.abort();
     await this.#working;
+  }
+
+  #dueMs(repositoryId: string): number {
+    const look = this.#looks.get(repositoryId);
+    if (look === undefined) return 0;
+    look.pushes += 1;
+    return look.pushes >= busyPushes ? 0 : look.atMs + restMs;
   }
 
   #begin(): void {
@@ -65,10 +89,15 @@ export class MaintenanceSchedule {
     const { signal } = this.#closing;
     while (this.#queued.size > 0) {
       await this.#dependencies.clock.sleep(settleMs, signal);
-      for (const id of this.#queued) {
+      const nowMs = this.#dependencies.clock.monotonicMs();
+      for (const [id, { atMs }] of this.#looks) if (nowMs - atMs >= restMs) this.#looks.delete(id);
+      for (const [id, dueMs] of this.#queued) {
         if (signal.aborted) return;
+        if (dueMs > nowMs) continue;
         this.#queued.delete(id);
         await this.#maintain(id);
+        if (this.#looks.size >= maxQueued) continue;
+        this.#looks.set(id, { atMs: this.#dependencies.clock.monotonicMs(), pushes: 0 });
       }
     }
   }
