@@ -1,3 +1,5 @@
+import { isIgnorableFsckId } from './fsck-messages.js';
+
 /**
  * Repository settings, under git's own names where git has one. Values are stored as git would print them; this table
  * is the only place that knows the keys, their types, defaults and meanings.
@@ -124,10 +126,12 @@ export function settingProblem(key: SettingKey, value: string): string | undefin
       return ['default', 'strong', 'eventual'].includes(value)
         ? undefined
         : `${key} wants strong, eventual or default`;
-    case 'fsck-ids':
-      return list(value).every((id) => /^[A-Za-z0-9]+$/.test(id))
+    case 'fsck-ids': {
+      const unknown = list(value).find((id) => !isIgnorableFsckId(id));
+      return unknown === undefined
         ? undefined
-        : `${key} wants fsck message ids`;
+        : `${key} wants message ids of git-fsck(1) that may be ignored, and ${JSON.stringify(unknown)} is none`;
+    }
   }
 }
 

@@ -2,7 +2,7 @@ import { open, readdir, rm, stat, statfs, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { QuorateError } from '../contract/errors.js';
 import type { ObjectFormat } from '../contract/objects.js';
-import { isIgnorableFsckId } from './fsck-messages.js';
+import { isIgnorableFsckId } from '../contract/fsck-messages.js';
 import type { GitRunner } from './git-runner.js';
 import type { IndexedPack } from './pack-indexer.js';
 import { orAborted, PackFeed, type PackSource } from './pack-source.js';

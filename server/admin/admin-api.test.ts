@@ -87,6 +87,16 @@ describe('requests that do not fit', () => {
       says: /receive\.maxInputSize wants a whole number/,
     },
     {
+      desc: 'a message id that git fsck does not have',
+      request: [
+        'PATCH',
+        '/repositories/team%2Fapp',
+        { settings: { 'receive.fsck.ignore': 'badDate,zeroPadedFilemode' } },
+      ],
+      status: 400,
+      says: /"zeroPadedFilemode" is none$/,
+    },
+    {
       desc: 'a branch name that git refuses',
       request: ['PUT', '/repositories/team%2Fapp/head', { branch: 'a..b' }],
       status: 400,
