@@ -6,6 +6,7 @@ import { QuorateError, refuseCancelled } from '../contract/errors.js';
 import type { Oid, RefCommand } from '../contract/objects.js';
 import type { Repository } from '../contract/repository.js';
 import type { GitCommand, GitRunner } from '../git/git-runner.js';
+import { progressSteps } from '../git/progress-steps.js';
 import { removeTree } from '../git/repository-files.js';
 
 export interface ImportDependencies {
@@ -110,7 +111,7 @@ async function fetchSource(
     ],
     cwd: scratch,
     config: { ...transports, 'gc.auto': '0', 'fetch.fsckObjects': 'false' },
-    onStderr: percentages((done, total) => progress({ step: 'fetching', done, total })),
+    onStderr: progressSteps(progress),
   });
   return /^ref: (refs\/heads\/\S+)\tHEAD$/m.exec(head)?.[1];
 }
@@ -174,11 +175,11 @@ async function pushScratch(
   }: { scratch: string; pushId: string; commands: readonly RefCommand[] },
 ): Promise<void> {
   const packer = await git.stream({
-    args: ['pack-objects', '--all', '--stdout', '--progress', '--delta-base-offset'],
+    args: ['pack-objects', '--all', '--stdout', '--all-progress', '--delta-base-offset'],
     cwd: scratch,
     signal,
     timeoutMs: fetchTimeoutMs,
-    onStderr: percentages((done, total) => progress({ step: 'storing', done, total })),
+    onStderr: progressSteps(progress),
   });
   try {
     const result = await backend.push(repository, {
@@ -204,18 +205,6 @@ async function pushScratch(
   } finally {
     packer.kill();
   }
-}
-
-/** Reads `12% (34/283)` out of git's progress lines. Shown to people, decides nothing. */
-function percentages(report: (done: number, total: number) => void): (chunk: Uint8Array) => void {
-  return (chunk) => {
-    const last = [
-      ...Buffer.from(chunk)
-        .toString('latin1')
-        .matchAll(/\((\d+)\/(\d+)\)/g),
-    ].at(-1);
-    if (last !== undefined) report(Number(last[1]), Number(last[2]));
-  };
 }
 
 /** What git says after every failure to reach a source, whatever it was. */

@@ -18,7 +18,8 @@ export function addRepositoryWorkCommands(repo: Command): void {
         ...(options.public === true ? { public: true } : {}),
       });
       if (terminal.json) return terminal.printJson(result);
-      terminal.print(`imported ${plain(result['refs'])} refs into ${name}\n`);
+      const what = result['refs'] === 1 ? 'ref' : 'refs';
+      terminal.print(`imported ${plain(result['refs'])} ${what} into ${name}\n`);
     });
 
   repo
