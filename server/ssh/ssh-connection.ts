@@ -98,6 +98,10 @@ export class SshConnection implements SessionHost {
     return this.#refusal;
   }
 
+  get signedIn(): Principal {
+    return this.#who?.principal ?? { kind: 'anonymous' };
+  }
+
   async currentPrincipal(service: GitServiceName): Promise<Principal> {
     const reading = service !== 'git-receive-pack';
     const principal = await askingCoordinator(service, async () => this.#who?.renew({ reading }));

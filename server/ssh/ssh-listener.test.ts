@@ -221,6 +221,18 @@ describe('commands', () => {
     });
   }
 
+  test('a refused command is logged as a request of who sent it', async () => {
+    const before = scene.logged.length;
+    await runs('ls');
+    const { fields, message } = scene.logged.slice(before).at(-1) ?? {};
+    assert.equal(message, 'request');
+    assert.deepEqual(
+      [fields?.['principal'], fields?.['outcome'], fields?.['error']],
+      ['alice', 'refused', 'invalid-argument'],
+    );
+    assert.match(String(fields?.['reason']), /^only git-upload-pack, /);
+  });
+
   test('a path is data, whatever is in it', async () => {
     for (const path of [
       'facts/$(id)',

@@ -16,6 +16,8 @@ import type { SshEnvironment } from './ssh-environment.js';
 export interface SessionHost {
   readonly remoteAddress: string;
   readonly pressure: SocketPressure;
+  /** Who signed in. */
+  readonly signedIn: Principal;
   /** Who holds the connection's key now. Throws `unauthenticated` once the key or its user is no longer accepted. */
   currentPrincipal(service: GitServiceName): Promise<Principal>;
   /** Why this connection may not start anything, if it may not. */
@@ -174,7 +176,7 @@ export class SshSession {
     const requestId = this.#newRequestId();
     const startedMs = clock.monotonicMs();
     let command: SshGitCommand | undefined;
-    let principal: Principal = { kind: 'anonymous' };
+    let principal = this.#host.signedIn;
     const facts: Record<string, unknown> = {};
     let outcome: GitOutcome['status'];
     try {
@@ -187,7 +189,7 @@ export class SshSession {
     } catch (thrown) {
       const error = asQuorateError(thrown);
       outcome = failureOfCode[error.code].outcome;
-      Object.assign(facts, { code: error.code, error: error.message, ...causeOf(error) });
+      Object.assign(facts, { error: error.code, reason: error.message, ...causeOf(error) });
       this.#fail(error, requestId);
     }
     const service = command?.service ?? 'none';
@@ -212,8 +214,8 @@ export class SshSession {
       duration_ms: Math.round(durationMs),
       ...facts,
     };
-    if (facts['code'] === 'internal') logger.error(fields, 'request failed');
-    else logger.info(fields, 'request served');
+    if (facts['error'] === 'internal') logger.error(fields, 'request failed');
+    else logger.info(fields, 'request');
   }
 
   async #exchange(

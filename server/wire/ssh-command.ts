@@ -31,7 +31,7 @@ const services: ReadonlyMap<string, SshGitService> = new Map([
 /** Throws WireError: `unsupported` for another command, `malformed` for bad quoting, `too-large`. */
 export function parseSshCommand(line: string): SshGitCommand {
   if (line.length > maxLength) throw new WireError('too-large', 'the command is too long');
-  const match = /^git[- ](upload-pack|receive-pack|upload-archive) (.*)$/s.exec(line);
+  const match = /^git[- ](upload-pack|receive-pack|upload-archive)(?: (.*))?$/s.exec(line);
   const service = services.get(match?.[1] ?? '');
   if (service === undefined) {
     throw new WireError(

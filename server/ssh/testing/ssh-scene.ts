@@ -35,6 +35,11 @@ const silentMeter: Meter = {
   gauge: () => undefined,
 };
 
+export interface LogLine {
+  readonly fields: Readonly<Record<string, unknown>>;
+  readonly message: string;
+}
+
 export interface Finished {
   readonly stdout: Buffer;
   readonly stderr: string;
@@ -48,6 +53,8 @@ export interface SshScene {
   readonly port: number;
   readonly hostKeys: readonly HostKey[];
   readonly audited: readonly AuditEvent[];
+  /** Of level info. */
+  readonly logged: readonly LogLine[];
   /** Makes a key with ssh-keygen and, unless `stranger`, gives it to `user`. Returns the private key's file. */
   addKey(
     name: string,
@@ -74,6 +81,7 @@ export async function createSshScene(
   const directory = mkdtempSync(join(tmpdir(), 'quorate-ssh-'));
   const owners = new Map<string, string>();
   const audited: AuditEvent[] = [];
+  const logged: LogLine[] = [];
   hostKeysOfProcess ??= loadHostKeys(join(directory, 'host'), silentLogger);
   const hostKeys = await hostKeysOfProcess;
   const listener = createSshListener({
@@ -85,7 +93,10 @@ export async function createSshScene(
       flush: async () => undefined,
       close: async () => undefined,
     },
-    logger: silentLogger,
+    logger: {
+      ...silentLogger,
+      info: (fields, message) => void logged.push({ fields: { ...fields }, message }),
+    },
     meter: silentMeter,
     clock,
     random: { bytes: (length) => randomBytes(length) },
@@ -129,6 +140,7 @@ export async function createSshScene(
     port,
     hostKeys,
     audited,
+    logged,
     addKey(name, options) {
       const file = join(directory, name);
       execFileSync('ssh-keygen', ['-q', '-N', '', '-f', file, ...options.keygen]);
