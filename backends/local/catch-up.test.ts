@@ -38,6 +38,18 @@ async function push(
   return generation;
 }
 
+/** Prepared and committed, by the second store alone. */
+async function commitOnSecond(command: RefCommand): Promise<number> {
+  const key = { repositoryId: scene.id, pushId: 'on-the-second-only', attempt: 1 };
+  const bytes = await packOf(scene.source, [command.newOid], []);
+  const pack = (async function* whole() {
+    yield bytes;
+  })();
+  await second.upload(key, pack, { settings: {}, signal, progress: () => undefined, basis: 0 });
+  scene.log.prepared = [second.storeId];
+  return scene.log.commit(key.pushId, [command]);
+}
+
 async function refsOf(replica: LocalReplica): Promise<Record<string, string>> {
   const read = await replica.read(scene.id, scene.log.committed.generation);
   read.release();
@@ -113,17 +125,35 @@ test('two stores that each prepared what the other lacks come together', async (
   await push([create(main, one)]);
   // The second entry is prepared by the second store alone, which has not even the first.
   const two = await scene.commit('two');
-  const key = { repositoryId: scene.id, pushId: 'on-the-second-only', attempt: 1 };
-  const bytes = await packOf(scene.source, [two], []);
-  const pack = (async function* whole() {
-    yield bytes;
-  })();
-  await second.upload(key, pack, { settings: {}, signal, progress: () => undefined, basis: 0 });
-  scene.log.prepared = [second.storeId];
-  const generation = scene.log.commit(key.pushId, [create('refs/heads/two', two)]);
+  const generation = await commitOnSecond(create('refs/heads/two', two));
   await assert.rejects(scene.replica.export(scene.id, { have: [], atLeast: generation, signal }));
   await second.apply(scene.id, generation);
   assert.deepEqual(await refsOf(second), { [main]: one, 'refs/heads/two': two });
+  await assertSound(generation);
+});
+
+test('what was prepared here is applied, although what was committed after it is elsewhere', async () => {
+  await second.catchUp(scene.id, { atLeast: 0, source, signal });
+  const other = create('refs/heads/other', await scene.commit('other'));
+  const key = await scene.prepare([other]);
+  await commitOnSecond(create(main, await scene.commit('one')));
+  scene.log.prepared = [scene.replica.storeId];
+  const generation = scene.log.commit(key.pushId, [other]);
+  await assert.rejects(second.apply(scene.id, generation), { code: 'unavailable' });
+  assert.equal((await second.state(scene.id))?.generation, 1);
+});
+
+test('two stores come together that each prepared one of two pushes, which nobody has applied', async () => {
+  await second.catchUp(scene.id, { atLeast: 0, source, signal });
+  const first = create(main, await scene.commit('one'));
+  const key = await scene.prepare([first]);
+  scene.log.commit(key.pushId, [first]);
+  const generation = await commitOnSecond(create('refs/heads/two', await scene.commit('two')));
+  // Whoever asks the first store for both is no hindrance to who asks it for what it has.
+  await Promise.allSettled([
+    scene.replica.apply(scene.id, generation),
+    second.apply(scene.id, generation),
+  ]);
   await assertSound(generation);
 });
 

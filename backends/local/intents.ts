@@ -39,8 +39,9 @@ export class BehindError extends QuorateError {
 }
 
 /**
- * What applying these entries is to do. Each has to follow from this disk's state and the entries before it, else
- * `data-corrupt`. Throws `BehindError` when the objects of one are not here.
+ * What applying these entries is to do, up to the first whose objects are not here: what was prepared here does not wait
+ * for what was not. Each has to follow from this disk's state and the entries before it, else `data-corrupt`. Throws
+ * `BehindError` when not even the first can be applied.
  */
 export async function intentOf(
   dependencies: IntentDependencies,
@@ -52,11 +53,9 @@ export async function intentOf(
   const intended: Intent['entries'][number][] = [];
   const quarantines: QuarantineKey[] = [];
   for (const entry of entries) {
-    const prepared = entry.prepared.includes(dependencies.store.id);
-    if (!prepared && !isPlain(entry)) throw new BehindError();
     const quarantine = dependencies.quarantineOf(id, entry.pushId);
+    if (!(await isApplicable(dependencies, ground, { entry, quarantine }))) break;
     if (quarantine !== undefined) quarantines.push(quarantine);
-    else if (!(await holdsObjectsOf(dependencies, ground, entry))) throw new BehindError();
     const updates = await updatesOf(dependencies, entry, quarantine);
     const before = { generation, digest };
     digest = digestAfter(digest, updates, entry.head);
@@ -77,7 +76,21 @@ export async function intentOf(
       ...(head === undefined ? {} : { head }),
     });
   }
+  if (intended.length === 0) throw new BehindError();
   return { entries: intended, quarantines };
+}
+
+/** Whether this store prepared an entry, and has what it prepared; or needs nothing for it. */
+async function isApplicable(
+  dependencies: IntentDependencies,
+  ground: Ground,
+  {
+    entry,
+    quarantine,
+  }: { readonly entry: LogEntry; readonly quarantine: QuarantineKey | undefined },
+): Promise<boolean> {
+  if (!entry.prepared.includes(dependencies.store.id) && !isPlain(entry)) return false;
+  return quarantine !== undefined || holdsObjectsOf(dependencies, ground, entry);
 }
 
 /**

@@ -307,7 +307,12 @@ export class OpenRepository {
       // The log is trimmed up to what every store of the set has; one that came later starts behind its end.
       const [next] = entries;
       if (next === undefined || predecessorOf(next) !== this.generation) throw new BehindError();
-      for (const group of applicableTogether(entries)) await this.#apply(group);
+      try {
+        for (const group of applicableTogether(entries)) await this.#apply(group);
+      } catch (error) {
+        // What others asked for beyond that is theirs to wait for.
+        if (!(error instanceof BehindError) || this.generation < generation) throw error;
+      }
       if (this.generation < generation) {
         throw new QuorateError(
           'data-corrupt',
@@ -358,12 +363,19 @@ export class OpenRepository {
     });
   }
 
-  /** Applies entries that `applicableTogether` lets pass: one intent, one ref transaction, one marker. */
+  /**
+   * Applies entries that `applicableTogether` lets pass: one intent, one ref transaction, one marker, unless one of them
+   * needs what another brings.
+   */
   async #apply(entries: readonly LogEntry[]): Promise<void> {
     try {
-      const { id, gitDirectory, snapshot } = this;
-      const ground = { id, gitDirectory, snapshot, state: this.#state };
-      await this.#carryOut(await intentOf(this.#dependencies, ground, entries));
+      for (let rest = entries; rest.length > 0;) {
+        const { id, gitDirectory, snapshot } = this;
+        const ground = { id, gitDirectory, snapshot, state: this.#state };
+        const intent = await intentOf(this.#dependencies, ground, rest);
+        await this.#carryOut(intent);
+        rest = rest.slice(intent.entries.length);
+      }
       this.#contradiction = undefined;
     } catch (error) {
       const { code, message } = asQuorateError(error);
