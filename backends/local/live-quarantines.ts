@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import type { Clock } from '../contract/environment.js';
 import type { QuarantineKey } from '../contract/replica.js';
 import type { IndexedPack } from '../git/pack-indexer.js';
+import { removeTree } from '../git/repository-files.js';
 import { packDirectoryOf } from './quarantine.js';
 import type { Store } from './store.js';
 
@@ -10,6 +11,8 @@ export interface LiveQuarantine {
   readonly key: QuarantineKey;
   /** Monotonic time of the last step of its push; never while its upload runs. */
   touchedMs: number;
+  /** How often its push did something in this process. */
+  steps: number;
   /** Ends the push's stay in the prune gate. */
   leaveGate: () => void;
   /** Found at the start: it may be prepared, and is in no gate. */
@@ -24,6 +27,8 @@ export class LiveQuarantines {
   readonly #store: Store;
   /** By repository and push id. */
   readonly #live = new Map<string, LiveQuarantine>();
+  /** By repository and push id: what is on its way off the disk. */
+  readonly #removals = new Map<string, Promise<void>>();
 
   constructor(clock: Clock, store: Store) {
     this.#clock = clock;
@@ -46,12 +51,19 @@ export class LiveQuarantines {
       .map(({ key }) => key);
   }
 
+  /** Those that an earlier process left, and whose pushes have not gone on in this one. */
+  get left(): readonly QuarantineKey[] {
+    return [...this.#live.values()]
+      .filter(({ left, steps }) => left === true && steps === 0)
+      .map(({ key }) => key);
+  }
+
   of(repositoryId: string): readonly QuarantineKey[] {
     return this.keys.filter((key) => key.repositoryId === repositoryId);
   }
 
   find(repositoryId: string, pushId: string): LiveQuarantine | undefined {
-    return this.#live.get(`${repositoryId} ${pushId}`);
+    return this.#live.get(nameOf({ repositoryId, pushId }));
   }
 
   /** Whether an earlier process may have judged a push by what is here, whose fate is not settled yet. */
@@ -71,22 +83,46 @@ export class LiveQuarantines {
 
   /** The quarantine, new or known; its push does something now. */
   remember(key: QuarantineKey, found: { readonly left?: true } = {}): LiveQuarantine {
-    const name = `${key.repositoryId} ${key.pushId}`;
+    const name = nameOf(key);
     const touchedMs = this.#clock.monotonicMs();
     const live = this.#live.get(name) ?? {
       key,
       touchedMs,
+      steps: 0,
       leaveGate: () => undefined,
       ...found,
     };
+    if (found.left !== true) live.steps++;
     if (live.touchedMs < touchedMs) live.touchedMs = touchedMs;
     this.#live.set(name, live);
     return live;
   }
 
   forget(key: QuarantineKey): void {
-    const name = `${key.repositoryId} ${key.pushId}`;
+    const name = nameOf(key);
     this.#live.get(name)?.leaveGate();
     this.#live.delete(name);
   }
+
+  /** Forgets it, and takes it off the disk. */
+  async remove(key: QuarantineKey): Promise<void> {
+    const name = nameOf(key);
+    this.forget(key);
+    const removal = removeTree(this.#store.quarantineDirectory(key));
+    this.#removals.set(name, removal);
+    try {
+      await removal;
+    } finally {
+      if (this.#removals.get(name) === removal) this.#removals.delete(name);
+    }
+  }
+
+  /** Resolves when nothing of it is on its way off the disk: who looks into it sees what stays. */
+  async removed(key: QuarantineKey): Promise<void> {
+    await this.#removals.get(nameOf(key))?.catch(() => undefined);
+  }
+}
+
+function nameOf({ repositoryId, pushId }: Pick<QuarantineKey, 'repositoryId' | 'pushId'>): string {
+  return `${repositoryId} ${pushId}`;
 }

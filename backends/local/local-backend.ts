@@ -66,7 +66,7 @@ export async function createLocalBackend(dependencies: LocalBackendDependencies)
       objectEngine: indexer.description,
       quarantines: () => replica.quarantines.length,
       maintenanceQueued: () => store.maintenance.queued,
-      resolveQuarantines: () => store.settle(replica.quarantines),
+      resolveQuarantines: () => store.settle(replica.leftQuarantines),
       close: async () => {
         await locks.close();
         await store.close();

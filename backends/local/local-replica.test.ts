@@ -274,14 +274,6 @@ test('a push between judgement and refs holds off pruning; so do the retained ge
   await scene.git('fsck', '--full', '--strict');
 });
 
-test('a prepared quarantine says on disk under which locks', async () => {
-  const tip = await scene.commit('marked');
-  const key = await scene.prepare([create(main, tip)]);
-  const again = await scene.reopen();
-  assert.deepEqual(again.quarantines, [key]);
-  assert.deepEqual(await again.lockRevisions(key), [{ key: 'lock', createRevision: 7 }]);
-});
-
 test('keep files that a crash left behind its marker go at the next start', async () => {
   const packs = join(scene.gitDir, 'objects', 'pack');
   await commitPush();

@@ -26,7 +26,7 @@ import { emptyDigest } from '../git/digest.js';
 import { isBranchName } from '../git/ref-files.js';
 import type { MaintenanceNeed } from '../git/maintenance.js';
 import type { ObjectSources } from '../git/object-environment.js';
-import { createRepositoryFiles, removeTree } from '../git/repository-files.js';
+import { createRepositoryFiles } from '../git/repository-files.js';
 import { Advance } from './advance.js';
 import { CopyBeginnings } from './copy-beginnings.js';
 import { storageFailure } from './disk-errors.js';
@@ -129,9 +129,21 @@ export class LocalReplica implements Replica {
     return this.#quarantines.idle(idleMs);
   }
 
-  async lockRevisions(key: QuarantineKey): Promise<PreparedMark['lockRevisions'] | undefined> {
+  /** Those that an earlier process left, and whose pushes have not gone on in this one. */
+  get leftQuarantines(): readonly QuarantineKey[] {
+    return this.#quarantines.left;
+  }
+
+  /** Drops a quarantine that nobody needs, unless its push goes on while that is found out. */
+  async dropIfOver(
+    key: QuarantineKey,
+    isOver: (lockRevisions: PreparedMark['lockRevisions'] | undefined) => Promise<boolean>,
+  ): Promise<void> {
+    const steps = (): number | undefined =>
+      this.#quarantines.find(key.repositoryId, key.pushId)?.steps;
+    const before = steps();
     const mark = await readPreparedMark(this.#store.quarantineDirectory(key));
-    return mark?.lockRevisions;
+    if ((await isOver(mark?.lockRevisions)) && steps() === before) await this.abort(key);
   }
 
   async create(
@@ -219,6 +231,7 @@ export class LocalReplica implements Replica {
     return this.#open.with(key.repositoryId, async (repository) => {
       await this.#advance.upTo(repository, request.basis);
       if (request.head !== undefined) judgeHead(repository.snapshot.head, request.head);
+      await this.#quarantines.removed(key);
       const live = this.#quarantines.remember(key);
       live.leaveGate();
       live.leaveGate = await repository.pruneGate.enter();
@@ -305,8 +318,7 @@ export class LocalReplica implements Replica {
   }
 
   async abort(key: QuarantineKey): Promise<void> {
-    this.#quarantines.forget(key);
-    await removeTree(this.#store.quarantineDirectory(key));
+    await this.#quarantines.remove(key);
   }
 
   heldPushes(repositoryId: string): Promise<readonly HeldPush[]> {

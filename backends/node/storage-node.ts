@@ -266,7 +266,7 @@ export class StorageNode {
     const { clock } = this.#dependencies;
     const { signal } = this.#closing;
     const { replica } = this.#store;
-    await this.#store.settle(replica.quarantines);
+    await this.#store.settle(replica.leftQuarantines);
     while (!signal.aborted) {
       await clock.sleep(settleEveryMs, signal);
       await this.#store.settle(replica.idleQuarantines(idleMs));

@@ -103,17 +103,14 @@ test('a quarantine goes exactly when its push is over for certain', async () => 
       attempt: 1,
     })),
     replica: {
-      lockRevisions: async ({ repositoryId }) => {
+      dropIfOver: async ({ repositoryId }, isOver) => {
         if (repositoryId === 'frozen') throw new QuorateError('data-corrupt', 'frozen');
-        return revisions.get(repositoryId);
+        if (await isOver(revisions.get(repositoryId))) dropped.add(repositoryId);
       },
       applied: async (id) => {
         const applied = cases.find((one) => one.id === id)?.applied;
         if (applied === undefined) throw new QuorateError('not-found', 'no copy here');
         return applied;
-      },
-      abort: async ({ repositoryId }) => {
-        dropped.add(repositoryId);
       },
     },
   });

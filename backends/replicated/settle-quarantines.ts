@@ -2,15 +2,16 @@ import type { Logger } from '../contract/environment.js';
 import type { Coordinator, OperationResult } from '../contract/coordinator.js';
 import { asQuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
-import type { QuarantineKey, Replica } from '../contract/replica.js';
+import type { PrepareRequest, QuarantineKey, Replica } from '../contract/replica.js';
 import { decodeHead, decodeLogEntry } from './records.js';
 
-/** A store that can say what became of pushes it holds objects of. */
-export interface QuarantineStore extends Pick<Replica, 'abort' | 'applied'> {
-  /** Create revisions of the locks under which a quarantine was prepared; undefined when it never was. */
-  lockRevisions(
-    key: QuarantineKey,
-  ): Promise<readonly { readonly key: string; readonly createRevision: number }[] | undefined>;
+/** Create revisions of the locks under which a quarantine was prepared; undefined when it never was. */
+type Prepared = PrepareRequest['lockRevisions'] | undefined;
+
+/** A store that holds objects of pushes. */
+export interface QuarantineStore extends Pick<Replica, 'applied'> {
+  /** Drops one of which `isOver` says that nobody needs it, unless its push goes on meanwhile. */
+  dropIfOver(key: QuarantineKey, isOver: (prepared: Prepared) => Promise<boolean>): Promise<void>;
 }
 
 /**
@@ -27,13 +28,15 @@ export async function settleQuarantines({
 }: {
   readonly coordinator: Coordinator;
   readonly replica: QuarantineStore;
-  /** Those that no running push of this process's knowledge has: at a start all, later the ones that lie idle. */
+  /** At a start those that an earlier process left, later the ones that lie idle. */
   readonly quarantines: readonly QuarantineKey[];
   readonly logger: Logger;
 }): Promise<void> {
   for (const key of quarantines) {
     try {
-      if (await isOver(coordinator, replica, key)) await replica.abort(key);
+      const isOver = (prepared: Prepared): Promise<boolean> =>
+        isPushOver(coordinator, replica, { key, prepared });
+      await replica.dropIfOver(key, isOver);
     } catch (error) {
       logger.warn(
         { component: 'quarantine', repo: key.repositoryId, push_id: key.pushId, err: error },
@@ -43,12 +46,11 @@ export async function settleQuarantines({
   }
 }
 
-async function isOver(
+async function isPushOver(
   coordinator: Coordinator,
   replica: QuarantineStore,
-  key: QuarantineKey,
+  { key, prepared }: { readonly key: QuarantineKey; readonly prepared: Prepared },
 ): Promise<boolean> {
-  const prepared = await replica.lockRevisions(key);
   const locks = prepared ?? [];
   const { results } = await coordinator.transaction({
     compares: [],

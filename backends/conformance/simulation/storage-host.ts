@@ -64,7 +64,8 @@ export async function startStorage(parts: StorageParts): Promise<void> {
   parts.opened(replica);
   await directory.start();
   await membership.join();
-  await settleQuarantines({ coordinator, replica, quarantines: replica.quarantines, logger });
+  const quarantines = replica.leftQuarantines;
+  await settleQuarantines({ coordinator, replica, quarantines, logger });
   void settleLater({ clock, logger }, coordinator, replica);
   void evictLater({ clock, logger }, coordinator, replica);
   new Scrub({ coordinator, replica, clock, logger, intervalMs: scrubMs }).start();

@@ -1,0 +1,71 @@
+import assert from 'node:assert/strict';
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterEach, beforeEach, test } from 'node:test';
+import type { QuarantineKey } from '../contract/replica.js';
+import { packOf } from './testing/local-fixture.js';
+import { create, openReplica, type ReplicaScene } from './testing/replica-scene.js';
+
+const { signal } = new AbortController();
+const main = 'refs/heads/main';
+
+let scene: ReplicaScene;
+beforeEach(async () => {
+  scene = await openReplica();
+});
+afterEach(async () => {
+  await scene.close();
+});
+
+const quarantines = (): string[] => readdirSync(join(scene.root, 'quarantine'));
+
+test('a prepared quarantine says on disk under which locks', async () => {
+  const tip = await scene.commit('marked');
+  const key = await scene.prepare([create(main, tip)]);
+  const again = await scene.reopen();
+  assert.deepEqual([again.quarantines, again.leftQuarantines], [[key], [key]]);
+  await again.dropIfOver(key, async (locks) => {
+    assert.deepEqual(locks, [{ key: 'lock', createRevision: 7 }]);
+    return false;
+  });
+  assert.deepEqual(again.quarantines, [key]);
+  await again.dropIfOver(key, async () => true);
+  assert.deepEqual([again.quarantines, quarantines()], [[], []]);
+});
+
+/** Of a push whose store was killed before it was asked to prepare it. */
+async function uploaded(tip: string): Promise<QuarantineKey> {
+  const key = { repositoryId: scene.id, pushId: 'uploaded', attempt: 1 };
+  const bytes = await packOf(scene.source, [tip], []);
+  const pack = (async function* whole() {
+    yield bytes;
+  })();
+  await scene.replica.upload(key, pack, { settings: {}, signal, progress: () => undefined });
+  return key;
+}
+
+test('a quarantine whose push goes on is not dropped by what was found out before', async () => {
+  const commands = [create(main, await scene.commit('going on'))];
+  const key = await uploaded(commands[0]?.newOid ?? '');
+  const again = await scene.reopen();
+  await again.dropIfOver(key, async (locks) => {
+    assert.equal(locks, undefined);
+    await again.prepare(scene.request(key, commands));
+    return true;
+  });
+  assert.deepEqual([again.quarantines, again.leftQuarantines], [[key], []]);
+  scene.log.commit(key.pushId, commands);
+  await again.apply(scene.id, 1);
+  assert.deepEqual((await again.verify(scene.id, { signal })).problems, []);
+});
+
+test('a push that goes on while its quarantine is dropped is judged by what stays of it', async () => {
+  const commands = [create(main, await scene.commit('too late'))];
+  const key = await uploaded(commands[0]?.newOid ?? '');
+  const again = await scene.reopen();
+  await again.applied(scene.id);
+  const dropped = again.abort(key);
+  const { refused } = await again.prepare(scene.request(key, commands));
+  assert.deepEqual([...refused.keys()], [main]);
+  await dropped;
+});
