@@ -111,7 +111,7 @@ async function takesPushes(
 export async function checkHealed(world: World): Promise<void> {
   const left = (): readonly string[] =>
     world.stores.flatMap(({ disk, presence }) =>
-      presence === 'gone' ? [] : world.flippedBits.left({ disk }),
+      presence === 'gone' ? [] : world.flippedBits.showing(disk),
     );
   // What was deleted, or could not be made, goes as a whole.
   const living = (): readonly string[] => {

@@ -1,3 +1,4 @@
+import { GitStore } from './git-store.js';
 import type { SeededRandom } from './seeded-random.js';
 import { filesBelow, type SimulatedDisk, type SimulatedFile } from './simulated-disk.js';
 
@@ -7,6 +8,8 @@ interface Flip {
   /** Of the file, on the disk. */
   readonly path: string;
   readonly data: Buffer;
+  /** What it was. */
+  readonly before: Buffer;
 }
 
 /** Of a repository's files, those whose damage a store has to find out about. */
@@ -28,9 +31,17 @@ export class FlippedBits {
     const [below, file] = random.pick(files);
     const repositoryId = fragile.exec(below)?.[2] ?? '';
     const path = `${repositories}/${below}`;
+    const before = this.#flips.find(({ data }) => data === file.data)?.before ?? file.data;
     const data = flipped(file, random);
-    this.#flips.push({ disk, repositoryId, path, data });
+    this.#flips.push({ disk, repositoryId, path, data, before });
     return { path };
+  }
+
+  /** Of what is damaged still on this disk, what shows: nobody can find out about the rest, and it does no harm. */
+  showing(disk: SimulatedDisk): string[] {
+    return this.#flips
+      .filter((flip) => flip.disk === disk && isThere(flip) && shows(flip))
+      .map(({ path }) => path);
   }
 
   /** Paths of what is damaged still: of one repository, on one disk, or anywhere. */
@@ -57,10 +68,33 @@ function flipped(file: SimulatedFile, random: SeededRandom): Buffer {
 }
 
 function isThere({ disk, path, data }: Flip): boolean {
+  return fileAt(disk, path)?.data === data;
+}
+
+function fileAt(disk: SimulatedDisk, path: string): SimulatedFile | undefined {
   try {
     const node = disk.find(path);
-    return node?.kind === 'file' && node.data === data;
+    return node?.kind === 'file' ? node : undefined;
   } catch {
-    return false;
+    return undefined;
   }
+}
+
+const packedRefs = /\/git\/packed-refs$/;
+
+/** A value in packed-refs is not looked at while there is a file for that ref; a line that is none is an error. */
+function shows({ disk, path, data, before }: Flip): boolean {
+  if (!packedRefs.test(path)) return true;
+  const gitDir = path.replace(packedRefs, '/git');
+  if (new GitStore(disk, gitDir).isUnreadable) return true;
+  const [is, was] = [linesOf(data), linesOf(before)];
+  return [...is, ...was].some((line) => {
+    const [, name] = /^[0-9a-f]{40} (refs\/.+)$/.exec(line) ?? [];
+    const changed = !is.has(line) || !was.has(line);
+    return changed && name !== undefined && fileAt(disk, `${gitDir}/${name}`) === undefined;
+  });
+}
+
+function linesOf(file: Buffer): Set<string> {
+  return new Set(file.toString('latin1').split('\n'));
 }

@@ -2,6 +2,10 @@ import type { Oid } from '../../contract/objects.js';
 import { decodePack, isWhole, type ModelObject, zeroOid } from './pack-model.js';
 import { filesBelow, type SimulatedDisk, SimulatedFile } from './simulated-disk.js';
 
+const packedLine = /^([0-9a-f]{40}) (.+)$/;
+/** What the tag in the line before points at. */
+const peeledLine = /^\^[0-9a-f]{40}$/;
+
 /** What the simulated git reads of a bare repository on a simulated disk. Paths are those of the disk. */
 export class GitStore {
   readonly #disk: SimulatedDisk;
@@ -47,11 +51,24 @@ export class GitStore {
 
   packedRefs(): Map<string, Oid> {
     const refs = new Map<string, Oid>();
-    for (const line of (this.#read('packed-refs') ?? '').split('\n')) {
-      const [oid = '', name] = line.split(' ');
-      if (name !== undefined && /^[0-9a-f]{40}$/.test(oid)) refs.set(name, oid);
+    for (const line of this.#packedLines()) {
+      const [, oid = '', name = ''] = packedLine.exec(line) ?? [];
+      // git lists what is not below `refs/` as no ref.
+      if (name.startsWith('refs/')) refs.set(name, oid);
     }
     return refs;
+  }
+
+  /** packed-refs has a line that git cannot read: whatever goes through all refs dies of it. */
+  get isUnreadable(): boolean {
+    return this.#packedLines().some((line, index) => {
+      const isHeader = index === 0 && line.startsWith('# pack-refs with:');
+      return line !== '' && !isHeader && !packedLine.test(line) && !peeledLine.test(line);
+    });
+  }
+
+  #packedLines(): readonly string[] {
+    return (this.#read('packed-refs') ?? '').split('\n');
   }
 
   /** `objects` and further object directories: what git would find there now. */

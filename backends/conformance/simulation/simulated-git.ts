@@ -70,9 +70,15 @@ export class SimulatedGit implements GitRunner {
     if (name === 'repack' && run.place.path.startsWith('store/pools/')) {
       this.#process.count('pools repacked');
     }
+    if (listing.has(name) && run.store.isUnreadable) {
+      return { exitCode: 128, stderr: 'fatal: unexpected line in packed-refs' };
+    }
     return execute(run);
   }
 }
+
+/** Those that go through all refs. */
+const listing = new Set(['upload-pack', 'for-each-ref', 'pack-refs', 'repack', 'fsck']);
 
 /** A git that is asked again and again. Each exchange is one write and its answer. */
 class Conversation implements GitConversation {

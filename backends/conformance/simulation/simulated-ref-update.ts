@@ -78,6 +78,7 @@ export class RefUpdate {
     if (place.disk.find(lock) !== undefined) return 'packed-refs is locked';
     await change(place, 'write', () => place.disk.create(lock, true));
     this.#packedLocked = true;
+    if (store.isUnreadable) return 'packed-refs is damaged';
     const packed = store.packedRefs();
     if (!deletes.some(({ ref }) => packed.has(ref))) return undefined;
     for (const { ref } of deletes) packed.delete(ref);

@@ -413,7 +413,8 @@ export class World {
     if (generation > 0) this.count('forks made');
     for (const storeId of voters.keys()) {
       const host = this.stores.find((one) => one.storeId === storeId);
-      if (host === undefined) continue;
+      // It may have lost bits before it was there.
+      if (host === undefined || this.isDamaged(host, id)) continue;
       const copy = durableCopy(host.disk, id);
       const missing = missingFrom(copy.objects, copy.refs.values());
       if (copy.generation === generation && missing.length === 0) continue;
