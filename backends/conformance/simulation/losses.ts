@@ -172,6 +172,10 @@ export class Losses {
 
   /** Whether nothing is left to do for this repository. */
   async #recover(id: string): Promise<boolean> {
+    if (this.#isLostWhole(id)) {
+      await this.#giveUp(id);
+      return false;
+    }
     const report = await this.#ask(({ cluster }) => this.#report(cluster, id, undefined));
     if (report === 'not found') return true;
     if (report === undefined) return false;
@@ -191,6 +195,22 @@ export class Losses {
       this.#world.count('sets recovered after a lost majority');
     }
     return false;
+  }
+
+  /** Its making ended after the loss, with the stores that had been fast enough, and just these are gone. */
+  #isLostWhole(id: string): boolean {
+    const { voters, learners, readers } = this.#world.observer.configurations.get(id) ?? {};
+    const copies = [voters, learners, readers].flatMap((some) => [...(some?.keys() ?? [])]);
+    return copies.every((storeId) => this.#lostStores.has(storeId));
+  }
+
+  async #giveUp(id: string): Promise<void> {
+    const { history, observer } = this.#world;
+    const { generation } = observer.births.get(id) ?? { generation: 0 };
+    if (observer.newest(id) > generation) this.#world.violate(`nothing is left of ${id}`);
+    this.#world.say(`nothing is left of ${id}, which had no push yet: it is deleted`);
+    history.deleted.add(id);
+    await this.#ask(({ backend }) => backend.repositories.delete(id));
   }
 
   async #report(
