@@ -133,7 +133,7 @@ export function defineBackendRegistry(space: () => BackendSpace): void {
   test('an update changes what it names, and advances the epoch', async () => {
     const { repositories } = space().backend;
     const { id, name, epoch } = await createRepository(space(), {
-      settings: { 'receive.denyDeletes': 'true', 'receive.maxRefs': '5' },
+      settings: { 'receive.denyDeletes': 'true', 'receive.maxCommands': '5' },
     });
     const settings = {
       'receive.denyDeletes': null,
@@ -142,7 +142,7 @@ export function defineBackendRegistry(space: () => BackendSpace): void {
     };
     const changed = await repositories.update(id, () => ({ settings }));
     assert.deepEqual(changed.settings, {
-      'receive.maxRefs': '5',
+      'receive.maxCommands': '5',
       'receive.maxInputSize': '10m',
       'transfer.hideRefs': 'refs/hidden,!refs/hidden/but',
     });

@@ -136,6 +136,25 @@ test('settings in an included file are seen although the including file does not
   });
 });
 
+test('a setting that git would not heed cannot be made, and one that is there can be taken away', async () => {
+  const directory = await madeByGit('unheeded.git');
+  const { id } = await get('unheeded');
+  const set = (settings: Readonly<Record<string, string | null>>): Promise<unknown> =>
+    space.backend.repositories.update(id, () => ({ settings }));
+  for (const [key, value] of [
+    ['receive.maxObjectSize', '1k'],
+    ['receive.maxRefs', '7'],
+    ['replication.consistency', 'strong'],
+    ['replication.readConsistency', 'eventual'],
+  ] as const) {
+    await rejectsWith(set({ 'receive.denyDeletes': 'true', [key]: value }), 'failed-precondition');
+    assert.deepEqual((await get('unheeded')).settings, {}, key);
+  }
+  await space.source.git('-C', directory, 'config', 'receive.maxRefs', '7');
+  await set({ 'receive.maxRefs': null, 'receive.denyDeletes': 'true' });
+  assert.deepEqual((await get('unheeded')).settings, { 'receive.denyDeletes': 'true' });
+});
+
 test("a repository's own hooks judge a push, know who pushes, and talk to the pusher", async () => {
   const directory = await madeByGit('hooked.git');
   const hooks = {

@@ -36,6 +36,14 @@ const keysInLowerCase = new Map(
     .map((key) => [key.toLowerCase(), key] as const),
 );
 
+/** Who sets one of these would believe in a limit, or in copies, that nothing here provides. */
+const withoutEffect: ReadonlySet<SettingKey> = new Set<SettingKey>([
+  'receive.maxObjectSize',
+  'receive.maxRefs',
+  'replication.consistency',
+  'replication.readConsistency',
+]);
+
 /** Reads and changes the configuration of repositories. What it remembers, a stat of the file confirms each time. */
 export class RepositoryConfigs {
   readonly #git: GitRunner;
@@ -73,7 +81,10 @@ export class RepositoryConfigs {
     return config;
   }
 
-  /** Sets or unsets settings, all or none, under git's own lock. Errors: `invalid-argument`, `aborted` (locked). */
+  /**
+   * Sets or unsets settings, all or none, under git's own lock. Errors: `invalid-argument`, `failed-precondition` (it
+   * would have no effect), `aborted` (locked).
+   */
   async write(gitDir: string, changes: Readonly<Record<string, string | null>>): Promise<void> {
     const entries = Object.entries(changes).map(([key, value]) => checked(key, value));
     if (entries.length === 0) return;
@@ -121,6 +132,12 @@ function checked(key: string, value: string | null): readonly [SettingKey, reado
   if (value === null) return [key, []];
   const problem = settingProblem(key, value);
   if (problem !== undefined) throw new QuorateError('invalid-argument', problem);
+  if (withoutEffect.has(key)) {
+    throw new QuorateError(
+      'failed-precondition',
+      `${key} would have no effect: on the directory backend git receives, and has no such setting`,
+    );
+  }
   return [
     key,
     isList(key)

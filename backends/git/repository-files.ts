@@ -166,7 +166,7 @@ export interface ObjectStoreStats {
   readonly cruftPackCount: number;
   /** Packs that a `.keep` holds. */
   readonly keptPackCount: number;
-  /** Counted up to the limit, then extrapolated. */
+  /** Counted while they are few, else an estimate by samples. */
   readonly looseObjectCount: number;
   /** Packs, indexes and loose objects, in bytes; an estimate like the loose count. */
   readonly sizeBytes: number;
@@ -180,8 +180,12 @@ export interface ObjectStoreStats {
   readonly borrows: boolean;
 }
 
-/** Of the 256 fan-out directories, which hold objects evenly spread, this many are read. */
+/** Up to so many of the 256 fan-out directories, all are read: a guess from few objects would mislead. */
+const MAX_COUNTED_FANOUTS = 64;
+/** Of more, which hold objects evenly spread, this many are read. */
 const SAMPLED_FANOUTS = 16;
+/** Files of one directory that stand for the size of the others. */
+const SIZED_PER_FANOUT = 16;
 /** An estimate that rests on so many files of one directory needs no more of them. */
 const MAX_LOOSE_PER_FANOUT = 4096;
 const MAX_PACK_FILES = 100_000;
@@ -238,20 +242,27 @@ async function readPackFiles(
 async function sampleLooseObjects(
   objectsDir: string,
 ): Promise<{ readonly count: number; readonly sizeBytes: number }> {
-  const step = 256 / SAMPLED_FANOUTS;
+  const fanouts: string[] = [];
+  for await (const name of fileNames(objectsDir)) {
+    if (/^[0-9a-f]{2}$/.test(name)) fanouts.push(name);
+  }
+  const step = fanouts.length <= MAX_COUNTED_FANOUTS ? 1 : 256 / SAMPLED_FANOUTS;
   let count = 0;
   let sizeBytes = 0;
-  for (let fanout = 0; fanout < 256; fanout += step) {
-    const directory = join(objectsDir, fanout.toString(16).padStart(2, '0'));
+  for (const fanout of fanouts) {
+    if (Number.parseInt(fanout, 16) % step !== 0) continue;
+    const directory = join(objectsDir, fanout);
     let here = 0;
+    let sizedBytes = 0;
     for await (const name of fileNames(directory)) {
       here += 1;
-      if (here <= 16) sizeBytes += (await fileSize(join(directory, name))) * step;
+      if (here <= SIZED_PER_FANOUT) sizedBytes += await fileSize(join(directory, name));
       if (here >= MAX_LOOSE_PER_FANOUT) break;
     }
     count += here * step;
+    sizeBytes += sizedBytes * Math.max(1, here / SIZED_PER_FANOUT) * step;
   }
-  return { count, sizeBytes };
+  return { count, sizeBytes: Math.round(sizeBytes) };
 }
 
 /** Names in a directory as they come; nothing when it is not there. */
