@@ -1,15 +1,48 @@
-import { setFlagsFromString } from 'node:v8';
+import { constants, PerformanceObserver } from 'node:perf_hooks';
+import { getHeapStatistics, setFlagsFromString } from 'node:v8';
+
+const mib = 1024 ** 2;
+
+/**
+ * What the heap and the buffers beside it may grow by before V8 collects all of it: more than the buffers of a large
+ * pack come to before a collection of the young ones frees them.
+ */
+const roomBytes = 96 * mib;
+/** V8's own most: a heap becomes four times as large between two collections of all of it. */
+const mostPercent = 300;
+/** Heaps that are so large that the room is less than this of them are V8's business. */
+const leastPercent = 25;
 
 /**
  * How V8 counts the memory of buffers. A pack passes through in buffers that die young, which as it comes makes V8
- * collect the whole heap over and over: for 100 MB, 20 to 50 times, at twice to three times the CPU of all else
- * (`docs/decisions.md`). The setting is read whenever it matters, so that setting it at start is in time.
- *
- * Node 24 is left as it is: what helps there (`--external-memory-accounted-in-global-limit`) lets buffers grow beyond
- * what a large clone over SSH may take.
+ * collect the whole heap over and over: for 100 MB, 10 to 50 times, at up to three times the CPU of all else
+ * (`docs/decisions.md`). The settings are read whenever they matter, so that setting them at start is in time.
  */
-export function tuneEngine(): void {
-  const major = Number(process.versions.v8.split('.')[0]);
-  // Node 20: what a young collection frees counts as freed at once, not when a thread of V8's comes to it.
-  if (major < 12) setFlagsFromString('--no-concurrent-array-buffer-sweeping');
+export function tuneEngine(set: (flag: string) => void = setFlagsFromString): void {
+  // Node 20: what a young collection frees counts as freed at once, not when a thread of V8's comes to it. What is its
+  // like in Node 24 lets buffers grow beyond what a large clone over SSH may take.
+  if (Number(process.versions.v8.split('.')[0]) < 12) {
+    set('--no-concurrent-array-buffer-sweeping');
+  }
+  // V8 reads it when it has collected the whole heap, for the time up to the next.
+  const leaveRoom = (): void => {
+    set(`--heap-growing-percent=${growingPercent(getHeapStatistics().used_heap_size)}`);
+  };
+  leaveRoom();
+  new PerformanceObserver((list) => {
+    if (list.getEntries().some(isOfAll)) leaveRoom();
+  }).observe({ entryTypes: ['gc'] });
+}
+
+/** By how much a heap of this size may grow before it is collected as a whole; 0: as V8 thinks best. */
+export function growingPercent(heapBytes: number): number {
+  const percent = Math.min(mostPercent, Math.round((100 * roomBytes) / heapBytes));
+  return percent < leastPercent ? 0 : percent;
+}
+
+function isOfAll(collection: object): boolean {
+  if (!('detail' in collection)) return false;
+  const { detail } = collection;
+  if (typeof detail !== 'object' || detail === null || !('kind' in detail)) return false;
+  return detail.kind === constants.NODE_PERFORMANCE_GC_MAJOR;
 }
