@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readFile } from 'node:fs/promises';
+import { chmod, readdir, readFile, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -135,14 +135,53 @@ describe('the command line', () => {
     await fails('repo', 'show', 'moved/gone');
   });
 
-  test('what only a cluster has is said once', async () => {
+  test('the one store is shown, its repositories are verified, and pushes explained', async () => {
+    const url = withToken('shown/app.git', server.adminToken);
+    await scene.git(['push', url, 'main'], { cwd: source });
+    assert.match(await quorate('node', 'list'), /^local +alive /m);
+    assert.match(
+      await quorate('repo', 'replicas', 'shown/app'),
+      /^local +voter +alive +- +1 +0 +yes/m,
+    );
+    assert.match(await quorate('repo', 'verify', '--all'), /^shown\/app +local +1 +none$/m);
+
+    const audit = await quorate('audit', '--repo', 'shown/app', '--json');
+    const pushId = /"pushId":\s*"([0-9a-f]+)"/.exec(audit)?.[1] ?? '';
+    const story = await quorate('explain', 'push', pushId);
+    assert.match(story, /^repository: +shown\/app$/m);
+    assert.match(story, /^\d+ ms +committed +- +generation 1$/m);
+    assert.match(await fails('explain', 'push', 'nobody'), /remembered for a day/);
     for (const args of [
-      ['repo', 'verify', '--all'],
-      ['node', 'list'],
+      ['node', 'drain', 'local'],
+      ['node', 'remove', 'local'],
+      ['repo', 'move', 'shown/app', '--anywhere'],
+      ['repo', 'recover', 'shown/app'],
     ]) {
-      const { stderr } = await scene.quorate(server, args);
-      assert.match(stderr, /^quorate: this server is no member of a cluster: [^\n]*\n$/);
+      assert.match(await fails(...args), /not possible: this server is no member of a cluster, /);
     }
+  });
+
+  test('damage that nothing can heal is named, and mended as the documentation says', async () => {
+    const url = withToken('damaged/app.git', server.adminToken);
+    await scene.git(['push', url, 'main'], { cwd: source });
+    const copies = await json('repo', 'verify', 'damaged/app');
+    assert.ok(Array.isArray(copies));
+    const id: string = copies[0].repositoryId;
+    const packs = join(server.dataDirectory, 'store/repos', id.slice(0, 2), id, 'git/objects/pack');
+    const pack = join(packs, (await readdir(packs)).find((name) => name.endsWith('.pack')) ?? '');
+    const bytes = await readFile(pack);
+    bytes[bytes.length >> 1] = (bytes[bytes.length >> 1] ?? 0) ^ 1;
+    await chmod(pack, 0o600);
+    await writeFile(pack, bytes);
+    const verified = await scene.quorate(server, ['repo', 'verify', '--all']);
+    assert.equal(verified.exitCode, 1);
+    assert.match(verified.stdout, /\ndamaged\/app on local:\n.*\.pack/);
+    assert.match(verified.stderr, new RegExp(`healed from: damaged/app \\(id ${id}\\); docs/`));
+
+    await scene.git(['pack-objects', '-q', '--all', join(packs, 'pack')], { cwd: source });
+    await quorate('repo', 'maintain', 'damaged/app');
+    assert.match(await quorate('repo', 'verify', 'damaged/app'), / none$/m);
+    await scene.git(['clone', '-q', url, scene.path('work', 'mended')]);
   });
 
   test('Ctrl-C ends an import on the server, with its git, and leaves nothing', async () => {
@@ -195,7 +234,7 @@ describe('the command line', () => {
 
   test('on a terminal long work shows bars, and deleting asks', async () => {
     const imported = await onTerminal(['repo', 'import', 'moved/bars', source]);
-    assert.match(imported, /fetching +[█░]+ \d+% \| \d+\/\d+/);
+    assert.match(imported, /storing +[█░]+ \d+% \| \d+\/\d+/);
     assert.match(imported, /imported 2 refs into moved\/bars/);
     const maintained = await onTerminal(['repo', 'maintain', 'moved/bars']);
     assert.match(maintained, /█+ 100% \| /);

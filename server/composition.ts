@@ -62,7 +62,7 @@ import { createAuditTrail } from './observe/audit-trail.js';
 import { createMetrics } from './observe/metrics.js';
 import type { Metrics } from './observe/metrics.js';
 import { createOpsServer } from './observe/ops-server.js';
-import { checkStorage, servingWithoutCoordinator } from './readiness.js';
+import { checkStorage, createGitCheck, servingWithoutCoordinator } from './readiness.js';
 import { describeHostCertificates } from './ssh/host-certificates.js';
 import { createSshListener } from './ssh/ssh-listener.js';
 import type { Teardown } from './teardown.js';
@@ -274,6 +274,7 @@ async function openBackend(below: Omit<Foundation, 'backend'>): Promise<Backend>
         enabled: config['maintenance.enabled'],
         pruneGraceMs: config['maintenance.grace'],
       },
+      scrubIntervalMs: config['scrub.interval'],
     },
   });
 }
@@ -326,6 +327,7 @@ async function openOps(foundation: Foundation): Promise<Address> {
         if (degraded() === undefined) await coordinator.ping();
       },
       storage: () => checkStorage(config.root ?? data.path),
+      git: createGitCheck(foundation),
       audit: async () => {
         const problem = audit.problem();
         if (problem !== undefined) throw new Error(problem);

@@ -1,6 +1,9 @@
 import { constants } from 'node:fs';
 import { access, statfs } from 'node:fs/promises';
+import type { Clock } from '../backends/contract/environment.js';
+import { asQuorateError } from '../backends/contract/errors.js';
 import type { PastReads } from '../backends/contract/past-reads.js';
+import type { GitRunner } from '../backends/git/git-runner.js';
 import type { Config } from './config.js';
 
 /** Below this a push fails soon, and so may the coordinator's store: no more requests should come here. */
@@ -11,6 +14,63 @@ export async function checkStorage(directory: string): Promise<void> {
   await access(directory, constants.R_OK | constants.W_OK);
   const { bavail, bsize } = await statfs(directory);
   if (bavail * bsize < minFreeBytes) throw new Error('the disk is full');
+}
+
+/** For how long one start of git tells; probes come every few seconds, from several places. */
+const gitToldMs = 5_000;
+/** A machine that is too busy to start git for some seconds is not broken; after this it is as good as. */
+const gitTimeoutMs = 20_000;
+/** A probe waits so long for a start, and then goes by the one before: less than probes are given. */
+const gitWaitMs = 1_000;
+
+/**
+ * For readiness: rejects when git cannot be started, since it is gone or the processes that start it are. Made once git
+ * has run. Starts one git in five seconds at most, beside the queues of those that serve requests.
+ */
+export function createGitCheck({
+  git,
+  clock,
+}: {
+  readonly git: Pick<GitRunner, 'converse'>;
+  readonly clock: Clock;
+}): () => Promise<void> {
+  let problem: string | undefined;
+  let startedMs = clock.monotonicMs();
+  let running: Promise<void> | undefined;
+  const start = async (): Promise<void> => {
+    problem = await gitProblem(git);
+    running = undefined;
+  };
+  return async () => {
+    if (running === undefined && clock.monotonicMs() - startedMs >= gitToldMs) {
+      startedMs = clock.monotonicMs();
+      running = start();
+    }
+    if (running !== undefined) {
+      const waited = new AbortController();
+      await Promise.race([running, clock.sleep(gitWaitMs, waited.signal)]);
+      waited.abort();
+    }
+    if (running !== undefined && clock.monotonicMs() - startedMs > gitTimeoutMs) {
+      throw new Error(`git has not started for ${gitTimeoutMs / 1000} s`);
+    }
+    if (problem !== undefined) throw new Error(problem);
+  };
+}
+
+/** A conversation, since those do not queue behind runs that take their time. */
+async function gitProblem(git: Pick<GitRunner, 'converse'>): Promise<string | undefined> {
+  try {
+    const run = await git.converse({ args: ['version'], timeoutMs: gitTimeoutMs });
+    run.end();
+    run.stdout.resume();
+    const { exitCode } = await run.exited;
+    return exitCode === 0 ? undefined : 'git does not run';
+  } catch (error) {
+    const { code, message } = asQuorateError(error);
+    // As many as there may be are running.
+    return code === 'resource-exhausted' ? undefined : message;
+  }
 }
 
 /**

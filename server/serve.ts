@@ -32,8 +32,8 @@ const sameSignalMs = 500;
 
 /**
  * `quorate serve`: starts, serves until SIGTERM or SIGINT, drains, stops. Resolves with the exit status: 0 after a
- * drain, 1 when the start failed (one sentence on stderr says why, and nothing is left running). A second signal ends
- * the process at once; so does an uncaught exception, after it was logged.
+ * drain, 2 when the configuration is wrong, 1 when the start failed (one sentence on stderr says why, and nothing is
+ * left running). A second signal ends the process at once, with 1; so does an uncaught exception, after it was logged.
  */
 export async function serve(given: ServeArguments): Promise<number> {
   tuneEngine();
@@ -41,7 +41,8 @@ export async function serve(given: ServeArguments): Promise<number> {
   try {
     config = loadConfig({ ...given, env: process.env, workingDirectory: process.cwd() });
   } catch (error) {
-    return sayFailure(error);
+    sayFailure(error);
+    return 2;
   }
   const logger = createLogger({ level: config['log.level'] });
   // Nothing else keeps the process alive while parts are being closed; unfinished work must not end it silently.
@@ -64,7 +65,8 @@ export async function serve(given: ServeArguments): Promise<number> {
       logger.debug({ component: 'server', err: error }, 'no start');
     else logger.error({ component: 'server', err: error }, 'the server could not start');
     logger.flush();
-    return sayFailure(error);
+    sayFailure(error);
+    return 1;
   } finally {
     const overdue = setTimeout(
       () => endNow(logger, 'the server did not close in time'),
@@ -197,7 +199,6 @@ function endNow(logger: RootLogger, why: string): never {
   }
 }
 
-function sayFailure(error: unknown): number {
+function sayFailure(error: unknown): void {
   process.stderr.write(`quorate: ${asQuorateError(error).message}\n`);
-  return 1;
 }

@@ -9,7 +9,7 @@ import { gitLimits } from './listener-limits.js';
 import { formatAddress, listenOn, reachableAddress } from './listen.js';
 import { createMetrics } from './observe/metrics.js';
 import { createOpsServer } from './observe/ops-server.js';
-import { checkStorage } from './readiness.js';
+import { checkStorage, createGitCheck } from './readiness.js';
 
 /** What a storage node writes into its data directory, and says when it serves. */
 export interface NodeFile {
@@ -66,6 +66,7 @@ export async function composeStorageNode(parts: CompositionParts): Promise<Compo
     checks: {
       coordinator: () => coordinator.ping(),
       storage: () => checkStorage(data.path),
+      git: createGitCheck({ git, clock }),
     },
     warnings: {
       cluster: () => credentials.tls?.problem() ?? opened.coordinatorTls?.problem(),

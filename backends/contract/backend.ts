@@ -1,5 +1,5 @@
 import type { Readable } from 'node:stream';
-import type { ClusterControl } from './cluster.js';
+import type { ClusterControl, StoreView } from './cluster.js';
 import type { HeadRecovery } from './recovery.js';
 import type { Oid, RefCommand, RefSnapshot } from './objects.js';
 import type { Pusher } from './pipeline.js';
@@ -179,6 +179,8 @@ export interface BackendCapabilities {
  */
 export interface Backend {
   readonly capabilities: BackendCapabilities;
+  /** Undefined where the repositories are other tools' as well, and no record of pushes is kept. */
+  readonly stores: StoreView | undefined;
   /** Undefined where there is one store only. */
   readonly cluster: ClusterControl | undefined;
   /** Undefined where repositories have no heads in the coordinator. */

@@ -138,16 +138,12 @@ export interface CopyVerified extends Partial<VerifyReport> {
   readonly unread?: string;
 }
 
-/** What people do with the nodes of a cluster and the copies on them. Errors: `not-found`, `invalid-argument`, `unavailable`. */
-export interface ClusterControl {
+/** What people see of the stores, the copies on them and the pushes to them. Errors: `not-found`, `unavailable`. */
+export interface StoreView {
   /** Those that are alive, that have a mark, or that a repository has a copy on. In order of their ids. */
   nodes(): Promise<readonly NodeInfo[]>;
-  /** Undefined takes the mark away. */
-  mark(nodeId: string, mark: 'draining' | 'removed' | undefined): Promise<void>;
   replicas(repositoryId: string): Promise<readonly ReplicaInfo[]>;
-  /** The nodes that a repository is to be on from now on; undefined leaves it to placement again. Resolves at once. */
-  move(repositoryId: string, nodeIds: readonly string[] | undefined): Promise<void>;
-  /** Reads every copy from its disk. What is found damaged is healed from the others in the background. */
+  /** Reads every copy from its disk. What is found damaged is healed in the background, where others have it sound. */
   verify(
     repositoryId: string,
     options: {
@@ -155,14 +151,22 @@ export interface ClusterControl {
       readonly progress: (progress: MaintenanceProgress) => void;
     },
   ): Promise<readonly CopyVerified[]>;
+  /** The life of a push of the last day. */
+  explain(pushId: string): Promise<PushStory | undefined>;
+}
+
+/** What people do with the nodes of a cluster and the copies on them. Errors: `not-found`, `invalid-argument`, `unavailable`. */
+export interface ClusterControl {
+  /** Undefined takes the mark away. */
+  mark(nodeId: string, mark: 'draining' | 'removed' | undefined): Promise<void>;
+  /** The nodes that a repository is to be on from now on; undefined leaves it to placement again. Resolves at once. */
+  move(repositoryId: string, nodeIds: readonly string[] | undefined): Promise<void>;
   /**
    * For a repository that has lost the majority of its stores for good: goes on from a copy that is left, as the next
    * generation, and keeps the values that this overrules as refs. Refused with `failed-precondition` while that is not
    * needed, or while the others may come back.
    */
   recover(repositoryId: string, recovery: LossRecovery): Promise<LossReport>;
-  /** The life of a push of the last day. */
-  explain(pushId: string): Promise<PushStory | undefined>;
   /** How many repositories' copies are being changed, or wait for it, in the whole cluster. */
   repairing(): Promise<number>;
   /** How many repositories have a push that some voter has not applied, in the whole cluster. */

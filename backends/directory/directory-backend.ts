@@ -59,6 +59,7 @@ type State =
   | { readonly name: 'closed' };
 
 class DirectoryBackend implements Backend {
+  readonly stores = undefined;
   readonly cluster = undefined;
   readonly recovery = undefined;
   readonly capabilities = {

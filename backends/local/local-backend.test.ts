@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
-import { readdir } from 'node:fs/promises';
+import { chmod, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { keys, prefixEnd } from '../contract/keys.js';
 import { allRefs, refsWithout } from '../contract/visible-refs.js';
 import type { Repository } from '../contract/repository.js';
 import { comeTo } from './testing/come-to.js';
@@ -69,6 +70,43 @@ describe('local backend', () => {
       const packs = await readdir(join(gitDir, 'objects', 'pack'));
       return packs.filter((name) => name.endsWith('.keep'));
     });
+  });
+
+  test('the one store is shown, its copies are read from the disk, and pushes told', async () => {
+    const { stores, cluster } = local.backend;
+    assert.ok(stores !== undefined);
+    assert.equal(cluster, undefined);
+    const repository = await local.create('shown');
+    const newOid = await local.commit('shown');
+    const commands = [{ ref: 'refs/heads/main', oldOid: zeroOid, newOid }];
+    const request = pushRequest(commands, { pack: await packOf(local.source, [newOid], []) });
+    await local.backend.push(repository, request);
+    const [node] = await stores.nodes();
+    assert.ok(node?.alive === true && node.copies > 0 && (node.capacityBytes ?? 0) > 0);
+    const [copy, ...others] = await stores.replicas(repository.id);
+    assert.deepEqual(others, []);
+    assert.deepEqual([copy?.nodeId, copy?.lag, copy?.sound], ['test', 0, true]);
+    const verify = () => stores.verify(repository.id, { signal, progress: () => undefined });
+    assert.deepEqual((await verify())[0]?.problems, []);
+    const story = await stores.explain(request.pushId);
+    assert.equal(story?.repository, 'shown');
+    assert.deepEqual(
+      story?.steps.map(({ step }) => step),
+      ['received', 'uploaded', 'locked', 'prepared', 'judged', 'committed', 'applied'],
+    );
+
+    const { id } = repository;
+    const packs = join(local.directory, 'store', 'repos', id.slice(0, 2), id, 'git/objects/pack');
+    const pack = join(packs, (await readdir(packs)).find((name) => name.endsWith('.pack')) ?? '');
+    const bytes = await readFile(pack);
+    bytes[40] = (bytes[40] ?? 0) ^ 1;
+    await chmod(pack, 0o600);
+    await writeFile(pack, bytes);
+    assert.notDeepEqual((await verify())[0]?.problems, []);
+    const reports = await local.coordinator.range(keys.damages, {
+      rangeEnd: prefixEnd(keys.damages),
+    });
+    assert.deepEqual(reports.entries, [], 'nobody could heal it');
   });
 
   test('refusals are per ref, or for all when atomic, and leave nothing', async () => {

@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { mkdir } from 'node:fs/promises';
 import { createLocks } from '../coordination/locks.js';
 import type { Backend } from '../contract/backend.js';
+import type { StoreView } from '../contract/cluster.js';
 import type { Coordinator } from '../contract/coordinator.js';
 import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
 import type { PushPipeline } from '../contract/pipeline.js';
@@ -10,9 +11,12 @@ import type { GitRunner } from '../git/git-runner.js';
 import type { PackIndexer } from '../git/pack-indexer.js';
 import { removeTree } from '../git/repository-files.js';
 import { coordinatorLog } from '../replicated/coordinator-log.js';
+import { PushTraces } from '../replicated/push-trace.js';
 import { ReplicatedBackend } from '../replicated/replicated-backend.js';
+import { Scrub } from '../replicated/scrub.js';
+import { createStoreView } from '../replicated/store-view.js';
 import { singleReplica } from '../replicated/voters.js';
-import { openLocalStore } from './local-store.js';
+import { openLocalStore, spaceOf } from './local-store.js';
 
 export interface LocalBackendOptions {
   /** Name of this process in lock holders and logs. */
@@ -24,6 +28,8 @@ export interface LocalBackendOptions {
     /** How long an object that nothing reaches is kept after that was noticed. */
     readonly pruneGraceMs: number;
   };
+  /** In how long everything is to be read from the disk once; 0: never. */
+  readonly scrubIntervalMs: number;
 }
 
 export interface LocalBackendDependencies {
@@ -50,11 +56,17 @@ export async function createLocalBackend(dependencies: LocalBackendDependencies)
   const store = await openLocalStore({ ...dependencies, maintenance: options.maintenance });
   const { replica } = store;
   const locks = createLocks({ ...dependencies, holder: options.nodeId });
+  const replicas = singleReplica(options.nodeId, replica);
+  const traces = new PushTraces({ ...dependencies, frontEnd: options.nodeId });
+  const scrub = new Scrub({ ...dependencies, replica, intervalMs: options.scrubIntervalMs });
   return new ReplicatedBackend({
     ...dependencies,
     locks,
     log: coordinatorLog(coordinator),
-    replicas: singleReplica(options.nodeId, replica),
+    replicas,
+    traces,
+    stores: withSpace(createStoreView({ coordinator, replicas, traces }), dataDirectory),
+    companions: [traces, scrub],
     knownSnapshot: (id, head) => replica.knownSnapshot(id, head),
     scratchDirectory,
     lockTimeoutMs: options.lockTimeoutMs,
@@ -73,4 +85,17 @@ export async function createLocalBackend(dependencies: LocalBackendDependencies)
       },
     },
   });
+}
+
+/** The one store as a node: it has no address and no zone, and how full its disk is is looked up when it is asked for. */
+function withSpace(view: StoreView, dataDirectory: string): StoreView {
+  return {
+    ...view,
+    nodes: async () => {
+      const space = await spaceOf(dataDirectory);
+      const plain = { address: undefined, zone: undefined, weight: undefined };
+      const nodes = await view.nodes();
+      return nodes.map((node) => (node.alive ? { ...node, ...plain, ...space } : node));
+    },
+  };
 }

@@ -443,9 +443,12 @@ export class LocalReplica implements Replica {
     repositoryId: string,
     { signal }: { readonly signal: AbortSignal },
   ): Promise<VerifyReport> {
-    const { git } = this.#dependencies;
+    const { git, meter } = this.#dependencies;
     const dependencies = { git, store: this.#store, open: this.#open };
-    return verifyCopy(dependencies, repositoryId, signal);
+    const report = await verifyCopy(dependencies, repositoryId, signal);
+    const outcome = report.problems.length === 0 ? 'sound' : 'damaged';
+    meter.count('copies_verified', { outcome });
+    return report;
   }
 
   /**

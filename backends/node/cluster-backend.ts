@@ -10,10 +10,12 @@ import type { GitRunner } from '../git/git-runner.js';
 import { removeTree } from '../git/repository-files.js';
 import { coordinatorLog } from '../replicated/coordinator-log.js';
 import { createClusterControl } from '../replicated/cluster-control.js';
+import { reportDamage } from '../replicated/damage.js';
 import { NodeDirectory } from '../replicated/node-directory.js';
 import { PushTraces } from '../replicated/push-trace.js';
 import type { Consistency } from '../replicated/quorum.js';
 import { ReplicatedBackend } from '../replicated/replicated-backend.js';
+import { createStoreView } from '../replicated/store-view.js';
 import { type ControllerSettings, SetController } from '../replicated/set-controller.js';
 import type { ClusterCredentials } from './cluster-credentials.js';
 import { connectTo } from './node-connection.js';
@@ -80,12 +82,17 @@ export async function createClusterBackend(
     lockTimeoutMs: options.lockTimeoutMs,
     replicationFactor,
     traces,
+    stores: createStoreView({
+      coordinator,
+      replicas: directory,
+      traces,
+      reportDamage: (id, storeId) => reportDamage(coordinator, id, storeId),
+    }),
     cluster: createClusterControl({
       ...dependencies,
       replicas: directory,
       locks,
       controller,
-      traces,
       replicationFactor,
       repairAfterMs: options.repair.repairAfterMs,
     }),

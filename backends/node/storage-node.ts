@@ -1,4 +1,3 @@
-import { statfs } from 'node:fs/promises';
 import type { Coordinator } from '../contract/coordinator.js';
 import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
@@ -7,8 +6,9 @@ import type { PeerSource, Replica } from '../contract/replica.js';
 import type { TakeFileSteps } from '../git/file-steps.js';
 import type { GitRunner } from '../git/git-runner.js';
 import type { PackIndexer } from '../git/pack-indexer.js';
-import { type LocalStore, openLocalStore, storeRoot } from '../local/local-store.js';
+import { type LocalStore, openLocalStore, spaceOf, storeRoot } from '../local/local-store.js';
 import { claimStore } from '../local/store-owner.js';
+import { reportDamage } from '../replicated/damage.js';
 import { obeyEvictions } from '../replicated/evictions.js';
 import { NodeDirectory } from '../replicated/node-directory.js';
 import { NodeMembership } from '../replicated/node-membership.js';
@@ -102,6 +102,7 @@ export class StorageNode {
       ...dependencies,
       replica: parts.store.replica,
       intervalMs: dependencies.scrubIntervalMs,
+      reportDamage: (id, storeId) => reportDamage(dependencies.coordinator, id, storeId),
     });
     this.#membership = new NodeMembership({
       ...dependencies,
@@ -232,15 +233,13 @@ export class StorageNode {
 
   async #describe(): Promise<NodeRecord> {
     const { options, dataDirectory } = this.#dependencies;
-    const { blocks, bfree, bsize } = await statfs(dataDirectory);
     return {
       nodeId: options.nodeId,
       storeId: this.#store.replica.storeId,
       address: this.#address,
       zone: options.zone,
       weight: options.weight,
-      capacityBytes: blocks * bsize,
-      usedBytes: (blocks - bfree) * bsize,
+      ...(await spaceOf(dataDirectory)),
       draining: this.#draining,
       version: options.version,
     };

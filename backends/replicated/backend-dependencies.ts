@@ -1,5 +1,5 @@
 import type { Locks } from '../coordination/locks.js';
-import type { ClusterControl } from '../contract/cluster.js';
+import type { ClusterControl, StoreView } from '../contract/cluster.js';
 import type { Coordinator } from '../contract/coordinator.js';
 import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
 import type { RefSnapshot } from '../contract/objects.js';
@@ -41,8 +41,10 @@ export interface ReplicatedBackendDependencies {
   readonly past?: PastReads;
   /** Reads per second from which on a repository is told to who keeps the sets; absent: nothing is told. */
   readonly reportReadsFrom?: number;
-  /** Where the lives of pushes are kept; absent with a single store. */
+  /** Where the lives of pushes are kept; absent: nowhere. */
   readonly traces?: PushTraces;
+  /** What people see of stores, copies and pushes. */
+  readonly stores?: StoreView;
   /** What people do with nodes and copies; absent with a single store. */
   readonly cluster?: ClusterControl;
   /** What runs beside it, from its start to its close. */

@@ -7,12 +7,15 @@ import { encodeRecord, scan } from './records.js';
 
 /** Stories that wait to be written; beyond, the oldest are forgotten: they are for people only. */
 const maxWaiting = 2_000;
-/** Put together in one transaction. */
+/** Put together in one transaction, and as many deleted: below the 128 operations that etcd takes. */
 const batchSize = 50;
 const writeEveryMs = 500;
 /** How long the life of a push can be looked up. */
 const keptMs = 24 * 60 * 60_000;
-const trimEveryMs = 10 * 60_000;
+/** Stories of this process that are kept, about a kilobyte each: a busy day may not fill the coordinator. */
+const maxKept = 50_000;
+/** Of others' stories, that nobody else may be there to forget. Reads them all, so seldom. */
+const trimEveryMs = 60 * 60_000;
 
 const schema = z.object({
   pushId: z.string(),
@@ -45,7 +48,10 @@ export class PushTraces {
   readonly #clock: Clock;
   readonly #logger: Logger;
   readonly #frontEnd: string;
+  readonly #maxKept: number;
   readonly #waiting = new Map<string, PushStory>();
+  /** When each story that this process wrote was written last, the oldest first. */
+  readonly #written = new Map<string, number>();
   readonly #closing = new AbortController();
   #running: Promise<void> | undefined;
 
@@ -55,7 +61,10 @@ export class PushTraces {
     readonly logger: Logger;
     /** Name of this process. */
     readonly frontEnd: string;
+    /** Stories that are kept at most; absent: as many as do no harm. */
+    readonly maxKept?: number;
   }) {
+    this.#maxKept = dependencies.maxKept ?? maxKept;
     this.#coordinator = dependencies.coordinator;
     this.#clock = dependencies.clock;
     this.#logger = dependencies.logger;
@@ -117,24 +126,48 @@ export class PushTraces {
     }
   }
 
+  /** Old ones go in the transaction that new ones come with. */
   async #write(): Promise<void> {
     while (this.#waiting.size > 0) {
       const batch = [...this.#waiting.values()].slice(0, batchSize);
-      for (const { pushId } of batch) this.#waiting.delete(pushId);
+      for (const { pushId } of batch) {
+        this.#waiting.delete(pushId);
+        this.#written.delete(pushId);
+      }
+      const forgotten = this.#forget(batch.length);
+      for (const { pushId } of batch) this.#written.set(pushId, this.#clock.nowMs());
       await this.#coordinator.transaction({
         compares: [],
-        success: batch.map((story) => ({
-          type: 'put',
-          key: keys.trace(story.pushId),
-          value: encodeRecord(story),
-        })),
+        success: [
+          ...batch.map((story) => ({
+            type: 'put' as const,
+            key: keys.trace(story.pushId),
+            value: encodeRecord(story),
+          })),
+          ...forgotten.map((pushId) => ({ type: 'delete' as const, key: keys.trace(pushId) })),
+        ],
         failure: [],
       });
     }
   }
 
+  /** The oldest of this process that are too old, or too many with so many more. */
+  #forget(coming: number): readonly string[] {
+    const beforeMs = this.#clock.nowMs() - keptMs;
+    const forgotten: string[] = [];
+    for (const [pushId, atMs] of this.#written) {
+      if (forgotten.length >= batchSize) break;
+      if (atMs >= beforeMs && this.#written.size + coming <= this.#maxKept) break;
+      this.#written.delete(pushId);
+      forgotten.push(pushId);
+    }
+    return forgotten;
+  }
+
+  /** What is too old goes, whoever wrote it; what an earlier process of this name wrote counts as this one's. */
   async #trim(): Promise<void> {
     const beforeMs = this.#clock.nowMs() - keptMs;
+    const own = new Map<string, number>();
     let old: string[] = [];
     const drop = async (): Promise<void> => {
       await this.#coordinator.transaction({
@@ -148,8 +181,15 @@ export class PushTraces {
       const parsed = schema.safeParse(JSON.parse(new TextDecoder().decode(value)));
       const lastMs = parsed.success ? (parsed.data.steps.at(-1)?.atMs ?? 0) : 0;
       if (lastMs < beforeMs) old.push(key);
+      else if (parsed.data?.frontEnd === this.#frontEnd) own.set(parsed.data.pushId, lastMs);
       if (old.length >= batchSize) await drop();
     }
     if (old.length > 0) await drop();
+    const oldestFirst = [...own, ...this.#written].sort(([, a], [, b]) => a - b);
+    this.#written.clear();
+    for (const [pushId, atMs] of oldestFirst) {
+      this.#written.delete(pushId);
+      this.#written.set(pushId, atMs);
+    }
   }
 }

@@ -8,7 +8,7 @@ import type {
   PushResult,
   ReadSession,
 } from '../contract/backend.js';
-import type { ClusterControl } from '../contract/cluster.js';
+import type { ClusterControl, StoreView } from '../contract/cluster.js';
 import type { HeadRecovery } from '../contract/recovery.js';
 import { asQuorateError, QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
@@ -60,6 +60,7 @@ export class ReplicatedBackend implements Backend {
     forks: true,
   };
   readonly repositories: RepositoryRegistry;
+  readonly stores: StoreView | undefined;
   readonly cluster: ClusterControl | undefined;
   readonly recovery: HeadRecovery;
   readonly #dependencies: ReplicatedBackendDependencies;
@@ -83,6 +84,7 @@ export class ReplicatedBackend implements Backend {
 
   constructor(dependencies: ReplicatedBackendDependencies) {
     this.#dependencies = dependencies;
+    this.stores = dependencies.stores;
     this.cluster = dependencies.cluster;
     this.recovery = createHeadRecovery({
       coordinator: dependencies.unguarded ?? dependencies.coordinator,

@@ -1,18 +1,19 @@
 import type { Coordinator } from '../contract/coordinator.js';
-import type { Clock, Logger } from '../contract/environment.js';
-import { asQuorateError } from '../contract/errors.js';
+import type { Clock, Logger, Random } from '../contract/environment.js';
 import { keys } from '../contract/keys.js';
 import type { Replica } from '../contract/replica.js';
-import { reportDamage } from './damage.js';
 import { decodeRepository, scan } from './records.js';
 
 export interface ScrubDependencies {
   readonly coordinator: Coordinator;
-  readonly replica: Pick<Replica, 'storeId' | 'verify' | 'state'>;
+  readonly replica: Pick<Replica, 'storeId' | 'verify'>;
   readonly clock: Clock;
+  readonly random: Random;
   readonly logger: Logger;
   /** In how long everything is to be read once; 0: never. */
   readonly intervalMs: number;
+  /** Has a damaged copy filled anew; absent where no other store could have it. */
+  readonly reportDamage?: (repositoryId: string, storeId: string) => Promise<void>;
 }
 
 /** Between two repositories at least, so that scrubbing never takes all of a disk. */
@@ -42,33 +43,37 @@ export class Scrub {
     await this.#running;
   }
 
-  /** Verifies everything once. Answers how many copies were read, and how many are damaged. */
-  async round(pauseMs = 0): Promise<{ readonly copies: number; readonly damaged: number }> {
-    const { clock } = this.#dependencies;
-    const { signal } = this.#closing;
-    let damaged = 0;
-    const ids = await this.#own();
-    for (const id of ids) {
-      if (signal.aborted) break;
-      if (!(await this.#verify(id))) damaged++;
-      await clock.sleep(pauseMs, signal);
-    }
-    return { copies: ids.length, damaged };
-  }
-
+  /**
+   * The first round begins anywhere, after a part of a pause: a server that is started again and again gets to all that
+   * it has in the end, and does not read the same each time.
+   */
   async #run(): Promise<void> {
     const { clock, logger, intervalMs } = this.#dependencies;
     const { signal } = this.#closing;
+    let begun = false;
     while (!signal.aborted) {
       try {
-        const count = (await this.#own()).length;
-        await clock.sleep(Math.min(idlePauseMs, intervalMs), signal);
-        if (count > 0) await this.round(Math.max(minPauseMs, intervalMs / count));
+        const ids = await this.#own();
+        if (ids.length === 0) await clock.sleep(Math.min(idlePauseMs, intervalMs), signal);
+        const pauseMs = Math.max(minPauseMs, intervalMs / ids.length);
+        const first = begun ? 0 : Math.floor(this.#fraction() * ids.length);
+        for (const [index, id] of [...ids.slice(first), ...ids.slice(0, first)].entries()) {
+          await clock.sleep(begun || index > 0 ? pauseMs : this.#fraction() * pauseMs, signal);
+          if (signal.aborted) return;
+          await this.#verify(id);
+        }
+        begun ||= ids.length > 0;
       } catch (error) {
         logger.warn({ component: 'scrub', err: error }, 'scrubbing goes on later');
         await clock.sleep(idlePauseMs, signal);
       }
     }
+  }
+
+  /** At least 0, less than 1. */
+  #fraction(): number {
+    const [byte = 0, next = 0] = this.#dependencies.random.bytes(2);
+    return (byte * 256 + next) / 65_536;
   }
 
   /** Repositories that count on a copy in this store, or have it read. */
@@ -83,19 +88,16 @@ export class Scrub {
     return ids;
   }
 
-  /** False: it is damaged, and that was said. What cannot be verified now is left to the next round. */
-  async #verify(id: string): Promise<boolean> {
-    const { coordinator, replica, logger } = this.#dependencies;
+  /** What cannot be verified now is left to the next round. */
+  async #verify(id: string): Promise<void> {
+    const { replica, reportDamage, logger } = this.#dependencies;
     try {
       const { problems } = await replica.verify(id, { signal: this.#closing.signal });
-      if (problems.length === 0) return true;
+      if (problems.length === 0) return;
       logger.error({ component: 'scrub', repo: id, problems }, 'a copy is damaged');
-      await reportDamage(coordinator, id, replica.storeId);
-      return false;
+      await reportDamage?.(id, replica.storeId);
     } catch (error) {
-      const { code } = asQuorateError(error);
       logger.warn({ component: 'scrub', repo: id, err: error }, 'a copy could not be verified');
-      return code !== 'data-corrupt';
     }
   }
 }

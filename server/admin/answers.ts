@@ -124,6 +124,55 @@ const hostKey = z.strictObject({
   problem: z.string().nullable().describe('why the file that should hold one is not used'),
 });
 
+const storageNode = z.strictObject({
+  nodeId: z.string(),
+  storeId: z.string().optional().describe('random, of its disk'),
+  alive: z.boolean(),
+  silent: z.boolean().describe('it announces itself, and does not answer this server'),
+  mark: z.enum(['draining', 'removed']).optional(),
+  address: z.string().optional(),
+  zone: z.string().optional(),
+  weight: z.number().optional(),
+  capacityBytes: z.number().optional(),
+  usedBytes: z.number().optional(),
+  copies: z.int(),
+});
+
+const marked = z.strictObject({
+  node: z.strictObject({
+    nodeId: z.string(),
+    mark: z.enum(['draining', 'removed']).nullable(),
+  }),
+});
+
+const copy = z.strictObject({
+  nodeId: z.string(),
+  storeId: z.string(),
+  role: z.enum(['voter', 'learner', 'reader']),
+  declared: z.enum(['down', 'stale']).optional(),
+  alive: z.boolean(),
+  generation: z.int().optional(),
+  lag: z.int().optional().describe('generations behind the head'),
+  sound: z.boolean().optional().describe('its refs are those of the head'),
+  frozen: z.string().optional().describe('why the store neither serves nor changes it'),
+});
+
+const pushStory = z.strictObject({
+  pushId: z.string(),
+  repositoryId: z.string(),
+  repository: z.string().optional().describe('its name now'),
+  actor: z.string(),
+  frontEnd: z.string(),
+  steps: z.array(
+    z.strictObject({
+      step: z.string(),
+      atMs: z.number().describe('milliseconds since the Unix epoch'),
+      nodeId: z.string().optional(),
+      detail: z.string().optional(),
+    }),
+  ),
+});
+
 /** By `Endpoint.action`. */
 export const answers: Readonly<Record<string, z.ZodType>> = {
   'user.list': z.strictObject({ users: z.array(user), next }),
@@ -145,6 +194,15 @@ export const answers: Readonly<Record<string, z.ZodType>> = {
   'repository.revoke': z.strictObject({ repository: administered }),
   'repository.rename': z.strictObject({ repository }),
   'repository.delete': z.strictObject({ deleted: z.string() }),
+  'repository.replicas': z.strictObject({ replicas: z.array(copy), next }),
+  'repository.move': z.strictObject({
+    repository: z.strictObject({ name: z.string(), nodes: z.array(z.string()).nullable() }),
+  }),
+  'node.list': z.strictObject({ nodes: z.array(storageNode), next }),
+  'node.drain': marked,
+  'node.undrain': marked,
+  'node.remove': marked,
+  'push.explain': z.strictObject({ push: pushStory }),
   'webhook.list': z.strictObject({ webhooks: z.array(webhook), next }),
   'webhook.add': z.strictObject({
     webhook,

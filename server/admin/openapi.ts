@@ -10,6 +10,7 @@ type Json = Readonly<Record<string, unknown>>;
 const streams: ReadonlySet<string> = new Set([
   'repository.import',
   'repository.maintain',
+  'repository.verify',
   'audit.follow',
 ]);
 

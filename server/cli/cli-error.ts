@@ -1,6 +1,6 @@
 /** A failure told to the user in one sentence: `quorate: MESSAGE`. */
 export class CliError extends Error {
-  /** 1: it failed; 2: it was asked for in the wrong way; 130: ended by Ctrl-C. */
+  /** 1: it was tried, and failed; 2: what was typed is wrong as it stands, so nothing was tried; 130: ended by Ctrl-C. */
   readonly exitCode: 1 | 2 | 130;
 
   constructor(message: string, options: { exitCode?: 1 | 2 | 130; cause?: unknown } = {}) {

@@ -31,7 +31,7 @@ import { addWebhookCommands } from './commands/webhook.js';
 
 /**
  * Runs `quorate` with the arguments after the program's name. Resolves with the exit status: 0; 1 when it failed; 2
- * when it was used in the wrong way; 130 after Ctrl-C. Never rejects. `serve` is handed in so that every other
+ * when it was used in the wrong way; 130 after Ctrl-C (docs/cli.md). Never rejects. `serve` is handed in so that every other
  * command starts without loading the server.
  */
 export async function runCli(

@@ -194,6 +194,7 @@ export class FakeService {
   #backend(): Backend {
     return {
       capabilities: { generations: true, renameIsInstant: true, inspectsPushes: true, forks: true },
+      stores: undefined,
       cluster: undefined,
       recovery: undefined,
       repositories: {

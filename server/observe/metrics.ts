@@ -114,6 +114,11 @@ const counters: Record<CounterName, MetricDefinition> = {
     help: 'Steps by which replica sets were kept up: copies made, filled, replaced, declared.',
     labels: ['step'],
   },
+  copies_verified: {
+    name: 'quorate_copies_verified_total',
+    help: 'Copies of repositories that were read from the disk of this process, by outcome (sound, damaged).',
+    labels: ['outcome'],
+  },
   maintenance_runs: {
     name: 'quorate_maintenance_runs_total',
     help: 'Repository maintenance runs, by outcome.',

@@ -137,7 +137,7 @@ export const clusterSettings = {
   'scrub.interval': {
     kind: 'duration',
     default: '7d',
-    help: 'in how long a storage node reads all that it has from its disk, bit by bit; damage is healed from the other copies; 0: never',
+    help: 'in how long a storage node, or a single server, reads all that it has from its disk, bit by bit; damage is logged, and healed where there are other copies; 0: never',
   },
   'etcd.prefix': {
     kind: 'text',

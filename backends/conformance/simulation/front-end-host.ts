@@ -9,7 +9,6 @@ import { coordinatorLog } from '../../replicated/coordinator-log.js';
 import { NodeDirectory, type NodeDirectoryDependencies } from '../../replicated/node-directory.js';
 import type { Consistency } from '../../replicated/quorum.js';
 import { createClusterControl } from '../../replicated/cluster-control.js';
-import { PushTraces } from '../../replicated/push-trace.js';
 import { ReplicatedBackend } from '../../replicated/replicated-backend.js';
 import { SetController } from '../../replicated/set-controller.js';
 import { SimulatedGit } from './simulated-git.js';
@@ -84,8 +83,7 @@ export async function startFrontEnd(parts: FrontEndParts): Promise<FrontEnd> {
   };
   const controller = new SetController({ ...around, nodeId: name, settings });
   controller.start();
-  const traces = new PushTraces({ coordinator, clock, logger, frontEnd: name });
-  const cluster = createClusterControl({ ...around, ...settings, controller, traces });
+  const cluster = createClusterControl({ ...around, ...settings, controller });
   return { backend, controller, cluster };
 }
 

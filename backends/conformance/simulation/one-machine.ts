@@ -113,6 +113,7 @@ export class OneMachine {
           nodeId: 'machine',
           lockTimeoutMs: 20_000,
           maintenance: { enabled: true, pruneGraceMs: 2_000 },
+          scrubIntervalMs: 5_000,
         },
       });
       await backend.start();

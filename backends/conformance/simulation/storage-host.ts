@@ -11,6 +11,7 @@ import { NodeDirectory, type NodeDirectoryDependencies } from '../../replicated/
 import { NodeMembership } from '../../replicated/node-membership.js';
 import type { NodeRecord } from '../../replicated/node-record.js';
 import { peerSourceOf } from '../../replicated/peers.js';
+import { reportDamage } from '../../replicated/damage.js';
 import { Scrub } from '../../replicated/scrub.js';
 import { settleQuarantines } from '../../replicated/settle-quarantines.js';
 import { SimulatedGit } from './simulated-git.js';
@@ -68,7 +69,15 @@ export async function startStorage(parts: StorageParts): Promise<void> {
   await settleQuarantines({ coordinator, replica, quarantines, logger });
   void settleLater({ clock, logger }, coordinator, replica);
   void evictLater({ clock, logger }, coordinator, replica);
-  new Scrub({ coordinator, replica, clock, logger, intervalMs: scrubMs }).start();
+  new Scrub({
+    coordinator,
+    replica,
+    clock,
+    random,
+    logger,
+    intervalMs: scrubMs,
+    reportDamage: (id, storeId) => reportDamage(coordinator, id, storeId),
+  }).start();
 }
 
 function openReplica(

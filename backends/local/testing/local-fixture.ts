@@ -123,6 +123,7 @@ export async function startLocal(options: FixtureOptions = {}): Promise<LocalFix
       nodeId: 'test',
       lockTimeoutMs: 10_000,
       maintenance: { enabled: false, pruneGraceMs: 1000 },
+      scrubIntervalMs: 0,
     },
   });
   await backend.start();

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import type { ClusterControl } from '../../../backends/contract/cluster.js';
+import type { ClusterControl, StoreView } from '../../../backends/contract/cluster.js';
 import { QuorateError } from '../../../backends/contract/errors.js';
 import { principalName } from '../../auth/principal.js';
 import type { AdminApiOptions } from '../options.js';
@@ -12,12 +12,20 @@ type ClusterOptions = Pick<AdminApiOptions, 'backend' | 'authorizer' | 'recovery
 
 /** Storage nodes, the copies of a repository, and the lives of pushes: for server administrators only. */
 export function clusterEndpoints(options: ClusterOptions): Endpoint[] {
+  const stores = (call: Call, what: string): StoreView => {
+    requireServerAdmin(call.principal, what);
+    if (options.backend.stores !== undefined) return options.backend.stores;
+    throw new QuorateError(
+      'failed-precondition',
+      `${what} is not possible: this server serves plain repositories from a directory, and keeps no record of copies and pushes; git fsck reads such a repository from the disk`,
+    );
+  };
   const cluster = (call: Call, what: string): ClusterControl => {
     requireServerAdmin(call.principal, what);
     if (options.backend.cluster !== undefined) return options.backend.cluster;
     throw new QuorateError(
       'failed-precondition',
-      'this server is no member of a cluster: it has one store (docs/cluster.md)',
+      `${what} is not possible: this server is no member of a cluster, and its one store is where everything is (docs/cluster.md)`,
     );
   };
   const mark = (verb: string, to: 'draining' | 'removed' | undefined): Endpoint =>
@@ -40,7 +48,7 @@ export function clusterEndpoints(options: ClusterOptions): Endpoint[] {
       action: 'node.list',
       input: nothing,
       run: async (call) => {
-        const nodes = await cluster(call, 'seeing storage nodes').nodes();
+        const nodes = await stores(call, 'seeing storage nodes').nodes();
         return { status: 200, body: { nodes } };
       },
     }),
@@ -53,9 +61,9 @@ export function clusterEndpoints(options: ClusterOptions): Endpoint[] {
       action: 'repository.replicas',
       input: nothing,
       run: async (call) => {
-        const control = cluster(call, "seeing a repository's copies");
+        const view = stores(call, "seeing a repository's copies");
         const repository = await openRepository(options, call, 'admin');
-        return { status: 200, body: { replicas: await control.replicas(repository.id) } };
+        return { status: 200, body: { replicas: await view.replicas(repository.id) } };
       },
     }),
     endpoint({
@@ -76,13 +84,14 @@ export function clusterEndpoints(options: ClusterOptions): Endpoint[] {
       action: 'repository.verify',
       input: nothing,
       run: async (call) => {
-        const control = cluster(call, "verifying a repository's copies");
+        const view = stores(call, "verifying a repository's copies");
         const repository = await openRepository(options, call, 'admin');
-        const verified = control.verify(repository.id, {
+        const verified = view.verify(repository.id, {
           signal: call.signal,
           progress: (progress) => call.events.progress(progress),
         });
-        await call.events.end({ result: { copies: await call.events.during(verified) } });
+        const copies = await call.events.during(verified);
+        await call.events.end({ result: { repositoryId: repository.id, copies } });
         return undefined;
       },
     }),
@@ -116,7 +125,7 @@ export function clusterEndpoints(options: ClusterOptions): Endpoint[] {
       input: nothing,
       run: async (call) => {
         const pushId = call.param('push');
-        const story = await cluster(call, 'seeing the lives of pushes').explain(pushId);
+        const story = await stores(call, 'seeing the lives of pushes').explain(pushId);
         if (story === undefined) {
           throw new QuorateError(
             'not-found',

@@ -5,9 +5,12 @@ import { requireServerAdmin } from '../permissions.js';
 import { nothing } from './fields.js';
 
 /** Nodes and repairs; null where there is one store only. */
-async function clusterState({ cluster }: Pick<Backend, 'cluster'>): Promise<object | null> {
-  if (cluster === undefined) return null;
-  const nodes = await cluster.nodes();
+async function clusterState({
+  cluster,
+  stores,
+}: Pick<Backend, 'cluster' | 'stores'>): Promise<object | null> {
+  if (cluster === undefined || stores === undefined) return null;
+  const nodes = await stores.nodes();
   const zones = new Set(nodes.flatMap(({ alive, zone }) => (alive && zone ? [zone] : [])));
   return {
     nodes: nodes.length,

@@ -1,4 +1,4 @@
-import type { ClusterControl } from '../../../backends/contract/cluster.js';
+import type { ClusterControl, StoreView } from '../../../backends/contract/cluster.js';
 import type {
   Backend,
   BackendStatus,
@@ -27,11 +27,17 @@ export class MemoryBackend implements Backend {
     inspectsPushes: true,
     forks: true,
   };
+  /** Of one store that nobody asks much. */
+  readonly stores: StoreView = {
+    nodes: () => Promise.resolve([]),
+    replicas: () => Promise.resolve([]),
+    verify: () => Promise.resolve([]),
+    explain: (pushId) =>
+      Promise.resolve({ pushId, repositoryId: 'r', actor: 'a', frontEnd: 'f', steps: [] }),
+  };
   /** A cluster of one node, of which nothing is asked but whether one may. */
   readonly cluster: ClusterControl = {
-    nodes: () => Promise.resolve([]),
     mark: () => Promise.resolve(),
-    replicas: () => Promise.resolve([]),
     recover: () =>
       Promise.resolve({
         generation: 1,
@@ -42,9 +48,6 @@ export class MemoryBackend implements Backend {
         recovered: undefined,
       }),
     move: () => Promise.resolve(),
-    verify: () => Promise.resolve([]),
-    explain: (pushId) =>
-      Promise.resolve({ pushId, repositoryId: 'r', actor: 'a', frontEnd: 'f', steps: [] }),
     repairing: () => Promise.resolve(0),
     lagging: () => Promise.resolve(0),
   };

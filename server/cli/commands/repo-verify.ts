@@ -2,16 +2,23 @@ import type { Command } from 'commander';
 import type { Json } from '../api-client.js';
 import { CliError, ConnectionLost } from '../cli-error.js';
 import { allRows, type CommandContext, contextOf, rows as rowsOf } from '../context.js';
-import { plain, table } from '../output.js';
+import { plain, printable, table } from '../output.js';
 import { createProgressDisplay } from '../progress-display.js';
 import { pathOf } from './repo.js';
+
+/** The table has them all. */
+const maxNamed = 5;
+/** Of one copy; it takes a few to see what is damaged. */
+const maxShown = 20;
 
 /** `quorate repo verify`. */
 export function addVerifyCommand(repo: Command): void {
   repo
     .command('verify')
     .argument('[name]')
-    .description('read every copy of a repository from its disk; what is damaged is healed')
+    .description(
+      'read every copy of a repository from its disk; what is damaged is healed from the others',
+    )
     .option('--all', 'every repository')
     .action(
       async (name: string | undefined, options: { readonly all?: true }, command: Command) => {
@@ -31,6 +38,7 @@ export function addVerifyCommand(repo: Command): void {
             { title: 'PROBLEMS', key: 'problems', show: firstProblem },
           ];
           terminal.print(table(columns, copies));
+          for (const copy of copies.filter(isDamaged)) terminal.print(allProblems(copy));
         }
         failWhenUnsound(copies);
       },
@@ -38,14 +46,15 @@ export function addVerifyCommand(repo: Command): void {
 }
 
 async function verifyOne({ stream }: CommandContext, name: string): Promise<readonly Json[]> {
-  const copies = rowsOf(await stream(`${pathOf(name)}/verify`), 'copies');
-  return copies.map((copy) => ({ repository: name, ...copy }));
+  const result = await stream(`${pathOf(name)}/verify`);
+  const { repositoryId } = result;
+  return rowsOf(result, 'copies').map((copy) => ({ repository: name, repositoryId, ...copy }));
 }
 
 /** One after the other, behind one bar. What one repository says is no reason not to go on with the next. */
 async function verifyAll(context: CommandContext): Promise<readonly Json[]> {
   const { request, stream } = context;
-  // Said once, and not of each repository: this is no cluster, or not for this user.
+  // Said once, and not of each repository: there is nothing to verify here, or not for this user.
   await request('GET', '/nodes');
   const names = (await allRows(request, '/repositories', 'repositories')).map((one) =>
     plain(one['name']),
@@ -72,18 +81,47 @@ async function verifyAll(context: CommandContext): Promise<readonly Json[]> {
 }
 
 function failWhenUnsound(copies: readonly Json[]): void {
-  const damaged = copies.filter(
-    ({ problems }) => Array.isArray(problems) && problems.length > 0,
-  ).length;
+  const damaged = copies.filter(isDamaged);
+  const others = new Set(copies.flatMap((one) => (isDamaged(one) ? [] : [one['repository']])));
+  const lost = damaged.filter(({ repository }) => !others.has(repository));
+  const names = [
+    ...new Set(lost.map((one) => `${plain(one['repository'])} (id ${plain(one['repositoryId'])})`)),
+  ];
+  const healing = damaged.length - lost.length;
   const unread = copies.filter((copy) => 'unread' in copy).length;
   const all = copies.length;
   const said = [
-    ...(damaged === 0 ? [] : [`${damaged} of ${all} copies are damaged and being healed`]),
-    ...(unread === 0
+    ...(healing === 0 ? [] : [`${healing} of ${all} copies are damaged and being healed`]),
+    ...(names.length === 0
       ? []
-      : [`${unread} of ${all} copies could not be read: verify again when their nodes answer`]),
+      : [
+          `damaged, and without another copy to be healed from: ${listed(names)}; docs/operations.md, "A damaged repository", says what to do`,
+        ]),
+    ...(unread === 0 ? [] : [`${unread} of ${all} copies could not be read: PROBLEMS says why`]),
   ];
   if (said.length > 0) throw new CliError(said.join('; '));
+}
+
+function isDamaged({ problems }: Json): boolean {
+  return Array.isArray(problems) && problems.length > 0;
+}
+
+/** Names in a sentence; beyond a few, how many more. */
+function listed(names: readonly string[]): string {
+  const more = names.length - maxNamed;
+  return `${names.slice(0, maxNamed).join(', ')}${more > 0 ? ` and ${more} more` : ''}`;
+}
+
+/** Below the table, which has room for one of each copy. */
+function allProblems({ repository, nodeId, problems }: Json): string {
+  const lines = Array.isArray(problems) ? problems.map(plain) : [];
+  const more = lines.length - maxShown;
+  const said = [
+    `${plain(repository)} on ${plain(nodeId)}:`,
+    ...lines.slice(0, maxShown),
+    ...(more > 0 ? [`and ${more} more (--json shows them)`] : []),
+  ];
+  return `\n${said.map((line) => `${printable(line)}\n`).join('')}`;
 }
 
 function firstProblem(problems: unknown, { unread }: Json): string {

@@ -1,0 +1,144 @@
+import type {
+  CopyVerified,
+  NodeInfo,
+  PushStory,
+  ReplicaInfo,
+  StoreView,
+} from '../contract/cluster.js';
+import type { Coordinator } from '../contract/coordinator.js';
+import { QuorateError } from '../contract/errors.js';
+import { keys } from '../contract/keys.js';
+import { deleted } from './commit.js';
+import { decodeNode, type NodeRecord } from './node-record.js';
+import { type NodeMark, readNodeMarks } from './node-marks.js';
+import type { PushTraces } from './push-trace.js';
+import { copiesOf, decodeRepository, scan, type Voter } from './records.js';
+import { readGround } from './set-view.js';
+import type { ReplicaDirectory, StorageNode } from './voters.js';
+
+export interface StoreViewDependencies {
+  readonly coordinator: Coordinator;
+  readonly replicas: ReplicaDirectory;
+  readonly traces: PushTraces;
+  /** Has a damaged copy filled anew; absent where no other store could have it. */
+  readonly reportDamage?: (repositoryId: string, storeId: string) => Promise<void>;
+}
+
+/** What administrators see of stores, copies and pushes, in a cluster and on a single server. */
+export function createStoreView(dependencies: StoreViewDependencies): StoreView {
+  const { coordinator, replicas, traces, reportDamage } = dependencies;
+  return {
+    nodes: () => listNodes(dependencies),
+    async replicas(repositoryId): Promise<readonly ReplicaInfo[]> {
+      const ground = await readGround(coordinator, repositoryId);
+      if (ground === undefined) throw deleted(repositoryId);
+      const { record, head } = ground;
+      const info = async (voter: Voter, role: ReplicaInfo['role']): Promise<ReplicaInfo> => {
+        const { nodeId, storeId } = voter;
+        const replica = replicas.find(storeId);
+        const state = await replica?.state(repositoryId).catch(() => undefined);
+        const generation = state?.generation;
+        return {
+          nodeId,
+          storeId,
+          role,
+          declared: voter.state,
+          alive: replica !== undefined,
+          generation,
+          lag: generation === undefined ? undefined : Math.max(0, head.generation - generation),
+          sound: generation === head.generation ? state?.digest === head.digest : undefined,
+          frozen: state?.frozen,
+        };
+      };
+      return Promise.all([
+        ...record.voters.map((voter) => info(voter, 'voter')),
+        ...record.learners.map((learner) => info(learner, 'learner')),
+        ...(record.readers ?? []).map((reader) => info(reader, 'reader')),
+      ]);
+    },
+    async verify(repositoryId, { signal, progress }): Promise<readonly CopyVerified[]> {
+      const ground = await readGround(coordinator, repositoryId);
+      if (ground === undefined) throw deleted(repositoryId);
+      const copies = ground.record.voters;
+      const verified: CopyVerified[] = [];
+      for (const { nodeId, storeId } of copies) {
+        progress({ step: `verifying on ${nodeId}`, done: verified.length, total: copies.length });
+        const replica = replicas.find(storeId);
+        if (replica === undefined) {
+          verified.push({ nodeId, storeId, unread: 'the storage node does not answer' });
+          continue;
+        }
+        try {
+          const report = await replica.verify(repositoryId, { signal });
+          verified.push({ nodeId, storeId, ...report });
+          if (report.problems.length > 0) await reportDamage?.(repositoryId, storeId);
+        } catch (error) {
+          // What one node cannot say is no reason not to ask the others.
+          if (signal.aborted || !(error instanceof QuorateError)) throw error;
+          verified.push({ nodeId, storeId, unread: error.message });
+        }
+      }
+      return verified;
+    },
+    async explain(pushId): Promise<PushStory | undefined> {
+      const story = await traces.find(pushId);
+      const entry = story && (await coordinator.get(keys.repo(story.repositoryId)));
+      if (story === undefined || entry === undefined) return story;
+      const { name, state } = decodeRepository(entry);
+      return state === 'active' ? { ...story, repository: name } : story;
+    },
+  };
+}
+
+export async function listNodes({
+  coordinator,
+  replicas,
+}: Pick<StoreViewDependencies, 'coordinator' | 'replicas'>): Promise<readonly NodeInfo[]> {
+  const marks = await readNodeMarks(coordinator);
+  const alive = new Map(replicas.nodes().map((node) => [node.nodeId, node]));
+  const copies = new Map<string, { count: number; storeId: string }>();
+  for await (const entry of scan(coordinator, keys.repos)) {
+    const record = decodeRepository(entry);
+    if (record.state !== 'active') continue;
+    for (const { nodeId, storeId } of copiesOf(record)) {
+      copies.set(nodeId, { storeId, count: (copies.get(nodeId)?.count ?? 0) + 1 });
+    }
+  }
+  const silent = new Map<string, NodeRecord>();
+  for await (const entry of scan(coordinator, keys.nodes)) {
+    const nodeId = entry.key.slice(keys.nodes.length);
+    if (!alive.has(nodeId)) silent.set(nodeId, decodeNode(entry));
+  }
+  const ids = new Set([...alive.keys(), ...silent.keys(), ...marks.keys(), ...copies.keys()]);
+  return [...ids]
+    .sort((a, b) => a.localeCompare(b))
+    .map((nodeId) => ({
+      ...infoOf(
+        nodeId,
+        alive.get(nodeId) ?? silent.get(nodeId),
+        marks.get(nodeId),
+        copies.get(nodeId),
+      ),
+      alive: alive.has(nodeId),
+      silent: silent.has(nodeId),
+    }));
+}
+
+function infoOf(
+  nodeId: string,
+  node: Omit<StorageNode, 'local'> | undefined,
+  mark: NodeMark | undefined,
+  copies: { readonly count: number; readonly storeId: string } | undefined,
+): Omit<NodeInfo, 'alive' | 'silent'> {
+  return {
+    nodeId,
+    storeId: node?.storeId ?? copies?.storeId,
+    mark,
+    address: node?.address,
+    zone: node?.zone,
+    weight: node?.weight,
+    capacityBytes: node?.capacityBytes,
+    usedBytes: node?.usedBytes,
+    copies: copies?.count ?? 0,
+  };
+}
