@@ -1,6 +1,7 @@
 import { asQuorateError, QuorateError } from '../contract/errors.js';
 import type { PeerSource, QuarantineKey } from '../contract/replica.js';
 import { catchUpFrom } from './catch-up.js';
+import { storageFailure } from './disk-errors.js';
 import { BehindError } from './intents.js';
 import type { OpenRepository } from './open-repository.js';
 import type { LocalReplicaDependencies } from './replica-dependencies.js';
@@ -72,7 +73,7 @@ export class Advance {
     try {
       await this.upTo(repository, basis);
     } catch (cause) {
-      const { code, message, details } = asQuorateError(cause);
+      const { code, message, details } = asQuorateError(storageFailure(cause));
       throw new QuorateError(code, message, { details: { ...details, basis }, cause });
     }
   }

@@ -373,6 +373,18 @@ test('a disk that does not take a quarantine is a storage failure, not a bug', a
   assert.deepEqual(scene.replica.quarantines, []);
 });
 
+test('a full disk is called that also when a push first waits for what was committed before', async () => {
+  await commitPush();
+  scene.failures.set('commitEither', 1);
+  const key = { repositoryId: scene.id, pushId: 'after-it', attempt: 1 };
+  const pack = (async function* (): AsyncGenerator<Uint8Array> {})();
+  const options = { settings: {}, basis: 1, signal, progress: () => undefined };
+  await assert.rejects(scene.replica.upload(key, pack, options), (error: QuorateError) => {
+    assert.deepEqual([error.code, error.details['basis']], ['storage-failure', 1]);
+    return true;
+  });
+});
+
 test('a client whose connection breaks is not taken for a disk that fails', async () => {
   const reset = Object.assign(new Error('read ECONNRESET'), {
     code: 'ECONNRESET',

@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import type { Coordinator, WatchEvent } from '../contract/coordinator.js';
 import type { Clock, Logger, Meter } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
@@ -63,6 +64,8 @@ export class NodeDirectory implements ReplicaDirectory {
 
   constructor(dependencies: NodeDirectoryDependencies) {
     this.#dependencies = dependencies;
+    // Every connection that lingers listens.
+    setMaxListeners(0, this.#closing.signal);
     const { meter } = dependencies;
     meter.gauge('storage_nodes', { state: 'answering' }, () => this.#count(true));
     meter.gauge('storage_nodes', { state: 'silent' }, () => this.#count(false));

@@ -100,6 +100,8 @@ function checkPushes(
     if (answer.status === 'failed') {
       if (entry !== undefined)
         tell(`push ${push.pushId} failed (${answer.code}), and is in the log`);
+      // A fault of ours: every trouble that the world can make has a code of its own.
+      if (answer.code === 'internal') tell(`push ${push.pushId} failed: ${answer.message}`);
       continue;
     }
     if (answer.ok.size === 0) {

@@ -3,7 +3,6 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { silentLogger } from '../../coordination/test-environment.js';
-import { QuorateError } from '../../contract/errors.js';
 import type { Head, RefCommand } from '../../contract/objects.js';
 import type { LogReader, QuarantineKey } from '../../contract/replica.js';
 import type { HeadRecord, LogEntry } from '../../contract/repository.js';
@@ -66,7 +65,7 @@ export interface ReplicaScene {
   readonly log: MemoryLog;
   readonly refs: RefTransactions;
   readonly objects: ObjectReader;
-  /** Calls of these that fail: name -> how many of the next ones. */
+  /** Calls of these that fail, for lack of room: name -> how many of the next ones. */
   readonly failures: Map<'commitEither' | 'peel', number>;
   readonly replica: LocalReplica;
   /** Another replica over the same files, as after a restart. */
@@ -116,7 +115,7 @@ export async function openReplica(): Promise<ReplicaScene> {
       const left = failures.get(name) ?? 0;
       if (left === 0) return call(...args);
       failures.set(name, left - 1);
-      throw new QuorateError('storage-failure', `${name} fails`);
+      throw Object.assign(new Error(`ENOSPC: ${name} fails`), { code: 'ENOSPC' });
     };
   };
   let aheadMs = 0;
