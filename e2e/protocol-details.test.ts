@@ -60,6 +60,19 @@ describe('what git tells people', () => {
     assert.match(push.stderr, /403/);
   });
 
+  test('a first push to a name inside or around a repository: why it cannot be, and no other names', async () => {
+    await scene.admin(server, 'repo', 'create', 'nest/inner/app');
+    for (const [name, says] of [
+      ['nest', 'nest cannot be a repository: there are repositories below it'],
+      ['nest/inner/app/x', 'nest/inner/app/x cannot be a repository: nest/inner/app is one'],
+    ] as const) {
+      const pushed = await scene.tryGit(['push', server.httpUrl(name), 'main'], { cwd: source });
+      assert.notEqual(pushed.exitCode, 0);
+      assert.ok(pushed.stderr.includes(says), pushed.stderr);
+      if (name === 'nest') assert.ok(!pushed.stderr.includes('inner'), pushed.stderr);
+    }
+  });
+
   test('a signed push is refused before anything is sent', async () => {
     const said = await scene.tryGit(
       ['push', '--signed=yes', server.httpUrl('team/app.git'), 'main:signed'],

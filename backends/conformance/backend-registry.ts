@@ -74,6 +74,11 @@ export function defineBackendRegistry(space: () => BackendSpace): void {
     ]) {
       await rejectsWith(repositories.create(newRepository({ name })), 'already-exists');
     }
+    // Whoever asks may not know what there is below.
+    await assert.rejects(
+      repositories.create(newRepository({ name: outer })),
+      (error: Error) => !error.message.includes('/a'),
+    );
     await repositories.create(newRepository({ name: `${outer}/a/bc` }));
     await repositories.create(newRepository({ name: `${outer}/a-b` }));
   });

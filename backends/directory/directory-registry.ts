@@ -288,12 +288,15 @@ function hex(random: Random): string {
   return Buffer.from(random.bytes(8)).toString('hex');
 }
 
+/** Whoever asks knows what is above the name, and need not know what is below it. */
 function taken(name: string, by: string): QuorateError {
+  const isAbove = by.startsWith(`${name}/`);
+  const why = isAbove
+    ? `${name} cannot be a repository: there are repositories below it`
+    : `${name} cannot be a repository: ${by} is one, and one path would lie inside the other`;
   return new QuorateError(
     'already-exists',
-    name === by
-      ? `a repository named ${name} exists already`
-      : `${name} cannot be a repository beside ${by}: one path would lie inside the other`,
+    name === by ? `a repository named ${name} exists already` : why,
   );
 }
 

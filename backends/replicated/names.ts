@@ -3,12 +3,15 @@ import { QuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
 
 export function taken(name: string, by: string): QuorateError {
-  return new QuorateError(
-    'already-exists',
-    name === by
-      ? `a repository named ${name} exists already`
-      : `${name} cannot be a repository beside ${by}: one path would lie inside the other`,
-  );
+  return new QuorateError('already-exists', whyTaken(name, by));
+}
+
+/** Whoever asks knows what is above the name, and need not know what is below it. */
+function whyTaken(name: string, by: string): string {
+  if (name === by) return `a repository named ${name} exists already`;
+  return by.startsWith(`${name}/`)
+    ? `${name} cannot be a repository: there are repositories below it`
+    : `${name} cannot be a repository: ${by} is one, and one path would lie inside the other`;
 }
 
 /** `a/b/c` -> `a/b`, `a`. */

@@ -82,7 +82,8 @@ export class ClientOutput {
     const packet =
       this.voice === 'error-packet'
         ? writeErrorPkt(message)
-        : Buffer.concat([writeSideBand(3, Buffer.from(`${message}\n`)), flushPkt]);
+        : // git ends the line itself.
+          Buffer.concat([writeSideBand(3, Buffer.from(message)), flushPkt]);
     if (this.voice !== 'none' && !this.#stream.destroyed) {
       this.writtenBytes += packet.length;
       this.#stream.write(packet);

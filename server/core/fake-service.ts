@@ -52,6 +52,8 @@ export interface Scene {
   /** Names that exist. Default: `team/app`. */
   names?: readonly string[];
   decide?: Authorizer['decide'];
+  /** Why no repository can be created. */
+  creationError?: QuorateError;
   /** What `git upload-pack` answers; it is given its whole input. */
   answer?: (run: UploadPackRun, input: Buffer) => { stdout: string | Buffer; exitCode?: number };
   push?: (request: PushRequest) => Promise<PushResult>;
@@ -201,6 +203,9 @@ export class FakeService {
         get: (name) => this.#lookUp(name),
         getForReading: (name) => this.#lookUp(name),
         create: (repository) => {
+          if (this.#scene.creationError !== undefined) {
+            return Promise.reject(this.#scene.creationError);
+          }
           this.created.push(repository);
           return Promise.resolve(this.#add(repository.name));
         },

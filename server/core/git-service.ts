@@ -232,7 +232,7 @@ async function run(
     // The listener's own error about its stream (a limit, a bad encoding) goes back as it is.
     if (!output.started && error === input.failure) throw error;
     const failure = request.signal.aborted ? cancelledBy(request.signal) : asServiceError(error);
-    if (!output.started) throw failure;
+    if (!output.started && !isToldByPush(request, output, failure)) throw failure;
     // An answer that ends in good order without what it lacks is one that git waits for: it has to be broken off.
     if (request.mode === 'stateless' && untold.has(failure.code)) throw failure;
     return await afterStart(parts, request, { output, error: failure });
@@ -240,6 +240,30 @@ async function run(
     place?.leave();
     input.abandon();
   }
+}
+
+/** What a person has to read to know what to do. What is HTTP's to say (a rate, a missing right) is not here. */
+const toldByPush: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'already-exists',
+  'failed-precondition',
+  'unavailable',
+  'deadline-exceeded',
+  'storage-failure',
+  'data-corrupt',
+]);
+
+/** git shows nothing of a POST that failed but its status. So what stops a push after its commands is told in its answer. */
+function isToldByPush(
+  { service, signal }: GitRequest,
+  { voice }: ClientOutput,
+  { code }: QuorateError,
+): boolean {
+  return (
+    service === 'git-receive-pack' &&
+    voice === 'side-band' &&
+    !signal.aborted &&
+    toldByPush.has(code)
+  );
 }
 
 /** Nobody is there, or there is no verdict. */
@@ -258,6 +282,13 @@ async function afterStart(
     );
   }
   if (!untold.has(error.code)) output.tell(publicMessage(error, requestId));
-  const refused = ['invalid-argument', 'resource-exhausted', 'unimplemented', 'permission-denied'];
+  const refused = [
+    'invalid-argument',
+    'already-exists',
+    'failed-precondition',
+    'resource-exhausted',
+    'unimplemented',
+    'permission-denied',
+  ];
   return { status: refused.includes(error.code) ? 'refused' : 'error', exitCode: 128, fields };
 }

@@ -402,6 +402,19 @@ test('the first push creates its repository, the pusher’s own, with the branch
   );
 });
 
+for (const code of ['already-exists', 'failed-precondition', 'unavailable'] as const) {
+  test(`why the repository cannot be created (${code}) is told in git's form`, async () => {
+    const creationError = new QuorateError(code, 'team is a repository');
+    const fake = new FakeService({ names: [], creationError });
+    for (const part of [stateless, session]) {
+      const { outcome, error, output } = await fake.talk(part, pushOf([create]));
+      assert.equal(error, undefined);
+      assert.equal(outcome?.exitCode, 128);
+      assert.match(output.toString('latin1'), /\x03team is a repository0000$/);
+    }
+  });
+}
+
 test('a push that brings nothing creates nothing', async () => {
   const fake = new FakeService({ names: [] });
   for (const command of [remove, { ...create, ref: 'refs/bad..name' }]) {

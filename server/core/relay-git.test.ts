@@ -59,7 +59,7 @@ const cases: readonly {
     heard: Buffer.concat([
       writePkt('packfile\n'),
       writeSideBand(1, Buffer.from('PACK')),
-      writeSideBand(3, Buffer.from('broke\n')),
+      writeSideBand(3, Buffer.from('broke')),
       flushPkt,
     ]),
     errorTold: true,
@@ -70,7 +70,7 @@ const cases: readonly {
     exitCode: 1,
     heard: Buffer.concat([
       writePkt('packfile\n'),
-      writeSideBand(3, Buffer.from('broke\n')),
+      writeSideBand(3, Buffer.from('broke')),
       flushPkt,
     ]),
     errorTold: true,
