@@ -119,6 +119,8 @@ test('without authentication there is nothing to sign in with', () => {
   const text = say(['noAuth=true'], true);
   assert.match(text, /git push/);
   assert.doesNotMatch(text, /credential|admin/);
+  for (const first of [true, false]) assert.match(say(['noAuth=true'], first), /--no-auth/);
+  assert.doesNotMatch(say([], false), /no-auth/);
 });
 
 test('servers that share a coordinator each get a token, and spare that of another', async () => {

@@ -76,6 +76,7 @@ export function announcement(options: Announcement): string {
     `  Git over SSH   ${sshUrl}/`,
     `  operations     ${server.opsUrl}/metrics (/healthz, /readyz, /debug/locks)`,
     `  data           ${options.dataDirectory}`,
+    ...(config.noAuth ? ['  access         nobody is asked who they are (--no-auth)'] : []),
   ];
   if (!options.first) return `${lines.join('\n')}\n`;
   return `${[...lines, '', ...(config.noAuth ? openLines(url) : pasteLines(options, url, sshUrl))].join('\n')}\n`;
@@ -94,7 +95,7 @@ export function nodeAnnouncement(node: NodeFile, dataDirectory: string): string 
 
 function openLines(url: string): readonly string[] {
   return [
-    'Nobody is asked who they are (--no-auth). In any Git repository:',
+    'To paste, in any Git repository:',
     `  git push ${url}/demo.git HEAD:refs/heads/main`,
     `  git clone ${url}/demo.git`,
   ];
