@@ -9,6 +9,7 @@ import path from 'node:path';
 import { TestAuthority } from '../backends/coordination/etcd/testing/certificates.js';
 import { EtcdCluster } from './etcd.js';
 import { createScene, type Scene, type ServerProcess } from './harness.js';
+import { pickPort } from './ports.js';
 
 describe('one server on etcd', () => {
   let cluster: EtcdCluster;
@@ -63,14 +64,20 @@ test('an address that is not etcd stops the start, says which it is and what to 
   await once(web, 'listening');
   const address = web.address();
   assert.ok(typeof address === 'object' && address !== null);
+  const dead = `127.0.0.1:${await pickPort()}`;
   const server = await scene.launchServer({
-    flags: ['--coordinator', `etcd://127.0.0.1:${address.port}`],
+    flags: [
+      '--coordinator',
+      `etcd://127.0.0.1:${address.port},${dead},no-such-machine.invalid:2379`,
+    ],
   });
-  await assert.rejects(
-    server.ready(),
-    (error: Error) =>
-      error.message.includes(`what listens on 127.0.0.1:${address.port} is no etcd`) &&
-      error.message.includes('--coordinator etcd://HOST:PORT'),
+  await assert.rejects(server.ready(), ({ message }: Error) =>
+    [
+      `what listens on 127.0.0.1:${address.port} is no etcd`,
+      `nothing listens on ${dead}`,
+      'no address is known of no-such-machine.invalid',
+      '--coordinator etcd://HOST:PORT',
+    ].every((reason) => message.includes(reason)),
   );
 });
 

@@ -10,6 +10,8 @@ import { provideNeeds } from './test-needs.mjs';
 const suites = ['faults', 'network', 'full-disk', 'odd-members'];
 /** Of each kind of fault; the first ones are each kind once. */
 const defaultRounds = 50;
+/** For a whole suite, by its rounds. What is waited for has bounds of its own: only what hangs gets there. */
+const timeoutMs = (rounds) => (rounds + 10) * 2 * 60_000;
 
 process.chdir(fileURLToPath(new URL('..', import.meta.url)));
 const { values, positionals } = parseArgs({
@@ -32,7 +34,12 @@ if (chosen.length === 0) {
 
 /** Runs a suite to its end. Answers whether all of it passed, and what it says of itself. */
 async function run(suite) {
-  const args = ['--enable-source-maps', '--test', '--test-reporter=spec'];
+  const args = [
+    '--enable-source-maps',
+    '--test',
+    '--test-reporter=spec',
+    `--test-timeout=${timeoutMs(rounds)}`,
+  ];
   const child = spawn(process.execPath, [...args, `dist/e2e/cluster/${suite}.test.js`], {
     env: { ...process.env, FAULT_ROUNDS: String(rounds), FAULT_SEED: String(seed) },
     stdio: ['ignore', 'pipe', 'inherit'],

@@ -157,6 +157,8 @@ export interface StoreView {
 
 /** What people do with the nodes of a cluster and the copies on them. Errors: `not-found`, `invalid-argument`, `unavailable`. */
 export interface ClusterControl {
+  /** Copies that a repository is to have. */
+  readonly replicationFactor: number;
   /** Undefined takes the mark away. */
   mark(nodeId: string, mark: 'draining' | 'removed' | undefined): Promise<void>;
   /** The nodes that a repository is to be on from now on; undefined leaves it to placement again. Resolves at once. */

@@ -31,8 +31,9 @@ const maxRaces = 30;
 
 /** What administrators decide about the cluster. */
 export function createClusterControl(dependencies: ClusterControlDependencies): ClusterControl {
-  const { coordinator, controller } = dependencies;
+  const { coordinator, controller, replicationFactor } = dependencies;
   return {
+    replicationFactor,
     async mark(nodeId, mark) {
       const known = (await listNodes(dependencies)).some((node) => node.nodeId === nodeId);
       if (!known) throw new QuorateError('not-found', `no storage node is named ${nodeId}`);

@@ -41,7 +41,14 @@ export class ReadPath {
     if (isRecord(repository) && this.#readsEventually(repository)) {
       rates?.note(id);
       const wanted = { generation: atLeast, signal, eventual: true };
-      return openRead(this.#dependencies, repository, wanted);
+      try {
+        return await openRead(this.#dependencies, repository, wanted);
+      } catch (error) {
+        // Nobody has that generation: not for now, or is there no such one?
+        const head = atLeast === 0 ? undefined : await log.head(id).catch(() => undefined);
+        if (head === undefined || atLeast <= head.generation) throw error;
+        throw noSuchGeneration(atLeast, head.generation);
+      }
     }
     // A strong read: the head is read after the request came in, never before.
     const [head, found] = await Promise.all([

@@ -36,12 +36,16 @@ afterEach(async () => {
   await set.close();
 });
 
-function createRepository(through = backend, name = 'team/app'): Promise<Repository> {
+function createRepository(
+  through = backend,
+  name = 'team/app',
+  settings: Repository['settings'] = {},
+): Promise<Repository> {
   return through.repositories.create({
     name,
     defaultBranch: 'main',
     objectFormat: 'sha1',
-    settings: {},
+    settings,
     access: { public: false, grants: {} },
   });
 }
@@ -104,6 +108,22 @@ test('a push is on every store, its entry names those that prepared it, and is t
   assert.deepEqual(await refsSeen(), { [main]: one });
   await assertConverged();
 });
+
+for (const readConsistency of ['strong', 'eventual'] as const) {
+  test(`what no push has made yet is refused to ${readConsistency} reads, and nobody is to try again`, async () => {
+    repository = await createRepository(backend, 'team/ci', {
+      'replication.readConsistency': readConsistency,
+    });
+    await push([create(main, await set.commit('one'))]);
+    const read = await backend.read(repository, signal, { atLeast: 1 });
+    assert.equal(read.snapshot.generation, 1);
+    read.release();
+    await assert.rejects(backend.read(repository, signal, { atLeast: 2 }), {
+      code: 'failed-precondition',
+      message: /at generation 1; 2 was asked for, which no push has made yet/,
+    });
+  });
+}
 
 for (const call of ['upload', 'prepare', 'apply', 'storeUpdates'] as const) {
   for (const index of [0, 1, 2]) {

@@ -195,6 +195,32 @@ test('what is being repaired, and waits for it, is told to all', async () => {
   for (const one of others) assert.equal(await votersAre(stores(1, 2, 3), one)(), true);
 });
 
+test('all sets are compared, also when they are more than may wait', async () => {
+  const copied = await record();
+  const head = await set.coordinator.get(keys.head(repository.id));
+  assert.ok(head !== undefined);
+  const ids = Array.from({ length: 120 }, (_, n) => n.toString(16).padStart(32, '0'));
+  for (const id of ids) {
+    await set.coordinator.transaction({
+      compares: [],
+      success: [
+        { type: 'put', key: keys.repo(id), value: encodeRepository(copied) },
+        { type: 'put', key: keys.head(id), value: head.value },
+      ],
+      failure: [],
+    });
+  }
+  const asked = new Set<unknown>();
+  for (const store of stores(0)) {
+    store.interfere = (call, go, id) => {
+      if (call === 'state') asked.add(id);
+      return go();
+    };
+  }
+  controller.start();
+  await until('all were asked about', () => asked.size === ids.length + 1);
+});
+
 /** Its memory still says that all is well: only a verification finds out. */
 async function damagePack({ gitDir, replica }: TestStore): Promise<void> {
   const packs = join(gitDir(repository.id), 'objects/pack');

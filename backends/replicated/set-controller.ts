@@ -47,6 +47,11 @@ const retryMs = 3_000;
 const ratesEveryMs = 5_000;
 /** Sets that are worked on at the same time; beyond `maxFills` of them wait. */
 const maxWaiting = 10_000;
+/** Sets that wait to be compared: as many as are done in a pause. */
+const maxWaitingCompares = 50;
+const comparePauseMs = 100;
+/** In the place of the revision of a record that gave a reason. */
+const onlyToCompare = -1;
 
 /**
  * Keeps the replica sets of the cluster as they should be: as many voters as wanted, on nodes that live, sound and
@@ -66,10 +71,13 @@ export class SetController {
   /** Tried and failed: monotonic time of the next try. */
   readonly #later = new Map<string, number>();
   readonly #working = new Map<string, Promise<void>>();
+  /** Those of them that were not as they should be. */
+  readonly #changing = new Set<string>();
   #marks: ReadonlyMap<string, 'draining' | 'removed'> = new Map();
   #running: Promise<unknown> | undefined;
   #scannedMs = -Infinity;
   #comparedMs = -Infinity;
+  #comparing: Promise<void> | undefined;
   #aliveBefore = '';
   #ratesMs = -Infinity;
   readonly #wanted: WantedReaders;
@@ -81,7 +89,7 @@ export class SetController {
     this.#wanted = new WantedReaders(dependencies.settings.readReplicas, dependencies.clock);
     this.#leases = new LeaseSource(coordinator, leaseMs);
     this.#leadership = new Leadership({ coordinator, nodeId, leases: this.#leases });
-    meter.gauge('queue_depth', { queue: 'repair' }, () => this.#waiting.size + this.#working.size);
+    meter.gauge('queue_depth', { queue: 'repair' }, () => this.#repairs);
   }
 
   start(): void {
@@ -91,12 +99,21 @@ export class SetController {
   async close(): Promise<void> {
     this.#closing.abort();
     await this.#running;
+    await this.#comparing;
     await Promise.all(this.#working.values());
     await this.#leases.close();
   }
 
+  /** Sets that are being changed, or wait to be looked at for a reason. */
+  get #repairs(): number {
+    const waiting = [...this.#waiting.values()].filter((revision) => revision !== onlyToCompare);
+    return waiting.length + this.#changing.size;
+  }
+
   #look(repositoryId: string, revision = 0): void {
-    if (this.#waiting.size < maxWaiting) this.#waiting.set(repositoryId, revision);
+    const before = this.#waiting.get(repositoryId);
+    if (before === undefined && this.#waiting.size >= maxWaiting) return;
+    this.#waiting.set(repositoryId, Math.max(revision, before ?? revision));
   }
 
   async #run(): Promise<void> {
@@ -168,12 +185,14 @@ export class SetController {
       this.#later.delete(id);
       this.#look(id);
     }
-    const compares = nowMs - this.#comparedMs >= settings.compareEveryMs;
-    if (compares || changed !== this.#aliveBefore || nowMs - this.#scannedMs >= scanEveryMs) {
+    if (changed !== this.#aliveBefore || nowMs - this.#scannedMs >= scanEveryMs) {
       this.#aliveBefore = changed;
       this.#scannedMs = nowMs;
-      if (compares) this.#comparedMs = nowMs;
-      await this.#scan(new Set(alive), compares);
+      await this.#scan(new Set(alive));
+    }
+    if (nowMs - this.#comparedMs >= settings.compareEveryMs && this.#comparing === undefined) {
+      this.#comparedMs = nowMs;
+      this.#comparing = this.#compare().finally(() => (this.#comparing = undefined));
     }
     if (settings.readReplicas.max > 0 && nowMs - this.#ratesMs >= ratesEveryMs) {
       this.#ratesMs = nowMs;
@@ -181,7 +200,7 @@ export class SetController {
       for (const id of this.#wanted.busy) this.#look(id);
     }
     this.#begin();
-    await this.#leadership.tell(this.#waiting.size + this.#working.size);
+    await this.#leadership.tell(this.#repairs);
   }
 
   /** Which stores are away for so long that something follows from it. */
@@ -193,8 +212,28 @@ export class SetController {
     });
   }
 
-  /** Finds the sets that are not as they should be by their records alone; with `all`, every set is asked. */
-  async #scan(alive: ReadonlySet<string>, all: boolean): Promise<void> {
+  /** Has every set looked at, however many there are: what is repaired goes first. Never rejects. */
+  async #compare(): Promise<void> {
+    const { clock, coordinator, logger } = this.#dependencies;
+    const { signal } = this.#closing;
+    try {
+      for await (const entry of scan(coordinator, keys.repos)) {
+        while (this.#waiting.size >= maxWaitingCompares && !signal.aborted) {
+          await clock.sleep(comparePauseMs, signal);
+        }
+        if (signal.aborted || !this.#leadership.leads) return;
+        const { id, state } = decodeRepository(entry);
+        if (state !== 'active') continue;
+        this.#look(id, onlyToCompare);
+        this.#begin();
+      }
+    } catch (error) {
+      logger.warn({ component: 'controller', err: error }, 'not all sets were compared');
+    }
+  }
+
+  /** Finds the sets that are not as they should be by their records alone. */
+  async #scan(alive: ReadonlySet<string>): Promise<void> {
     const { coordinator } = this.#dependencies;
     const absent = new Set<string>();
     for await (const entry of scan(coordinator, keys.repos)) {
@@ -203,7 +242,7 @@ export class SetController {
       for (const { storeId } of copiesOf(record)) {
         if (!alive.has(storeId)) absent.add(storeId);
       }
-      if (all || !this.#looksWell(record, alive)) this.#look(record.id);
+      if (!this.#looksWell(record, alive)) this.#look(record.id);
     }
     this.#absent = absent;
   }
@@ -238,6 +277,7 @@ export class SetController {
       this.#waiting.delete(id);
       const work = this.#keep(id).finally(() => {
         this.#working.delete(id);
+        this.#changing.delete(id);
         this.#begin();
       });
       this.#working.set(id, work);
@@ -259,6 +299,7 @@ export class SetController {
         const { target } = view;
         const step = nextStep(view, settings);
         if (step === undefined) return;
+        this.#changing.add(id);
         const ring = (): Ring =>
           new Ring(
             replicas.nodes().map((node) => ({

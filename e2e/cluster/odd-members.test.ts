@@ -108,16 +108,19 @@ describe('a cluster whose clocks are apart by hours', () => {
       const directory = await scene.makeRepository();
       const pushed = await scene.tryGit(['push', url.href, 'main'], { cwd: directory });
       assert.notEqual(pushed.exitCode, 0);
-      const made = await scene.run(process.execPath, [mainScript, 'repo', 'create', 'team/more'], {
-        env: {
-          QUORATE_URL: member.fact('httpUrl'),
-          QUORATE_TOKEN: await cluster.cluster.adminToken(),
-        },
-      });
+      const env = {
+        QUORATE_URL: member.fact('httpUrl'),
+        QUORATE_TOKEN: await cluster.cluster.adminToken(),
+      };
+      const quorate = (...args: readonly string[]) =>
+        scene.run(process.execPath, [mainScript, ...args], { env });
+      const made = await quorate('repo', 'create', 'team/more');
       assert.match(
         made.stderr,
         /put on 7 storage nodes, and only 3 can take one now; start more, or lower replication\.factor/,
       );
+      const { stdout } = await quorate('status');
+      assert.match(stdout, /3 of 3 alive; fewer than replication\.factor \(7\)/);
       // It is nowhere: the name is free, and what is there is served.
       const there = cluster.httpUrl(0, 'team/too-many.git');
       await scene.git(['push', '-q', there, 'main'], { cwd: directory });

@@ -40,17 +40,17 @@ export async function findCluster(
 async function whatListens(endpoint: string): Promise<string> {
   const colon = endpoint.lastIndexOf(':');
   const host = endpoint.slice(0, colon).replaceAll(/[[\]]/g, '');
-  const connected = await new Promise<boolean>((resolve) => {
+  return new Promise((resolve) => {
     const socket = connect({ host, port: Number(endpoint.slice(colon + 1)) });
-    const finish = (answer: boolean): void => {
+    const finish = (answer: string): void => {
       socket.destroy();
       resolve(answer);
     };
-    socket.setTimeout(probeTimeoutMs, () => finish(false));
-    socket.on('connect', () => finish(true));
-    socket.on('error', () => finish(false));
+    socket.setTimeout(probeTimeoutMs, () => finish(`${endpoint} does not answer`));
+    socket.on('connect', () => finish(`what listens on ${endpoint} is no etcd that we may use`));
+    socket.on('error', (error: NodeJS.ErrnoException) => {
+      const unknown = error.code === 'ENOTFOUND' || error.code === 'EAI_AGAIN';
+      finish(unknown ? `no address is known of ${host}` : `nothing listens on ${endpoint}`);
+    });
   });
-  return connected
-    ? `what listens on ${endpoint} is no etcd that we may use`
-    : `nothing listens on ${endpoint}`;
 }

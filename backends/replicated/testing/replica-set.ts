@@ -28,7 +28,11 @@ import { peerSourceOf } from '../peers.js';
 import type { ReplicaDirectory, StorageNode } from '../voters.js';
 
 /** What a test makes of a store's call: fail, wait, or go through. */
-export type Interference = (call: string | symbol, go: () => unknown) => unknown;
+export type Interference = (
+  call: string | symbol,
+  go: () => unknown,
+  repositoryId?: unknown,
+) => unknown;
 
 export interface TestStore {
   readonly storeId: string;
@@ -209,7 +213,7 @@ function interfered(store: TestStore): Replica {
       if (typeof member !== 'function') return member;
       return (...args: unknown[]): unknown => {
         const go = (): unknown => Reflect.apply(member, replica, args);
-        return store.interfere === undefined ? go() : store.interfere(name, go);
+        return store.interfere === undefined ? go() : store.interfere(name, go, args[0]);
       };
     },
   });

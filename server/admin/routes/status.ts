@@ -18,6 +18,7 @@ async function clusterState({
     nodesAway: nodes.flatMap(({ alive, silent, nodeId }) => (alive || silent ? [] : [nodeId])),
     nodesSilent: nodes.flatMap(({ silent, nodeId }) => (silent ? [nodeId] : [])),
     zones: zones.size,
+    replicationFactor: cluster.replicationFactor,
     repairing: await cluster.repairing(),
     lagging: await cluster.lagging(),
   };

@@ -37,6 +37,7 @@ export class MemoryBackend implements Backend {
   };
   /** A cluster of one node, of which nothing is asked but whether one may. */
   readonly cluster: ClusterControl = {
+    replicationFactor: 1,
     mark: () => Promise.resolve(),
     recover: () =>
       Promise.resolve({

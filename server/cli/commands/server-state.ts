@@ -72,7 +72,9 @@ function named(what: string, ids: unknown): string {
 function clusterFacts(cluster: unknown): readonly (readonly [string, unknown])[] {
   if (typeof cluster !== 'object' || cluster === null) return [];
   const known: Readonly<Record<string, unknown>> = { ...cluster };
-  const list = `${named('away', known['nodesAway'])}${named('silent', known['nodesSilent'])}`;
+  const few = Number(known['nodesAlive']) < Number(known['replicationFactor']);
+  const short = few ? `; fewer than replication.factor (${plain(known['replicationFactor'])})` : '';
+  const list = `${named('away', known['nodesAway'])}${named('silent', known['nodesSilent'])}${short}`;
   return [
     ['storage nodes', `${plain(known['nodesAlive'])} of ${plain(known['nodes'])} alive${list}`],
     ['zones', known['zones']],
