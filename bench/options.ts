@@ -1,6 +1,6 @@
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Command, InvalidArgumentError } from 'commander';
+import { Command, type CommanderError, InvalidArgumentError } from 'commander';
 import type { Case } from './case.js';
 import { cases } from './cases.js';
 import { defaultPeerKeys, isPeerKey, peerKeys } from './peers/start-peers.js';
@@ -34,7 +34,7 @@ export function parseOptions(words: readonly string[]): Options {
     .option('--quick', 'two minutes: fewer rounds, and a smaller large repository')
     .option('--cases <list>', `of ${keys.join(', ')} (default: all)`, parseCases)
     .option('--peers <list>', `of ${peerKeys.join(', ')}`, parsePeers, defaultPeerKeys)
-    .option('--runs <n>', 'rounds of each case', parseRuns)
+    .option('--runs <n>', 'rounds of each case', wholeNumber)
     .option('--repo <path>', 'measure on this repository in place of made ones of 12 and 100 MB')
     .option('--json <file>', 'write every sample, median and ratio there')
     .option(
@@ -43,7 +43,11 @@ export function parseOptions(words: readonly string[]): Options {
       join(tmpdir(), 'quorate-bench-fixtures'),
     )
     .helpOption('--help')
-    .showHelpAfterError();
+    .addHelpText(
+      'after',
+      '\nnpm run bench -- replicated measures a cluster; see npm run bench -- replicated --help',
+    )
+    .exitOverride(endWith);
   const flags = program.parse([...words], { from: 'user' }).opts<Flags>();
   const { quick, cases: chosen = cases, peers, runs, repo, json, cache } = flags;
   return { quick: quick === true, cases: chosen, peers, runs, repo, json, cache };
@@ -67,10 +71,16 @@ function parsePeers(text: string): readonly PeerKey[] {
   return peerKeys.filter((key) => keys.includes(key));
 }
 
-function parseRuns(text: string): number {
-  const runs = Number(text);
-  if (!Number.isInteger(runs) || runs < 1 || runs > 1000) {
+/** Of rounds and kills. */
+export function wholeNumber(text: string): number {
+  const number = Number(text);
+  if (!Number.isInteger(number) || number < 1 || number > 1000) {
     throw new InvalidArgumentError('It is a whole number from 1 to 1000.');
   }
-  return runs;
+  return number;
+}
+
+/** Commander has said what there was to say: usage, or in one sentence what is wrong. */
+export function endWith({ exitCode }: CommanderError): never {
+  process.exit(exitCode === 0 ? 0 : 2);
 }

@@ -4,7 +4,7 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { randomInt } from 'node:crypto';
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
+import { Command, InvalidArgumentError } from 'commander';
 import { provideNeeds } from './test-needs.mjs';
 
 const suites = ['faults', 'network', 'full-disk', 'odd-members'];
@@ -14,14 +14,25 @@ const defaultRounds = 50;
 const timeoutMs = (rounds) => (rounds + 10) * 2 * 60_000;
 
 process.chdir(fileURLToPath(new URL('..', import.meta.url)));
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: { rounds: { type: 'string' }, seed: { type: 'string' } },
-});
-const rounds = Number(values.rounds ?? process.env.FAULT_ROUNDS ?? defaultRounds);
-const seed = Number(values.seed ?? process.env.FAULT_SEED ?? randomInt(2 ** 31));
+const program = new Command('npm run faults --')
+  .description(
+    'Real faults of a real cluster, for a long time; the records of the clients are checked.',
+  )
+  .argument(
+    '[filter...]',
+    `which suites: those whose name holds one of these (${suites.join(', ')})`,
+  )
+  .option('--rounds <n>', 'faults of each kind; FAULT_ROUNDS', wholeNumber(1))
+  .option('--seed <s>', 'of the choices that are made by chance; FAULT_SEED', wholeNumber(0))
+  .helpOption('--help')
+  .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : 2))
+  .parse();
+const positionals = program.args;
+const { FAULT_ROUNDS = String(defaultRounds), FAULT_SEED = String(randomInt(2 ** 31)) } =
+  process.env;
+const { rounds = Number(FAULT_ROUNDS), seed = Number(FAULT_SEED) } = program.opts();
 if (![rounds, seed].every((count) => Number.isSafeInteger(count) && count >= 0) || rounds === 0) {
-  console.error('--rounds and --seed want whole numbers');
+  console.error('FAULT_ROUNDS and FAULT_SEED want whole numbers');
   process.exit(2);
 }
 const chosen = suites.filter(
@@ -30,6 +41,14 @@ const chosen = suites.filter(
 if (chosen.length === 0) {
   console.error(`no suite matches; there are ${suites.join(', ')}`);
   process.exit(2);
+}
+
+function wholeNumber(least) {
+  return (text) => {
+    const count = Number(text);
+    if (Number.isSafeInteger(count) && count >= least) return count;
+    throw new InvalidArgumentError(`It is a whole number from ${least} on.`);
+  };
 }
 
 /** Runs a suite to its end. Answers whether all of it passed, and what it says of itself. */

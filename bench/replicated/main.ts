@@ -2,7 +2,7 @@ import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { parseArgs } from 'node:util';
+import { Command } from 'commander';
 import { createClusterScene, type ClusterScene } from '../../e2e/cluster/cluster-scene.js';
 import { wipe } from '../../e2e/cluster/faults.js';
 import type { MemberProcess } from '../../e2e/cluster/member-process.js';
@@ -10,6 +10,7 @@ import { waitFor } from '../../e2e/wait.js';
 import { git } from '../commands.js';
 import { describeMachine, formatMachine } from '../machine.js';
 import { provideNeeds } from '../needs.js';
+import { endWith, wholeNumber } from '../options.js';
 import { startNginx } from '../peers/nginx.js';
 import type { Peer } from '../peers/peer.js';
 import { cpuByKind, cpuForEach } from './cpu-by-kind.js';
@@ -187,22 +188,36 @@ function median(values: readonly number[]): number {
   return sorted[Math.floor((sorted.length - 1) / 2)] ?? NaN;
 }
 
+interface Flags {
+  readonly quick?: true;
+  readonly kills?: number;
+  readonly json?: string;
+}
+
+function parseFlags(words: readonly string[]): Flags {
+  return new Command('npm run bench -- replicated')
+    .description(
+      'Measures what replication costs, and what a failure costs, in a cluster on this machine.',
+    )
+    .option('--quick', 'fewer rounds and kills (3), and a smaller repository')
+    .option('--kills <n>', 'kills of each kind of process (default: 20)', wholeNumber)
+    .option('--json <file>', 'write what was measured there')
+    .helpOption('--help')
+    .allowExcessArguments(false)
+    .exitOverride(endWith)
+    .parse([...words], { from: 'user' })
+    .opts<Flags>();
+}
+
 /** `npm run bench -- replicated [--quick] [--kills N] [--json FILE]` */
 export async function benchReplicated(words: readonly string[]): Promise<void> {
-  const { values } = parseArgs({
-    args: [...words],
-    options: {
-      quick: { type: 'boolean', default: false },
-      kills: { type: 'string' },
-      json: { type: 'string' },
-    },
-  });
+  const { quick = false, kills = quick ? 3 : 20, json } = parseFlags(words);
   if (!provideNeeds(['nginx'])) throw new Error('nginx is needed');
   const effort: Effort = {
-    rounds: values.quick ? 10 : 40,
-    kills: Number(values.kills ?? (values.quick ? 3 : 20)),
-    durationMs: values.quick ? 3_000 : 10_000,
-    refillBytes: (values.quick ? 32 : 256) * 1024 ** 2,
+    rounds: quick ? 10 : 40,
+    kills,
+    durationMs: quick ? 3_000 : 10_000,
+    refillBytes: (quick ? 32 : 256) * 1024 ** 2,
   };
   const machine = await describeMachine();
   const directory = await mkdtemp(join(tmpdir(), 'quorate-bench-'));
@@ -226,8 +241,8 @@ export async function benchReplicated(words: readonly string[]): Promise<void> {
     for (const line of await failovers(ground, effort)) tell(line);
     tell(await refill(ground, effort));
     process.stdout.write(`\n${formatMachine(machine)}\n`);
-    if (values.json !== undefined) {
-      await writeFile(values.json, `${JSON.stringify({ machine, lines }, undefined, 2)}\n`);
+    if (json !== undefined) {
+      await writeFile(json, `${JSON.stringify({ machine, lines }, undefined, 2)}\n`);
     }
   } finally {
     await ground.close();

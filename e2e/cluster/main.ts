@@ -1,62 +1,13 @@
 import { mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { parseArgs } from 'node:util';
 import { openDataDirectory } from '../../server/data-directory.js';
 import { Cluster, type ClusterDescription } from './cluster.js';
 import { makeDeveloper } from './developer.js';
-
-const usage = `npm run cluster -- [--data DIR] [--storage N] [--front-ends N] [--base-port P] [--json FILE]
-
-  --data DIR       keeps everything there, and goes on with what is there (default: a temporary directory)
-  --storage N      storage nodes (default 3)
-  --front-ends N   front-ends (default 2)
-  --base-port P    ports from P to P+79 (default: free ones)
-  --json FILE      writes where everything is, once all of it serves
-`;
-
-interface Options {
-  readonly data: string | undefined;
-  readonly storage: number;
-  readonly frontEnds: number;
-  readonly basePort: number | undefined;
-  readonly json: string | undefined;
-}
-
-function readOptions(): Options {
-  const { values } = parseArgs({
-    options: {
-      data: { type: 'string' },
-      storage: { type: 'string', default: '3' },
-      'front-ends': { type: 'string', default: '2' },
-      'base-port': { type: 'string' },
-      json: { type: 'string' },
-      help: { type: 'boolean', default: false },
-    },
-  });
-  if (values.help) {
-    process.stdout.write(usage);
-    process.exit(0);
-  }
-  const basePort = values['base-port'];
-  return {
-    data: values.data,
-    storage: wholeNumber('--storage', values.storage, 1, 10),
-    frontEnds: wholeNumber('--front-ends', values['front-ends'], 1, 10),
-    basePort:
-      basePort === undefined ? undefined : wholeNumber('--base-port', basePort, 1024, 65_000),
-    json: values.json,
-  };
-}
-
-function wholeNumber(flag: string, text: string, least: number, most: number): number {
-  const value = Number(text);
-  if (Number.isInteger(value) && value >= least && value <= most) return value;
-  throw new Error(`${flag} wants a whole number from ${least} to ${most}`);
-}
+import { parseOptions } from './options.js';
 
 async function main(): Promise<void> {
-  const options = readOptions();
+  const options = parseOptions(process.argv.slice(2));
   const stopped = stopSignal();
   if (options.json !== undefined) await makeWay(options.json);
   // Locked, so that a second cluster on it does not meddle with the members of the first.

@@ -84,18 +84,22 @@ test('npm run cluster: tells where everything is, keeps its data, and stops all 
 
 test('npm run cluster: wrong arguments are named', async (t) => {
   const scene = await createScene(t);
-  for (const [flags, said] of [
-    [['--storage', '0'], /--storage wants a whole number from 1 to 10/],
-    [['--base-port', 'x'], /--base-port wants a whole number/],
-    [['--nonsense'], /nonsense/],
+  for (const [flags, status, said] of [
+    [['--storage', '0'], 2, /^error: option '--storage <n>' .* whole number from 1 to 10\.\n$/],
+    [['--base-port', 'x'], 2, /^error: option '--base-port <p>' .* whole number .*\n$/],
+    [['--nonsense'], 2, /^error: unknown option '--nonsense'\n$/],
     [
       ['--json', scene.path('nowhere', 'file')],
+      1,
       /--json .*nowhere\/file cannot be written \(ENOENT\)/,
     ],
-    [['--data', script], /main\.js cannot be used \(EEXIST\): choose another with --data/],
+    [['--data', script], 1, /main\.js cannot be used \(EEXIST\): choose another with --data/],
   ] as const) {
     const { exitCode, stderr } = await scene.run(process.execPath, [script, ...flags]);
-    assert.equal(exitCode, 1);
+    assert.equal(exitCode, status);
     assert.match(stderr, said);
   }
+  const help = await scene.run(process.execPath, [script, '--help']);
+  assert.equal(help.exitCode, 0);
+  assert.match(help.stdout, /--front-ends <n>/);
 });

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { ruleFields } from '../../hooks/rules/rule.js';
+import type { AuditEvent } from '../observe/audit.js';
 import {
   newKey,
   newOpenpgpKey,
@@ -10,35 +11,39 @@ import {
   rows,
   trust,
 } from './testing/access-table.js';
-import { ApiScene, machineToken } from './testing/api-scene.js';
+import { type ApiAnswer, ApiScene, machineToken } from './testing/api-scene.js';
 
 describe('who may do what', () => {
   for (const { desc, request, expected } of rows) {
     test(desc, async () => {
-      for (const [index, principal] of principals.entries()) {
-        const scene = await ApiScene.open();
-        try {
-          const { token, place } = await populate(scene, principal);
-          const [method, path, body] = request(place);
-          const answer = await scene.request(method, path, { token, body });
+      const ground = new Ground();
+      try {
+        for (const [index, principal] of principals.entries()) {
+          const { scene, place, token } = await ground.signedIn(principal);
+          const asked = request(place);
+          const [method] = asked;
+          const before = scene.audited.length;
+          const answer = await ground.ask(asked, token);
           assert.equal(answer.status, expected[index], `${principal}: ${answer.text}`);
-          checkTrace(scene, { method, principal, place, status: answer.status });
+          const events = scene.audited.slice(before);
+          checkTrace(events, { method, principal, place, status: answer.status });
           if (answer.status >= 400) checkUnchanged(scene);
-        } finally {
-          await scene.close();
         }
+      } finally {
+        await ground.close();
       }
     });
   }
 
   test('a machine administers repositories that it reaches, and nothing else', async () => {
     const allowed: string[] = [];
-    for (const { desc, action, request, expected } of rows) {
-      const scene = await ApiScene.open();
-      try {
-        const { place } = await populate(scene, 'stranger');
-        const [method, path, body] = request(place);
-        const answer = await scene.request(method, path, { token: machineToken, body });
+    const ground = new Ground();
+    try {
+      for (const { desc, action, request, expected } of rows) {
+        const { scene, place } = await ground.signedIn('stranger');
+        const asked = request(place);
+        const [, path] = asked;
+        const answer = await ground.ask(asked, machineToken);
         const owners = expected[principals.indexOf('owner')];
         const ofApp = path.startsWith('/repositories/team%2Fapp');
         if (answer.status < 400) {
@@ -49,9 +54,9 @@ describe('who may do what', () => {
           assert.ok([403, 404].includes(answer.status), `${desc}: ${answer.text}`);
           checkUnchanged(scene);
         }
-      } finally {
-        await scene.close();
       }
+    } finally {
+      await ground.close();
     }
     for (const action of ['repository.set', 'repository.grant', 'deploy-key.add']) {
       assert.ok(allowed.includes(action), action);
@@ -59,21 +64,20 @@ describe('who may do what', () => {
   });
 
   test('without authentication everything is allowed', async () => {
-    for (const { desc, request, expected } of rows) {
-      const scene = await ApiScene.open({ noAuth: true });
-      try {
-        const { place } = await populate(scene, 'owner');
-        const [method, path, body] = request(place);
-        const answer = await scene.request(method, path, { token: 'whatever', body });
+    const ground = new Ground({ noAuth: true });
+    try {
+      for (const { desc, request, expected } of rows) {
+        const { place } = await ground.signedIn('owner');
+        const answer = await ground.ask(request(place), 'whatever');
         // The administrator's column, in which `self` may not be a user of the server.
         assert.equal(
           answer.status,
           expected[principals.indexOf('admin')],
           `${desc}: ${answer.text}`,
         );
-      } finally {
-        await scene.close();
       }
+    } finally {
+      await ground.close();
     }
   });
 
@@ -87,11 +91,52 @@ describe('who may do what', () => {
   });
 });
 
-/** Repositories, users, keys and tokens; and the token that `principal` signs in with. */
-async function populate(
-  scene: ApiScene,
-  principal: PrincipalName,
-): Promise<{ token: string | undefined; place: Place }> {
+/**
+ * A scene that is used until a request has changed something: most requests of the table are refused or only read, and
+ * a scene, with a server of its own, costs more than all that is asked of it.
+ */
+class Ground {
+  readonly #options: Parameters<typeof ApiScene.open>[0];
+  #scene: ApiScene | undefined;
+  #shared: SharedPlace | undefined;
+
+  constructor(options: Parameters<typeof ApiScene.open>[0] = {}) {
+    this.#options = options;
+  }
+
+  /** Where `principal` is about to ask, and the token that it signs in with. */
+  async signedIn(
+    principal: PrincipalName,
+  ): Promise<{ scene: ApiScene; place: Place; token: string | undefined }> {
+    const scene = (this.#scene ??= await ApiScene.open(this.#options));
+    const shared = (this.#shared ??= await populate(scene));
+    const { self, token } = await signIn(scene, principal);
+    return { scene, token, place: { ...shared, ...(await ownPlace(scene, self, principal)) } };
+  }
+
+  async ask(
+    [method, path, body]: ReturnType<(typeof rows)[number]['request']>,
+    token: string | undefined,
+  ): Promise<ApiAnswer> {
+    assert.ok(this.#scene !== undefined, 'somebody has signed in');
+    const answer = await this.#scene.request(method, path, { token, body });
+    if (method !== 'GET' && answer.status < 400) await this.close();
+    return answer;
+  }
+
+  async close(): Promise<void> {
+    const scene = this.#scene;
+    this.#scene = undefined;
+    this.#shared = undefined;
+    await scene?.close();
+  }
+}
+
+type OwnPlace = Pick<Place, 'self' | 'ownKey' | 'ownSigningKey' | 'tokenInUse' | 'otherToken'>;
+type SharedPlace = Omit<Place, keyof OwnPlace>;
+
+/** Repositories, users, keys and tokens. */
+async function populate(scene: ApiScene): Promise<SharedPlace> {
   const { accounts, backend } = scene;
   await scene.token('victim');
   for (const user of ['reader', 'writer', 'owner']) await scene.token(user);
@@ -141,39 +186,44 @@ async function populate(
   const ofApp = { repositoryId: app.id };
   const webhook = await webhooks.add(ofApp, receiver);
   const serverWebhook = await webhooks.add('server', receiver);
-  const { self, token } = await signIn(scene, principal);
-  const known = await accounts.getUser(self);
-  const own =
-    known === undefined
-      ? undefined
-      : await accounts.createToken({ user: self, name: 'other', scope: 'read' });
-  const ownKey = known === undefined ? undefined : await accounts.addKey(self, newKey());
-  const inUse = (await accounts.listTokens(self)).find(({ name }) => name === 'in use');
   const [victimToken] = await accounts.listTokens('victim');
   return {
-    token,
-    place: {
-      self,
-      ownKey: ownKey?.fingerprint ?? 'none',
-      victimKey: (await accounts.addKey('victim', newKey())).fingerprint,
-      deployKey: deployKey.fingerprint,
-      ownSigningKey:
-        known === undefined
-          ? 'none'
-          : (await scene.options.openpgpKeys.add(self, newOpenpgpKey())).fingerprint,
-      victimSigningKey: (await scene.options.openpgpKeys.add('victim', newOpenpgpKey()))
-        .fingerprint,
-      authority: authority.fingerprint,
-      revocation: revocation.id,
-      tokenInUse: inUse?.id ?? 'none',
-      otherToken: own?.token.id ?? 'none',
-      victimToken: victimToken?.id ?? 'none',
-      webhook: webhook.id,
-      delivery: (await webhooks.test(ofApp, webhook.id, app)).id,
-      serverWebhook: serverWebhook.id,
-      serverDelivery: (await webhooks.test('server', serverWebhook.id, null)).id,
-    },
+    victimKey: (await accounts.addKey('victim', newKey())).fingerprint,
+    deployKey: deployKey.fingerprint,
+    victimSigningKey: (await scene.options.openpgpKeys.add('victim', newOpenpgpKey())).fingerprint,
+    authority: authority.fingerprint,
+    revocation: revocation.id,
+    victimToken: victimToken?.id ?? 'none',
+    webhook: webhook.id,
+    delivery: (await webhooks.test(ofApp, webhook.id, app)).id,
+    serverWebhook: serverWebhook.id,
+    serverDelivery: (await webhooks.test('server', serverWebhook.id, null)).id,
   };
+}
+
+/** What `principal` has of its own. */
+async function ownPlace(
+  { accounts, options }: ApiScene,
+  self: string,
+  principal: PrincipalName,
+): Promise<OwnPlace> {
+  if ((await accounts.getUser(self)) === undefined) {
+    const none = 'none';
+    return { self, ownKey: none, ownSigningKey: none, tokenInUse: none, otherToken: none };
+  }
+  const tokens = await accounts.listTokens(self);
+  const other = await accounts.createToken({ user: self, name: 'other', scope: 'read' });
+  return {
+    self,
+    ownKey: (await accounts.addKey(self, newKey())).fingerprint,
+    ownSigningKey: (await options.openpgpKeys.add(self, newOpenpgpKey())).fingerprint,
+    tokenInUse: tokens.find(({ name }) => name === inUseBy(principal))?.id ?? 'none',
+    otherToken: other.token.id,
+  };
+}
+
+function inUseBy(principal: PrincipalName): string {
+  return `in use by ${principal}`;
 }
 
 async function signIn(
@@ -182,7 +232,7 @@ async function signIn(
 ): Promise<{ self: string; token: string | undefined }> {
   const token = async (self: string, options: Parameters<ApiScene['token']>[1] = {}) => ({
     self,
-    token: await scene.token(self, { name: 'in use', ...options }),
+    token: await scene.token(self, { name: inUseBy(principal), ...options }),
   });
   switch (principal) {
     case 'anonymous':
@@ -216,10 +266,10 @@ async function signIn(
 
 /** Every change leaves exactly one audit event, also when it was refused; reading leaves none. */
 function checkTrace(
-  scene: ApiScene,
+  audited: readonly AuditEvent[],
   of: { method: string; principal: PrincipalName; place: Place; status: number },
 ): void {
-  const events = scene.audited.filter(({ event }) => event === 'admin');
+  const events = audited.filter(({ event }) => event === 'admin');
   if (of.method === 'GET') {
     assert.deepEqual(events, []);
     return;

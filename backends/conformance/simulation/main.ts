@@ -3,46 +3,63 @@
  * on purpose, in one way after the other, and every one has to be noticed (docs/simulation.md).
  */
 import { availableParallelism } from 'node:os';
-import { parseArgs } from 'node:util';
+import { Command, InvalidArgumentError } from 'commander';
 import { mutants } from './mutants.js';
 import { crashSweep, neverHappened, type RunSeeds, runSeeds, runSweep } from './run-seeds.js';
 import type { SeedResult } from './simulation.js';
 
-const { values } = parseArgs({
-  options: {
-    seeds: { type: 'string' },
-    seed: { type: 'string' },
-    workers: { type: 'string' },
-    mutants: { type: 'boolean', default: false },
-    /** One scenario, again and again, with a crash at every single step; `--seed N`: at the Nth. */
-    sweep: { type: 'boolean', default: false },
-    /** Kinds of trouble, comma separated, in place of those that the seeds choose. */
-    troubles: { type: 'string' },
-    /** The code broken by the mutant whose name holds this. */
-    mutant: { type: 'string' },
-    /** Only mutants whose name holds this. */
-    only: { type: 'string', default: '' },
-  },
-});
+interface Flags {
+  readonly seeds?: number;
+  readonly seed?: number;
+  readonly workers: number;
+  readonly mutants?: true;
+  readonly sweep?: true;
+  readonly troubles?: string;
+  readonly mutant?: string;
+  readonly only: string;
+}
+
+const values = new Command('npm run simulate --')
+  .description(
+    'Runs the real code against simulated disks, networks and clocks (docs/simulation.md).',
+  )
+  .option('--seeds <n>', 'how many seeds (default: 100; of each mutant, 2000 at most)', wholeNumber)
+  .option('--seed <n>', 'the first of them; alone: only this one, telling everything', wholeNumber)
+  .option('--workers <n>', 'processes', wholeNumber, Math.min(2, availableParallelism()))
+  .option('--mutants', 'break the code on purpose, in each of the ways that have to be noticed')
+  .option('--only <text>', 'only mutants whose name holds this', '')
+  .option(
+    '--mutant <text>',
+    'runs seeds on code that is broken by the mutant whose name holds this',
+  )
+  .option(
+    '--sweep',
+    'one scenario, with a crash at each of its steps in turn; --seed N: at the Nth',
+  )
+  .option('--troubles <list>', 'in place of those that the seeds choose, comma separated')
+  .helpOption('--help')
+  .allowExcessArguments(false)
+  .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : 2))
+  .parse()
+  .opts<Flags>();
 
 /** Every mutant has to be caught within so many seeds, unless told otherwise. */
 const mutantSeeds = 2_000;
 /** More failures than these say nothing new. */
 const maxReported = 20;
 let reported = 0;
-const workers = wholeNumber(values.workers, Math.min(2, availableParallelism()));
-const first = wholeNumber(values.seed, 1);
+const { workers, seed: first = 1 } = values;
 
 process.exit((await chosen()()) ? 0 : 1);
 
 function chosen(): () => Promise<boolean> {
-  if (values.sweep) return sweepCrashes;
-  return values.mutants ? runMutants : runAll;
+  if (values.sweep === true) return sweepCrashes;
+  return values.mutants === true ? runMutants : runAll;
 }
 
 async function runAll(): Promise<boolean> {
   const alone = values.seed !== undefined && values.seeds === undefined;
-  const count = alone ? 1 : wholeNumber(values.seeds, 100);
+  const count = alone ? 1 : (values.seeds ?? 100);
   const started = performance.now();
   const run: RunSeeds = {
     first,
@@ -82,7 +99,7 @@ async function sweepCrashes(): Promise<boolean> {
 }
 
 async function runMutants(): Promise<boolean> {
-  const count = wholeNumber(values.seeds, mutantSeeds);
+  const count = values.seeds ?? mutantSeeds;
   let missed = 0;
   for (const mutation of mutants.filter(({ name }) => name.includes(values.only))) {
     const started = performance.now();
@@ -116,9 +133,8 @@ function seconds(startedMs: number): string {
   return ((performance.now() - startedMs) / 1000).toFixed(1);
 }
 
-function wholeNumber(text: string | undefined, otherwise: number): number {
-  const number = text === undefined ? otherwise : Number(text);
+function wholeNumber(text: string): number {
+  const number = Number(text);
   if (Number.isSafeInteger(number) && number > 0) return number;
-  console.error('seeds and workers are whole numbers above 0');
-  process.exit(2);
+  throw new InvalidArgumentError('It is a whole number above 0.');
 }

@@ -22,6 +22,7 @@ import type { AuditEvent } from '../../observe/audit.js';
 import { adminEndpoints, createAdminApi } from '../admin-api.js';
 import { answers, problem } from '../answers.js';
 import { RequestRecords } from '../request-records.js';
+import type { Endpoint } from '../endpoint.js';
 import type { AdminApiOptions } from '../options.js';
 import { MemoryBackend } from './memory-backend.js';
 
@@ -83,6 +84,7 @@ export class ApiScene {
   readonly url: string;
   readonly options: AdminApiOptions;
   readonly #server: Server;
+  #endpoints: readonly Endpoint[] | undefined;
 
   private constructor(parts: {
     backend: MemoryBackend;
@@ -283,7 +285,8 @@ export class ApiScene {
       return;
     }
     const segments = (path.split('?')[0] ?? '').split('/');
-    const served = adminEndpoints(this.options).find((one) => {
+    this.#endpoints ??= adminEndpoints(this.options);
+    const served = this.#endpoints.find((one) => {
       const wanted = one.path.split('/');
       return (
         one.method === method.toLowerCase() &&
