@@ -56,7 +56,11 @@ export async function openCredentials({
 }
 
 /** When the certificate in use ends, as a metric. */
-export function tellEndOf(tls: TlsFiles, use: 'cluster' | 'etcd', meter: Meter): void {
+export function tellEndOf(
+  tls: Pick<TlsFiles, 'notAfterMs'>,
+  use: 'cluster' | 'etcd' | 'https',
+  meter: Meter,
+): void {
   if (tls.notAfterMs === undefined) return;
   meter.gauge('certificate_not_after', { use }, () => (tls.notAfterMs ?? 0) / 1000);
 }

@@ -18,6 +18,7 @@ import { createDirectoryBackend } from '../backends/directory/directory-backend.
 import { repositoryName } from '../backends/replicated/records.js';
 import { createLocalBackend } from '../backends/local/local-backend.js';
 import { createClusterBackend } from '../backends/node/cluster-backend.js';
+import { TlsFiles, type TlsPair } from '../backends/node/tls-files.js';
 import { createHookStore, type HookStore } from '../hooks/custom/hook-store.js';
 import { createMessageCheck } from '../hooks/rules/message-check.js';
 import { createRuleStore, type RuleStore } from '../hooks/rules/rule-store.js';
@@ -49,7 +50,6 @@ import { createClusterRecovery } from './cluster-recovery.js';
 import { createGitService } from './core/git-service.js';
 import { defaultGitServiceLimits } from './core/limits.js';
 import type { DataDirectory, ServerFile } from './data-directory.js';
-import { type FileCertificate, openCertificate } from './http/certificate.js';
 import { createHttpListener } from './http/http-listener.js';
 import { openHostIdentity, type HostIdentity } from './host-identity.js';
 import { admissionLimits, gitLimits, httpLimits, sshLimits } from './listener-limits.js';
@@ -108,7 +108,7 @@ interface Foundation extends CompositionParts {
   /** What is wrong with certificates between members, or to etcd. */
   readonly certificateProblems: (() => string | undefined)[];
   /** Of the HTTP address, when that speaks TLS. */
-  readonly tls: FileCertificate | undefined;
+  readonly tls: TlsFiles<TlsPair> | undefined;
   readonly hostIdentity: HostIdentity;
 }
 
@@ -224,13 +224,14 @@ function openWebhooks(
 async function openTls(
   { config, clock, logger, teardown }: CompositionParts,
   metrics: Metrics,
-): Promise<FileCertificate | undefined> {
-  const { 'tls.cert': certFile, 'tls.key': keyFile } = config;
-  if (certFile === undefined || keyFile === undefined) return undefined;
+): Promise<TlsFiles<TlsPair> | undefined> {
+  const { 'tls.cert': cert, 'tls.key': key } = config;
+  if (cert === undefined || key === undefined) return undefined;
   const checkMs = config['tls.checkInterval'];
-  const tls = await openCertificate({ certFile, keyFile, checkMs, clock, logger });
+  const paths = { cert, key };
+  const tls = await TlsFiles.openPair({ name: 'tls', paths, checkMs, clock, logger });
   teardown.add('tls', () => Promise.resolve(tls.close()));
-  metrics.gauge('certificate_not_after', { use: 'https' }, () => tls.notAfterMs() / 1000);
+  tellEndOf(tls, 'https', metrics);
   return tls;
 }
 

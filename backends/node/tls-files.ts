@@ -17,15 +17,23 @@ export interface TlsPaths {
   readonly key?: string | undefined;
 }
 
-type Listener = (material: TlsMaterial) => void;
+/** A certificate with its key, PEM: for those who are not asked for a certificate themselves. */
+export type TlsPair = Required<Pick<TlsMaterial, 'cert' | 'key'>>;
 
-export interface TlsFilesOptions {
-  /** Settings' prefix, for messages: `cluster.tls`, `etcd`. */
+interface Watching {
+  /** Settings' prefix, for messages: `cluster.tls`, `etcd`, `tls`. */
   readonly name: string;
-  readonly paths: TlsPaths;
   readonly checkMs: number;
   readonly clock: Clock;
   readonly logger: Logger;
+}
+
+export interface TlsFilesOptions extends Watching {
+  readonly paths: TlsPaths;
+}
+
+export interface TlsPairOptions extends Watching {
+  readonly paths: { readonly cert: string; readonly key: string };
 }
 
 /** Authorities, or a certificate with its chain, are some kilobytes. */
@@ -33,53 +41,70 @@ const maxFileBytes = 1024 * 1024;
 
 /**
  * By what this process and other machines know each other, from files that change while it runs: they are read every
- * `checkMs`, since exchanged links (Kubernetes) and network file systems tell of nothing. What fits together is handed
- * to the listeners, for new connections; what does not is not taken, and the log and `problem()` say so.
+ * `checkMs`, since exchanged links (Kubernetes) and network file systems tell of nothing. What fits together and has not
+ * ended is handed to the listeners, for new connections; what does not is not taken, and the log and `problem()` say so.
  */
-export class TlsFiles {
-  readonly #options: TlsFilesOptions;
-  readonly #listeners = new Set<Listener>();
+export class TlsFiles<Material extends Partial<TlsMaterial> = TlsMaterial> {
+  readonly #options: Watching;
+  readonly #readFiles: () => Promise<Material>;
+  readonly #listeners = new Set<(material: Material) => void>();
   readonly #closed = new AbortController();
-  #current: TlsMaterial;
+  #current: Material;
   /** What was read last, good or not, so that it is told once. */
-  #read: TlsMaterial;
+  #read: Material;
   #problem: string | undefined;
 
-  private constructor(options: TlsFilesOptions, first: TlsMaterial) {
+  private constructor(options: Watching, first: Material, readFiles: () => Promise<Material>) {
     this.#options = options;
     this.#current = first;
     this.#read = first;
+    this.#readFiles = readFiles;
+    const problem = this.problem();
+    if (problem !== undefined)
+      options.logger.warn({ component: 'tls', files: options.name }, problem);
     void this.#watch();
   }
 
-  /** Rejects with `invalid-argument` when the files cannot be used. */
-  static async open(options: TlsFilesOptions): Promise<TlsFiles> {
+  /** With authorities. Rejects with `invalid-argument` when the files cannot be used. */
+  static open(options: TlsFilesOptions): Promise<TlsFiles> {
+    return TlsFiles.#open(options, () => readTrust(options.paths));
+  }
+
+  /** A certificate and its key alone. Rejects with `invalid-argument` when they cannot be used. */
+  static openPair(options: TlsPairOptions): Promise<TlsFiles<TlsPair>> {
+    return TlsFiles.#open(options, () => readPair(options.paths));
+  }
+
+  static async #open<Read extends Partial<TlsMaterial>>(
+    options: Watching & { readonly paths: Partial<TlsPaths> },
+    read: () => Promise<Read>,
+  ): Promise<TlsFiles<Read>> {
     try {
-      return new TlsFiles(options, await readMaterial(options.paths));
+      const first = await read();
+      judge(first);
+      return new TlsFiles(options, first, read);
     } catch (cause) {
       throw new QuorateError('invalid-argument', whyUnusable(options, cause), { cause });
     }
   }
 
-  get current(): TlsMaterial {
+  get current(): Material {
     return this.#current;
   }
 
   /** Milliseconds since 1970; undefined without a certificate of our own. */
   get notAfterMs(): number | undefined {
-    const { cert } = this.#current;
-    return cert === undefined ? undefined : Date.parse(new X509Certificate(cert).validTo);
+    return notAfterMsOf(this.#current);
   }
 
   /** What is wrong with the files now (those before are still in use), or with the certificate in use. */
   problem(): string | undefined {
     if (this.#problem !== undefined) return this.#problem;
-    const { notAfterMs = Infinity } = this;
-    return notAfterMs <= this.#options.clock.nowMs() ? 'the certificate has ended' : undefined;
+    return this.#hasEnded(this.#current) ? ended : undefined;
   }
 
   /** Called with what is new and good. Returns how to stop that. */
-  onChange(listener: Listener): () => void {
+  onChange(listener: (material: Material) => void): () => void {
     this.#listeners.add(listener);
     return () => void this.#listeners.delete(listener);
   }
@@ -99,9 +124,10 @@ export class TlsFiles {
   }
 
   async #check(): Promise<void> {
-    const { name, logger, paths } = this.#options;
+    const { name, logger } = this.#options;
     try {
-      const read = await readFiles(paths);
+      const read = await this.#readFiles();
+      if (this.#closed.signal.aborted) return;
       if (same(read, this.#current)) {
         this.#read = read;
         this.#problem = undefined;
@@ -111,6 +137,7 @@ export class TlsFiles {
       if (same(read, this.#read) && this.#problem !== undefined) return;
       this.#read = read;
       judge(read);
+      if (this.#hasEnded(read)) throw new Error(ended);
       this.#current = read;
       this.#problem = undefined;
       logger.info({ component: 'tls', files: name }, 'new certificates are in use');
@@ -120,27 +147,34 @@ export class TlsFiles {
       if (problem !== this.#problem) {
         logger.error(
           { component: 'tls', files: name, err: error },
-          'new certificates are not used',
+          'new certificates are not used; those before stay in use',
         );
       }
       this.#problem = problem;
     }
   }
+
+  #hasEnded(material: Material): boolean {
+    return (notAfterMsOf(material) ?? Infinity) <= this.#options.clock.nowMs();
+  }
 }
 
-async function readMaterial(paths: TlsPaths): Promise<TlsMaterial> {
-  const material = await readFiles(paths);
-  judge(material);
-  return material;
+const ended = 'the certificate has ended';
+
+function notAfterMsOf({ cert }: Partial<TlsMaterial>): number | undefined {
+  return cert === undefined ? undefined : Date.parse(new X509Certificate(cert).validTo);
 }
 
-async function readFiles({ ca, cert, key }: TlsPaths): Promise<TlsMaterial> {
-  const material = {
+async function readTrust({ ca, cert, key }: TlsPaths): Promise<TlsMaterial> {
+  return {
     ca: await readSmall('ca', ca),
     ...(cert === undefined ? {} : { cert: await readSmall('cert', cert) }),
     ...(key === undefined ? {} : { key: await readSmall('key', key) }),
   };
-  return material;
+}
+
+async function readPair({ cert, key }: TlsPairOptions['paths']): Promise<TlsPair> {
+  return { cert: await readSmall('cert', cert), key: await readSmall('key', key) };
 }
 
 class UnreadableFile extends Error {
@@ -153,10 +187,14 @@ class UnreadableFile extends Error {
   }
 }
 
-function whyUnusable({ name, paths }: TlsFilesOptions, cause: unknown): string {
+function whyUnusable(
+  { name, paths }: { readonly name: string; readonly paths: Partial<TlsPaths> },
+  cause: unknown,
+): string {
   if (cause instanceof UnreadableFile) return `${name}.${cause.part}: ${cause.message}`;
+  const parts = paths.ca === undefined ? `${name}.cert` : `${name}.ca, .cert`;
   const files = [paths.ca, paths.cert, paths.key].filter((file) => file !== undefined).join(', ');
-  return `${name}.ca, .cert and .key (${files}) cannot be used: ${messageOf(cause)}`;
+  return `${parts} and .key (${files}) cannot be used: ${messageOf(cause)}`;
 }
 
 async function readSmall(part: keyof TlsPaths, file: string): Promise<Buffer> {
@@ -168,23 +206,21 @@ async function readSmall(part: keyof TlsPaths, file: string): Promise<Buffer> {
 }
 
 /** Throws when they cannot be used together. */
-function judge({ ca, cert, key }: TlsMaterial): void {
+function judge({ ca, cert, key }: Partial<TlsMaterial>): void {
   if ((cert === undefined) !== (key === undefined)) {
     throw new Error('a certificate and its key belong together');
   }
   // `createSecureContext` passes over what is no certificate.
-  void new X509Certificate(ca);
-  if (cert === undefined || key === undefined) {
-    createSecureContext({ ca });
-    return;
-  }
-  if (!new X509Certificate(cert).checkPrivateKey(createPrivateKey(key))) {
-    throw new Error('the key does not belong to the certificate');
+  if (ca !== undefined) void new X509Certificate(ca);
+  if (cert !== undefined && key !== undefined) {
+    if (!new X509Certificate(cert).checkPrivateKey(createPrivateKey(key))) {
+      throw new Error('the key does not belong to the certificate');
+    }
   }
   createSecureContext({ ca, cert, key });
 }
 
-function same(left: TlsMaterial, right: TlsMaterial): boolean {
+function same(left: Partial<TlsMaterial>, right: Partial<TlsMaterial>): boolean {
   return equal(left.ca, right.ca) && equal(left.cert, right.cert) && equal(left.key, right.key);
 }
 

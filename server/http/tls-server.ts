@@ -55,7 +55,7 @@ export function createTlsServer(
   const http1 = createHttpsServer({
     ...http1Options,
     ...secure,
-    ...certificate.pair(),
+    ...certificate.current,
     ALPNProtocols: ['h2', 'http/1.1'],
     handshakeTimeout: limits.headersTimeoutMs,
   });
