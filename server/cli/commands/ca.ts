@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { CliError } from '../cli-error.js';
 import { contextOf, field } from '../context.js';
+import { deleteAt } from '../delete.js';
 import { printList } from '../list.js';
 import { plain, time } from '../output.js';
 import { readPublicKey } from './key.js';
@@ -38,11 +39,8 @@ export function addCertificateCommands(program: Command): void {
     .argument('<fingerprint>', 'SHA256:... as in the list')
     .description('refuse the certificates of an authority from now on')
     .action(async (fingerprint: string, _options: object, command: Command) => {
-      const { terminal, request } = contextOf(command);
       const path = `/certificate-authorities/${encodeURIComponent(fingerprint)}`;
-      const answer = await request('DELETE', path);
-      if (terminal.json) return terminal.printJson(answer);
-      terminal.print(`removed ${fingerprint}\n`);
+      await deleteAt(command, path, `removed ${fingerprint}`);
     });
 
   addRevocationCommands(ca);
@@ -89,10 +87,7 @@ function addRevocationCommands(ca: Command): void {
     .argument('<id>', 'as in the list of revocations')
     .description('take a revocation back')
     .action(async (id: string, _options: object, command: Command) => {
-      const { terminal, request } = contextOf(command);
-      const answer = await request('DELETE', `/revocations/${encodeURIComponent(id)}`);
-      if (terminal.json) return terminal.printJson(answer);
-      terminal.print(`took back ${id}\n`);
+      await deleteAt(command, `/revocations/${encodeURIComponent(id)}`, `took back ${id}`);
     });
 }
 

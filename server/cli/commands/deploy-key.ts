@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { contextOf, field } from '../context.js';
+import { deleteAt } from '../delete.js';
 import { printList } from '../list.js';
 import { plain, time } from '../output.js';
 import { readPublicKey } from './key.js';
@@ -50,10 +51,7 @@ export function addDeployKeyCommands(program: Command): void {
     .argument('<fingerprint>', 'SHA256:... as in the list')
     .description('remove a deploy key')
     .action(async (repo: string, fingerprint: string, _options: object, command: Command) => {
-      const { terminal, request } = contextOf(command);
       const path = `${pathOf(repo)}/deploy-keys/${encodeURIComponent(fingerprint)}`;
-      const answer = await request('DELETE', path);
-      if (terminal.json) return terminal.printJson(answer);
-      terminal.print(`removed ${fingerprint}\n`);
+      await deleteAt(command, path, `removed ${fingerprint}`);
     });
 }

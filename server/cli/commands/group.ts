@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { contextOf, field } from '../context.js';
+import { deleteAt } from '../delete.js';
 import { printList } from '../list.js';
 import { time } from '../output.js';
 
@@ -54,10 +55,7 @@ export function addGroupCommands(program: Command): void {
     .argument('<name>')
     .description('remove a group and its grants; the name is not given again')
     .action(async (name: string, _options: object, command: Command) => {
-      const { terminal, request } = contextOf(command);
-      const answer = await request('DELETE', `/groups/${encodeURIComponent(name)}`);
-      if (terminal.json) return terminal.printJson(answer);
-      terminal.print(`removed group ${name}\n`);
+      await deleteAt(command, `/groups/${encodeURIComponent(name)}`, `removed group ${name}`);
     });
 
   addMemberCommand(group, { verb: 'join', method: 'PUT', help: 'put users into a group' });

@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { contextOf, field } from '../context.js';
+import { deleteAt } from '../delete.js';
 import { readInputFile } from '../input-file.js';
 import { printList } from '../list.js';
 import { plain, size, time } from '../output.js';
@@ -80,11 +81,12 @@ export function addHookCommands(program: Command): void {
     .description('remove a hook')
     .option(...forAll)
     .action(async (words: string[], options: Scoped, command: Command) => {
-      const { terminal, request } = contextOf(command);
       const { path, rest } = scoped(words, options, 1);
       const [stage = ''] = rest;
-      const answer = await request('DELETE', `${path}/hooks/${encodeURIComponent(stage)}`);
-      if (terminal.json) return terminal.printJson(answer);
-      terminal.print(`removed ${stage} hook\n`);
+      await deleteAt(
+        command,
+        `${path}/hooks/${encodeURIComponent(stage)}`,
+        `removed ${stage} hook`,
+      );
     });
 }

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { CliError } from '../cli-error.js';
 import { contextOf, field } from '../context.js';
+import { deleteAt } from '../delete.js';
 import { readInputText } from '../input-file.js';
 import { ofUser, printList } from '../list.js';
 import { plain, time } from '../output.js';
@@ -46,11 +47,8 @@ export function addKeyCommands(program: Command): void {
     .argument('<fingerprint>', 'SHA256:... as in the list')
     .description('remove a public key')
     .action(async (fingerprint: string, _options: object, command: Command) => {
-      const { terminal, request } = contextOf(command);
       const path = `/keys/${encodeURIComponent(fingerprint)}`;
-      const answer = await request('DELETE', path);
-      if (terminal.json) return terminal.printJson(answer);
-      terminal.print(`removed ${fingerprint}\n`);
+      await deleteAt(command, path, `removed ${fingerprint}`);
     });
 }
 

@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { contextOf, field } from '../context.js';
+import { deleteAt } from '../delete.js';
 import { printList } from '../list.js';
 import { assignments, collect } from './repo.js';
 
@@ -67,9 +68,6 @@ export function addIssuerCommands(program: Command): void {
     .argument('<name>', 'as in the list')
     .description('believe them no longer')
     .action(async (name: string, _options: object, command: Command) => {
-      const { terminal, request } = contextOf(command);
-      const answer = await request('DELETE', `/openid-issuers/${encodeURIComponent(name)}`);
-      if (terminal.json) return terminal.printJson(answer);
-      terminal.print(`removed ${name}\n`);
+      await deleteAt(command, `/openid-issuers/${encodeURIComponent(name)}`, `removed ${name}`);
     });
 }

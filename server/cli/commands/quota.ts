@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import type { Json } from '../api-client.js';
 import { CliError } from '../cli-error.js';
+import { deleteAt } from '../delete.js';
 import { contextOf, field, rows } from '../context.js';
 import { facts, plain, size, table } from '../output.js';
 
@@ -76,10 +77,7 @@ export function addQuotaCommands(program: Command): void {
     .option('--owner', 'of an owner')
     .description('remove a quota')
     .action(async (name: string, options: ScopeOptions, command: Command) => {
-      const { terminal, request } = contextOf(command);
-      const answer = await request('DELETE', pathOf(name, options));
-      if (terminal.json) return terminal.printJson(answer);
-      terminal.print(`removed the quota of ${name}\n`);
+      await deleteAt(command, pathOf(name, options), `removed the quota of ${name}`);
     });
 }
 

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import type { Json } from '../api-client.js';
 import { CliError } from '../cli-error.js';
+import { deleteAt } from '../delete.js';
 import { allRows, contextOf, field } from '../context.js';
 import { plain, size, table } from '../output.js';
 import { collect, pathOf } from './repo.js';
@@ -78,12 +79,9 @@ export function addRuleCommands(program: Command): void {
     .option('--server', 'for all repositories')
     .description('remove a rule')
     .action(async (words: string[], options: Scoped, command: Command) => {
-      const { terminal, request } = contextOf(command);
       const { path, rest } = scoped(words, options, 1);
       const [name = ''] = rest;
-      const answer = await request('DELETE', `${path}/rules/${encodeURIComponent(name)}`);
-      if (terminal.json) return terminal.printJson(answer);
-      terminal.print(`removed rule ${name}\n`);
+      await deleteAt(command, `${path}/rules/${encodeURIComponent(name)}`, `removed rule ${name}`);
     });
 }
 

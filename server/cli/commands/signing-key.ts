@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { CliError } from '../cli-error.js';
+import { deleteAt } from '../delete.js';
 import { contextOf, field } from '../context.js';
 import { readInputText } from '../input-file.js';
 import { ofUser, printList } from '../list.js';
@@ -50,9 +51,10 @@ export function addSigningKeyCommands(program: Command): void {
     .argument('<id>', 'as in the list')
     .description('remove a registered key')
     .action(async (id: string, _options: object, command: Command) => {
-      const { terminal, request } = contextOf(command);
-      const answer = await request('DELETE', `/signing-keys/${encodeURIComponent(id)}`);
-      if (terminal.json) return terminal.printJson(answer);
-      terminal.print(`removed signing key ${id}\n`);
+      await deleteAt(
+        command,
+        `/signing-keys/${encodeURIComponent(id)}`,
+        `removed signing key ${id}`,
+      );
     });
 }

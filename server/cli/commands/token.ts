@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { CliError } from '../cli-error.js';
+import { deleteAt } from '../delete.js';
 import { contextOf, field } from '../context.js';
 import { ofUser, printList } from '../list.js';
 import { parseDuration } from '../duration.js';
@@ -78,9 +79,6 @@ export function addTokenCommands(program: Command): void {
     .argument('<id>', 'as in the list')
     .description('end a token')
     .action(async (id: string, _options: object, command: Command) => {
-      const { terminal, request } = contextOf(command);
-      const answer = await request('DELETE', `/tokens/${encodeURIComponent(id)}`);
-      if (terminal.json) return terminal.printJson(answer);
-      terminal.print(`revoked ${id}\n`);
+      await deleteAt(command, `/tokens/${encodeURIComponent(id)}`, `revoked ${id}`);
     });
 }

@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
 import type { Json } from '../api-client.js';
 import { CliError } from '../cli-error.js';
+import { deleteAt } from '../delete.js';
 import { allRows, contextOf, field } from '../context.js';
 import { readInputText } from '../input-file.js';
 import { printList } from '../list.js';
@@ -95,11 +96,9 @@ export function addWebhookCommands(program: Command): void {
     .description('remove a webhook; what it waits for is not sent any more')
     .option(...forAll)
     .action(async (words: string[], options: Scoped, command: Command) => {
-      const { terminal, request } = contextOf(command);
       const { path, rest } = scoped(words, options, 1);
-      const answer = await request('DELETE', pathOfWebhook(path, rest[0]));
-      if (terminal.json) return terminal.printJson(answer);
-      terminal.print(`removed webhook ${plain(answer['removed'])}\n`);
+      const [id = ''] = rest;
+      await deleteAt(command, pathOfWebhook(path, id), `removed webhook ${id}`);
     });
 
   webhook
