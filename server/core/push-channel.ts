@@ -46,7 +46,8 @@ export class PushChannel {
 
   /** No progress after this. */
   async close(): Promise<void> {
-    this.#closed.abort();
+    // A reason of our own: the usual one costs the making of an error.
+    this.#closed.abort('over');
     await this.#keepingAlive;
   }
 

@@ -47,7 +47,7 @@ export async function recordPush(
     }),
     parts.clock.sleep(parts.limits.auditFlushMs, waited.signal),
   ]);
-  waited.abort();
+  waited.abort('over');
 }
 
 /** Facts of a push for the log line. */
