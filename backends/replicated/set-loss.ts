@@ -156,8 +156,11 @@ function refusalOf(
   if (voters.length >= majorityOf(record.voters) && hasHead) {
     return 'a majority of its copies answers, and has what is committed: nothing is lost';
   }
+  // Others than voters are waited for as well where something would be overruled: they may have just that.
+  const isWhole = usable.some(({ generation }) => generation === head.generation);
   const waiting = copies.filter(
-    (copy) => copy.role === 'voter' && !copy.usable && copy.gone === undefined,
+    ({ role, usable: answers, gone }) =>
+      !answers && gone === undefined && (role === 'voter' || !isWhole),
   );
   if (waiting.length === 0) return undefined;
   const names = waiting.map(({ nodeId }) => nodeId).join(', ');

@@ -329,6 +329,26 @@ describe('the majority is gone', () => {
     assert.equal(await head(), 3);
   });
 
+  test('a reader that may come back with more than what is left is waited for, and is not otherwise', async () => {
+    await everywhere(1, set.stores.slice(0, 3));
+    await addReaders(3);
+    const [behind, reader] = [store(0), store(3)];
+    behind.down = true;
+    await push(main, one, await set.commit('two', one));
+    await everywhere(2, [store(1), store(2), reader]);
+    behind.down = false;
+    behind.interfere = (name, go) => (name === 'apply' ? away() : go());
+    lose(store(1), store(2), reader);
+    const gone = ['node-1', 'node-2'];
+    assert.match((await recover({ gone })).refusal ?? '', /^node-3 may come back/);
+    await assert.rejects(recover({ accept: 1, gone }), { code: 'failed-precondition' });
+    assert.equal((await recover({ gone: [...gone, 'node-3'] })).refusal, undefined);
+    store(1).down = false;
+    lose(behind);
+    const { survivor, refusal } = await recover({ gone: ['node-0', 'node-2'] });
+    assert.deepEqual([survivor?.generation, refusal], [2, undefined]);
+  });
+
   test('a reader beside a voter that has as much stays a reader; one that is lost is put aside', async () => {
     await everywhere(1, set.stores.slice(0, 3));
     await change(({ voters: [first, second], ...rest }) => ({

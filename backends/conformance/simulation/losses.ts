@@ -128,12 +128,12 @@ export class Losses {
   }
 
   /** Stores of a set that are not lost. */
-  #left({ voters, learners }: ObservedConfiguration): readonly StorageHost[] {
+  #left({ voters, learners, readers }: ObservedConfiguration): readonly StorageHost[] {
     return this.#world.stores.filter(
       ({ storeId = '', presence }) =>
         presence === 'here' &&
         !this.#lostStores.has(storeId) &&
-        (voters.has(storeId) || learners.has(storeId)),
+        [voters, learners, readers].some((copies) => copies.has(storeId)),
     );
   }
 
@@ -185,7 +185,7 @@ export class Losses {
     const whole = copies.some((copy) => copy.usable && copy.generation === generation);
     if (whole && usable.length > voters.length / 2) return true;
     // What may come back is waited for, whatever the software takes it for.
-    const waits = voters.some(({ storeId, usable: has }) => !has && !this.#lostStores.has(storeId));
+    const waits = copies.some(({ storeId, usable: has }) => !has && !this.#lostStores.has(storeId));
     if (waits || survivor === undefined || report.refusal !== undefined) return false;
     this.#world.history.recovered.add(id);
     const accept = survivor.generation;
