@@ -3,6 +3,7 @@ import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import type { QuarantineKey } from '../contract/replica.js';
+import { observeSyncs } from '../git/testing/observe-syncs.js';
 import { packOf } from './testing/local-fixture.js';
 import { create, openReplica, type ReplicaScene } from './testing/replica-scene.js';
 
@@ -68,4 +69,18 @@ test('a push that goes on while its quarantine is dropped is judged by what stay
   const { refused } = await again.prepare(scene.request(key, commands));
   assert.deepEqual([...refused.keys()], [main]);
   await dropped;
+});
+
+test('what applied pushes left cannot come back once their copy has gone, in either way', async () => {
+  const commands = [create(main, await scene.commit('applied'))];
+  const key = await scene.prepare(commands);
+  await scene.replica.apply(scene.id, scene.log.commit(key.pushId, commands));
+  for (const go of [
+    () => scene.replica.setAside(scene.id, { prepared: true }),
+    () => scene.replica.destroy(scene.id),
+  ]) {
+    const synced: string[] = [];
+    await observeSyncs((path) => synced.push(path), go);
+    assert.ok(synced.includes(join(scene.root, 'quarantine')), synced.join());
+  }
 });

@@ -257,7 +257,8 @@ export class Store {
     await syncDirectory(dirname(directory)).catch((error: unknown) => {
       if (!isMissing(error)) throw error;
     });
-    if (pushes.length > 0) await syncDirectory(this.quarantineRoot);
+    // Also of what was applied before, and went unsynced: see `destroy`.
+    await syncDirectory(this.quarantineRoot);
   }
 
   /**

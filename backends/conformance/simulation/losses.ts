@@ -185,7 +185,10 @@ export class Losses {
     const whole = copies.some((copy) => copy.usable && copy.generation === generation);
     if (whole && usable.length > voters.length / 2) return true;
     // What may come back is waited for, whatever the software takes it for.
-    const waits = copies.some(({ storeId, usable: has }) => !has && !this.#lostStores.has(storeId));
+    const waits = copies.some(
+      ({ storeId, role, usable: has, alive }) =>
+        !has && !this.#lostStores.has(storeId) && (role === 'voter' || !alive),
+    );
     if (waits || survivor === undefined || report.refusal !== undefined) return false;
     this.#world.history.recovered.add(id);
     const accept = survivor.generation;
