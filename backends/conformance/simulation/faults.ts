@@ -124,13 +124,20 @@ const faults: Readonly<Record<string, Fault>> = {
     if (lost === undefined) return;
     world.mayLoseDisk = false;
     world.losses = new Losses(world, random);
-    // Those that are left were away before, and know of nothing that was pushed meanwhile.
-    const aheadMs = random.chance(0.8) ? random.between(1_000, 5_000) : 0;
+    // Those that are left were away before, and know of nothing that was pushed meanwhile; or of some of it.
+    const how = random.pick(['away', 'away', 'cut off', 'there']);
+    const aheadMs = how === 'there' ? 0 : random.between(1_000, 5_000);
     for (const host of aheadMs === 0 ? [] : left(world, lost)) {
-      world.crashStore(host);
-      world.restartLater(host, aheadMs + random.between(0, 5_000));
+      if (how === 'cut off') cutOff(world, host);
+      else {
+        world.crashStore(host);
+        world.restartLater(host, aheadMs + random.between(0, 5_000));
+      }
     }
-    world.scheduler.after(aheadMs, () => world.losses?.lose(lost));
+    world.scheduler.after(aheadMs, () => {
+      if (how === 'cut off') world.network.heal();
+      world.losses?.lose(lost);
+    });
   },
   'disk lost': (world, random) => {
     // One at a time is what a replica set is for; a copy on one store alone is lost with it.
@@ -161,6 +168,15 @@ const faults: Readonly<Record<string, Fault>> = {
     scheduler.after(random.between(10, 2_000), () => (disk.failing = false));
   },
 };
+
+/** From the other stores and one front-end: pushes of others come to it, and what they build on does not. */
+function cutOff({ network, stores, frontEnds }: World, { name }: StorageHost): void {
+  for (const other of [...stores, ...frontEnds.slice(0, 1)]) {
+    if (other.name === name) continue;
+    network.cut(name, other.name);
+    network.cut(other.name, name);
+  }
+}
 
 /** Calls `then` in the moment in which a front-end holds the locks of a push, if that comes soon. */
 function whenLocked(
