@@ -22,12 +22,7 @@ export class Ring {
   constructor(nodes: readonly Placeable[]) {
     this.#nodes = nodes.filter(({ draining }) => !draining);
     this.#points = this.#nodes
-      .flatMap((node) =>
-        Array.from({ length: pointsPerWeight * Math.max(1, Math.round(node.weight)) }, (_, n) => ({
-          at: hashOf(`${node.nodeId}/${n}`),
-          node,
-        })),
-      )
+      .flatMap((node) => pointsOf(node).map((at) => ({ at, node })))
       .sort((a, b) => (a.at < b.at ? -1 : a.at > b.at ? 1 : 0));
   }
 
@@ -84,6 +79,23 @@ export class Ring {
     }
     return low;
   }
+}
+
+/** By node and number of points: a ring is made for each look at a repository, of the same nodes nearly always. */
+const known = new Map<string, readonly bigint[]>();
+/** Some 20 KB each. */
+const maxKnown = 200;
+
+function pointsOf({ nodeId, weight }: Placeable): readonly bigint[] {
+  const length = pointsPerWeight * Math.max(1, Math.round(weight));
+  const name = `${nodeId}/${length}`;
+  let points = known.get(name);
+  if (points === undefined) {
+    points = Array.from({ length }, (_, n) => hashOf(`${nodeId}/${n}`));
+    if (known.size >= maxKnown) known.clear();
+    known.set(name, points);
+  }
+  return points;
 }
 
 function hashOf(text: string): bigint {

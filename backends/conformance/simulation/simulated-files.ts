@@ -9,7 +9,7 @@ import type {
   SimulatedDisk,
   SimulatedFile,
 } from './simulated-disk.js';
-import { diskError, parts } from './simulated-disk.js';
+import { diskError } from './simulated-disk.js';
 import type { SimulatedProcess } from './simulated-process.js';
 
 export interface Mount {
@@ -34,10 +34,12 @@ export interface Place extends Mount {
 }
 
 export function placeOf(path: string): Place {
-  const [name = '', ...rest] = parts(path);
-  const found = mounts.get(name);
+  const start = path.startsWith('/') ? 1 : 0;
+  const slash = path.indexOf('/', start);
+  const end = slash === -1 ? path.length : slash;
+  const found = mounts.get(path.slice(start, end));
   if (found === undefined) throw new Error(`the simulation has no such place: ${path}`);
-  return { ...found, path: rest.join('/') };
+  return { disk: found.disk, process: found.process, path: path.slice(end + 1) };
 }
 
 /** Reads see what is there now; they cost no time, so that there are fewer events. */

@@ -20,16 +20,19 @@ export interface Copy {
 
 type Files = ReadonlyMap<string, Buffer>;
 
+/** Every file below a directory of the disk, by its path from there. */
+type Look = (directory: string) => Files;
+
 /** As a power cut now would leave it at the least. */
 export function durableCopy(disk: SimulatedDisk, repositoryId: string, pushId?: string): Copy {
-  return copyIn(disk.durableFiles('store'), repositoryId, pushId);
+  return copyIn((directory) => disk.durableFiles(directory), repositoryId, pushId);
 }
 
 /** As it can be read now. */
 export function presentCopy(disk: SimulatedDisk, repositoryId: string, pushId?: string): Copy {
-  const files = new Map<string, Buffer>();
-  for (const [path, { data }] of filesBelow(disk.find('store'))) files.set(path, data);
-  return copyIn(files, repositoryId, pushId);
+  const look = (directory: string): Files =>
+    new Map([...filesBelow(disk.find(directory))].map(([path, { data }]) => [path, data]));
+  return copyIn(look, repositoryId, pushId);
 }
 
 /** Names of everything in `quarantine/`. */
@@ -38,33 +41,56 @@ export function quarantinesOn(disk: SimulatedDisk): readonly string[] {
   return node?.kind === 'directory' ? [...node.entries.keys()] : [];
 }
 
-function copyIn(files: Files, id: string, pushId?: string): Copy {
-  const base = `repos/${id.slice(0, 2)}/${id}/`;
-  const text = (name: string): string => files.get(`${base}${name}`)?.toString('latin1') ?? '';
+function copyIn(look: Look, id: string, pushId?: string): Copy {
+  const base = `store/repos/${id.slice(0, 2)}/${id}`;
+  const files = look(base);
+  const text = (name: string): string => files.get(name)?.toString('latin1') ?? '';
   const state = stateOf(text('state'), text('intent'));
   const refs = packedRefs(text('git/packed-refs'));
-  const objects = new Map<Oid, ModelObject>();
-  const directories = [`${base}git/objects`, ...borrowedFrom(`${base}git/objects`, files)];
   for (const [path, data] of files) {
-    if (path.startsWith(`${base}git/refs/`) && !path.endsWith('.lock')) {
-      const name = path.slice(`${base}git/`.length);
-      refs.set(name, data.toString('latin1').trim());
+    if (path.startsWith('git/refs/') && !path.endsWith('.lock')) {
+      refs.set(path.slice('git/'.length), data.toString('latin1').trim());
     }
-    const counts =
-      directories.some((directory) => path.startsWith(`${directory}/pack/`)) ||
-      (pushId !== undefined && path.startsWith(`quarantine/${id}.${pushId}.`));
-    if (!counts || !path.endsWith('.pack')) continue;
-    const index = files.get(path.replace(/\.pack$/, '.idx'));
-    if (index === undefined || !isWhole(index)) continue;
-    for (const object of decodePack(data) ?? []) objects.set(object.oid, object);
   }
+  const objects = new Map<Oid, ModelObject>();
+  addObjects(files, 'git/objects/pack/', objects);
+  const alternates = files.get('git/objects/info/alternates')?.toString('utf8') ?? '';
+  for (const directory of borrowedFrom(`${base}/git/objects`, alternates)) {
+    addObjects(look(`${directory}/pack`), '', objects);
+  }
+  if (pushId !== undefined) addObjects(look('store/quarantine'), `${id}.${pushId}.`, objects);
   return { ...state, head: text('git/HEAD').trim(), refs, objects };
 }
 
+function addObjects(files: Files, prefix: string, objects: Map<Oid, ModelObject>): void {
+  for (const [path, data] of files) {
+    if (!path.startsWith(prefix) || !path.endsWith('.pack')) continue;
+    const index = files.get(path.replace(/\.pack$/, '.idx'));
+    if (index === undefined || !isSound(index)) continue;
+    for (const object of contentsOf(data)) objects.set(object.oid, object);
+  }
+}
+
+const sound = new WeakMap<Buffer, boolean>();
+
+function isSound(index: Buffer): boolean {
+  const known = sound.get(index) ?? isWhole(index);
+  sound.set(index, known);
+  return known;
+}
+
+/** Of packs that were read before: what is on a disk is never changed in place. */
+const decoded = new WeakMap<Buffer, readonly ModelObject[]>();
+
+function contentsOf(pack: Buffer): readonly ModelObject[] {
+  const contents = decoded.get(pack) ?? decodePack(pack) ?? [];
+  decoded.set(pack, contents);
+  return contents;
+}
+
 /** Object directories that one borrows from: gitrepository-layout(5), "objects/info/alternates". */
-function borrowedFrom(directory: string, files: Files): readonly string[] {
-  const text = files.get(`${directory}/info/alternates`)?.toString('utf8') ?? '';
-  return text
+function borrowedFrom(directory: string, alternates: string): readonly string[] {
+  return alternates
     .split('\n')
     .filter((line) => line !== '')
     .map((line) => {
