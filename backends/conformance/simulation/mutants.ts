@@ -417,7 +417,7 @@ export const mutants: readonly Mutation[] = [
   },
   {
     name: 'a recovery keeps nothing of what it overrules',
-    troubles: ['majority lost', 'store crashes'],
+    troubles: ['majority lost'],
     edits: [
       edit(
         'replicated/keep-overruled.js',

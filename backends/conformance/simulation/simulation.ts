@@ -165,11 +165,13 @@ async function live(world: World, random: SeededRandom, kinds: Kinds): Promise<v
     void client.run(kinds.loss ? 2 * operations : operations).then(() => busy.count--);
   }
   const trouble = new Troublemaker(world, random.fork('trouble'), kinds.troubles);
-  for (const { run, operations } of furtherClients(world, kinds, repositories)) {
+  // Pushes that overlap are on their way then, so that a store may have some and lack those before them.
+  const lossAfterMs = kinds.random.between(100, 5_000);
+  for (const { run, operations } of furtherClients(world, kinds, { repositories, lossAfterMs })) {
     busy.count++;
     void run(operations).then(() => busy.count--);
   }
-  if (kinds.loss) trouble.loseMajority(kinds.random.between(100, 5_000));
+  if (kinds.loss) trouble.loseMajority(lossAfterMs);
   await world.until(() => busy.count === 0, troubledMs, maxSteps);
   trouble.stop();
   world.say('everything heals');
@@ -183,8 +185,11 @@ async function live(world: World, random: SeededRandom, kinds: Kinds): Promise<v
 
 function furtherClients(
   world: World,
-  { names, forks, random }: Kinds,
-  repositories: SimulatedRepository[],
+  { names, forks, loss, random }: Kinds,
+  {
+    repositories,
+    lossAfterMs,
+  }: { readonly repositories: SimulatedRepository[]; readonly lossAfterMs: number },
 ): readonly { readonly run: (count: number) => Promise<void>; readonly operations: number }[] {
   const client = (name: string): Client => new Client(world, name, random.fork(name), repositories);
   const users = [1, 2, 3].map((i) => {
@@ -194,7 +199,16 @@ function furtherClients(
   const [forker] = [client('forker')];
   const many = random.chance(0.4) ? manyPacks : 1 + random.below(4);
   const run = (count: number): Promise<void> => forker.pushThenFork(count);
-  return [...(names ? users : []), ...(forks ? [{ run, operations: many }] : [])];
+  const hasty = [1, 2, 3].map((i) => {
+    const one = client(`hasty-${i}`);
+    const beginMs = Math.max(0, lossAfterMs - 200);
+    return { run: (count: number) => one.pushSoon(beginMs, count), operations: 8 };
+  });
+  return [
+    ...(names ? users : []),
+    ...(forks ? [{ run, operations: many }] : []),
+    ...(loss ? hasty : []),
+  ];
 }
 
 /** Pushes, so that there are more packs than a pool leaves as they are. */

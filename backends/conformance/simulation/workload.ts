@@ -105,6 +105,17 @@ export class Client {
     }
   }
 
+  /** Pushes to what stays as fast as it can, after so long. */
+  async pushSoon(afterMs: number, pushes: number): Promise<void> {
+    await this.#pause(afterMs);
+    for (let i = 0; i < pushes; i++) {
+      const [repository] = this.#repositories;
+      const host = this.#frontEnd();
+      if (host === undefined || repository === undefined) return;
+      await this.pushOnce(repository, host);
+    }
+  }
+
   /** A push that has to work, now that nothing is broken. */
   async pushOnce(repository: SimulatedRepository, host: FrontEndHost): Promise<PushAnswer> {
     await this.read(repository, host);
