@@ -195,6 +195,39 @@ test('what is being repaired, and waits for it, is told to all', async () => {
   for (const one of others) assert.equal(await votersAre(stores(1, 2, 3), one)(), true);
 });
 
+test('copies that are long in the making hold up nothing else', async () => {
+  const others: Repository[] = [];
+  for (const name of ['team/b', 'team/c', 'team/d']) others.push(await create(name));
+  const [, away, , slow] = stores(0, 1, 2, 3);
+  assert.ok(away !== undefined && slow !== undefined);
+  let mayFill = false;
+  let filling = 0;
+  let most = 0;
+  slow.interfere = async (call, go) => {
+    if (call !== 'catchUp') return go();
+    filling++;
+    most = Math.max(most, filling);
+    await until('it may be filled', () => mayFill);
+    await go();
+    filling--;
+    return undefined;
+  };
+  await markNode(set.coordinator, 'node-0', 'draining');
+  controller.start();
+  await until('as many are filled as may be', () => filling === 2);
+  away.down = true;
+  await until('the others go on without the node that is away', async () => {
+    const records = await Promise.all([repository, ...others].map((one) => record(one)));
+    return records.filter(({ voters }) => voters.some(({ state }) => state === 'down')).length >= 2;
+  });
+  away.down = false;
+  mayFill = true;
+  for (const one of [repository, ...others]) {
+    await until('it is drained', votersAre(stores(1, 2, 3), one));
+  }
+  assert.equal(most, 2);
+});
+
 test('all sets are compared, also when they are more than may wait', async () => {
   const copied = await record();
   const head = await set.coordinator.get(keys.head(repository.id));

@@ -10,7 +10,7 @@ import { readDamages } from './damage.js';
 import { readNodeMarks } from './node-marks.js';
 import { Ring } from './placement.js';
 import { readRates } from './read-rates.js';
-import { nextStep, type ReconcileLimits } from './reconcile.js';
+import { nextStep, type ReconcileLimits, type Step } from './reconcile.js';
 import { copiesOf, decodeRepository, type RepositoryRecord, scan, type Voter } from './records.js';
 import { takeStep } from './set-steps.js';
 import { fitTarget, readGround, viewOf, type ViewDependencies } from './set-view.js';
@@ -45,7 +45,10 @@ const scanEveryMs = 30_000;
 const retryMs = 3_000;
 /** How often it is asked what is read most: as often as front-ends tell it. */
 const ratesEveryMs = 5_000;
-/** Sets that are worked on at the same time; beyond `maxFills` of them wait. */
+/** Sets that are worked on at the same time. Most steps are a transaction; what makes copies waits for a place. */
+const maxWorking = 16;
+const makesCopies: ReadonlySet<Step['type']> = new Set(['add-learner', 'add-reader', 'fill']);
+/** Sets that wait for their turn, or for a place; others are found by a later scan. */
 const maxWaiting = 10_000;
 /** Sets that wait to be compared: as many as are done in a pause. */
 const maxWaitingCompares = 50;
@@ -73,6 +76,10 @@ export class SetController {
   readonly #working = new Map<string, Promise<void>>();
   /** Those of them that were not as they should be. */
   readonly #changing = new Set<string>();
+  /** Those that make copies: each has one of `maxFills` places, until it is done. */
+  readonly #copying = new Set<string>();
+  /** Those that are to, first come first served. */
+  readonly #queued = new Set<string>();
   #marks: ReadonlyMap<string, 'draining' | 'removed'> = new Map();
   #running: Promise<unknown> | undefined;
   #scannedMs = -Infinity;
@@ -106,8 +113,8 @@ export class SetController {
 
   /** Sets that are being changed, or wait to be looked at for a reason. */
   get #repairs(): number {
-    const waiting = [...this.#waiting.values()].filter((revision) => revision !== onlyToCompare);
-    return waiting.length + this.#changing.size;
+    const waiting = [...this.#waiting].filter(([, revision]) => revision !== onlyToCompare);
+    return new Set([...waiting.map(([id]) => id), ...this.#changing, ...this.#queued]).size;
   }
 
   #look(repositoryId: string, revision = 0): void {
@@ -134,6 +141,7 @@ export class SetController {
   /** What another process does now is not to be done here. */
   #forget(): void {
     this.#waiting.clear();
+    this.#queued.clear();
     this.#later.clear();
     this.#scannedMs = -Infinity;
   }
@@ -162,6 +170,8 @@ export class SetController {
     // Who is to leave, and what is damaged, is known from the first scan on.
     if (event.type === 'delete' || this.#scannedMs === -Infinity) return;
     const record = decodeRepository(event.entry);
+    // It is judged anew when it has a place.
+    if (this.#queued.has(record.id)) return;
     if (record.state !== 'active' || this.#looksWell(record, new Set(this.#alive()))) return;
     this.#look(record.id, event.entry.modRevision);
     this.#begin();
@@ -185,10 +195,11 @@ export class SetController {
       this.#later.delete(id);
       this.#look(id);
     }
-    if (changed !== this.#aliveBefore || nowMs - this.#scannedMs >= scanEveryMs) {
+    const differs = changed !== this.#aliveBefore;
+    if (differs || nowMs - this.#scannedMs >= scanEveryMs) {
       this.#aliveBefore = changed;
       this.#scannedMs = nowMs;
-      await this.#scan(new Set(alive));
+      await this.#scan(new Set(alive), differs);
     }
     if (nowMs - this.#comparedMs >= settings.compareEveryMs && this.#comparing === undefined) {
       this.#comparedMs = nowMs;
@@ -232,8 +243,11 @@ export class SetController {
     }
   }
 
-  /** Finds the sets that are not as they should be by their records alone. */
-  async #scan(alive: ReadonlySet<string>): Promise<void> {
+  /**
+   * Finds the sets that are not as they should be by their records alone. What waits for a place is looked at, too,
+   * when something is another way than before: there may be steps that need none.
+   */
+  async #scan(alive: ReadonlySet<string>, differs: boolean): Promise<void> {
     const { coordinator } = this.#dependencies;
     const absent = new Set<string>();
     for await (const entry of scan(coordinator, keys.repos)) {
@@ -242,6 +256,7 @@ export class SetController {
       for (const { storeId } of copiesOf(record)) {
         if (!alive.has(storeId)) absent.add(storeId);
       }
+      if (!differs && this.#queued.has(record.id)) continue;
       if (!this.#looksWell(record, alive)) this.#look(record.id);
     }
     this.#absent = absent;
@@ -272,15 +287,38 @@ export class SetController {
   #begin(): void {
     if (this.#closing.signal.aborted || !this.#leadership.leads) return;
     for (const id of this.#waiting.keys()) {
-      if (this.#working.size >= this.#dependencies.settings.maxFills) return;
+      if (this.#working.size >= maxWorking) return;
       if (this.#working.has(id)) continue;
       this.#waiting.delete(id);
       const work = this.#keep(id).finally(() => {
         this.#working.delete(id);
         this.#changing.delete(id);
+        this.#copying.delete(id);
+        this.#givePlaces();
         this.#begin();
       });
       this.#working.set(id, work);
+    }
+  }
+
+  /** Whether a set may make copies now; if not, it is looked at again when there is a place. */
+  #mayCopy(id: string): boolean {
+    if (this.#copying.has(id)) return true;
+    if (this.#copying.size < this.#dependencies.settings.maxFills) {
+      this.#copying.add(id);
+      this.#queued.delete(id);
+      return true;
+    }
+    if (this.#queued.size < maxWaiting) this.#queued.add(id);
+    return false;
+  }
+
+  #givePlaces(): void {
+    let free = this.#dependencies.settings.maxFills - this.#copying.size;
+    for (const id of this.#queued) {
+      if (free-- <= 0) return;
+      this.#queued.delete(id);
+      this.#look(id);
     }
   }
 
@@ -300,6 +338,7 @@ export class SetController {
         const step = nextStep(view, settings);
         if (step === undefined) return;
         this.#changing.add(id);
+        if (makesCopies.has(step.type) && !this.#mayCopy(id)) return;
         const ring = (): Ring =>
           new Ring(
             replicas.nodes().map((node) => ({
