@@ -28,7 +28,7 @@ export class MemoryBackend implements Backend {
     forks: true,
   };
   /** Of one store that nobody asks much. */
-  readonly stores: StoreView = {
+  stores: StoreView | undefined = {
     nodes: () => Promise.resolve([]),
     replicas: () => Promise.resolve([]),
     verify: () => Promise.resolve([]),
@@ -36,7 +36,7 @@ export class MemoryBackend implements Backend {
       Promise.resolve({ pushId, repositoryId: 'r', actor: 'a', frontEnd: 'f', steps: [] }),
   };
   /** A cluster of one node, of which nothing is asked but whether one may. */
-  readonly cluster: ClusterControl = {
+  cluster: ClusterControl | undefined = {
     replicationFactor: 1,
     mark: () => Promise.resolve(),
     recover: () =>
