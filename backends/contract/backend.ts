@@ -145,6 +145,8 @@ export interface LockInfo {
   readonly scope: 'ref' | 'repository' | 'global';
   /** Absent for the global lock. */
   readonly repositoryId?: string;
+  /** Its name now; absent when it is gone. */
+  readonly repository?: string;
   readonly ref?: string;
   readonly state: 'held' | 'waiting';
   readonly holder: string;

@@ -118,8 +118,8 @@ test('a commit of which nobody knows keeps its locks and its quarantine', async 
     };
     await assert.rejects(local.push(repository, [command]), { code: 'outcome-unknown' });
     assert.deepEqual(
-      (await local.backend.locks()).map(({ ref, state }) => [ref, state]),
-      [['refs/heads/main', 'held']],
+      (await local.backend.locks()).map(({ repository: name, ref, state }) => [name, ref, state]),
+      [['unknown', 'refs/heads/main', 'held']],
     );
     assert.equal((await local.backend.status()).quarantines, 1);
     await local.stop();

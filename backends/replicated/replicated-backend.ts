@@ -21,6 +21,7 @@ import { CommitQueue } from './commit-queue.js';
 import { createHeadRecovery } from './head-recovery.js';
 import { importRepository } from './import.js';
 import { LogTrim } from './log-trim.js';
+import { namedLocks } from './named-locks.js';
 import { Outbox } from './outbox.js';
 import { Presence } from './presence.js';
 import { type PushTrace, untraced } from './push-trace.js';
@@ -243,8 +244,9 @@ export class ReplicatedBackend implements Backend {
     );
   }
 
-  locks(): Promise<readonly LockInfo[]> {
-    return this.#dependencies.locks.list();
+  async locks(): Promise<readonly LockInfo[]> {
+    const { coordinator, locks } = this.#dependencies;
+    return namedLocks(coordinator, await locks.list());
   }
 
   async status(): Promise<BackendStatus> {

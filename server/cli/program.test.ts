@@ -206,6 +206,11 @@ describe('commands', () => {
       /^SCOPE .*\nref +r1 +refs\/heads\/\\x1b\[2Jx +held +40 ms +fe +p1\n$/,
     );
     assert.deepEqual(await okJson('locks'), scene.backend.lockInfos);
+    scene.backend.lockInfos = scene.backend.lockInfos.map((lock) => ({
+      ...lock,
+      repository: 'team/app',
+    }));
+    assert.match(await ok('locks'), /^SCOPE +REPOSITORY .*\nref +team\/app +refs/);
   });
 
   test('serve hands its flags on', async () => {

@@ -43,7 +43,11 @@ export function addServerStateCommands(program: Command): void {
         rows: 'locks',
         columns: [
           { title: 'SCOPE', key: 'scope' },
-          { title: 'REPOSITORY ID', key: 'repositoryId' },
+          {
+            title: 'REPOSITORY',
+            key: 'repository',
+            show: (name, { repositoryId }) => plain(name ?? repositoryId),
+          },
           { title: 'REF', key: 'ref' },
           { title: 'STATE', key: 'state' },
           { title: 'AGE', key: 'ageMs', show: duration },
