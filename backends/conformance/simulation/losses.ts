@@ -202,9 +202,15 @@ export class Losses {
 
   /** Its making ended after the loss, with the stores that had been fast enough, and just these are gone. */
   #isLostWhole(id: string): boolean {
-    const { voters, learners, readers } = this.#world.observer.configurations.get(id) ?? {};
-    const copies = [voters, learners, readers].flatMap((some) => [...(some?.keys() ?? [])]);
-    return copies.every((storeId) => this.#lostStores.has(storeId));
+    const { observer, stores } = this.#world;
+    const { voters, learners, readers } = observer.configurations.get(id) ?? {};
+    const begun = observer.births.get(id)?.generation ?? 0;
+    return !stores.some(
+      ({ storeId = '', disk }) =>
+        !this.#lostStores.has(storeId) &&
+        [voters, learners, readers].some((copies) => copies?.has(storeId) === true) &&
+        (voters?.has(storeId) === true || presentCopy(disk, id).recoverable >= begun),
+    );
   }
 
   async #giveUp(id: string): Promise<void> {

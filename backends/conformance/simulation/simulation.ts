@@ -176,7 +176,9 @@ async function live(world: World, random: SeededRandom, kinds: Kinds): Promise<v
   trouble.stop();
   world.say('everything heals');
   healAll(world);
-  if (!(await world.until(() => busy.count === 0, patienceMs, maxSteps))) {
+  // They have twice as much to do there.
+  const waitMs = kinds.loss ? 2 * patienceMs : patienceMs;
+  if (!(await world.until(() => busy.count === 0, waitMs, maxSteps))) {
     world.violate('clients still wait, long after everything was healed');
     for (const left of leftovers(world)) world.say(`there is ${left}`);
   }
