@@ -1,11 +1,10 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { countFrom, Seeded, seedFrom } from '../checker/seeded.js';
-import { repositoriesOnDisk } from '../checker/store-on-disk.js';
 import { waitFor } from '../wait.js';
 import { createClusterScene, type ClusterScene } from './cluster-scene.js';
 import { faults, flipBits, wipe } from './faults.js';
-import { foughtOver, PushLoad } from './push-load.js';
+import { foughtOver, PushLoad, wholeCopies } from './push-load.js';
 
 /* Real processes and real signals. */
 
@@ -53,7 +52,7 @@ describe('faults of a cluster, while clients push', () => {
     const node = ground.cluster.storage.find((one) => one.name === nodeId);
     assert.ok(node !== undefined);
     let flipped = 0;
-    for (const { id } of await repositoriesOnDisk(node.dataDirectory, ground.scene.env)) {
+    for (const { id } of await wholeCopies(node, ground.scene.env)) {
       flipped += await flipBits(node, id);
     }
     assert.ok(flipped > 0);

@@ -8,15 +8,41 @@ import { PushJournal } from '../checker/push-journal.js';
 import { PushPlanner } from '../checker/push-plan.js';
 import { listRefs } from '../checker/raw-git.js';
 import { Seeded } from '../checker/seeded.js';
-import { fsck, repositoriesOnDisk } from '../checker/store-on-disk.js';
+import { fsck, repositoriesOnDisk, type RepositoryOnDisk } from '../checker/store-on-disk.js';
 import { waitFor } from '../wait.js';
 import type { ClusterScene } from './cluster-scene.js';
+import type { MemberProcess } from './member-process.js';
 
 /** The repository that the clients fight over. */
 export const foughtOver = 'team/app';
 
 /** How often clients find somebody who takes their pushes, at the worst: far beyond what a failover takes. */
 const pushesTimeoutMs = 60_000;
+
+/**
+ * The copies on a node's disk. One whose making a fault cut short, of a repository to which nobody could push, is gone or
+ * made anew a sweep later.
+ */
+export async function wholeCopies(
+  node: Pick<MemberProcess, 'dataDirectory' | 'name'>,
+  env: Readonly<Record<string, string>>,
+): Promise<readonly RepositoryOnDisk[]> {
+  let unfinished: unknown;
+  return waitFor(
+    `every copy of ${node.name} to be whole`,
+    async () => {
+      try {
+        return await repositoriesOnDisk(node.dataDirectory, env);
+      } catch (error) {
+        unfinished = error;
+        return undefined;
+      }
+    },
+    60_000,
+  ).catch((error: unknown) => {
+    throw new Error(String(unfinished), { cause: error });
+  });
+}
 
 /**
  * Clients that push without end through all front-ends of a cluster, and what they were told. Nothing is believed but
@@ -143,7 +169,7 @@ export class PushLoad {
   async checkDisks(): Promise<void> {
     const { cluster, scene } = this.#ground;
     for (const node of cluster.storage) {
-      for (const repository of await repositoriesOnDisk(node.dataDirectory, scene.env)) {
+      for (const repository of await wholeCopies(node, scene.env)) {
         const [problem] = await fsck(repository, scene.env, 'full');
         assert.equal(problem, undefined, node.name);
       }
