@@ -77,6 +77,28 @@ const scenes: readonly Scene[] = [
     step: { type: 'promote', storeId: 'l' },
   },
   {
+    desc: 'a filled learner takes the place of a damaged voter that too few others could do without',
+    stores: { ...three, b: frozen, c: away(10_000), l: sound },
+    declared: { c: 'down' },
+    step: { type: 'promote', storeId: 'l', inPlaceOf: 'b' },
+  },
+  {
+    desc: 'also of the last voter',
+    stores: { a: { ...sound, damaged: true }, l: sound },
+    step: { type: 'promote', storeId: 'l', inPlaceOf: 'a' },
+  },
+  {
+    desc: 'not while it is not filled',
+    stores: { a: { ...sound, damaged: true }, l: behind },
+    step: { type: 'fill', storeId: 'l', fresh: false },
+  },
+  {
+    desc: 'nor where that would leave too few with the head',
+    stores: { a: { ...sound, damaged: true }, b: behind, c: away(10_000), l: sound },
+    declared: { c: 'down' },
+    step: undefined,
+  },
+  {
     desc: 'then the lost voter goes',
     stores: { ...three, c: away(10_000), d: sound },
     declared: { c: 'down' },

@@ -48,7 +48,8 @@ export type Step =
   | { readonly type: 'add-learner' }
   /** The copy has to catch up; `fresh`: what is there is set aside first. */
   | { readonly type: 'fill'; readonly storeId: string; readonly fresh: boolean }
-  | { readonly type: 'promote'; readonly storeId: string }
+  /** `inPlaceOf`: a damaged voter, which becomes a learner by the same change. */
+  | { readonly type: 'promote'; readonly storeId: string; readonly inPlaceOf?: string }
   | { readonly type: 'demote'; readonly storeId: string }
   | { readonly type: 'remove-voter'; readonly storeId: string }
   | { readonly type: 'drop-learner'; readonly storeId: string }
@@ -122,8 +123,20 @@ function fillLearner(view: SetView, limits: ReconcileLimits): Step | undefined {
     if (!isCurrent(view, store)) return { type: 'fill', storeId, fresh: isDamaged(view, store) };
     const next = [...voters, { storeId }];
     if (holdsHead(view, next)) return { type: 'promote', storeId };
+    const inPlaceOf = voters.find((voter) => isRelieved(view, voter, { storeId }))?.storeId;
+    if (inPlaceOf !== undefined) return { type: 'promote', storeId, inPlaceOf };
   }
   return undefined;
+}
+
+/**
+ * Whether a voter is damaged, and the others hold the head once a learner takes its place. With too few others it could
+ * not be set aside, and beside it nobody could become a voter, since it does not count as holding the head.
+ */
+function isRelieved(view: SetView, voter: Voter, learner: Pick<Voter, 'storeId'>): boolean {
+  const store = view.stores.get(voter.storeId);
+  if (store === undefined || !isDamaged(view, store)) return false;
+  return holdsHead(view, [...view.record.voters.filter((other) => other !== voter), learner]);
 }
 
 /** For each voter that leaves, a learner first; the voter goes when that one has taken its place. */

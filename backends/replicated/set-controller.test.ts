@@ -371,6 +371,33 @@ test('a copy in which damage was found does not become a voter, and a later repo
   assert.equal(await takeStep(stepping, after, { type: 'promote', storeId }, signal), true);
 });
 
+test('the only voter is relieved of a damaged copy once another has it whole', async () => {
+  const { voters } = await record();
+  const [only] = voters;
+  assert.ok(only !== undefined);
+  await change({ voters: [only], learners: voters.slice(1) });
+  await reportDamage(set.coordinator, repository.id, only.storeId);
+  controller.start();
+  await until('all of them vote again', votersAre(stores(0, 1, 2)));
+  await assertSound(stores(0, 1, 2));
+  const report = keys.damage(repository.id, only.storeId);
+  assert.equal(await set.coordinator.get(report), undefined);
+});
+
+test('nobody takes the place of a voter that has left meanwhile', async () => {
+  const { voters } = await record();
+  const learner = voters.at(-1);
+  assert.ok(learner !== undefined);
+  const { storeId } = learner;
+  await change({ voters: voters.slice(0, -1), learners: [learner] });
+  const ground = await readGround(set.coordinator, repository.id);
+  assert.ok(ground !== undefined);
+  const step = { type: 'promote', storeId, inPlaceOf: 'gone' } as const;
+  const { signal } = new AbortController();
+  assert.equal(await takeStep(stepping, ground, step, signal), false);
+  assert.deepEqual((await record()).learners, [learner]);
+});
+
 test('what was found in a copy goes with it', async () => {
   const [leaving] = stores(2);
   assert.ok(leaving !== undefined);

@@ -51,12 +51,12 @@ export async function takeStep(
       await fill(dependencies, ground, step, signal);
       return true;
     case 'promote':
-      return promote(dependencies, ground, step.storeId, signal);
+      return promote(dependencies, ground, step, signal);
     case 'demote': {
-      const [voters, [demoted]] = apart(record.voters, step.storeId);
-      if (demoted === undefined) return false;
-      const { state: _declared, ...learner } = demoted;
-      return change(dependencies, ground, { voters, learners: [...record.learners, learner] });
+      const [voters, demoted] = apart(record.voters, step.storeId);
+      if (demoted.length === 0) return false;
+      const learners = [...record.learners, ...demoted.map(undeclared)];
+      return change(dependencies, ground, { voters, learners });
     }
     case 'remove-voter': {
       const [voters] = apart(record.voters, step.storeId);
@@ -107,8 +107,12 @@ function declared(
   { storeId, state }: { readonly storeId: string; readonly state: Voter['state'] },
 ): Voter {
   if (copy.storeId !== storeId) return copy;
-  const { state: _before, ...plain } = copy;
+  const plain = undeclared(copy);
   return state === undefined ? plain : { ...plain, state };
+}
+
+function undeclared({ state: _declared, ...plain }: Voter): Voter {
+  return plain;
 }
 
 async function addLearner(dependencies: StepDependencies, ground: SetGround): Promise<boolean> {
@@ -198,7 +202,7 @@ async function fill(
 async function promote(
   dependencies: StepDependencies,
   { record: { id } }: SetGround,
-  storeId: string,
+  { storeId, inPlaceOf }: { readonly storeId: string; readonly inPlaceOf?: string },
   signal: AbortSignal,
 ): Promise<boolean> {
   const { locks, random, coordinator, replicas } = dependencies;
@@ -214,15 +218,17 @@ async function promote(
     const ground = await readGround(coordinator, id);
     if (ground === undefined) return false;
     const { record, head } = ground;
-    const [learners, [learner]] = apart(record.learners, storeId);
-    if (learner === undefined) return false;
+    const [waiting, [learner]] = apart(record.learners, storeId);
+    const [staying, relieved] = apart(record.voters, inPlaceOf);
+    if (learner === undefined || (inPlaceOf !== undefined && relieved.length === 0)) return false;
     await fill(dependencies, ground, { storeId, fresh: false }, signal);
     const state = await replicas.find(storeId)?.state(id);
     if (state?.generation !== head.generation || state.digest !== head.digest) {
       throw new QuorateError('aborted', 'a learner is not at the head; it is tried again');
     }
     const voter: Voter = { ...learner, joinedEpoch: record.epoch + 1 };
-    const voters = [...record.voters, voter];
+    const voters = [...staying, voter];
+    const learners = [...waiting, ...relieved.map(undeclared)];
     // Pushes came in since the step was chosen; none does while the lock is held.
     await refuseUnlessHeld(replicas, ground, voters);
     // What was reported since is looked into first.
@@ -280,7 +286,7 @@ async function change(
   return succeeded;
 }
 
-function apart(voters: readonly Voter[], storeId: string): [Voter[], Voter[]] {
+function apart(voters: readonly Voter[], storeId: string | undefined): [Voter[], Voter[]] {
   return [
     voters.filter((voter) => voter.storeId !== storeId),
     voters.filter((voter) => voter.storeId === storeId),
