@@ -172,10 +172,11 @@ class Judge implements QuotaJudge {
   async #settle(repository: Repository, pushId: string, committed: boolean): Promise<void> {
     const { usage, logger } = this.#dependencies;
     try {
-      const bytes = committed ? await usage.measure(repository.id) : undefined;
       for (let race = 0; race < maxRaces; race += 1) {
         const account = await usage.account(repository);
         if (account === undefined) return;
+        // After the account was read: whoever measures later writes later, or this one again.
+        const bytes = committed ? await usage.measure(repository.id) : undefined;
         const { [pushId]: _own, ...rest } = account.claims.claims;
         const further =
           bytes === undefined ? [] : [usage.recordOf(account.owner, repository.id, bytes)];
@@ -249,7 +250,7 @@ function boundsOf(
     bounds.push({
       of: `repository ${name}`,
       maxBytes: account.repositoryQuota.bytes,
-      usedBytes: (account.usages.get(id) ?? 0) + claimed(account, pushId, id),
+      usedBytes: (account.usages.get(id)?.bytes ?? 0) + claimed(account, pushId, id),
     });
   }
   const owners = ownerBound(account, pushId);
@@ -259,7 +260,7 @@ function boundsOf(
 function ownerBound(account: Account, pushId: string | undefined): Bound | undefined {
   const { owner, ownerQuota, usages } = account;
   if (ownerQuota === undefined) return undefined;
-  const stored = [...usages.values()].reduce((sum, bytes) => sum + bytes, 0);
+  const stored = [...usages.values()].reduce((sum, { bytes }) => sum + bytes, 0);
   return {
     of: `owner ${owner}`,
     maxBytes: ownerQuota.bytes,

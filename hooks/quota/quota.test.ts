@@ -18,6 +18,8 @@ class Ground {
   measured = 0;
   nowMs = 1_000_000;
   diskBytes = 1000;
+  /** What happens between a measurement and its answer. */
+  measuring: () => Promise<void> = () => Promise.resolve();
   readonly quotas: Quotas;
 
   constructor(options: { readonly overcommitPercent?: number } = {}) {
@@ -44,7 +46,11 @@ class Ground {
             .sort()
             .slice(0, limit)
             .map(repository),
-        stats: async (id) => this.#stats(id),
+        stats: async (id) => {
+          const stats = this.#stats(id);
+          await this.measuring();
+          return stats;
+        },
       }),
       repositoryName: async (id) => (this.sizes.has(nameOf(id)) ? nameOf(id) : undefined),
       diskBytes: async () => this.diskBytes,
@@ -78,6 +84,15 @@ class Ground {
     if (bytes !== undefined) this.sizes.set(name, bytes);
     const allowance = await this.quotas.allowance(repository(name));
     await allowance?.settle(pushId, bytes !== undefined);
+  }
+
+  /** Runs `slow`; `quick` begins and ends between what that measures first and the answer. */
+  async whileMeasuring<T>(slow: () => Promise<T>, quick: () => Promise<void>): Promise<T> {
+    this.measuring = async () => {
+      this.measuring = () => Promise.resolve();
+      await quick();
+    };
+    return slow();
   }
 
   #stats(id: string): RepositoryStats {
@@ -162,6 +177,31 @@ test('two pushes judged at the same time are not both let in when only one fits'
     Array.from({ length: 8 }, (_, n) => ground.judge('team/app', 30, `p${n}`)),
   );
   assert.equal(judged.filter((refusal) => refusal === undefined).length, 3);
+});
+
+test('a push that ends slowly does not make uncounted what others brought', async () => {
+  const ground = new Ground();
+  ground.sizes.set('team/app', 0);
+  await ground.quotas.set(repository('team/app'), 100);
+  for (const push of ['slow', 'quick']) await ground.judge('team/app', 30, push);
+  await ground.whileMeasuring(
+    () => ground.settle('team/app', 'slow', 30),
+    () => ground.settle('team/app', 'quick', 60),
+  );
+  assert.match(String(await ground.judge('team/app', 45)), /has 60 bytes of 100 bytes/);
+});
+
+test('nor does a count of all that takes long', async () => {
+  const ground = new Ground();
+  ground.sizes.set('team/app', 30);
+  await ground.quotas.set({ owner: 'team' }, 100);
+  await ground.judge('team/app', 30, 'quick');
+  ground.sizes.set('team/app', 40);
+  const { usedBytes } = await ground.whileMeasuring(
+    () => ground.quotas.show({ owner: 'team' }),
+    () => ground.settle('team/app', 'quick', 60),
+  );
+  assert.equal(usedBytes, 60);
 });
 
 test('what forks share is divided among them', async () => {

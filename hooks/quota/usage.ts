@@ -1,4 +1,5 @@
 import type {
+  Compare,
   Coordinator,
   KeyValue,
   Operation,
@@ -26,13 +27,25 @@ export interface UsageOptions {
   readonly repositories: () => Pick<RepositoryRegistry, 'get' | 'list' | 'stats'>;
 }
 
+/** What was measured last, and the revision of the record of it. */
+interface Noted {
+  readonly bytes: number;
+  readonly revision: number;
+}
+
+/** A change to a record of what was measured, and what that has to be until then. */
+interface Correction {
+  readonly compare: Compare;
+  readonly operation: Operation;
+}
+
 /** What a push is judged by. */
 export interface Account {
   readonly owner: string;
   readonly repositoryQuota: Quota | undefined;
   readonly ownerQuota: Quota | undefined;
   /** Stored bytes by repository id, as last measured. */
-  readonly usages: ReadonlyMap<string, number>;
+  readonly usages: ReadonlyMap<string, Noted>;
   /** Those that have not run out. */
   readonly claims: Claims;
   /** Of the claims' record; 0: there is none. */
@@ -106,30 +119,54 @@ export class Usage {
     return { type: 'put', key: keys.quotaUsage(owner, id), value: encode({ bytes }) };
   }
 
-  /** Measures all repositories of an owner and forgets those that are no longer its own. */
+  /**
+   * Measures all repositories of an owner and forgets those that are no longer its own. What a push has noted in the
+   * meantime was measured later, and stays.
+   */
   async recount(owner: string): Promise<void> {
-    const { coordinator } = this.#options;
     const known = await this.#usagesOf(owner);
-    const operations: Operation[] = [];
+    const corrections: Correction[] = [];
+    const seen = (id: string): Compare => ({
+      key: keys.quotaUsage(owner, id),
+      target: 'modRevision',
+      op: '=',
+      operand: known.get(id)?.revision ?? 0,
+    });
+    const own = new Set<string>();
     for await (const { id } of this.#repositoriesOf(owner)) {
       // Gone since it was listed.
       const bytes = await this.measure(id).catch(ignoreMissing);
       if (bytes === undefined) continue;
-      if (known.get(id) !== bytes) operations.push(this.recordOf(owner, id, bytes));
-      known.delete(id);
+      own.add(id);
+      if (known.get(id)?.bytes === bytes) continue;
+      corrections.push({ compare: seen(id), operation: this.recordOf(owner, id, bytes) });
     }
     for (const id of known.keys()) {
-      operations.push({ type: 'delete', key: keys.quotaUsage(owner, id) });
+      if (own.has(id)) continue;
+      const operation: Operation = { type: 'delete', key: keys.quotaUsage(owner, id) };
+      corrections.push({ compare: seen(id), operation });
     }
-    for (let from = 0; from < operations.length; from += pageSize) {
-      const success = operations.slice(from, from + pageSize);
-      await coordinator.transaction({ compares: [], success, failure: [] });
+    for (let from = 0; from < corrections.length; from += pageSize) {
+      const page = corrections.slice(from, from + pageSize);
+      if (await this.#correct(page)) continue;
+      for (const correction of page) await this.#correct([correction]);
     }
+  }
+
+  /** All of them, or none when a record is another than was seen. */
+  async #correct(corrections: readonly Correction[]): Promise<boolean> {
+    const { succeeded } = await this.#options.coordinator.transaction({
+      compares: corrections.map(({ compare }) => compare),
+      success: corrections.map(({ operation }) => operation),
+      failure: [],
+    });
+    return succeeded;
   }
 
   /** Stored bytes of all repositories of an owner, as last measured. */
   async ofOwner(owner: string): Promise<number> {
-    return [...(await this.#usagesOf(owner)).values()].reduce((sum, bytes) => sum + bytes, 0);
+    const usages = await this.#usagesOf(owner);
+    return [...usages.values()].reduce((sum, { bytes }) => sum + bytes, 0);
   }
 
   /** Stored bytes of a repository as last measured; measured now when that never was. */
@@ -162,7 +199,7 @@ export class Usage {
     return { ...claims, claims: Object.fromEntries(live) };
   }
 
-  async #usagesOf(owner: string): Promise<Map<string, number>> {
+  async #usagesOf(owner: string): Promise<ReadonlyMap<string, Noted>> {
     const prefix = keys.quotaUsages(owner);
     const { entries } = await this.#options.coordinator.range(prefix, {
       rangeEnd: prefixEnd(prefix),
@@ -170,7 +207,7 @@ export class Usage {
     return new Map(
       entries.map((entry) => [
         decodeURIComponent(entry.key.slice(prefix.length)),
-        decode(usageSchema, entry).bytes,
+        { bytes: decode(usageSchema, entry).bytes, revision: entry.modRevision },
       ]),
     );
   }
