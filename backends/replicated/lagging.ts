@@ -21,7 +21,7 @@ export async function countLagging({
   return [...now].filter(([id, key]) => before.get(id) === key).length;
 }
 
-/** The key of the oldest entry of each repository that has any in its log. */
+/** The key of the oldest entry of each repository whose log is not empty. */
 async function oldestEntries(coordinator: Coordinator): Promise<ReadonlyMap<string, string>> {
   const oldest = new Map<string, string>();
   const rangeEnd = prefixEnd(keys.allLogs);
