@@ -20,7 +20,7 @@ export function peerSourceOf(
     const { voters, state } = decodeRepository(kv);
     // What a tombstone removes must not come back, and some store may still have it.
     if (state === 'deleted') throw deleted(own.id);
-    let last: unknown = nobodyReachable(voters);
+    let last: unknown = nobodyReachable(replicas, voters);
     for (const { storeId, replica } of reachable(replicas, voters)) {
       if (storeId === own.storeId) continue;
       try {

@@ -9,7 +9,7 @@ import { fanOut } from './fan-out.js';
 import type { PushTrace } from './push-trace.js';
 import { type Consistency, quorumMissing, suffices } from './quorum.js';
 import type { RepositoryRecord } from './records.js';
-import { type Member, nobodyReachable, reachable } from './voters.js';
+import { gathered, type Member, nobodyReachable } from './voters.js';
 
 /** Codes that the pusher is told of as the reason of a failed unpack; anything else is an error of the request. */
 const packProblems: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
@@ -77,16 +77,21 @@ export async function upload(
   { repository, request, key, consistency, ground }: Upload,
 ): Promise<Uploaded | NotTaken> {
   const { pack } = request;
+  const { voters } = repository;
+  const { replicas, clock } = dependencies;
+  const counts = (stores: ReadonlySet<string>): boolean => suffices(consistency, voters, stores);
+  const members = await gathered(replicas, voters, {
+    enough: (found) => counts(storesOf(found)),
+    clock,
+    signal: request.signal,
+  });
   if (pack === undefined || ground === undefined) {
     return { members: undefined, packBytes: 0, allowance: undefined };
   }
-  const { voters } = repository;
   const { allowance, basis } = ground;
   const { settings, isTighter } = withAllowance(repository.settings, allowance);
-  const members = reachable(dependencies.replicas, voters);
-  if (members.length === 0) throw nobodyReachable(voters);
-  const counts = (stores: ReadonlySet<string>): boolean => suffices(consistency, voters, stores);
-  const stores = new Set(members.map(({ storeId }) => storeId));
+  if (members.length === 0) throw nobodyReachable(replicas, voters);
+  const stores = storesOf(members);
   if (!counts(stores)) {
     dependencies.meter.count('quorum_failures', { consistency });
     throw quorumMissing(consistency, voters, stores);
@@ -108,7 +113,7 @@ export async function upload(
         })),
         suffices: counts,
         signal: request.signal,
-        clock: dependencies.clock,
+        clock,
       }),
     );
     const context = { component: 'push', repo: repository.id, push_id: key.pushId };
@@ -143,6 +148,10 @@ export async function upload(
     }
     return { problem: `${message}${hint}`, ofEachRef: 'unpacker error' };
   }
+}
+
+function storesOf(members: readonly Member[]): ReadonlySet<string> {
+  return new Set(members.map(({ storeId }) => storeId));
 }
 
 /** The settings for a pack of which no more is taken than the allowance says. */

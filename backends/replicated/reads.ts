@@ -1,6 +1,6 @@
 import type { Readable } from 'node:stream';
 import type { GitStream, ReadSession, UploadPackRun } from '../contract/backend.js';
-import type { Logger } from '../contract/environment.js';
+import type { Clock, Logger } from '../contract/environment.js';
 import { asQuorateError, QuorateError, refuseCancelled } from '../contract/errors.js';
 import type { RefSnapshot } from '../contract/objects.js';
 import type { ReplicaRead } from '../contract/replica.js';
@@ -8,10 +8,11 @@ import type { Repository } from '../contract/repository.js';
 import type { VisibleRefs } from '../contract/visible-refs.js';
 import { storeTroubles } from './commit.js';
 import type { Voter } from './records.js';
-import { type Member, nobodyReachable, reachable, type ReplicaDirectory } from './voters.js';
+import { gathered, type Member, nobodyReachable, type ReplicaDirectory } from './voters.js';
 
 export interface ReadDependencies {
   readonly replicas: ReplicaDirectory;
+  readonly clock: Clock;
   readonly logger: Logger;
 }
 
@@ -37,7 +38,12 @@ export async function openRead(
 ): Promise<ReadSession> {
   const { voters, readers } = repository;
   const copies = readers === undefined || readers.length === 0 ? voters : [...voters, ...readers];
-  const members = reachable(dependencies.replicas, copies);
+  const { replicas, clock } = dependencies;
+  const members = await gathered(replicas, copies, {
+    enough: (found) => found.length > 0,
+    clock,
+    signal: wanted.signal,
+  });
   const source = new ReadSource(dependencies, repository, { eventual: false, ...wanted, members });
   await source.current();
   return new ReplicatedRead(repository, source);
@@ -80,7 +86,7 @@ class ReadSource {
     for (;;) {
       refuseCancelled(this.#signal);
       const [member, ...left] = this.#left;
-      if (member === undefined) throw last ?? nobodyReachable(this.#repository.voters);
+      if (member === undefined) throw last ?? this.#nobody();
       this.#left = left;
       try {
         const read = await member.replica.read(this.#repository.id, this.#generation, {
@@ -106,7 +112,7 @@ class ReadSource {
   }
 
   get snapshot(): RefSnapshot {
-    if (this.#read === undefined) throw nobodyReachable(this.#repository.voters);
+    if (this.#read === undefined) throw this.#nobody();
     return this.#read.snapshot;
   }
 
@@ -128,6 +134,10 @@ class ReadSource {
   release(): void {
     this.#released = true;
     this.#read?.release();
+  }
+
+  #nobody(): QuorateError {
+    return nobodyReachable(this.#dependencies.replicas, this.#repository.voters);
   }
 
   #isVoter(storeId: string): boolean {

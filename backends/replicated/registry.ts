@@ -207,7 +207,7 @@ export class Registry {
     const made = await Promise.allSettled(
       voters.map(async ({ storeId }) => {
         const replica = replicas.find(storeId);
-        if (replica === undefined) throw nobodyReachable(voters);
+        if (replica === undefined) throw nobodyReachable(replicas, voters);
         await replica.create(id, options);
       }),
     );

@@ -92,7 +92,7 @@ export class Removals {
         .filter((member) => !gone.includes(member))
         .map(async ({ storeId }) => {
           const replica = replicas.find(storeId);
-          if (replica === undefined) throw nobodyReachable(members);
+          if (replica === undefined) throw nobodyReachable(replicas, members);
           await replica.destroy(id);
         }),
     );

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
 import { silentLogger } from '../coordination/test-environment.js';
 import { QuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
@@ -95,6 +96,37 @@ async function refsSeen(through = backend): Promise<Record<string, string>> {
   read.release();
   return Object.fromEntries(read.snapshot.refs.map(({ name, oid }) => [name, oid]));
 }
+
+test('a push and a read of the moment in which nodes come back are served', async () => {
+  const oid = await set.commit('first');
+  const again = await set.commit('second', oid);
+  for (const store of set.stores) store.down = true;
+  const pushing = push([{ ref: main, oldOid: zeroOid, newOid: oid }]);
+  const reading = backend.read(repository, signal);
+  // Both have looked by then.
+  await setTimeout(150);
+  for (const store of set.stores) store.down = false;
+  assert.deepEqual((await pushing).reasons, []);
+  (await reading).release();
+
+  // One of three is no quorum yet.
+  for (const store of set.stores.slice(1)) store.down = true;
+  const next = push([{ ref: main, oldOid: oid, newOid: again }], { have: [oid] });
+  const deleting = push([{ ref: 'refs/heads/none', oldOid: again, newOid: zeroOid }]);
+  await setTimeout(150);
+  for (const store of set.stores) store.down = false;
+  assert.deepEqual((await next).reasons, []);
+  await deleting;
+  await assertConverged();
+});
+
+test('nodes that stay away are waited for in vain, and the refusal says so', async () => {
+  for (const store of set.stores) store.down = true;
+  await assert.rejects(backend.read(repository, signal), {
+    code: 'unavailable',
+    message: /^no storage node with this repository answers; try again/,
+  });
+});
 
 test('a push is on every store, its entry names those that prepared it, and is trimmed', async () => {
   const one = await set.commit('one');

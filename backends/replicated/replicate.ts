@@ -24,7 +24,7 @@ export async function applyEverywhere(
     .map(async ({ storeId }) => {
       if (storeId === done) return storeId;
       const replica = replicas.find(storeId);
-      if (replica === undefined) throw nobodyReachable(voters);
+      if (replica === undefined) throw nobodyReachable(replicas, voters);
       await replica.apply(id, generation);
       return storeId;
     });

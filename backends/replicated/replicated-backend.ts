@@ -125,7 +125,7 @@ export class ReplicatedBackend implements Backend {
       // The quarantine is gone by then: the repository has its objects.
       runHook: async ({ repositoryId, pushId, storeId }, run) => {
         const replica = replicas.find(storeId);
-        if (replica === undefined) throw nobodyReachable([]);
+        if (replica === undefined) throw nobodyReachable(replicas, []);
         return replica.runHook({ repositoryId, pushId, attempt: 1 }, run);
       },
       // Who votes since the record that a commit compared joined with that commit applied.
@@ -211,7 +211,7 @@ export class ReplicatedBackend implements Backend {
     this.#refuseUnlessServing();
     const { voters } = isRecord(repository) ? repository : await this.#record(repository.id);
     const [first, ...others] = reachable(this.#dependencies.replicas, voters);
-    if (first === undefined) throw nobodyReachable(voters);
+    if (first === undefined) throw nobodyReachable(this.#dependencies.replicas, voters);
     const { signal } = options;
     // The report is of one store; what the others say is in their logs.
     const rest = others.map(({ replica }) => replica.maintain(repository.id, { signal }));

@@ -189,7 +189,7 @@ async function fill(
   signal: AbortSignal,
 ): Promise<void> {
   const replica = replicas.find(storeId);
-  if (replica === undefined) throw nobodyReachable(copiesOf(record));
+  if (replica === undefined) throw nobodyReachable(replicas, copiesOf(record));
   const source = peerSourceOf({ coordinator, replicas }, { id: record.id, storeId });
   await replica.catchUp(record.id, { atLeast: head.generation, fresh, source, signal });
   const revision = damages.get(storeId);
@@ -250,7 +250,7 @@ async function refuseUnlessHeld(
   const applied = await Promise.allSettled(
     voters.map(async ({ storeId }) => {
       const replica = replicas.find(storeId);
-      if (replica === undefined) throw nobodyReachable(voters);
+      if (replica === undefined) throw nobodyReachable(replicas, voters);
       await replica.apply(id, generation);
     }),
   );

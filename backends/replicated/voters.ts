@@ -1,4 +1,5 @@
-import { QuorateError } from '../contract/errors.js';
+import type { Clock } from '../contract/environment.js';
+import { QuorateError, refuseCancelled } from '../contract/errors.js';
 import type { Replica } from '../contract/replica.js';
 import type { Voter } from './records.js';
 
@@ -73,17 +74,64 @@ export function reachable(directory: ReplicaDirectory, voters: readonly Voter[])
   return members.sort((a, b) => cost(a) - cost(b));
 }
 
+/** A node that was paused, restarted or cut off for a moment is seen again within this time. */
+const patienceMs = 3_000;
+const lookEveryMs = 100;
+
+/**
+ * As `reachable`, with a bounded wait for more of them while they are not `enough`: what comes when the nodes are just
+ * coming back is served late and not refused. The caller judges whether those returned are enough after all.
+ */
+export async function gathered(
+  directory: ReplicaDirectory,
+  voters: readonly Voter[],
+  {
+    enough,
+    clock,
+    signal,
+  }: {
+    readonly enough: (members: readonly Member[]) => boolean;
+    readonly clock: Clock;
+    readonly signal: AbortSignal;
+  },
+): Promise<Member[]> {
+  const members = reachable(directory, voters);
+  if (enough(members) || !voters.some((voter) => mayComeBack(directory, voter))) return members;
+  const untilMs = clock.monotonicMs() + patienceMs;
+  for (;;) {
+    await clock.sleep(lookEveryMs, signal);
+    refuseCancelled(signal);
+    const found = reachable(directory, voters);
+    if (enough(found) || clock.monotonicMs() >= untilMs) return found;
+  }
+}
+
+/** Does not answer now, and its node has not come back with another disk. */
+function mayComeBack(directory: ReplicaDirectory, { nodeId, storeId, state }: Voter): boolean {
+  if (state === 'stale' || directory.find(storeId) !== undefined) return false;
+  return !directory.nodes().some((node) => node.nodeId === nodeId);
+}
+
 /** The preferred healthy voter. `unavailable` when none answers, or when the disk is not the one that was configured. */
 export function primaryOf(directory: ReplicaDirectory, voters: readonly Voter[]): Replica {
   const [first] = reachable(directory, voters);
   if (first !== undefined) return first.replica;
-  throw nobodyReachable(voters);
+  throw nobodyReachable(directory, voters);
 }
 
-export function nobodyReachable(voters: readonly Voter[]): QuorateError {
+export function nobodyReachable(
+  directory: ReplicaDirectory,
+  voters: readonly Voter[],
+): QuorateError {
+  const silent = voters.filter(({ storeId }) => directory.find(storeId) === undefined);
+  const isReplaced = silent.some(({ nodeId }) =>
+    directory.nodes().some((node) => node.nodeId === nodeId),
+  );
   return new QuorateError(
     'unavailable',
-    'no storage node with this repository can be reached; its disk was replaced or is not mounted',
+    isReplaced
+      ? 'no storage node with this repository answers: a disk was replaced or is not mounted'
+      : 'no storage node with this repository answers; try again, and see quorate node list if it stays so',
     { details: { voters: voters.map((voter) => voter.storeId) } },
   );
 }
