@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { after, before, test } from 'node:test';
-import { createScene, type Scene, type ServerProcess, type SshKey } from './harness.js';
+import { createScene, type Scene, waitFor, type ServerProcess, type SshKey } from './harness.js';
 
 let scene: Scene;
 let server: ServerProcess;
@@ -39,6 +39,14 @@ async function newest(...args: readonly string[]): Promise<Event> {
   return event;
 }
 
+/** The newest sign-in over SSH that was refused, once its connection has ended: that may be after its client. */
+async function refusedOverSsh(why: string): Promise<Event> {
+  return waitFor(`a refused sign-in over SSH: ${why}`, async () => {
+    const event = await newest('--event', 'authentication', '--outcome', 'refused');
+    return event['transport'] === 'ssh' && event.details['why'] === why ? event : undefined;
+  });
+}
+
 test('wrong credentials over HTTP, and an unknown key over SSH', async () => {
   await scene.tryGit([
     'ls-remote',
@@ -50,8 +58,27 @@ test('wrong credentials over HTTP, and an unknown key over SSH', async () => {
   const stranger = await scene.sshKey();
   const env = await stranger.environment(server);
   await scene.tryGit(['ls-remote', server.sshUrl('team/app')], { env });
-  const ssh = await newest('--event', 'authentication', '--outcome', 'refused');
-  assert.equal(ssh['transport'], 'ssh');
+  const { details } = await refusedOverSsh('no accepted key');
+  assert.equal(Array.isArray(details['keys']) ? details['keys'].length : 0, 1);
+});
+
+test('the token and the key of a disabled user: whose they are, and never the secret', async () => {
+  await scene.admin(server, 'user', 'disable', 'ann');
+  await scene.tryGit(['ls-remote', server.httpUrl('team/app', { user: 'x', token: annToken })]);
+  const http = await newest('--event', 'authentication', '--outcome', 'refused');
+  assert.deepEqual([http['actor'], http['transport']], ['ann', 'http']);
+  const [token = {}] = JSON.parse(await scene.admin(server, '--json', 'token', 'list', 'ann'));
+  assert.deepEqual(http.details, { how: 'token', problem: 'disabled user', token: token.id });
+  await scene.quorate(server, ['repo', 'list'], { token: annToken });
+  const api = await newest('--event', 'authentication', '--outcome', 'refused');
+  assert.deepEqual([api['actor'], api['transport']], ['ann', 'admin']);
+  assert.deepEqual(api.details, http.details);
+  const env = await key.environment(server);
+  await scene.tryGit(['ls-remote', server.sshUrl('team/app')], { env });
+  await refusedOverSsh('disabled user ann');
+  const all = JSON.stringify(await audit('--limit', '1000'));
+  assert.ok(!all.includes(annToken));
+  await scene.admin(server, 'user', 'enable', 'ann');
 });
 
 test('a repository that one may not see, over both transports', async () => {

@@ -249,6 +249,8 @@ describe('signing in', () => {
     const token = await scene.token('ann');
     await scene.request('PATCH', '/users/ann', { token: admin, body: { disabled: true } });
     assert.equal((await scene.request('GET', '/keys', { token })).status, 401);
+    const refused = scene.audited.find(({ outcome }) => outcome === 'refused');
+    assert.deepEqual([refused?.actor, refused?.details['problem']], ['ann', 'disabled user']);
   });
 
   test('a token that expires makes none that lives longer', async () => {

@@ -1,5 +1,5 @@
 import { QuorateError } from '../../backends/contract/errors.js';
-import type { Accounts } from '../auth/accounts.js';
+import type { Accounts, SignInOptions } from '../auth/accounts.js';
 import type { Principal } from '../auth/principal.js';
 import { parseAuthorization } from '../http/credentials.js';
 
@@ -14,6 +14,7 @@ const maxHeaderLength = 12 * 1024;
 export async function authenticate(
   accounts: Accounts,
   header: string | undefined,
+  { onRefused }: Pick<SignInOptions, 'onRefused'> = {},
 ): Promise<Principal> {
   if (header === undefined) return { kind: 'anonymous' };
   const credentials = parseAuthorization(header.slice(0, maxHeaderLength));
@@ -23,7 +24,9 @@ export async function authenticate(
       'the Authorization header has to be "Bearer TOKEN", or Basic with the token as the password',
     );
   }
-  const principal = await accounts.authenticateToken(credentials.secret);
+  const principal = await accounts.authenticateToken(credentials.secret, {
+    ...(onRefused && { onRefused }),
+  });
   if (principal === undefined) {
     throw new QuorateError(
       'unauthenticated',

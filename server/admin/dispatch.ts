@@ -3,6 +3,7 @@ import type { Clock, Random } from '../../backends/contract/environment.js';
 import { QuorateError } from '../../backends/contract/errors.js';
 import type { AdminApiOptions } from './options.js';
 import { authenticate } from './authenticate.js';
+import type { Refusal } from '../auth/sign-in-details.js';
 import { readBody } from './body.js';
 import type { Call, Endpoint, Reply } from './endpoint.js';
 import { mapError, type MappedError, problemMediaType } from './error-map.js';
@@ -114,13 +115,15 @@ async function identify(
     return;
   }
   if (header === undefined) return;
+  let refusal: Refusal = { problem: 'wrong token' };
+  const onRefused = (told: Refusal): void => void (refusal = told);
   try {
-    exchange.principal = await authenticate(accounts, header);
-    recorder.authenticated(exchange, 'ok');
+    exchange.principal = await authenticate(accounts, header, { onRefused });
+    recorder.authenticated(exchange);
     rates.checkPrincipal(exchange.principal);
   } catch (error) {
     if (error instanceof QuorateError && error.code === 'unauthenticated') {
-      recorder.authenticated(exchange, 'refused');
+      recorder.authenticated(exchange, refusal);
     }
     throw error;
   }

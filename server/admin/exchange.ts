@@ -1,6 +1,7 @@
 import type { Request, Response } from 'express';
 import type { Clock, Logger, Meter } from '../../backends/contract/environment.js';
 import { type Principal, principalName } from '../auth/principal.js';
+import { type Refusal, signedIn, signInRefused } from '../auth/sign-in-details.js';
 import { RateRefusal } from '../core/client-rates.js';
 import type { AuditLog } from '../observe/audit.js';
 import { RefusalLog } from '../observe/refusal-log.js';
@@ -22,8 +23,8 @@ export interface Exchange {
 
 /** What a request leaves behind: a log line, counts, and audit events. */
 export interface ExchangeRecorder {
-  /** Credentials were judged. `exchange.principal` is who it is, when `outcome` is `ok`. */
-  authenticated(exchange: Exchange, outcome: 'ok' | 'refused'): void;
+  /** Credentials were judged. Without a refusal, `exchange.principal` is who it is. */
+  authenticated(exchange: Exchange, refusal?: Refusal): void;
   /** It is over. Without a failure it went well. */
   finished(exchange: Exchange, failure: MappedError | undefined): void;
 }
@@ -68,23 +69,16 @@ export function createExchangeRecorder(parts: {
   };
 
   return {
-    authenticated: (exchange, outcome) => {
-      const { principal } = exchange;
-      const via = principal.kind === 'user' ? principal.via : undefined;
+    authenticated: (exchange, refusal) => {
+      const outcome = refusal === undefined ? 'ok' : 'refused';
       meter.count('authentications', { transport: 'http', outcome });
       audit.record({
         event: 'authentication',
         outcome,
-        actor: outcome === 'ok' ? principalName(principal) : 'unknown',
         remoteAddress: exchange.remoteAddress,
         transport: 'admin',
         requestId: exchange.requestId,
-        details:
-          via?.type === 'token'
-            ? { how: 'token', token: via.tokenId }
-            : principal.kind === 'machine'
-              ? { how: 'openid-connect' }
-              : { how: 'token', problem: 'wrong token' },
+        ...(refusal === undefined ? signedIn(exchange.principal) : signInRefused(refusal)),
       });
     },
     finished: (exchange, failure) => {

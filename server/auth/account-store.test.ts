@@ -4,7 +4,7 @@ import { beforeEach, describe, test } from 'node:test';
 import type { Clock } from '../../backends/contract/environment.js';
 import { QuorateError, type ErrorCode } from '../../backends/contract/errors.js';
 import { createAccounts } from './account-store.js';
-import type { Accounts } from './accounts.js';
+import type { Accounts, SignInRefusal } from './accounts.js';
 import { asCoordinator, MemoryCoordinator, unused } from './memory-coordinator.fixture.js';
 import { classifyTokenSecret } from './token-secret.js';
 import { parseSshPublicKeyLine } from './ssh-public-key.js';
@@ -394,6 +394,34 @@ describe('tokens', () => {
     await rejects(accounts.revokeToken(token.id), 'not-found');
     for (const fake of ['', 'x', token.id.slice(0, 8)])
       await rejects(accounts.revokeToken(fake), 'not-found');
+  });
+
+  test('that are refused: whose they are and why is told for the log', async () => {
+    const told: SignInRefusal[] = [];
+    const refusal = async (secret: string): Promise<SignInRefusal | undefined> => {
+      told.length = 0;
+      await accounts.authenticateToken(secret, { onRefused: (one) => told.push(one) });
+      assert.ok(told.length < 2);
+      return told[0];
+    };
+    const { token, secret } = await accounts.createToken({
+      user: 'alice',
+      name: '',
+      scope: 'read',
+      expiresAtMs: 2000,
+    });
+    const known = { user: 'alice', tokenId: token.id };
+    assert.equal(await refusal(secret), undefined);
+    await accounts.setUserDisabled('alice', true);
+    assert.deepEqual(await refusal(secret), { problem: 'disabled user', ...known });
+    now = 2000;
+    assert.deepEqual(await refusal(secret), { problem: 'expired token', ...known });
+    await accounts.revokeToken(token.id);
+    const revoked = { problem: 'unknown or revoked token', tokenId: token.id };
+    assert.deepEqual(await refusal(secret), revoked);
+    const mistyped = secret.slice(0, 10) + (secret[10] === 'A' ? 'B' : 'A') + secret.slice(11);
+    assert.deepEqual(await refusal(mistyped), { problem: 'mistyped token' });
+    assert.deepEqual(await refusal('hunter2'), { problem: 'wrong token' });
   });
 
   test('need a user, a decent name and pattern', async () => {

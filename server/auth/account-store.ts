@@ -26,6 +26,7 @@ import type {
   DeployKey,
   NewToken,
   SignInOptions,
+  SignInRefusal,
   SshKey,
 } from './accounts.js';
 import { Memberships } from './memberships.js';
@@ -46,6 +47,8 @@ import { TokenUses } from './token-uses.js';
 const maxDeployKeys = 100;
 
 type Signed = Extract<Principal, { kind: 'user' | 'machine' }>;
+
+type Refuse = (refusal: SignInRefusal) => undefined;
 
 /** Lost races before giving up. Two administrators changing one user at once lose one or two. */
 const maxAttempts = 16;
@@ -306,21 +309,25 @@ class CoordinatedAccounts implements Accounts {
 
   async authenticateToken(
     secret: string,
-    { reading = false }: SignInOptions = {},
+    { reading = false, onRefused }: SignInOptions = {},
   ): Promise<Principal | undefined> {
     if (looksLikeJwt(secret)) return await this.#issuers?.authenticate(secret);
-    if (classifyTokenSecret(secret) !== 'well-formed') return undefined;
+    const refuse = refusing(onRefused);
+    const form = classifyTokenSecret(secret);
+    if (form === 'foreign') return refuse({ problem: 'wrong token' });
+    if (form === 'mistyped') return refuse({ problem: 'mistyped token' });
     const hash = hashTokenSecret(secret);
-    const principal = await this.#signIn(reading, (from) => this.#holderOf(hash, from));
+    const principal = await this.#signIn(reading, (from) => this.#holderOf(hash, from, refuse));
     if (principal !== undefined && !isRecalled(principal)) this.#tokenUses.note(hash);
     return principal;
   }
 
   async authenticateKey(
     publicKeyBlob: Uint8Array,
-    { reading = false }: SignInOptions = {},
+    { reading = false, onRefused }: SignInOptions = {},
   ): Promise<Principal | undefined> {
-    return this.#signIn(reading, (from) => this.#ownerOf(publicKeyBlob, from));
+    const refuse = refusing(onRefused);
+    return this.#signIn(reading, (from) => this.#ownerOf(publicKeyBlob, from, refuse));
   }
 
   /** Judges by the coordinator, or, for a read that it does not answer, by what it said before. */
@@ -340,28 +347,38 @@ class CoordinatedAccounts implements Accounts {
     });
   }
 
-  async #holderOf(hash: string, from: Source): Promise<Signed | undefined> {
+  async #holderOf(hash: string, from: Source, refuse: Refuse): Promise<Signed | undefined> {
     const accountOf = this.#owners.ahead(hash, from);
     const entry = await from.get(keys.token(hash));
-    if (entry === undefined) return undefined;
-    const token = this.#decodeToken(entry);
-    if (!sameBytes(Buffer.from(token.hash), Buffer.from(hash))) return undefined;
-    if (token.expiresAtMs !== null && token.expiresAtMs <= this.#clock.nowMs()) return undefined;
+    const token = entry && this.#decodeToken(entry);
+    if (token === undefined || !sameBytes(Buffer.from(token.hash), Buffer.from(hash))) {
+      return refuse({ problem: 'unknown or revoked token', tokenId: tokenIdOf(hash) });
+    }
+    const known = { user: token.user, tokenId: token.id };
+    if (token.expiresAtMs !== null && token.expiresAtMs <= this.#clock.nowMs()) {
+      return refuse({ problem: 'expired token', ...known });
+    }
     const via: PrincipalSource = {
       type: 'token',
       tokenId: token.id,
       scope: token.scope,
       repositoryPattern: token.repositoryPattern ?? undefined,
     };
-    return this.#principalOf(via, await accountOf(token.user));
+    const holder = this.#principalOf(via, await accountOf(token.user));
+    return holder ?? refuse({ problem: 'disabled user', ...known });
   }
 
-  async #ownerOf(publicKeyBlob: Uint8Array, from: Source): Promise<Signed | undefined> {
+  async #ownerOf(
+    publicKeyBlob: Uint8Array,
+    from: Source,
+    refuse: Refuse,
+  ): Promise<Signed | undefined> {
     const fingerprint = sshFingerprint(publicKeyBlob);
     const entry = await from.get(keys.sshKey(fingerprint));
-    if (entry === undefined) return undefined;
-    const record = decodeRecord(anyKeyRecord, entry);
-    if (!sameBytes(Buffer.from(record.blob, 'base64'), publicKeyBlob)) return undefined;
+    const record = entry && decodeRecord(anyKeyRecord, entry);
+    if (record === undefined || !sameBytes(Buffer.from(record.blob, 'base64'), publicKeyBlob)) {
+      return refuse({ problem: 'unknown key' });
+    }
     if (isDeployKey(record)) {
       const level = record.write ? 'write' : 'read';
       return {
@@ -370,7 +387,9 @@ class CoordinatedAccounts implements Accounts {
         reach: [{ repositoryId: record.repositoryId, level }],
       };
     }
-    return this.#principalOf({ type: 'key', fingerprint }, await readAccount(record.user, from));
+    const { user } = record;
+    const owner = this.#principalOf({ type: 'key', fingerprint }, await readAccount(user, from));
+    return owner ?? refuse({ problem: 'disabled user', user });
   }
 
   async certifiedUser(name: string, fingerprint: string): Promise<Principal | undefined> {
@@ -404,6 +423,13 @@ class CoordinatedAccounts implements Accounts {
     });
     return result.succeeded;
   }
+}
+
+function refusing(onRefused: SignInOptions['onRefused']): Refuse {
+  return (refusal) => {
+    onRefused?.(refusal);
+    return undefined;
+  };
 }
 
 function checkUserName(name: string): void {

@@ -54,6 +54,23 @@ export interface NewToken {
 export interface SignInOptions {
   /** It is for a request that changes nothing. */
   readonly reading?: boolean;
+  /** Told why nobody was signed in, for the audit log: the client learns the same in every case. */
+  readonly onRefused?: (refusal: SignInRefusal) => void;
+}
+
+/** Why a token or a key was refused. */
+export interface SignInRefusal {
+  readonly problem:
+    | 'wrong token'
+    | 'mistyped token'
+    | 'unknown or revoked token'
+    | 'expired token'
+    | 'unknown key'
+    | 'disabled user';
+  /** To whom the token or key belongs; absent: to nobody. */
+  readonly user?: string;
+  /** Public id of the token, also of one that was revoked. */
+  readonly tokenId?: string;
 }
 
 /**

@@ -1,6 +1,7 @@
 import type { Clock, Meter } from '../../backends/contract/environment.js';
-import type { Accounts } from '../auth/accounts.js';
-import { principalName, type Principal } from '../auth/principal.js';
+import type { Accounts, SignInRefusal } from '../auth/accounts.js';
+import type { Principal } from '../auth/principal.js';
+import { type Refusal, signedIn, signInRefused } from '../auth/sign-in-details.js';
 import type { AuditLog } from '../observe/audit.js';
 import { addressKey } from '../core/concurrency-limit.js';
 import { askingCoordinator } from '../core/coordinator-lost.js';
@@ -47,9 +48,12 @@ export class HttpAuthenticator {
     const credentials = parseAuthorization(attempt.authorization);
     if (credentials.kind === 'none') return anonymous;
     this.refuseThrottled(attempt.remoteAddress);
+    let refusal: Refusal = { problem: credentials.kind === 'token' ? 'wrong token' : 'malformed' };
     const principal =
-      credentials.kind === 'token' ? await this.#judge(attempt, credentials.secret) : undefined;
-    this.#record(attempt, principal, credentials.kind === 'token' ? 'wrong token' : 'malformed');
+      credentials.kind === 'token'
+        ? await this.#judge(attempt, credentials.secret, (told) => (refusal = told))
+        : undefined;
+    this.#record(attempt, principal, refusal);
     if (principal !== undefined) return principal;
     this.failed(attempt.remoteAddress);
     throw new HttpRefusal(
@@ -59,10 +63,14 @@ export class HttpAuthenticator {
     );
   }
 
-  #judge({ service, meanwhile }: Attempt, secret: string): Promise<Principal | undefined> {
+  #judge(
+    { service, meanwhile }: Attempt,
+    secret: string,
+    onRefused: (refusal: SignInRefusal) => void,
+  ): Promise<Principal | undefined> {
     const reading = service !== 'git-receive-pack';
     const judged = askingCoordinator(service, () =>
-      this.#options.accounts.authenticateToken(secret, { reading }),
+      this.#options.accounts.authenticateToken(secret, { reading, onRefused }),
     );
     meanwhile?.();
     return judged;
@@ -86,24 +94,16 @@ export class HttpAuthenticator {
     this.#throttle.failed(addressKey(remoteAddress));
   }
 
-  #record(attempt: Attempt, principal: Principal | undefined, problem: string): void {
+  #record(attempt: Attempt, principal: Principal | undefined, refusal: Refusal): void {
     const outcome = principal === undefined ? 'refused' : 'ok';
     this.#options.meter.count('authentications', { transport: 'http', outcome });
     this.#options.audit.record({
       event: 'authentication',
       outcome,
-      actor: principal === undefined ? 'unknown' : principalName(principal),
       remoteAddress: attempt.remoteAddress,
       transport: 'http',
       requestId: attempt.requestId,
-      details: howSignedIn(principal, problem),
+      ...(principal === undefined ? signInRefused(refusal) : signedIn(principal)),
     });
   }
-}
-
-function howSignedIn(principal: Principal | undefined, problem: string): Record<string, string> {
-  if (principal?.kind === 'machine') return { how: 'openid-connect' };
-  return principal?.kind === 'user' && principal.via.type === 'token'
-    ? { how: 'token', token: principal.via.tokenId }
-    : { how: 'token', problem };
 }

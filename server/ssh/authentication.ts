@@ -58,9 +58,19 @@ export async function judge(
     return { type: 'rejected', why: 'wrong signature', fingerprint };
   }
   // For what it is becomes known with the command, when the principal is looked up again.
-  const principal = await accounts.authenticateKey(key.blob, { reading: true });
-  if (!signed) return { type: 'probe', known: principal !== undefined, fingerprint };
-  if (principal === undefined) return { type: 'rejected', why: 'unknown key', fingerprint };
+  // Of many keys on offer, one that belongs to somebody says more than those that are nobody's.
+  let ofSomebody: string | undefined;
+  const principal = await accounts.authenticateKey(key.blob, {
+    reading: true,
+    onRefused: ({ problem, user }) => (ofSomebody = user && `${problem} ${user}`),
+  });
+  if (!signed) {
+    const why = ofSomebody === undefined ? {} : { why: ofSomebody };
+    return { type: 'probe', known: principal !== undefined, fingerprint, ...why };
+  }
+  if (principal === undefined) {
+    return { type: 'rejected', why: ofSomebody ?? 'unknown key', fingerprint };
+  }
   const renew = (options: SignInOptions): Promise<Principal | undefined> =>
     accounts.authenticateKey(key.blob, options);
   return { type: 'accepted', who: { principal, key, renew } };
