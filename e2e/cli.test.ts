@@ -135,6 +135,28 @@ describe('the command line', () => {
     await fails('repo', 'show', 'moved/gone');
   });
 
+  async function refused(credentials: { user: string; token: string } | null): Promise<string> {
+    const url = server.httpUrl('moved/hidden', credentials);
+    const result = await scene.quorate(server, ['repo', 'import', 'moved/copy', url]);
+    assert.equal(result.exitCode, 1);
+    return result.stderr;
+  }
+
+  test('an import from a source that wants credentials says what to do', async () => {
+    await quorate('repo', 'create', 'moved/hidden');
+    assert.match(
+      await refused(null),
+      /\nquorate: the source cannot be reached: it wants to know who asks; put a user and a password \(or token\) into the URL: https:\/\/USER:TOKEN@HOST\/PATH\n$/,
+    );
+    const wrong = await refused({ user: 'admin', token: 'a-wrong-one' });
+    assert.match(
+      wrong,
+      /: it does not accept the user and password \(or token\) in the URL; check/,
+    );
+    assert.ok(!wrong.includes('a-wrong-one'));
+    await fails('repo', 'show', 'moved/copy');
+  });
+
   test('the one store is shown, its repositories are verified, and pushes explained', async () => {
     const url = withToken('shown/app.git', server.adminToken);
     await scene.git(['push', url, 'main'], { cwd: source });

@@ -6,6 +6,7 @@ import { QuorateError, refuseCancelled } from '../contract/errors.js';
 import type { Oid, RefCommand } from '../contract/objects.js';
 import type { Repository } from '../contract/repository.js';
 import type { GitCommand, GitRunner } from '../git/git-runner.js';
+import { lastHttpStatus, tracingHttpTo } from '../git/http-answer.js';
 import { progressSteps } from '../git/progress-steps.js';
 import { removeTree } from '../git/repository-files.js';
 
@@ -66,16 +67,18 @@ async function fetchSource(
   { repository, source, signal, progress }: ImportRequest,
   scratch: string,
 ): Promise<string | undefined> {
+  const { url, credentials } = withoutCredentials(source);
+  const trace = join(scratch, 'http-trace');
   const run = async (step: string, command: GitCommand): Promise<string> => {
     const result = await git.run({ timeoutMs: fetchTimeoutMs, signal, ...command });
     refuseCancelled(signal);
     if (result.exitCode === 0) return result.stdout.toString('utf8');
+    const refusal = credentialsProblem(await lastHttpStatus(trace), credentials !== undefined);
     throw new QuorateError(
       'failed-precondition',
-      `the source cannot be ${step}: ${whyOf(result.stderr)}`,
+      `the source cannot be ${step}: ${refusal ?? whyOf(result.stderr)}`,
     );
   };
-  const { url, credentials } = withoutCredentials(source);
   const transports = {
     ...credentials,
     'protocol.allow': 'never',
@@ -99,6 +102,7 @@ async function fetchSource(
   const head = await run('reached', {
     args: ['ls-remote', '--symref', '--end-of-options', url, 'HEAD'],
     config: transports,
+    env: tracingHttpTo(trace),
   });
   await run('fetched', {
     args: [
@@ -119,11 +123,11 @@ async function fetchSource(
 /** User and password of an HTTP URL go to git in its environment: arguments can be read by everybody on the machine. */
 function withoutCredentials(source: string): {
   readonly url: string;
-  readonly credentials: Readonly<Record<string, string>>;
+  readonly credentials?: Readonly<Record<string, string>>;
 } {
-  if (!/^https?:/i.test(source) || !URL.canParse(source)) return { url: source, credentials: {} };
+  if (!/^https?:/i.test(source) || !URL.canParse(source)) return { url: source };
   const url = new URL(source);
-  if (url.username === '' && url.password === '') return { url: source, credentials: {} };
+  if (url.username === '' && url.password === '') return { url: source };
   const pair = `${decoded(url.username)}:${decoded(url.password)}`;
   url.username = '';
   url.password = '';
@@ -133,6 +137,23 @@ function withoutCredentials(source: string): {
       [`http.${url.origin}/.extraHeader`]: `Authorization: Basic ${Buffer.from(pair).toString('base64')}`,
     },
   };
+}
+
+/** What a source means that refuses a request, and what to do; undefined when it is not about credentials. */
+function credentialsProblem(
+  httpStatus: number | undefined,
+  hasCredentials: boolean,
+): string | undefined {
+  const inUrl = 'the URL: https://USER:TOKEN@HOST/PATH';
+  if (httpStatus === 401) {
+    return hasCredentials
+      ? 'it does not accept the user and password (or token) in the URL; check them'
+      : `it wants to know who asks; put a user and a password (or token) into ${inUrl}`;
+  }
+  if (httpStatus !== 403) return undefined;
+  return hasCredentials
+    ? 'the user in the URL may not read it; use one who may'
+    : `not everybody may read it; put a user who may, and a password (or token), into ${inUrl}`;
 }
 
 function decoded(part: string): string {
