@@ -124,6 +124,8 @@ export const keys = {
   /** Requests of the admin API that came with an `Idempotency-Key`, by the digest of it and of who sent them. */
   adminRequests: 'admin-requests/',
   adminRequest: (place: string) => `admin-requests/${place}`,
+  /** Directories that the directory backend made for names of repositories. */
+  madeDirectory: (path: string) => `made-directories/${path}`,
   hostKey: (name: string) => `host-keys/${name}`,
   /** Who this cluster is: see coordination/cluster-identity.ts. */
   cluster: 'cluster/identity',

@@ -23,6 +23,7 @@ import { judgePush } from './judge-push.js';
 import { DirectoryRead } from './directory-read.js';
 import { DirectoryRegistry } from './directory-registry.js';
 import { runReceivePack } from './receive-pack.js';
+import { MadeDirectories } from './made-directories.js';
 import { RepositoryConfigs } from './repository-config.js';
 import { RepositoryPaths } from './repository-paths.js';
 
@@ -96,6 +97,7 @@ class DirectoryBackend implements Backend {
       ...this.#options,
       paths,
       access,
+      made: new MadeDirectories(paths.root, this.#options.coordinator),
       configs: this.#configs,
     });
     await registry.cleanUp();

@@ -20,12 +20,14 @@ import {
 import { SerialQueue } from '../local/serial-queue.js';
 import type { AccessRecord, AccessRecords } from './access-records.js';
 import type { RepositoryConfigs } from './repository-config.js';
+import type { MadeDirectories } from './made-directories.js';
 import type { FoundRepository, RepositoryPaths } from './repository-paths.js';
 
 export interface DirectoryRegistryOptions {
   readonly paths: RepositoryPaths;
   readonly configs: RepositoryConfigs;
   readonly access: AccessRecords;
+  readonly made: MadeDirectories;
   readonly git: GitRunner;
   readonly clock: Clock;
   readonly random: Random;
@@ -88,9 +90,9 @@ export class DirectoryRegistry implements RepositoryRegistry {
     return this.#changes.run(async () => {
       const { paths, access, configs, random, clock } = this.#options;
       await this.#refuseTaken(repository.name);
-      const place = await paths.placeFor(repository.name);
       const building = join(await paths.ownDirectory('new'), hex(random));
       try {
+        const place = await this.#placeFor(repository.name);
         await this.#init(building, repository);
         await configs.write(building, repository.settings);
         await syncTree(building);
@@ -102,6 +104,7 @@ export class DirectoryRegistry implements RepositoryRegistry {
         await moveTo(building, place);
       } catch (error) {
         await rm(building, { recursive: true, force: true });
+        await this.#removeEmptyAbove(repository.name);
         throw error;
       }
       return this.#describe(await this.locate(repository.name));
@@ -126,16 +129,22 @@ export class DirectoryRegistry implements RepositoryRegistry {
   /** Renames the directory. The record is written first: without it the new name would be open to nobody. */
   rename(id: string, name: string): Promise<Repository> {
     return this.#changes.run(async () => {
-      const { paths, access } = this.#options;
+      const { access } = this.#options;
       const { place } = await this.locate(id);
       if (place === undefined) throw hasWorkingTree(id);
       await this.#refuseTaken(name, id);
-      const target = await paths.placeFor(name);
-      const { record } = await access.get(id);
-      await access.put(name, { ...record, epoch: record.epoch + 1 });
-      await moveTo(place, target);
+      try {
+        const target = await this.#placeFor(name);
+        const { record } = await access.get(id);
+        await access.put(name, { ...record, epoch: record.epoch + 1 });
+        await moveTo(place, target);
+      } catch (error) {
+        await this.#removeEmptyAbove(name);
+        throw error;
+      }
       await syncDirectory(dirname(place));
       await access.delete(id);
+      await this.#removeEmptyAbove(id);
       return this.#describe(await this.locate(name));
     });
   }
@@ -154,6 +163,7 @@ export class DirectoryRegistry implements RepositoryRegistry {
       await syncDirectory(dirname(place));
       await access.delete(id);
       this.#removeLater(trash);
+      await this.#removeEmptyAbove(id);
     });
   }
 
@@ -214,6 +224,16 @@ export class DirectoryRegistry implements RepositoryRegistry {
   /** Waits for files that are being removed. What is left then goes at the next start. */
   async close(): Promise<void> {
     await Promise.all(this.#removals);
+  }
+
+  #placeFor(name: string): Promise<string> {
+    const { paths, made } = this.#options;
+    return paths.placeFor(name, (path) => made.remember(path));
+  }
+
+  /** Tidiness: what could not be done does not undo what was. */
+  async #removeEmptyAbove(name: string): Promise<void> {
+    await this.#options.made.removeEmptyAbove(name).catch(() => {});
   }
 
   #removeLater(directory: string): void {

@@ -260,6 +260,38 @@ test('a damaged configuration is an error of that repository alone', async () =>
   await rejectsWith(space.backend.repositories.get('damaged'), 'data-corrupt');
 });
 
+test('directories that were made for names go with the last repository in them, and no others', async () => {
+  const own = await startDirectory();
+  const { repositories } = own.backend;
+  const { source } = space;
+  let { backend } = own;
+  const make = (name: string, changes = {}): Promise<Repository> =>
+    createRepository({ backend, source }, { name, ...changes });
+  const listed = async (path = ''): Promise<readonly string[]> =>
+    (await readdir(join(own.root, path))).filter((name) => name !== '.quorate').sort();
+  try {
+    await mkdir(join(own.root, 'theirs'));
+    for (const name of ['ours/deep/a', 'ours/b', 'theirs/deep/c', 'kept/d']) await make(name);
+    await repositories.delete('ours/deep/a');
+    assert.deepEqual(await listed('ours'), ['b.git']);
+    await repositories.rename('ours/b', 'moved/b');
+    await repositories.delete('theirs/deep/c');
+    await writeFile(join(own.root, 'kept/file'), '');
+    await repositories.delete('kept/d');
+    assert.deepEqual(await listed(), ['kept', 'moved', 'theirs']);
+    assert.deepEqual(await listed('theirs'), []);
+    assert.deepEqual(await listed('kept'), ['file']);
+
+    // Also after a restart, and of a repository that could not be made.
+    backend = await own.reopen();
+    await rejectsWith(make('failed/deep/e', { defaultBranch: 'no..branch' }), 'storage-failure');
+    await backend.repositories.delete('moved/b');
+    assert.deepEqual(await listed(), ['kept', 'theirs']);
+  } finally {
+    await own.dispose();
+  }
+});
+
 test('a push leaves nothing of ours behind, and a restart removes what a crash left', async () => {
   const own = await startDirectory();
   const source = await createSourceRepository();

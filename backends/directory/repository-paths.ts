@@ -64,20 +64,27 @@ export class RepositoryPaths {
     );
   }
 
-  /** Where a new repository of this name goes. Makes the directories above it, durably. Throws `invalid-argument`. */
-  async placeFor(name: string): Promise<string> {
+  /**
+   * Where a new repository of this name goes. Makes the directories above it, durably, and tells `made` the path of
+   * each below the root. Throws `invalid-argument`.
+   */
+  async placeFor(name: string, made: (path: string) => Promise<void>): Promise<string> {
     if (!isName(name)) {
       throw new QuorateError('invalid-argument', 'the name of the repository is not valid');
     }
     const segments = name.split('/');
     const last = segments.pop() ?? '';
     let parent = this.root;
-    for (const each of segments) {
+    for (const [index, each] of segments.entries()) {
       // One at a time, each below a directory that was found to be below the root: nothing is made outside of it.
-      await mkdir(join(parent, each)).then(
-        () => syncDirectory(parent),
-        () => {},
+      const isNew = await mkdir(join(parent, each)).then(
+        () => true,
+        () => false,
       );
+      if (isNew) {
+        await syncDirectory(parent);
+        await made(segments.slice(0, index + 1).join('/'));
+      }
       parent = await realpath(join(parent, each)).catch(() => '');
       if (!this.#isBelow(parent)) {
         throw new QuorateError('invalid-argument', 'something else is in the way of this name');
