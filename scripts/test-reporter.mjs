@@ -1,13 +1,21 @@
-// Reporter for `node --test`: a line per finished file, failures in full, and the counts as JSON in TEST_COUNTS_FILE.
+// Reporter for `node --test`: progress, failures in full, the tests of each file, and the counts as JSON in
+// TEST_COUNTS_FILE.
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { inspect } from 'node:util';
+import { TestProgress } from './test-progress.mjs';
 
 export default async function* report(source) {
   const counts = { passed: 0, failed: 0, skipped: 0 };
   const files = new Map();
-  for await (const { type, data } of source) {
-    if (type === 'test:stderr' || type === 'test:stdout') yield data.message;
+  const progress = new TestProgress(
+    process.stdout.isTTY ? process.stdout.columns || 80 : undefined,
+  );
+  for await (const event of source) {
+    const { type, data } = event;
+    const shown = progress.take(event, performance.now());
+    if (shown !== undefined) yield shown;
+    if (type === 'test:stderr' || type === 'test:stdout') yield progress.around(data.message);
     if (type !== 'test:pass' && type !== 'test:fail') continue;
     // What only holds other tests, or failed only since one of them did, is not counted again.
     if (data.details?.type === 'suite') continue;
@@ -16,8 +24,9 @@ export default async function* report(source) {
     const verdict = verdictOf(type, data);
     counts[verdict] += 1;
     files.set(file, (files.get(file) ?? 0) + 1);
-    if (verdict !== 'passed') yield describe(verdict, file, data);
+    if (verdict !== 'passed') yield progress.around(describe(verdict, file, data));
   }
+  yield progress.around('');
   const sorted = [...files].sort(([a], [b]) => a.localeCompare(b));
   for (const [file, count] of sorted) yield `${String(count).padStart(5)}  ${file}\n`;
   writeFileSync(process.env.TEST_COUNTS_FILE, JSON.stringify(counts));

@@ -1,5 +1,5 @@
 // npm test [-- FILTER...]: gets what the tests need, builds, runs all tests (or those whose path contains a filter),
-// and checks that they left no process and no file. The last line is `N passed, N failed`.
+// and checks that they left no process and no file. Progress is shown meanwhile; the last line is `N passed, N failed`.
 import { spawn, spawnSync } from 'node:child_process';
 import { mkdtempSync, mkdirSync, readFileSync, readdirSync, realpathSync, rmSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
@@ -88,6 +88,7 @@ async function checkLeftovers(session, temporary) {
 }
 
 if (!provideNeeds()) finish(0, 1);
+console.log('building');
 const build = spawnSync(process.execPath, ['node_modules/typescript/bin/tsc', '-p', '.'], {
   stdio: 'inherit',
 });
@@ -100,6 +101,7 @@ if (files.length === 0) {
   console.error('no test file matches');
   finish(0, 1);
 }
+console.log(`running ${files.length} test files`);
 // Short: below it, the path of a unix socket has to fit into 107 bytes.
 const work = mkdtempSync(path.join(realpathSync(tmpdir()), 'q-'));
 try {
