@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { TestAuthority } from '../backends/coordination/etcd/testing/certificates.js';
 import { EtcdCluster } from './etcd.js';
-import { createScene, type Scene, type ServerProcess } from './harness.js';
+import { createScene, type Scene, type ServerProcess, waitFor } from './harness.js';
 import { pickPort } from './ports.js';
 
 describe('one server on etcd', () => {
@@ -105,20 +105,22 @@ test('etcd put back to an old snapshot: nothing is pushed, reads go on, and a re
   await scene.git(['push', '-q', changed, 'main'], { cwd: repository });
   await cluster.restore(snapshot);
 
-  const refusal = async (url: string): Promise<string> => {
-    const pushed = await scene.tryGit(['push', url, 'main'], { cwd: repository });
-    assert.notEqual(pushed.exitCode, 0);
-    return pushed.stderr;
-  };
+  /** Never accepted, and refused in these words once etcd is reached again. */
+  const refused = (url: string, words: RegExp): Promise<true> =>
+    waitFor(`a refusal: ${words}`, async () => {
+      const pushed = await scene.tryGit(['push', url, 'main'], { cwd: repository });
+      assert.notEqual(pushed.exitCode, 0);
+      return words.test(pushed.stderr) || undefined;
+    });
   for (const start of ['running', 'restarted']) {
     if (start === 'restarted') await server.restart();
     // What the store holds beyond the coordinator is neither overwritten nor shown as if it were all.
-    assert.match(await refusal(changed), /old copy/);
-    assert.match(await refusal(unchanged), /old(er)? copy/);
+    await refused(changed, /old copy/);
+    await refused(unchanged, /old(er)? copy/);
     const listed = await scene.git(['ls-remote', unchanged, 'refs/heads/main']);
     assert.ok(listed.startsWith(before), 'reads go on');
   }
-  assert.match(await refusal(unchanged), /older copy: revision \d+ after \d+.* quorate recover/);
+  await refused(unchanged, /older copy: revision \d+ after \d+.* quorate recover/);
   const ready = await fetch(`${server.opsUrl}/readyz`);
   assert.match(await ready.text(), /older copy/);
   const onDisk = await repositoriesOnDisk(server.dataDirectory, scene.env);

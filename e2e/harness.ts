@@ -266,7 +266,7 @@ export class Scene {
         left = await processesUsing(this.directory);
         return left.length === 0;
       },
-      10_000,
+      60_000,
     ).catch(() => undefined);
     const told = left.map(({ pid, commandLine }) => `${pid} ${commandLine}`);
     assert.deepEqual(told, [], 'processes were left');

@@ -250,7 +250,7 @@ export class HostileGround {
         files = await this.#storedFiles();
         return files.join('\n') === this.#files.join('\n');
       },
-      5_000,
+      60_000,
     ).catch(() => assert.deepEqual(files, this.#files, 'files were left or changed'));
   }
 

@@ -1,49 +1,54 @@
-import { readFile } from 'node:fs/promises';
 import net from 'node:net';
 
-/** Below it live programs with ports of their own. */
+/**
+ * Below them live programs with ports of their own, above them members of etcd (which see themselves to it that theirs
+ * are free) and what systems take for outgoing connections: a server that was stopped finds its port free again.
+ */
 const firstPort = 10_000;
-/** What Linux gives out by itself begins here unless it is told otherwise. */
-const usualEphemeralStart = 32_768;
-/** Test files run side by side, each in a process of its own: processes begin this far apart. */
-const portsPerProcess = 48;
+const endPort = 15_000;
+/** The first of a block is held by the process whose block it is. */
+const blockSize = 50;
 
-/** Every port that this process was given: a server that is down for a restart gets its own back. */
-const given = new Set<number>();
-let next: number | undefined;
+/** What is left of the block of this process. A port is given once: a server that is down gets its own back. */
+let free: number[] = [];
 
 /**
- * A loopback port on which nothing listens, below those that the system takes for outgoing connections: a server that
- * was stopped finds it free again. It is given to nobody else in this process, and other processes look elsewhere.
+ * A loopback port on which nothing listens. It is given to nobody else, in this process or in others: test files run
+ * side by side, each in a process of its own, and take blocks of ports.
  */
 export async function pickPort(): Promise<number> {
-  const end = await ephemeralStart();
-  const slots = Math.floor((end - firstPort) / portsPerProcess);
-  next ??= firstPort + (process.pid % slots) * portsPerProcess;
-  for (let tries = end - firstPort; tries > 0; tries -= 1) {
-    const port = next;
-    next = next + 1 < end ? next + 1 : firstPort;
-    if (given.has(port) || !(await isFree(port))) continue;
-    given.add(port);
-    return port;
+  for (;;) {
+    const port = free.shift();
+    if (port === undefined) free = await claimBlock();
+    else if (await isFree(port)) return port;
   }
-  throw new Error(`no port is free from ${firstPort} to ${end - 1}`);
 }
 
-async function ephemeralStart(): Promise<number> {
-  const file = '/proc/sys/net/ipv4/ip_local_port_range';
-  const text = await readFile(file, 'utf8').catch(() => '');
-  const start = Number.parseInt(text, 10);
-  // A machine that gives out nearly all ports has no better place than where Linux has none.
-  return start >= 2 * firstPort ? start : usualEphemeralStart;
+async function claimBlock(): Promise<number[]> {
+  const blocks = (endPort - firstPort) / blockSize;
+  for (let tries = 0; tries < blocks; tries += 1) {
+    const start = firstPort + ((process.pid + tries) % blocks) * blockSize;
+    const holder = await listen(start);
+    if (holder === undefined) continue;
+    // Until this process ends.
+    holder.unref();
+    return Array.from({ length: blockSize - 1 }, (_, index) => start + 1 + index);
+  }
+  throw new Error(`no block of ports is free from ${firstPort} to ${endPort - 1}`);
 }
 
-function isFree(port: number): Promise<boolean> {
+async function isFree(port: number): Promise<boolean> {
+  const probe = await listen(port);
+  if (probe === undefined) return false;
+  await new Promise((resolve) => probe.close(resolve));
+  return true;
+}
+
+/** undefined when somebody else has the port. */
+function listen(port: number): Promise<net.Server | undefined> {
   return new Promise((resolve) => {
-    const probe = net.createServer();
-    probe.once('error', () => resolve(false));
-    probe.listen({ port, host: '127.0.0.1', exclusive: true }, () =>
-      probe.close(() => resolve(true)),
-    );
+    const server = net.createServer((socket) => socket.destroy());
+    server.once('error', () => resolve(undefined));
+    server.listen({ port, host: '127.0.0.1', exclusive: true }, () => resolve(server));
   });
 }

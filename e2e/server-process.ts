@@ -145,10 +145,10 @@ export class ServerProcess {
     await this.exited();
   }
 
-  /** Resolves when the process has ended and its output was read; bounded by a minute. */
+  /** Resolves when the process has ended and its output was read; bounded. */
   async exited(): Promise<{ exitCode: number | null; signal: NodeJS.Signals | null }> {
     const child = this.#child;
-    await waitFor('the server to end', () => this.#closed.has(child), 60_000);
+    await waitFor('the server to end', () => this.#closed.has(child));
     return { exitCode: child.exitCode, signal: child.signalCode };
   }
 

@@ -26,7 +26,7 @@ afterEach(() => at.close());
 test('a receiver that never answers costs the others nothing', async () => {
   const [silent, ci] = [await at.receiver(), await at.receiver()];
   silent.behaviour = () => undefined;
-  const webhooks = at.process({ concurrency: 6 });
+  const webhooks = at.process({ concurrency: 6, timeoutMs: 900 });
   await addWebhook(webhooks, silent.url());
   const id = await addWebhook(webhooks, ci.url());
   webhooks.start();
@@ -39,12 +39,13 @@ test('a receiver that never answers costs the others nothing', async () => {
     return waiting.length === 30;
   });
   await delay(1200);
-  assert.ok(silent.received.length <= 4, `${silent.received.length} attempts`);
+  const attempts = silent.received.length;
+  assert.ok(attempts <= 4, `${attempts} attempts`);
   // After the pause one is sent to see whether it is back, and no more.
   at.offsetMs += 10_500;
-  await waitFor('a probe', () => silent.received.length === 5, 7_000);
+  await waitFor('a probe', () => silent.received.length > attempts);
   await delay(1200);
-  assert.equal(silent.received.length, 5);
+  assert.equal(silent.received.length, attempts + 1);
   const held = new Set<() => void>();
   let back = 0;
   silent.behaviour = (_request, response) => {

@@ -14,7 +14,7 @@ before(async () => {
   at = await HookGround.open([
     'webhooks.allowedNetworks=127.0.0.1',
     'webhooks.firstRetry=50ms',
-    'webhooks.timeout=2s',
+    'webhooks.timeout=10s',
   ]);
   receiver = await Receiver.open();
 });

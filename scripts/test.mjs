@@ -14,8 +14,8 @@ import { provideNeeds } from './test-needs.mjs';
  * gets there.
  */
 const testTimeoutMs = 25 * 60_000;
-/** For processes that are just ending when the last test has ended. */
-const leftoverGraceMs = 5_000;
+/** For processes that are just ending when the last test has ended, on a machine that is busy. */
+const leftoverGraceMs = 30_000;
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 process.chdir(root);

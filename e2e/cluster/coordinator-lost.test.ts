@@ -109,6 +109,6 @@ describe('a cluster whose etcd has lost its quorum', () => {
     });
     const audit = await ground.admin(0, '--json', 'audit', '--repo', 'team/calm');
     assert.match(audit, /"how":\s*"recalled"/);
-    assert.equal((await ops('/readyz')).status, 200);
+    await waitFor('it to be ready', async () => (await ops('/readyz')).status === 200);
   });
 });

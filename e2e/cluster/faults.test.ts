@@ -57,14 +57,11 @@ describe('faults of a cluster, while clients push', () => {
     }
     assert.ok(flipped > 0);
     await assert.rejects(ground.admin(0, 'repo', 'verify', '--all'), /copies are damaged/);
-    await waitFor(
-      'the copies to be healed',
-      () =>
-        ground.admin(0, 'repo', 'verify', '--all').then(
-          () => true,
-          () => false,
-        ),
-      120_000,
+    await waitFor('the copies to be healed', () =>
+      ground.admin(0, 'repo', 'verify', '--all').then(
+        () => true,
+        () => false,
+      ),
     );
     await load.survive('flipped bits', () => Promise.resolve());
   });

@@ -71,8 +71,10 @@ describe('a storage node whose disk is full, while clients push', () => {
       assert.equal((await readiness()).status, 200);
       await fill();
       await pushing.acknowledged(20, 'while a disk is full');
-      const { status, text } = await readiness();
-      assert.equal(status, 503);
+      const { text } = await waitFor('the node to say so', async () => {
+        const told = await readiness();
+        return told.status === 503 ? told : undefined;
+      });
       assert.match(text, /"storage"/);
       // Also one that starts then neither loses nor invents anything.
       await cluster.storageNode(2).kill();
@@ -93,6 +95,6 @@ describe('a storage node whose disk is full, while clients push', () => {
     });
     await pushing.converge();
     await pushing.checkDisks();
-    assert.equal((await readiness()).status, 200);
+    await waitFor('the node to be ready', async () => (await readiness()).status === 200);
   });
 });

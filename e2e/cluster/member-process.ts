@@ -19,9 +19,6 @@ export interface MemberPlaces {
 }
 
 const shownLogCharacters = 4_000;
-const readyTimeoutMs = 60_000;
-/** Longer than the drain's grace and the teardown together. */
-const stopTimeoutMs = 90_000;
 
 /** One `quorate serve` of a cluster, which can be killed, paused and started again on its data and its ports. */
 export class MemberProcess {
@@ -89,18 +86,14 @@ export class MemberProcess {
   /** Resolves when it serves; rejects with its output when it ends instead. */
   async ready(): Promise<this> {
     const file = path.join(this.dataDirectory, this.places.readyFile);
-    this.#facts = await waitFor(
-      `${this.name} to serve`,
-      async () => {
-        if (!this.running)
-          throw new Error(`${this.name} ended:\n${this.log.slice(-shownLogCharacters)}`);
-        const text = await readFile(file, 'utf8').catch(() => undefined);
-        if (text === undefined) return undefined;
-        const facts: Readonly<Record<string, unknown>> = JSON.parse(text);
-        return facts['pid'] === this.pid ? facts : undefined;
-      },
-      readyTimeoutMs,
-    );
+    this.#facts = await waitFor(`${this.name} to serve`, async () => {
+      if (!this.running)
+        throw new Error(`${this.name} ended:\n${this.log.slice(-shownLogCharacters)}`);
+      const text = await readFile(file, 'utf8').catch(() => undefined);
+      if (text === undefined) return undefined;
+      const facts: Readonly<Record<string, unknown>> = JSON.parse(text);
+      return facts['pid'] === this.pid ? facts : undefined;
+    });
     return this;
   }
 
@@ -129,6 +122,6 @@ export class MemberProcess {
   }
 
   async gone(): Promise<void> {
-    await waitFor(`${this.name} to end`, () => !this.running, stopTimeoutMs);
+    await waitFor(`${this.name} to end`, () => !this.running);
   }
 }

@@ -90,10 +90,13 @@ describe('a cluster in which everybody proves who it is: TLS and a user to etcd,
     ]);
     try {
       await impostor.start().ready();
-      const nodes: { nodeId: string; alive: boolean }[] = JSON.parse(
-        await whole.admin(0, '--json', 'node', 'list'),
-      );
-      const alive = nodes.filter((node) => node.alive).map(({ nodeId }) => nodeId);
+      const alive = await waitFor('the members to be alive', async () => {
+        const nodes: { nodeId: string; alive: boolean }[] = JSON.parse(
+          await whole.admin(0, '--json', 'node', 'list'),
+        );
+        const ids = nodes.filter((node) => node.alive).map(({ nodeId }) => nodeId);
+        return ids.length >= 3 ? ids : undefined;
+      });
       assert.deepEqual(alive, ['storage-1', 'storage-2', 'storage-3']);
       await parts().pushing.survive('an impostor', () => Promise.resolve());
     } finally {

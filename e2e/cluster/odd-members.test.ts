@@ -6,6 +6,7 @@ import { after, before, describe, test } from 'node:test';
 import { Seeded, seedFrom } from '../checker/seeded.js';
 import { pickPort } from '../ports.js';
 import { mainScript } from '../server-process.js';
+import { waitFor } from '../wait.js';
 import { createClusterScene, type ClusterScene } from './cluster-scene.js';
 import type { Host } from './hosts.js';
 import { MemberProcess } from './member-process.js';
@@ -114,13 +115,14 @@ describe('a cluster whose clocks are apart by hours', () => {
       };
       const quorate = (...args: readonly string[]) =>
         scene.run(process.execPath, [mainScript, ...args], { env });
+      await waitFor('it to see all nodes', async () =>
+        /3 of 3 alive; fewer than replication\.factor \(7\)/.test((await quorate('status')).stdout),
+      );
       const made = await quorate('repo', 'create', 'team/more');
       assert.match(
         made.stderr,
         /put on 7 storage nodes, and only 3 can take one now; start more, or lower replication\.factor/,
       );
-      const { stdout } = await quorate('status');
-      assert.match(stdout, /3 of 3 alive; fewer than replication\.factor \(7\)/);
       // It is nowhere: the name is free, and what is there is served.
       const there = cluster.httpUrl(0, 'team/too-many.git');
       await scene.git(['push', '-q', there, 'main'], { cwd: directory });

@@ -16,9 +16,6 @@ import type { MemberProcess } from './member-process.js';
 /** The repository that the clients fight over. */
 export const foughtOver = 'team/app';
 
-/** How often clients find somebody who takes their pushes, at the worst: far beyond what a failover takes. */
-const pushesTimeoutMs = 60_000;
-
 /**
  * The copies on a node's disk. One whose making a fault cut short, of a repository to which nobody could push, is gone or
  * made anew a sweep later.
@@ -28,18 +25,14 @@ export async function wholeCopies(
   env: Readonly<Record<string, string>>,
 ): Promise<readonly RepositoryOnDisk[]> {
   let unfinished: unknown;
-  return waitFor(
-    `every copy of ${node.name} to be whole`,
-    async () => {
-      try {
-        return await repositoriesOnDisk(node.dataDirectory, env);
-      } catch (error) {
-        unfinished = error;
-        return undefined;
-      }
-    },
-    60_000,
-  ).catch((error: unknown) => {
+  return waitFor(`every copy of ${node.name} to be whole`, async () => {
+    try {
+      return await repositoriesOnDisk(node.dataDirectory, env);
+    } catch (error) {
+      unfinished = error;
+      return undefined;
+    }
+  }).catch((error: unknown) => {
     throw new Error(String(unfinished), { cause: error });
   });
 }
@@ -133,7 +126,7 @@ export class PushLoad {
   async acknowledged(count: number, when: string): Promise<void> {
     const wanted = this.#journal.totals.acknowledged + count;
     const enough = (): boolean => this.#journal.totals.acknowledged >= wanted;
-    await waitFor(`pushes ${when}`, enough, pushesTimeoutMs);
+    await waitFor(`pushes ${when}`, enough);
   }
 
   /** Resolves when nobody pushes any more. */
@@ -146,20 +139,14 @@ export class PushLoad {
   async converge(copies = 3): Promise<void> {
     for (const repository of this.#seen.keys()) {
       let last = '';
-      await waitFor(
-        `the copies of ${repository} to be equal`,
-        async () => {
-          last = await this.#ground
-            .admin(0, '--json', 'repo', 'replicas', repository)
-            .catch(String);
-          const shown: readonly { readonly role?: string; readonly sound?: boolean }[] =
-            last.startsWith('[') ? JSON.parse(last) : [];
-          return (
-            shown.length === copies && shown.every(({ role, sound }) => role === 'voter' && sound)
-          );
-        },
-        120_000,
-      ).catch((error: unknown) => {
+      await waitFor(`the copies of ${repository} to be equal`, async () => {
+        last = await this.#ground.admin(0, '--json', 'repo', 'replicas', repository).catch(String);
+        const shown: readonly { readonly role?: string; readonly sound?: boolean }[] =
+          last.startsWith('[') ? JSON.parse(last) : [];
+        return (
+          shown.length === copies && shown.every(({ role, sound }) => role === 'voter' && sound)
+        );
+      }).catch((error: unknown) => {
         throw new Error(last, { cause: error });
       });
     }
@@ -197,14 +184,11 @@ export class PushLoad {
     const refs = new Map<string, ReadonlyMap<string, string>>();
     const repositories = new Set(this.#clients.flatMap(({ planner }) => planner.repositories));
     for (const repository of repositories) {
-      const found = await waitFor(
-        `${repository} to be served`,
-        () =>
-          listRefs(this.#ground.httpUrl(1, repository), this.#agent).then(
-            (refsOf) => ({ refsOf }),
-            () => undefined,
-          ),
-        60_000,
+      const found = await waitFor(`${repository} to be served`, () =>
+        listRefs(this.#ground.httpUrl(1, repository), this.#agent).then(
+          (refsOf) => ({ refsOf }),
+          () => undefined,
+        ),
       );
       if (found.refsOf !== undefined) refs.set(repository, found.refsOf);
     }

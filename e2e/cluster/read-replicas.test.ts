@@ -68,14 +68,10 @@ describe('a cluster of four storage nodes, and a repository that many read', () 
       while (!calm.signal.aborted) await once();
     });
     try {
-      const hot = await waitFor(
-        'a reader that is filled',
-        async () => {
-          const found = await reader();
-          return found !== undefined && found.declared === undefined ? found : undefined;
-        },
-        60_000,
-      );
+      const hot = await waitFor('a reader that is filled', async () => {
+        const found = await reader();
+        return found !== undefined && found.declared === undefined ? found : undefined;
+      });
       const before = await served(hot.nodeId);
       await waitFor('the reader to serve', async () => (await served(hot.nodeId)) > before);
       const next = await scene.commit(directory, 'change.txt', 'one\n');
@@ -90,10 +86,10 @@ describe('a cluster of four storage nodes, and a repository that many read', () 
     }
     const last = await reader();
     assert.ok(last !== undefined);
-    await waitFor('the reader to go', async () => (await reader()) === undefined, 90_000);
+    await waitFor('the reader to go', async () => (await reader()) === undefined);
     const node = cluster.storage.find(({ name }) => name === last.nodeId);
     assert.ok(node !== undefined);
-    await waitFor('its files to go', async () => (await repositoriesOf(node)).length === 0, 60_000);
+    await waitFor('its files to go', async () => (await repositoriesOf(node)).length === 0);
     assert.equal((await scene.git(['ls-remote', url.href, 'main'])).split('\t')[0], wanted);
   });
 });

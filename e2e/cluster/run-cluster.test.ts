@@ -25,14 +25,10 @@ async function run(
   });
   let said = '';
   child.stdout.setEncoding('utf8').on('data', (text: string) => (said += text));
-  const text = await waitFor(
-    'the cluster to serve',
-    async () => {
-      assert.equal(child.exitCode, null, said);
-      return readFile(json, 'utf8').catch(() => undefined);
-    },
-    120_000,
-  );
+  const text = await waitFor('the cluster to serve', async () => {
+    assert.equal(child.exitCode, null, said);
+    return readFile(json, 'utf8').catch(() => undefined);
+  });
   return {
     description: JSON.parse(text),
     said: () => said,

@@ -40,8 +40,8 @@ export interface EtcdClusterOptions {
   readonly extraArguments?: readonly string[];
 }
 
-/** A start takes half a second; a minute is for a machine that has a lot else to do. */
-const startTimeoutMs = 60_000;
+/** A start takes half a second; this is for a machine that has a lot else to do. */
+const startTimeoutMs = 120_000;
 /** Somebody else may take a port between the look and the start. */
 const maxStarts = 3;
 
@@ -127,7 +127,7 @@ export class EtcdCluster {
   }
 
   /** The member that leads, waited for. */
-  leader(timeoutMs = 15_000): Promise<EtcdMember> {
+  leader(timeoutMs = startTimeoutMs): Promise<EtcdMember> {
     return this.#until('an etcd leader', timeoutMs, async () => {
       const leads = await Promise.all(this.members.map((member) => member.leads()));
       return this.members[leads.indexOf(true)];
