@@ -1,4 +1,4 @@
-import { link, mkdir, open, rename, rm, rmdir, statfs, writeFile } from 'node:fs/promises';
+import { link, mkdir, open, readdir, rename, rm, rmdir, statfs, writeFile } from 'node:fs/promises';
 import { errorCode, syncDirectory } from './repository-files.js';
 
 /** One change of a disk. */
@@ -21,6 +21,8 @@ export type FileStep =
   | { readonly do: 'mkdir'; readonly path: string }
   /** Removes an empty directory, if it is there. */
   | { readonly do: 'rmdir'; readonly path: string }
+  /** Fails with the code `OTHER_NAMES` when a directory holds anything else, or lacks one of these. */
+  | { readonly do: 'expect-names'; readonly path: string; readonly names: readonly string[] }
   /** Fails with the code `NO_ROOM` when the disk of `path` has less room than this. */
   | { readonly do: 'need-room'; readonly path: string; readonly bytes: number };
 
@@ -70,6 +72,9 @@ async function take(step: FileStep): Promise<void> {
     case 'rmdir':
       await rmdir(step.path).catch(ignore(absent));
       return;
+    case 'expect-names':
+      assertNames(step, await readdir(step.path));
+      return;
     case 'need-room': {
       const { bavail, bsize } = await statfs(step.path);
       if (bavail * bsize < step.bytes) throw noRoom(step.path);
@@ -102,6 +107,17 @@ export const noRoomCode = 'NO_ROOM';
 
 export function noRoom(path: string): Error {
   return Object.assign(new Error(`too little room is left, '${path}'`), { code: noRoomCode });
+}
+
+/** The code of `expect-names`'s error, which no system call gives. */
+export const otherNamesCode = 'OTHER_NAMES';
+
+export function assertNames(
+  { path, names }: { readonly path: string; readonly names: readonly string[] },
+  found: readonly string[],
+): void {
+  if (found.length === names.length && names.every((name) => found.includes(name))) return;
+  throw Object.assign(new Error(`there is something else, '${path}'`), { code: otherNamesCode });
 }
 
 function ignore(codes: readonly string[]): (error: unknown) => void {

@@ -79,11 +79,17 @@ export async function cleanUp(
   { intent: { quarantines }, keeps }: Promoted,
 ): Promise<boolean> {
   for (const quarantine of quarantines) quarantineApplied(quarantine);
+  const spares: string[] = [];
+  const drops = quarantines.flatMap((key) => {
+    const directory = store.quarantineDirectory(key);
+    const spare = store.spares.placeFor(directory);
+    if (spare !== undefined) spares.push(spare);
+    return dropSteps(directory, spare);
+  });
   try {
-    await store.take([
-      ...[...keeps].map((path): FileStep => ({ do: 'unlink', path })),
-      ...quarantines.flatMap((key) => dropSteps(store.quarantineDirectory(key))),
-    ]);
+    const unlinks = [...keeps].map((path): FileStep => ({ do: 'unlink', path }));
+    await store.take([...unlinks, ...drops]);
+    for (const spare of spares) store.spares.add(spare);
     return true;
   } catch {
     // A quarantine holds more than is usual.
@@ -91,6 +97,7 @@ export async function cleanUp(
   try {
     await Promise.all([
       ...[...keeps].map((path) => rm(path, { force: true })),
+      ...spares.map((path) => rm(path, { recursive: true, force: true })),
       ...quarantines.map((key) => store.dropQuarantine(key)),
     ]);
     return true;

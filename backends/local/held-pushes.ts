@@ -22,7 +22,7 @@ export async function listHeldPushes(
 ): Promise<readonly HeldPush[]> {
   const held: HeldPush[] = [];
   for (const key of quarantines) {
-    const mark = await readPreparedMark(store.quarantineDirectory(key));
+    const mark = await readPreparedMark(store, key);
     if (mark === undefined) continue;
     const { pushId, attempt } = key;
     held.push({ pushId, attempt, updates: await updatesOf(store, key, mark) });
@@ -64,7 +64,7 @@ export async function packHeld({
 }): Promise<AsyncIterable<Uint8Array> | undefined> {
   const { key, have } = request;
   const directory = store.quarantineDirectory(key);
-  const mark = await readPreparedMark(directory);
+  const mark = await readPreparedMark(store, key);
   const updates = mark === undefined ? undefined : await updatesOf(store, key, mark);
   if (updates === undefined) {
     throw new QuorateError('not-found', 'that push is not prepared in this store');

@@ -108,7 +108,9 @@ export class LiveQuarantines {
   async remove(key: QuarantineKey): Promise<void> {
     const name = nameOf(key);
     this.forget(key);
-    const removal = removeTree(this.#store.quarantineDirectory(key));
+    const directory = this.#store.quarantineDirectory(key);
+    this.#store.spares.forget(directory);
+    const removal = removeTree(directory);
     this.#removals.set(name, removal);
     try {
       await removal;

@@ -41,12 +41,12 @@ import { LiveQuarantines } from './live-quarantines.js';
 import { OpenRepositories } from './open-repositories.js';
 import type { OpenRepository } from './open-repository.js';
 import {
-  makeQuarantine,
   markOf,
   markPrepared,
   type PreparedMark,
   readPreparedMark,
   storeUpdates,
+  takeQuarantine,
 } from './quarantine.js';
 import type { LocalReplicaDependencies } from './replica-dependencies.js';
 import { RefViews } from './ref-views.js';
@@ -142,7 +142,7 @@ export class LocalReplica implements Replica {
     const steps = (): number | undefined =>
       this.#quarantines.find(key.repositoryId, key.pushId)?.steps;
     const before = steps();
-    const mark = await readPreparedMark(this.#store.quarantineDirectory(key));
+    const mark = await readPreparedMark(this.#store, key);
     if ((await isOver(mark?.lockRevisions)) && steps() === before) await this.abort(key);
   }
 
@@ -193,7 +193,7 @@ export class LocalReplica implements Replica {
     return this.#open.with(key.repositoryId, async (repository) => {
       if (basis !== undefined) await this.#advance.toBasis(repository, basis);
       const directory = this.#store.quarantineDirectory(key);
-      const quarantinePackDir = await makeQuarantine(this.#store, directory);
+      const quarantinePackDir = await takeQuarantine(this.#store, directory);
       const live = this.#quarantines.remember(key);
       live.touchedMs = Infinity;
       try {
@@ -287,6 +287,7 @@ export class LocalReplica implements Replica {
   async runHook(key: QuarantineKey, run: HookRun): Promise<HookEnd> {
     return this.#open.with(key.repositoryId, async (repository) => {
       const sources = await this.#sourcesOf(repository, key);
+      this.#store.spares.opened(this.#store.quarantineDirectory(key));
       const path = await this.#hooks.pathOf(run.program);
       const runId = Buffer.from(this.#dependencies.random.bytes(16)).toString('hex');
       return runHookProgram(this.#dependencies.git, { path, runId, run }, sources);

@@ -4,13 +4,16 @@ import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
 import { QuorateError } from '../contract/errors.js';
 import type { RefCommand } from '../contract/objects.js';
-import type { PrepareRequest } from '../contract/replica.js';
+import type { PrepareRequest, QuarantineKey } from '../contract/replica.js';
 import { type FileStep, syncAll } from '../git/file-steps.js';
 import { errorCode, isMissing, syncDirectory, writeFileDurably } from '../git/repository-files.js';
+import { decodeCheckedLine, encodeCheckedLine } from './checked-line.js';
 import type { Store } from './store.js';
 
 /** What makes a quarantine *prepared*: it outlives restarts until the fate of its push is known. */
 export interface PreparedMark {
+  /** Whose it is: a quarantine that is used again still has the mark of the push before. Earlier versions wrote none. */
+  readonly push?: QuarantineKey;
   readonly basis: number;
   readonly lockRevisions: readonly { readonly key: string; readonly createRevision: number }[];
   /** What the push is to change, for a recovery that finds nothing else of it; absent when it is much. */
@@ -23,17 +26,23 @@ const maxMarkedUpdates = 1000;
 const oid = z.string().regex(/^(?:[0-9a-f]{40}|[0-9a-f]{64})$/);
 const updatesSchema = z.array(z.strictObject({ ref: z.string(), oldOid: oid, newOid: oid }));
 const markSchema = z.strictObject({
+  push: z
+    .strictObject({ repositoryId: z.string(), pushId: z.string(), attempt: z.int() })
+    .exactOptional(),
   basis: z.int(),
   lockRevisions: z.array(z.strictObject({ key: z.string(), createRevision: z.int() })),
   updates: updatesSchema.exactOptional(),
 });
 
+const packName = 'pack';
 const markName = 'prepared';
 const updatesName = 'updates';
 
 /** The mark of a push that is being prepared. */
-export function markOf({ basis, commands, lockRevisions }: PrepareRequest): PreparedMark {
+export function markOf({ key, basis, commands, lockRevisions }: PrepareRequest): PreparedMark {
+  const { repositoryId, pushId, attempt } = key;
   return {
+    push: { repositoryId, pushId, attempt },
     basis,
     ...(commands.length > maxMarkedUpdates
       ? {}
@@ -44,7 +53,27 @@ export function markOf({ basis, commands, lockRevisions }: PrepareRequest): Prep
   };
 }
 
-/** Makes an empty quarantine; the name is taken, so a second upload under the same key fails. */
+/** Where a quarantine's files are, and how they are changed. */
+type QuarantineFiles = Pick<Store, 'take' | 'takeWithRoom' | 'spares'>;
+
+/** Takes an empty quarantine; its name is taken then, so a second upload under the same key fails. */
+export async function takeQuarantine(store: QuarantineFiles, directory: string): Promise<string> {
+  const spare = store.spares.take();
+  if (spare === undefined) return makeQuarantine(store, directory);
+  try {
+    await store.takeWithRoom([{ do: 'rename', from: spare, to: directory }]);
+  } catch (error) {
+    // Somebody has tidied up.
+    if (isMissing(error)) return makeQuarantine(store, directory);
+    // The name is taken (no quarantine is an empty directory, which a rename would replace), or the disk full.
+    store.spares.add(spare);
+    throw error;
+  }
+  store.spares.reused(directory);
+  return packDirectoryOf(directory);
+}
+
+/** As `takeQuarantine`, never one that was another's. */
 export async function makeQuarantine(
   store: Pick<Store, 'takeWithRoom'>,
   directory: string,
@@ -64,7 +93,7 @@ export async function makeQuarantine(
 
 /** Where the packs of a quarantine are. */
 export function packDirectoryOf(directory: string): string {
-  return join(directory, 'pack');
+  return join(directory, packName);
 }
 
 /**
@@ -72,17 +101,35 @@ export function packDirectoryOf(directory: string): string {
  * prepared.
  */
 export async function markPrepared(
-  store: Pick<Store, 'take' | 'takeWithRoom'>,
+  store: QuarantineFiles,
   directory: string,
   mark: PreparedMark,
 ): Promise<void> {
   const path = join(directory, markName);
-  await store.takeWithRoom([{ do: 'write', path, text: JSON.stringify(mark) }]);
-  await syncAll(store.take, [path, directory, dirname(directory)]);
+  const text = encodeCheckedLine(mark);
+  const names = store.spares.namesOf(directory);
+  if (names === undefined) {
+    await store.takeWithRoom([{ do: 'write', path, text }]);
+    await syncAll(store.take, [path, directory, dirname(directory)]);
+    store.spares.marked(directory);
+  } else {
+    await store.takeWithRoom([{ do: 'overwrite', path, text }]);
+    await names;
+  }
 }
 
-/** Removes a quarantine whose packs were promoted. What a power cut brings back, the next start removes. */
-export function dropSteps(directory: string): readonly FileStep[] {
+/**
+ * Empties the place of a quarantine whose packs were promoted: it becomes a spare one, which is then looked into, or
+ * is removed. What a power cut brings back, the next start removes.
+ */
+export function dropSteps(directory: string, spare: string | undefined): readonly FileStep[] {
+  if (spare !== undefined) {
+    return [
+      { do: 'rename', from: directory, to: spare },
+      { do: 'expect-names', path: spare, names: [packName, markName] },
+      { do: 'expect-names', path: packDirectoryOf(spare), names: [] },
+    ];
+  }
   return [
     { do: 'unlink', path: join(directory, updatesName) },
     { do: 'unlink', path: join(directory, markName) },
@@ -96,17 +143,32 @@ export async function syncNames(directory: string): Promise<void> {
   await Promise.all([syncDirectory(directory), syncDirectory(dirname(directory))]);
 }
 
-/** Undefined when the quarantine never became prepared. */
-export async function readPreparedMark(directory: string): Promise<PreparedMark | undefined> {
-  const text = await readFile(join(directory, markName), 'utf8').catch((error: unknown) => {
+/** Undefined when the quarantine never became prepared for this push. */
+export async function readPreparedMark(
+  store: Pick<Store, 'quarantineDirectory'>,
+  key: QuarantineKey,
+): Promise<PreparedMark | undefined> {
+  const path = join(store.quarantineDirectory(key), markName);
+  const file = await readFile(path, 'utf8').catch((error: unknown) => {
     if (isMissing(error)) return '';
     throw error;
   });
+  const line = decodeCheckedLine(file);
   try {
-    return markSchema.parse(JSON.parse(text));
+    const mark = markSchema.parse(JSON.parse(line?.text ?? ''));
+    if (line?.checked !== (mark.push !== undefined)) return undefined;
+    return isMarkOf(key, mark) ? mark : undefined;
   } catch {
     return undefined;
   }
+}
+
+function isMarkOf(
+  { repositoryId, pushId, attempt }: QuarantineKey,
+  { push }: PreparedMark,
+): boolean {
+  if (push === undefined) return true;
+  return push.repositoryId === repositoryId && push.pushId === pushId && push.attempt === attempt;
 }
 
 /** Keeps the updates of an entry too large for the log; returns the SHA-256 of what was written. */

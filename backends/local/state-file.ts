@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
@@ -8,6 +7,7 @@ import type { QuarantineKey } from '../contract/replica.js';
 import type { LogEntry } from '../contract/repository.js';
 import type { FileStep } from '../git/file-steps.js';
 import { isMissing, replaceFile, syncFile, writeFileDurably } from '../git/repository-files.js';
+import { decodeCheckedLine, encodeCheckedLine } from './checked-line.js';
 
 /**
  * What a store says of one repository, in two files that are written in place, in turn: `state`, the marker, and
@@ -57,35 +57,12 @@ const schema = z.strictObject({
 const markerName = 'state';
 const intentName = 'intent';
 
-/**
- * Files are as long as this, or a multiple of it, so that the next text nearly always fits into what the last one took:
- * to sync it changes no metadata then.
- */
-const blockBytes = 4096;
-
-/** Of the text before it. One digit that turned over would make a copy seem ahead, or behind. */
-const checksum = /,"checksum":"([0-9a-f]{16})"\}$/;
-
-function checksumOf(text: string): string {
-  return createHash('sha256').update(text).digest('hex').slice(0, 16);
-}
-
-/** One line; what comes after it in the file is the rest of a longer one, or nothing. */
-function encodeState(state: RepositoryState): string {
-  const text = JSON.stringify(state);
-  const line = `${text.slice(0, -1)},"checksum":"${checksumOf(text)}"}\n`;
-  const sizeBytes = Buffer.byteLength(line);
-  return line + ' '.repeat(Math.ceil(sizeBytes / blockBytes) * blockBytes - sizeBytes);
-}
-
 /** Undefined when it is damaged, or empty. Files of earlier versions have no checksum. */
 function decodeState(file: string): RepositoryState | undefined {
-  const [line = ''] = file.split('\n', 1);
-  const text = line.replace(checksum, '}');
-  const known = checksum.exec(line)?.[1];
-  if (known !== undefined && known !== checksumOf(text)) return undefined;
+  const line = decodeCheckedLine(file);
+  if (line === undefined) return undefined;
   try {
-    return schema.parse(JSON.parse(text));
+    return schema.parse(JSON.parse(line.text));
   } catch {
     return undefined;
   }
@@ -123,14 +100,14 @@ async function readOrMissing(path: string): Promise<string | undefined> {
 /** The files of a new repository: a marker, and an empty intent. Durable on return. */
 export async function createState(directory: string, state: RepositoryState): Promise<void> {
   await replaceFile(join(directory, intentName), '');
-  await writeFileDurably(join(directory, markerName), encodeState(state));
+  await writeFileDurably(join(directory, markerName), encodeCheckedLine(state));
 }
 
 /** Earlier versions kept the intent in the marker's file, which is written over now. */
 export async function ensureIntentFile(directory: string, state: RepositoryState): Promise<void> {
   const path = join(directory, intentName);
   if ((await readOrMissing(path)) !== undefined) return;
-  await writeFileDurably(path, state.applying === undefined ? '' : encodeState(state));
+  await writeFileDurably(path, state.applying === undefined ? '' : encodeCheckedLine(state));
 }
 
 /** Makes durable what was read: whoever wrote it may have been killed before it was. */
@@ -151,7 +128,7 @@ export function intentSteps(
   const write: FileStep = {
     do: 'overwrite',
     path: join(directory, intentName),
-    text: encodeState(state),
+    text: encodeCheckedLine(state),
   };
   return again ? [sync, write] : [write];
 }
@@ -161,5 +138,5 @@ export function intentSteps(
  * takes to apply it again; only the next intent takes its place, when this is on disk.
  */
 export function markerSteps(directory: string, state: RepositoryState): readonly FileStep[] {
-  return [{ do: 'overwrite', path: join(directory, markerName), text: encodeState(state) }];
+  return [{ do: 'overwrite', path: join(directory, markerName), text: encodeCheckedLine(state) }];
 }

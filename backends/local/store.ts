@@ -12,6 +12,7 @@ import {
   syncDirectory,
   writeFileDurably,
 } from '../git/repository-files.js';
+import { SpareQuarantines } from './spare-quarantines.js';
 
 const storeIdPattern = /^[0-9a-f]{32}$/;
 const repositoryIdPattern = /^[0-9a-f]{32}$/;
@@ -38,6 +39,7 @@ const maxGoings = 100;
  *     pools/{id[0..2]}/{id}/git       objects that forks share, as a bare repository without refs
  *     pools/{id[0..2]}/{id}/borrowers/{repository}  who may borrow from it; a name stays when its repository goes
  *     quarantine/{id}.{push}.{n}/     a push's objects until its entry is applied
+ *     spares/                         quarantines of applied pushes, for the next ones; emptied at every start
  *     views/                          ref views of running fetches; emptied at every start
  *     hooks/                          copies of hooks that ran; emptied at every start
  *     trash/                          repositories, pools and quarantines on their way out
@@ -49,11 +51,13 @@ export class Store {
   readonly #goings = new Set<Promise<void>>();
   readonly id: string;
   readonly take: TakeFileSteps;
+  readonly spares: SpareQuarantines;
 
   private constructor(root: string, id: string, take: TakeFileSteps) {
     this.#root = root;
     this.id = id;
     this.take = take;
+    this.spares = new SpareQuarantines(join(root, 'spares'), take);
   }
 
   static async open(root: string, random: Random, take = takeFileSteps): Promise<Store> {
@@ -74,10 +78,12 @@ export class Store {
     const store = new Store(root, id, take);
     await removeTree(store.viewsDirectory);
     await removeTree(store.hooksDirectory);
+    await removeTree(join(root, 'spares'));
     for (const directory of [
       join(root, 'repos'),
       join(root, 'pools'),
       store.quarantineRoot,
+      join(root, 'spares'),
       store.viewsDirectory,
       store.trashDirectory,
     ]) {
@@ -246,6 +252,7 @@ export class Store {
     const pushes = quarantines.map((key) => this.quarantineDirectory(key));
     const directory = this.repositoryDirectory(id);
     for (const from of [...pushes, directory]) {
+      this.spares.forget(from);
       try {
         await rename(from, join(aside, `${basename(from)}.${nowMs}`));
       } catch (error) {

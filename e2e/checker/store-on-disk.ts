@@ -104,6 +104,11 @@ export async function leftovers(dataDirectory: string): Promise<readonly string[
     const names = await readdir(path.join(dataDirectory, place)).catch(() => []);
     found.push(...names.map((name) => `${place}/${name}`));
   }
+  const spares = await readdir(path.join(dataDirectory, 'store/spares')).catch(() => []);
+  for (const spare of spares) {
+    const packs = await readdir(path.join(dataDirectory, 'store/spares', spare, 'pack'));
+    found.push(...packs.map((name) => `store/spares/${spare}/pack/${name}`));
+  }
   const repositories = path.join(dataDirectory, 'store', 'repos');
   const names = new Set(await readdir(repositories, { recursive: true }).catch(() => []));
   for (const name of names) {

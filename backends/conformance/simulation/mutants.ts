@@ -57,6 +57,11 @@ export const mutants: readonly Mutation[] = [
     ],
   },
   {
+    name: 'the mark of another push counts',
+    troubles: ['majority lost', 'store crashes at a step', 'long outage'],
+    edits: [edit('local/quarantine.js', String.raw`isMarkOf\(key, mark\) \? mark`, 'true ? mark')],
+  },
+  {
     name: 'a quarantine is dropped when the client leaves',
     edits: [
       edit(

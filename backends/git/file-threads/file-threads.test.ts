@@ -8,6 +8,7 @@ import {
   type FileStep,
   maxTailBytes,
   noRoomCode,
+  otherNamesCode,
   takeFileSteps,
   type TakeFileSteps,
 } from '../file-steps.js';
@@ -55,6 +56,8 @@ for (const [way, taker] of Object.entries(ways)) {
         { do: 'overwrite', path: at('link'), text: 'T' },
         { do: 'sync', path: at('renamed') },
         { do: 'sync', path: at('made') },
+        { do: 'expect-names', path: at('made'), names: [] },
+        { do: 'expect-names', path: directory, names: ['renamed', 'made', 'link'] },
         { do: 'rmdir', path: at('made') },
       ]);
       assert.deepEqual(readdirSync(directory).toSorted(), ['link', 'renamed']);
@@ -81,6 +84,9 @@ for (const [way, taker] of Object.entries(ways)) {
       ['ENOENT', { do: 'overwrite', path: '/absent/absent', text: '' }],
       ['ENOENT', { do: 'link', from: '/absent/absent', to: '/absent/other' }],
       ['EEXIST', { do: 'mkdir', path: '/' }],
+      [otherNamesCode, { do: 'expect-names', path: '/', names: [] }],
+      [otherNamesCode, { do: 'expect-names', path: '/', names: [...readdirSync('/'), 'absent'] }],
+      ['ENOENT', { do: 'expect-names', path: '/absent', names: [] }],
       [noRoomCode, { do: 'need-room', path: '/', bytes: Infinity }],
     ];
     for (const [code, step] of failing) {

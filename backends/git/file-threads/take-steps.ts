@@ -7,6 +7,7 @@ import {
   linkSync,
   mkdirSync,
   openSync,
+  readdirSync,
   renameSync,
   rmdirSync,
   statfsSync,
@@ -14,7 +15,7 @@ import {
   writeFileSync,
   writeSync,
 } from 'node:fs';
-import { absent, type FileStep, maxTailBytes, noRoom } from '../file-steps.js';
+import { absent, assertNames, type FileStep, maxTailBytes, noRoom } from '../file-steps.js';
 import { errorCode } from '../repository-files.js';
 
 /** Takes one step and waits for the disk: for a thread that does nothing else. */
@@ -43,6 +44,9 @@ export function takeStep(step: FileStep): void {
       return;
     case 'rmdir':
       unless(absent, () => rmdirSync(step.path));
+      return;
+    case 'expect-names':
+      assertNames(step, readdirSync(step.path));
       return;
     case 'need-room': {
       const { bavail, bsize } = statfsSync(step.path);

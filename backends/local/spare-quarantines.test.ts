@@ -1,0 +1,184 @@
+import assert from 'node:assert/strict';
+import { readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterEach, beforeEach, test } from 'node:test';
+import type { QuarantineKey } from '../contract/replica.js';
+import { takeFileSteps } from '../git/file-steps.js';
+import { observeSyncs } from '../git/testing/observe-syncs.js';
+import { SpareQuarantines } from './spare-quarantines.js';
+import { comeTo } from './testing/come-to.js';
+import { packOf } from './testing/local-fixture.js';
+import { create, openReplica, type ReplicaScene } from './testing/replica-scene.js';
+
+const { signal } = new AbortController();
+const spareNames = ['pack', 'prepared'];
+
+let scene: ReplicaScene;
+beforeEach(async () => {
+  scene = await openReplica();
+});
+afterEach(async () => {
+  await scene.close();
+});
+
+const at = (...names: readonly string[]): string => join(scene.root, ...names);
+const quarantines = (): string[] => readdirSync(at('quarantine'));
+const spares = (): string[] => readdirSync(at('spares'));
+const inodes = (directory: string): readonly number[] =>
+  ['.', ...spareNames].map((name) => statSync(join(directory, name)).ino);
+
+/** Where a push is quarantined, whose commit is prepared. */
+async function prepared(ref: string): Promise<{ key: QuarantineKey; path: string }> {
+  const tip = await scene.commit(ref);
+  const key = await scene.prepare([create(ref, tip)]);
+  scene.log.commit(key.pushId, [create(ref, tip)]);
+  return { key, path: at('quarantine', quarantines()[0] ?? '') };
+}
+
+async function apply(): Promise<void> {
+  await scene.replica.apply(scene.id, scene.log.committed.generation);
+}
+
+/** A push that was applied has left a spare quarantine. */
+async function leaveSpare(): Promise<void> {
+  await prepared('refs/heads/first');
+  await apply();
+  await comeTo([0, 1], () => [quarantines().length, spares().length]);
+}
+
+async function upload(pushId: string, tip: string): Promise<QuarantineKey> {
+  const key = { repositoryId: scene.id, pushId, attempt: 1 };
+  const bytes = await packOf(scene.source, [tip], []);
+  const pack = (async function* whole() {
+    yield bytes;
+  })();
+  await scene.replica.upload(key, pack, { settings: {}, signal, progress: () => undefined });
+  return key;
+}
+
+test('what a push was quarantined in is used by the next, its name on disk before the push is prepared', async () => {
+  const first = await prepared('refs/heads/first');
+  const before = inodes(first.path);
+  await apply();
+  await comeTo([[], 1], () => [quarantines(), spares().length]);
+  const [name = ''] = spares();
+  assert.deepEqual(readdirSync(at('spares', name)).toSorted(), spareNames);
+  assert.deepEqual(readdirSync(at('spares', name, 'pack')), []);
+
+  const synced: string[] = [];
+  await observeSyncs(
+    (path) => synced.push(path),
+    async () => {
+      const second = await prepared('refs/heads/second');
+      assert.deepEqual(inodes(second.path), before);
+    },
+  );
+  assert.ok(synced.includes(at('quarantine')), synced.join());
+  assert.deepEqual(spares(), []);
+  await apply();
+  await comeTo([[], 1], () => [quarantines(), spares().length]);
+  assert.deepEqual((await scene.replica.verify(scene.id, { signal })).problems, []);
+});
+
+test('the mark of the push before does not count', async () => {
+  await leaveSpare();
+  const key = await upload('not-prepared', await scene.commit('second'));
+  const [name = ''] = quarantines();
+  assert.match(readFileSync(at('quarantine', name, 'prepared'), 'utf8'), /refs\/heads\/first/);
+  const again = await scene.reopen();
+  await again.dropIfOver(key, async (locks) => {
+    assert.equal(locks, undefined);
+    return false;
+  });
+  assert.deepEqual(await again.heldPushes(scene.id), []);
+});
+
+test('a mark that was written over in part does not count', async () => {
+  await leaveSpare();
+  const { key, path } = await prepared('refs/heads/second');
+  assert.equal((await scene.replica.heldPushes(scene.id)).length, 1);
+  const mark = join(path, 'prepared');
+  const text = readFileSync(mark, 'utf8');
+  for (const damaged of [
+    text.slice(0, 30),
+    text.replace('second', 'fecond'),
+    text.replace(/,"checksum":"[^"]*"/, ''),
+  ]) {
+    writeFileSync(mark, damaged);
+    assert.deepEqual(await scene.replica.heldPushes(scene.id), [], damaged.trim());
+  }
+  writeFileSync(mark, text);
+  await scene.replica.dropIfOver(key, async (locks) => locks === undefined);
+  assert.equal(quarantines().length, 1);
+});
+
+test('the mark of an earlier version, which did not say whose it is, counts', async () => {
+  const { key, path } = await prepared('refs/heads/first');
+  const mark = { basis: 0, lockRevisions: [{ key: 'lock', createRevision: 9 }] };
+  writeFileSync(join(path, 'prepared'), JSON.stringify(mark));
+  const again = await scene.reopen();
+  await again.dropIfOver(key, async (locks) => {
+    assert.deepEqual(locks, mark.lockRevisions);
+    return false;
+  });
+});
+
+for (const place of ['pack/more', 'more']) {
+  test(`a quarantine is removed that still holds something (${place})`, async () => {
+    const { path } = await prepared('refs/heads/first');
+    writeFileSync(join(path, place), '');
+    await apply();
+    await comeTo([[], []], () => [quarantines(), spares()]);
+    await prepared('refs/heads/second');
+    await apply();
+    await comeTo([[], 1], () => [quarantines(), spares().length]);
+  });
+}
+
+test('a quarantine is not taken twice, spare ones or none', async () => {
+  await leaveSpare();
+  const tip = await scene.commit('second');
+  await upload('taken-twice', tip);
+  for (const left of [0, 1]) {
+    await assert.rejects(upload('taken-twice', tip), { code: 'storage-failure' });
+    assert.deepEqual([quarantines().length, spares().length], [1, left]);
+    if (left === 0) {
+      const other = await scene.commit('third');
+      const key = await upload('an-other', other);
+      const commands = [create('refs/heads/third', other)];
+      await scene.replica.prepare(scene.request(key, commands));
+      scene.log.commit(key.pushId, commands);
+      await apply();
+      await comeTo(1, () => spares().length);
+    }
+  }
+});
+
+test('spare quarantines go at a start, and are missed by nobody', async () => {
+  await leaveSpare();
+  const again = await scene.reopen();
+  assert.deepEqual(spares(), []);
+  await prepared('refs/heads/second');
+  await again.applied(scene.id);
+  rmSync(at('spares'), { recursive: true });
+  await apply();
+  await comeTo([], quarantines);
+});
+
+test('what is not known to be as usual, or is too much, is not kept', async () => {
+  const kept = new SpareQuarantines(at('spares'), takeFileSteps);
+  assert.equal(kept.placeFor('unknown'), undefined);
+  kept.marked('of-a-hook');
+  kept.opened('of-a-hook');
+  kept.marked('of-a-hook');
+  assert.equal(kept.placeFor('of-a-hook'), undefined);
+  kept.marked('aborted');
+  kept.forget('aborted');
+  assert.equal(kept.placeFor('aborted'), undefined);
+  for (let count = 0; count < 64; count++) {
+    kept.marked('usual');
+    kept.add(kept.placeFor('usual') ?? assert.fail('it was not kept'));
+  }
+  kept.marked('usual');
+  assert.equal(kept.placeFor('usual'), undefined);
+});
