@@ -4,6 +4,10 @@ import type { KeyValue } from '../../contract/coordinator.js';
 const maxEntries = 20_000;
 /** Larger values are read rarely: parts of hooks, log entries. */
 const maxValueBytes = 1024;
+/** Rules, hooks, quotas that a repository does not have are asked for as often as those that it has. */
+const maxAbsent = 20_000;
+/** A longer key is no key of ours: somebody asks for long names. */
+const maxAbsentKeyLength = 256;
 
 /**
  * Entries as they were read lately. A key that the running commit writes is left out until the commit is settled: LMDB
@@ -11,6 +15,7 @@ const maxValueBytes = 1024;
  */
 export class ReadCache {
   readonly #entries = new Map<string, KeyValue>();
+  readonly #absent = new Set<string>();
   readonly #written = new Set<string>();
 
   get(key: string): KeyValue | undefined {
@@ -24,9 +29,21 @@ export class ReadCache {
     this.#entries.set(entry.key, entry);
   }
 
+  /** There was no such key when it was read lately. */
+  isAbsent(key: string): boolean {
+    return this.#absent.has(key);
+  }
+
+  keepAbsent(key: string): void {
+    if (key.length > maxAbsentKeyLength || this.#written.has(key)) return;
+    if (this.#absent.size >= maxAbsent) this.#absent.clear();
+    this.#absent.add(key);
+  }
+
   /** The running commit writes this key. */
   written(key: string): void {
     this.#entries.delete(key);
+    this.#absent.delete(key);
     this.#written.add(key);
   }
 

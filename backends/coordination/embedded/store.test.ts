@@ -208,6 +208,30 @@ test('what a commit writes is not remembered from before it, nor during it', () 
   assert.equal(cache.get('a')?.modRevision, 2);
 });
 
+test('that a key is absent is remembered until it is written, and not during that', async () => {
+  const cache = new ReadCache();
+  cache.keepAbsent('a');
+  assert.equal(cache.isAbsent('a'), true);
+  cache.written('a');
+  cache.keepAbsent('a');
+  assert.equal(cache.isAbsent('a'), false);
+  cache.settled();
+  await withDirectory(async (directory) => {
+    const coordinator = await openStore(directory);
+    for (const value of ['one', 'two']) {
+      assert.equal(await coordinator.get('a'), undefined);
+      await put(coordinator, 'a', value);
+      assert.equal(new TextDecoder().decode((await coordinator.get('a'))?.value), value);
+      await coordinator.transaction({
+        compares: [],
+        success: [{ type: 'delete', key: 'a' }],
+        failure: [],
+      });
+    }
+    await coordinator.close();
+  });
+});
+
 test('a read of one key is never behind a range that was read before', async () => {
   await withDirectory(async (directory) => {
     const coordinator = await openStore(directory);

@@ -125,9 +125,13 @@ export class Store {
   get(key: string): KeyValue | undefined {
     const known = this.#cache.get(key);
     if (known !== undefined) return known;
+    if (this.#cache.isAbsent(key)) return undefined;
     const id = Buffer.from(key);
     const record = this.#keys.get(id);
-    if (record === undefined) return undefined;
+    if (record === undefined) {
+      this.#cache.keepAbsent(key);
+      return undefined;
+    }
     const entry = parseRecord(id, record);
     this.#cache.keep(entry);
     return entry;
