@@ -13,29 +13,50 @@ const syncWidth = 16;
 /** HEAD's lock is held for milliseconds by whoever updates the branch it names. */
 const headLock = { waitMs: 10_000, pollMs: 10 };
 
+/** Repositories whose `refs/heads` or `refs/tags` are known to be on disk; beyond it the names are synced once more. */
+const maxKnown = 10_000;
+
 /**
  * Puts the names of changed refs on disk: git syncs the files it writes, not the directories that it renames them
  * in, so that a new branch could be gone after a power cut.
  */
-export async function syncRefDirectories(
-  take: TakeFileSteps,
-  gitDir: string,
-  updates: readonly RefCommand[],
-): Promise<void> {
-  const directories = new Set<string>();
-  for (const { ref, newOid } of updates) {
-    for (let name = dirname(ref); name !== '.'; name = dirname(name)) directories.add(name);
-    // A deletion rewrites packed-refs beside HEAD.
-    if (isZero(newOid)) directories.add('.');
+export class RefDirectories {
+  readonly #take: TakeFileSteps;
+  /** Paths of `refs/heads` and `refs/tags`, which git never removes, whose own names this process has synced. */
+  readonly #known = new Set<string>();
+
+  constructor(take: TakeFileSteps) {
+    this.#take = take;
   }
-  const paths = [...directories].map((directory) => join(gitDir, directory));
-  try {
-    for (let start = 0; start < paths.length; start += syncWidth) {
-      // A directory that is gone was emptied by a deletion; its parent is synced too.
-      await syncAll(take, paths.slice(start, start + syncWidth), { ifThere: true });
+
+  async sync(gitDir: string, updates: readonly RefCommand[]): Promise<void> {
+    const directories = new Set<string>();
+    const lasting = new Set<string>();
+    for (const { ref, newOid } of updates) {
+      const top = /^refs\/(?:heads|tags)(?=\/)/.exec(ref)?.[0];
+      const path = top === undefined ? undefined : join(gitDir, top);
+      const end = path !== undefined && this.#known.has(path) ? 'refs' : '.';
+      for (let name = dirname(ref); name !== end; name = dirname(name)) directories.add(name);
+      // A deletion rewrites packed-refs beside HEAD.
+      if (isZero(newOid)) directories.add('.');
+      else if (path !== undefined) lasting.add(path);
     }
-  } catch (error) {
-    throw storageFailure(error);
+    const paths = [...directories].map((directory) => join(gitDir, directory));
+    try {
+      for (let start = 0; start < paths.length; start += syncWidth) {
+        // A directory that is gone was emptied by a deletion; its parent is synced too.
+        await syncAll(this.#take, paths.slice(start, start + syncWidth), { ifThere: true });
+      }
+    } catch (error) {
+      throw storageFailure(error);
+    }
+    if (this.#known.size >= maxKnown) this.#known.clear();
+    for (const path of lasting) this.#known.add(path);
+  }
+
+  /** Another repository may be there next. */
+  forget(gitDir: string): void {
+    for (const name of ['heads', 'tags']) this.#known.delete(join(gitDir, 'refs', name));
   }
 }
 

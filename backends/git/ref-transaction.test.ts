@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
 import type { Oid, RefCommand } from '../contract/objects.js';
+import { takeFileSteps, type TakeFileSteps } from './file-steps.js';
 import type { GitConversation, GitRunner } from './git-runner.js';
 import { removeStaleLocks } from './ref-files.js';
 import { createRefTransactions, type RefTransactions } from './ref-transaction.js';
@@ -51,6 +52,35 @@ describe('ref transactions', () => {
       `refs/heads/c ${one}`,
       `refs/heads/deep/er/d ${one}`,
     ]);
+  });
+
+  it('puts the names of refs on disk, of directories that never go once', async () => {
+    const { gitDir } = repository;
+    const synced: string[] = [];
+    const files: TakeFileSteps = async (steps) => {
+      for (const step of steps) if (step.do === 'sync') synced.push(relative(gitDir, step.path));
+      await takeFileSteps(steps);
+    };
+    const observed = createRefTransactions({ git, clock: realClock, files });
+    const syncedBy = async (...updates: RefCommand[]): Promise<readonly string[]> => {
+      await observed.commit(gitDir, updates);
+      return synced.splice(0).toSorted();
+    };
+    const heads = 'refs/heads';
+    const gone = { ref: `${heads}/gone`, oldOid: one, newOid: zero };
+    repository.git(['update-ref', gone.ref, one]);
+    assert.deepEqual(await syncedBy(gone), ['', 'refs', heads]);
+    assert.deepEqual(await syncedBy(create(`${heads}/a`)), ['refs', heads]);
+    assert.deepEqual(await syncedBy(create(`${heads}/b`)), [heads]);
+    assert.deepEqual(await syncedBy(create(`${heads}/d/e`)), [heads, `${heads}/d`]);
+    assert.deepEqual(await syncedBy(create('refs/tags/a')), ['refs', 'refs/tags']);
+    for (const name of ['x', 'y']) {
+      const others = await syncedBy(create(`refs/notes/${name}`));
+      assert.deepEqual(others, ['refs', 'refs/notes']);
+    }
+    await observed.release(gitDir);
+    assert.deepEqual(await syncedBy(create(`${heads}/c`)), ['refs', heads]);
+    await observed.close();
   });
 
   it('changes nothing when one old value is wrong, and names the ref', async () => {

@@ -8,7 +8,7 @@ import { isZero, writeRefCommands } from './ref-commands.js';
 import { RefJudge } from './ref-judge.js';
 import { refConfig } from './ref-config.js';
 import { dryRunRefs, type DryRun, type RefFailure } from './ref-dry-run.js';
-import { removeLocksOfKilled, syncRefDirectories, writeHead } from './ref-files.js';
+import { RefDirectories, removeLocksOfKilled, writeHead } from './ref-files.js';
 import { readRefValues, valueOf, type RefValuesOptions } from './ref-values.js';
 
 /** The one writer of refs. */
@@ -62,11 +62,13 @@ export function createRefTransactions(options: RefTransactionsOptions): RefTrans
     config: refConfig,
   });
 
+  const directories = new RefDirectories(files);
+
   async function apply(gitDir: string, updates: readonly RefCommand[]): Promise<Outcome> {
     if (updates.length === 0) return 'applied';
     const commands = writeRefCommands(updates, 'commit');
     const outcome = await pool.exchange(gitDir, (dialogue) => transact(dialogue, commands));
-    if (outcome === 'applied') await syncRefDirectories(files, gitDir, updates);
+    if (outcome === 'applied') await directories.sync(gitDir, updates);
     // Otherwise its locks would be in the way of every transaction to come.
     if (outcome === 'killed') await removeLocksOfKilled(gitDir, refsOf(updates));
     return outcome;
@@ -90,7 +92,7 @@ export function createRefTransactions(options: RefTransactionsOptions): RefTrans
         .filter(({ oldOid, newOid }) => oldOid !== newOid);
       if ((await apply(gitDir, left)) !== 'applied') throw refsNotWritten();
       // What a run before this one had written may not be on disk yet.
-      await syncRefDirectories(files, gitDir, updates);
+      await directories.sync(gitDir, updates);
     },
     setHead: (gitDir, branch) => writeHead(gitDir, branch, clock),
     async dryRun(run) {
@@ -102,6 +104,7 @@ export function createRefTransactions(options: RefTransactionsOptions): RefTrans
     },
     passTogether: (runs) => judge.pass(runs),
     release: async (gitDir) => {
+      directories.forget(gitDir);
       await pool.release(gitDir);
       await judge.release(gitDir);
     },
