@@ -32,13 +32,18 @@ export type FileStep =
  */
 export type TakeFileSteps = (steps: readonly FileStep[]) => Promise<void>;
 
-/** Syncs that need no order: side by side, since a disk does them together. */
+/**
+ * Syncs that need no order: side by side, since a disk does them together. Of three (two files and their directory) the
+ * last follows the second: the journal that was written for the file holds the directory too, and two threads do.
+ */
 export async function syncAll(
   take: TakeFileSteps,
   paths: readonly string[],
   options: { readonly ifThere?: boolean } = {},
 ): Promise<void> {
-  await Promise.all(paths.map((path) => take([{ do: 'sync', path, ...options }])));
+  const syncs = paths.map((path): readonly FileStep[] => [{ do: 'sync', path, ...options }]);
+  const orders = syncs.length === 3 ? [...syncs.slice(0, 1), syncs.slice(1).flat()] : syncs;
+  await Promise.all(orders.map((steps) => take(steps)));
 }
 
 /** Takes each step on Node's thread pool. */

@@ -69,7 +69,7 @@ export async function takeQuarantine(store: QuarantineFiles, directory: string):
     store.spares.add(spare);
     throw error;
   }
-  store.spares.reused(directory);
+  store.spares.marked(directory);
   return packDirectoryOf(directory);
 }
 
@@ -107,14 +107,14 @@ export async function markPrepared(
 ): Promise<void> {
   const path = join(directory, markName);
   const text = encodeCheckedLine(mark);
-  const names = store.spares.namesOf(directory);
-  if (names === undefined) {
+  if (store.spares.isMarked(directory)) {
+    // One after another: nearly always the journal has the name already, with those of the packs.
+    const name: FileStep = { do: 'sync', path: dirname(directory) };
+    await store.takeWithRoom([name, { do: 'overwrite', path, text }]);
+  } else {
     await store.takeWithRoom([{ do: 'write', path, text }]);
     await syncAll(store.take, [path, directory, dirname(directory)]);
     store.spares.marked(directory);
-  } else {
-    await store.takeWithRoom([{ do: 'overwrite', path, text }]);
-    await names;
   }
 }
 

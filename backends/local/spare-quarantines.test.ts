@@ -3,7 +3,6 @@ import { readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import type { QuarantineKey } from '../contract/replica.js';
-import { takeFileSteps } from '../git/file-steps.js';
 import { observeSyncs } from '../git/testing/observe-syncs.js';
 import { SpareQuarantines } from './spare-quarantines.js';
 import { comeTo } from './testing/come-to.js';
@@ -166,7 +165,7 @@ test('spare quarantines go at a start, and are missed by nobody', async () => {
 });
 
 test('what is not known to be as usual, or is too much, is not kept', async () => {
-  const kept = new SpareQuarantines(at('spares'), takeFileSteps);
+  const kept = new SpareQuarantines(at('spares'));
   assert.equal(kept.placeFor('unknown'), undefined);
   kept.marked('of-a-hook');
   kept.opened('of-a-hook');

@@ -1,5 +1,4 @@
 import { join } from 'node:path';
-import type { TakeFileSteps } from '../git/file-steps.js';
 
 /** As many pushes as may well be on their way at once; each takes three blocks of the disk. */
 const maxSpares = 64;
@@ -15,18 +14,16 @@ const maxSpares = 64;
  */
 export class SpareQuarantines {
   readonly #directory: string;
-  readonly #take: TakeFileSteps;
   readonly #spares: string[] = [];
-  /** Quarantines that have a mark, of this push or another: resolves when all their names are on the disk. */
-  readonly #marked = new Map<string, Promise<void>>();
+  /** Quarantines that have a mark, of this push or another, and whose names within are on the disk. */
+  readonly #marked = new Set<string>();
   /** Quarantines that others may have written into, or still do. */
   readonly #open = new Set<string>();
   #made = 0;
 
   /** `directory` is for them alone, and empty. */
-  constructor(directory: string, take: TakeFileSteps) {
+  constructor(directory: string) {
     this.#directory = directory;
-    this.#take = take;
   }
 
   /** One that is the caller's from now on. */
@@ -48,22 +45,13 @@ export class SpareQuarantines {
     this.#spares.push(spare);
   }
 
-  /** A spare one has been given this name, which is put on the disk while a pack is being indexed in it. */
-  reused(quarantine: string): void {
-    const named = this.#take([{ do: 'sync', path: join(quarantine, '..') }]);
-    // Whoever relies on the name waits for it.
-    named.catch(() => undefined);
-    this.#marked.set(quarantine, named);
-  }
-
-  /** A new one has been marked, and all its names are on the disk. */
+  /** It has a mark, of this push or another, and the names within it are on the disk. */
   marked(quarantine: string): void {
-    this.#marked.set(quarantine, Promise.resolve());
+    this.#marked.add(quarantine);
   }
 
-  /** Of a quarantine with a mark that can be written over: resolves when its names are on the disk. */
-  namesOf(quarantine: string): Promise<void> | undefined {
-    return this.#marked.get(quarantine);
+  isMarked(quarantine: string): boolean {
+    return this.#marked.has(quarantine);
   }
 
   /** Programs of others, which may write into it, are told where it is: it is not used again. */

@@ -57,7 +57,7 @@ export class Store {
     this.#root = root;
     this.id = id;
     this.take = take;
-    this.spares = new SpareQuarantines(join(root, 'spares'), take);
+    this.spares = new SpareQuarantines(join(root, 'spares'));
   }
 
   static async open(root: string, random: Random, take = takeFileSteps): Promise<Store> {

@@ -62,6 +62,17 @@ export const mutants: readonly Mutation[] = [
     edits: [edit('local/quarantine.js', String.raw`isMarkOf\(key, mark\) \? mark`, 'true ? mark')],
   },
   {
+    name: 'the new name of a quarantine is not put on disk',
+    troubles: ['store crashes at a step', 'store crashes'],
+    edits: [
+      edit(
+        'local/quarantine.js',
+        String.raw`\[name, \{ do: 'overwrite', path, text \}\]`,
+        "[{ do: 'overwrite', path, text }]",
+      ),
+    ],
+  },
+  {
     name: 'a quarantine is dropped when the client leaves',
     edits: [
       edit(
