@@ -279,4 +279,6 @@ export interface LogReader {
   head(repositoryId: string): Promise<HeadRecord>;
   /** Entries with generations in (after, upTo], in order, linearizable. */
   entries(repositoryId: string, after: number, upTo: number): Promise<readonly LogEntry[]>;
+  /** Whether a store is to have a copy of a repository that lives or is being made; linearizable. */
+  wantsCopy(repositoryId: string, storeId: string): Promise<boolean>;
 }

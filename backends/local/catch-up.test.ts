@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { EventEmitter, once } from 'node:events';
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import type { RefCommand } from '../contract/objects.js';
 import type { PeerSource } from '../contract/replica.js';
@@ -326,4 +326,21 @@ test('a request to fill that comes twice, or late, does not begin a copy again t
   await second.catchUp(scene.id, { ...fill, fresh: true });
   await assertSound(1);
   assert.ok(!existsSync(join(scene.secondGitDir, '../../../../set-aside')));
+});
+
+test('a request for a copy that comes when the copy is to go, or is gone, leaves nothing', async () => {
+  const id = 'f'.repeat(32);
+  const directory = dirname(dirname(scene.gitDir)).replace(/..$/, 'ff');
+  const options = { objectFormat: 'sha1', head: main } as const;
+  // git makes directories that are missing: what is being made is not to be removed below its hands.
+  for (let times = 0; times < 5; times++) {
+    const made = scene.replica.create(id, options);
+    await Promise.all([made, scene.replica.destroy(id), scene.replica.destroy(id)]);
+    assert.equal(await scene.replica.state(id), undefined);
+    assert.deepEqual(existsSync(directory) ? readdirSync(directory) : [], []);
+  }
+  scene.log.wanted = false;
+  await assert.rejects(scene.replica.create(id, options), { code: 'aborted' });
+  await assert.rejects(second.catchUp(id, { atLeast: 0, source, signal }));
+  assert.deepEqual(readdirSync(directory), []);
 });

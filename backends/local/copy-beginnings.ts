@@ -4,10 +4,14 @@ import type { PeerSource, Replica, ReplicaState } from '../contract/replica.js';
 import { SerialQueue } from './serial-queue.js';
 
 export interface BeginningDependencies {
-  readonly replica: Pick<Replica, 'state' | 'verify' | 'create'> & {
+  readonly replica: Pick<Replica, 'state' | 'verify'> & {
     /** Takes a copy out of the way, for people to look at. */
     setAside(id: string): Promise<void>;
   };
+  /** Whether this store is to have a copy. */
+  readonly isWanted: (id: string) => Promise<boolean>;
+  /** Makes the files of an empty copy. */
+  readonly makeFiles: Replica['create'];
   /** Removes what was never whole. */
   readonly discard: (id: string) => Promise<void>;
 }
@@ -33,6 +37,27 @@ export class CopyBeginnings {
     this.#dependencies = dependencies;
   }
 
+  /** As `Replica.create`. */
+  create(id: string, options: Parameters<Replica['create']>[1]): Promise<void> {
+    return this.wanted(id, () => this.#dependencies.makeFiles(id, options));
+  }
+
+  /**
+   * Runs what makes a copy, apart from what removes it. A request that arrives when its sender has given up, and the
+   * copy was removed, makes nothing: who removes it has it removed from the repository's record before.
+   */
+  wanted<T>(id: string, run: () => Promise<T>): Promise<T> {
+    return this.apart(id, async () => {
+      await this.#refuseUnwanted(id);
+      return run();
+    });
+  }
+
+  async #refuseUnwanted(id: string): Promise<void> {
+    if (await this.#dependencies.isWanted(id)) return;
+    throw new QuorateError('aborted', 'this store is to have no copy of the repository any more');
+  }
+
   begin(id: string, beginning: Beginning): Promise<void> {
     return this.apart(id, () => this.#begin(id, beginning));
   }
@@ -49,7 +74,7 @@ export class CopyBeginnings {
   }
 
   async #begin(id: string, { atLeast, fresh, source, signal }: Beginning): Promise<void> {
-    const { replica, discard } = this.#dependencies;
+    const { replica, discard, makeFiles } = this.#dependencies;
     const state = fresh === true ? await this.#stateIfSound(id, signal) : await replica.state(id);
     if (state?.frozen !== undefined) {
       // Then it may be the only one that has it (docs/architecture.md, "restored from an old backup").
@@ -63,8 +88,9 @@ export class CopyBeginnings {
     const exported = await source([], 0, signal);
     exported.release();
     const { objectFormat, head } = exported;
+    await this.#refuseUnwanted(id);
     await discard(id);
-    await replica.create(id, { objectFormat, head: branchOf(head) });
+    await makeFiles(id, { objectFormat, head: branchOf(head) });
   }
 
   /** As `state`, where every kind of damage is called by the same name. */

@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { MaintenanceReport } from '../contract/backend.js';
 import { asQuorateError, QuorateError, refuseCancelled } from '../contract/errors.js';
-import type { Head, ObjectFormat, RefCommand, RefSnapshot } from '../contract/objects.js';
+import type { Head, RefCommand, RefSnapshot } from '../contract/objects.js';
 import type { HookEnd, HookRun } from '../contract/hook.js';
 import type { Inspection, PushFact } from '../contract/inspection.js';
 import type {
@@ -22,11 +22,9 @@ import type {
 import type { HeadRecord, RepositoryStats } from '../contract/repository.js';
 import { booleanSetting, listSetting, numberSetting } from '../contract/settings.js';
 import { isFastForward } from '../git/ancestry.js';
-import { emptyDigest } from '../git/digest.js';
 import { isBranchName } from '../git/ref-files.js';
 import type { MaintenanceNeed } from '../git/maintenance.js';
 import type { ObjectSources } from '../git/object-environment.js';
-import { createRepositoryFiles } from '../git/repository-files.js';
 import { Advance } from './advance.js';
 import { CopyBeginnings } from './copy-beginnings.js';
 import { storageFailure } from './disk-errors.js';
@@ -37,6 +35,7 @@ import { HookPrograms, runHookProgram } from './hook-programs.js';
 import { inspectPrepared } from './inspect.js';
 import { judge, objectSources } from './judge.js';
 import { ObjectPools } from './object-pools.js';
+import { makeEmptyCopy } from './empty-copy.js';
 import { LiveQuarantines } from './live-quarantines.js';
 import { OpenRepositories } from './open-repositories.js';
 import type { OpenRepository } from './open-repository.js';
@@ -53,7 +52,7 @@ import { RefViews } from './ref-views.js';
 import { type MaintainOptions, Upkeep } from './upkeep.js';
 import { UploadPacks } from './upload-packs.js';
 import { LocalRead, type ReadDependencies } from './replica-read.js';
-import { createState, readState } from './state-file.js';
+import { readState } from './state-file.js';
 import { Store } from './store.js';
 import { verifyCopy } from './verify-copy.js';
 
@@ -76,7 +75,12 @@ export class LocalReplica implements Replica {
     this.#store = store;
     this.storeId = store.id;
     this.#hooks = new HookPrograms(store.hooksDirectory);
-    this.#beginnings = new CopyBeginnings({ replica: this, discard: (id) => store.destroy(id) });
+    this.#beginnings = new CopyBeginnings({
+      replica: this,
+      isWanted: (id) => dependencies.log.wantsCopy(id, store.id),
+      makeFiles: (id, options) => makeEmptyCopy(dependencies.git, store, id, options),
+      discard: (id) => store.destroy(id),
+    });
     this.#pools = new ObjectPools({ ...dependencies, store });
     this.#quarantines = new LiveQuarantines(dependencies.clock, store);
     this.#advance = new Advance({
@@ -146,33 +150,20 @@ export class LocalReplica implements Replica {
     if ((await isOver(mark?.lockRevisions)) && steps() === before) await this.abort(key);
   }
 
-  async create(
-    repositoryId: string,
-    options: { readonly objectFormat: ObjectFormat; readonly head: string },
-  ): Promise<void> {
-    const { objectFormat, head } = options;
-    refuseUnlessBranch(head);
-    try {
-      await this.#store.makeRepositoryDirectory(repositoryId);
-      const gitDir = this.#store.gitDirectory(repositoryId);
-      await createRepositoryFiles({ git: this.#dependencies.git, gitDir, objectFormat, head });
-      await createState(this.#store.repositoryDirectory(repositoryId), {
-        objectFormat,
-        generation: 0,
-        digest: emptyDigest({ symref: head }),
-      });
-    } catch (error) {
-      throw storageFailure(error);
-    }
+  async create(repositoryId: string, options: Parameters<Replica['create']>[1]): Promise<void> {
+    refuseUnlessBranch(options.head);
+    await this.#beginnings.create(repositoryId, options);
   }
 
   async fork(fork: ReplicaFork): Promise<void> {
     refuseUnlessBranch(fork.head);
     await this.#store.assertRoom();
-    await this.#open.with(fork.sourceId, async (source) => {
-      await this.#advance.upTo(source, fork.sourceGeneration);
-      await this.#pools.fork(source, fork);
-    });
+    await this.#beginnings.wanted(fork.repositoryId, () =>
+      this.#open.with(fork.sourceId, async (source) => {
+        await this.#advance.upTo(source, fork.sourceGeneration);
+        await this.#pools.fork(source, fork);
+      }),
+    );
     this.#dependencies.applied(fork.sourceId);
   }
 

@@ -3,7 +3,14 @@ import type { Coordinator } from '../contract/coordinator.js';
 import { keys } from '../contract/keys.js';
 import type { LogReader } from '../contract/replica.js';
 import type { HeadRecord, LogEntry } from '../contract/repository.js';
-import { decodeHead, decodeLogEntry, rememberedRecords, rememberingDecoder } from './records.js';
+import {
+  copiesOf,
+  decodeHead,
+  decodeLogEntry,
+  decodeRepository,
+  rememberedRecords,
+  rememberingDecoder,
+} from './records.js';
 
 /** Reads the committed log from the coordinator: heads linearizably, entries from wherever all of them are. */
 export function coordinatorLog(coordinator: Coordinator): LogReader {
@@ -31,6 +38,12 @@ export function coordinatorLog(coordinator: Coordinator): LogReader {
       const seen = await read(false);
       const isWhole = seen.at(-1)?.generation === upTo && seen.length === upTo - after;
       return isWhole ? seen : read(true);
+    },
+    async wantsCopy(repositoryId, storeId) {
+      const kv = await coordinator.get(keys.repo(repositoryId));
+      if (kv === undefined) return false;
+      const record = decodeRepository(kv);
+      return record.state !== 'deleted' && copiesOf(record).some((one) => one.storeId === storeId);
     },
   };
 }

@@ -17,7 +17,7 @@ import { evicted } from './evictions.js';
 import { makeForkFiles } from './fork.js';
 import { ancestors, nameFree, taken, RecalledIds } from './names.js';
 import { Pools } from './pools.js';
-import { Removals } from './removals.js';
+import { Removals, stillBeingMade } from './removals.js';
 import { majorityOf } from './quorum.js';
 import {
   decodeRepository,
@@ -160,7 +160,7 @@ export class Registry {
         voters.every(({ storeId }) => storeId !== one.storeId),
       );
       const { succeeded } = await coordinator.transaction({
-        compares: nameFree(name),
+        compares: [...nameFree(name), stillBeingMade(id)],
         success: [
           { type: 'put', key: keys.name(name), value: encodeRecord({ id }) },
           { type: 'put', key: keys.repo(id), value: encodeRepository(active) },
@@ -438,7 +438,10 @@ export class Registry {
     } catch (error) {
       return error;
     }
-    return new QuorateError('aborted', `${name} was taken and given up just now; try again`);
+    return new QuorateError(
+      'aborted',
+      `${name} was taken and given up just now, or this server was taken for dead; try again`,
+    );
   }
 }
 

@@ -1,12 +1,15 @@
 import assert from 'node:assert/strict';
+import { EventEmitter, once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { afterEach, beforeEach, test } from 'node:test';
 import { silentLogger } from '../coordination/test-environment.js';
+import type { Transaction } from '../contract/coordinator.js';
 import { keys, prefixEnd } from '../contract/keys.js';
-import type { Repository } from '../contract/repository.js';
+import type { NewRepository, Repository } from '../contract/repository.js';
 import { obeyEvictions } from './evictions.js';
 import { markNode } from './node-marks.js';
 import type { ReplicatedBackend } from './replicated-backend.js';
+import { intercepting, type Step } from './testing/fault-coordinator.js';
 import { openReplicaSet, type ReplicaSet, type TestStore } from './testing/replica-set.js';
 
 let set: ReplicaSet;
@@ -16,15 +19,37 @@ let repository: Repository;
 beforeEach(async () => {
   set = await openReplicaSet(3);
   ({ backend } = await set.frontEnd());
-  repository = await backend.repositories.create({
-    name: 'team/app',
-    defaultBranch: 'main',
-    objectFormat: 'sha1',
-    settings: {},
-    access: { public: false, grants: {} },
-  });
+  repository = await backend.repositories.create(described('team/app'));
 });
 afterEach(() => set.close());
+
+function described(name: string): NewRepository {
+  const access = { public: false, grants: {} };
+  return { name, defaultBranch: 'main', objectFormat: 'sha1', settings: {}, access };
+}
+
+const makes = ({ success }: Transaction): boolean =>
+  success.some(({ type, key }) => type === 'put' && key.startsWith(keys.names));
+
+const buries = ({ success: [only, more] }: Transaction): boolean =>
+  more === undefined && only?.type === 'put' && only.key.startsWith(keys.repos);
+
+/** A front-end whose records of its own being there are gone, as after a long pause, and whose last step waits. */
+async function makerTakenForDead(step: Step): Promise<ReplicatedBackend> {
+  const dead: Step = async (run) => {
+    const key = keys.frontEnd('');
+    await set.coordinator.transaction({
+      compares: [],
+      success: [{ type: 'delete', key, rangeEnd: prefixEnd(key) }],
+      failure: [],
+    });
+    return step(run);
+  };
+  const front = await set.frontEnd({
+    wrap: (coordinator) => intercepting(coordinator, (one) => (makes(one) ? dead : undefined)),
+  });
+  return front.backend;
+}
 
 function lost(): TestStore {
   const store = set.stores[2];
@@ -78,4 +103,37 @@ test('a removed node that answers is asked all the same', async () => {
   await deleted();
   assert.equal(await tombstones(), 0);
   assert.ok(!existsSync(lost().gitDir(repository.id)));
+});
+
+test('a repository that was buried while it was made does not come to be', async () => {
+  const maker = await makerTakenForDead(async (run) => {
+    await set.frontEnd();
+    return run();
+  });
+  await assert.rejects(maker.repositories.create(described('slow')), { code: 'aborted' });
+  assert.equal(await backend.repositories.get('slow'), undefined);
+  assert.equal(await tombstones(), 1);
+});
+
+test('a repository that came to be while somebody was about to bury it stays', async () => {
+  const told = new EventEmitter();
+  const [waits, goesOn] = [once(told, 'waits'), once(told, 'goes on')];
+  const maker = await makerTakenForDead(async (run) => {
+    told.emit('waits');
+    await goesOn;
+    return run();
+  });
+  const made = maker.repositories.create(described('slow'));
+  await waits;
+  const bury: Step = async (run) => {
+    told.emit('goes on');
+    await made;
+    return run();
+  };
+  await set.frontEnd({
+    wrap: (coordinator) => intercepting(coordinator, (one) => (buries(one) ? bury : undefined)),
+  });
+  const { id } = await made;
+  assert.equal((await backend.repositories.get('slow'))?.id, id);
+  assert.ok(set.stores.every(({ gitDir }) => existsSync(gitDir(id))));
 });

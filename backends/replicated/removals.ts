@@ -1,4 +1,4 @@
-import type { Coordinator, Operation } from '../contract/coordinator.js';
+import type { Compare, Coordinator, Operation } from '../contract/coordinator.js';
 import type { Logger } from '../contract/environment.js';
 import { keys, prefixEnd } from '../contract/keys.js';
 import { damageGone } from './damage.js';
@@ -6,7 +6,13 @@ import { evicted } from './evictions.js';
 import { goneForGood } from './gone-stores.js';
 import { readNodeMarks } from './node-marks.js';
 import type { Pools } from './pools.js';
-import { copiesOf, encodeRepository, type RepositoryRecord, type Voter } from './records.js';
+import {
+  copiesOf,
+  decodeRepository,
+  encodeRepository,
+  type RepositoryRecord,
+  type Voter,
+} from './records.js';
 import { nobodyReachable, type ReplicaDirectory } from './voters.js';
 
 export interface RemovalsDependencies {
@@ -14,6 +20,11 @@ export interface RemovalsDependencies {
   readonly replicas: ReplicaDirectory;
   readonly pools: Pools;
   readonly logger: Logger;
+}
+
+/** The record was put once: the repository did not come to be, and nobody buried it. */
+export function stillBeingMade(id: string): Compare {
+  return { key: keys.repo(id), target: 'version', op: '=', operand: 1 };
 }
 
 /** What follows a deletion: the files go, on every store, and the tombstone when they are gone. */
@@ -39,15 +50,23 @@ export class Removals {
     this.#running.add(removal);
   }
 
-  /** Makes a record a tombstone, durably, and removes the files. */
+  /**
+   * Makes the record of a repository that is being made a tombstone, durably, and removes the files; of a tombstone, it
+   * removes the files. Nothing happens to one that came to be meanwhile: whoever made it was only taken for dead.
+   */
   async bury(record: RepositoryRecord): Promise<void> {
     const { coordinator } = this.#dependencies;
     const tombstone: RepositoryRecord = { ...record, state: 'deleted' };
-    await coordinator.transaction({
-      compares: [{ key: keys.repo(record.id), target: 'version', op: '>', operand: 0 }],
-      success: [{ type: 'put', key: keys.repo(record.id), value: encodeRepository(tombstone) }],
-      failure: [],
-    });
+    if (record.state === 'creating') {
+      const key = keys.repo(record.id);
+      const { succeeded, results } = await coordinator.transaction({
+        compares: [stillBeingMade(record.id)],
+        success: [{ type: 'put', key, value: encodeRepository(tombstone) }],
+        failure: [{ type: 'get', key }],
+      });
+      const [now] = results.flatMap((one) => (one.type === 'get' ? one.entries : []));
+      if (!succeeded && now !== undefined && decodeRepository(now).state === 'active') return;
+    }
     await this.#remove(tombstone);
   }
 

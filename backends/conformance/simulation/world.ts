@@ -438,13 +438,21 @@ export class World {
   #checkVoters(
     id: string,
     { voters: before }: ObservedConfiguration,
-    { voters: after }: ObservedConfiguration,
+    { voters: after, learners }: ObservedConfiguration,
   ): void {
     if (this.losses?.concerns(id) === true && after.size === 1) return;
     const head = this.observer.newest(id);
     const added = [...after.keys()].filter((storeId) => !before.has(storeId));
     const removed = [...before.keys()].filter((storeId) => !after.has(storeId));
-    if (added.length + removed.length > 1) this.violate('more than one voter changed at a time');
+    // Whose copy was found damaged makes room for another in one step, and learns again.
+    const relieved = removed.filter(
+      (storeId) =>
+        learners.has(storeId) && this.coordinator.state.get(keys.damage(id, storeId)) !== undefined,
+    );
+    if (relieved.length > 0) this.count('damaged voters replaced in one step');
+    if (added.length > 1 || removed.length > (added.length === 0 ? 1 : relieved.length)) {
+      this.violate('more than one voter changed at a time');
+    }
     const current = [...after.keys()].filter((storeId) => {
       const host = this.stores.find((one) => one.storeId === storeId);
       if (host === undefined) return false;

@@ -26,6 +26,13 @@ export class MemoryLog implements LogReader {
     return this.committed;
   }
 
+  /** What it says when a store asks whether it is to have a copy. */
+  wanted = true;
+
+  async wantsCopy(): Promise<boolean> {
+    return this.wanted;
+  }
+
   async entries(_id: string, after: number, upTo: number): Promise<readonly LogEntry[]> {
     return this.kept.filter(({ generation }) => generation > after && generation <= upTo);
   }
