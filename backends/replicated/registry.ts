@@ -30,7 +30,7 @@ import {
   type Voter,
 } from './records.js';
 import { changeBetween, putRepositoryEvent, type RepositoryEvents } from './repository-events.js';
-import { nobodyReachable, type ReplicaDirectory } from './voters.js';
+import { nobodyReachable, placed, type ReplicaDirectory } from './voters.js';
 
 export interface RegistryDependencies {
   readonly coordinator: Coordinator;
@@ -92,7 +92,7 @@ export class Registry {
     const record: RepositoryRecord = {
       ...stored,
       ...newborn,
-      voters: this.#place(newborn.id),
+      voters: await this.#place(newborn.id),
       learners: [],
     };
     await coordinator.transaction({
@@ -186,15 +186,15 @@ export class Registry {
     }
   }
 
-  #place(id: string): Voter[] {
-    const { replicas, replicationFactor } = this.#dependencies;
-    const placed = replicas.place(id, replicationFactor);
+  async #place(id: string): Promise<Voter[]> {
+    const { replicas, replicationFactor: count, clock } = this.#dependencies;
     // With fewer a majority of the wanted stores could never hold a push; the missing ones are made up for later.
-    const least = Math.floor(replicationFactor / 2) + 1;
-    if (placed.length >= least) return placed.map((voter) => ({ ...voter, joinedEpoch: 1 }));
+    const least = Math.floor(count / 2) + 1;
+    const stores = await placed(replicas, id, { count, least, clock });
+    if (stores.length >= least) return stores.map((voter) => ({ ...voter, joinedEpoch: 1 }));
     throw new QuorateError(
       'unavailable',
-      `a repository is put on ${replicationFactor} storage nodes, and only ${placed.length} can take one now; start more, or lower replication.factor`,
+      `a repository is put on ${count} storage nodes, and only ${stores.length} can take one now; start more, or lower replication.factor`,
     );
   }
 

@@ -120,6 +120,17 @@ test('a push and a read of the moment in which nodes come back are served', asyn
   await assertConverged();
 });
 
+test('a repository that is made at that moment is made, too', async () => {
+  for (const store of set.stores) store.down = true;
+  const making = createRepository(backend, 'team/other');
+  await setTimeout(150);
+  for (const store of set.stores) store.down = false;
+  const made = await making;
+  const read = await backend.read(made, signal);
+  assert.equal(read.snapshot.refs.length, 0);
+  read.release();
+});
+
 test('nodes that stay away are waited for in vain, and the refusal says so', async () => {
   for (const store of set.stores) store.down = true;
   await assert.rejects(backend.read(repository, signal), {

@@ -97,11 +97,44 @@ export async function gathered(
 ): Promise<Member[]> {
   const members = reachable(directory, voters);
   if (enough(members) || !voters.some((voter) => mayComeBack(directory, voter))) return members;
+  return lookAgain(() => reachable(directory, voters), { enough, clock, signal });
+}
+
+type Placed = ReturnType<ReplicaDirectory['place']>;
+
+/** Stores for a new repository, with the same wait while there are fewer than `least`: the caller judges as well. */
+export async function placed(
+  directory: ReplicaDirectory,
+  repositoryId: string,
+  {
+    count,
+    least,
+    clock,
+  }: { readonly count: number; readonly least: number; readonly clock: Clock },
+): Promise<Placed> {
+  const look = (): Placed => directory.place(repositoryId, count);
+  const enough = (found: Placed): boolean => found.length >= least;
+  const now = look();
+  return enough(now) ? now : lookAgain(look, { enough, clock });
+}
+
+async function lookAgain<T>(
+  look: () => T,
+  {
+    enough,
+    clock,
+    signal,
+  }: {
+    readonly enough: (found: T) => boolean;
+    readonly clock: Clock;
+    readonly signal?: AbortSignal;
+  },
+): Promise<T> {
   const untilMs = clock.monotonicMs() + patienceMs;
   for (;;) {
     await clock.sleep(lookEveryMs, signal);
-    refuseCancelled(signal);
-    const found = reachable(directory, voters);
+    if (signal !== undefined) refuseCancelled(signal);
+    const found = look();
     if (enough(found) || clock.monotonicMs() >= untilMs) return found;
   }
 }
