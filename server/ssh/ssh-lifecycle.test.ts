@@ -54,7 +54,7 @@ test('without authentication everybody is trusted, with a strange key or none', 
 describe('several sessions on one connection', () => {
   test('run side by side, and one that is interrupted leaves the others alone', async () => {
     // OpenSSH's master passes an interruption on with the next thing that happens on the connection.
-    const { scene, key } = await setUp({ keepaliveIntervalMs: 300 });
+    const { scene, key } = await setUp({ keepaliveIntervalMs: 1_000 });
     const mux = await startMaster(scene, key);
     const interrupted = scene.start(key, ...mux, "git-upload-pack 'hang'");
     const slow = scene.start(key, ...mux, "git-receive-pack 'sink'");
@@ -116,7 +116,8 @@ describe('a client that goes', () => {
   });
 
   test('without a word is noticed by keepalives', async () => {
-    const { scene, key } = await setUp({ keepaliveIntervalMs: 100 });
+    // A client that is only slow, on a busy machine, is not to be taken for one that went.
+    const { scene, key } = await setUp({ keepaliveIntervalMs: 500 });
     const child = scene.start(key, 'git@127.0.0.1', "git-upload-pack 'hang'");
     await until('the exchange', () => exchangesOf('hang').length === 1);
     child.kill('SIGSTOP');
@@ -135,7 +136,8 @@ describe('limits', () => {
   });
 
   test('a client whose request waits for others is not given up', async () => {
-    const { scene, key } = await setUp({ idleTimeoutMs: 200 });
+    // A busy machine may take some hundred milliseconds from the sign-in to the request.
+    const { scene, key } = await setUp({ idleTimeoutMs: 2_000 });
     const queued = scene.start(key, 'git@127.0.0.1', "git-receive-pack 'queue'");
     await until('it waits', () => exchangesOf('queue').length === 1);
     // Silent for a shorter time, and given up for it.

@@ -25,7 +25,7 @@ describe('etcd with three members, some of them dead', { timeout: 300_000 }, () 
   let coordinator: Coordinator;
   before(async () => {
     // Elections on a machine that has a lot else to do fit in; waiting in vain stays short.
-    etcd = await openEtcd({ members: 3, patienceMs: 3_000 });
+    etcd = await openEtcd({ members: 3, patienceMs: 5_000 });
     ({ cluster, coordinator } = etcd);
   });
   afterEach(async () => {
