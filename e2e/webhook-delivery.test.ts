@@ -144,7 +144,11 @@ test('what is asked for while it is under way is sent once more', async () => {
   assert.equal(ci.received.length, 2);
 });
 
-test('so many are under way at once, and no more', async () => {
+test('so many are under way at once, and no more', async (t) => {
+  const warned: string[] = [];
+  const note = (warning: Error): void => void warned.push(warning.message);
+  process.on('warning', note);
+  t.after(() => process.off('warning', note));
   const webhooks = at.process({ concurrency: 5 });
   const underWay: (() => void)[] = [];
   let most = 0;
@@ -166,6 +170,7 @@ test('so many are under way at once, and no more', async () => {
     return at.receivers.every((one) => generations(one).length === 6);
   });
   assert.equal(most, 5);
+  assert.deepEqual(warned, [], 'many listeners are no leak');
 });
 
 test('a ping is tried once', async () => {

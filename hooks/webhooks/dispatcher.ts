@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import type { Coordinator, Lease } from '../../backends/contract/coordinator.js';
 import { WebhookWorker, type WorkerParts } from './worker.js';
 
@@ -28,10 +29,10 @@ export class Dispatcher {
   readonly #running = new Map<string, Running>();
   /** Being claimed just now. */
   readonly #starting = new Map<string, Promise<void>>();
-  readonly #stop = new AbortController();
+  readonly #stop = sharedByAll();
   #lease: Promise<Lease> | undefined;
   /** Ends what works under the lease, when that is lost or the server stops. */
-  #cut = new AbortController();
+  #cut = sharedByAll();
   #polling: Promise<void> | undefined;
 
   constructor(parts: DispatcherParts) {
@@ -138,7 +139,7 @@ export class Dispatcher {
       if (this.#stop.signal.aborted) return;
       this.#lease = undefined;
       this.#cut.abort();
-      this.#cut = new AbortController();
+      this.#cut = sharedByAll();
     };
     lease.lost.addEventListener('abort', lost, { once: true });
     if (lease.lost.aborted) lost();
@@ -153,4 +154,11 @@ export class Dispatcher {
       if (waiting.length === 0) await store.removeRetired(webhook);
     }
   }
+}
+
+/** Every worker listens to it, and every attempt that is under way. */
+function sharedByAll(): AbortController {
+  const controller = new AbortController();
+  setMaxListeners(0, controller.signal);
+  return controller;
 }
