@@ -16,6 +16,8 @@ export interface ClusterScene {
   sshServer(frontEnd: number): SshServer;
   /** Runs a `quorate` command against a front-end, as `admin`, and returns its stdout. */
   admin(frontEnd: number, ...args: readonly string[]): Promise<string>;
+  /** Resolves when every front-end sees every storage node alive: one that was away is noticed a little later. */
+  allSeen(): Promise<void>;
   /** Resolves when all stores that have the repository have equal copies of it, as many as wanted. */
   converged(id: string, copies: number): Promise<StoredState>;
   close(): Promise<void>;
@@ -38,6 +40,14 @@ export async function createClusterScene(
     flags: ['--set=shutdown.grace=5s', ...(options.flags ?? [])],
   });
   const adminToken = await cluster.adminToken();
+  const admin: ClusterScene['admin'] = async (frontEnd, ...args) => {
+    const url = cluster.frontEnd(frontEnd).fact('httpUrl');
+    const result = await scene.run(process.execPath, [mainScript, ...args], {
+      env: { QUORATE_URL: url, QUORATE_TOKEN: adminToken },
+    });
+    if (result.exitCode !== 0) throw new Error(`quorate ${args.join(' ')}: ${result.stderr}`);
+    return result.stdout;
+  };
   const sshServer = (frontEnd: number): SshServer => {
     const member = cluster.frontEnd(frontEnd);
     return { sshHost: member.fact('sshHost'), sshPort: Number(member.fact('sshPort')) };
@@ -56,13 +66,16 @@ export async function createClusterScene(
       const { sshHost, sshPort } = sshServer(frontEnd);
       return `ssh://git@${sshHost}:${sshPort}/${repository}`;
     },
-    admin: async (frontEnd, ...args) => {
-      const url = cluster.frontEnd(frontEnd).fact('httpUrl');
-      const result = await scene.run(process.execPath, [mainScript, ...args], {
-        env: { QUORATE_URL: url, QUORATE_TOKEN: adminToken },
-      });
-      if (result.exitCode !== 0) throw new Error(`quorate ${args.join(' ')}: ${result.stderr}`);
-      return result.stdout;
+    admin,
+    allSeen: async () => {
+      for (const [frontEnd, { name }] of cluster.frontEnds.entries()) {
+        await waitFor(`${name} to see all nodes`, async () => {
+          const nodes: readonly { readonly alive: boolean }[] = JSON.parse(
+            await admin(frontEnd, '--json', 'node', 'list'),
+          );
+          return nodes.length === cluster.storage.length && nodes.every(({ alive }) => alive);
+        });
+      }
     },
     converged: (id, copies) =>
       waitFor('the copies to be equal', async () => {

@@ -111,6 +111,7 @@ describe('a repository that lost two of its three copies for good', () => {
       );
       return copies.filter(({ role }) => role === 'voter').length === 3;
     });
+    await ground.allSeen();
     await ground.admin(0, 'repo', 'verify', 'team/wiped');
     const audit = await ground.admin(0, '--json', 'audit', '--repo', 'team/wiped');
     assert.match(audit, /repository\.recover/);
@@ -126,6 +127,7 @@ describe('a repository that lost two of its three copies for good', () => {
     for (const index of [1, 2]) await wipe(cluster.storageNode(index));
     for (const node of cluster.storage) node.start();
     await Promise.all(cluster.storage.map((node) => node.ready()));
+    await ground.allSeen();
     const report = await waitFor('the new stores to be seen', async () => {
       const found = await recover('team/behind');
       return found.refusal === undefined ? found : undefined;

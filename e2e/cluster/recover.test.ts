@@ -35,6 +35,7 @@ test('a cluster whose etcd was put back refuses pushes, and loses none to the re
     for (const kind of [cluster.storage, cluster.frontEnds]) {
       await Promise.all(kind.map((member) => member.start().ready()));
     }
+    await ground.allSeen();
   };
   await restartAll();
   assert.notEqual((await push(unchanged)).exitCode, 0);
