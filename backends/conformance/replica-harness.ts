@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import type { GitStream } from '../contract/backend.js';
 import type { Head, Oid, RefCommand } from '../contract/objects.js';
-import type { QuarantineKey, Replica, ReplicaRead } from '../contract/replica.js';
+import type { PrepareRequest, QuarantineKey, Replica, ReplicaRead } from '../contract/replica.js';
 import type { HeadRecord } from '../contract/repository.js';
 import type { StoredSettings } from '../contract/settings.js';
 import { zeroOid } from './backend-harness.js';
@@ -64,7 +64,7 @@ export async function prepare(
     readonly settings?: StoredSettings;
   } = {},
 ): Promise<PreparedPush> {
-  const { replica, source, log } = space;
+  const { replica, source } = space;
   const key = newKey(space);
   const wants = commands.map(({ newOid }) => newOid).filter((oid) => oid !== zeroOid);
   if (wants.length > 0) {
@@ -76,16 +76,28 @@ export async function prepare(
     });
   }
   const { refused } = await replica.prepare({
-    key,
-    basis: log.committed.generation,
-    commands,
+    ...requestOf(space, commands, key),
     ...(options.head === undefined ? {} : { head: options.head }),
     settings: options.settings ?? {},
+  });
+  return { key, refused };
+}
+
+/** What a store is asked to judge, at what is committed now. */
+export function requestOf(
+  space: ReplicaSpace,
+  commands: readonly RefCommand[],
+  key = newKey(space),
+): PrepareRequest {
+  return {
+    key,
+    basis: space.log.committed.generation,
+    commands,
+    settings: {},
     shallow: [],
     lockRevisions: [{ key: 'locks/some', createRevision: 7 }],
     signal: signal(),
-  });
-  return { key, refused };
+  };
 }
 
 /** A push from upload to its applied entry. Returns its generation. */

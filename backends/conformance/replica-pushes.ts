@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { test } from 'node:test';
 import type { HookRun } from '../contract/hook.js';
+import { QuorateError } from '../contract/errors.js';
 import type { PushFact } from '../contract/inspection.js';
 import { create, rejectsWith, remove, update } from './backend-harness.js';
 import {
@@ -11,6 +12,7 @@ import {
   prepare,
   push,
   refsOf,
+  requestOf,
   type ReplicaSpace,
   signal,
 } from './replica-harness.js';
@@ -77,6 +79,44 @@ export function defineReplicaPushes(space: () => ReplicaSpace): void {
     const given = { ...options, signal: gone.signal };
     await rejectsWith(replica.upload(newKey(space()), silent, given), 'cancelled');
     await until('it is dropped', () => space().quarantines().length === 0);
+  });
+
+  test('a small pack may come with the request to prepare', async () => {
+    const { replica, source, log, repositoryId } = space();
+    const tip = await source.commit('brought');
+    const commands = [create('refs/heads/brought', tip)];
+    const pack = await source.pack([tip]);
+    const request = requestOf(space(), commands);
+    // Also one that comes twice, and at once: the answer to the first may have been lost.
+    const [prepared, again] = await Promise.all([
+      replica.prepare({ ...request, pack }),
+      replica.prepare({ ...request, pack }),
+    ]);
+    for (const { refused, packBytes } of [prepared, again]) {
+      assert.deepEqual([[...refused], packBytes], [[], pack.length]);
+    }
+    await push(space(), [create('refs/heads/meanwhile', tip)]);
+    const later = requestOf(space(), commands, request.key);
+    assert.deepEqual([...(await replica.prepare(later)).refused], []);
+    await replica.apply(repositoryId, log.commit(request.key.pushId, commands));
+    assert.equal((await refsOf(space(), replica))['refs/heads/brought'], tip);
+    await until('nothing is left', () => space().quarantines().length === 0);
+  });
+
+  test('a pack that came with the request to prepare and cannot be taken is told apart', async () => {
+    const { replica, source } = space();
+    const tip = await source.commit('not brought');
+    const commands = [create('refs/heads/not-brought', tip)];
+    const pack = await source.pack([tip]);
+    const request = requestOf(space(), commands);
+    const tight = { ...request, settings: { 'receive.maxInputSize': '40' } };
+    await assert.rejects(replica.prepare({ ...tight, pack }), ofPack('resource-exhausted'));
+    const noPack = Buffer.from('PACK or not');
+    await assert.rejects(replica.prepare({ ...request, pack: noPack }), ofPack('invalid-argument'));
+    assert.deepEqual(space().quarantines(), []);
+    assert.deepEqual([...(await replica.prepare({ ...request, pack })).refused], []);
+    await replica.abort(request.key);
+    assert.deepEqual(space().quarantines(), []);
   });
 
   test('what does not apply is refused ref by ref, with the reason', async () => {
@@ -220,6 +260,12 @@ export function defineReplicaPushes(space: () => ReplicaSpace): void {
     const options = { settings: {}, signal: signal(), progress: () => undefined };
     await rejectsWith(replica.upload(key, once(Buffer.alloc(0)), options), 'not-found');
   });
+}
+
+/** Of an error: that it has the code, and is about the pack. */
+function ofPack(code: string): (error: unknown) => boolean {
+  return (error) =>
+    error instanceof QuorateError && error.code === code && error.details['pack'] === true;
 }
 
 function programOf(script: string, asked: () => void = () => undefined): HookRun['program'] {

@@ -47,6 +47,11 @@ export interface PrepareRequest {
   readonly head?: { readonly old: Head; readonly new: Head };
   readonly settings: StoredSettings;
   readonly shallow: readonly Oid[];
+  /**
+   * A small pack that was not uploaded: it is taken first, as by `upload`, unless an earlier request of this push has
+   * brought it. An error of that has `pack` among its details, and leaves no quarantine.
+   */
+  readonly pack?: Uint8Array;
   /** Create revisions of the push's locks: kept with the quarantine, so that its fate can be found out later. */
   readonly lockRevisions: readonly { readonly key: string; readonly createRevision: number }[];
   readonly signal: AbortSignal;
@@ -58,6 +63,8 @@ export interface Prepared {
   readonly refused: ReadonlyMap<string, string>;
   /** Branch that HEAD names at the basis, full name; undefined when HEAD is detached. */
   readonly currentBranch: string | undefined;
+  /** Of the pack that came with the request, as it is stored: its bytes. */
+  readonly packBytes?: number;
 }
 
 /** How far a store is with a repository. */
@@ -171,7 +178,7 @@ export interface Replica {
     pack: AsyncIterable<Uint8Array>,
     options: UploadOptions,
   ): Promise<Uploaded>;
-  /** Judges at the basis, dry-runs the ref transaction, and marks the quarantine prepared, durably. */
+  /** Judges at the basis, dry-runs the ref transaction, and marks the quarantine prepared, all of it durably. */
   prepare(request: PrepareRequest): Promise<Prepared>;
   /** Refs of a prepared push whose update is no fast-forward. */
   nonFastForwards(

@@ -87,15 +87,6 @@ export async function createPackIndexer(options: PackIndexerOptions): Promise<Pa
   return indexer;
 }
 
-/** Side by side, beside those of other pushes: the disk does them together, where a worker would wait for each. */
-async function syncPack(
-  take: TakeFileSteps,
-  directory: string,
-  files: readonly string[],
-): Promise<void> {
-  await syncAll(take, [...files.map((name) => join(directory, name)), directory]);
-}
-
 class RoutingIndexer implements PackIndexer {
   readonly description: string;
   readonly #options: PackIndexerOptions;
@@ -209,9 +200,14 @@ class RoutingIndexer implements PackIndexer {
     switch (verdict.kind) {
       case 'indexed': {
         const { kind: _kind, ...indexed } = verdict;
+        const directory = request.quarantinePackDir;
         const files = [`${indexed.name}.pack`, `${indexed.name}.idx`];
-        await syncPack(this.#options.files ?? takeFileSteps, request.quarantinePackDir, files);
-        return { ...indexed, files, engine: 'libgit2' };
+        const unsynced = [...files.map((name) => join(directory, name)), directory];
+        const taken = { ...indexed, files, engine: 'libgit2' } as const;
+        if (request.syncsLater === true) return { ...taken, unsynced };
+        // Side by side: the disk does them together, where a worker would wait for each.
+        await syncAll(this.#options.files ?? takeFileSteps, unsynced);
+        return taken;
       }
       case 'too-large':
         throw objectTooLarge(verdict.objectBytes, request.maxObjectBytes);

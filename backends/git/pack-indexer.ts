@@ -16,6 +16,8 @@ export interface IndexPackRequest {
   readonly signal: AbortSignal;
   /** Text for the pusher (side-band 2): git's own progress lines for large packs. */
   readonly progress: (text: Uint8Array) => void;
+  /** What is `unsynced` afterwards the caller syncs, beside other work. */
+  readonly syncsLater?: true;
 }
 
 export interface IndexedPack {
@@ -26,6 +28,8 @@ export interface IndexedPack {
   readonly engine: 'libgit2' | 'git';
   /** Names of all files in the directory. Absent: unknown. */
   readonly files?: readonly string[];
+  /** Paths of what is not on disk yet; only for a caller that syncs them. */
+  readonly unsynced?: readonly string[];
   /**
    * The pack's commits and tags, and commits and tags outside it: if all that the latter reach is there, so is all
    * that the former reach. Absent when that was not plain, and a walk has to find out.
@@ -37,7 +41,7 @@ export interface IndexedPack {
 
 /**
  * Indexes packs into quarantines: small ones by libgit2 in a worker process, large ones by `git index-pack`.
- * On return both files and their directory are on disk (fsync). On rejection (`invalid-argument` with git's own words
+ * On return both files and their directory are on disk (fsync), unless the caller sees to that. On rejection (`invalid-argument` with git's own words
  * for a bad pack or fsck finding, `resource-exhausted`, `cancelled`, `storage-failure`) the directory is empty.
  */
 export interface PackIndexer {

@@ -19,6 +19,10 @@ export interface LiveQuarantine {
   readonly left?: true;
   /** What the upload found out about completeness; lost with the process, which only costs a walk. */
   indexed?: IndexedPack;
+  /** Resolves when the pack that came with a request has been taken, or is off the disk again. */
+  arriving?: Promise<void>;
+  /** Resolves when a pack that was not synced at once is on disk. */
+  synced?: Promise<void>;
 }
 
 /** The pushes whose objects are on this disk and whose fate is not settled. */

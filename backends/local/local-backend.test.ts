@@ -92,7 +92,7 @@ describe('local backend', () => {
     assert.equal(story?.repository, 'shown');
     assert.deepEqual(
       story?.steps.map(({ step }) => step),
-      ['received', 'uploaded', 'locked', 'prepared', 'judged', 'committed', 'applied'],
+      ['received', 'locked', 'uploaded', 'prepared', 'judged', 'committed', 'applied'],
     );
 
     const { id } = repository;

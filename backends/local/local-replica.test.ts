@@ -18,7 +18,7 @@ import { observeSyncs } from '../git/testing/observe-syncs.js';
 import type { LocalReplica } from './local-replica.js';
 import { readState, type RepositoryState } from './state-file.js';
 import { comeTo } from './testing/come-to.js';
-import { zeroOid } from './testing/local-fixture.js';
+import { packOf, zeroOid } from './testing/local-fixture.js';
 import { create, openReplica, type ReplicaScene } from './testing/replica-scene.js';
 import { until } from '../contract/testing/until.js';
 
@@ -402,6 +402,26 @@ test('a client whose connection breaks is not taken for a disk that fails', asyn
   assert.ok(!(error instanceof QuorateError) || error.code !== 'storage-failure');
   await comeTo([[], []], () => [quarantines(), keeps()]);
   assert.deepEqual(scene.replica.quarantines, []);
+});
+
+test('a pack that comes with the request to prepare is on disk before its mark is', async () => {
+  const tip = await scene.commit('brought');
+  const pack = await packOf(scene.source, [tip], []);
+  const key = { repositoryId: scene.id, pushId: 'with-its-pack', attempt: 1 };
+  const synced: string[] = [];
+  await observeSyncs(
+    (path) => synced.push(path),
+    async () => {
+      await scene.replica.prepare({ ...scene.request(key, [create(main, tip)]), pack });
+    },
+  );
+  const [directory = ''] = quarantines();
+  const packs = join(scene.root, 'quarantine', directory, 'pack');
+  const names = [packs, ...readdirSync(packs).map((name) => join(packs, name))];
+  assert.equal(names.length, 3);
+  const mark = synced.indexOf(join(dirname(packs), 'prepared'));
+  assert.ok(mark > 0);
+  for (const path of names) assert.ok(synced.slice(0, mark).includes(path), path);
 });
 
 test('the updates of a large push are read from its quarantine, and only if they are the ones', async () => {

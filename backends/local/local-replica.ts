@@ -20,7 +20,6 @@ import type {
   VerifyReport,
 } from '../contract/replica.js';
 import type { HeadRecord, RepositoryStats } from '../contract/repository.js';
-import { booleanSetting, listSetting, numberSetting } from '../contract/settings.js';
 import { isFastForward } from '../git/ancestry.js';
 import { isBranchName } from '../git/ref-files.js';
 import type { MaintenanceNeed } from '../git/maintenance.js';
@@ -36,7 +35,8 @@ import { inspectPrepared } from './inspect.js';
 import { judge, objectSources } from './judge.js';
 import { ObjectPools } from './object-pools.js';
 import { makeEmptyCopy } from './empty-copy.js';
-import { LiveQuarantines } from './live-quarantines.js';
+import { IncomingPacks } from './incoming-packs.js';
+import { type LiveQuarantine, LiveQuarantines } from './live-quarantines.js';
 import { OpenRepositories } from './open-repositories.js';
 import type { OpenRepository } from './open-repository.js';
 import {
@@ -45,7 +45,6 @@ import {
   type PreparedMark,
   readPreparedMark,
   storeUpdates,
-  takeQuarantine,
 } from './quarantine.js';
 import type { LocalReplicaDependencies } from './replica-dependencies.js';
 import { RefViews } from './ref-views.js';
@@ -69,6 +68,7 @@ export class LocalReplica implements Replica {
   readonly #upkeep: Upkeep;
   readonly #beginnings: CopyBeginnings;
   readonly #quarantines: LiveQuarantines;
+  readonly #incoming: IncomingPacks;
 
   private constructor(dependencies: LocalReplicaDependencies, store: Store) {
     this.#dependencies = dependencies;
@@ -83,6 +83,7 @@ export class LocalReplica implements Replica {
     });
     this.#pools = new ObjectPools({ ...dependencies, store });
     this.#quarantines = new LiveQuarantines(dependencies.clock, store);
+    this.#incoming = new IncomingPacks(dependencies, store, this.#quarantines);
     this.#advance = new Advance({
       dependencies,
       store,
@@ -179,41 +180,12 @@ export class LocalReplica implements Replica {
   async upload(
     key: QuarantineKey,
     pack: AsyncIterable<Uint8Array>,
-    { settings, basis, signal, progress }: UploadOptions,
+    { basis, ...options }: UploadOptions,
   ): Promise<Uploaded> {
     return this.#open.with(key.repositoryId, async (repository) => {
       if (basis !== undefined) await this.#advance.toBasis(repository, basis);
-      const directory = this.#store.quarantineDirectory(key);
-      const quarantinePackDir = await takeQuarantine(this.#store, directory);
-      const live = this.#quarantines.remember(key);
-      live.touchedMs = Infinity;
-      try {
-        const indexed = await this.#dependencies.indexer.index({
-          pack,
-          quarantinePackDir,
-          objectsDir: repository.objectsDirectory,
-          objectFormat: repository.objectFormat,
-          maxPackBytes: numberSetting(settings, 'receive.maxInputSize'),
-          maxObjectBytes: numberSetting(settings, 'receive.maxObjectSize'),
-          fsck: {
-            enabled: booleanSetting(settings, 'receive.fsckObjects'),
-            ignore: listSetting(settings, 'receive.fsck.ignore'),
-          },
-          signal,
-          progress,
-        });
-        live.indexed = indexed;
-        live.touchedMs = this.#dependencies.clock.monotonicMs();
-        return { objectCount: indexed.objectCount, sizeBytes: indexed.sizeBytes };
-      } catch (error) {
-        await this.abort(key).catch((left: unknown) => {
-          this.#dependencies.logger.warn(
-            { component: 'quarantine', repo: key.repositoryId, push_id: key.pushId, err: left },
-            'a refused upload left its quarantine behind',
-          );
-        });
-        throw error;
-      }
+      const { objectCount, sizeBytes } = await this.#incoming.take(repository, key, pack, options);
+      return { objectCount, sizeBytes };
     });
   }
 
@@ -222,28 +194,27 @@ export class LocalReplica implements Replica {
     return this.#open.with(key.repositoryId, async (repository) => {
       await this.#advance.upTo(repository, request.basis);
       if (request.head !== undefined) judgeHead(repository.snapshot.head, request.head);
+      await this.#incoming.takeWith(repository, request);
       await this.#quarantines.removed(key);
       const live = this.#quarantines.remember(key);
-      live.leaveGate();
-      live.leaveGate = await repository.pruneGate.enter();
+      await this.#enterGate(repository, live);
       const directory = this.#store.quarantineDirectory(key);
       const sources =
         live.indexed === undefined
           ? await objectSources(repository, directory)
           : { gitDir: repository.gitDirectory, objectDirectory: directory };
-      // The mark says only what to ask when the process dies: it may be there before the verdict.
-      const marking =
+      const keeping =
         sources.objectDirectory === undefined
           ? this.#store.assertRoom()
-          : markPrepared(this.#store, directory, markOf(request));
+          : this.#keepPrepared(live, request);
       const judging = judge(this.#dependencies, repository, request, {
         sources,
         judgingDirectory: this.#store.judgingDirectory(key.repositoryId),
         indexed: live.indexed,
       });
       // Both come to their end, also when one fails: the quarantine may be removed then.
-      await Promise.allSettled([marking, judging]);
-      await marking;
+      await Promise.allSettled([keeping, judging]);
+      await keeping;
       const refused = await judging;
       refuseCancelled(request.signal);
       const { head } = repository.snapshot;
@@ -251,8 +222,28 @@ export class LocalReplica implements Replica {
         storeId: this.storeId,
         refused,
         currentBranch: 'symref' in head ? head.symref : undefined,
+        ...(request.pack === undefined ? {} : { packBytes: live.indexed?.sizeBytes ?? 0 }),
       };
     });
+  }
+
+  /** A request may come twice, and its push may be over by then: none is in the gate twice, nor for ever. */
+  async #enterGate({ pruneGate }: OpenRepository, live: LiveQuarantine): Promise<void> {
+    live.leaveGate();
+    const leave = await pruneGate.enter();
+    live.leaveGate();
+    live.leaveGate = leave;
+    const { repositoryId, pushId } = live.key;
+    if (this.#quarantines.find(repositoryId, pushId) !== live) leave();
+  }
+
+  /**
+   * The mark says only what to ask when the process dies: it may be there before the verdict, but not before the pack,
+   * which is what it vouches for.
+   */
+  async #keepPrepared(live: LiveQuarantine, request: PrepareRequest): Promise<void> {
+    await this.#incoming.syncPack(live);
+    await markPrepared(this.#store, this.#store.quarantineDirectory(request.key), markOf(request));
   }
 
   async nonFastForwards(

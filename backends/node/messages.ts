@@ -26,8 +26,6 @@ export const calls = {
     key: pushKey,
     settings,
     basis: z.int().min(0).optional(),
-    /** The pack comes with the arguments; a short answer does. */
-    whole: z.boolean().exactOptional(),
   }),
   prepare: z.object({
     key: pushKey,
@@ -37,6 +35,8 @@ export const calls = {
     settings,
     shallow: z.array(oid),
     lockRevisions: z.array(z.object({ key: z.string(), createRevision: z.int() })),
+    /** The pack comes behind the arguments, in the same message. */
+    packed: z.boolean().exactOptional(),
   }),
   nonFastForwards: z.object({ key: pushKey, commands: z.array(command) }),
   runHook: z.object({
@@ -147,6 +147,7 @@ export const results = {
     storeId: z.string(),
     refused: z.array(z.tuple([z.string(), z.string()])),
     currentBranch: z.string().optional(),
+    packBytes: z.int().min(0).exactOptional(),
   }),
   refs: z.object({ refs: z.array(z.string()) }),
   hookEnd: z.union([

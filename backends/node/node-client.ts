@@ -178,6 +178,7 @@ export class NodeClient {
     const deadline = options.signal === undefined ? AbortSignal.timeout(callTimeoutMs) : undefined;
     const call = await this.call(repositoryId, name, args, {
       signal: options.signal ?? deadline,
+      data: options.data,
     });
     try {
       for (;;) {

@@ -172,10 +172,12 @@ describe('nodes that stop, go and come', () => {
 
   test('who drains begins nothing, and finishes what runs', async (t) => {
     let finish: (() => void) | undefined;
+    const prepared = { storeId: 'ab'.repeat(16), refused: new Map(), currentBranch: undefined };
     const line = await wire(
       stubReplica({
         applied: () => Promise.resolve(1),
         apply: () => new Promise<void>((resolve) => (finish = resolve)),
+        prepare: () => Promise.resolve(prepared),
       }),
     );
     t.after(() => line.close());
@@ -184,6 +186,18 @@ describe('nodes that stop, go and come', () => {
     const drained = line.server.drain(60_000);
     await rejectsWith(line.replica.read(repositoryId, 0), 'unavailable');
     assert.equal(await line.replica.applied(repositoryId), 1);
+    const judged = {
+      key: { repositoryId, pushId: 'a-push-id', attempt: 1 },
+      basis: 0,
+      commands: [],
+      settings: {},
+      shallow: [],
+      lockRevisions: [],
+      signal: signal(),
+    };
+    assert.deepEqual(await line.replica.prepare(judged), prepared);
+    const pack = Buffer.alloc(10);
+    await rejectsWith(line.replica.prepare({ ...judged, pack }), 'unavailable');
     finish?.();
     await applying;
     await drained;

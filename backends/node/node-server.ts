@@ -69,7 +69,7 @@ const keepAliveMs = 60_000;
 const expiryMs = 1_000;
 const drainPollMs = 50;
 
-/** Calls that begin something; whoever drains takes no more of them. */
+/** Calls that begin something; whoever drains takes no more of them, nor packs that come with a request to prepare. */
 const beginnings: ReadonlySet<CallName> = new Set<CallName>(['create', 'upload', 'read']);
 
 /** Serves one store. Never without credentials: `loadClusterCredentials` sees to it, and this asserts it. */
@@ -100,6 +100,7 @@ class HttpNodeServer implements NodeServer {
       replica,
       sessions: new ReadSessions(clock, this.#limits.sessionLeaseMs),
       snapshots: new KnownSnapshots(maxKnownRefs),
+      refuseWhenDraining: () => this.#refuseWhenDraining(),
       peers: options.peers,
     };
     if (credentials.secret !== undefined) {
@@ -225,12 +226,14 @@ class HttpNodeServer implements NodeServer {
   }
 
   async #operate(call: ServerCall, name: CallName, payload: Buffer): Promise<object | undefined> {
-    if (this.#draining !== undefined && beginnings.has(name)) {
-      throw new QuorateError('unavailable', 'the storage node is shutting down');
-    }
-    // Of an upload its arguments say whether the caller waits for that.
-    if (duplexCalls.has(name) && name !== 'upload') call.begin();
+    if (beginnings.has(name)) this.#refuseWhenDraining();
+    if (duplexCalls.has(name)) call.begin();
     return operations[name](this.#context, payload, call);
+  }
+
+  #refuseWhenDraining(): void {
+    if (this.#draining === undefined) return;
+    throw new QuorateError('unavailable', 'the storage node is shutting down');
   }
 
   #log(call: ServerCall, name: string, error: unknown): void {

@@ -15,6 +15,8 @@ export interface NodeContext {
   readonly replica: Replica;
   readonly sessions: ReadSessions;
   readonly snapshots: KnownSnapshots;
+  /** Throws when the node takes no new work. */
+  readonly refuseWhenDraining: () => void;
   /** Some of a repository's other stores, or all. */
   readonly peers: (repositoryId: string, stores: readonly string[] | undefined) => PeerSource;
 }
@@ -38,8 +40,7 @@ export const operations: Readonly<Record<CallName, Operation>> = {
   create: operation(calls.create, ({ replica }, args, { repositoryId }) =>
     replica.create(repositoryId, args),
   ),
-  upload: operation(calls.upload, async ({ replica }, { key, settings, basis, whole }, call) => {
-    if (whole !== true) call.begin();
+  upload: operation(calls.upload, async ({ replica }, { key, settings, basis }, call) => {
     // Until its data begins, a caller who lost the connection makes the call again, under the same key.
     const pack = await begun(call.input());
     return replica.upload(keyOf(call, key), pack, {
@@ -49,9 +50,11 @@ export const operations: Readonly<Record<CallName, Operation>> = {
       progress: (text) => call.progress(text),
     });
   }),
-  prepare: operation(calls.prepare, async ({ replica }, { key, head, ...request }, call) => {
-    const prepared = await replica.prepare({
+  prepare: operation(calls.prepare, async (context, { key, head, packed, ...request }, call) => {
+    if (packed === true) context.refuseWhenDraining();
+    const prepared = await context.replica.prepare({
       ...request,
+      ...(packed === true ? { pack: await call.collect() } : {}),
       ...(head === undefined ? {} : { head }),
       key: keyOf(call, key),
       signal: call.signal,

@@ -60,17 +60,19 @@ export class RemoteReplica implements Replica {
     return uploadRemotely(this.#client, key, pack, options);
   }
 
-  async prepare({ key, signal, ...request }: PrepareRequest): Promise<Prepared> {
+  async prepare({ key, signal, pack, ...request }: PrepareRequest): Promise<Prepared> {
     const args = {
       ...request,
       key: pushOf(key),
       commands: [...request.commands],
       shallow: [...request.shallow],
       lockRevisions: [...request.lockRevisions],
+      ...(pack === undefined ? {} : { packed: true }),
     };
-    const payload = await this.#client.result(key.repositoryId, 'prepare', args, { signal });
-    const { refused, currentBranch, storeId } = decodeMessage(results.prepared, payload);
-    return { storeId, refused: new Map(refused), currentBranch };
+    const options = { signal, data: pack };
+    const payload = await this.#client.result(key.repositoryId, 'prepare', args, options);
+    const { refused, currentBranch, ...rest } = decodeMessage(results.prepared, payload);
+    return { ...rest, refused: new Map(refused), currentBranch };
   }
 
   async nonFastForwards(

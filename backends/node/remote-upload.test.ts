@@ -6,6 +6,7 @@ import { rejectsWith } from '../conformance/backend-harness.js';
 import { QuorateError } from '../contract/errors.js';
 import type { QuarantineKey, UploadOptions } from '../contract/replica.js';
 import { type FrameType, FrameReader, wholeFrame } from './frames.js';
+import { until } from '../contract/testing/until.js';
 import { encodeMessage } from './messages.js';
 import { connect, type Connected, serveReplica } from './testing/node-scene.js';
 import { stubReplica } from './testing/stub-replica.js';
@@ -50,16 +51,18 @@ async function framesOf(request: IncomingMessage): Promise<FrameType[]> {
 describe('a node that answers only when a request is over', () => {
   let server: Server;
   let connected: Connected;
-  /** Types of the frames of the upload. */
+  /** Types of the frames of the request to prepare. */
   let seen: FrameType[] = [];
 
   before(async () => {
     server = createServer((request, response) => {
       void (async () => {
         const types = await framesOf(request);
-        const isUpload = request.url?.endsWith('/upload') === true;
-        if (isUpload) seen = types;
-        const answer = isUpload ? { objectCount: 1, sizeBytes: 2 } : { storeId, draining: false };
+        const prepares = request.url?.endsWith('/prepare') === true;
+        if (prepares) seen = types;
+        const answer = prepares
+          ? { storeId, refused: [], packBytes: 2 }
+          : { storeId, draining: false };
         response.end(wholeFrame('end', encodeMessage(answer)));
       })();
     });
@@ -76,11 +79,26 @@ describe('a node that answers only when a request is over', () => {
     await new Promise((resolve) => server.close(resolve));
   });
 
-  test('gets a small pack with its arguments, all of it at once', async () => {
-    const pack = chunksOf(Buffer.from('PA'), Buffer.from('CK'));
-    const uploaded = await connected.replica.upload(keyOf('small-pack'), pack, options);
-    assert.deepEqual(uploaded, { objectCount: 1, sizeBytes: 2 });
+  test('gets a small pack with the request to prepare, all of it at once', async () => {
+    const request = {
+      key: keyOf('small-pack'),
+      basis: 0,
+      commands: [],
+      settings: {},
+      shallow: [],
+      lockRevisions: [],
+      signal: options.signal,
+    };
+    const prepared = await connected.replica.prepare({ ...request, pack: Buffer.from('PACK') });
+    assert.deepEqual(prepared, {
+      storeId,
+      packBytes: 2,
+      refused: new Map(),
+      currentBranch: undefined,
+    });
     assert.deepEqual(seen, ['json', 'data', 'mark']);
+    await connected.replica.prepare(request);
+    assert.deepEqual(seen, ['json']);
   });
 });
 
@@ -128,10 +146,10 @@ describe('packs on their way to a node', () => {
     });
   }
 
-  test('a small pack that breaks off is not begun with', async () => {
+  test('one that breaks off is not taken', async () => {
     const uploading = connected.replica.upload(keyOf('breaks-off'), breaking(), options);
     await rejectsWith(uploading, 'cancelled');
     assert.equal(taken.has('breaks-off'), false);
-    assert.equal(connected.client.running, 0);
+    await until('the call is over', () => connected.client.running === 0);
   });
 });

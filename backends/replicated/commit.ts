@@ -15,6 +15,7 @@ import { prepareEverywhere, type PreparedSet } from './prepare.js';
 import { type PushTrace, untraced } from './push-trace.js';
 import { type Consistency, quorumMissing, suffices } from './quorum.js';
 import { decodeHead, decodeRepository, encodeRecord, type RepositoryRecord } from './records.js';
+import type { SmallPack } from './small-packs.js';
 import { type Member, reachable, type ReplicaDirectory } from './voters.js';
 
 export interface CommitDependencies {
@@ -38,6 +39,8 @@ export interface Change {
   readonly actor: string;
   /** Stores that have its objects, best first; absent when it has none and every voter may take part. */
   readonly members?: readonly Member[];
+  /** Objects that the stores get with the request to prepare. */
+  readonly pack?: SmallPack | undefined;
   readonly consistency: (record: RepositoryRecord) => Consistency;
   /** Told of each step; absent: nobody asks for this change's life. */
   readonly trace?: PushTrace;
@@ -251,13 +254,17 @@ async function prepare(
       consistency,
       held,
       signal: change.signal,
-      answered: (storeId) => change.trace?.note('prepared', at(record, storeId)),
+      pack: change.pack,
+      answered: (storeId, tookPack) => {
+        if (tookPack) change.trace?.note('uploaded', at(record, storeId));
+        change.trace?.note('prepared', at(record, storeId));
+      },
       request: {
         key: change.key,
         basis,
         commands: change.commands,
         ...(change.head === undefined ? {} : { head: change.head }),
-        settings: record.settings,
+        settings: change.pack?.settings(record.settings) ?? record.settings,
         shallow: change.shallow,
         lockRevisions: held.locks,
       },

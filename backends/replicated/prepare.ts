@@ -5,6 +5,7 @@ import type { Prepared, PrepareRequest } from '../contract/replica.js';
 import type { Consistency } from './quorum.js';
 import { quorumMissing, suffices } from './quorum.js';
 import type { Voter } from './records.js';
+import { isPackProblem, type SmallPack } from './small-packs.js';
 import type { Member } from './voters.js';
 
 /** A push as the stores of its quorum judged it. */
@@ -19,11 +20,13 @@ export interface PrepareEverywhere {
   readonly members: readonly Member[];
   readonly voters: readonly Voter[];
   readonly consistency: Consistency;
-  readonly request: Omit<PrepareRequest, 'signal'>;
+  readonly request: Omit<PrepareRequest, 'signal' | 'pack'>;
+  /** Goes out with the request to whoever does not have it. */
+  readonly pack?: SmallPack | undefined;
   readonly signal: AbortSignal;
   readonly held: Pick<HeldLocks, 'lost'>;
-  /** Told of each store that answered *prepared*. */
-  readonly answered?: (storeId: string) => void;
+  /** Told of each store that answered *prepared*, and whether it took the pack with that. */
+  readonly answered?: (storeId: string, tookPack: boolean) => void;
   readonly clock: Clock;
   readonly logger: Logger;
 }
@@ -67,29 +70,24 @@ export async function prepareEverywhere(ask: PrepareEverywhere): Promise<Prepare
 }
 
 async function collect(ask: PrepareEverywhere, ended: AbortController): Promise<PreparedSet> {
-  const { voters, consistency, clock, logger, request } = ask;
+  const { voters, consistency, clock } = ask;
   const startedMs = clock.monotonicMs();
   const answers = new Map<string, Prepared>();
-  const errors: QuorateError[] = [];
+  const errors = new Map<string, QuorateError>();
   const judge = async (member: Member): Promise<void> => {
     try {
-      answers.set(
-        member.storeId,
-        await member.replica.prepare({ ...request, signal: ended.signal }),
-      );
-      ask.answered?.(member.storeId);
+      answers.set(member.storeId, await prepareAt(ask, member, ended.signal));
     } catch (error) {
-      errors.push(asQuorateError(error));
-      if (ask.members.length === 1 || ended.signal.aborted) return;
-      const { pushId, repositoryId: repo } = request.key;
-      logger.warn(
-        { component: 'push', repo, push_id: pushId, store: member.storeId, err: error },
-        'a storage node could not prepare a push',
-      );
+      const known = asQuorateError(error);
+      errors.set(member.storeId, known);
+      if (ask.members.length === 1 || ended.signal.aborted || isPackProblem(known)) return;
+      leftOut(ask, member.storeId, error);
     }
   };
-  let open = ask.members.map((member) => ({ settled: judge(member) }));
-  const enough = (): boolean => suffices(consistency, voters, new Set(answers.keys()));
+  let open = ask.members.map((member) => ({ settled: judge(member), member }));
+  const suffice = (stores: Iterable<string>): boolean =>
+    suffices(consistency, voters, new Set(stores));
+  const enough = (): boolean => suffice(answers.keys());
   const grace = new AbortController();
   let late: Promise<'late'> | undefined;
   while (open.length > 0) {
@@ -106,19 +104,55 @@ async function collect(ask: PrepareEverywhere, ended: AbortController): Promise<
     const done = await Promise.race(late === undefined ? [next] : [next, late]);
     if (done === 'late') break;
     open = open.filter((one) => one !== done);
-    const fault = errors.find(({ code }) => pushFaults.has(code));
-    if (fault !== undefined) break;
+    if (faultOf(errors.values()) !== undefined) break;
+    const hoped = [...answers.keys(), ...open.map(({ member }) => member.storeId)];
+    if (!suffice(hoped) && [...errors.values()].some(isPackProblem)) break;
   }
   grace.abort(over);
   ended.abort(over);
-  const fault = errors.find(({ code }) => pushFaults.has(code));
+  const fault = faultOf(errors.values());
   if (fault !== undefined) throw fault;
   if (!enough()) {
-    const [only] = errors;
+    const [only] = errors.values();
     if (only !== undefined && voters.length === 1) throw only;
-    throw quorumMissing(consistency, voters, new Set(answers.keys()));
+    const ofPack = [...errors.values()].find(isPackProblem);
+    throw ofPack ?? quorumMissing(consistency, voters, new Set(answers.keys()));
   }
+  // Until now it might have been the pack.
+  for (const [store, error] of errors) if (isPackProblem(error)) leftOut(ask, store, error);
   return union(ask.members, answers);
+}
+
+/** The error of the push itself, if there is one. What one store says of a pack may be that store's trouble. */
+function faultOf(errors: Iterable<QuorateError>): QuorateError | undefined {
+  return [...errors].find((error) => pushFaults.has(error.code) && !isPackProblem(error));
+}
+
+async function prepareAt(
+  { request, pack, answered }: PrepareEverywhere,
+  { storeId, replica }: Member,
+  signal: AbortSignal,
+): Promise<Prepared> {
+  if (pack === undefined || pack.takenBy.has(storeId)) {
+    const prepared = await replica.prepare({ ...request, signal });
+    answered?.(storeId, false);
+    return prepared;
+  }
+  const prepared = await replica.prepare({ ...request, pack: pack.bytes, signal });
+  pack.takenBy.set(storeId, prepared.packBytes ?? 0);
+  answered?.(storeId, true);
+  return prepared;
+}
+
+function leftOut(
+  { request: { key }, logger }: PrepareEverywhere,
+  store: string,
+  err: unknown,
+): void {
+  logger.warn(
+    { component: 'push', repo: key.repositoryId, push_id: key.pushId, store, err },
+    'a storage node could not prepare a push',
+  );
 }
 
 function union(members: readonly Member[], answers: ReadonlyMap<string, Prepared>): PreparedSet {

@@ -1,5 +1,5 @@
 import type { PushRequest } from '../contract/backend.js';
-import { asQuorateError, type ErrorCode } from '../contract/errors.js';
+import { asQuorateError } from '../contract/errors.js';
 import type { PackAllowance, PushPipeline } from '../contract/pipeline.js';
 import type { LogReader, QuarantineKey } from '../contract/replica.js';
 import type { Repository } from '../contract/repository.js';
@@ -9,15 +9,8 @@ import { fanOut } from './fan-out.js';
 import type { PushTrace } from './push-trace.js';
 import { type Consistency, quorumMissing, suffices } from './quorum.js';
 import type { RepositoryRecord } from './records.js';
+import { packProblems, type SmallPack, type SmallPacks } from './small-packs.js';
 import { gathered, type Member, nobodyReachable } from './voters.js';
-
-/** Codes that the pusher is told of as the reason of a failed unpack; anything else is an error of the request. */
-const packProblems: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
-  'invalid-argument',
-  'resource-exhausted',
-  'storage-failure',
-  'data-corrupt',
-]);
 
 export interface UploadDependencies extends Pick<
   CommitDependencies,
@@ -26,6 +19,7 @@ export interface UploadDependencies extends Pick<
   readonly pipeline: Pick<PushPipeline, 'allowance'>;
   readonly log: Pick<LogReader, 'head'>;
   readonly trace: PushTrace;
+  readonly smallPacks: SmallPacks;
 }
 
 export interface Upload {
@@ -58,12 +52,23 @@ export async function readUploadGround(
 }
 
 export interface Uploaded {
-  /** The stores that have the objects, best first; undefined: there was nothing to upload. */
-  readonly members: readonly Member[] | undefined;
-  readonly packBytes: number;
+  /** The stores that have the objects, best first; undefined: there was nothing to upload, or it goes with `prepare`. */
+  readonly members?: readonly Member[];
+  /** Goes to the stores with the request to prepare. */
+  readonly small?: SmallPack;
+  /** Of the pack as it is stored, once the stores have it. */
+  readonly packBytes: () => number;
   /** To be settled when the push is over. */
   readonly allowance: PackAllowance | undefined;
+  /** To be called when the push is over. */
+  readonly release: () => void;
 }
+
+const nothing: Uploaded = {
+  packBytes: () => 0,
+  allowance: undefined,
+  release: () => undefined,
+};
 
 export interface NotTaken {
   readonly problem: string;
@@ -71,7 +76,10 @@ export interface NotTaken {
   readonly ofEachRef: string;
 }
 
-/** Uploads the pack, or says why it was not taken. Trouble that is not the pack's is thrown. */
+/**
+ * Uploads the pack, unless it is small and here at once: then it goes with `prepare`. Or says why it was not taken;
+ * trouble that is not the pack's is thrown.
+ */
 export async function upload(
   dependencies: UploadDependencies,
   { repository, request, key, consistency, ground }: Upload,
@@ -79,75 +87,115 @@ export async function upload(
   const { pack } = request;
   const { voters } = repository;
   const { replicas, clock } = dependencies;
-  const counts = (stores: ReadonlySet<string>): boolean => suffices(consistency, voters, stores);
   const members = await gathered(replicas, voters, {
-    enough: (found) => counts(storesOf(found)),
+    enough: (found) => suffices(consistency, voters, storesOf(found)),
     clock,
     signal: request.signal,
   });
-  if (pack === undefined || ground === undefined) {
-    return { members: undefined, packBytes: 0, allowance: undefined };
-  }
-  const { allowance, basis } = ground;
-  const { settings, isTighter } = withAllowance(repository.settings, allowance);
+  if (pack === undefined || ground === undefined) return nothing;
+  const { allowance } = ground;
   if (members.length === 0) throw nobodyReachable(replicas, voters);
-  const stores = storesOf(members);
-  if (!counts(stores)) {
+  if (!suffices(consistency, voters, storesOf(members))) {
     dependencies.meter.count('quorum_failures', { consistency });
-    throw quorumMissing(consistency, voters, stores);
+    throw quorumMissing(consistency, voters, storesOf(members));
   }
-  const told = request.quiet ? () => undefined : request.progress;
+  const incoming = await dependencies.smallPacks.receive(pack);
+  if ('whole' in incoming) {
+    const { whole: bytes, release } = incoming;
+    const takenBy = new Map<string, number>();
+    const settings = (stored: StoredSettings): StoredSettings =>
+      withAllowance(stored, allowance).settings;
+    const packBytes = (): number => Math.max(0, ...takenBy.values());
+    return { small: { bytes, settings, takenBy }, packBytes, allowance, release };
+  }
   try {
-    const { received, failed } = await timed(dependencies, 'upload', () =>
-      fanOut({
-        source: pack,
-        receivers: members.map(({ storeId, replica }, index) => ({
-          name: storeId,
-          receive: (stream, signal) =>
-            replica.upload(key, stream, {
-              settings,
-              basis,
-              signal,
-              progress: index === 0 ? told : () => undefined,
-            }),
-        })),
-        suffices: counts,
-        signal: request.signal,
-        clock,
-      }),
-    );
-    const context = { component: 'push', repo: repository.id, push_id: key.pushId };
-    for (const [store, error] of failed) {
-      dependencies.logger.warn({ ...context, store, err: error }, 'a storage node takes no part');
-    }
-    for (const { nodeId, storeId } of voters) {
-      if (received.has(storeId)) dependencies.trace.note('uploaded', { nodeId });
-    }
-    return {
-      members: members.filter(({ storeId }) => received.has(storeId)),
-      packBytes: Math.max(...[...received.values()].map(({ sizeBytes }) => sizeBytes)),
-      allowance,
-    };
+    return await streamToAll(dependencies, incoming.stream, {
+      repository,
+      request,
+      key,
+      consistency,
+      members,
+      ground,
+    });
   } catch (error) {
-    const { code, message, details } = asQuorateError(error);
     await abortUpload(dependencies, key, members);
-    if (!packProblems.has(code) || 'basis' in details) throw error;
-    dependencies.logger.warn(
-      { component: 'push', repo: repository.id, push_id: key.pushId, err: error },
-      'a pack was not taken',
-    );
-    // The objects at a shallow boundary name parents that did not come; git's word for a missing one is no help.
-    const hint =
-      code === 'invalid-argument' && request.shallow.length > 0
-        ? ' (if it is history that is missing: shallow update not allowed, git fetch --unshallow first)'
-        : '';
-    const isTooMuch = isTighter && details['setting'] === 'receive.maxInputSize';
-    if (isTooMuch && allowance !== undefined) {
-      const refusal = allowance.refuse();
-      return { problem: refusal, ofEachRef: refusal };
-    }
-    return { problem: `${message}${hint}`, ofEachRef: 'unpacker error' };
+    if ('basis' in asQuorateError(error).details) throw error;
+    return notTaken(dependencies, error, { repository, request, allowance });
   }
+}
+
+async function streamToAll(
+  dependencies: UploadDependencies,
+  source: AsyncIterable<Uint8Array>,
+  push: Upload & { readonly members: readonly Member[]; readonly ground: UploadGround },
+): Promise<Uploaded> {
+  const { repository, request, key, consistency, members, ground } = push;
+  const { voters } = repository;
+  const { allowance, basis } = ground;
+  const { settings } = withAllowance(repository.settings, allowance);
+  const told = request.quiet ? () => undefined : request.progress;
+  const { received, failed } = await timed(dependencies, 'upload', () =>
+    fanOut({
+      source,
+      receivers: members.map(({ storeId, replica }, index) => ({
+        name: storeId,
+        receive: (stream, signal) =>
+          replica.upload(key, stream, {
+            settings,
+            basis,
+            signal,
+            progress: index === 0 ? told : () => undefined,
+          }),
+      })),
+      suffices: (names) => suffices(consistency, voters, names),
+      signal: request.signal,
+      clock: dependencies.clock,
+    }),
+  );
+  const context = { component: 'push', repo: repository.id, push_id: key.pushId };
+  for (const [store, error] of failed) {
+    dependencies.logger.warn({ ...context, store, err: error }, 'a storage node takes no part');
+  }
+  for (const { nodeId, storeId } of voters) {
+    if (received.has(storeId)) dependencies.trace.note('uploaded', { nodeId });
+  }
+  const packBytes = Math.max(...[...received.values()].map(({ sizeBytes }) => sizeBytes));
+  return {
+    members: members.filter(({ storeId }) => received.has(storeId)),
+    packBytes: () => packBytes,
+    allowance,
+    release: () => undefined,
+  };
+}
+
+/** Why a pack was not taken, by what a store said of it. Throws what is not the pack's fault. */
+export function notTaken(
+  { logger }: Pick<UploadDependencies, 'logger'>,
+  error: unknown,
+  {
+    repository,
+    request,
+    allowance,
+  }: Pick<Upload, 'repository' | 'request'> & Pick<UploadGround, 'allowance'>,
+): NotTaken {
+  const { code, message, details } = asQuorateError(error);
+  if (!packProblems.has(code)) throw error;
+  logger.warn(
+    { component: 'push', repo: repository.id, push_id: request.pushId, err: error },
+    'a pack was not taken',
+  );
+  // The objects at a shallow boundary name parents that did not come; git's word for a missing one is no help.
+  const hint =
+    code === 'invalid-argument' && request.shallow.length > 0
+      ? ' (if it is history that is missing: shallow update not allowed, git fetch --unshallow first)'
+      : '';
+  const { isTighter } = withAllowance(repository.settings, allowance);
+  const isTooMuch = isTighter && details['setting'] === 'receive.maxInputSize';
+  if (isTooMuch && allowance !== undefined) {
+    const refusal = allowance.refuse();
+    return { problem: refusal, ofEachRef: refusal };
+  }
+  return { problem: `${message}${hint}`, ofEachRef: 'unpacker error' };
 }
 
 function storesOf(members: readonly Member[]): ReadonlySet<string> {

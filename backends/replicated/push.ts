@@ -8,7 +8,8 @@ import { type StoredSettings, wordSetting } from '../contract/settings.js';
 import { isZero } from '../git/ref-commands.js';
 import { commitChange, type CommitDependencies, type Judged } from './commit.js';
 import type { Attendance } from './outbox.js';
-import { abortUpload, type NotTaken, type Upload, upload } from './push-upload.js';
+import { abortUpload, type NotTaken, notTaken, type Upload, upload } from './push-upload.js';
+import { isPackProblem, type SmallPacks } from './small-packs.js';
 import { type Consistency, isConsistency } from './quorum.js';
 import type { PushTrace } from './push-trace.js';
 import type { RepositoryRecord } from './records.js';
@@ -22,6 +23,7 @@ export interface PushDependencies extends CommitDependencies {
   /** Of pushes that say nothing else, to repositories that say nothing else. */
   readonly consistency: Consistency;
   readonly trace: PushTrace;
+  readonly smallPacks: SmallPacks;
 }
 
 /** How long a pusher waits for the words of a post-receive hook. What comes later is in the log. */
@@ -33,7 +35,10 @@ const deletesNothing = Buffer.from('warning: deleting a non-existent ref\n');
 /** What git says of the other refs when one ref of an atomic push is refused. */
 const atomicFailure = 'atomic push failure';
 
-/** The push path: upload without locks, then lock, prepare, judge, commit, apply (docs/architecture.md, "A push"). */
+/**
+ * The push path: upload without locks, unless the pack is small and goes with `prepare`, then lock, prepare, judge,
+ * commit, apply (docs/architecture.md, "A push").
+ */
 export async function runPush(
   dependencies: PushDependencies,
   { repository, ground }: { readonly repository: RepositoryRecord } & Pick<Upload, 'ground'>,
@@ -62,7 +67,7 @@ export async function runPush(
     ground,
   });
   if ('problem' in uploaded) return unpackFailed(request, refusals, uploaded);
-  const { members, packBytes, allowance } = uploaded;
+  const { members, small, packBytes, allowance } = uploaded;
 
   let isCommitted = false;
   let leaveQuarantine = false;
@@ -74,6 +79,7 @@ export async function runPush(
       key,
       actor: request.actor,
       ...(members === undefined ? {} : { members }),
+      pack: small,
       consistency,
       trace: dependencies.trace,
       commands: candidates(),
@@ -90,7 +96,14 @@ export async function runPush(
         for (const [ref, reason] of request.refused) refusals.set(ref, reason);
         for (const [ref, reason] of judged.prepared.refused) refusals.set(ref, reason);
         judges ??= dependencies.pipeline.judges(judged.repository);
-        await runStages(judges, { judged, request, key, refusals, candidates, packBytes });
+        await runStages(judges, {
+          judged,
+          request,
+          key,
+          refusals,
+          candidates,
+          packBytes: packBytes(),
+        });
         // It is about words for the pusher only, and no reason to fail.
         talks = await judges.talksAfterCommit().catch(() => false);
         const changes = candidates().filter(
@@ -106,8 +119,11 @@ export async function runPush(
     return report(request, refusals, committed);
   } catch (error) {
     leaveQuarantine = asQuorateError(error).code === 'outcome-unknown';
-    throw error;
+    if (!isPackProblem(asQuorateError(error))) throw error;
+    const problem = notTaken(dependencies, error, { repository, request, allowance });
+    return unpackFailed(request, refusals, problem);
   } finally {
+    uploaded.release();
     attendance.leave();
     await allowance?.settle(request.pushId, isCommitted);
     if (!leaveQuarantine) {

@@ -53,13 +53,19 @@ function createRepository(
 
 async function push(
   commands: readonly RefCommand[],
-  more: { through?: ReplicatedBackend; have?: string[]; options?: string[]; pack?: Buffer } = {},
+  more: {
+    through?: ReplicatedBackend;
+    have?: string[];
+    options?: string[];
+    pack?: Buffer;
+    slowly?: boolean;
+  } = {},
 ): Promise<{ readonly generation?: number; readonly unpack: string; readonly reasons: string[] }> {
-  const { through = backend, have = [], options = [] } = more;
+  const { through = backend, have = [], options = [], slowly = false } = more;
   const wants = commands.map(({ newOid }) => newOid).filter((oid) => oid !== zeroOid);
   const pack =
     more.pack ?? (wants.length === 0 ? undefined : await packOf(set.source, wants, have));
-  const request = { ...pushRequest(commands, { pack }), pushOptions: options };
+  const request = { ...pushRequest(commands, { pack, slowly }), pushOptions: options };
   const { refs, ...result } = await through.push(repository, request);
   const reasons = refs.flatMap((ref) => (ref.status === 'refused' ? [ref.reason] : []));
   return { ...result, reasons };
@@ -175,7 +181,9 @@ for (const call of ['upload', 'prepare', 'apply', 'storeUpdates'] as const) {
       assert.ok(store !== undefined);
       store.interfere = (name, go) => (name === call ? away() : go());
       const one = await set.commit('one');
-      assert.deepEqual((await push([create(main, one)])).reasons, []);
+      // What is uploaded by itself is streamed.
+      const slowly = call === 'upload';
+      assert.deepEqual((await push([create(main, one)], { slowly })).reasons, []);
       assert.deepEqual(await refsSeen(), { [main]: one });
       store.interfere = undefined;
       await assertConverged();
@@ -236,48 +244,88 @@ test('strong waits for every voter, eventual for one; a push may choose', async 
   await assertConverged();
 });
 
-test('a bad pack is refused once, and no store keeps anything of it', async () => {
+for (const slowly of [false, true]) {
+  const [way, call] = slowly ? ['streamed', 'upload'] : ['at once', 'prepare'];
+
+  test(`a bad pack is refused once, and no store keeps anything of it: ${way}`, async () => {
+    const one = await set.commit('one');
+    const pack = await packOf(set.source, [one], []);
+    pack[pack.length - 1] = (pack.at(-1) ?? 0) ^ 0xff;
+    const { unpack, generation, reasons } = await push([create(main, one)], { pack, slowly });
+    assert.match(unpack, /checksum|pack/);
+    assert.deepEqual([generation, reasons], [undefined, ['unpacker error']]);
+    assert.deepEqual(await leftInLog(), []);
+    await assertConverged();
+  });
+
+  test(`what one store cannot take, others may: its disk lacks something, or it is behind: ${way}`, async () => {
+    const [first, second] = set.stores;
+    assert.ok(first !== undefined && second !== undefined);
+    const lacking = new QuorateError('invalid-argument', 'pack has 1 unresolved delta', {
+      details: { pack: true },
+    });
+    first.interfere = (name, go) => (name === call ? Promise.reject(lacking) : go());
+    const one = await set.commit('one');
+    const made = await push([create(main, one)], { slowly });
+    assert.deepEqual([made.generation, made.unpack, made.reasons], [1, 'ok', []]);
+    // Two of three: then it is the pack.
+    second.interfere = first.interfere;
+    const bad = await push([create('refs/heads/bad', await set.commit('bad'))], { slowly });
+    assert.deepEqual([bad.unpack, bad.reasons], [lacking.message, ['unpacker error']]);
+    first.interfere = undefined;
+    // Behind, and gets a thin pack that builds on what it has not applied.
+    second.interfere = (name, go) => (name === 'apply' ? away() : go());
+    const content = Array.from({ length: 300 }, (_, line) => `line ${line}`).join('\n');
+    const two = await set.commit(content, one);
+    await push([{ ref: main, oldOid: one, newOid: two }], { have: [one] });
+    const three = await set.commit(`${content}more`, two);
+    const taken: (number | 'failed')[] = [];
+    second.interfere = async (name, go) => {
+      if (name !== call) return go();
+      try {
+        const result = await go();
+        taken.push(1);
+        return result;
+      } catch (error) {
+        taken.push('failed');
+        throw error;
+      }
+    };
+    const thin = await push([{ ref: main, oldOid: two, newOid: three }], { have: [two], slowly });
+    assert.deepEqual([thin.generation, taken], [3, [1]]);
+  });
+}
+
+test('a push that is judged again sends its pack only to stores that lack it', async () => {
+  const [first, second, third] = set.stores;
+  assert.ok(first !== undefined && second !== undefined && third !== undefined);
+  const sent: string[] = [];
+  let rounds = 0;
+  for (const [index, store] of set.stores.entries()) {
+    store.interfere = async (name, go, request) => {
+      if (name !== 'prepare') return go();
+      sent.push(`${index}: ${hasPack(request) ? 'with' : 'without'}`);
+      if (index === 2 && sent.length <= 3) return away();
+      const prepared = await go();
+      if (index === 0 && ++rounds === 1) {
+        await backend.repositories.update(repository.id, () => ({
+          settings: { 'receive.maxRefs': '100' },
+        }));
+      }
+      return prepared;
+    };
+  }
   const one = await set.commit('one');
-  const pack = await packOf(set.source, [one], []);
-  pack[pack.length - 1] = (pack.at(-1) ?? 0) ^ 0xff;
-  const { unpack, generation } = await push([create(main, one)], { pack });
-  assert.notEqual(unpack, 'ok');
-  assert.equal(generation, undefined);
+  const { generation, reasons } = await push([create(main, one)]);
+  assert.deepEqual([generation, reasons], [1, []]);
+  assert.deepEqual(sent.slice(0, 3).sort(), ['0: with', '1: with', '2: with']);
+  assert.deepEqual(sent.slice(3).sort(), ['0: without', '1: without', '2: with']);
   await assertConverged();
 });
 
-test('what one store cannot take, others may: its disk lacks something, or it is behind', async () => {
-  const [first, second] = set.stores;
-  assert.ok(first !== undefined && second !== undefined);
-  first.interfere = (name, go) =>
-    name === 'upload'
-      ? Promise.reject(new QuorateError('invalid-argument', 'pack has 1 unresolved delta'))
-      : go();
-  const one = await set.commit('one');
-  const made = await push([create(main, one)]);
-  assert.deepEqual([made.generation, made.unpack, made.reasons], [1, 'ok', []]);
-  first.interfere = undefined;
-  // Behind, and gets a thin pack that builds on what it has not applied.
-  second.interfere = (name, go) => (name === 'apply' ? away() : go());
-  const content = Array.from({ length: 300 }, (_, line) => `line ${line}`).join('\n');
-  const two = await set.commit(content, one);
-  await push([{ ref: main, oldOid: one, newOid: two }], { have: [one] });
-  const three = await set.commit(`${content}more`, two);
-  const uploads: (number | 'failed')[] = [];
-  second.interfere = async (name, go) => {
-    if (name !== 'upload') return go();
-    try {
-      const result = await go();
-      uploads.push(1);
-      return result;
-    } catch (error) {
-      uploads.push('failed');
-      throw error;
-    }
-  };
-  const thin = await push([{ ref: main, oldOid: two, newOid: three }], { have: [two] });
-  assert.deepEqual([thin.generation, uploads], [3, [1]]);
-});
+function hasPack(request: unknown): boolean {
+  return typeof request === 'object' && request !== null && 'pack' in request;
+}
 
 test('a store that takes nothing is left behind', async () => {
   const [, second] = set.stores;
@@ -291,7 +339,7 @@ test('a store that takes nothing is left behind', async () => {
     return go();
   };
   const one = await set.commit('one');
-  assert.deepEqual((await push([create(main, one)])).reasons, []);
+  assert.deepEqual((await push([create(main, one)], { slowly: true })).reasons, []);
   assert.deepEqual(await refsSeen(), { [main]: one });
   releasing.abort();
   second.interfere = undefined;

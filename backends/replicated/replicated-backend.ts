@@ -38,6 +38,7 @@ import {
   scan,
 } from './records.js';
 import { Registry } from './registry.js';
+import { SmallPacks } from './small-packs.js';
 import { setHead } from './set-head.js';
 import { applyEverywhere, appliedEverywhere } from './replicate.js';
 import { nobodyReachable, primaryOf, reachable } from './voters.js';
@@ -74,6 +75,7 @@ export class ReplicatedBackend implements Backend {
   readonly #readRates: ReadRates | undefined;
   readonly #reads: ReadPath;
   readonly #ahead: PushesAhead;
+  readonly #smallPacks: SmallPacks;
   readonly #decodeRecord = rememberingDecoder(decodeRepository, rememberedRecords);
   readonly #queues = new Map<string, CommitQueue>();
   /** Pushes and imports running, so that close can wait for them. */
@@ -106,6 +108,7 @@ export class ReplicatedBackend implements Backend {
       record: (id) => this.#record(id),
       rates: this.#readRates,
     });
+    this.#smallPacks = new SmallPacks(dependencies.clock);
     this.#ahead = new PushesAhead({
       ...dependencies,
       registry: this.#registry,
@@ -288,6 +291,7 @@ export class ReplicatedBackend implements Backend {
     return {
       ...this.#commit,
       trace,
+      smallPacks: this.#smallPacks,
       pipeline: this.#dependencies.pipeline,
       log: this.#dependencies.log,
       consistency: this.#dependencies.consistency,

@@ -23,6 +23,7 @@ export const expected: readonly string[] = [
   'pushes failed: cancelled',
   'pushes failed: unavailable',
   'pushes unknown',
+  'packs that came slowly',
   'commits on all voters',
   'commits on some of the voters',
   'power cuts that lose everything',

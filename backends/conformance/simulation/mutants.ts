@@ -19,6 +19,17 @@ export const mutants: readonly Mutation[] = [
     ],
   },
   {
+    name: 'a store is prepared before the pack that came with that is on disk',
+    troubles: ['store crashes at a step'],
+    edits: [
+      edit(
+        'local/incoming-packs.js',
+        String.raw`const unsynced = live\.indexed\?\.unsynced;`,
+        'const unsynced = undefined;',
+      ),
+    ],
+  },
+  {
     name: 'commit without comparing the locks',
     troubles: ['pause under a lock'],
     edits: [
@@ -78,7 +89,7 @@ export const mutants: readonly Mutation[] = [
       edit(
         'replicated/push.js',
         String.raw`const attendance = `,
-        'request.signal.addEventListener("abort", () => abortUpload(dependencies, key, members ?? [])); const attendance = ',
+        'request.signal.addEventListener("abort", () => abortUpload(dependencies, key, members ?? reachable(dependencies.replicas, repository.voters))); const attendance = ',
       ),
     ],
   },
@@ -107,8 +118,8 @@ export const mutants: readonly Mutation[] = [
     edits: [
       edit(
         'git/ref-transaction.js',
-        String.raw`if \(outcome === 'applied'\)\s+await sync`,
-        'if (false) await sync',
+        String.raw`if \(outcome === 'applied'\)\s+await directories\.sync`,
+        'if (false) await directories.sync',
       ),
       edit('git/ref-config.js', ',reference', ''),
     ],
@@ -232,8 +243,13 @@ export const mutants: readonly Mutation[] = [
     edits: [
       edit(
         'replicated/push-upload.js',
+        String.raw`gathered\(replicas, voters,`,
+        'gathered(replicas, [...voters, ...(repository.readers ?? [])],',
+      ),
+      edit(
+        'replicated/commit.js',
         String.raw`reachable\(dependencies\.replicas, voters\)`,
-        'reachable(dependencies.replicas, [...voters, ...(repository.readers ?? [])])',
+        'reachable(dependencies.replicas, [...voters, ...(record.readers ?? [])])',
       ),
       edit(
         'replicated/commit.js',

@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import { QuorateError } from '../../contract/errors.js';
 import type { Oid } from '../../contract/objects.js';
 import type { IndexedPack, IndexPackRequest, PackIndexer } from '../../git/pack-indexer.js';
@@ -24,6 +25,8 @@ export class SimulatedIndexer implements PackIndexer {
     if (objects.length === 0) return { name: undefined, ...size };
     const place = placeOf(request.quarantinePackDir);
     const name = packName(objects);
+    const files = [`${name}.pack`, `${name}.idx`];
+    const later = request.syncsLater === true;
     for (const [suffix, data] of [
       ['pack', pack],
       ['idx', encodeIndex(objects)],
@@ -33,11 +36,16 @@ export class SimulatedIndexer implements PackIndexer {
         place.disk.write(made, data);
         return made;
       });
-      await change(place, 'fsync', () => place.disk.sync(file));
+      if (!later) await change(place, 'fsync', () => place.disk.sync(file));
     }
-    await change(place, 'fsync', () => place.disk.sync(place.disk.directory(place.path)));
+    const directory = request.quarantinePackDir;
+    if (!later) {
+      await change(place, 'fsync', () => place.disk.sync(place.disk.directory(place.path)));
+    }
+    const unsynced = [...files.map((file) => join(directory, file)), directory];
+    const taken = { name, ...size, ...(later ? { unsynced } : {}) };
     // Sometimes it is not plain, and a walk has to find out.
-    if (this.#process.random.chance(0.3)) return { name, ...size };
+    if (this.#process.random.chance(0.3)) return taken;
     const own = new Map(objects.map((object) => [object.oid, object]));
     const boundary = new Set<Oid>();
     closureOf(own.keys(), (oid) => {
@@ -45,7 +53,7 @@ export class SimulatedIndexer implements PackIndexer {
       return own.get(oid) ?? { oid, type: 'commit', links: [] };
     });
     const closure = { complete: [...own.keys()], boundary: [...boundary] };
-    return { name, ...size, closure, files: [`${name}.pack`, `${name}.idx`] };
+    return { ...taken, closure, files };
   }
 
   async close(): Promise<void> {}

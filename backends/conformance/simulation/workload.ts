@@ -316,7 +316,7 @@ export class Client {
     const answer = await askFrontEnd(host, async ({ backend }) =>
       backend.push(
         await this.#current(backend, target),
-        requestOf(operation, objects, leaving.signal),
+        requestOf(operation, this.#send(objects), leaving.signal),
       ),
     );
     if (answer !== broken) {
@@ -413,6 +413,17 @@ export class Client {
     if (answer !== broken && !(answer instanceof Error)) one.repository = answer;
   }
 
+  /** A pack, at once or slowly: that of a slow client is streamed to the stores. */
+  async *#send(objects: readonly ModelObject[]): AsyncGenerator<Uint8Array> {
+    const bytes = encodePack(objects);
+    yield bytes.subarray(0, 40);
+    if (this.#random.chance(0.3)) {
+      await this.#pause(this.#random.between(10, 100));
+      this.#world.count('packs that came slowly');
+    }
+    yield bytes.subarray(40);
+  }
+
   #frontEnd(): FrontEndHost | undefined {
     const up = this.#world.frontEnds.filter(({ frontEnd }) => frontEnd !== undefined);
     return up.length === 0 ? undefined : this.#random.pick(up);
@@ -429,7 +440,7 @@ function refsOf(snapshot: RefSnapshot): ReadonlyMap<string, Oid> {
 
 function requestOf(
   { pushId, commands, atomic }: PushOperation,
-  objects: readonly ModelObject[],
+  pack: AsyncIterable<Uint8Array>,
   signal: AbortSignal,
 ): PushRequest {
   const sends = commands.some(({ newOid }) => newOid !== zeroOid);
@@ -440,17 +451,12 @@ function requestOf(
     refused: new Map(),
     atomic,
     pushOptions: [],
-    pack: sends ? chunks(encodePack(objects)) : undefined,
+    pack: sends ? pack : undefined,
     shallow: [],
     progress: () => undefined,
     quiet: true,
     signal,
   };
-}
-
-async function* chunks(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
-  yield bytes.subarray(0, 40);
-  yield bytes.subarray(40);
 }
 
 function reportOf({ unpack, refs, generation }: PushResult): PushAnswer {

@@ -170,11 +170,19 @@ export async function startLocal(options: FixtureOptions = {}): Promise<LocalFix
   };
 }
 
+const longerThanSmallPacksTakeMs = 50;
+
 export function pushRequest(
   commands: readonly RefCommand[],
-  options: { atomic?: boolean; pack?: Buffer | undefined; signal?: AbortSignal } = {},
+  options: {
+    atomic?: boolean;
+    pack?: Buffer | undefined;
+    /** So that the pack is streamed to the stores before the push has its locks. */
+    slowly?: boolean;
+    signal?: AbortSignal;
+  } = {},
 ): PushRequest {
-  const { pack } = options;
+  const { pack, slowly = false } = options;
   return {
     pushId: randomBytes(12).toString('hex'),
     actor: 'tester',
@@ -186,7 +194,9 @@ export function pushRequest(
       pack === undefined
         ? undefined
         : (async function* bytes() {
-            yield pack;
+            yield pack.subarray(0, 20);
+            if (slowly) await delay(longerThanSmallPacksTakeMs);
+            yield pack.subarray(20);
           })(),
     shallow: [],
     progress: () => undefined,

@@ -1,0 +1,127 @@
+import { QuorateError, asQuorateError } from '../contract/errors.js';
+import type { PrepareRequest, QuarantineKey, UploadOptions } from '../contract/replica.js';
+import { booleanSetting, listSetting, numberSetting } from '../contract/settings.js';
+import type { FileStep } from '../git/file-steps.js';
+import type { IndexedPack } from '../git/pack-indexer.js';
+import { storageFailure } from './disk-errors.js';
+import type { LiveQuarantine, LiveQuarantines } from './live-quarantines.js';
+import type { OpenRepository } from './open-repository.js';
+import { takeQuarantine } from './quarantine.js';
+import type { LocalReplicaDependencies } from './replica-dependencies.js';
+import type { Store } from './store.js';
+
+type TakeOptions = Omit<UploadOptions, 'basis'> & { readonly syncsLater?: true };
+
+/** Packs of pushes on their way into quarantines. */
+export class IncomingPacks {
+  readonly #dependencies: LocalReplicaDependencies;
+  readonly #store: Store;
+  readonly #quarantines: LiveQuarantines;
+
+  constructor(dependencies: LocalReplicaDependencies, store: Store, quarantines: LiveQuarantines) {
+    this.#dependencies = dependencies;
+    this.#store = store;
+    this.#quarantines = quarantines;
+  }
+
+  /** Indexes a pack in a quarantine of its own. What cannot be taken leaves none. */
+  async take(
+    repository: OpenRepository,
+    key: QuarantineKey,
+    pack: AsyncIterable<Uint8Array>,
+    { settings, ...options }: TakeOptions,
+  ): Promise<IndexedPack> {
+    const directory = this.#store.quarantineDirectory(key);
+    const quarantinePackDir = await takeQuarantine(this.#store, directory);
+    const live = this.#quarantines.remember(key);
+    live.touchedMs = Infinity;
+    try {
+      const indexed = await this.#dependencies.indexer.index({
+        ...options,
+        pack,
+        quarantinePackDir,
+        objectsDir: repository.objectsDirectory,
+        objectFormat: repository.objectFormat,
+        maxPackBytes: numberSetting(settings, 'receive.maxInputSize'),
+        maxObjectBytes: numberSetting(settings, 'receive.maxObjectSize'),
+        fsck: {
+          enabled: booleanSetting(settings, 'receive.fsckObjects'),
+          ignore: listSetting(settings, 'receive.fsck.ignore'),
+        },
+      });
+      live.indexed = indexed;
+      live.touchedMs = this.#dependencies.clock.monotonicMs();
+      return indexed;
+    } catch (error) {
+      await this.#quarantines.remove(key).catch((left: unknown) => {
+        this.#dependencies.logger.warn(
+          { component: 'quarantine', repo: key.repositoryId, push_id: key.pushId, err: left },
+          'a refused upload left its quarantine behind',
+        );
+      });
+      throw error;
+    }
+  }
+
+  /**
+   * Takes the pack that came with a request to prepare, if there is one. A request may come twice, and another one of
+   * the same push while the pack of the first is being taken. `syncPack` is left to be done.
+   */
+  async takeWith(repository: OpenRepository, request: PrepareRequest): Promise<void> {
+    const { key, pack, settings, signal } = request;
+    if (pack === undefined) return;
+    for (;;) {
+      await this.#quarantines.removed(key);
+      const live = this.#quarantines.find(key.repositoryId, key.pushId);
+      if (live?.indexed !== undefined) return;
+      if (live?.arriving === undefined) break;
+      await live.arriving;
+    }
+    const options = { settings, signal, progress: () => undefined, syncsLater: true } as const;
+    const taking = this.take(repository, key, once(pack), options);
+    const live = this.#quarantines.remember(key);
+    live.arriving = taking.then(
+      () => undefined,
+      () => undefined,
+    );
+    try {
+      await taking;
+    } catch (error) {
+      throw ofPack(error);
+    } finally {
+      delete live.arriving;
+    }
+  }
+
+  /** Has on disk what `takeWith` left to be synced. Tried once: a disk may tell of a failure once. */
+  async syncPack(live: LiveQuarantine): Promise<void> {
+    const unsynced = live.indexed?.unsynced;
+    if (unsynced === undefined) return;
+    live.synced ??= this.#syncBeside(unsynced);
+    try {
+      await live.synced;
+    } catch (error) {
+      throw ofPack(error);
+    }
+  }
+
+  /**
+   * The largest file beside the others: as many lists as there are threads for files. What comes behind one that was
+   * synced is mostly on the disk with it.
+   */
+  async #syncBeside(paths: readonly string[]): Promise<void> {
+    const steps = paths.map((path): FileStep => ({ do: 'sync', path }));
+    const lists = [steps.slice(0, 1), steps.slice(1)];
+    await Promise.all(lists.map((list) => this.#store.take(list)));
+  }
+}
+
+/** Says of what goes wrong that it is about the pack. */
+function ofPack(cause: unknown): QuorateError {
+  const { code, message, details } = asQuorateError(storageFailure(cause));
+  return new QuorateError(code, message, { details: { ...details, pack: true }, cause });
+}
+
+async function* once(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
+  yield bytes;
+}
