@@ -5,7 +5,6 @@ import { afterEach, beforeEach, test } from 'node:test';
 import type { QuarantineKey } from '../contract/replica.js';
 import { observeSyncs } from '../git/testing/observe-syncs.js';
 import { SpareQuarantines } from './spare-quarantines.js';
-import { comeTo } from './testing/come-to.js';
 import { packOf } from './testing/local-fixture.js';
 import { create, openReplica, type ReplicaScene } from './testing/replica-scene.js';
 
@@ -34,15 +33,17 @@ async function prepared(ref: string): Promise<{ key: QuarantineKey; path: string
   return { key, path: at('quarantine', quarantines()[0] ?? '') };
 }
 
+/** With what an apply leaves for later: only who closes a replica waits for that. */
 async function apply(): Promise<void> {
   await scene.replica.apply(scene.id, scene.log.committed.generation);
+  await scene.replica.close();
 }
 
 /** A push that was applied has left a spare quarantine. */
 async function leaveSpare(): Promise<void> {
   await prepared('refs/heads/first');
   await apply();
-  await comeTo([0, 1], () => [quarantines().length, spares().length]);
+  assert.deepEqual([quarantines().length, spares().length], [0, 1]);
 }
 
 async function upload(pushId: string, tip: string): Promise<QuarantineKey> {
@@ -59,7 +60,7 @@ test('what a push was quarantined in is used by the next, its name on disk befor
   const first = await prepared('refs/heads/first');
   const before = inodes(first.path);
   await apply();
-  await comeTo([[], 1], () => [quarantines(), spares().length]);
+  assert.deepEqual([quarantines(), spares().length], [[], 1]);
   const [name = ''] = spares();
   assert.deepEqual(readdirSync(at('spares', name)).toSorted(), spareNames);
   assert.deepEqual(readdirSync(at('spares', name, 'pack')), []);
@@ -75,7 +76,7 @@ test('what a push was quarantined in is used by the next, its name on disk befor
   assert.ok(synced.includes(at('quarantine')), synced.join());
   assert.deepEqual(spares(), []);
   await apply();
-  await comeTo([[], 1], () => [quarantines(), spares().length]);
+  assert.deepEqual([quarantines(), spares().length], [[], 1]);
   assert.deepEqual((await scene.replica.verify(scene.id, { signal })).problems, []);
 });
 
@@ -127,10 +128,10 @@ for (const place of ['pack/more', 'more']) {
     const { path } = await prepared('refs/heads/first');
     writeFileSync(join(path, place), '');
     await apply();
-    await comeTo([[], []], () => [quarantines(), spares()]);
+    assert.deepEqual([quarantines(), spares()], [[], []]);
     await prepared('refs/heads/second');
     await apply();
-    await comeTo([[], 1], () => [quarantines(), spares().length]);
+    assert.deepEqual([quarantines(), spares().length], [[], 1]);
   });
 }
 
@@ -148,7 +149,7 @@ test('a quarantine is not taken twice, spare ones or none', async () => {
       await scene.replica.prepare(scene.request(key, commands));
       scene.log.commit(key.pushId, commands);
       await apply();
-      await comeTo(1, () => spares().length);
+      assert.equal(spares().length, 1);
     }
   }
 });
@@ -161,7 +162,7 @@ test('spare quarantines go at a start, and are missed by nobody', async () => {
   await again.applied(scene.id);
   rmSync(at('spares'), { recursive: true });
   await apply();
-  await comeTo([], quarantines);
+  assert.deepEqual(quarantines(), []);
 });
 
 test('what is not known to be as usual, or is too much, is not kept', async () => {
