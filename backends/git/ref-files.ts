@@ -4,7 +4,7 @@ import { dirname, join } from 'node:path';
 import type { Clock } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import type { RefCommand } from '../contract/objects.js';
-import { syncAll, type TakeFileSteps } from './file-steps.js';
+import { type FileStep, syncAll, type TakeFileSteps } from './file-steps.js';
 import { isZero } from './ref-commands.js';
 import { errorCode, syncDirectory } from './repository-files.js';
 
@@ -29,7 +29,12 @@ export class RefDirectories {
     this.#take = take;
   }
 
-  async sync(gitDir: string, updates: readonly RefCommand[]): Promise<void> {
+  /** `after`: steps that follow, with the last sync where that is the only one. */
+  async sync(
+    gitDir: string,
+    updates: readonly RefCommand[],
+    after: readonly FileStep[] = [],
+  ): Promise<void> {
     const directories = new Set<string>();
     const lasting = new Set<string>();
     for (const { ref, newOid } of updates) {
@@ -43,9 +48,15 @@ export class RefDirectories {
     }
     const paths = [...directories].map((directory) => join(gitDir, directory));
     try {
-      for (let start = 0; start < paths.length; start += syncWidth) {
-        // A directory that is gone was emptied by a deletion; its parent is synced too.
-        await syncAll(this.#take, paths.slice(start, start + syncWidth), { ifThere: true });
+      const [path] = paths;
+      if (path !== undefined && paths.length === 1) {
+        await this.#take([{ do: 'sync', path, ifThere: true }, ...after]);
+      } else {
+        for (let start = 0; start < paths.length; start += syncWidth) {
+          // A directory that is gone was emptied by a deletion; its parent is synced too.
+          await syncAll(this.#take, paths.slice(start, start + syncWidth), { ifThere: true });
+        }
+        if (after.length > 0) await this.#take(after);
       }
     } catch (error) {
       throw storageFailure(error);

@@ -78,6 +78,28 @@ describe('ref transactions', () => {
       const others = await syncedBy(create(`refs/notes/${name}`));
       assert.deepEqual(others, ['refs', 'refs/notes']);
     }
+    const done = join(gitDir, 'done');
+    for (const [oldOid, newOid] of [
+      [one, two],
+      [two, one],
+    ] as const) {
+      // The second one finds its work done, as after a crash.
+      for (const already of [false, true]) {
+        const update = { ref: `${heads}/a`, oldOid, newOid };
+        const after = [{ do: 'write', path: done, text: `${newOid} ${already}` }] as const;
+        await observed.commitEither(gitDir, [update], { restarted: false, after });
+        assert.deepEqual(synced.splice(0), [heads]);
+        assert.equal(readFileSync(done, 'utf8'), `${newOid} ${already}`);
+      }
+    }
+    await assert.rejects(
+      observed.commitEither(gitDir, [{ ref: `${heads}/a`, oldOid: two, newOid: two }], {
+        restarted: false,
+        after: [{ do: 'unlink', path: done }],
+      }),
+      { code: 'failed-precondition' },
+    );
+    assert.ok(existsSync(done));
     await observed.release(gitDir);
     assert.deepEqual(await syncedBy(create(`${heads}/c`)), ['refs', heads]);
     await observed.close();

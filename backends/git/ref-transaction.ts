@@ -2,7 +2,7 @@ import type { Clock } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import type { Oid, RefCommand } from '../contract/objects.js';
 import { ConversationPool, type Dialogue } from './conversation-pool.js';
-import { takeFileSteps, type TakeFileSteps } from './file-steps.js';
+import { type FileStep, takeFileSteps, type TakeFileSteps } from './file-steps.js';
 import type { GitRunner } from './git-runner.js';
 import { isZero, writeRefCommands } from './ref-commands.js';
 import { RefJudge } from './ref-judge.js';
@@ -24,12 +24,12 @@ export interface RefTransactions {
    * As `commit`, where a ref may have its new value already. For entries that are committed in the log. Idempotent.
    * `restarted`: a ref that goes may have any value, since there may have been a power cut in the middle. git takes it
    * from packed-refs first and removes its file then; when only the second came to the disk, an older value of
-   * packed-refs shows.
+   * packed-refs shows. `after`: steps that are taken when the refs are on disk.
    */
   commitEither(
     gitDir: string,
     updates: readonly RefCommand[],
-    how?: { readonly restarted: boolean },
+    how?: { readonly restarted: boolean; readonly after?: readonly FileStep[] },
   ): Promise<void>;
   /** Points HEAD at a branch, born or not (full name under `refs/heads/`). Durable on return. */
   setHead(gitDir: string, branch: string): Promise<void>;
@@ -64,11 +64,15 @@ export function createRefTransactions(options: RefTransactionsOptions): RefTrans
 
   const directories = new RefDirectories(files);
 
-  async function apply(gitDir: string, updates: readonly RefCommand[]): Promise<Outcome> {
+  async function apply(
+    gitDir: string,
+    updates: readonly RefCommand[],
+    after: readonly FileStep[] = [],
+  ): Promise<Outcome> {
     if (updates.length === 0) return 'applied';
     const commands = writeRefCommands(updates, 'commit');
     const outcome = await pool.exchange(gitDir, (dialogue) => transact(dialogue, commands));
-    if (outcome === 'applied') await directories.sync(gitDir, updates);
+    if (outcome === 'applied') await directories.sync(gitDir, updates, after);
     // Otherwise its locks would be in the way of every transaction to come.
     if (outcome === 'killed') await removeLocksOfKilled(gitDir, refsOf(updates));
     return outcome;
@@ -83,8 +87,8 @@ export function createRefTransactions(options: RefTransactionsOptions): RefTrans
       if (outcome === 'refused') await assertValues({ git, gitDir }, updates, 'old');
       throw refsNotWritten();
     },
-    async commitEither(gitDir, updates, { restarted } = { restarted: false }) {
-      if ((await apply(gitDir, updates)) === 'applied') return;
+    async commitEither(gitDir, updates, { restarted, after = [] } = { restarted: false }) {
+      if ((await apply(gitDir, updates, after)) === 'applied') return;
       const expected = restarted ? 'old or new, or it goes' : 'old or new';
       const values = await assertValues({ git, gitDir }, updates, expected);
       const left = updates
@@ -92,7 +96,7 @@ export function createRefTransactions(options: RefTransactionsOptions): RefTrans
         .filter(({ oldOid, newOid }) => oldOid !== newOid);
       if ((await apply(gitDir, left)) !== 'applied') throw refsNotWritten();
       // What a run before this one had written may not be on disk yet.
-      await directories.sync(gitDir, updates);
+      await directories.sync(gitDir, updates, after);
     },
     setHead: (gitDir, branch) => writeHead(gitDir, branch, clock),
     async dryRun(run) {

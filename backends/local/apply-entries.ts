@@ -8,7 +8,7 @@ import type { RefTransactions } from '../git/ref-transaction.js';
 import { isZero } from './judge-names.js';
 import { dropSteps, promoteSteps } from './quarantine.js';
 import { bringsObject } from './ref-difference.js';
-import { markerSteps, type RepositoryState } from './state-file.js';
+import type { RepositoryState } from './state-file.js';
 import type { FileStep } from '../git/file-steps.js';
 import type { Store } from './store.js';
 
@@ -36,13 +36,15 @@ export interface Effects extends Promoted {
   /** Files in the quarantines. */
   readonly packs: readonly string[];
   readonly begin?: readonly FileStep[];
+  /** What follows when the refs are on disk, of entries with updates and without a change of HEAD. */
+  readonly end?: readonly FileStep[];
 }
 
 /** Objects and refs of the entries. Idempotent: it is run again from wherever it stopped. */
 export async function writeEffects(
   { store, refs }: ApplyDependencies,
   id: string,
-  { intent, keeps, packs, begin = [], restarted = false }: Effects,
+  { intent, keeps, packs, begin = [], end = [], restarted = false }: Effects,
 ): Promise<void> {
   const { entries, quarantines } = intent;
   const promote =
@@ -53,23 +55,22 @@ export async function writeEffects(
   // What goes first, since git does not delete `a` and create `a/b` in one transaction. No reader sees the step.
   const deletions = updates.filter((update) => !bringsObject(update));
   const others = updates.filter(bringsObject);
-  if (deletions.length > 0) await refs.commitEither(gitDir, deletions, { restarted });
-  if (others.length > 0) await refs.commitEither(gitDir, others, { restarted });
+  if (deletions.length > 0) {
+    const after = others.length === 0 ? end : [];
+    await refs.commitEither(gitDir, deletions, { restarted, after });
+  }
+  if (others.length > 0) await refs.commitEither(gitDir, others, { restarted, after: end });
   const { head } = lastOf(entries);
   if (head !== undefined) await refs.setHead(gitDir, symrefOf(head.new));
 }
 
-/** From here on the entries are applied. */
-export async function writeMarker(
-  { store }: ApplyDependencies,
-  id: string,
+/** What the marker says of entries that are applied. */
+export function stateAfter(
   { objectFormat }: RepositoryState,
   { entries }: Intent,
-): Promise<RepositoryState> {
+): RepositoryState {
   const { generation, digest } = lastOf(entries);
-  const applied: RepositoryState = { objectFormat, generation, digest };
-  await store.take(markerSteps(store.repositoryDirectory(id), applied));
-  return applied;
+  return { objectFormat, generation, digest };
 }
 
 /** Never fails an entry that is applied; false when something stays behind, at the latest until the next start. */

@@ -19,8 +19,8 @@ import {
   cleanUp,
   type Intent,
   lastOf,
+  stateAfter,
   writeEffects,
-  writeMarker,
 } from './apply-entries.js';
 import { Gathering } from './gathering.js';
 import { InterruptibleQueue } from './interruptible-queue.js';
@@ -41,6 +41,7 @@ import { SerialQueue } from './serial-queue.js';
 import {
   ensureIntentFile,
   intentSteps,
+  markerSteps,
   readState,
   type RepositoryState,
   syncState,
@@ -157,7 +158,8 @@ export class OpenRepository {
       await writeEffects(dependencies, id, restarted).catch((error: unknown) => {
         throw unlessDiffering(error, id);
       });
-      state = await writeMarker(dependencies, id, state, applying);
+      state = stateAfter(state, applying);
+      await store.take(markerSteps(directory, state));
       await cleanUp(dependencies, id, { intent: applying, keeps });
     }
     if (afterStart) await removeStaleKeeps(store.objectsDirectory(id));
@@ -396,26 +398,34 @@ export class OpenRepository {
     const packs = await packsIn(dependencies, intent, known);
     // The same pack may come again, and is to keep its `.keep` file then.
     await this.#cleaning;
-    const state: RepositoryState = { ...this.#state, applying: intent };
-    const begin = intentSteps(dependencies.store.repositoryDirectory(this.id), state, { again });
-    await writeEffects(dependencies, this.id, { intent, keeps: this.#keeps, packs, begin }).catch(
-      (error: unknown) => {
-        throw unlessDiffering(error, this.id);
-      },
-    );
+    const directory = dependencies.store.repositoryDirectory(this.id);
+    const begin = intentSteps(directory, { ...this.#state, applying: intent }, { again });
+    const after = stateAfter(this.#state, intent);
+    const marker = markerSteps(directory, after);
     // Before the marker: whatever fails up to here is done again, and what is in memory never lags behind the marker.
-    const { generation, head } = lastOf(intent.entries);
-    const snapshot = nextSnapshot(this.snapshot, {
-      generation,
-      updates,
-      ...(head === undefined ? {} : { head: head.new }),
-      peeled: await this.#peel(updates),
+    const early = needsLookUp(intent) ? undefined : this.#snapshotAfter(intent, new Map());
+    const end = early === undefined ? [] : marker;
+    const effects = { intent, keeps: this.#keeps, packs, begin, end };
+    await writeEffects(dependencies, this.id, effects).catch((error: unknown) => {
+      throw unlessDiffering(error, this.id);
     });
-    this.#state = await writeMarker(dependencies, this.id, this.#state, intent);
+    const snapshot = early ?? this.#snapshotAfter(intent, await this.#peel(updates));
+    if (early === undefined) await dependencies.store.take(marker);
+    this.#state = after;
     this.#snapshots = [snapshot, ...this.#snapshots].slice(0, retainedGenerations);
     this.#interrupted = undefined;
     this.gathering.took(dependencies.clock.monotonicMs() - startedMs);
     this.#cleaning = this.#cleanUp(intent);
+  }
+
+  #snapshotAfter(intent: Intent, peeled: ReadonlyMap<string, string>): RefSnapshot {
+    const { generation, head } = lastOf(intent.entries);
+    return nextSnapshot(this.snapshot, {
+      generation,
+      updates: intent.entries.flatMap((entry) => entry.updates),
+      ...(head === undefined ? {} : { head: head.new }),
+      peeled,
+    });
   }
 
   /** Resolves when nothing is left of what was applied; undefined when that is so. Whoever applies does not wait. */
@@ -445,6 +455,16 @@ export class OpenRepository {
     const oids = [...new Set(others.map(({ newOid }) => newOid).filter((oid) => !isZero(oid)))];
     return oids.length === 0 ? new Map() : this.#dependencies.objects.peel(this.gitDirectory, oids);
   }
+}
+
+/** Whether something is left to do between the refs of entries and their marker. */
+function needsLookUp({ entries }: Intent): boolean {
+  const updates = entries.flatMap((entry) => entry.updates);
+  return (
+    updates.length === 0 ||
+    entries.some(({ head }) => head !== undefined) ||
+    !updates.every(({ ref }) => ref.startsWith('refs/heads/'))
+  );
 }
 
 /**

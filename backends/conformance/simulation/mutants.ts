@@ -130,8 +130,8 @@ export const mutants: readonly Mutation[] = [
     edits: [
       edit(
         'local/open-repository.js',
-        String.raw`await writeEffects\(dependencies, this\.id, \{ intent, keeps: this\.#keeps, packs, begin \}\)`,
-        'await dependencies.store.take(begin); await writeMarker(dependencies, this.id, this.#state, intent); await writeEffects(dependencies, this.id, { intent, keeps: this.#keeps, packs })',
+        String.raw`await writeEffects\(dependencies, this\.id, effects\)`,
+        'await dependencies.store.take([...begin, ...marker]); await writeEffects(dependencies, this.id, { ...effects, begin: [], end: [] })',
       ),
     ],
   },
@@ -142,7 +142,13 @@ export const mutants: readonly Mutation[] = [
   {
     name: 'a replay insists on the old value',
     troubles: ['store crashes at a step'],
-    edits: [edit('local/apply-entries.js', String.raw`refs\.commitEither`, 'refs.commit')],
+    edits: [
+      edit(
+        'git/ref-transaction.js',
+        String.raw`const expected = restarted \?`,
+        "await assertValues({ git, gitDir }, updates, 'old'); throw refsNotWritten(); const expected = restarted ?",
+      ),
+    ],
   },
   {
     name: 'locks of ancestors are skipped',
