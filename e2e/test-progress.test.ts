@@ -8,7 +8,10 @@ const reporter = new URL('../../scripts/test-reporter.mjs', import.meta.url).hre
 /** Two files of which one fails, and a command that runs them as `npm test` does. */
 async function suite(scene: Scene): Promise<readonly string[]> {
   const head = "import { test } from 'node:test';\n";
-  await writeFile(scene.path('a.mjs'), `${head}test('one', () => {}); test('two', () => {});`);
+  await writeFile(
+    scene.path('a.mjs'),
+    `${head}test('one', (t) => t.diagnostic('a word')); test('two', () => {});`,
+  );
   await writeFile(scene.path('b.mjs'), `${head}test('no', () => { throw new Error('why'); });`);
   const flags = [`--test-reporter=${reporter}`, '--test-reporter-destination=stdout'];
   return [process.execPath, '--test', '--test-concurrency=1', ...flags, 'a.mjs', 'b.mjs'];

@@ -59,9 +59,10 @@ export class TestProgress {
   }
 }
 
-/** The runner reports each file as a test, which has the file's name. */
+/** The runner reports each file as a test, which has the file's name. What has none is no test. */
 function isFile({ name, file, nesting } = {}) {
-  return nesting === 0 && file !== undefined && path.resolve(name) === path.resolve(file);
+  if (nesting !== 0 || typeof name !== 'string' || typeof file !== 'string') return false;
+  return path.resolve(name) === path.resolve(file);
 }
 
 /** `dist/e2e/x.test.js` is told as what it was built from. */
