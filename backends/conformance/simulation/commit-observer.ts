@@ -91,6 +91,7 @@ export class CommitObserver {
         if (kind === 'repos') this.configurations.delete(id);
         continue;
       }
+      if (kind !== 'heads' && kind !== 'log' && kind !== 'repos') continue;
       const value = parse(event.entry.value);
       if (kind === 'heads') heads.set(id, numberOf(value['generation']));
       if (kind === 'log') logged.push(this.#entry(id, value));

@@ -27,8 +27,8 @@ export interface CoordinatorBackup {
 /** The replicated state machine of the simulated coordinator: plain, sequential, in memory. */
 export class CoordinatorState {
   #entries = new Map<string, KeyValue>();
-  /** Keys in order; undefined when it has to be made anew. */
-  #order: readonly string[] | undefined;
+  /** Keys in order. */
+  #order: string[] = [];
   #revision = 1;
   #compacted = 0;
   #history: WatchBatch[] = [];
@@ -120,13 +120,14 @@ export class CoordinatorState {
     rangeEnd: string | undefined,
   ): readonly WatchBatch[] | 'compacted' {
     if (from <= this.#compacted) return 'compacted';
-    return this.#history
-      .filter(({ revision }) => revision >= from)
-      .map(({ revision, events }) => ({
-        revision,
-        events: events.filter((event) => within(keyOf(event), key, rangeEnd)),
-      }))
-      .filter(({ events }) => events.length > 0);
+    let first = this.#history.length;
+    while ((this.#history[first - 1]?.revision ?? 0) >= from) first--;
+    const batches: WatchBatch[] = [];
+    for (const { revision, events } of this.#history.slice(first)) {
+      const seen = events.filter((event) => within(keyOf(event), key, rangeEnd));
+      if (seen.length > 0) batches.push({ revision, events: seen });
+    }
+    return batches;
   }
 
   compact(revision = this.#revision): void {
@@ -142,7 +143,7 @@ export class CoordinatorState {
   restore({ entries, revision }: CoordinatorBackup): void {
     const kept = entries.filter(({ lease }) => lease === undefined);
     this.#entries = new Map(kept.map((kv) => [kv.key, kv]));
-    this.#order = undefined;
+    this.#order = [...this.#entries.keys()].sort(compareKeys);
     this.#revision = revision + 1;
     this.#history = [];
     this.#compacted = this.#revision;
@@ -158,7 +159,6 @@ export class CoordinatorState {
       const entry = this.#entries.get(key);
       return { entries: entry === undefined ? [] : [entry], more: false };
     }
-    this.#order ??= [...this.#entries.keys()].sort(compareKeys);
     const entries: KeyValue[] = [];
     for (let index = this.#firstAtLeast(key); index < this.#order.length; index++) {
       const entry = this.#entries.get(this.#order[index] ?? '');
@@ -170,7 +170,7 @@ export class CoordinatorState {
   }
 
   #firstAtLeast(key: string): number {
-    const order = this.#order ?? [];
+    const order = this.#order;
     let low = 0;
     let high = order.length;
     while (low < high) {
@@ -224,13 +224,13 @@ export class CoordinatorState {
       ...(lease === undefined ? {} : { lease }),
     };
     this.#entries.set(key, entry);
-    if (old === undefined) this.#order = undefined;
+    if (old === undefined) this.#order.splice(this.#firstAtLeast(key), 0, key);
     events.push({ type: 'put', entry });
   }
 
   #delete(key: string, events: WatchEvent[]): void {
     this.#entries.delete(key);
-    this.#order = undefined;
+    this.#order.splice(this.#firstAtLeast(key), 1);
     events.push({ type: 'delete', key, modRevision: this.#revision + 1 });
   }
 

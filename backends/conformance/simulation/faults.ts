@@ -198,7 +198,9 @@ function lockedBy({ coordinator }: World, frontEnd: string): string | undefined 
   const range = { rangeEnd: prefixEnd(keys.allLocks) };
   const { entries } = coordinator.state.range(keys.allLocks, range);
   const lock = entries.find(
-    ({ key, value }) => key.includes('/refs/') && Buffer.from(value).includes(`"${frontEnd}"`),
+    ({ key, value: { buffer, byteOffset, byteLength } }) =>
+      key.includes('/refs/') &&
+      Buffer.from(buffer, byteOffset, byteLength).includes(`"${frontEnd}"`),
   );
   return lock?.key.slice(keys.allLocks.length).split('/')[0];
 }

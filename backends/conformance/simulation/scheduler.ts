@@ -4,6 +4,10 @@ interface Event {
   run: (() => void) | undefined;
 }
 
+/** The bits of a time. */
+const time = new Float64Array(1);
+const halves = new Uint32Array(time.buffer);
+
 /** Kept from before the world replaced the global ones. */
 const realSetImmediate = setImmediate;
 
@@ -43,13 +47,6 @@ export class Scheduler {
     };
   }
 
-  /** Mixes a fact into the trace. */
-  note(fact: string): void {
-    for (let i = 0; i < fact.length; i++) {
-      this.#trace = Math.imul(this.#trace ^ fact.charCodeAt(i), 0x01000193);
-    }
-  }
-
   /**
    * Runs events until `done`, or none is left, or `maxSteps` have run in this world. Resolves with whether it is done.
    */
@@ -71,6 +68,11 @@ export class Scheduler {
     });
   }
 
+  #mix(word: number): void {
+    this.#trace = Math.imul(this.#trace ^ word, 0x01000193);
+    this.#trace ^= this.#trace >>> 15;
+  }
+
   #next(): Event | undefined {
     for (;;) {
       const event = this.#pop();
@@ -78,7 +80,10 @@ export class Scheduler {
       if (event.run === undefined) continue;
       this.#nowMs = Math.max(this.#nowMs, event.atMs);
       this.#steps++;
-      this.note(`${event.order}@${event.atMs};`);
+      this.#mix(event.order);
+      time[0] = event.atMs;
+      this.#mix(halves[0] ?? 0);
+      this.#mix(halves[1] ?? 0);
       return event;
     }
   }

@@ -46,7 +46,7 @@ export class SimulatedCoordinator {
   readonly #random: SeededRandom;
   readonly #watchers = new Set<() => void>();
   /** States of the past that a stale member may answer from, newest last. */
-  readonly #past: CoordinatorBackup[] = [];
+  readonly #past: { readonly member: CoordinatorState; readonly revision: number }[] = [];
   #leaderless = false;
   readonly #held: (() => void)[] = [];
   /** How far watches lag, at most. */
@@ -97,7 +97,10 @@ export class SimulatedCoordinator {
 
   /** Remembers the present for stale reads. */
   recordPast(): void {
-    this.#past.push(this.state.backup());
+    const backup = this.state.backup();
+    const member = new CoordinatorState(() => undefined);
+    member.restore(backup);
+    this.#past.push({ member, revision: backup.revision });
     if (this.#past.length > 5) this.#past.shift();
   }
 
@@ -109,9 +112,7 @@ export class SimulatedCoordinator {
 
   stale(key: string, options: RangeOptions): RangeResult {
     if (this.#past.length === 0 || this.#random.chance(0.3)) return this.state.range(key, options);
-    const { entries, revision } = this.#random.pick(this.#past);
-    const member = new CoordinatorState(() => undefined);
-    member.restore({ entries, revision });
+    const { member, revision } = this.#random.pick(this.#past);
     return { ...member.range(key, options), revision };
   }
 
@@ -235,8 +236,15 @@ class SimulatedClient implements Coordinator {
       }
       if (batches.length === 0) {
         // Nothing of ours up to here: so much may be compacted without our missing anything.
-        next = Math.max(next, server.state.revision + 1);
-        await this.#change(signal);
+        const skip = (): void => {
+          next = Math.max(next, server.state.revision + 1);
+        };
+        skip();
+        await this.#change(signal, () => {
+          const changes = server.state.since(next, key, rangeEnd);
+          if (changes.length === 0) skip();
+          return changes.length > 0;
+        });
         continue;
       }
       await this.#process.effect(server.lagMs(), () => undefined);
@@ -253,9 +261,12 @@ class SimulatedClient implements Coordinator {
     }
   }
 
-  #change(signal: AbortSignal): Promise<void> {
+  /** Resolves when something changes that `concerns` says it should, or nobody listens any more. */
+  #change(signal: AbortSignal, concerns: () => boolean): Promise<void> {
     return new Promise((resolve) => {
       const wake = (): void => {
+        const listens = this.#process.alive && !signal.aborted && !this.#closed.signal.aborted;
+        if (listens && !concerns()) return;
         stop();
         for (const forget of listening) forget();
         if (this.#process.alive) resolve();

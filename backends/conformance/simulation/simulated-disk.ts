@@ -203,21 +203,22 @@ export class SimulatedDisk {
   #settle(chosen: (change: readonly NameChange[]) => boolean): void {
     const touched = new Map<SimulatedDirectory, Set<string>>();
     const settled: (readonly NameChange[])[] = [];
-    const rest: (readonly NameChange[])[] = [];
-    for (const change of this.#pending.toReversed()) {
+    const pending = this.#pending;
+    for (let index = pending.length - 1; index >= 0; index--) {
+      const change = pending[index] ?? [];
       const wanted = chosen(change);
-      const needed = change.some(({ directory, name }) => touched.get(directory)?.has(name));
-      if (!wanted && !needed) {
-        rest.push(change);
-        continue;
-      }
+      const isNeeded = ({ directory, name }: NameChange): boolean =>
+        touched.get(directory)?.has(name) === true;
+      if (!wanted && (touched.size === 0 || !change.some(isNeeded))) continue;
       settled.push(change);
       for (const { directory, name } of change) {
         touched.set(directory, (touched.get(directory) ?? new Set()).add(name));
       }
     }
-    this.#pending = rest.toReversed();
-    for (const change of settled.toReversed()) {
+    if (settled.length === 0) return;
+    const gone = new Set(settled);
+    this.#pending = pending.filter((change) => !gone.has(change));
+    for (const change of settled.reverse()) {
       for (const { directory, name, node } of change) {
         if (node === undefined) directory.durable.delete(name);
         else directory.durable.set(name, node);

@@ -45,7 +45,7 @@ function copyIn(look: Look, id: string, pushId?: string): Copy {
   const base = `store/repos/${id.slice(0, 2)}/${id}`;
   const files = look(base);
   const text = (name: string): string => files.get(name)?.toString('latin1') ?? '';
-  const state = stateOf(text('state'), text('intent'));
+  const state = stateOf(files.get('state'), files.get('intent'));
   const refs = packedRefs(text('git/packed-refs'));
   for (const [path, data] of files) {
     if (path.startsWith('git/refs/') && !path.endsWith('.lock')) {
@@ -115,7 +115,7 @@ function packedRefs(text: string): Map<string, Oid> {
 type State = Pick<Copy, 'generation' | 'recoverable' | 'digest'>;
 
 /** Each file's first line counts, if its checksum is that of what precedes it. */
-function stateOf(marker: string, intent: string): State {
+function stateOf(marker: Buffer | undefined, intent: Buffer | undefined): State {
   const [marked, intended] = [markOf(marker), markOf(intent)];
   if (marked === undefined || (intended?.recoverable ?? -1) > marked.recoverable) {
     return intended ?? { generation: undefined, recoverable: -1, digest: '' };
@@ -123,7 +123,19 @@ function stateOf(marker: string, intent: string): State {
   return marked;
 }
 
-function markOf(file: string): (State & { generation: number }) | undefined {
+type Mark = State & { readonly generation: number };
+
+/** Of files that were read before: see `decoded`. */
+const marks = new WeakMap<Buffer, Mark | 'none'>();
+
+function markOf(file: Buffer | undefined): Mark | undefined {
+  if (file === undefined) return undefined;
+  const known = marks.get(file) ?? readMark(file.toString('latin1')) ?? 'none';
+  marks.set(file, known);
+  return known === 'none' ? undefined : known;
+}
+
+function readMark(file: string): Mark | undefined {
   try {
     const line = file.slice(0, file.indexOf('\n'));
     const { checksum, ...state } = recordOf(JSON.parse(line));
