@@ -5,6 +5,7 @@ import { afterEach, beforeEach, test } from 'node:test';
 import type { RefCommand } from '../contract/objects.js';
 import type { ReplicaState } from '../contract/replica.js';
 import type { LocalReplica } from './local-replica.js';
+import { runGit } from './testing/local-fixture.js';
 import { create, openReplica, type ReplicaScene } from './testing/replica-scene.js';
 
 const { signal } = new AbortController();
@@ -60,6 +61,24 @@ test('refs that changed behind its back are found by a verification, although al
   damage(main, other);
   const { problems } = await scene.replica.verify(scene.id, { signal });
   assert.deepEqual(problems, ['the refs are not those of the generation']);
+});
+
+test('a bit that turned over in what a packed tag points at is found by a verification', async () => {
+  const [one, other] = [await scene.commit('one'), await scene.commit('other')];
+  await runGit(scene.source, ['tag', '-a', '-m', 'first', 'v1', one]);
+  const tag = (await runGit(scene.source, ['rev-parse', 'v1'])).trim();
+  await scene.replica.apply(scene.id, await commitPush(create('refs/tags/v1', tag)));
+  await scene.replica.apply(scene.id, await commitPush(create(main, other)));
+  await scene.git('pack-refs', '--all');
+  assert.deepEqual((await scene.replica.verify(scene.id, { signal })).problems, []);
+  const path = join(scene.gitDir, 'packed-refs');
+  const packed = readFileSync(path, 'utf8');
+  assert.ok(packed.includes(`^${one}`));
+  for (const wrong of [other, '1'.repeat(40)]) {
+    writeFileSync(path, packed.replace(`^${one}`, `^${wrong}`));
+    const { problems } = await (await scene.reopen()).verify(scene.id, { signal });
+    assert.deepEqual(problems, ['refs/tags/v1 is said to point at another object than it does']);
+  }
 });
 
 const nobody = (): Promise<never> => Promise.reject(new Error('a peer is asked'));

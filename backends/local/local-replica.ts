@@ -426,8 +426,8 @@ export class LocalReplica implements Replica {
     repositoryId: string,
     { signal }: { readonly signal: AbortSignal },
   ): Promise<VerifyReport> {
-    const { git, meter } = this.#dependencies;
-    const dependencies = { git, store: this.#store, open: this.#open };
+    const { meter } = this.#dependencies;
+    const dependencies = { ...this.#dependencies, store: this.#store, open: this.#open };
     const report = await verifyCopy(dependencies, repositoryId, signal);
     const outcome = report.problems.length === 0 ? 'sound' : 'damaged';
     meter.count('copies_verified', { outcome });

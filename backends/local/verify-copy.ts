@@ -1,8 +1,10 @@
 import { asQuorateError, QuorateError, refuseCancelled } from '../contract/errors.js';
 import type { VerifyReport } from '../contract/replica.js';
+import type { Oid, RefSnapshot } from '../contract/objects.js';
 import { digestOf } from '../git/digest.js';
 import { findBroken } from '../git/fsck.js';
 import type { GitRunner } from '../git/git-runner.js';
+import type { ObjectReader } from '../git/object-reader.js';
 import { readRefSnapshot } from '../git/ref-snapshot.js';
 import type { OpenRepositories } from './open-repositories.js';
 import type { OpenRepository } from './open-repository.js';
@@ -10,6 +12,7 @@ import type { Store } from './store.js';
 
 export interface VerifyDependencies {
   readonly git: GitRunner;
+  readonly objects: Pick<ObjectReader, 'peel'>;
   readonly store: Store;
   readonly open: OpenRepositories;
 }
@@ -22,13 +25,14 @@ const maxOpenings = 2;
  * cannot be opened although the disk takes and keeps what is written to it is damaged as well.
  */
 export async function verifyCopy(
-  { git, store, open }: VerifyDependencies,
+  dependencies: VerifyDependencies,
   id: string,
   signal: AbortSignal,
 ): Promise<VerifyReport> {
+  const { store, open } = dependencies;
   for (let openings = 1; ; openings++) {
     try {
-      return await open.with(id, (repository) => verifyOpen(git, repository, signal));
+      return await open.with(id, (repository) => verifyOpen(dependencies, repository, signal));
     } catch (error) {
       const { code, message } = asQuorateError(error);
       if (code !== 'storage-failure' || !(await store.works(id))) throw error;
@@ -38,7 +42,7 @@ export async function verifyCopy(
 }
 
 async function verifyOpen(
-  git: GitRunner,
+  { git, objects }: VerifyDependencies,
   repository: OpenRepository,
   signal: AbortSignal,
 ): Promise<VerifyReport> {
@@ -50,10 +54,31 @@ async function verifyOpen(
     const snapshot = await readRefSnapshot(options).catch(() => undefined);
     refuseCancelled(signal);
     const digest = snapshot === undefined ? '' : digestOf(snapshot);
-    return { generation, digest, problems: problemsOf(digest, repository.digest, interrupted) };
+    const problems = problemsOf(digest, repository.digest, interrupted);
+    return { generation, digest, problems, snapshot };
   });
   if (signal.aborted) throw new QuorateError('cancelled', 'the verification was given up');
-  return { ...refs, problems: [...refs.problems, ...(await findBroken({ git, gitDir, signal }))] };
+  const { snapshot, problems, ...verified } = refs;
+  const peeling = snapshot === undefined ? [] : await wronglyPeeled(objects, gitDir, snapshot);
+  const broken = await findBroken({ git, gitDir, signal });
+  return { ...verified, problems: [...problems, ...peeling, ...broken] };
+}
+
+/**
+ * What an annotated tag points at stands in `packed-refs` beside it (git-pack-refs(1)), and git tells clients just that:
+ * the digest of the refs has no part of it.
+ */
+async function wronglyPeeled(
+  objects: Pick<ObjectReader, 'peel'>,
+  gitDir: string,
+  { refs }: RefSnapshot,
+): Promise<readonly string[]> {
+  const tags = refs.filter(({ peeled }) => peeled !== undefined);
+  const oids = tags.map(({ oid }) => oid);
+  // What cannot be read is found with all other objects.
+  const targets = await objects.peel(gitDir, oids).catch(() => new Map<Oid, Oid>());
+  const wrong = tags.filter(({ oid, peeled }) => (targets.get(oid) ?? peeled) !== peeled);
+  return wrong.map(({ name }) => `${name} is said to point at another object than it does`);
 }
 
 /** Of an apply that stopped half-way some refs are new already. */
