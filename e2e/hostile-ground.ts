@@ -288,15 +288,18 @@ export class HostileGround {
   }
 }
 
+/** Directories of a store whose content comes and goes with pushes and fetches. */
+const passing: readonly string[] = ['trash', 'views', 'spares'];
+
 /**
- * What is going while it is looked at is left out. So are the trash, where things go to go, and the views, of which the
- * latest is kept for the next fetch.
+ * What is going while it is looked at is left out. So are the trash, where things go to go, the views, of which the
+ * latest is kept for the next fetch, and spare quarantines, of which the next push takes one.
  */
 async function filesBelow(root: string, below: string): Promise<string[]> {
   const entries = await readdir(`${root}/${below}`, { withFileTypes: true }).catch(() => []);
   const found = await Promise.all(
     entries
-      .filter(({ name }) => below !== '' || (name !== 'trash' && name !== 'views'))
+      .filter(({ name }) => below !== '' || !passing.includes(name))
       .map(async (entry) => {
         const name = `${below}${entry.name}`;
         if (entry.isDirectory()) return filesBelow(root, `${name}/`);
