@@ -80,6 +80,11 @@ export class Registry {
     this.#removals = new Removals({ ...dependencies, pools: this.#pools });
   }
 
+  /** How often something that a sweep removes could not be removed yet. */
+  get left(): number {
+    return this.#removals.left;
+  }
+
   /**
    * Three durable steps: a record in state `creating`, the files, then name, head and state `active` in one
    * transaction. A crash in between leaves a record that `sweep` turns into a tombstone; absence never deletes files.
@@ -178,7 +183,7 @@ export class Registry {
         await this.#removals.bury(record).catch((left: unknown) => {
           this.#dependencies.logger.warn(
             { component: 'registry', repo: id, err: left },
-            'a repository that could not be created is removed at the next start',
+            'a repository that could not be created is removed by a sweep',
           );
         });
       }

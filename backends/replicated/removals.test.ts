@@ -4,8 +4,11 @@ import { existsSync } from 'node:fs';
 import { afterEach, beforeEach, test } from 'node:test';
 import { silentLogger } from '../coordination/test-environment.js';
 import type { Transaction } from '../contract/coordinator.js';
+import type { Clock } from '../contract/environment.js';
 import { keys, prefixEnd } from '../contract/keys.js';
 import type { NewRepository, Repository } from '../contract/repository.js';
+import { until } from '../contract/testing/until.js';
+import { systemClock } from '../local/testing/local-fixture.js';
 import { obeyEvictions } from './evictions.js';
 import { markNode } from './node-marks.js';
 import type { ReplicatedBackend } from './replicated-backend.js';
@@ -77,6 +80,50 @@ test('a tombstone waits for a store that may come back', async () => {
   assert.equal(await tombstones(), 0);
   assert.ok(!existsSync(lost().gitDir(repository.id)));
 });
+
+test('what could not be removed is tried again in one of the next rounds', async () => {
+  const { clock, round } = inRounds();
+  const { backend: front } = await set.frontEnd({ clock });
+  // From the first on, which follows the start, all is calm.
+  await round();
+  await round();
+  lost().down = true;
+  await front.repositories.delete(repository.id);
+  await until('the others to be asked', () =>
+    set.stores.every((store) => store.down || !existsSync(store.gitDir(repository.id))),
+  );
+  await round();
+  assert.equal(await tombstones(), 1);
+  lost().down = false;
+  for (let rounds = 0; (await tombstones()) > 0; rounds++) {
+    assert.ok(rounds < 4, 'it stays');
+    await round();
+  }
+  assert.ok(!existsSync(lost().gitDir(repository.id)));
+});
+
+/** A clock by which the rounds of a front-end come when they are asked for. */
+function inRounds(): { readonly clock: Clock; readonly round: () => Promise<void> } {
+  const told = new EventEmitter();
+  let next: (() => void) | undefined;
+  const asleep = (signal?: AbortSignal): Promise<void> =>
+    new Promise((resolve) => {
+      next = resolve;
+      signal?.addEventListener('abort', () => resolve());
+      told.emit('asleep');
+    });
+  return {
+    clock: {
+      ...systemClock,
+      sleep: (ms, signal) => (ms === 15_000 ? asleep(signal) : systemClock.sleep(ms, signal)),
+    },
+    round: async () => {
+      const over = once(told, 'asleep');
+      next?.();
+      await over;
+    },
+  };
+}
 
 test('a tombstone does not wait for a node that was removed, and its store is told if it comes back', async () => {
   lost().down = true;

@@ -32,15 +32,22 @@ export class Removals {
   readonly #dependencies: RemovalsDependencies;
   /** Those under way, so that close can wait for them. */
   readonly #running = new Set<Promise<void>>();
+  #left = 0;
 
   constructor(dependencies: RemovalsDependencies) {
     this.#dependencies = dependencies;
+  }
+
+  /** How often something could not be removed, and waits for a sweep. */
+  get left(): number {
+    return this.#left;
   }
 
   /** Removes the files of a buried repository in the background. */
   begin(tombstone: RepositoryRecord): void {
     const removal = this.#remove(tombstone)
       .catch((error: unknown) => {
+        this.#left += 1;
         this.#dependencies.logger.error(
           { component: 'registry', repo: tombstone.id, err: error },
           'files of a deleted repository stay until the next sweep',
@@ -55,6 +62,15 @@ export class Removals {
    * removes the files. Nothing happens to one that came to be meanwhile: whoever made it was only taken for dead.
    */
   async bury(record: RepositoryRecord): Promise<void> {
+    try {
+      await this.#bury(record);
+    } catch (error) {
+      this.#left += 1;
+      throw error;
+    }
+  }
+
+  async #bury(record: RepositoryRecord): Promise<void> {
     const { coordinator } = this.#dependencies;
     const tombstone: RepositoryRecord = { ...record, state: 'deleted' };
     if (record.state === 'creating') {

@@ -40,13 +40,12 @@ import {
 import { Registry } from './registry.js';
 import { SmallPacks } from './small-packs.js';
 import { setHead } from './set-head.js';
+import { SweepSchedule } from './sweep-schedule.js';
 import { applyEverywhere, appliedEverywhere } from './replicate.js';
 import { nobodyReachable, primaryOf, reachable } from './voters.js';
 
 /** How long what a dead front-end left waits, after its lease. */
 const sweepEveryMs = 15_000;
-/** Half-made and deleted repositories: every ten minutes, since it reads every record. */
-const registrySweepEvery = 40;
 
 type BackendState = 'starting' | 'serving' | 'draining' | 'stopped';
 
@@ -354,15 +353,19 @@ export class ReplicatedBackend implements Backend {
   async #sweep(): Promise<void> {
     const { clock, logger } = this.#dependencies;
     const { signal } = this.#stopped;
-    for (let round = 1; ; round++) {
+    const schedule = new SweepSchedule();
+    for (;;) {
       await clock.sleep(sweepEveryMs, signal);
       if (signal.aborted) return;
+      const isDue = schedule.due(this.#registry.left);
       try {
         await this.takeOver();
-        if (round % registrySweepEvery !== 0) continue;
+        if (!isDue) continue;
         await this.#registry.sweep();
         await this.#registry.sweepPools();
+        schedule.swept(this.#registry.left);
       } catch (error) {
+        if (isDue) schedule.swept(undefined);
         logger.warn({ component: 'backend', err: error }, 'a sweep failed; it is tried again');
       }
     }

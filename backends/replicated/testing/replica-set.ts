@@ -6,6 +6,7 @@ import { createLocks, type Locks } from '../../coordination/locks.js';
 import { openEmbeddedCoordinator } from '../../coordination/embedded/embedded-coordinator.js';
 import { silentLogger } from '../../coordination/test-environment.js';
 import type { Coordinator } from '../../contract/coordinator.js';
+import type { Clock } from '../../contract/environment.js';
 import { QuorateError } from '../../contract/errors.js';
 import type { PushPipeline } from '../../contract/pipeline.js';
 import type { Replica } from '../../contract/replica.js';
@@ -54,6 +55,7 @@ export interface ReplicaSet {
     readonly consistency?: Consistency;
     readonly pipeline?: PushPipeline;
     readonly wrap?: (coordinator: Coordinator) => Coordinator;
+    readonly clock?: Clock;
   }): Promise<{ readonly backend: ReplicatedBackend; readonly locks: Locks }>;
   commit(content: string, ...parents: string[]): Promise<string>;
   close(): Promise<void>;
@@ -112,7 +114,12 @@ export async function openReplicaSet(count = 3): Promise<ReplicaSet> {
     replicas,
     stores,
     source,
-    frontEnd: async ({ consistency = 'quorum', pipeline = permissivePipeline, wrap } = {}) => {
+    frontEnd: async ({
+      consistency = 'quorum',
+      pipeline = permissivePipeline,
+      wrap,
+      clock = systemClock,
+    } = {}) => {
       const seen = wrap?.(coordinator) ?? coordinator;
       const scratchDirectory = await mkdtemp(join(directory, 'scratch-'));
       const locks = createLocks({ ...environment, coordinator: seen, holder: 'front-end' });
@@ -124,6 +131,7 @@ export async function openReplicaSet(count = 3): Promise<ReplicaSet> {
         pipeline,
         consistency,
         scratchDirectory,
+        clock,
       });
       await backend.start();
       closers.unshift(
@@ -157,6 +165,7 @@ function newBackend(parts: {
   readonly pipeline: PushPipeline;
   readonly consistency: Consistency;
   readonly scratchDirectory: string;
+  readonly clock: Clock;
 }): ReplicatedBackend {
   return new ReplicatedBackend({
     ...environment,
