@@ -3,6 +3,7 @@ import type { Clock } from '../contract/environment.js';
 import type { QuarantineKey } from '../contract/replica.js';
 import type { IndexedPack } from '../git/pack-indexer.js';
 import { removeTree } from '../git/repository-files.js';
+import type { PruneGate } from './prune-gate.js';
 import { packDirectoryOf } from './quarantine.js';
 import type { Store } from './store.js';
 
@@ -27,14 +28,17 @@ export interface LiveQuarantine {
 
 /** The pushes whose objects are on this disk and whose fate is not settled. */
 export class LiveQuarantines {
-  readonly #clock: Clock;
-  readonly #store: Store;
+  readonly #clock: Pick<Clock, 'monotonicMs'>;
+  readonly #store: Pick<Store, 'quarantineDirectory' | 'spares'>;
   /** By repository and push id. */
   readonly #live = new Map<string, LiveQuarantine>();
   /** By repository and push id: what is on its way off the disk. */
   readonly #removals = new Map<string, Promise<void>>();
 
-  constructor(clock: Clock, store: Store) {
+  constructor(
+    clock: Pick<Clock, 'monotonicMs'>,
+    store: Pick<Store, 'quarantineDirectory' | 'spares'>,
+  ) {
     this.#clock = clock;
     this.#store = store;
   }
@@ -100,6 +104,18 @@ export class LiveQuarantines {
     if (live.touchedMs < touchedMs) live.touchedMs = touchedMs;
     this.#live.set(name, live);
     return live;
+  }
+
+  /**
+   * Its push is judged from now on, and nothing pruned until its refs are written. A request may come twice, and its
+   * push be over by then: it is in the gate once at most, and not for ever.
+   */
+  async enterGate(live: LiveQuarantine, gate: Pick<PruneGate, 'enter'>): Promise<void> {
+    live.leaveGate();
+    const leave = await gate.enter();
+    live.leaveGate();
+    live.leaveGate = leave;
+    if (this.#live.get(nameOf(live.key)) !== live) leave();
   }
 
   forget(key: QuarantineKey): void {

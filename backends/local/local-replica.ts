@@ -197,7 +197,7 @@ export class LocalReplica implements Replica {
       await this.#incoming.takeWith(repository, request);
       await this.#quarantines.removed(key);
       const live = this.#quarantines.remember(key);
-      await this.#enterGate(repository, live);
+      await this.#quarantines.enterGate(live, repository.pruneGate);
       const directory = this.#store.quarantineDirectory(key);
       const sources =
         live.indexed === undefined
@@ -225,16 +225,6 @@ export class LocalReplica implements Replica {
         ...(request.pack === undefined ? {} : { packBytes: live.indexed?.sizeBytes ?? 0 }),
       };
     });
-  }
-
-  /** A request may come twice, and its push may be over by then: none is in the gate twice, nor for ever. */
-  async #enterGate({ pruneGate }: OpenRepository, live: LiveQuarantine): Promise<void> {
-    live.leaveGate();
-    const leave = await pruneGate.enter();
-    live.leaveGate();
-    live.leaveGate = leave;
-    const { repositoryId, pushId } = live.key;
-    if (this.#quarantines.find(repositoryId, pushId) !== live) leave();
   }
 
   /**

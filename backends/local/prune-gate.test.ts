@@ -2,7 +2,9 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { test } from 'node:test';
 import { QuorateError } from '../contract/errors.js';
+import { LiveQuarantines } from './live-quarantines.js';
 import { PruneGate } from './prune-gate.js';
+import { SpareQuarantines } from './spare-quarantines.js';
 
 test('no prune starts while a push is between its judgement and its refs', async () => {
   const gate = new PruneGate();
@@ -54,3 +56,24 @@ test('a push ends a prune that runs, and is judged when it is over', async () =>
   leave();
   assert.equal(gate.occupied, false);
 });
+
+test('a push that is asked for twice at once stays once, and not beyond its end', async () => {
+  const gate = new PruneGate();
+  const spares = new SpareQuarantines('/absent');
+  const store = { quarantineDirectory: unused, spares };
+  const live = new LiveQuarantines({ monotonicMs: () => 0 }, store);
+  const key = { repositoryId: 'ab'.repeat(16), pushId: 'a-push-id', attempt: 1 };
+  const push = live.remember(key);
+  await Promise.all([live.enterGate(push, gate), live.enterGate(push, gate)]);
+  assert.equal(gate.judging, 1);
+  live.forget(key);
+  assert.equal(gate.judging, 0);
+  const late = live.enterGate(live.remember(key), gate);
+  live.forget(key);
+  await late;
+  assert.equal(gate.judging, 0);
+});
+
+function unused(): never {
+  throw new Error('no quarantine is looked for here');
+}
