@@ -149,7 +149,7 @@ const faults: Readonly<Record<string, Fault>> = {
   },
   'flipped bits': (world, random) => {
     // As with lost disks: what one disk does to one copy is what the others are for.
-    if (world.forks || (!world.mayLoseDisk && world.decaying === undefined)) return;
+    if (!world.mayLoseDisk && world.decaying === undefined) return;
     world.mayLoseDisk = false;
     const host = (world.decaying ??= random.pick(world.stores));
     const flipped = world.flippedBits.flip(host.disk, random);

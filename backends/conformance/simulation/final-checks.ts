@@ -118,7 +118,10 @@ export async function checkHealed(world: World): Promise<void> {
     const there = [...world.observer.configurations].flatMap(([id, { state }]) =>
       state === 'active' && !world.history.deleted.has(id) ? [id] : [],
     );
-    return left().filter((path) => there.some((id) => path.includes(id)));
+    const lent = world.stores.flatMap(({ disk, presence }) =>
+      presence === 'gone' ? [] : there.flatMap((id) => world.flippedBits.borrowed(disk, id)),
+    );
+    return [...left().filter((path) => there.some((id) => path.includes(id))), ...lent];
   };
   if (await world.until(() => living().length === 0, 240_000, maxSteps)) return;
   for (const path of living()) world.violate(`damaged, and not noticed: ${path}`);

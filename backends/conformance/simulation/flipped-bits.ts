@@ -1,3 +1,4 @@
+import { alternatesOf } from './git-run.js';
 import { GitStore } from './git-store.js';
 import type { SeededRandom } from './seeded-random.js';
 import { filesBelow, type SimulatedDisk, type SimulatedFile } from './simulated-disk.js';
@@ -12,11 +13,12 @@ interface Flip {
   readonly before: Buffer;
 }
 
-/** Of a repository's files, those whose damage a store has to find out about. */
+/** Of the files of a repository or a pool, those whose damage a store has to find out about. */
 const fragile =
-  /^([0-9a-f]{2})\/(\1[0-9a-f]{30})\/(?:state|git\/(?:HEAD|packed-refs|refs\/.*(?<!\.lock)|objects\/pack\/[^/]*\.(?:pack|idx)))$/;
+  /^store\/(?:repos|pools)\/([0-9a-f]{2})\/(\1[0-9a-f]{30})\/(?:state|git\/(?:HEAD|packed-refs|refs\/.*(?<!\.lock)|objects\/pack\/[^/]*\.(?:pack|idx)))$/;
 
 const repositories = 'store/repos';
+const pools = 'store/pools';
 
 /** Bits that turned over on disks although nobody wrote: what it was, where, and whether it is still there. */
 export class FlippedBits {
@@ -24,13 +26,14 @@ export class FlippedBits {
 
   /** Turns over one bit of what lies at rest. False: there is nothing yet. */
   flip(disk: SimulatedDisk, random: SeededRandom): Pick<Flip, 'path'> | undefined {
-    const files = [...filesBelow(disk.find(repositories))].filter(
-      ([path, { data, synced }]) => fragile.test(path) && data === synced && data.length > 1,
-    );
+    const files = [repositories, pools]
+      .flatMap((root) => [...filesBelow(disk.find(root), root)])
+      .filter(
+        ([path, { data, synced }]) => fragile.test(path) && data === synced && data.length > 1,
+      );
     if (files.length === 0) return undefined;
-    const [below, file] = random.pick(files);
-    const repositoryId = fragile.exec(below)?.[2] ?? '';
-    const path = `${repositories}/${below}`;
+    const [path, file] = random.pick(files);
+    const repositoryId = fragile.exec(path)?.[2] ?? '';
     const before = this.#flips.find(({ data }) => data === file.data)?.before ?? file.data;
     const data = flipped(file, random);
     this.#flips.push({ disk, repositoryId, path, data, before });
@@ -44,14 +47,21 @@ export class FlippedBits {
       .map(({ path }) => path);
   }
 
-  /** Paths of what is damaged still: of one repository, on one disk, or anywhere. */
+  /** Of what a repository's copy on a disk borrows, what is damaged still. */
+  borrowed(disk: SimulatedDisk, repositoryId: string): string[] {
+    return this.#flips
+      .filter((flip) => flip.disk === disk && isBorrowed(flip, repositoryId))
+      .map(({ path }) => `${repositoryId} borrows ${path}`);
+  }
+
+  /** Paths of what is damaged still: of one repository and what it borrows from, on one disk, or anywhere. */
   left(where: { readonly repositoryId?: string; readonly disk?: SimulatedDisk } = {}): string[] {
     return this.#flips
       .filter(
         (flip) =>
-          (where.repositoryId ?? flip.repositoryId) === flip.repositoryId &&
           (where.disk ?? flip.disk) === flip.disk &&
-          isThere(flip),
+          (((where.repositoryId ?? flip.repositoryId) === flip.repositoryId && isThere(flip)) ||
+            (where.repositoryId !== undefined && isBorrowed(flip, where.repositoryId))),
       )
       .map(({ path }) => path);
   }
@@ -69,6 +79,14 @@ function flipped(file: SimulatedFile, random: SeededRandom): Buffer {
 
 function isThere({ disk, path, data }: Flip): boolean {
   return fileAt(disk, path)?.data === data;
+}
+
+/** A pack that was lent is one file with that of the pool, whatever becomes of the copy that it was damaged in. */
+function isBorrowed({ disk, data }: Flip, repositoryId: string): boolean {
+  const objects = `${repositories}/${repositoryId.slice(0, 2)}/${repositoryId}/git/objects`;
+  return [objects, ...alternatesOf(disk, objects)].some((directory) =>
+    [...filesBelow(disk.find(`${directory}/pack`)).values()].some((file) => file.data === data),
+  );
 }
 
 function fileAt(disk: SimulatedDisk, path: string): SimulatedFile | undefined {

@@ -2,6 +2,7 @@ import type { Oid } from '../../contract/objects.js';
 import type { GitCommand } from '../../git/git-runner.js';
 import { GitStore } from './git-store.js';
 import type { ModelObject } from './pack-model.js';
+import type { SimulatedDisk } from './simulated-disk.js';
 import { type Place, placeOf } from './simulated-files.js';
 
 /** What one git is started with, understood. */
@@ -25,7 +26,7 @@ export function understand({ args, env = {}, config = {} }: GitCommand, stdin: s
     .map((path) => placeOf(path.replaceAll('"', '')).path);
   const directories = new Set([first, ...alternates]);
   for (const directory of directories) {
-    for (const borrowed of alternatesOf(place, directory)) directories.add(borrowed);
+    for (const borrowed of alternatesOf(place.disk, directory)) directories.add(borrowed);
   }
   return {
     place,
@@ -38,7 +39,7 @@ export function understand({ args, env = {}, config = {} }: GitCommand, stdin: s
 }
 
 /** gitrepository-layout(5), "objects/info/alternates". */
-function alternatesOf({ disk }: Place, directory: string): readonly string[] {
+export function alternatesOf(disk: SimulatedDisk, directory: string): readonly string[] {
   const file = disk.find(`${directory}/info/alternates`);
   if (file?.kind !== 'file') return [];
   const lines = file.data.toString('utf8').split('\n');

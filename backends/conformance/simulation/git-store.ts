@@ -91,13 +91,14 @@ export class GitStore {
       const name = file.replace(/\.pack$/, '');
       const index = names.get(`${name}.idx`);
       if (name === file || entry.kind !== 'file' || index?.kind !== 'file') return [];
-      const contents = isSoundIndex(index.data) ? contentsOf(entry.data) : [];
+      const contents = isSoundIndex(index.data) ? contentsOf(entry.data) : undefined;
       return [
         {
           name,
           kept: names.has(`${name}.keep`),
           cruft: names.has(`${name}.mtimes`),
-          contents,
+          damaged: contents === undefined,
+          contents: contents ?? [],
         },
       ];
     });
@@ -136,6 +137,7 @@ export interface StoredModelPack {
   readonly name: string;
   readonly kept: boolean;
   readonly cruft: boolean;
+  readonly damaged: boolean;
   readonly contents: readonly ModelObject[];
 }
 
@@ -147,13 +149,10 @@ function isSoundIndex(data: Buffer): boolean {
   return sound;
 }
 
-const decoded = new WeakMap<Buffer, readonly ModelObject[]>();
+const decoded = new WeakMap<Buffer, readonly ModelObject[] | 'damaged'>();
 
-function contentsOf(data: Buffer): readonly ModelObject[] {
-  let contents = decoded.get(data);
-  if (contents === undefined) {
-    contents = decodePack(data) ?? [];
-    decoded.set(data, contents);
-  }
-  return contents;
+function contentsOf(data: Buffer): readonly ModelObject[] | undefined {
+  const contents = decoded.get(data) ?? decodePack(data) ?? 'damaged';
+  decoded.set(data, contents);
+  return contents === 'damaged' ? undefined : contents;
 }

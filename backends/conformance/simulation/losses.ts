@@ -161,7 +161,8 @@ export class Losses {
     const { observer, scheduler } = this.#world;
     let open = 0;
     for (const [id, { state }] of observer.configurations) {
-      if (state === 'active' && !(await this.#recover(id))) open++;
+      // One that is being made may come to be with just the stores that are lost.
+      if (state === 'creating' || (state === 'active' && !(await this.#recover(id)))) open++;
     }
     if (open === 0) {
       await this.#finish();

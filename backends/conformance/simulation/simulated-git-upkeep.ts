@@ -75,6 +75,8 @@ export async function repack(run: GitRun, repacking: Repacking): Promise<boolean
   const { store, place } = run;
   const [directory = ''] = run.objectDirectories;
   const packs = store.packs(directory).filter(({ kept }) => !kept);
+  // It dies of what it cannot read, and leaves everything as it is.
+  if (packs.some(({ damaged }) => damaged)) return false;
   const times = timesOf(place, directory, packs);
   const objects = new Map(packs.flatMap(({ contents }) => contents.map((it) => [it.oid, it])));
   const all = objectsOf(run);

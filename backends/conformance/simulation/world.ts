@@ -445,10 +445,11 @@ export class World {
     const added = [...after.keys()].filter((storeId) => !before.has(storeId));
     const removed = [...before.keys()].filter((storeId) => !after.has(storeId));
     // Whose copy was found damaged makes room for another in one step, and learns again.
-    const relieved = removed.filter(
-      (storeId) =>
-        learners.has(storeId) && this.coordinator.state.get(keys.damage(id, storeId)) !== undefined,
-    );
+    const relieved = removed.filter((storeId) => {
+      const host = this.stores.find((one) => one.storeId === storeId);
+      const reported = this.coordinator.state.get(keys.damage(id, storeId)) !== undefined;
+      return learners.has(storeId) && (reported || host === undefined || this.isDamaged(host, id));
+    });
     if (relieved.length > 0) this.count('damaged voters replaced in one step');
     if (added.length > 1 || removed.length > (added.length === 0 ? 1 : relieved.length)) {
       this.violate('more than one voter changed at a time');
