@@ -176,6 +176,10 @@ async function live(world: World, random: SeededRandom, kinds: Kinds): Promise<v
   trouble.stop();
   world.say('everything heals');
   healAll(world);
+  // Who stands still does so for a while, and its leases run out meanwhile.
+  const hosts = [...world.stores, ...world.frontEnds];
+  const stands = (): boolean => hosts.some(({ process }) => process?.paused === true);
+  await world.until(() => busy.count === 0 || !stands(), patienceMs, maxSteps);
   // They have twice as much to do there.
   const waitMs = kinds.loss ? 2 * patienceMs : patienceMs;
   if (!(await world.until(() => busy.count === 0, waitMs, maxSteps))) {
