@@ -232,6 +232,7 @@ describe('a cluster: three storage nodes, two front-ends, three members of etcd'
     } finally {
       for (const node of ground.cluster.storage) node.resume();
     }
+    await ground.allSeen();
     const again = await push(directory, ground.httpUrl(1, 'team/known.git'));
     assert.equal(await tipSeen(ground.httpUrl(0, 'team/known.git')), again);
   });
