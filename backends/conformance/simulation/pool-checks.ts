@@ -22,15 +22,14 @@ function poolTroubles(world: World): readonly string[] {
     const poolId = key.slice(keys.pools.length);
     shared.add(poolId);
     const { state, voters } = recordOf(JSON.parse(Buffer.from(value).toString('utf8')));
-    // Nothing of it goes before it can go from all of its stores; one that is lost may come back for all they know.
+    // Nothing of it goes before it can go from all of its stores; one that is lost may come back for all they know, also
+    // when its node had another disk before it was lost.
     const stored = Array.isArray(voters)
-      ? voters.map((one) => textOf(recordOf(one)['storeId']))
+      ? voters.map((one) => textOf(recordOf(one)['nodeId']))
       : [];
     const waits = stores.some(
       (host) =>
-        stored.includes(host.storeId ?? '') &&
-        host.presence === 'gone' &&
-        world.markOf(host) !== 'removed',
+        stored.includes(host.name) && host.presence === 'gone' && world.markOf(host) !== 'removed',
     );
     if (waits) continue;
     const prefix = keys.poolMembers(poolId);
