@@ -57,6 +57,14 @@ export interface PrepareRequest {
   readonly signal: AbortSignal;
 }
 
+/** A small pack, before its push has locks; see `UploadOptions` and `PrepareRequest`. */
+export interface EarlyPack {
+  readonly key: QuarantineKey;
+  readonly pack: Uint8Array;
+  readonly settings: StoredSettings;
+  readonly basis: number;
+}
+
 export interface Prepared {
   readonly storeId: string;
   /** Refused refs and the text of their `ng` line. What is not here would apply, all together, in one transaction. */
@@ -178,6 +186,12 @@ export interface Replica {
     pack: AsyncIterable<Uint8Array>,
     options: UploadOptions,
   ): Promise<Uploaded>;
+  /**
+   * Begins to take a small pack that a request to prepare is going to bring, while its locks are being taken. Only of a
+   * store of this process: to another it is cheaper to send both at once. What goes wrong, that request is told; one
+   * that never comes is followed by `abort`.
+   */
+  startTaking?(early: EarlyPack): void;
   /** Judges at the basis, dry-runs the ref transaction, and marks the quarantine prepared, all of it durably. */
   prepare(request: PrepareRequest): Promise<Prepared>;
   /** Refs of a prepared push whose update is no fast-forward. */

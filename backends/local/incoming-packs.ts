@@ -12,11 +12,19 @@ import type { Store } from './store.js';
 
 type TakeOptions = Omit<UploadOptions, 'basis'> & { readonly syncsLater?: true };
 
+interface Early {
+  readonly cancel: AbortController;
+  /** Never rejects. */
+  readonly ended: Promise<QuorateError | undefined>;
+}
+
 /** Packs of pushes on their way into quarantines. */
 export class IncomingPacks {
   readonly #dependencies: LocalReplicaDependencies;
   readonly #store: Store;
   readonly #quarantines: LiveQuarantines;
+  /** By push: packs that are taken before the request to prepare; until that comes, or the push is aborted. */
+  readonly #early = new Map<string, Early>();
 
   constructor(dependencies: LocalReplicaDependencies, store: Store, quarantines: LiveQuarantines) {
     this.#dependencies = dependencies;
@@ -63,11 +71,37 @@ export class IncomingPacks {
     }
   }
 
+  /** Runs `taking` for a push whose request to prepare has not come yet. */
+  begin(key: QuarantineKey, taking: (signal: AbortSignal) => Promise<void>): void {
+    const cancel = new AbortController();
+    const ended = taking(cancel.signal).then(() => undefined, asQuorateError);
+    this.#early.set(nameOf(key), { cancel, ended });
+  }
+
+  /** When what was begun of this push has ended. Throws what its pack did not come through. */
+  async begun(key: QuarantineKey): Promise<void> {
+    const error = await this.#early.get(nameOf(key))?.ended;
+    this.#early.delete(nameOf(key));
+    // Other trouble the request finds by itself, or it is over.
+    if (error !== undefined && 'pack' in error.details) throw error;
+  }
+
+  /** Ends what was begun of this push. */
+  async stop(key: QuarantineKey): Promise<void> {
+    const early = this.#early.get(nameOf(key));
+    early?.cancel.abort('over');
+    await early?.ended;
+    this.#early.delete(nameOf(key));
+  }
+
   /**
    * Takes the pack that came with a request to prepare, if there is one. A request may come twice, and another one of
    * the same push while the pack of the first is being taken. `syncPack` is left to be done.
    */
-  async takeWith(repository: OpenRepository, request: PrepareRequest): Promise<void> {
+  async takeWith(
+    repository: OpenRepository,
+    request: Pick<PrepareRequest, 'key' | 'pack' | 'settings' | 'signal'>,
+  ): Promise<void> {
     const { key, pack, settings, signal } = request;
     if (pack === undefined) return;
     for (;;) {
@@ -114,6 +148,10 @@ export class IncomingPacks {
     const lists = [steps.slice(0, 1), steps.slice(1)];
     await Promise.all(lists.map((list) => this.#store.take(list)));
   }
+}
+
+function nameOf({ repositoryId, pushId, attempt }: QuarantineKey): string {
+  return `${repositoryId} ${pushId} ${attempt}`;
 }
 
 /** Says of what goes wrong that it is about the pack. */

@@ -5,6 +5,7 @@ import type { Head, RefCommand, RefSnapshot } from '../contract/objects.js';
 import type { HookEnd, HookRun } from '../contract/hook.js';
 import type { Inspection, PushFact } from '../contract/inspection.js';
 import type {
+  EarlyPack,
   HeldPush,
   PeerSource,
   Prepared,
@@ -189,8 +190,21 @@ export class LocalReplica implements Replica {
     });
   }
 
+  startTaking({ key, basis, ...early }: EarlyPack): void {
+    this.#incoming.begin(key, (signal) =>
+      this.#open.with(key.repositoryId, async (repository) => {
+        await this.#advance.toBasis(repository, basis);
+        refuseCancelled(signal);
+        await this.#incoming.takeWith(repository, { ...early, key, signal });
+        const live = this.#quarantines.find(key.repositoryId, key.pushId);
+        if (live !== undefined) await this.#incoming.syncPack(live);
+      }),
+    );
+  }
+
   async prepare(request: PrepareRequest): Promise<Prepared> {
     const { key } = request;
+    await this.#incoming.begun(key);
     return this.#open.with(key.repositoryId, async (repository) => {
       await this.#advance.upTo(repository, request.basis);
       if (request.head !== undefined) judgeHead(repository.snapshot.head, request.head);
@@ -291,6 +305,7 @@ export class LocalReplica implements Replica {
   }
 
   async abort(key: QuarantineKey): Promise<void> {
+    await this.#incoming.stop(key);
     await this.#quarantines.remove(key);
   }
 

@@ -106,6 +106,13 @@ export async function upload(
     const settings = (stored: StoredSettings): StoredSettings =>
       withAllowance(stored, allowance).settings;
     const packBytes = (): number => Math.max(0, ...takenBy.values());
+    const early = {
+      key,
+      basis: ground.basis,
+      pack: bytes,
+      settings: settings(repository.settings),
+    };
+    for (const { replica } of members) replica.startTaking?.(early);
     return { small: { bytes, settings, takenBy }, packBytes, allowance, release };
   }
   try {
