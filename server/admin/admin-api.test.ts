@@ -3,7 +3,7 @@ import { connect } from 'node:net';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import { QuorateError } from '../../backends/contract/errors.js';
 import { newKey } from './testing/access-table.js';
-import { ApiScene } from './testing/api-scene.js';
+import { ApiScene, objectIn } from './testing/api-scene.js';
 
 let scene: ApiScene;
 let admin: string;
@@ -160,7 +160,7 @@ describe('requests that do not fit', () => {
 
   for (const { desc, request, status, says } of cases) {
     test(desc, async () => {
-      await create('team/app');
+      await scene.createRepository('team/app');
       const [method, path, body] = request;
       const answer = await scene.request(method, path, { token: admin, body });
       assert.equal(answer.status, status, answer.text);
@@ -291,7 +291,7 @@ describe('what is left behind', () => {
   });
 
   test('a bug tells the log, and the client only where to look', async () => {
-    await create('team/app');
+    await scene.createRepository('team/app');
     scene.backend.repositories.stats = async () => {
       throw new Error('ENOENT /srv/data/secret-place');
     };
@@ -378,97 +378,6 @@ test('lists come in pages', async () => {
   assert.equal((await scene.request('GET', '/users?limit=0', { token: admin })).status, 400);
 });
 
-describe('repositories', () => {
-  test('whoever creates one administers it', async () => {
-    const token = await scene.token('ann', { scope: 'admin' });
-    const made = await scene.request('POST', '/repositories', {
-      token,
-      body: {
-        name: 'team/app.git',
-        defaultBranch: 'trunk',
-        settings: { 'RECEIVE.denydeletes': 'true' },
-      },
-    });
-    assert.equal(made.status, 201, made.text);
-    const shown = await scene.request('GET', '/repositories/team%2Fapp.git', { token });
-    const { createdAt: _, ...repository } = objectIn(shown.body, 'repository');
-    assert.deepEqual(repository, {
-      name: 'team/app',
-      public: false,
-      objectFormat: 'sha1',
-      epoch: 1,
-      head: 'refs/heads/trunk',
-      generation: 1,
-      refCount: 0,
-      packCount: 0,
-      looseObjectCount: 0,
-      sizeBytes: 1536,
-      sharedBytes: 2048,
-      sharedBy: 3,
-      savedBytes: 4096,
-      settings: { 'receive.denyDeletes': 'true' },
-      grants: { ann: 'admin' },
-    });
-  });
-
-  test('readers do not see grants and settings', async () => {
-    await create('team/app', { public: true });
-    const shown = await scene.request('GET', '/repositories/team%2Fapp');
-    const repository = objectIn(shown.body, 'repository');
-    assert.ok(!('grants' in repository) && !('settings' in repository));
-  });
-
-  test('settings are set and unset, visibility and grants kept', async () => {
-    await create('team/app');
-    await scene.token('ann');
-    const change = (body: object) =>
-      scene.request('PATCH', '/repositories/team%2Fapp', { token: admin, body });
-    await scene.request('PUT', '/repositories/team%2Fapp/grants/ann', {
-      token: admin,
-      body: { level: 'read' },
-    });
-    await change({ settings: { 'receive.maxRefs': '10', 'receive.denyDeletes': 'true' } });
-    const answer = await change({ settings: { 'receive.maxRefs': null }, public: true });
-    const repository = objectIn(answer.body, 'repository');
-    assert.deepEqual(repository['settings'], { 'receive.denyDeletes': 'true' });
-    assert.deepEqual(repository['grants'], { root: 'admin', ann: 'read' });
-    assert.equal(repository['public'], true);
-  });
-
-  test('a grant to nobody, and one that is not there', async () => {
-    await create('team/app');
-    const path = '/repositories/team%2Fapp/grants/constructor';
-    const granted = await scene.request('PUT', path, { token: admin, body: { level: 'read' } });
-    assert.equal(granted.status, 404);
-    assert.equal((await scene.request('DELETE', path, { token: admin })).status, 404);
-  });
-
-  test('pages hold what the caller may read, and do not name the rest', async () => {
-    for (const name of ['a', 'b', 'c', 'd', 'e']) {
-      await create(`${name}/public`, { public: true });
-      await create(`${name}/secret`);
-    }
-    const pages: unknown[] = [];
-    let after = '';
-    do {
-      const page = await scene.request('GET', `/repositories?limit=2${after}`);
-      assert.ok(!page.text.includes('secret'));
-      pages.push(namesIn(page.body));
-      const next = page.body?.['next'];
-      after = typeof next === 'string' ? `&after=${encodeURIComponent(next)}` : '';
-    } while (after !== '');
-    assert.deepEqual(pages, [['a/public', 'b/public'], ['c/public', 'd/public'], ['e/public']]);
-    const all = await scene.request('GET', '/repositories?prefix=b/', { token: admin });
-    assert.deepEqual(namesIn(all.body), ['b/public', 'b/secret']);
-  });
-
-  test('pages reach over more hidden names than one batch of the registry', async () => {
-    for (let index = 0; index < 1100; index += 1) await create(`hidden/${10_000 + index}`);
-    await create('last/one', { public: true });
-    assert.deepEqual(namesIn((await scene.request('GET', '/repositories')).body), ['last/one']);
-  });
-});
-
 function encoded(text: string): string {
   return Buffer.from(text).toString('base64');
 }
@@ -476,27 +385,4 @@ function encoded(text: string): string {
 function messageOf(text: string): string {
   const { detail } = objectIn({ problem: JSON.parse(text) }, 'problem');
   return String(detail);
-}
-
-function objectIn(body: unknown, name: string): Record<string, unknown> {
-  assert.ok(typeof body === 'object' && body !== null && name in body, JSON.stringify(body));
-  const value: unknown = Object.entries(body).find(([key]) => key === name)?.[1];
-  assert.ok(typeof value === 'object' && value !== null);
-  return { ...value };
-}
-
-function namesIn(body: unknown): unknown[] {
-  return Object.values(objectIn(body, 'repositories')).map(
-    (row) => objectIn({ row }, 'row')['name'],
-  );
-}
-
-async function create(name: string, options: { readonly public?: boolean } = {}): Promise<void> {
-  await scene.backend.repositories.create({
-    name,
-    defaultBranch: 'main',
-    objectFormat: 'sha1',
-    settings: {},
-    access: { public: options.public ?? false, grants: { root: 'admin' } },
-  });
 }

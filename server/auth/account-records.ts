@@ -58,6 +58,14 @@ export type DeployKeyRecord = z.infer<typeof deployKeyRecord>;
 export type AnyKeyRecord = z.infer<typeof anyKeyRecord>;
 export type TokenRecord = z.infer<typeof tokenRecord>;
 
+export function isDeployKey(record: AnyKeyRecord): record is DeployKeyRecord {
+  return 'repositoryId' in record;
+}
+
+export function isUserKey(record: AnyKeyRecord): record is SshKeyRecord {
+  return 'user' in record;
+}
+
 /**
  * Decodes with one schema, and remembers what it decoded: the embedded coordinator gives the same entry, as an object,
  * for as long as it does not change. What is answered is shared, and must not be changed.

@@ -12,6 +12,8 @@ import {
   readAll,
   tokenRecord,
   userRecord,
+  isDeployKey,
+  isUserKey,
   type AnyKeyRecord,
   type DeployKeyRecord,
   type SshKeyRecord,
@@ -29,6 +31,7 @@ import type {
   SignInRefusal,
   SshKey,
 } from './accounts.js';
+import { shownDeployKey, shownKey, shownToken } from './shown-accounts.js';
 import { Memberships } from './memberships.js';
 import { looksLikeJwt, type OpenIdIssuers } from './openid-issuers.js';
 import { isRecalled, type Principal, type PrincipalSource } from './principal.js';
@@ -168,7 +171,7 @@ class CoordinatedAccounts implements Accounts {
       success: [{ type: 'put', key: storeKey, value: encodeRecord(record) }],
       failure: [{ type: 'get', key: storeKey }],
     });
-    if (result.succeeded) return publicKey(record);
+    if (result.succeeded) return shownKey(record);
     const [found] = result.results;
     const existing = found?.type === 'get' ? found.entries[0] : undefined;
     if (existing === undefined) throw noSuchUser(user);
@@ -183,7 +186,7 @@ class CoordinatedAccounts implements Accounts {
 
   async listKeys(user?: string): Promise<readonly SshKey[]> {
     const records = (await this.#keyRecords()).filter(isUserKey);
-    return records.filter((record) => user === undefined || record.user === user).map(publicKey);
+    return records.filter((record) => user === undefined || record.user === user).map(shownKey);
   }
 
   async removeKey(fingerprint: string): Promise<void> {
@@ -222,7 +225,7 @@ class CoordinatedAccounts implements Accounts {
       success: [{ type: 'put', key: storeKey, value: encodeRecord(record) }],
       failure: [],
     });
-    if (result.succeeded) return deployKey(record);
+    if (result.succeeded) return shownDeployKey(record);
     throw new QuorateError(
       'already-exists',
       'this key is in use: a deploy key is for one repository and for no user',
@@ -231,7 +234,7 @@ class CoordinatedAccounts implements Accounts {
 
   async listDeployKeys(repositoryId: string): Promise<readonly DeployKey[]> {
     const records = (await this.#keyRecords()).filter(isDeployKey);
-    return records.filter((record) => record.repositoryId === repositoryId).map(deployKey);
+    return records.filter((record) => record.repositoryId === repositoryId).map(shownDeployKey);
   }
 
   async removeDeployKey(repositoryId: string, fingerprint: string): Promise<void> {
@@ -284,7 +287,7 @@ class CoordinatedAccounts implements Accounts {
     });
     // The other compare cannot fail with a sound source of random bytes.
     if (!result.succeeded) throw noSuchUser(token.user);
-    return { token: publicToken(record, undefined), secret };
+    return { token: shownToken(record, undefined), secret };
   }
 
   async listTokens(user?: string): Promise<readonly AccessToken[]> {
@@ -293,7 +296,7 @@ class CoordinatedAccounts implements Accounts {
     const uses = await this.#tokenUses.all();
     return records
       .filter((record) => user === undefined || record.user === user)
-      .map((record) => publicToken(record, uses.get(record.hash)));
+      .map((record) => shownToken(record, uses.get(record.hash)));
   }
 
   async revokeToken(id: string): Promise<void> {
@@ -474,36 +477,4 @@ function noSuchUser(name: string): QuorateError {
 
 function noSuchKey(fingerprint: string): QuorateError {
   return new QuorateError('not-found', `there is no key ${fingerprint}`);
-}
-
-function isDeployKey(record: AnyKeyRecord): record is DeployKeyRecord {
-  return 'repositoryId' in record;
-}
-
-function isUserKey(record: AnyKeyRecord): record is SshKeyRecord {
-  return 'user' in record;
-}
-
-function deployKey(record: DeployKeyRecord): DeployKey {
-  const { fingerprint, repositoryId, write, type, comment, createdAtMs } = record;
-  return { fingerprint, repositoryId, write, type, comment, createdAtMs };
-}
-
-function publicKey(record: SshKeyRecord): SshKey {
-  const { fingerprint, user, type, comment, createdAtMs } = record;
-  return { fingerprint, user, type, comment, createdAtMs };
-}
-
-function publicToken(record: TokenRecord, lastUsedAtMs: number | undefined): AccessToken {
-  const { id, user, name, scope, createdAtMs } = record;
-  return {
-    id,
-    user,
-    name,
-    scope,
-    repositoryPattern: record.repositoryPattern ?? undefined,
-    createdAtMs,
-    expiresAtMs: record.expiresAtMs ?? undefined,
-    lastUsedAtMs,
-  };
 }

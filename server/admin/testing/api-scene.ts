@@ -232,6 +232,17 @@ export class ApiScene {
     return new ApiScene({ backend, accounts, audited, logged, server, options: api });
   }
 
+  /** A repository that `root` administers. */
+  async createRepository(name: string, options: { readonly public?: boolean } = {}): Promise<void> {
+    await this.backend.repositories.create({
+      name,
+      defaultBranch: 'main',
+      objectFormat: 'sha1',
+      settings: {},
+      access: { public: options.public ?? false, grants: { root: 'admin' } },
+    });
+  }
+
   /** A token's secret for a user, who is made when there is none of that name. */
   async token(
     user: string,
@@ -329,4 +340,12 @@ function jsonObject(text: string): Readonly<Record<string, unknown>> | undefined
   } catch {
     return undefined;
   }
+}
+
+/** A field of an answer that is to be an object. */
+export function objectIn(body: unknown, name: string): Record<string, unknown> {
+  assert.ok(typeof body === 'object' && body !== null && name in body, JSON.stringify(body));
+  const value: unknown = Object.entries(body).find(([key]) => key === name)?.[1];
+  assert.ok(typeof value === 'object' && value !== null);
+  return { ...value };
 }

@@ -1,0 +1,108 @@
+import assert from 'node:assert/strict';
+import { afterEach, beforeEach, test } from 'node:test';
+import { ApiScene, objectIn } from './testing/api-scene.js';
+
+let scene: ApiScene;
+let admin: string;
+
+beforeEach(async () => {
+  scene = await ApiScene.open();
+  admin = await scene.token('root', { admin: true });
+});
+afterEach(async () => await scene.close());
+
+test('whoever creates one administers it', async () => {
+  const token = await scene.token('ann', { scope: 'admin' });
+  const made = await scene.request('POST', '/repositories', {
+    token,
+    body: {
+      name: 'team/app.git',
+      defaultBranch: 'trunk',
+      settings: { 'RECEIVE.denydeletes': 'true' },
+    },
+  });
+  assert.equal(made.status, 201, made.text);
+  const shown = await scene.request('GET', '/repositories/team%2Fapp.git', { token });
+  const { createdAt: _, ...repository } = objectIn(shown.body, 'repository');
+  assert.deepEqual(repository, {
+    name: 'team/app',
+    public: false,
+    objectFormat: 'sha1',
+    epoch: 1,
+    head: 'refs/heads/trunk',
+    generation: 1,
+    refCount: 0,
+    packCount: 0,
+    looseObjectCount: 0,
+    sizeBytes: 1536,
+    sharedBytes: 2048,
+    sharedBy: 3,
+    savedBytes: 4096,
+    settings: { 'receive.denyDeletes': 'true' },
+    grants: { ann: 'admin' },
+  });
+});
+
+test('readers do not see grants and settings', async () => {
+  await scene.createRepository('team/app', { public: true });
+  const shown = await scene.request('GET', '/repositories/team%2Fapp');
+  const repository = objectIn(shown.body, 'repository');
+  assert.ok(!('grants' in repository) && !('settings' in repository));
+});
+
+test('settings are set and unset, visibility and grants kept', async () => {
+  await scene.createRepository('team/app');
+  await scene.token('ann');
+  const change = (body: object) =>
+    scene.request('PATCH', '/repositories/team%2Fapp', { token: admin, body });
+  await scene.request('PUT', '/repositories/team%2Fapp/grants/ann', {
+    token: admin,
+    body: { level: 'read' },
+  });
+  await change({ settings: { 'receive.maxRefs': '10', 'receive.denyDeletes': 'true' } });
+  const answer = await change({ settings: { 'receive.maxRefs': null }, public: true });
+  const repository = objectIn(answer.body, 'repository');
+  assert.deepEqual(repository['settings'], { 'receive.denyDeletes': 'true' });
+  assert.deepEqual(repository['grants'], { root: 'admin', ann: 'read' });
+  assert.equal(repository['public'], true);
+});
+
+test('a grant to nobody, and one that is not there', async () => {
+  await scene.createRepository('team/app');
+  const path = '/repositories/team%2Fapp/grants/constructor';
+  const granted = await scene.request('PUT', path, { token: admin, body: { level: 'read' } });
+  assert.equal(granted.status, 404);
+  assert.equal((await scene.request('DELETE', path, { token: admin })).status, 404);
+});
+
+test('pages hold what the caller may read, and do not name the rest', async () => {
+  for (const name of ['a', 'b', 'c', 'd', 'e']) {
+    await scene.createRepository(`${name}/public`, { public: true });
+    await scene.createRepository(`${name}/secret`);
+  }
+  const pages: unknown[] = [];
+  let after = '';
+  do {
+    const page = await scene.request('GET', `/repositories?limit=2${after}`);
+    assert.ok(!page.text.includes('secret'));
+    pages.push(namesIn(page.body));
+    const next = page.body?.['next'];
+    after = typeof next === 'string' ? `&after=${encodeURIComponent(next)}` : '';
+  } while (after !== '');
+  assert.deepEqual(pages, [['a/public', 'b/public'], ['c/public', 'd/public'], ['e/public']]);
+  const all = await scene.request('GET', '/repositories?prefix=b/', { token: admin });
+  assert.deepEqual(namesIn(all.body), ['b/public', 'b/secret']);
+});
+
+test('pages reach over more hidden names than one batch of the registry', async () => {
+  for (let index = 0; index < 1100; index += 1)
+    await scene.createRepository(`hidden/${10_000 + index}`);
+  await scene.createRepository('last/one', { public: true });
+  assert.deepEqual(namesIn((await scene.request('GET', '/repositories')).body), ['last/one']);
+});
+
+function namesIn(body: unknown): unknown[] {
+  return Object.values(objectIn(body, 'repositories')).map(
+    (row) => objectIn({ row }, 'row')['name'],
+  );
+}
