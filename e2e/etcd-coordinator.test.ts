@@ -9,7 +9,7 @@ import path from 'node:path';
 import { TestAuthority } from '../backends/coordination/etcd/testing/certificates.js';
 import { EtcdCluster } from './etcd.js';
 import { createScene, type Scene, type ServerProcess, waitFor } from './harness.js';
-import { pickPort } from './ports.js';
+import { pickPort } from '../backends/contract/testing/ports.js';
 
 describe('one server on etcd', () => {
   let cluster: EtcdCluster;

@@ -2,7 +2,6 @@
 export {
   EtcdCluster,
   EtcdMember,
-  freePort,
   type EtcdClusterOptions,
   type EtcdTls,
 } from '../backends/coordination/etcd/testing/etcd-cluster.js';

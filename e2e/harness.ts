@@ -4,7 +4,7 @@ import { mkdir, mkdtemp, readFile, readdir, realpath, rm, writeFile } from 'node
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import type { TestContext } from 'node:test';
-import { pickPort } from './ports.js';
+import { pickPort } from '../backends/contract/testing/ports.js';
 import { processesUsing } from './processes.js';
 import { runProcess } from './run-process.js';
 import type { Finished } from './run-process.js';

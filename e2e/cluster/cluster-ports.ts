@@ -1,6 +1,6 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { pickPort } from '../ports.js';
+import { pickPort } from '../../backends/contract/testing/ports.js';
 
 export interface MemberCounts {
   readonly etcd: number;

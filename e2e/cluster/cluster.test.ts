@@ -4,7 +4,7 @@ import { after, before, describe, test } from 'node:test';
 import { waitFor } from '../wait.js';
 import { createClusterScene, type ClusterScene, repositoriesOf } from './cluster-scene.js';
 import { MemberProcess } from './member-process.js';
-import { pickPort } from '../ports.js';
+import { pickPort } from '../../backends/contract/testing/ports.js';
 
 const header = (value: string): string[] => ['-c', `http.extraHeader=Quorate-At-Least: ${value}`];
 

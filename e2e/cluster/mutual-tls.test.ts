@@ -12,7 +12,7 @@ import {
 } from '../../backends/coordination/etcd/testing/certificates.js';
 import { Seeded, seedFrom } from '../checker/seeded.js';
 import type { EtcdCluster } from '../etcd.js';
-import { pickPort } from '../ports.js';
+import { pickPort } from '../../backends/contract/testing/ports.js';
 import { waitFor } from '../wait.js';
 import { createClusterScene, type ClusterScene } from './cluster-scene.js';
 import { MemberProcess } from './member-process.js';

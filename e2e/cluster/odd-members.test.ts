@@ -4,7 +4,7 @@ import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { Seeded, seedFrom } from '../checker/seeded.js';
-import { pickPort } from '../ports.js';
+import { pickPort } from '../../backends/contract/testing/ports.js';
 import { mainScript } from '../server-process.js';
 import { waitFor } from '../wait.js';
 import { createClusterScene, type ClusterScene } from './cluster-scene.js';

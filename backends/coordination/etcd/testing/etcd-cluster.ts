@@ -1,11 +1,11 @@
 import { execFile } from 'node:child_process';
 import { randomInt } from 'node:crypto';
 import { mkdtemp, rename, rm } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
+import { pickPort } from '../../../contract/testing/ports.js';
 import { EtcdMember, type EtcdTls, type MemberPlace } from './etcd-member.js';
 
 export { EtcdMember, type EtcdTls } from './etcd-member.js';
@@ -21,9 +21,7 @@ export interface EtcdClusterOptions {
   readonly members?: number;
   /** Made if absent, and kept; default a temporary one, which `stop` removes. */
   readonly directory?: string;
-  /** Loopback address that all members listen on. Default 127.0.0.1. */
-  readonly host?: string;
-  /** Where each member runs, in order; its ports have to be given then. Default `host`. */
+  /** Where each member runs, in order; its ports have to be given then. Default 127.0.0.1. */
   readonly machines?: readonly (Machine | undefined)[];
   /** Client ports in order. Default free ones. */
   readonly clientPorts?: readonly number[];
@@ -42,13 +40,10 @@ export interface EtcdClusterOptions {
 
 /** A start takes half a second; this is for a machine that has a lot else to do. */
 const startTimeoutMs = 120_000;
-/** Somebody else may take a port between the look and the start. */
-const maxStarts = 3;
 
 /**
  * Real etcd members (Debian's `etcd-server`, and `etcd-client` for snapshots) as child processes on loopback, for
- * tests and for a cluster on one machine. Ports lie below the ephemeral range, so that no outgoing connection takes
- * one while its member is down.
+ * tests and for a cluster on one machine.
  */
 export class EtcdCluster {
   readonly members: readonly EtcdMember[];
@@ -85,17 +80,14 @@ export class EtcdCluster {
   /** Starts the members and waits until all of them serve. */
   static async start(options: EtcdClusterOptions = {}): Promise<EtcdCluster> {
     const directory = options.directory ?? (await mkdtemp(join(tmpdir(), 'quorate-etcd-')));
-    for (let attempt = 1; ; attempt += 1) {
-      const cluster = new EtcdCluster(directory, options, await choosePlaces(directory, options));
-      try {
-        for (const member of cluster.members) member.start();
-        await cluster.ready();
-        return cluster;
-      } catch (error) {
-        await cluster.stop();
-        const portTaken = cluster.members.some(({ log }) => log.includes('address already in use'));
-        if (!portTaken || attempt === maxStarts) throw error;
-      }
+    const cluster = new EtcdCluster(directory, options, await choosePlaces(directory, options));
+    try {
+      for (const member of cluster.members) member.start();
+      await cluster.ready();
+      return cluster;
+    } catch (error) {
+      await cluster.stop();
+      throw error;
     }
   }
 
@@ -261,40 +253,20 @@ async function choosePlaces(
   directory: string,
   options: EtcdClusterOptions,
 ): Promise<readonly MemberPlace[]> {
-  const taken = new Set<number>(options.clientPorts);
   const places: MemberPlace[] = [];
   for (let i = 0; i < (options.members ?? 1); i += 1) {
     const name = `etcd-${i + 1}`;
     const machine = options.machines?.[i];
-    const host = machine?.address ?? options.host ?? '127.0.0.1';
+    const host = machine?.address ?? '127.0.0.1';
     places.push({
       name,
       host,
-      clientPort: options.clientPorts?.[i] ?? (await freePort(host, taken)),
-      peerPort: options.peerPorts?.[i] ?? (await freePort(host, taken)),
-      healthPort: options.healthPorts?.[i] ?? (await freePort(host, taken)),
+      clientPort: options.clientPorts?.[i] ?? (await pickPort()),
+      peerPort: options.peerPorts?.[i] ?? (await pickPort()),
+      healthPort: options.healthPorts?.[i] ?? (await pickPort()),
       dataDirectory: join(directory, name),
       ...(machine === undefined ? {} : { enter: machine.enter }),
     });
   }
   return places;
-}
-
-/** A port that nobody listens on, between the well known ones and Linux' ephemeral range (32768 and up). */
-export async function freePort(host: string, taken: Set<number>): Promise<number> {
-  for (let i = 0; i < 1_000; i += 1) {
-    const port = randomInt(15_000, 32_000);
-    if (taken.has(port) || !(await isFree(host, port))) continue;
-    taken.add(port);
-    return port;
-  }
-  throw new Error(`no free port on ${host}`);
-}
-
-function isFree(host: string, port: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    const server = createServer();
-    server.once('error', () => resolve(false));
-    server.listen(port, host, () => server.close(() => resolve(true)));
-  });
 }

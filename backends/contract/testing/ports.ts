@@ -1,11 +1,11 @@
 import net from 'node:net';
 
 /**
- * Below them live programs with ports of their own, above them members of etcd (which see themselves to it that theirs
- * are free) and what systems take for outgoing connections: a server that was stopped finds its port free again.
+ * Below them live programs with ports of their own, above them what systems take for outgoing connections: a server or
+ * a member of etcd that was stopped finds its port free again.
  */
 const firstPort = 10_000;
-const endPort = 15_000;
+const endPort = 32_000;
 /** The first of a block is held by the process whose block it is. */
 const blockSize = 50;
 
