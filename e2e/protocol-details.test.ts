@@ -142,6 +142,20 @@ describe('what git tells people', () => {
     assert.match(refused.stderr, /shallow update not allowed/);
   });
 
+  for (const protocol of [0, 2] as const) {
+    test(`a date or a ref that leaves no commit is told as git tells it (v${protocol})`, async () => {
+      const url = server.httpUrl('team/app.git');
+      for (const nothing of ['--shallow-since=2037-01-01', '--shallow-exclude=main']) {
+        const refused = await scene.tryGit(
+          ['clone', '-q', nothing, url, scene.path('work', `none-${protocol}`)],
+          { protocol },
+        );
+        assert.notEqual(refused.exitCode, 0);
+        assert.match(refused.stderr, /no commits selected for shallow requests/);
+      }
+    });
+  }
+
   test('tags come along with what they point to', async () => {
     const url = server.httpUrl('team/tags.git');
     const repository = await scene.makeRepository({ commits: 50 });

@@ -59,7 +59,7 @@ export async function fetch(
   });
   const sideBandAll = wanted.flags.has('sideband-all');
   const relayed = await relayGit(git, context.output, {
-    failure: failureText(context),
+    failure: failureText(context, wanted),
     ...(refs.length === 0
       ? {}
       : { through: (answer) => withWantedRefs(answer, refs, { sideBandAll }) }),

@@ -69,7 +69,7 @@ async function talkV0(context: GitContext, ground: FetchGround): Promise<GitOutc
       signal: request.signal,
     });
     const relayed = await relayGit(git, output, {
-      failure: failureText(context),
+      failure: failureText(context, wanted),
       // A stateful upload-pack begins with an advertisement of its own; the client has ours, which it answers.
       ...(request.mode === 'session' ? { through: behindAdvertisement } : {}),
     });

@@ -116,7 +116,14 @@ export function outcomeOf(
   };
 }
 
-/** What clients are told when git fails without a word of its own. */
-export function failureText({ request }: GitContext): string {
-  return `the server's git failed (request ${request.requestId})`;
+/**
+ * What clients are told when git fails without a word of its own. It has none, and dies as when it is broken, where a
+ * date or a ref to exclude leaves no commit at all.
+ */
+export function failureText({ request }: GitContext, wanted?: FetchScope): string {
+  const failed = `the server's git failed (request ${request.requestId})`;
+  const selective = wanted?.deepenSince !== undefined || (wanted?.deepenNot ?? []).length > 0;
+  return selective
+    ? `upload-pack: no commits selected for shallow requests; if there are such commits, ${failed}`
+    : failed;
 }
