@@ -294,12 +294,16 @@ describe('the command line', () => {
     const child = spawn('script', ['-q', '-e', '-c', words, '/dev/null'], {
       env: { ...environment(), TERM: 'xterm', SHELL: '/bin/sh' },
       stdio: 'pipe',
-      timeout: 60_000,
+      timeout: 180_000,
     });
     let screen = '';
+    let answered = typed === '';
     child.stdout.setEncoding('utf8').on('data', (text: string) => {
       screen += text;
-      if (typed !== '' && text.includes('[y/N]')) child.stdin.write(typed);
+      // What is asked may come in parts.
+      if (answered || !screen.includes('[y/N]')) return;
+      answered = true;
+      child.stdin.write(typed);
     });
     await once(child, 'close');
     child.stdin.destroy();

@@ -49,7 +49,10 @@ describe('one server on etcd', () => {
     await scene.git(['push', '-q', url, 'main'], { cwd: repository });
     const killed = await cluster.killLeader();
     const tip = await scene.commit(repository, 'after.txt', 'after\n');
-    await scene.git(['push', '-q', url, 'main'], { cwd: repository });
+    // On a busy machine an election may take longer than the server waits.
+    await waitFor('a push to be taken', async () => {
+      return (await scene.tryGit(['push', url, 'main'], { cwd: repository })).exitCode === 0;
+    });
     const listed = await scene.git(['ls-remote', url, 'refs/heads/main']);
     assert.ok(listed.startsWith(tip));
     killed.start();

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
+import { pickPort } from '../backends/contract/testing/ports.js';
 import { exportJWK, generateKeyPair, type JWK } from 'jose';
 
 export type KeyPair = Awaited<ReturnType<typeof generateKeyPair>>;
@@ -36,7 +37,8 @@ export class Issuer {
 
   static async open(): Promise<Issuer> {
     const listening = createServer();
-    listening.listen(0, '127.0.0.1');
+    // Nobody else's when it is closed: tests ask for an issuer that is gone.
+    listening.listen(await pickPort(), '127.0.0.1');
     await once(listening, 'listening');
     return new Issuer(listening);
   }

@@ -12,7 +12,7 @@ export interface RunOptions {
   /** The whole environment. */
   readonly env: Readonly<Record<string, string>>;
   readonly stdin?: string | Uint8Array;
-  /** Killed after this, with what it started; default 120 s. */
+  /** Killed after this, with what it started; default 300 s. */
   readonly timeoutMs?: number;
 }
 
@@ -32,7 +32,7 @@ export function runProcess(
     });
     const timer = setTimeout(() => {
       if (child.pid !== undefined) process.kill(-child.pid, 'SIGKILL');
-    }, options.timeoutMs ?? 120_000);
+    }, options.timeoutMs ?? 300_000);
     const stdout: Buffer[] = [];
     const stderr: Buffer[] = [];
     child.stdout.on('data', (chunk: Buffer) => stdout.push(chunk));

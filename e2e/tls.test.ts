@@ -348,7 +348,7 @@ test('a stream of HTTP/2 whose client is silent is ended; others of its connecti
   const own = await scene.startServer({
     flags: [
       ...words(`--tls-cert ${scene.path('first.pem')} --tls-key ${scene.path('first.key')}`),
-      ...words('--set limits.idleTime=500ms'),
+      ...words('--set limits.idleTime=3s'),
     ],
   });
   await scene.run(process.execPath, [

@@ -2,11 +2,11 @@ import { randomBytes } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import type { Coordinator, Lease } from '../backends/contract/coordinator.js';
 import type { Clock } from '../backends/contract/environment.js';
 import { QuorateError } from '../backends/contract/errors.js';
 import { prefixEnd } from '../backends/contract/keys.js';
+import { sleepInSteps } from '../backends/contract/testing/step-sleep.js';
 import { openEmbeddedCoordinator } from '../backends/coordination/embedded/embedded-coordinator.js';
 import { openEtcdCoordinator } from '../backends/coordination/etcd/etcd-coordinator.js';
 import { EtcdCluster } from '../backends/coordination/etcd/testing/etcd-cluster.js';
@@ -160,10 +160,7 @@ export class WebhookGround {
 const realClock: Clock = {
   nowMs: () => Date.now(),
   monotonicMs: () => performance.now(),
-  sleep: async (ms, signal) => {
-    const options = { ref: false, ...(signal === undefined ? {} : { signal }) };
-    await delay(ms, undefined, options).catch(() => undefined);
-  },
+  sleep: sleepInSteps,
 };
 
 export async function addWebhook(

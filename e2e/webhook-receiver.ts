@@ -1,6 +1,7 @@
 import { createHmac } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { pickPort } from '../backends/contract/testing/ports.js';
 import { waitFor } from './wait.js';
 
 export interface Received {
@@ -28,9 +29,10 @@ export class Receiver {
     });
   }
 
-  static async open(port = 0): Promise<Receiver> {
+  static async open(): Promise<Receiver> {
     const receiver = new Receiver();
-    receiver.#server.listen(port, '127.0.0.1');
+    // Nobody else's when it is closed: what is still sent there comes to no other test's receiver.
+    receiver.#server.listen(await pickPort(), '127.0.0.1');
     await once(receiver.#server, 'listening');
     return receiver;
   }

@@ -308,7 +308,7 @@ describe('bad receivers', () => {
     const { id } = await add(repository.name, 'http://ip6-localhost:9/');
     const tried = await at.scene.quorate(at.server, ['webhook', 'test', repository.name, id]);
     assert.equal(tried.exitCode, 1);
-    assert.match(tried.stderr, /not a public one|cannot be resolved/);
+    assert.match(tried.stderr, /not a public one|cannot be resolved|no answer within/);
   });
 
   test('one that redirects, floods or is silent keeps no push waiting', async () => {

@@ -120,7 +120,7 @@ function defineHolding(withLocks: WithLocks, runs: number): void {
       await long.release();
     });
   });
-  test('two writers never hold refs in conflict, and nothing is left', { timeout: 60_000 }, () =>
+  test('two writers never hold refs in conflict, and nothing is left', { timeout: 600_000 }, () =>
     excludesAtRandom(withLocks, runs),
   );
 }

@@ -19,7 +19,13 @@ import { create } from '../local/testing/replica-scene.js';
 import { obeyEvictions } from './evictions.js';
 import type { ReplicatedBackend } from './replicated-backend.js';
 import { settleQuarantines } from './settle-quarantines.js';
-import { away, openReplicaSet, type ReplicaSet, type TestStore } from './testing/replica-set.js';
+import {
+  away,
+  openReplicaSet,
+  type ReplicaSet,
+  type TestStore,
+  unhurried,
+} from './testing/replica-set.js';
 import { until } from '../contract/testing/until.js';
 
 const { signal } = new AbortController();
@@ -261,23 +267,25 @@ for (const slowly of [false, true]) {
   test(`what one store cannot take, others may: its disk lacks something, or it is behind: ${way}`, async () => {
     const [first, second] = set.stores;
     assert.ok(first !== undefined && second !== undefined);
+    const { backend: through } = await set.frontEnd({ clock: unhurried });
     const lacking = new QuorateError('invalid-argument', 'pack has 1 unresolved delta', {
       details: { pack: true },
     });
     first.interfere = (name, go) => (name === call ? Promise.reject(lacking) : go());
     const one = await set.commit('one');
-    const made = await push([create(main, one)], { slowly });
+    const made = await push([create(main, one)], { through, slowly });
     assert.deepEqual([made.generation, made.unpack, made.reasons], [1, 'ok', []]);
     // Two of three: then it is the pack.
     second.interfere = first.interfere;
-    const bad = await push([create('refs/heads/bad', await set.commit('bad'))], { slowly });
+    const more = [create('refs/heads/bad', await set.commit('bad'))];
+    const bad = await push(more, { through, slowly });
     assert.deepEqual([bad.unpack, bad.reasons], [lacking.message, ['unpacker error']]);
     first.interfere = undefined;
     // Behind, and gets a thin pack that builds on what it has not applied.
     second.interfere = (name, go) => (name === 'apply' ? away() : go());
     const content = Array.from({ length: 300 }, (_, line) => `line ${line}`).join('\n');
     const two = await set.commit(content, one);
-    await push([{ ref: main, oldOid: one, newOid: two }], { have: [one] });
+    await push([{ ref: main, oldOid: one, newOid: two }], { through, have: [one] });
     const three = await set.commit(`${content}more`, two);
     const taken: (number | 'failed')[] = [];
     second.interfere = async (name, go) => {
@@ -291,7 +299,8 @@ for (const slowly of [false, true]) {
         throw error;
       }
     };
-    const thin = await push([{ ref: main, oldOid: two, newOid: three }], { have: [two], slowly });
+    const last = [{ ref: main, oldOid: two, newOid: three }];
+    const thin = await push(last, { through, have: [two], slowly });
     assert.deepEqual([thin.generation, taken], [3, [1]]);
   });
 }

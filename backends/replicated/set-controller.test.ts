@@ -75,6 +75,8 @@ beforeEach(async () => {
   repository = await create('team/app');
   tip = await set.commit('one');
   await pushTip(zeroOid);
+  // One that came late was left out of the push.
+  for (const { replica } of stores(0, 1, 2)) await replica.apply(repository.id, 1);
 });
 afterEach(async () => {
   await controller.close();
@@ -117,6 +119,11 @@ async function assertSound(stores: readonly TestStore[]): Promise<void> {
   const head = await set.coordinator.get(keys.head(repository.id));
   const { generation, digest } = JSON.parse(new TextDecoder().decode(head?.value));
   for (const store of stores) {
+    // One that came late gets what was pushed a little later.
+    await until(
+      'it has the head',
+      async () => (await store.replica.state(repository.id))?.generation === generation,
+    );
     assert.deepEqual(await store.replica.state(repository.id), { generation, digest });
     await runGit(store.gitDir(repository.id), ['fsck', '--full', '--strict']);
   }

@@ -52,7 +52,7 @@ export async function createClusterScene(
     const member = cluster.frontEnd(frontEnd);
     return { sshHost: member.fact('sshHost'), sshPort: Number(member.fact('sshPort')) };
   };
-  return {
+  const ground: ClusterScene = {
     scene,
     cluster,
     sshServer,
@@ -98,6 +98,14 @@ export async function createClusterScene(
       await scene.close();
     },
   };
+  try {
+    // A repository that is made before has fewer copies for a while.
+    await ground.allSeen();
+  } catch (error) {
+    await ground.close();
+    throw error;
+  }
+  return ground;
 }
 
 /** For whoever looks for the reason of a failure: a directory in `CLUSTER_LOGS` gets what the members logged. */

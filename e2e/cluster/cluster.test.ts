@@ -79,16 +79,19 @@ describe('a cluster: three storage nodes, two front-ends, three members of etcd'
   });
 
   test('nodes are listed and drained, copies shown and moved, pushes explained', async () => {
-    const { directory } = await pushed('team/moved.git');
+    const { directory, id } = await pushed('team/moved.git');
     await push(directory, ground.httpUrl(1, 'team/moved.git'));
     await ground.allSeen();
+    await ground.converged(id, 3);
     const nodes = JSON.parse(await ground.admin(0, '--json', 'node', 'list'));
     assert.deepEqual(
       nodes.map(({ nodeId }: { nodeId: string }) => nodeId),
       [1, 2, 3].map((number) => `storage-${number}`),
     );
-    const replicas = JSON.parse(await ground.admin(1, '--json', 'repo', 'replicas', 'team/moved'));
-    assert.equal(replicas.length, 3);
+    await waitFor('three copies', async () => {
+      const shown = await ground.admin(1, '--json', 'repo', 'replicas', 'team/moved');
+      return JSON.parse(shown).length === 3;
+    });
     await assert.rejects(ground.admin(0, 'repo', 'move', 'team/moved', '--to', 'storage-1'), /3/);
     await assert.rejects(ground.admin(0, 'node', 'drain', 'storage-9'), /storage-9/);
     await ground.admin(0, 'repo', 'move', 'team/moved', '--to', 'storage-3,storage-2,storage-1');
@@ -99,20 +102,19 @@ describe('a cluster: three storage nodes, two front-ends, three members of etcd'
     );
     const audit = await ground.admin(1, '--json', 'audit', '--repo', 'team/moved');
     const pushId = /"pushId":\s*"([0-9a-f]+)"/.exec(audit)?.[1] ?? '';
-    const story = JSON.parse(await ground.admin(0, '--json', 'explain', 'push', pushId));
-    assert.equal(story.repository, 'team/moved');
-    const steps: string[] = story.steps.map(({ step }: { step: string }) => step);
-    for (const step of [
-      'received',
-      'uploaded',
-      'locked',
-      'prepared',
-      'judged',
-      'committed',
-      'applied',
-    ]) {
-      assert.ok(steps.includes(step), `${step} is missing in ${steps.join(' ')}`);
-    }
+    // Written a little later, for the other front-end to see.
+    const told = 'received uploaded locked prepared judged committed applied'.split(' ');
+    let steps: string[] = [];
+    await waitFor('the whole story', async () => {
+      const text = await ground.admin(0, '--json', 'explain', 'push', pushId).catch(() => '');
+      if (text === '') return false;
+      const story = JSON.parse(text);
+      assert.equal(story.repository, 'team/moved');
+      steps = story.steps.map(({ step }: { step: string }) => step);
+      return told.every((step) => steps.includes(step));
+    }).catch((error: unknown) => {
+      throw new Error(`told: ${steps.join(' ')}`, { cause: error });
+    });
     await assert.rejects(ground.admin(0, 'explain', 'push', 'nobody'), /remembered for a day/);
   });
 
@@ -120,9 +122,8 @@ describe('a cluster: three storage nodes, two front-ends, three members of etcd'
     const { scene } = ground;
     const keys = await Promise.all(
       [0, 1].map(async (frontEnd) => {
-        const { sshHost, sshPort } = ground.sshServer(frontEnd);
-        const { stdout } = await scene.run('ssh-keyscan', ['-p', String(sshPort), sshHost]);
-        return stdout
+        const found = await scene.hostKeys(ground.sshServer(frontEnd));
+        return found
           .split('\n')
           .flatMap((line) => (/^[^#]/.test(line) ? [line.split(' ').slice(1).join(' ')] : []))
           .sort();
@@ -163,7 +164,9 @@ describe('a cluster: three storage nodes, two front-ends, three members of etcd'
     const first = ground.cluster.storageNode(0);
     const before = new Set(await repositoriesOf(first));
     await ground.admin(1, 'repo', 'fork', 'team/source', 'ann/fork');
-    const [forkId = ''] = (await repositoriesOf(first)).filter((one) => !before.has(one));
+    const forkId = await waitFor('its files', async () =>
+      (await repositoriesOf(first)).find((one) => !before.has(one)),
+    );
     assert.match(await ground.admin(0, 'repo', 'show', 'ann/fork'), /^shared: .* 2 repositories$/m);
     const tip = await push(directory, ground.httpUrl(0, 'ann/fork.git'));
     const { generation } = await ground.converged(forkId, 3);

@@ -25,8 +25,8 @@ describe('a repository that lost two of its three copies for good', () => {
     const directory = await scene.makeRepository({ commits: 2 });
     const url = ground.httpUrl(0, `${name}.git`);
     await scene.git(['push', '-q', url, 'main'], { cwd: directory });
-    const [id = ''] = (await repositoriesOf(cluster.storageNode(0))).filter(
-      (one) => !before.has(one),
+    const id = await waitFor('its files', async () =>
+      (await repositoriesOf(cluster.storageNode(0))).find((one) => !before.has(one)),
     );
     await ground.converged(id, 3);
     return { directory, url, id };

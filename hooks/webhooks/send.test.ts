@@ -7,9 +7,11 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, test } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import type { Clock } from '../../backends/contract/environment.js';
+import { pickPort } from '../../backends/contract/testing/ports.js';
+import { sleepInSteps } from '../../backends/contract/testing/step-sleep.js';
+import { until } from '../../backends/contract/testing/until.js';
 import type { Attempt } from './delivery.js';
 import { createSender, type Resolve } from './send.js';
 import { createTargets } from './targets.js';
@@ -19,10 +21,7 @@ import { createTargets } from './targets.js';
 const clock: Clock = {
   nowMs: () => Date.now(),
   monotonicMs: () => performance.now(),
-  sleep: async (ms, signal) => {
-    const options = { ref: false, ...(signal === undefined ? {} : { signal }) };
-    await delay(ms, undefined, options).catch(() => undefined);
-  },
+  sleep: sleepInSteps,
 };
 
 const servers: Server[] = [];
@@ -204,6 +203,7 @@ test('who never answers is left', async () => {
   for (const { port, count } of [silent, trickling, promising]) {
     const attempt = await send(`http://127.0.0.1:${port}/`, { timeoutMs: 300 });
     assert.equal(attempt?.outcome, 'timeout');
+    await until('the connection to be there', () => count() > 0);
     assert.equal(count(), 1);
   }
   const attempt = await send(`http://127.0.0.1:${silent.port}/`, { timeoutMs: 300 });
@@ -263,12 +263,7 @@ test('what is no HTTP is told apart', async () => {
 });
 
 test('nobody listens', async () => {
-  const { port } = await listen(() => undefined);
-  for (const server of servers.splice(0)) {
-    server.close();
-    await once(server, 'close');
-  }
-  const attempt = await send(`http://127.0.0.1:${port}/`);
+  const attempt = await send(`http://127.0.0.1:${await pickPort()}/`);
   assert.equal(attempt?.outcome, 'connection');
   assert.match(attempt.problem ?? '', /ECONNREFUSED/);
 });

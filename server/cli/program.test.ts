@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { QuorateError } from '../../backends/contract/errors.js';
+import { pickPort } from '../../backends/contract/testing/ports.js';
 import { ApiScene } from '../admin/testing/api-scene.js';
 import {
   type Outcome,
@@ -356,13 +357,7 @@ describe('finding the server', () => {
   });
 
   test('a server that does not answer', async () => {
-    const listener = createServer().listen(0, '127.0.0.1');
-    await once(listener, 'listening');
-    const address = listener.address();
-    assert.ok(address !== null && typeof address === 'object');
-    listener.close();
-    await once(listener, 'close');
-    const httpUrl = `http://127.0.0.1:${address.port}`;
+    const httpUrl = `http://127.0.0.1:${await pickPort()}`;
     await writeFile(join(directory, 'server.json'), JSON.stringify({ httpUrl }));
     const outcome = await quorate(['status', '--data', directory], bare);
     assert.equal(
@@ -468,12 +463,16 @@ async function onTerminal(args: readonly string[], typed: string): Promise<strin
   const child = spawn('script', ['-q', '-e', '-c', words, '/dev/null'], {
     env: { ...env, PATH: process.env['PATH'] ?? '', TERM: 'xterm', SHELL: '/bin/sh' },
     stdio: 'pipe',
-    timeout: 30_000,
+    timeout: 180_000,
   });
   let screen = '';
+  let answered = typed === '';
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
     screen += text;
-    if (typed !== '' && text.includes('[y/N]')) child.stdin.write(typed);
+    // What is asked may come in parts.
+    if (answered || !screen.includes('[y/N]')) return;
+    answered = true;
+    child.stdin.write(typed);
   });
   await once(child, 'close');
   child.stdin.destroy();

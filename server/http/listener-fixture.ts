@@ -5,6 +5,7 @@ import { connect, type Socket } from 'node:net';
 import type { Readable, Writable } from 'node:stream';
 import type { Clock, Logger, Meter } from '../../backends/contract/environment.js';
 import { QuorateError } from '../../backends/contract/errors.js';
+import { pickPort } from '../../backends/contract/testing/ports.js';
 import type { Accounts } from '../auth/accounts.js';
 import type { GitOutcome, GitRequest, GitService, KnownAnswer } from '../core/git-request.js';
 import type { AuditEvent } from '../observe/audit.js';
@@ -56,7 +57,7 @@ export const systemClock: Clock = {
     }),
 };
 
-/** Starts a listener on a free port. User `ann` has the token `good-token`. */
+/** Starts a listener on a port that nobody else has when it is closed. User `ann` has the token `good-token`. */
 export async function startListener(options: FixtureOptions = {}): Promise<Fixture> {
   const requests: GitRequest[] = [];
   const lines: Fixture['lines'] = [];
@@ -98,7 +99,7 @@ export async function startListener(options: FixtureOptions = {}): Promise<Fixtu
     limits: { ...defaultHttpLimits, ...options.limits },
     noAuth: options.noAuth ?? false,
   });
-  const { port } = await listener.listen('127.0.0.1', 0);
+  const { port } = await listener.listen('127.0.0.1', await pickPort());
   return {
     port,
     listener,

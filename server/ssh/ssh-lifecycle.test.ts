@@ -136,8 +136,8 @@ describe('limits', () => {
   });
 
   test('a client whose request waits for others is not given up', async () => {
-    // A busy machine may take some hundred milliseconds from the sign-in to the request.
-    const { scene, key } = await setUp({ idleTimeoutMs: 2_000 });
+    // A busy machine may take a second or two from the sign-in to the request.
+    const { scene, key } = await setUp({ idleTimeoutMs: 5_000 });
     const queued = scene.start(key, 'git@127.0.0.1', "git-receive-pack 'queue'");
     await until('it waits', () => exchangesOf('queue').length === 1);
     // Silent for a shorter time, and given up for it.

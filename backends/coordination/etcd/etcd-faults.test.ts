@@ -19,7 +19,7 @@ const put = (coordinator: Coordinator, key: string, value: string | Uint8Array) 
     failure: [],
   });
 
-describe('etcd with three members, some of them dead', { timeout: 300_000 }, () => {
+describe('etcd with three members, some of them dead', { timeout: 900_000 }, () => {
   let etcd: OpenEtcd;
   let cluster: EtcdCluster;
   let coordinator: Coordinator;

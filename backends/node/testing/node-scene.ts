@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import type { PeerSource, Replica } from '../../contract/replica.js';
+import { pickPort } from '../../contract/testing/ports.js';
 import { silentLogger } from '../../coordination/test-environment.js';
 import { silentMeter, systemClock } from '../../local/testing/local-fixture.js';
 import type { ClusterCredentials } from '../cluster-credentials.js';
@@ -16,7 +17,7 @@ export interface ServedReplica {
   readonly address: NodeAddress;
 }
 
-/** Serves a replica on a free port. */
+/** Serves a replica, on a port that stays free for it when it stops. */
 export async function serveReplica(
   replica: Replica,
   options: {
@@ -40,7 +41,7 @@ export async function serveReplica(
       }),
     ...(options.limits === undefined ? {} : { limits: options.limits }),
   });
-  return { server, address: await server.listen('127.0.0.1', options.port ?? 0) };
+  return { server, address: await server.listen('127.0.0.1', options.port ?? (await pickPort())) };
 }
 
 export interface Connected {

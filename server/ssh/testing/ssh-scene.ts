@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Clock, Logger, Meter } from '../../../backends/contract/environment.js';
+import { pickPort } from '../../../backends/contract/testing/ports.js';
 import type { Accounts } from '../../auth/accounts.js';
 import { parseSshPublicKeyLine, sshFingerprint } from '../../auth/ssh-public-key.js';
 import type { GitService } from '../../core/git-request.js';
@@ -108,7 +109,7 @@ export async function createSshScene(
     },
     noAuth: limits.noAuth ?? false,
   });
-  const { port } = await listener.listen('127.0.0.1', 0);
+  const { port } = await listener.listen('127.0.0.1', await pickPort());
   const children = new Set<ChildProcessWithoutNullStreams>();
   const settings = [
     'IdentitiesOnly=yes',
