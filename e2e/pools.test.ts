@@ -46,7 +46,9 @@ class Ground {
 
   static async create(t: TestContext, ...settings: readonly string[]): Promise<Ground> {
     const scene = await createScene(t);
-    const flags = ['limits.gitProcesses=2', 'maintenance.enabled=false', ...settings];
+    // Who stopped keeps its place, however long the others take.
+    const kept = ['limits.idleTime=30m', 'maintenance.enabled=false'];
+    const flags = ['limits.gitProcesses=2', ...kept, ...settings];
     const server = await scene.startServer({ flags: flags.flatMap((each) => ['--set', each]) });
     const files = { big: randomFillSync(Buffer.alloc(bigBytes)) };
     const source = await scene.makeRepository({ commits: 2, files });

@@ -12,6 +12,7 @@ import type { NodeServerLimits } from './node-server.js';
 import { connect, type Connected, serveReplica, type ServedReplica } from './testing/node-scene.js';
 import { type StallableProxy, startProxy } from './testing/stallable-proxy.js';
 import { stubReplica } from './testing/stub-replica.js';
+import { sleepInSteps } from '../contract/testing/step-sleep.js';
 import { until } from '../contract/testing/until.js';
 
 const signal = (): AbortSignal => new AbortController().signal;
@@ -89,7 +90,7 @@ describe('nodes that stop, go and come', () => {
     const broken = line.replica.apply(repositoryId, 1);
     await until('the call to be there', () => calls > 0);
     // The answer has begun: nobody knows what became of the call.
-    await new Promise((resolve) => setTimeout(resolve, 700));
+    await sleepInSteps(700);
     line.proxy.cut();
     await rejectsWith(broken, 'unavailable');
     await until('the node to be back', () => line.client.reachable);

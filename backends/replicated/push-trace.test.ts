@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import type { Coordinator } from '../contract/coordinator.js';
 import { keys } from '../contract/keys.js';
+import { until } from '../contract/testing/until.js';
 import { openEmbeddedCoordinator } from '../coordination/embedded/embedded-coordinator.js';
 import { createManualClock, silentLogger } from '../coordination/test-environment.js';
 import { PushTraces } from './push-trace.js';
@@ -36,13 +37,12 @@ async function kept(coordinator: Coordinator): Promise<readonly string[]> {
 }
 
 /** Lets a round of writing, or one of looking for old ones, take its turns until nothing changes any more. */
-async function until(what: () => Promise<boolean>, pass: () => void): Promise<void> {
-  for (let turn = 0; turn < 2_000; turn++) {
-    if (await what()) return;
+function passUntil(what: () => Promise<boolean>, pass: () => void): Promise<void> {
+  return until('it to come to that', async () => {
+    if (await what()) return true;
     pass();
-    await new Promise((resolve) => setImmediate(resolve));
-  }
-  assert.fail('it did not come to that');
+    return false;
+  });
 }
 
 test('stories are told while they wait and after they were written, and no more than so many are kept', async () => {
@@ -56,7 +56,7 @@ test('stories are told while they wait and after they were written, and no more 
     assert.equal((await traces.find('first'))?.actor, 'ann');
     assert.deepEqual(await kept(coordinator), [], 'a push waits for no story');
     traces.start();
-    await until(
+    await passUntil(
       async () => (await kept(coordinator)).length === 1,
       () => clock.advance(500),
     );
@@ -65,7 +65,7 @@ test('stories are told while they wait and after they were written, and no more 
       clock.advance(1);
       push(`push-${String(number).padStart(2, '0')}`);
     }
-    await until(
+    await passUntil(
       async () => (await kept(coordinator)).includes('push-29'),
       () => clock.advance(500),
     );
@@ -96,13 +96,13 @@ test('what an earlier process wrote counts, and goes when it is too old', async 
     await write('one', ['a', 'b', 'c']);
     const traces = open('one');
     traces.start();
-    await until(
+    await passUntil(
       async () => !(await kept(coordinator)).includes('old'),
       () => clock.advance(500),
     );
     clock.advance(1);
     traces.begin({ pushId: 'd', repositoryId: 'r', actor: 'ann' }).note('received');
-    await until(
+    await passUntil(
       async () => (await kept(coordinator)).includes('d'),
       () => clock.advance(500),
     );

@@ -30,7 +30,13 @@ import {
 } from './records.js';
 import type { ReplicatedBackend } from './replicated-backend.js';
 import { recoverSet } from './set-recovery.js';
-import { away, openReplicaSet, type ReplicaSet, type TestStore } from './testing/replica-set.js';
+import {
+  away,
+  openReplicaSet,
+  type ReplicaSet,
+  type TestStore,
+  unhurried,
+} from './testing/replica-set.js';
 
 const main = 'refs/heads/main';
 let set: ReplicaSet;
@@ -208,10 +214,12 @@ describe('the majority is gone', () => {
     const prepared = new AbortController();
     const mainIsIn = new AbortController();
     const slow = await set.frontEnd({
+      // The survivor is to have it prepared.
+      clock: unhurried,
       pipeline: judging({
         preReceive: async () => {
           prepared.abort();
-          await systemClock.sleep(10_000, mainIsIn.signal);
+          await systemClock.sleep(60_000, mainIsIn.signal);
           return undefined;
         },
       }),
@@ -219,7 +227,7 @@ describe('the majority is gone', () => {
     const pack = await packOf(set.source, [side], [one]);
     const command = { ref: 'refs/heads/side', oldOid: zeroOid, newOid: side };
     const pushing = slow.backend.push(repository, pushRequest([command], { pack }));
-    await systemClock.sleep(10_000, prepared.signal);
+    await systemClock.sleep(60_000, prepared.signal);
     survivor.down = true;
     survivor.interfere = (name, go) => (name === 'apply' ? away() : go());
     await push(main, one, lost);

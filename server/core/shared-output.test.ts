@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { after, before, test } from 'node:test';
 import * as fc from 'fast-check';
+import { until } from '../../backends/contract/testing/until.js';
 import { SharedOutput, type SharedReader } from './shared-output.js';
 import { type OpenSpool, Spools } from './spool.js';
 
@@ -129,8 +130,8 @@ test('a spool behind sets the pace; when it leaves, the others go on', async () 
     for await (const part of reader) readBytes += part.length;
   })();
   const taken = output.take(slowly(cut(bytes, [64 * KIB])));
-  await until(() => readBytes >= 1024 * KIB);
-  await until(() => !output.joinable);
+  await until('it to come to that', () => readBytes >= 1024 * KIB);
+  await until('it to come to that', () => !output.joinable);
   await turns(50);
   assert.ok(readBytes <= 1024 * KIB + 64 * KIB, 'what the slow one lacks is not written over');
   idle.leave();
@@ -140,22 +141,17 @@ test('a spool behind sets the pace; when it leaves, the others go on', async () 
   output.release();
 });
 
-async function until(condition: () => boolean): Promise<void> {
-  for (let tries = 0; tries < 100_000 && !condition(); tries++) await turn();
-  assert.ok(condition());
-}
-
 test('a long stream with one reader is passed on at its pace, and cannot be joined any more', async () => {
   const source = new PassThrough();
   const output = new SharedOutput({ memoryBytes: 64 * KIB, wanted: false, openSpool: noSpool });
   const reader = output.open(nobody);
   const taken = output.take(source);
   for (let i = 0; i < 16; i++) source.write(Buffer.alloc(64 * KIB));
-  await until(() => output.memoryBytes > 256 * KIB);
+  await until('it to come to that', () => output.memoryBytes > 256 * KIB);
   await turns(50);
   assert.ok(output.memoryBytes <= 384 * KIB, 'the source waits');
   const read = readAll(reader);
-  await until(() => output.memoryBytes <= 256 * KIB);
+  await until('it to come to that', () => output.memoryBytes <= 256 * KIB);
   assert.equal(output.joinable, false);
   source.end();
   await taken;
@@ -174,7 +170,7 @@ test('nobody reads any more: told once, and the source is left; the spool goes',
   const [one, other] = [output.open(onAbandoned), output.open(onAbandoned)];
   const taken = output.take(source);
   source.write(Buffer.alloc(64 * KIB));
-  await until(() => source.readableLength === 0);
+  await until('it to come to that', () => source.readableLength === 0);
   one.leave();
   one.leave();
   assert.equal(told, 0);
@@ -183,13 +179,11 @@ test('nobody reads any more: told once, and the source is left; the spool goes',
   await taken;
   assert.equal(await owner.open(), undefined, 'the spool is kept until it is released');
   output.release();
-  let again = await owner.open();
-  for (let tries = 0; again === undefined && tries < 10_000; tries++) {
-    await turn();
-    again = await owner.open();
-  }
-  assert.notEqual(again, undefined, 'the only spool was given back');
-  await again?.close();
+  await until('the only spool to be given back', async () => {
+    const again = await owner.open();
+    await again?.close();
+    return again !== undefined;
+  });
 });
 
 test('a source that fails fails its readers, behind what came', async () => {
