@@ -175,6 +175,16 @@ export interface BackendCapabilities {
   readonly forks: boolean;
 }
 
+/** What a request to read wants besides a state of the repository. */
+export interface ReadOptions {
+  /** Only the snapshot is asked for, so far: it may come from memory, and no store be asked (`ReadSession.refsOnly`). */
+  readonly refsOnly?: boolean;
+  /** The read sees this generation or a later one; `failed-precondition` when there is none yet. */
+  readonly atLeast?: number | undefined;
+  /** A strong read, also where the repository is set to eventual ones: somebody is to push by what it shows. */
+  readonly strong?: boolean;
+}
+
 /**
  * Keeps repositories. Errors: `not-found` (deleted meanwhile), `unavailable` (not started, draining),
  * `storage-failure`, `data-corrupt`, `deadline-exceeded`, `resource-exhausted`, `cancelled`.
@@ -197,16 +207,7 @@ export interface Backend {
    * A strong read: sees every push acknowledged before the call; where the repository or the server is set to eventual
    * reads, whatever some store has.
    */
-  read(
-    repository: Repository,
-    signal: AbortSignal,
-    options?: {
-      /** Only the snapshot is asked for, so far: it may come from memory, and no store be asked (`ReadSession.refsOnly`). */
-      readonly refsOnly?: boolean;
-      /** The read sees this generation or a later one; `failed-precondition` when there is none yet. */
-      readonly atLeast?: number | undefined;
-    },
-  ): Promise<ReadSession>;
+  read(repository: Repository, signal: AbortSignal, options?: ReadOptions): Promise<ReadSession>;
   /**
    * Resolves after the primary has applied (or all was refused). On return with a ref `ok`, the update is durable and
    * the next read sees it. A rejection before the commit point means that nothing changed; `outcome-unknown` is the

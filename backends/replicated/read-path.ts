@@ -1,4 +1,4 @@
-import type { ReadSession } from '../contract/backend.js';
+import type { ReadOptions, ReadSession } from '../contract/backend.js';
 import { QuorateError, refuseCancelled } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
 import type { RefSnapshot } from '../contract/objects.js';
@@ -32,13 +32,13 @@ export class ReadPath {
   async read(
     repository: Repository,
     signal: AbortSignal,
-    options: { readonly refsOnly?: boolean; readonly atLeast?: number | undefined },
+    options: ReadOptions,
   ): Promise<ReadSession> {
-    const { refsOnly = false, atLeast = 0 } = options;
+    const { refsOnly = false, atLeast = 0, strong = false } = options;
     const { log, record, knownSnapshot, rates } = this.#dependencies;
     refuseCancelled(signal);
     const { id } = repository;
-    if (isRecord(repository) && this.#readsEventually(repository)) {
+    if (!strong && isRecord(repository) && this.#readsEventually(repository)) {
       rates?.note(id);
       const wanted = { generation: atLeast, signal, eventual: true };
       try {

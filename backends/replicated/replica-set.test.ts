@@ -180,6 +180,31 @@ for (const readConsistency of ['strong', 'eventual'] as const) {
   });
 }
 
+test('who is to push is shown what is committed, also where reads are eventual', async () => {
+  repository = await createRepository(backend, 'team/ci', {
+    'replication.readConsistency': 'eventual',
+  });
+  const [first, second, third] = set.stores;
+  assert.ok(first !== undefined && second !== undefined && third !== undefined);
+  third.down = true;
+  const one = await set.commit('one');
+  await push([create(main, one)]);
+  await until('only the entry is left', async () => (await leftInLog()).length === 1);
+  first.down = true;
+  second.down = true;
+  third.down = false;
+  assert.deepEqual(await refsSeen(), {}, 'a fetch sees what this store has');
+  await assert.rejects(backend.read(repository, signal, { strong: true }), { code: 'unavailable' });
+  first.down = false;
+  second.down = false;
+  const read = await backend.read(repository, signal, { strong: true });
+  assert.deepEqual(
+    read.snapshot.refs.map(({ oid }) => oid),
+    [one],
+  );
+  read.release();
+});
+
 for (const call of ['upload', 'prepare', 'apply', 'storeUpdates'] as const) {
   for (const index of [0, 1, 2]) {
     test(`store ${index} is lost at ${call}: the push is accepted by the others`, async () => {

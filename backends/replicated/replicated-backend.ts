@@ -6,6 +6,7 @@ import type {
   MaintenanceReport,
   PushRequest,
   PushResult,
+  ReadOptions,
   ReadSession,
 } from '../contract/backend.js';
 import type { ClusterControl, StoreView } from '../contract/cluster.js';
@@ -176,7 +177,7 @@ export class ReplicatedBackend implements Backend {
   async read(
     repository: Repository,
     signal: AbortSignal,
-    options: { readonly refsOnly?: boolean; readonly atLeast?: number | undefined } = {},
+    options: ReadOptions = {},
   ): Promise<ReadSession> {
     this.#refuseUnlessServing();
     return this.#reads.read(repository, signal, options);

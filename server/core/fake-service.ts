@@ -7,6 +7,7 @@ import type {
   GitStream,
   PushRequest,
   PushResult,
+  ReadOptions,
   StoredPack,
   UploadPackRun,
 } from '../../backends/contract/backend.js';
@@ -102,7 +103,7 @@ export class FakeService {
   readonly pushed: PushRequest[] = [];
   readonly created: NewRepository[] = [];
   readonly runs: UploadPackRun[] = [];
-  readonly reads: { readonly refsOnly: boolean; readonly atLeast: number | undefined }[] = [];
+  readonly reads: ReadOptions[] = [];
   /** Names that were looked up. */
   readonly lookUps: string[] = [];
   sessions = 0;
@@ -217,9 +218,9 @@ export class FakeService {
         setHead: () => this.#never(),
         stats: () => this.#never(),
       },
-      read: (repository, _signal, { refsOnly = false, atLeast } = {}) => {
+      read: (repository, _signal, { refsOnly = false, atLeast, strong } = {}) => {
         this.sessions += 1;
-        this.reads.push({ refsOnly, atLeast });
+        this.reads.push({ refsOnly, atLeast, ...(strong === undefined ? {} : { strong }) });
         return Promise.resolve({
           repository,
           refsOnly: refsOnly && this.#scene.refsInMemory === true,

@@ -1,4 +1,4 @@
-import type { Backend, ReadSession } from '../../backends/contract/backend.js';
+import type { Backend, ReadOptions, ReadSession } from '../../backends/contract/backend.js';
 import type { Clock, Logger, Meter, Random } from '../../backends/contract/environment.js';
 import type { ObjectFormat } from '../../backends/contract/objects.js';
 import type { Repository } from '../../backends/contract/repository.js';
@@ -47,11 +47,11 @@ export interface GitContext extends Asked {
 export async function openSession(
   { parts, request }: Asked,
   repository: Repository,
-  options: { readonly refsOnly?: boolean; readonly atLeast?: number | undefined } = {},
+  options: ReadOptions = {},
 ): Promise<ReadSession> {
   const { signal } = request;
-  const { refsOnly = false, atLeast = request.atLeast } = options;
-  const session = await parts.backend.read(repository, signal, { refsOnly, atLeast });
+  const { atLeast = request.atLeast } = options;
+  const session = await parts.backend.read(repository, signal, { ...options, atLeast });
   if (parts.backend.capabilities.generations) {
     request.onGeneration?.(session.snapshot.generation);
   }

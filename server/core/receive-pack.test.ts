@@ -85,6 +85,7 @@ test('the advertisement has no HEAD, no peeled lines and no hidden refs', async 
     'object-format',
     'agent',
   ]);
+  assert.deepEqual(fake.reads, [{ refsOnly: true, atLeast: undefined, strong: true }]);
   assert.equal(fake.sessions, 0);
 });
 

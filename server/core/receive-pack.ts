@@ -104,7 +104,7 @@ async function advertise(
 ): Promise<void> {
   if (repository === undefined) return advertisePush(context, offered, undefined);
   const { views } = context.parts;
-  const session = await openSession(context, repository, { refsOnly: true });
+  const session = await openSession(context, repository, { refsOnly: true, strong: true });
   try {
     const visible = visibleRefs(repository.settings, 'receive');
     await advertisePush(context, repository, views.of(session.snapshot, visible));
