@@ -1,12 +1,12 @@
 import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
 
 /** Far beyond what anything waited for takes on a busy machine: only what never comes gets there. */
-const patienceMs = 60_000;
+const patienceMs = 180_000;
 /** What is nearly there needs no pause. */
 const promptTurns = 50;
 const pauseMs = 10;
 
-/** Resolves once `holds` does, which is asked again and again. Fails after a minute. */
+/** Resolves once `holds` does, which is asked again and again. Fails after three minutes. */
 export async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
   const deadlineMs = performance.now() + patienceMs;
   for (let turn = 0; !(await holds()); turn += 1) {
