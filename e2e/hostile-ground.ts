@@ -99,8 +99,8 @@ export class HostileGround {
       const bugs = this.server
         .logs()
         .split('\n')
-        .filter((line) => /"level":(?:50|60|"error"|"fatal")/.test(line));
-      assert.deepEqual(bugs, [], 'the server logged errors');
+        .filter((line) => /"level":(?:50|60|"error"|"fatal")|"stack":/.test(line));
+      assert.deepEqual(bugs, [], 'the server logged errors, or where in it something was refused');
     } finally {
       await this.scene.close();
     }

@@ -187,10 +187,11 @@ export function notTaken(
 ): NotTaken {
   const { code, message, details } = asQuorateError(error);
   if (!packProblems.has(code)) throw error;
-  logger.warn(
-    { component: 'push', repo: repository.id, push_id: request.pushId, err: error },
-    'a pack was not taken',
-  );
+  const context = { component: 'push', repo: repository.id, push_id: request.pushId };
+  const ownTrouble = code === 'storage-failure' || code === 'data-corrupt';
+  // What a pusher did wrong is no trouble of the server, and needs no stack.
+  if (ownTrouble) logger.warn({ ...context, err: error }, 'a pack was not taken');
+  else logger.info({ ...context, code, problem: message }, 'a pack was not taken');
   // The objects at a shallow boundary name parents that did not come; git's word for a missing one is no help.
   const hint =
     code === 'invalid-argument' && request.shallow.length > 0
