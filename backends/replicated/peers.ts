@@ -2,11 +2,15 @@ import type { Coordinator } from '../contract/coordinator.js';
 import { keys } from '../contract/keys.js';
 import type { PeerSource } from '../contract/replica.js';
 import { deleted, storeTroubles } from './commit.js';
+import { damagesOf, reportsIn } from './damage.js';
 import { asQuorateError } from '../contract/errors.js';
 import { decodeRepository } from './records.js';
 import { nobodyReachable, reachable, type ReplicaDirectory } from './voters.js';
 
-/** The other voters of a repository, as where one of its stores gets what it lacks: the first that can send it. */
+/**
+ * The other voters of a repository, as where one of its stores gets what it lacks: the first that can send it, and
+ * those in which damage was found last.
+ */
 export function peerSourceOf(
   {
     coordinator,
@@ -15,14 +19,26 @@ export function peerSourceOf(
   own: { readonly id: string; readonly storeId: string },
 ): PeerSource {
   return async (have, atLeast, signal) => {
-    const kv = await coordinator.get(keys.repo(own.id));
+    const { results } = await coordinator.transaction({
+      compares: [],
+      success: [{ type: 'get', key: keys.repo(own.id) }, damagesOf(own.id)],
+      failure: [],
+    });
+    const [[kv] = [], damages = []] = results.map((result) =>
+      result.type === 'get' ? result.entries : [],
+    );
     if (kv === undefined) throw deleted(own.id);
     const { voters, state } = decodeRepository(kv);
+    const damaged = reportsIn(damages);
     // What a tombstone removes must not come back, and some store may still have it.
     if (state === 'deleted') throw deleted(own.id);
     let last: unknown = nobodyReachable(replicas, voters);
-    for (const { storeId, replica } of reachable(replicas, voters)) {
-      if (storeId === own.storeId) continue;
+    const peers = reachable(replicas, voters).filter(({ storeId }) => storeId !== own.storeId);
+    const soundFirst = [
+      ...peers.filter(({ storeId }) => !damaged.has(storeId)),
+      ...peers.filter(({ storeId }) => damaged.has(storeId)),
+    ];
+    for (const { replica } of soundFirst) {
       try {
         return await replica.export(own.id, { have, atLeast, signal });
       } catch (error) {

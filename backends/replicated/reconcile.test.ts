@@ -14,6 +14,7 @@ const away = (awayMs: number): StoreView => ({ alive: false, awayMs, leaving: fa
 const behind: StoreView = { ...sound, state: { generation: 3, digest: 'c' } };
 const frozen: StoreView = { ...sound, state: { ...head, frozen: 'refs' } };
 
+const damaged: StoreView = { ...sound, damaged: true };
 const ahead: StoreView = { ...frozen, state: { ...head, generation: 8, frozen: 'an old copy' } };
 
 interface Scene {
@@ -94,8 +95,38 @@ const scenes: readonly Scene[] = [
   },
   {
     desc: 'nor where that would leave too few with the head',
-    stores: { a: { ...sound, damaged: true }, b: behind, c: away(10_000), l: sound },
+    stores: { a: damaged, b: behind, c: away(10_000), l: sound, lb: sound },
     declared: { c: 'down' },
+    step: undefined,
+  },
+  {
+    desc: 'too many are damaged for one to be set aside: somebody learns who can take its place',
+    stores: { a: sound, b: damaged, c: damaged },
+    step: { type: 'add-learner' },
+  },
+  {
+    desc: 'who learns is filled, also while the sound copy is behind',
+    stores: { a: behind, b: damaged, c: damaged, l: behind },
+    step: { type: 'fill', storeId: 'l', fresh: false },
+  },
+  {
+    desc: 'and takes the place of one of them',
+    stores: { a: sound, b: damaged, c: damaged, l: sound },
+    step: { type: 'promote', storeId: 'l', inPlaceOf: 'b' },
+  },
+  {
+    desc: 'the next one can be set aside then',
+    stores: { a: sound, c: damaged, d: sound, lb: damaged },
+    step: { type: 'demote', storeId: 'c' },
+  },
+  {
+    desc: 'who is away for a moment is waited for',
+    stores: { a: sound, b: damaged, c: away(10) },
+    step: undefined,
+  },
+  {
+    desc: 'nobody learns from what is damaged everywhere',
+    stores: { a: damaged, b: damaged, c: damaged },
     step: undefined,
   },
   {

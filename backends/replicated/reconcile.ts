@@ -181,12 +181,26 @@ function removal(view: SetView, { storeId }: Voter): Step | undefined {
   return holdsHead(view, rest) ? { type: 'remove-voter', storeId } : undefined;
 }
 
-/** Voters that are neither lost nor to move away. */
-function staying({ record, stores }: SetView, limits: ReconcileLimits): readonly Voter[] {
-  return record.voters.filter(({ storeId }) => {
-    const store = stores.get(storeId);
-    return store !== undefined && !store.leaving && !isLost(store, limits);
+/** Voters that are neither lost nor to move away, nor wait for somebody to take their place. */
+function staying(view: SetView, limits: ReconcileLimits): readonly Voter[] {
+  return view.record.voters.filter((voter) => {
+    const store = view.stores.get(voter.storeId);
+    if (store === undefined || store.leaving || isLost(store, limits)) return false;
+    return !isDamaged(view, store) || !needsRelief(view, voter, limits);
   });
+}
+
+/**
+ * Whether a damaged voter will not be set aside, whoever comes back: too many of the others are damaged or lost. Somebody
+ * is to take its place then, as long as there is a sound copy to fill that one from.
+ */
+function needsRelief(view: SetView, voter: Voter, limits: ReconcileLimits): boolean {
+  const rest = view.record.voters.filter((other) => other !== voter);
+  const sound = rest.flatMap(({ storeId }) => {
+    const store = view.stores.get(storeId);
+    return store === undefined || isDamaged(view, store) || isLost(store, limits) ? [] : [store];
+  });
+  return sound.length < majorityOf(rest) && sound.some(({ state }) => state !== undefined);
 }
 
 function isLost(store: StoreView, { repairAfterMs }: ReconcileLimits): boolean {

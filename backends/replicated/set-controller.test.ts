@@ -15,7 +15,7 @@ import {
   systemClock,
   zeroOid,
 } from '../local/testing/local-fixture.js';
-import { reportDamage } from './damage.js';
+import { readDamages, reportDamage } from './damage.js';
 import { obeyEvictions } from './evictions.js';
 import { readRepairing } from './leadership.js';
 import { markNode } from './node-marks.js';
@@ -389,6 +389,23 @@ test('the only voter is relieved of a damaged copy once another has it whole', a
   await assertSound(stores(0, 1, 2));
   const report = keys.damage(repository.id, only.storeId);
   assert.equal(await set.coordinator.get(report), undefined);
+});
+
+test('most copies are damaged: another store takes the place of one, and all are sound again', async () => {
+  for (const store of stores(1, 2)) {
+    await store.replica.apply(repository.id, 1);
+    await damagePack(store);
+    await reportDamage(set.coordinator, repository.id, store.storeId);
+  }
+  controller.start();
+  await until('three copies vote, and none is damaged', async () => {
+    const { voters, learners } = await record();
+    const { size } = await readDamages(set.coordinator);
+    return voters.length === 3 && learners.length === 0 && size === 0;
+  });
+  const { voters } = await record();
+  const voting = set.stores.filter(({ storeId }) => voters.some((one) => one.storeId === storeId));
+  await assertSound(voting);
 });
 
 test('nobody takes the place of a voter that has left meanwhile', async () => {
