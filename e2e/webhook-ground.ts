@@ -40,6 +40,8 @@ export class WebhookGround {
   readonly receivers: Receiver[] = [];
   /** How far the clock is ahead of the real one. */
   offsetMs = 0;
+  /** When it was stopped; then only `offsetMs` moves it. */
+  #stoppedAtMs: number | undefined;
   readonly #open: Webhooks[] = [];
   readonly #dispose: () => Promise<void>;
 
@@ -87,10 +89,19 @@ export class WebhookGround {
    * receiver's answer.
    */
   readonly clock: Clock = {
-    nowMs: () => Date.now() + this.offsetMs,
+    nowMs: () => (this.#stoppedAtMs ?? Date.now()) + this.offsetMs,
     monotonicMs: () => performance.now(),
     sleep: (ms, signal) => realClock.sleep(ms >= 1000 && ms !== patienceMs ? 20 : ms, signal),
   };
+
+  /** Pauses that are as long as the machine is slow do not end by themselves meanwhile. */
+  stopClock(): void {
+    this.#stoppedAtMs = Date.now();
+  }
+
+  startClock(): void {
+    this.#stoppedAtMs = undefined;
+  }
 
   /** What one process has. It sends nothing before `start`. */
   process(options: ProcessOptions = {}): Webhooks {
