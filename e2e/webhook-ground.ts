@@ -11,6 +11,7 @@ import { openEmbeddedCoordinator } from '../backends/coordination/embedded/embed
 import { openEtcdCoordinator } from '../backends/coordination/etcd/etcd-coordinator.js';
 import { EtcdCluster } from '../backends/coordination/etcd/testing/etcd-cluster.js';
 import { realRandom, settingsFor } from '../backends/coordination/etcd/testing/etcd-fixture.js';
+import { createProcessLease } from '../backends/coordination/process-lease.js';
 import { silentLogger } from '../backends/coordination/test-environment.js';
 import { silentMeter } from '../backends/local/testing/local-fixture.js';
 import { intercepting } from '../backends/replicated/testing/fault-coordinator.js';
@@ -105,9 +106,12 @@ export class WebhookGround {
 
   /** What one process has. It sends nothing before `start`. */
   process(options: ProcessOptions = {}): Webhooks {
+    const coordinator = options.on ?? this.coordinator;
+    const { clock } = this;
     const webhooks = createWebhooks({
-      coordinator: options.on ?? this.coordinator,
-      clock: this.clock,
+      coordinator,
+      lease: createProcessLease({ coordinator, clock, logger: silentLogger }),
+      clock,
       random: { bytes: (length) => randomBytes(length) },
       logger: silentLogger,
       meter: silentMeter,

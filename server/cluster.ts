@@ -4,7 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { hostname } from 'node:os';
 import path from 'node:path';
-import type { Coordinator } from '../backends/contract/coordinator.js';
+import type { Coordinator, ProcessLease } from '../backends/contract/coordinator.js';
 import type { Clock, Logger, Meter, Random } from '../backends/contract/environment.js';
 import type { ClusterIdentity } from '../backends/coordination/cluster-identity.js';
 import type { TakeFileSteps } from '../backends/git/file-steps.js';
@@ -113,6 +113,7 @@ export interface NodeParts {
   readonly coordinator: Coordinator;
   readonly identity: ClusterIdentity;
   readonly unguarded: Coordinator;
+  readonly lease: ProcessLease;
   readonly git: GitRunner;
   readonly indexer: PackIndexer;
   readonly files?: TakeFileSteps;

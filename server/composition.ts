@@ -3,7 +3,7 @@ import { statfs } from 'node:fs/promises';
 import path from 'node:path';
 import type { Backend } from '../backends/contract/backend.js';
 import type { ClusterIdentity } from '../backends/coordination/cluster-identity.js';
-import type { Coordinator } from '../backends/contract/coordinator.js';
+import type { Coordinator, ProcessLease } from '../backends/contract/coordinator.js';
 import type { PastReads } from '../backends/contract/past-reads.js';
 import type { PushPipeline } from '../backends/contract/pipeline.js';
 import type { Clock, Logger, Random } from '../backends/contract/environment.js';
@@ -44,7 +44,7 @@ import {
   tellEndOf,
   repairSettings,
 } from './cluster.js';
-import { openCoordinator } from './coordinator.js';
+import { openCoordinator, type OpenedCoordinator } from './coordinator.js';
 import { ClientRates } from './core/client-rates.js';
 import { createClusterRecovery } from './cluster-recovery.js';
 import { createGitService } from './core/git-service.js';
@@ -97,6 +97,7 @@ interface Foundation extends CompositionParts {
   readonly coordinator: Coordinator;
   readonly identity: ClusterIdentity;
   readonly unguarded: Coordinator;
+  readonly lease: ProcessLease;
   readonly past?: PastReads;
   readonly rules: RuleStore;
   readonly hooks: HookStore;
@@ -151,7 +152,7 @@ async function layFoundation(parts: CompositionParts): Promise<Foundation> {
   const hostIdentity = await openHostIdentity({ ...parts, coordinator });
   const rules = createRuleStore(coordinator);
   const hooks = createHookStore({ coordinator, clock, random: parts.random });
-  const webhooks = openWebhooks({ ...parts, coordinator, meter: metrics });
+  const webhooks = openWebhooks({ ...parts, ...opened, meter: metrics });
   let backend: Backend | undefined = undefined;
   const quotas = openQuotas({ ...parts, coordinator, meter: metrics }, () => {
     assert(backend !== undefined, 'nothing is pushed before there is a backend');
@@ -203,7 +204,8 @@ function openQuotas(
 }
 
 function openWebhooks(
-  parts: CompositionParts & { readonly coordinator: Coordinator; readonly meter: Metrics },
+  parts: CompositionParts &
+    Pick<OpenedCoordinator, 'coordinator' | 'lease'> & { readonly meter: Metrics },
 ): Webhooks {
   const { config, coordinator } = parts;
   return createWebhooks({

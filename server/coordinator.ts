@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
-import type { Coordinator } from '../backends/contract/coordinator.js';
+import type { Coordinator, ProcessLease } from '../backends/contract/coordinator.js';
 import type { Clock, Logger, Meter, Random } from '../backends/contract/environment.js';
 import { QuorateError } from '../backends/contract/errors.js';
 import type { PastReads } from '../backends/contract/past-reads.js';
@@ -15,6 +15,7 @@ import {
 import { openEmbeddedCoordinator } from '../backends/coordination/embedded/embedded-coordinator.js';
 import { openEtcdCoordinator } from '../backends/coordination/etcd/etcd-coordinator.js';
 import type { EtcdSettings } from '../backends/coordination/etcd/member-client.js';
+import { createProcessLease, processLeaseMs } from '../backends/coordination/process-lease.js';
 import { PastMemory } from '../backends/coordination/past-reads.js';
 import { shareReads } from '../backends/coordination/shared-reads.js';
 import { TlsFiles, type TlsMaterial } from '../backends/node/tls-files.js';
@@ -35,11 +36,16 @@ export interface OpenedCoordinator {
   readonly identity: ClusterIdentity;
   /** Refuses nothing: for records that only say that a process lives, which reads need while commits are frozen. */
   readonly unguarded: Coordinator;
+  /** Revoked when everything else that was opened afterwards is closed. */
+  readonly lease: ProcessLease;
   /** What was read before, for eventual reads while the coordinator cannot be reached; absent where it is embedded. */
   readonly past?: PastReads;
   /** Of the connections to etcd, when those speak TLS. */
   readonly coordinatorTls: TlsFiles | undefined;
 }
+
+/** Nobody waits for it to end, since it ends with its process; so a main loop that is busy need not lose it. */
+const embeddedLeaseMs = 30_000;
 
 /** Opens the coordinator that the configuration names, and makes sure that it is the one that the data is of. */
 export async function openCoordinator(
@@ -55,10 +61,16 @@ export async function openCoordinator(
   const file = path.join(parts.dataDirectory, 'cluster.json');
   const identity = await openClusterIdentity({ ...parts, coordinator: opened, file });
   parts.teardown.add('cluster identity', () => identity.close());
+  const unguarded = observeCoordinator(opened, identity);
+  const isEmbedded = parts.config.coordinator.type === 'embedded';
+  const ttlMs = isEmbedded ? embeddedLeaseMs : processLeaseMs;
+  const lease = createProcessLease({ ...parts, coordinator: unguarded, ttlMs });
+  teardown.add('lease', () => lease.close());
   return {
     coordinator: guardCoordinator(opened, identity),
     identity,
-    unguarded: observeCoordinator(opened, identity),
+    unguarded,
+    lease,
     coordinatorTls: tls,
     ...(past === undefined ? {} : { past }),
   };

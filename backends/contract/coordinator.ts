@@ -110,6 +110,24 @@ export interface Lease {
   revoke(): Promise<void>;
 }
 
+/**
+ * The one lease of a process. Everything hangs on it that says that the process lives, or what it holds: one message
+ * now and then keeps all of that, and all of it falls together. It outlives whatever hangs on it, so that whoever is
+ * done takes his own entries away.
+ */
+export interface ProcessLease {
+  /**
+   * The lease, the same for all who ask; another one once that is lost, granted once for all of them. Throws
+   * `unavailable` when there is none to be had, or the process stops.
+   */
+  current(): Promise<Lease>;
+  /**
+   * Deletes the entry of this key, or those of the range, as far as they hang on the lease. Resolves after the first
+   * try, or two seconds, and never rejects: what is not deleted is tried again for as long as the lease lives.
+   */
+  leave(key: string, rangeEnd?: string): Promise<void>;
+}
+
 export type WatchEvent =
   | { readonly type: 'put'; readonly entry: KeyValue }
   | { readonly type: 'delete'; readonly key: string; readonly modRevision: number };

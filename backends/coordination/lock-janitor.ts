@@ -1,4 +1,3 @@
-import { setMaxListeners } from 'node:events';
 import type { Compare, Coordinator, Lease } from '../contract/coordinator.js';
 import type { Clock, Logger } from '../contract/environment.js';
 import { asQuorateError } from '../contract/errors.js';
@@ -25,14 +24,11 @@ export class LockJanitor {
   readonly #coordinator: Coordinator;
   readonly #clock: Clock;
   readonly #logger: Logger;
-  readonly #closed = new AbortController();
 
   constructor(coordinator: Coordinator, clock: Clock, logger: Logger) {
     this.#coordinator = coordinator;
     this.#clock = clock;
     this.#logger = logger;
-    // Every key that is looked for listens.
-    setMaxListeners(0, this.#closed.signal);
   }
 
   /** Resolves when the keys are gone or left to the background. Never rejects. */
@@ -52,10 +48,6 @@ export class LockJanitor {
    */
   haunt(keys: readonly string[], lease: Lease, wanted: (attempt: string) => boolean): void {
     void this.#hauntLater(keys, lease, wanted);
-  }
-
-  close(): void {
-    this.#closed.abort();
   }
 
   async #delete(keys: readonly OwnKey[]): Promise<void> {
@@ -80,8 +72,8 @@ export class LockJanitor {
 
   async #removeLater(keys: readonly OwnKey[], lease: Lease): Promise<void> {
     for (const retryMs of delays()) {
-      await this.#clock.sleep(retryMs, this.#closed.signal);
-      if (this.#closed.signal.aborted || lease.lost.aborted) return;
+      await this.#clock.sleep(retryMs, lease.lost);
+      if (lease.lost.aborted) return;
       try {
         await this.#delete(keys);
         return;
@@ -98,8 +90,8 @@ export class LockJanitor {
   ): Promise<void> {
     const endMs = this.#clock.monotonicMs() + hauntMs;
     for (const retryMs of delays()) {
-      await this.#clock.sleep(retryMs, this.#closed.signal);
-      if (this.#closed.signal.aborted || lease.lost.aborted) return;
+      await this.#clock.sleep(retryMs, lease.lost);
+      if (lease.lost.aborted) return;
       if (this.#clock.monotonicMs() > endMs) return;
       try {
         for (const key of keys) {

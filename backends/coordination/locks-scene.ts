@@ -11,6 +11,7 @@ import type { Meter } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
 import { parseLockEntry } from './lock-record.js';
+import { createProcessLease } from './process-lease.js';
 import { createLocks, type Locks, type RefWish } from './locks.js';
 import { createManualClock, type ManualClock, silentLogger } from './test-environment.js';
 import { until } from '../contract/testing/until.js';
@@ -72,13 +73,14 @@ export async function withLocksOn(
     observe: () => undefined,
     gauge: (name, labels, read) => gauges.set(`${name} ${labels['scope'] ?? ''}`, read),
   };
-  const frontEnds = [0, 1].map((i) =>
+  const around = { coordinator: losing.coordinator, clock, logger: silentLogger };
+  const leases = [0, 1].map(() => createProcessLease(around));
+  const frontEnds = leases.map((lease, i) =>
     createLocks({
-      coordinator: losing.coordinator,
-      clock,
+      ...around,
+      lease,
       random: { bytes: (length) => randomBytes(length) },
       meter: i === 0 ? meter : { ...meter, gauge: () => undefined },
-      logger: silentLogger,
       holder: `front-end-${i}`,
       ...options,
     }),
@@ -92,6 +94,7 @@ export async function withLocksOn(
     });
   } finally {
     for (const locks of frontEnds) await locks.close();
+    for (const lease of leases) await lease.close();
     await opened.close();
   }
 }

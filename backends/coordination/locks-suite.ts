@@ -24,6 +24,7 @@ export function defineLocksSuite(name: string, store: LockStore, runs: number): 
     defineHolding(withLocks, runs);
     defineWaiting(withLocks);
     defineLease(withLocks);
+    defineLeaving(withLocks);
     defineLostAnswers(withLocks);
     defineListing(withLocks);
   });
@@ -303,12 +304,35 @@ function defineLease(withLocks: WithLocks): void {
         const ended = assert.rejects(waiting, { code: 'unavailable' });
         await scene.locks().close();
         await ended;
-        assert.equal(held.lost.aborted, true);
         assert.deepEqual(await scene.pushes(), []);
+        const commit = { compares: held.compares, success: held.deletes, failure: [] };
+        assert.equal((await scene.coordinator.transaction(commit)).succeeded, false);
+        assert.equal(held.lost.aborted, false, 'the lease goes on');
         await assert.rejects(scene.locks().acquire(scene.ask('p2', heads('a'))), {
           code: 'unavailable',
         });
       });
+    });
+  });
+}
+
+function defineLeaving(withLocks: WithLocks): void {
+  test('what cannot be released at close goes later, although the lease lives on', async () => {
+    await withLocks({}, async (scene) => {
+      const held = await scene.locks().acquire(scene.ask('p0', heads('a')));
+      const waiting = scene.locks().acquire(scene.ask('p1', heads('a')));
+      const ended = assert.rejects(waiting, { code: 'unavailable' });
+      await scene.queued('p1');
+      scene.loseDeletions(true);
+      await scene.locks().close();
+      await ended;
+      assert.deepEqual(await scene.pushes(), ['p0 held', 'p1 waiting']);
+      scene.loseDeletions(false);
+      await until('there are none', async () => {
+        scene.clock.advance(1_000);
+        return (await scene.pushes()).length === 0;
+      });
+      assert.equal(held.lost.aborted, false);
     });
   });
 }

@@ -2,6 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { openEmbeddedCoordinator } from './embedded/embedded-coordinator.js';
+import { processLeaseMs } from './process-lease.js';
 import { defineLocksSuite } from './locks-suite.js';
 import { silentLogger } from './test-environment.js';
 
@@ -13,7 +14,7 @@ defineLocksSuite(
       const coordinator = await openEmbeddedCoordinator({ directory, clock, logger: silentLogger });
       return {
         coordinator,
-        expireLeases: async () => clock.advance(10_000),
+        expireLeases: async () => clock.advance(processLeaseMs),
         close: async () => {
           await coordinator.close();
           await rm(directory, { recursive: true });

@@ -1,6 +1,13 @@
 import { setMaxListeners } from 'node:events';
 import type { LockInfo } from '../contract/backend.js';
-import type { Compare, Coordinator, KeyValue, Lease, Operation } from '../contract/coordinator.js';
+import type {
+  Compare,
+  Coordinator,
+  KeyValue,
+  Lease,
+  Operation,
+  ProcessLease,
+} from '../contract/coordinator.js';
 import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
@@ -12,7 +19,6 @@ import {
 } from './lock-acquisition.js';
 import { LockEvents } from './lock-events.js';
 import { LockJanitor, type OwnKey, stillOurs } from './lock-janitor.js';
-import { LeaseSource } from './lock-lease.js';
 import { type LockPlan, planGlobal, planRefs, planRepository } from './lock-plan.js';
 import { describeLock, parseLockEntry } from './lock-record.js';
 
@@ -26,8 +32,8 @@ export interface LocksOptions {
   readonly logger: Logger;
   /** Names this front-end to people who wait for it. */
   readonly holder: string;
-  /** How long the locks of a front-end that vanished stay. Default 10,000. */
-  readonly leaseTtlMs?: number;
+  /** Locks and waiters of a front-end that vanished go with it. */
+  readonly lease: ProcessLease;
   /**
    * Waiters in one queue, at most. Default 1,000: each reads the whole queue about twice. Front-ends that enqueue in
    * the same instant may exceed it by one each.
@@ -72,7 +78,7 @@ export interface HeldLocks {
 }
 
 /**
- * Ref, repository and global locks, fair and fenced, built from transactions under one long-lived lease. Errors:
+ * Ref, repository and global locks, fair and fenced, built from transactions under the lease of the process. Errors:
  * `deadline-exceeded` (says who holds what, since when), `cancelled`, `resource-exhausted` (queue full), `unavailable`.
  * After any of them nothing is held and no key is left.
  */
@@ -83,12 +89,11 @@ export interface Locks {
   acquireGlobal(wish: Wish): Promise<HeldLocks>;
   /** All locks and waiters of all front-ends. */
   list(): Promise<readonly LockInfo[]>;
-  /** Gives up waiting and revokes the lease, and with it every lock. Idempotent. */
+  /** Gives up waiting and releases every lock; holders see it when they commit, and nothing is held. Idempotent. */
   close(): Promise<void>;
 }
 
 const scopes: readonly LockScope[] = ['refs', 'repository', 'global'];
-const defaultLeaseTtlMs = 10_000;
 const defaultMaxWaiters = 1_000;
 /** What fits beside 100 puts of locks into etcd's 128 operations. */
 const maxReads = 20;
@@ -101,13 +106,13 @@ export function createLocks(options: LocksOptions): Locks {
 
 class LeasedLocks implements Locks {
   readonly #options: LocksOptions;
-  readonly #leases: LeaseSource;
   readonly #janitor: LockJanitor;
   readonly #services: LockServices;
   readonly #closed = new AbortController();
+  readonly #acquiring = new Set<Promise<HeldLocks>>();
   /** Acquisitions that run or hold. */
   readonly #active = new Set<string>();
-  readonly #held = new Map<string, LockScope>();
+  readonly #held = new Map<string, HeldLocks>();
   readonly #queued = new Map<string, number>();
   readonly #waiting: Record<LockScope, number> = { refs: 0, repository: 0, global: 0 };
   #closing: Promise<void> | undefined;
@@ -118,7 +123,6 @@ class LeasedLocks implements Locks {
     this.#options = options;
     // Every acquisition that runs listens.
     setMaxListeners(0, this.#closed.signal);
-    this.#leases = new LeaseSource(coordinator, options.leaseTtlMs ?? defaultLeaseTtlMs);
     this.#janitor = new LockJanitor(coordinator, clock, logger);
     this.#services = {
       coordinator,
@@ -170,8 +174,8 @@ class LeasedLocks implements Locks {
 
   async #close(): Promise<void> {
     this.#closed.abort();
-    this.#janitor.close();
-    await this.#leases.close();
+    await Promise.allSettled(this.#acquiring);
+    await Promise.all([...this.#held.values()].map((held) => held.release()));
   }
 
   async #acquire(plan: LockPlan, wish: Wish, read: readonly string[]): Promise<HeldLocks> {
@@ -185,7 +189,9 @@ class LeasedLocks implements Locks {
       signal: wish.signal,
       closed: this.#closed.signal,
     };
-    const held = await this.#takeUnderSomeLease(full);
+    const acquiring = this.#takeUnderSomeLease(full);
+    this.#acquiring.add(acquiring);
+    const held = await acquiring.finally(() => this.#acquiring.delete(acquiring));
     const seconds = (clock.monotonicMs() - startMs) / 1_000;
     meter.observe('lock_wait_seconds', seconds, { scope: plan.target.scope });
     return held;
@@ -197,7 +203,7 @@ class LeasedLocks implements Locks {
    */
   async #takeUnderSomeLease(wish: Omit<LockWish, 'attempt'>): Promise<HeldLocks> {
     for (let tries = 0; tries < maxLeases; tries += 1) {
-      const lease = await this.#leases.current();
+      const lease = await this.#options.lease.current();
       const attempt = Buffer.from(this.#options.random.bytes(12)).toString('hex');
       const named = { ...wish, attempt };
       this.#active.add(attempt);
@@ -217,16 +223,13 @@ class LeasedLocks implements Locks {
     const { attempt, plan } = wish;
     const { createRevision, reads } = taken;
     const locks = plan.lockKeys.map((key) => ({ key, createRevision }));
-    this.#held.set(attempt, plan.target.scope);
     const end = (): boolean => {
       this.#active.delete(attempt);
       lease.lost.removeEventListener('abort', end);
       return this.#held.delete(attempt);
     };
-    lease.lost.addEventListener('abort', end, { once: true });
-    if (lease.lost.aborted) end();
     let releasing: Promise<void> | undefined;
-    return {
+    const held: HeldLocks = {
       scope: plan.target.scope,
       locks,
       reads,
@@ -243,6 +246,10 @@ class LeasedLocks implements Locks {
       },
       lost: lease.lost,
     };
+    this.#held.set(attempt, held);
+    lease.lost.addEventListener('abort', end, { once: true });
+    if (lease.lost.aborted) end();
+    return held;
   }
 
   #enterQueue(plan: LockPlan): boolean {
@@ -262,7 +269,7 @@ class LeasedLocks implements Locks {
 
   #countHeld(scope: LockScope): number {
     let count = 0;
-    for (const held of this.#held.values()) if (held === scope) count += 1;
+    for (const held of this.#held.values()) if (held.scope === scope) count += 1;
     return count;
   }
 }

@@ -3,7 +3,7 @@ import { mkdir } from 'node:fs/promises';
 import { createLocks } from '../coordination/locks.js';
 import type { Backend } from '../contract/backend.js';
 import type { StoreView } from '../contract/cluster.js';
-import type { Coordinator } from '../contract/coordinator.js';
+import type { Coordinator, ProcessLease } from '../contract/coordinator.js';
 import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
 import type { PushPipeline } from '../contract/pipeline.js';
 import type { TakeFileSteps } from '../git/file-steps.js';
@@ -35,6 +35,7 @@ export interface LocalBackendOptions {
 export interface LocalBackendDependencies {
   readonly dataDirectory: string;
   readonly coordinator: Coordinator;
+  readonly lease: ProcessLease;
   readonly unguarded?: Coordinator;
   readonly git: GitRunner;
   readonly indexer: PackIndexer;

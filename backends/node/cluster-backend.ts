@@ -2,7 +2,7 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createLocks } from '../coordination/locks.js';
 import type { Backend } from '../contract/backend.js';
-import type { Coordinator } from '../contract/coordinator.js';
+import type { Coordinator, ProcessLease } from '../contract/coordinator.js';
 import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
 import type { PastReads } from '../contract/past-reads.js';
 import type { PushPipeline } from '../contract/pipeline.js';
@@ -25,6 +25,7 @@ import type { StorageNode } from './storage-node.js';
 export interface ClusterBackendDependencies {
   readonly dataDirectory: string;
   readonly coordinator: Coordinator;
+  readonly lease: ProcessLease;
   readonly unguarded?: Coordinator;
   readonly past?: PastReads;
   readonly credentials: ClusterCredentials;

@@ -1,4 +1,4 @@
-import type { Coordinator } from '../contract/coordinator.js';
+import type { Coordinator, ProcessLease } from '../contract/coordinator.js';
 import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
@@ -38,6 +38,7 @@ export interface StorageNodeDependencies {
   readonly coordinator: Coordinator;
   /** For the record that says that the node lives: it is there while commits are frozen, too. */
   readonly unguarded: Coordinator;
+  readonly lease: ProcessLease;
   /** Of the coordinator: whose stores belong to it. */
   readonly clusterId: string;
   readonly credentials: ClusterCredentials;

@@ -1,6 +1,6 @@
 import type { Locks } from '../coordination/locks.js';
 import type { ClusterControl, StoreView } from '../contract/cluster.js';
-import type { Coordinator } from '../contract/coordinator.js';
+import type { Coordinator, ProcessLease } from '../contract/coordinator.js';
 import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
 import type { RefSnapshot } from '../contract/objects.js';
 import type { PastReads } from '../contract/past-reads.js';
@@ -17,6 +17,8 @@ export interface ReplicatedBackendDependencies {
   readonly coordinator: Coordinator;
   /** For the recovery: refuses nothing while commits are frozen. Absent: the same. */
   readonly unguarded?: Coordinator;
+  /** By which others see that this front-end lives. */
+  readonly lease: ProcessLease;
   readonly locks: Locks;
   readonly log: LogReader;
   readonly replicas: ReplicaDirectory;

@@ -1,6 +1,5 @@
 import { z } from 'zod';
-import type { LeaseSource } from '../coordination/lock-lease.js';
-import type { Coordinator, Lease, Operation } from '../contract/coordinator.js';
+import type { Coordinator, Lease, Operation, ProcessLease } from '../contract/coordinator.js';
 import { keys } from '../contract/keys.js';
 import { encodeRecord } from './records.js';
 
@@ -13,21 +12,21 @@ interface Held {
   readonly createRevision: number;
 }
 
-/** One process of the cluster keeps the replica sets; another takes over when its lease ends. */
+/** One process of the cluster keeps the replica sets; another takes over when it resigns, or its lease ends. */
 export class Leadership {
   readonly #coordinator: Coordinator;
-  readonly #leases: Pick<LeaseSource, 'current'>;
+  readonly #lease: ProcessLease;
   readonly #nodeId: string;
   #held: Held | undefined;
   #told: number | undefined;
 
   constructor(dependencies: {
     readonly coordinator: Coordinator;
-    readonly leases: Pick<LeaseSource, 'current'>;
+    readonly lease: ProcessLease;
     readonly nodeId: string;
   }) {
     this.#coordinator = dependencies.coordinator;
-    this.#leases = dependencies.leases;
+    this.#lease = dependencies.lease;
     this.#nodeId = dependencies.nodeId;
   }
 
@@ -37,15 +36,28 @@ export class Leadership {
    */
   async lead(): Promise<boolean> {
     if (this.leads) return true;
-    const lease = await this.#leases.current();
-    const { succeeded, revision } = await this.#coordinator.transaction({
+    const lease = await this.#lease.current();
+    const { succeeded, revision, results } = await this.#coordinator.transaction({
       compares: [{ key: keys.controller, target: 'createRevision', op: '=', operand: 0 }],
       success: [this.#record(lease, 0)],
-      failure: [],
+      failure: [{ type: 'get', key: keys.controller }],
     });
-    this.#held = succeeded ? { lease, createRevision: revision } : undefined;
-    this.#told = 0;
-    return succeeded;
+    const [there] = results.flatMap((one) => (one.type === 'get' ? one.entries : []));
+    // Ours already when an answer was lost: nobody else could lead for as long as our lease lives.
+    const createRevision = succeeded
+      ? revision
+      : there?.lease === lease.id
+        ? there.createRevision
+        : undefined;
+    this.#held = createRevision === undefined ? undefined : { lease, createRevision };
+    this.#told = succeeded ? 0 : undefined;
+    return this.leads;
+  }
+
+  /** Lets another process lead. */
+  async resign(): Promise<void> {
+    this.#held = undefined;
+    await this.#lease.leave(keys.controller);
   }
 
   /** Whether this process led when it tried to, and its lease has not ended since. */

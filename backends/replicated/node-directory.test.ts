@@ -7,6 +7,7 @@ import type { Coordinator, WatchBatch } from '../contract/coordinator.js';
 import { QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
 import { openEmbeddedCoordinator } from '../coordination/embedded/embedded-coordinator.js';
+import { createProcessLease } from '../coordination/process-lease.js';
 import { silentLogger } from '../coordination/test-environment.js';
 import { silentMeter, systemClock } from '../local/testing/local-fixture.js';
 import { stubReplica } from '../node/testing/stub-replica.js';
@@ -58,6 +59,7 @@ async function announce(
     ...environment,
     clock,
     coordinator,
+    lease: createProcessLease({ ...environment, coordinator }),
     describe: () => Promise.resolve(typeof described === 'function' ? described() : described),
   });
   closing.push(() => membership.leave());
@@ -206,14 +208,15 @@ test('twins are refused: a node id with another store, a store with another node
 });
 
 test('what an earlier process of the node left is waited for', async () => {
-  const lease = await coordinator.grantLease(10_000);
+  const lease = createProcessLease({ ...environment, coordinator });
   const old = new NodeMembership({
     ...environment,
-    coordinator: { ...bound(coordinator), grantLease: () => Promise.resolve(lease) },
+    coordinator,
+    lease,
     describe: () => Promise.resolve(record('a', { address: 'before:1' })),
   });
   await old.join();
-  setTimeout(() => void lease.revoke(), 200);
+  setTimeout(() => void lease.close(), 200);
   const membership = await announce(record('a'));
   assert.equal(membership.record?.address, 'a:7420');
   await old.leave();
@@ -226,6 +229,7 @@ test('a replaced disk is announced at once where only this node can be at its ad
       ...environment,
       clock: { ...systemClock, monotonicMs: hurry() },
       coordinator,
+      lease: createProcessLease({ ...environment, coordinator }),
       describe: () => Promise.resolve(record('a', { storeId: '9'.repeat(32) })),
       isOwnAddress: () => Promise.resolve(isOwn),
     });
@@ -245,21 +249,18 @@ test('a replaced disk is announced at once where only this node can be at its ad
 
 test('a lease that is lost is followed by a new record', async () => {
   const revokers: (() => Promise<void>)[] = [];
+  const granting: Coordinator = {
+    ...bound(coordinator),
+    grantLease: async (ttlMs) => {
+      const lease = await coordinator.grantLease(ttlMs);
+      revokers.push(() => lease.revoke());
+      return lease;
+    },
+  };
   const membership = new NodeMembership({
     ...environment,
-    coordinator: {
-      ...bound(coordinator),
-      grantLease: async (ttlMs) => {
-        const lease = await coordinator.grantLease(ttlMs);
-        const lost = new AbortController();
-        const revoke = async (): Promise<void> => {
-          await lease.revoke();
-          lost.abort();
-        };
-        revokers.push(revoke);
-        return { id: lease.id, ttlMs, lost: lost.signal, revoke };
-      },
-    },
+    coordinator,
+    lease: createProcessLease({ ...environment, coordinator: granting }),
     describe: () => Promise.resolve(record('a')),
   });
   closing.push(() => membership.leave());

@@ -1,5 +1,5 @@
-import { LeaseSource } from '../coordination/lock-lease.js';
-import type { Coordinator, KeyValue, Lease } from '../contract/coordinator.js';
+import { processLeaseMs } from '../coordination/process-lease.js';
+import type { Coordinator, KeyValue, Lease, ProcessLease } from '../contract/coordinator.js';
 import type { Clock, Logger } from '../contract/environment.js';
 import { asQuorateError, QuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
@@ -7,6 +7,8 @@ import { decodeNode, encodeNode, type NodeRecord } from './node-record.js';
 
 export interface MembershipDependencies {
   readonly coordinator: Coordinator;
+  /** A node whose process is away for longer is not counted on; its pushes go to others. */
+  readonly lease: ProcessLease;
   readonly clock: Clock;
   readonly logger: Logger;
   /** What the record is to say now. Asked again every half a minute. */
@@ -18,10 +20,8 @@ export interface MembershipDependencies {
   readonly isOwnAddress?: (address: string) => Promise<boolean>;
 }
 
-/** A node that is away for longer is not counted on; its pushes go to others. */
-const ttlMs = 10_000;
-/** What another process of the same id left behind is gone by then. */
-const patienceMs = ttlMs + 3_000;
+/** What another process of the same id left behind is gone by then: a new leader of etcd gives leases all their time. */
+const patienceMs = 2 * processLeaseMs + 3_000;
 const retryMs = 500;
 /** How full the disk is changes slowly. */
 const refreshMs = 30_000;
@@ -32,15 +32,17 @@ const refreshMs = 30_000;
  */
 export class NodeMembership {
   readonly #dependencies: MembershipDependencies;
-  readonly #leases: LeaseSource;
   readonly #closing = new AbortController();
   #keeping: Promise<void> | undefined;
   #record: NodeRecord | undefined;
+  /** The lease that the record is under. */
+  #under: Lease | undefined;
+  /** Announced, perhaps without an answer. */
+  #nodeId: string | undefined;
   #refresh = new AbortController();
 
   constructor(dependencies: MembershipDependencies) {
     this.#dependencies = dependencies;
-    this.#leases = new LeaseSource(dependencies.coordinator, ttlMs);
   }
 
   /** What was said last; undefined before `join`. */
@@ -80,7 +82,7 @@ export class NodeMembership {
     this.#closing.abort();
     this.#refresh.abort();
     await this.#keeping;
-    await this.#leases.close();
+    if (this.#nodeId !== undefined) await this.#dependencies.lease.leave(keys.node(this.#nodeId));
   }
 
   async #keep(): Promise<void> {
@@ -88,13 +90,9 @@ export class NodeMembership {
     const { signal } = this.#closing;
     while (!signal.aborted) {
       this.#refresh = new AbortController();
-      const lease = await this.#leases.current().catch(() => undefined);
-      const wake = AbortSignal.any([
-        signal,
-        this.#refresh.signal,
-        ...(lease === undefined ? [] : [lease.lost]),
-      ]);
-      await clock.sleep(lease === undefined ? retryMs : refreshMs, wake);
+      // Of the lease that the record is under: there may be another one already.
+      const lost = this.#under === undefined ? [] : [this.#under.lost];
+      await clock.sleep(refreshMs, AbortSignal.any([signal, this.#refresh.signal, ...lost]));
       if (signal.aborted) return;
       try {
         await this.#announce();
@@ -108,11 +106,12 @@ export class NodeMembership {
   async #announce(): Promise<void> {
     const { coordinator } = this.#dependencies;
     const record = await this.#dependencies.describe();
-    const lease = await this.#leases.current();
+    const lease = await this.#dependencies.lease.current();
     const { entries } = await coordinator.range(keys.nodes, { rangeEnd: prefixEnd(keys.nodes) });
     const before = entries.find(({ key }) => key === keys.node(record.nodeId));
     const replaced = before !== undefined && (await this.#isReplaced(before, record));
     refuseTwins(record, replaced ? entries.filter((entry) => entry !== before) : entries);
+    this.#nodeId = record.nodeId;
     const { succeeded } = await coordinator.transaction({
       compares: [
         {
@@ -129,6 +128,7 @@ export class NodeMembership {
       throw new QuorateError('unavailable', `another process announces itself as ${record.nodeId}`);
     }
     this.#record = record;
+    this.#under = lease;
   }
 
   /** A record of another store under our node id, at our own address, where it is we who answer. */

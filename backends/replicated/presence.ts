@@ -1,11 +1,16 @@
-import { LeaseSource } from '../coordination/lock-lease.js';
-import type { Coordinator } from '../contract/coordinator.js';
-import type { Random } from '../contract/environment.js';
+import type { Coordinator, Lease, ProcessLease } from '../contract/coordinator.js';
+import type { Clock, Logger, Random } from '../contract/environment.js';
+import { asQuorateError, QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
 import { encodeRecord } from './records.js';
 
-/** A front-end that was away for longer gives up what it had begun. */
-const ttlMs = 10_000;
+/** How soon a front-end that lost its lease, and could not announce itself under the next one, tries that again. */
+const retryMs = 1_000;
+
+interface Announced {
+  readonly id: string;
+  readonly lease: Lease;
+}
 
 /**
  * Says in the coordinator that this front-end lives. What others find under an id that is not there any more is theirs
@@ -13,45 +18,69 @@ const ttlMs = 10_000;
  */
 export class Presence {
   readonly #coordinator: Coordinator;
+  readonly #lease: ProcessLease;
+  readonly #clock: Clock;
   readonly #random: Random;
-  readonly #leases: LeaseSource;
-  #current: { readonly id: string; readonly lost: AbortSignal } | undefined;
-  #announcing: Promise<string> | undefined;
+  readonly #logger: Logger;
+  readonly #closing = new AbortController();
+  #current: Announced | undefined;
+  /** Being announced, perhaps without an answer. */
+  #next: Announced | undefined;
+  #announcing: Promise<Announced> | undefined;
 
-  constructor({
-    coordinator,
-    random,
-  }: {
+  constructor(dependencies: {
     readonly coordinator: Coordinator;
+    readonly lease: ProcessLease;
+    readonly clock: Clock;
     readonly random: Random;
+    readonly logger: Logger;
   }) {
-    this.#coordinator = coordinator;
-    this.#random = random;
-    this.#leases = new LeaseSource(coordinator, ttlMs);
+    this.#coordinator = dependencies.coordinator;
+    this.#lease = dependencies.lease;
+    this.#clock = dependencies.clock;
+    this.#random = dependencies.random;
+    this.#logger = dependencies.logger;
   }
 
   /** The id under which this front-end is known now; announced when there is none. */
   async id(): Promise<string> {
-    if (this.#current !== undefined && !this.#current.lost.aborted) return this.#current.id;
+    return (await this.#announced()).id;
+  }
+
+  /** The same, with the lease on which everything is to hang that goes with this front-end. */
+  async lease(): Promise<{ readonly id: string; readonly lease: string }> {
+    const { id, lease } = await this.#announced();
+    return { id, lease: lease.id };
+  }
+
+  /** Takes away what is known under its id. Idempotent. */
+  async close(): Promise<void> {
+    this.#closing.abort();
+    await this.#announcing?.catch(() => undefined);
+    const ids = new Set([this.#current, this.#next].flatMap((one) => one?.id ?? []));
+    const left = [...ids].flatMap((id) => [keys.readRate(id), keys.frontEnd(id)]);
+    await Promise.all(left.map((key) => this.#lease.leave(key)));
+  }
+
+  async #announced(): Promise<Announced> {
+    if (this.#current !== undefined && !this.#current.lease.lost.aborted) return this.#current;
+    if (this.#closing.signal.aborted) {
+      throw new QuorateError('unavailable', 'the server is stopping');
+    }
     this.#announcing ??= this.#announce().finally(() => {
       this.#announcing = undefined;
     });
     return this.#announcing;
   }
 
-  /** The same, with the lease on which everything is to hang that goes with this front-end. */
-  async lease(): Promise<{ readonly id: string; readonly lease: string }> {
-    const id = await this.id();
-    return { id, lease: (await this.#leases.current()).id };
-  }
-
-  close(): Promise<void> {
-    return this.#leases.close();
-  }
-
-  async #announce(): Promise<string> {
-    const id = Buffer.from(this.#random.bytes(12)).toString('hex');
-    const lease = await this.#leases.current();
+  async #announce(): Promise<Announced> {
+    const lease = await this.#lease.current();
+    // After a lost answer the same again: else one that nobody uses would stay.
+    if (this.#next?.lease !== lease) {
+      this.#next = { id: Buffer.from(this.#random.bytes(12)).toString('hex'), lease };
+    }
+    const announced = this.#next;
+    const { id } = announced;
     await this.#coordinator.transaction({
       compares: [],
       success: [
@@ -59,7 +88,25 @@ export class Presence {
       ],
       failure: [],
     });
-    this.#current = { id, lost: lease.lost };
-    return id;
+    this.#current = announced;
+    const lost = (): void => void this.#announceAgain();
+    lease.lost.addEventListener('abort', lost, { once: true });
+    if (lease.lost.aborted) lost();
+    return announced;
+  }
+
+  /** Others take over what they find under an id that is gone: the next one is there as soon as it can be. */
+  async #announceAgain(): Promise<void> {
+    const { signal } = this.#closing;
+    while (!signal.aborted) {
+      try {
+        await this.#announced();
+        return;
+      } catch (error) {
+        const { code } = asQuorateError(error);
+        this.#logger.debug({ component: 'presence', code }, 'the front-end is announced later');
+      }
+      await this.#clock.sleep(retryMs, signal);
+    }
   }
 }

@@ -47,10 +47,11 @@ const clock: Clock = {
 beforeEach(async () => {
   ticks = Infinity;
   set = await openReplicaSet(4);
-  const { backend: made, locks } = await set.frontEnd();
+  const { backend: made, locks, lease } = await set.frontEnd();
   backend = made;
   const around = {
     coordinator: set.coordinator,
+    lease,
     replicas: set.replicas,
     locks,
     random: { bytes: (length: number) => randomBytes(length) },

@@ -1,6 +1,5 @@
-import { LeaseSource } from '../coordination/lock-lease.js';
 import type { Locks } from '../coordination/locks.js';
-import type { Coordinator, WatchEvent } from '../contract/coordinator.js';
+import type { Coordinator, ProcessLease, WatchEvent } from '../contract/coordinator.js';
 import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
 import { asQuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
@@ -27,6 +26,7 @@ export interface ControllerSettings extends ReconcileLimits {
 
 export interface ControllerDependencies {
   readonly coordinator: Coordinator;
+  readonly lease: ProcessLease;
   readonly replicas: ReplicaDirectory;
   readonly locks: Locks;
   readonly nodeId: string;
@@ -37,7 +37,6 @@ export interface ControllerDependencies {
   readonly meter: Meter;
 }
 
-const leaseMs = 5_000;
 /** How often nodes, and the sets that are being changed, are looked at. */
 const tickMs = 1_000;
 /** How often every record is read, for sets that are not as they should be. */
@@ -63,7 +62,6 @@ const onlyToCompare = -1;
 export class SetController {
   readonly #dependencies: ControllerDependencies;
   readonly #leadership: Leadership;
-  readonly #leases: LeaseSource;
   readonly #closing = new AbortController();
   readonly #away: AwayTimes;
   /** Stores that members are on and that are not alive. */
@@ -91,11 +89,10 @@ export class SetController {
 
   constructor(dependencies: ControllerDependencies) {
     this.#dependencies = dependencies;
-    const { coordinator, nodeId, meter } = dependencies;
+    const { meter } = dependencies;
     this.#away = new AwayTimes(dependencies.clock);
     this.#wanted = new WantedReaders(dependencies.settings.readReplicas, dependencies.clock);
-    this.#leases = new LeaseSource(coordinator, leaseMs);
-    this.#leadership = new Leadership({ coordinator, nodeId, leases: this.#leases });
+    this.#leadership = new Leadership(dependencies);
     meter.gauge('queue_depth', { queue: 'repair' }, () => this.#repairs);
   }
 
@@ -108,7 +105,7 @@ export class SetController {
     await this.#running;
     await this.#comparing;
     await Promise.all(this.#working.values());
-    await this.#leases.close();
+    await this.#leadership.resign();
   }
 
   /** Sets that are being changed, or wait to be looked at for a reason. */
@@ -328,7 +325,7 @@ export class SetController {
     const { signal } = this.#closing;
     const context = { component: 'controller', repo: id };
     try {
-      while (!signal.aborted) {
+      while (!signal.aborted && this.#leadership.leads) {
         const ground = await readGround(coordinator, id);
         if (ground === undefined) return;
         // Our own changes, too, are seen as somebody's.

@@ -1,13 +1,12 @@
 import { setMaxListeners } from 'node:events';
-import type { Coordinator, Lease } from '../../backends/contract/coordinator.js';
+import type { Lease, ProcessLease } from '../../backends/contract/coordinator.js';
+import { keys, prefixEnd } from '../../backends/contract/keys.js';
 import { WebhookWorker, type WorkerParts } from './worker.js';
 
 export interface DispatcherParts extends WorkerParts {
-  readonly coordinator: Coordinator;
+  readonly lease: ProcessLease;
 }
 
-/** For so long nobody delivers when a process dies, with a coordinator of several. */
-const leaseTtlMs = 10_000;
 /** How often is looked for what others left, or put into the queue just as its worker went. */
 const pollMs = 5_000;
 /** Webhooks that this process delivers for, most of them waiting; the others are taken when one has ended. */
@@ -20,8 +19,14 @@ interface Running {
   readonly ended: Promise<void>;
 }
 
+/** What works under a lease ends with it. */
+interface Term {
+  readonly lease: Lease;
+  readonly cut: AbortController;
+}
+
 /**
- * Sees to it that one process delivers for each webhook for which something waits: a claim under this process's lease
+ * Sees to it that one process delivers for each webhook for which something waits: a claim under the process's lease
  * says which. Claims of a process that dies end with its lease, and are taken by another.
  */
 export class Dispatcher {
@@ -30,9 +35,7 @@ export class Dispatcher {
   /** Being claimed just now. */
   readonly #starting = new Map<string, Promise<void>>();
   readonly #stop = sharedByAll();
-  #lease: Promise<Lease> | undefined;
-  /** Ends what works under the lease, when that is lost or the server stops. */
-  #cut = sharedByAll();
+  #term: Term | undefined;
   #polling: Promise<void> | undefined;
 
   constructor(parts: DispatcherParts) {
@@ -64,12 +67,12 @@ export class Dispatcher {
     const done = new AbortController();
     const late = this.#parts.clock.sleep(closeGraceMs, done.signal);
     await Promise.race([ended, late]);
-    this.#cut.abort();
+    this.#term?.cut.abort();
     await ended;
     done.abort();
     await Promise.all([...this.#running.values()].map((running) => running.ended));
-    const lease = await this.#lease?.catch(() => undefined);
-    await lease?.revoke().catch(() => undefined);
+    // Those that could not be given back one by one.
+    await this.#parts.lease.leave(keys.webhookClaims, prefixEnd(keys.webhookClaims));
   }
 
   async #poll(): Promise<void> {
@@ -90,8 +93,8 @@ export class Dispatcher {
 
   async #discover(): Promise<void> {
     const { queue } = this.#parts;
-    const lease = await this.#lease?.catch(() => undefined);
-    const taken = await queue.claimedByOthers(lease?.id);
+    const { lease } = await this.#currentTerm();
+    const taken = await queue.claimedByOthers(lease.id);
     for await (const webhook of queue.busy()) {
       if (this.#stop.signal.aborted) return;
       if (!taken.has(webhook) && !this.#running.has(webhook)) this.#begin(webhook);
@@ -110,11 +113,11 @@ export class Dispatcher {
   }
 
   async #claimAndRun(webhook: string): Promise<void> {
-    const lease = await this.#granted();
-    const cut = this.#cut.signal;
+    const { lease, cut } = await this.#currentTerm();
     const claim = await this.#parts.queue.claim(webhook, lease.id);
     if (claim === undefined) return;
-    const worker = new WebhookWorker(this.#parts, claim, { stop: this.#stop.signal, cut });
+    const signals = { stop: this.#stop.signal, cut: cut.signal };
+    const worker = new WebhookWorker(this.#parts, claim, signals);
     const ended = worker
       .run()
       .catch((error: unknown) => {
@@ -124,26 +127,16 @@ export class Dispatcher {
     this.#running.set(webhook, { worker, ended });
   }
 
-  /** One lease for all claims of this process. A lost one ends their work, and the next is granted when it is needed. */
-  #granted(): Promise<Lease> {
-    this.#lease ??= this.#grant().catch((error: unknown) => {
-      this.#lease = undefined;
-      throw error;
-    });
-    return this.#lease;
-  }
-
-  async #grant(): Promise<Lease> {
-    const lease = await this.#parts.coordinator.grantLease(leaseTtlMs);
-    const lost = (): void => {
-      if (this.#stop.signal.aborted) return;
-      this.#lease = undefined;
-      this.#cut.abort();
-      this.#cut = sharedByAll();
-    };
+  /** A lost lease ends the work under it; the next is granted when it is needed. */
+  async #currentTerm(): Promise<Term> {
+    const lease = await this.#parts.lease.current();
+    if (this.#term?.lease === lease) return this.#term;
+    const cut = sharedByAll();
+    const lost = (): void => cut.abort();
     lease.lost.addEventListener('abort', lost, { once: true });
     if (lease.lost.aborted) lost();
-    return lease;
+    this.#term = { lease, cut };
+    return this.#term;
   }
 
   /** A crash came between the last delivery of a webhook whose repository is gone, and its end. */

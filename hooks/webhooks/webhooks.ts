@@ -1,5 +1,5 @@
 import { isIP } from 'node:net';
-import type { Coordinator } from '../../backends/contract/coordinator.js';
+import type { Coordinator, ProcessLease } from '../../backends/contract/coordinator.js';
 import type { Clock, Logger, Meter, Random } from '../../backends/contract/environment.js';
 import { QuorateError } from '../../backends/contract/errors.js';
 import type { CommittedPush, RepositoryEvent } from '../../backends/contract/pipeline.js';
@@ -22,6 +22,8 @@ export interface WebhookParts {
   readonly meter: Meter;
   /** Name of a repository, or undefined when it is gone. */
   readonly repositoryName: (id: string) => Promise<string | undefined>;
+  /** Says which process delivers. */
+  readonly lease: ProcessLease;
   readonly version: string;
   /** Under which clients reach the server, without a slash at its end; undefined when nobody said. */
   readonly publicUrl: string | undefined;

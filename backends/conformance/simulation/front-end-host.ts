@@ -5,6 +5,7 @@ import type { Coordinator } from '../../contract/coordinator.js';
 import { QuorateError } from '../../contract/errors.js';
 import type { PushJudges, PushPipeline } from '../../contract/pipeline.js';
 import { createLocks } from '../../coordination/locks.js';
+import { createProcessLease } from '../../coordination/process-lease.js';
 import { coordinatorLog } from '../../replicated/coordinator-log.js';
 import { NodeDirectory, type NodeDirectoryDependencies } from '../../replicated/node-directory.js';
 import type { Consistency } from '../../replicated/quorum.js';
@@ -48,8 +49,9 @@ export async function startFrontEnd(parts: FrontEndParts): Promise<FrontEnd> {
   const coordinator = guardCoordinator(shareReads(parts.coordinator), identity);
   const replicas = new NodeDirectory({ coordinator, connect, clock, logger, meter });
   await replicas.start();
-  const locks = createLocks({ coordinator, clock, random, meter, logger, holder: name });
-  const around = { coordinator, replicas, locks, clock, random, logger, meter };
+  const lease = createProcessLease({ coordinator: parts.coordinator, clock, logger });
+  const locks = createLocks({ coordinator, lease, clock, random, meter, logger, holder: name });
+  const around = { coordinator, lease, replicas, locks, clock, random, logger, meter };
   const backend = new ReplicatedBackend({
     readConsistency: 'strong',
     reportReadsFrom: 0.02,

@@ -163,6 +163,11 @@ export const mutants: readonly Mutation[] = [
     ],
   },
   {
+    name: 'a lock that is given up is left to the lease',
+    troubles: [],
+    edits: [edit('coordination/lock-janitor.js', String.raw`await this\.#delete\(keys\);`, '')],
+  },
+  {
     name: 'garbage collection ignores pins',
     troubles: ['maintenance'],
     edits: [edit('local/upkeep.js', String.raw`pinned: repository\.retained.*,`, 'pinned: [],')],

@@ -3,6 +3,7 @@ import { asQuorateError } from '../../contract/errors.js';
 import type { Oid } from '../../contract/objects.js';
 import type { Repository } from '../../contract/repository.js';
 import { openEmbeddedCoordinator } from '../../coordination/embedded/embedded-coordinator.js';
+import { createProcessLease } from '../../coordination/process-lease.js';
 import { createLocalBackend } from '../../local/local-backend.js';
 import { pipelineOf } from './front-end-host.js';
 import { countingLogger } from './happenings.js';
@@ -102,6 +103,7 @@ export class OneMachine {
       const backend = await createLocalBackend({
         dataDirectory: root,
         coordinator,
+        lease: createProcessLease({ coordinator, clock, logger }),
         git: new SimulatedGit(process),
         indexer: new SimulatedIndexer(process),
         pipeline: pipelineOf(process),

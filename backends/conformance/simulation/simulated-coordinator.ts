@@ -32,7 +32,7 @@ const answerMs = 800;
 const readTries = 4;
 const retryMs = 30;
 /** How often a lease is kept alive within its time to live. */
-const keepAlivesPerTtl = 3;
+const keepAlivesPerTtl = 5;
 
 /**
  * A cluster of coordinators as its clients see it: strictly serialisable, but its leader may be away, its answers may

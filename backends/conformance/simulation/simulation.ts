@@ -47,7 +47,7 @@ export interface SimulationOptions {
 }
 
 /**
- * After everything was healed: leases of the dead run out (10 s), requests on the way arrive (15 s), and what was put
+ * After everything was healed: leases of the dead run out (5 s), requests on the way arrive (15 s), and what was put
  * off is tried again. Shorter than the wait for a lock, so that whoever waits for nothing is noticed.
  */
 const patienceMs = 60_000;

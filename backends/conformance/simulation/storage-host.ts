@@ -1,4 +1,5 @@
 import { openClusterIdentity } from '../../coordination/cluster-identity.js';
+import { createProcessLease } from '../../coordination/process-lease.js';
 import { guardCoordinator } from '../../coordination/guarded-coordinator.js';
 import { shareReads } from '../../coordination/shared-reads.js';
 import type { Coordinator } from '../../contract/coordinator.js';
@@ -47,6 +48,7 @@ export async function startStorage(parts: StorageParts): Promise<void> {
   const replica = await openReplica(process, root, { coordinator, directory: () => directory });
   const membership = new NodeMembership({
     coordinator: unguarded,
+    lease: createProcessLease({ coordinator: unguarded, clock, logger }),
     clock,
     logger,
     describe: async () => describe(process, replica, parts.zone),

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { openEmbeddedCoordinator } from '../../coordination/embedded/embedded-coordinator.js';
+import { createProcessLease } from '../../coordination/process-lease.js';
 import { silentLogger } from '../../coordination/test-environment.js';
 import type { Backend, PushRequest, PushResult } from '../../contract/backend.js';
 import type { Coordinator } from '../../contract/coordinator.js';
@@ -109,9 +110,16 @@ export async function startLocal(options: FixtureOptions = {}): Promise<LocalFix
     clock: systemClock,
     logger: silentLogger,
   });
+  const seen = options.wrap?.(coordinator) ?? coordinator;
+  const lease = createProcessLease({
+    coordinator: seen,
+    clock: systemClock,
+    logger: silentLogger,
+  });
   const backend = await createLocalBackend({
     dataDirectory: directory,
-    coordinator: options.wrap?.(coordinator) ?? coordinator,
+    coordinator: seen,
+    lease,
     git: runner,
     indexer,
     pipeline: options.pipeline ?? permissivePipeline,
@@ -129,6 +137,7 @@ export async function startLocal(options: FixtureOptions = {}): Promise<LocalFix
   await backend.start();
   const stop = async (): Promise<void> => {
     await backend.close(5000);
+    await lease.close();
     await coordinator.close();
     await indexer.close();
     await runner.close();

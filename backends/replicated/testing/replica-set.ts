@@ -4,8 +4,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createLocks, type Locks } from '../../coordination/locks.js';
 import { openEmbeddedCoordinator } from '../../coordination/embedded/embedded-coordinator.js';
+import { createProcessLease } from '../../coordination/process-lease.js';
 import { silentLogger } from '../../coordination/test-environment.js';
-import type { Coordinator } from '../../contract/coordinator.js';
+import type { Coordinator, ProcessLease } from '../../contract/coordinator.js';
 import type { Clock } from '../../contract/environment.js';
 import { QuorateError } from '../../contract/errors.js';
 import type { PushPipeline } from '../../contract/pipeline.js';
@@ -56,7 +57,11 @@ export interface ReplicaSet {
     readonly pipeline?: PushPipeline;
     readonly wrap?: (coordinator: Coordinator) => Coordinator;
     readonly clock?: Clock;
-  }): Promise<{ readonly backend: ReplicatedBackend; readonly locks: Locks }>;
+  }): Promise<{
+    readonly backend: ReplicatedBackend;
+    readonly locks: Locks;
+    readonly lease: ProcessLease;
+  }>;
   commit(content: string, ...parents: string[]): Promise<string>;
   close(): Promise<void>;
 }
@@ -128,9 +133,11 @@ export async function openReplicaSet(count = 3): Promise<ReplicaSet> {
     } = {}) => {
       const seen = wrap?.(coordinator) ?? coordinator;
       const scratchDirectory = await mkdtemp(join(directory, 'scratch-'));
-      const locks = createLocks({ ...environment, coordinator: seen, holder: 'front-end' });
+      const lease = createProcessLease({ ...environment, coordinator: seen });
+      const locks = createLocks({ ...environment, coordinator: seen, lease, holder: 'front-end' });
       const backend = newBackend({
         coordinator: seen,
+        lease,
         locks,
         git,
         replicas,
@@ -143,8 +150,9 @@ export async function openReplicaSet(count = 3): Promise<ReplicaSet> {
       closers.unshift(
         () => backend.close(1000),
         () => locks.close(),
+        () => lease.close(),
       );
-      return { backend, locks };
+      return { backend, locks, lease };
     },
     commit: async (content, ...parents) => {
       const blob = (await runGit(source, ['hash-object', '-w', '--stdin'], content)).trim();
@@ -165,6 +173,7 @@ export async function openReplicaSet(count = 3): Promise<ReplicaSet> {
 
 function newBackend(parts: {
   readonly coordinator: Coordinator;
+  readonly lease: ProcessLease;
   readonly locks: Locks;
   readonly git: GitRunner;
   readonly replicas: ReplicaDirectory;

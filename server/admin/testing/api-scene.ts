@@ -10,7 +10,7 @@ import { createAccounts } from '../../auth/account-store.js';
 import { createOpenIdIssuers } from '../../auth/openid-issuers.js';
 import { createCertificateAuthorities } from '../../auth/certificate-authorities.js';
 import type { Accounts, NewToken } from '../../auth/accounts.js';
-import { asCoordinator, MemoryCoordinator } from '../../auth/memory-coordinator.fixture.js';
+import { asCoordinator, MemoryCoordinator, unused } from '../../auth/memory-coordinator.fixture.js';
 import { createHookStore } from '../../../hooks/custom/hook-store.js';
 import { createQuotas } from '../../../hooks/quota/quotas.js';
 import { createWebhooks } from '../../../hooks/webhooks/webhooks.js';
@@ -152,6 +152,8 @@ export class ApiScene {
       hooksEnabled: true,
       webhooks: createWebhooks({
         coordinator,
+        // Nothing is delivered here.
+        lease: { current: unused, leave: unused },
         clock,
         random,
         logger: recordingLogger(logged, {}),
