@@ -265,8 +265,12 @@ describe('a cluster: three storage nodes, two front-ends, three members of etcd'
   test('metrics and health of every member', async () => {
     const { cluster } = ground;
     for (const member of [...cluster.storage, ...cluster.frontEnds]) {
-      const ready = await fetch(`${member.fact('opsUrl')}/readyz`);
-      assert.equal(ready.status, 200, await ready.text());
+      let said = '';
+      await waitFor(`${member.name} to be ready`, async () => {
+        const ready = await fetch(`${member.fact('opsUrl')}/readyz`);
+        said = await ready.text();
+        return ready.status === 200;
+      }).catch(() => assert.fail(said));
       const metrics = await (await fetch(`${member.fact('opsUrl')}/metrics`)).text();
       assert.ok(metrics.includes('quorate_'), member.name);
     }

@@ -68,7 +68,7 @@ describe('a storage node whose disk is full, while clients push', () => {
   test('pushes go on with the others, the node says so, and takes part again when there is room', async () => {
     const { cluster, pushing } = parts();
     await pushing.survive('a full disk', async () => {
-      assert.equal((await readiness()).status, 200);
+      await waitFor('the node to be ready', async () => (await readiness()).status === 200);
       await fill();
       await pushing.acknowledged(20, 'while a disk is full');
       const { text } = await waitFor('the node to say so', async () => {
