@@ -1,5 +1,5 @@
 import { setMaxListeners } from 'node:events';
-import type { IRangeRequest, IRangeResponse } from 'etcd3';
+import type { IRangeRequest } from 'etcd3';
 import type {
   Coordinator,
   CoordinatorIdentity,
@@ -24,10 +24,11 @@ import {
 import { isCompacted } from './etcd-errors.js';
 import { followRange } from './etcd-watch.js';
 import { LeaseKeeper } from './lease-keeper.js';
-import { type EtcdSettings, withoutLeader } from './member-client.js';
+import type { EtcdSettings } from './member-client.js';
 import { MemberPool, type Attempt } from './member-pool.js';
 import { ReadBatches } from './read-batches.js';
 import { findCluster } from './find-cluster.js';
+import type { RangePage } from './kv-messages.js';
 import { type GetOperation, WireFormat, wholeNumber } from './wire-format.js';
 
 export interface EtcdCoordinatorOptions {
@@ -83,8 +84,8 @@ class EtcdCoordinator implements Coordinator {
   constructor(pool: MemberPool, options: EtcdCoordinatorOptions) {
     this.#pool = pool;
     this.#reads = new ReadBatches({
-      range: (request) => pool.repeat((member) => member.kv.range(request)),
-      txn: (request) => pool.repeat((member) => member.kv.txn(request)),
+      range: (request) => pool.repeat((member) => member.askRange(request)),
+      txn: (request) => pool.repeat((member) => member.askTransaction(request)),
     });
     this.#format = new WireFormat(options.settings.prefix);
     this.#logger = options.logger;
@@ -125,8 +126,8 @@ class EtcdCoordinator implements Coordinator {
     if (plain !== undefined) return this.#read(plain);
     const request = this.#format.transaction(transaction);
     const answer = await (onlyReads(transaction)
-      ? this.#pool.repeat((member) => member.kv.txn(request))
-      : this.#pool.once((member) => member.kv.txn(request)));
+      ? this.#pool.repeat((member) => member.askTransaction(request))
+      : this.#pool.once((member) => member.askTransaction(request)));
     return this.#format.result(transaction, answer);
   }
 
@@ -191,7 +192,7 @@ class EtcdCoordinator implements Coordinator {
 
   async #identify(attempt: Attempt): Promise<CoordinatorIdentity> {
     const request = probeOf(this.#format);
-    const { header } = await this.#pool.repeat((member) => member.kv.range(request), attempt);
+    const { header } = await this.#pool.repeat((member) => member.askRange(request), attempt);
     return { clusterId: header.cluster_id, revision: wholeNumber(header.revision) };
   }
 
@@ -225,8 +226,7 @@ class EtcdCoordinator implements Coordinator {
       const page = shared
         ? await this.#firstPage(request)
         : await this.#pool.repeat(
-            (member) =>
-              member.kv.range(request, linearizable === false ? withoutLeader : undefined),
+            (member) => member.askRange(request, { leader: linearizable !== false }),
             { signal },
           );
       revision ??= wholeNumber(page.header.revision);
@@ -240,7 +240,7 @@ class EtcdCoordinator implements Coordinator {
     }
   }
 
-  async #firstPage(request: IRangeRequest): Promise<IRangeResponse> {
+  async #firstPage(request: IRangeRequest): Promise<RangePage> {
     const { header, ranges } = await this.#reads.read([request]);
     const [page] = ranges;
     if (page === undefined) throw new QuorateError('internal', 'etcd answered too little');

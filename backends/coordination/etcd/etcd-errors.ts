@@ -13,6 +13,7 @@ import {
   GRPCUnknownError,
 } from 'etcd3';
 import { QuorateError } from '../../contract/errors.js';
+import { RequestNotTaken } from './grpc-status.js';
 
 /**
  * What an error of etcd says about the request:
@@ -51,6 +52,7 @@ export function judgeError(error: unknown): Verdict {
  * raft, when it drops a proposal instead of appending or forwarding it.
  */
 function isNotTaken(error: unknown): boolean {
+  if (error instanceof RequestNotTaken) return true;
   if (error instanceof GRPCUnavailableError) return error.message.endsWith('etcdserver: no leader');
   return error instanceof GRPCUnknownError && error.message.endsWith('raft proposal dropped');
 }

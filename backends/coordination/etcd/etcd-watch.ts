@@ -90,7 +90,7 @@ class WatchConnection {
     const { pool, format } = this.#parts;
     // Finds a member that serves, and signs in again to one that has forgotten us, which a stream could not.
     const probe = { key: format.key(key), keys_only: true, limit: 1, serializable: true };
-    await pool.repeat((member) => member.kv.range(probe));
+    await pool.repeat((member) => member.askRange(probe));
     const member = await pool.connected();
     if (member === undefined || this.#closed) return;
     const stream = await member.watchClient.watch();

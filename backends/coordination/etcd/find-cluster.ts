@@ -15,7 +15,7 @@ export async function findCluster(
   { probe, patienceMs }: { readonly probe: IRangeRequest; readonly patienceMs: number },
 ): Promise<void> {
   try {
-    await pool.repeat((member) => member.kv.range(probe), {
+    await pool.repeat((member) => member.askRange(probe), {
       patienceMs,
     });
   } catch (error) {
@@ -29,9 +29,7 @@ export async function findCluster(
     );
   }
   // Fails when one is of another cluster. One that is down is looked at when it first answers.
-  const statuses = await Promise.allSettled(
-    pool.members.map((member) => member.maintenance.status()),
-  );
+  const statuses = await Promise.allSettled(pool.members.map((member) => member.askStatus()));
   for (const status of statuses) {
     if (status.status === 'fulfilled') pool.observe(status.value.header);
   }

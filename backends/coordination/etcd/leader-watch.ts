@@ -86,8 +86,7 @@ export class LeaderWatch {
   async #ask(member: MemberClient): Promise<void> {
     let answer: number | 'no leader' | 'silent';
     try {
-      const deadline = new Date(Date.now() + pollDeadlineMs);
-      answer = Number((await member.maintenance.status({ deadline })).header.raft_term);
+      answer = Number((await member.askStatus(pollDeadlineMs)).header.raft_term);
     } catch (error) {
       answer = judgeError(error) === 'not-taken' ? 'no leader' : 'silent';
     }

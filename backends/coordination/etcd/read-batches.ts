@@ -1,28 +1,23 @@
-import type {
-  IRangeRequest,
-  IRangeResponse,
-  IResponseHeader,
-  IResponseOp,
-  ITxnRequest,
-} from 'etcd3';
+import type { IRangeRequest, IResponseHeader, ITxnRequest } from 'etcd3';
 import { asQuorateError, QuorateError } from '../../contract/errors.js';
+import type { OperationAnswer, RangeAnswer, RangePage } from './kv-messages.js';
 
 /** Ranges in one request: below etcd's 128 operations. A reading that has more goes alone. */
 const maxRanges = 120;
 
 /** Asks etcd, as often as it takes: `MemberPool.repeat`. */
 export interface Asking {
-  range(request: IRangeRequest): Promise<IRangeResponse>;
+  range(request: IRangeRequest): Promise<RangePage>;
   txn(request: ITxnRequest): Promise<{
     readonly header: IResponseHeader;
-    readonly responses: readonly Pick<IResponseOp, 'response_range'>[];
+    readonly responses: readonly Pick<OperationAnswer, 'response_range'>[];
   }>;
 }
 
 export interface ReadAnswer {
   readonly header: IResponseHeader;
   /** One for each range, in order, all of one revision. */
-  readonly ranges: readonly IRangeResponse[];
+  readonly ranges: readonly RangeAnswer[];
 }
 
 interface Reading {

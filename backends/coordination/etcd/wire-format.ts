@@ -1,12 +1,4 @@
-import type {
-  ICompare,
-  IKeyValue,
-  IRangeRequest,
-  IRequestOp,
-  IResponseOp,
-  ITxnRequest,
-  ITxnResponse,
-} from 'etcd3';
+import type { ICompare, IKeyValue, IRangeRequest, IRequestOp, ITxnRequest } from 'etcd3';
 import type {
   Compare,
   KeyValue,
@@ -16,6 +8,7 @@ import type {
   TransactionResult,
 } from '../../contract/coordinator.js';
 import { QuorateError } from '../../contract/errors.js';
+import type { OperationAnswer, TxnAnswer } from './kv-messages.js';
 
 const comparisons = { '=': 'Equal', '!=': 'NotEqual', '<': 'Less', '>': 'Greater' } as const;
 
@@ -53,7 +46,7 @@ export class WireFormat {
   entry(stored: IKeyValue): KeyValue {
     return {
       key: this.plainKey(stored.key),
-      value: Uint8Array.from(stored.value),
+      value: new Uint8Array(stored.value),
       createRevision: wholeNumber(stored.create_revision),
       modRevision: wholeNumber(stored.mod_revision),
       version: wholeNumber(stored.version),
@@ -71,7 +64,7 @@ export class WireFormat {
   }
 
   /** An answer says by its place, not by itself, which operation it belongs to. */
-  result(transaction: Transaction, response: ITxnResponse): TransactionResult {
+  result(transaction: Transaction, response: TxnAnswer): TransactionResult {
     const operations = response.succeeded ? transaction.success : transaction.failure;
     return {
       succeeded: response.succeeded,
@@ -116,17 +109,17 @@ export class WireFormat {
     }
   }
 
-  #operationResult(type: Operation['type'], response: IResponseOp): OperationResult {
-    switch (type) {
-      case 'put':
-        return { type };
-      case 'delete':
-        return { type, deleted: wholeNumber(response.response_delete_range.deleted) };
-      case 'get': {
-        const { kvs, more } = response.response_range;
-        return { type, entries: kvs.map((stored) => this.entry(stored)), more };
-      }
+  #operationResult(type: Operation['type'], answer: OperationAnswer): OperationResult {
+    const { response_range: range, response_delete_range: deleted } = answer;
+    if (type === 'put') return { type };
+    if (type === 'delete' && deleted !== undefined) {
+      return { type, deleted: wholeNumber(deleted.deleted) };
     }
+    if (type === 'get' && range !== undefined) {
+      const { kvs, more } = range;
+      return { type, entries: kvs.map((stored) => this.entry(stored)), more };
+    }
+    throw new QuorateError('internal', 'etcd answered something else');
   }
 }
 
