@@ -3,7 +3,7 @@
  * with an id that it does not know or that is fatal (`nulInHeader`, `unterminatedHeader`), so only those in git 2.39
  * are here.
  */
-const ignorable = new Set(
+export const ignorableFsckIds: ReadonlySet<string> = new Set(
   `badDate badDateOverflow badEmail badName badObjectSha1 badParentSha1 badTimezone badTree badTreeSha1 badType
   duplicateEntries missingAuthor missingCommitter missingEmail missingNameBeforeEmail missingObject
   missingSpaceBeforeDate missingSpaceBeforeEmail missingTag missingTagEntry missingTree missingType missingTypeEntry
@@ -18,5 +18,5 @@ const ignorable = new Set(
 
 /** Ids are compared as git does, without regard to case. */
 export function isIgnorableFsckId(id: string): boolean {
-  return ignorable.has(id.toLowerCase());
+  return ignorableFsckIds.has(id.toLowerCase());
 }

@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { Readable } from 'node:stream';
 import { afterEach, beforeEach, test } from 'node:test';
 import type { RefCommand } from '../contract/objects.js';
 import type { ReplicaState } from '../contract/replica.js';
 import type { LocalReplica } from './local-replica.js';
-import { runGit } from './testing/local-fixture.js';
+import { packOf, runGit } from './testing/local-fixture.js';
 import { create, openReplica, type ReplicaScene } from './testing/replica-scene.js';
 
 const { signal } = new AbortController();
@@ -79,6 +80,22 @@ test('a bit that turned over in what a packed tag points at is found by a verifi
     const { problems } = await (await scene.reopen()).verify(scene.id, { signal });
     assert.deepEqual(problems, ['refs/tags/v1 is said to point at another object than it does']);
   }
+});
+
+test('an object that is odd, and was let in by the settings, is no damage', async () => {
+  const tree = (await runGit(scene.source, ['mktree'], '')).trim();
+  const text = `tree ${tree}\nauthor A <a@example.org 1 +0000\ncommitter A <a@example.org> 1 +0000\n\nx\n`;
+  const oddly = ['hash-object', '-t', 'commit', '-w', '--stdin', '--literally'];
+  const odd = (await runGit(scene.source, oddly, text)).trim();
+  const settings = { 'receive.fsck.ignore': 'badEmail' };
+  const key = { repositoryId: scene.id, pushId: 'a'.repeat(24), attempt: 1 };
+  const pack = Readable.from([await packOf(scene.source, [odd], [])]);
+  await scene.replica.upload(key, pack, { settings, signal, progress: () => undefined });
+  const commands = [create(main, odd)];
+  await scene.replica.prepare({ ...scene.request(key, commands), settings });
+  await scene.replica.apply(scene.id, scene.log.commit(key.pushId, commands));
+  await assert.rejects(scene.git('fsck'), 'git itself finds it odd');
+  assert.deepEqual((await scene.replica.verify(scene.id, { signal })).problems, []);
 });
 
 const nobody = (): Promise<never> => Promise.reject(new Error('a peer is asked'));
