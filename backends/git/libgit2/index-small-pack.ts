@@ -1,6 +1,7 @@
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { ObjectType } from '../../contract/objects.js';
+import type { KeptStores } from './kept-stores.js';
 import type { Libgit2, ObjectStore } from './library.js';
 import type { IndexJob, Verdict } from './messages.js';
 import {
@@ -41,12 +42,11 @@ class TooLarge extends Error {
  * right, since git then judges; so an `indexed` is certain and an `undecided` costs only time. Files may be left
  * behind after `undecided` and `too-large`.
  */
-export function indexSmallPack(library: Libgit2, job: IndexJob): Verdict {
-  let repository: ObjectStore | undefined;
+export function indexSmallPack(library: Libgit2, kept: KeptStores, job: IndexJob): Verdict {
   let quarantine: ObjectStore | undefined;
   try {
     const pack = Buffer.from(job.pack.buffer, job.pack.byteOffset, job.pack.byteLength);
-    repository = library.openStore(job.objectsDir);
+    const repository = kept.get(job.objectsDir);
     repository.indexPack(job.quarantinePackDir, pack);
     const { name, objects } = readIndex(job.quarantinePackDir);
     requireNothingHidden(pack, objects);
@@ -63,11 +63,11 @@ export function indexSmallPack(library: Libgit2, job: IndexJob): Verdict {
       ...(closure === undefined ? {} : { closure }),
     };
   } catch (error) {
+    kept.drop(job.objectsDir);
     if (error instanceof TooLarge) return { kind: 'too-large', objectBytes: error.objectBytes };
     return { kind: 'undecided', reason: error instanceof Error ? error.message : String(error) };
   } finally {
     quarantine?.close();
-    repository?.close();
   }
 }
 

@@ -34,7 +34,10 @@ export class Libgit2Error extends Error {
   }
 }
 
+const GIT_OPT_SET_CACHE_MAX_SIZE = 7;
 const GIT_OPT_ENABLE_STRICT_HASH_VERIFICATION = 22;
+/** Objects that libgit2 keeps in memory, of all open stores together: some thousand commits and trees. */
+const CACHE_BYTES = 16 * 1024 ** 2;
 const MAJOR_VERSION = 1;
 /** Debian's spelling comes before the development link, which may be of another build. */
 const sonames = [
@@ -54,6 +57,7 @@ export function loadLibgit2(names: readonly string[] = sonames): Libgit2 | undef
     bound.version(major, minor, revision);
     if (major[0] !== MAJOR_VERSION) continue;
     bound.check(bound.options(GIT_OPT_ENABLE_STRICT_HASH_VERIFICATION, 'int', 1));
+    bound.check(bound.options(GIT_OPT_SET_CACHE_MAX_SIZE, 'intptr_t', CACHE_BYTES));
     return {
       version: `${major[0]}.${minor[0]}.${revision[0]}`,
       openStore: (objectsDir) => openStore(bound, objectsDir),

@@ -5,6 +5,7 @@
 import { readFileSync } from 'node:fs';
 import koffi from 'koffi';
 import { indexSmallPack } from './index-small-pack.js';
+import { KeptStores } from './kept-stores.js';
 import { loadLibgit2, type Libgit2 } from './library.js';
 import type { FromWorker, ToWorker } from './messages.js';
 
@@ -15,12 +16,17 @@ import type { FromWorker, ToWorker } from './messages.js';
 const RETIRE_RSS_BYTES = 256 * 1024 ** 2;
 
 let library: Libgit2 | undefined;
+let kept: KeptStores | undefined;
 
 process.on('message', (message: ToWorker) => {
   switch (message.type) {
     case 'configure': {
       confine(message.configuration.memoryLimitBytes);
-      library = loadLibgit2(message.configuration.libraryNames);
+      const loaded = loadLibgit2(message.configuration.libraryNames);
+      library = loaded;
+      kept =
+        loaded &&
+        new KeptStores({ open: (path) => loaded.openStore(path), nowMs: () => performance.now() });
       tell(
         library === undefined
           ? { type: 'no-library' }
@@ -29,9 +35,13 @@ process.on('message', (message: ToWorker) => {
       return;
     }
     case 'index': {
-      if (library === undefined) throw new Error('a job came before libgit2 was loaded');
-      const verdict = indexSmallPack(library, message.job);
-      const retiring = process.memoryUsage.rss() > RETIRE_RSS_BYTES;
+      if (library === undefined || kept === undefined) {
+        throw new Error('a job came before libgit2 was loaded');
+      }
+      const verdict = indexSmallPack(library, kept, message.job);
+      const residentBytes = process.memoryUsage.rss();
+      const retiring = residentBytes > RETIRE_RSS_BYTES;
+      kept.trim(residentBytes);
       tell({ type: 'verdict', id: message.job.id, verdict, retiring }, () => {
         if (retiring) process.disconnect();
       });
