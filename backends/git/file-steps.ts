@@ -1,4 +1,16 @@
-import { link, mkdir, open, readdir, rename, rm, rmdir, statfs, writeFile } from 'node:fs/promises';
+import {
+  lstat,
+  link,
+  mkdir,
+  open,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  rmdir,
+  statfs,
+  writeFile,
+} from 'node:fs/promises';
 import { errorCode, syncDirectory } from './repository-files.js';
 
 /** One change of a disk. */
@@ -23,6 +35,10 @@ export type FileStep =
   | { readonly do: 'rmdir'; readonly path: string }
   /** Fails with the code `OTHER_NAMES` when a directory holds anything else, or lacks one of these. */
   | { readonly do: 'expect-names'; readonly path: string; readonly names: readonly string[] }
+  /** Fails with the code `OTHER_TEXT` when a file holds anything else. */
+  | { readonly do: 'expect-text'; readonly path: string; readonly text: string }
+  /** Fails with the code `EEXIST` when there is something. */
+  | { readonly do: 'expect-absent'; readonly path: string }
   /** Fails with the code `NO_ROOM` when the disk of `path` has less room than this. */
   | { readonly do: 'need-room'; readonly path: string; readonly bytes: number };
 
@@ -80,6 +96,12 @@ async function take(step: FileStep): Promise<void> {
     case 'expect-names':
       assertNames(step, await readdir(step.path));
       return;
+    case 'expect-text':
+      assertText(step, await readFile(step.path, 'utf8'));
+      return;
+    case 'expect-absent':
+      assertAbsent(step.path, await lstat(step.path).catch(ignore(absent)));
+      return;
     case 'need-room': {
       const { bavail, bsize } = await statfs(step.path);
       if (bavail * bsize < step.bytes) throw noRoom(step.path);
@@ -125,8 +147,26 @@ export function assertNames(
   throw Object.assign(new Error(`there is something else, '${path}'`), { code: otherNamesCode });
 }
 
-function ignore(codes: readonly string[]): (error: unknown) => void {
+/** The code of `expect-text`'s error, which no system call gives. */
+export const otherTextCode = 'OTHER_TEXT';
+
+export function assertText(
+  { path, text }: { readonly path: string; readonly text: string },
+  found: string,
+): void {
+  if (found === text) return;
+  throw Object.assign(new Error(`it holds something else, '${path}'`), { code: otherTextCode });
+}
+
+/** `found`: what is there, if anything is. */
+export function assertAbsent(path: string, found: unknown): void {
+  if (found === undefined) return;
+  throw Object.assign(new Error(`there is something, '${path}'`), { code: 'EEXIST' });
+}
+
+function ignore(codes: readonly string[]): (error: unknown) => undefined {
   return (error) => {
     if (!codes.includes(errorCode(error))) throw error;
+    return undefined;
   };
 }

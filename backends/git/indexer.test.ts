@@ -153,6 +153,22 @@ describe('packs that are taken', () => {
     });
   }
 
+  test('libgit2 finds what came since it looked last, and what was packed anew', async () => {
+    await fixture.index(both, thick);
+    let parent = fixture.run(['rev-parse', 'main']).toString().trim();
+    for (const round of ['loose', 'packed']) {
+      const child = commit({ [round]: `${round}\n` }, [parent]);
+      fixture.run(['update-ref', `refs/heads/${round}`, child]);
+      if (round === 'packed') fixture.run(['repack', '-a', '-d', '-q']);
+      const pushed = commit({ [round]: `${round}\n`, more: `${round}\n` }, [child]);
+      const pack = packObjects(['--thin', '--revs'], `${pushed}\n^${child}\n`);
+      const { result } = await fixture.index(both, pack);
+      assert.equal(result?.engine, 'libgit2');
+      assert.deepEqual(result.closure, { commits: [pushed], tags: [], boundary: [child] });
+      parent = child;
+    }
+  });
+
   test('an empty pack leaves nothing and has no name', async () => {
     const { result, files } = await sameEnding(buildPack([]));
     assert.deepEqual(

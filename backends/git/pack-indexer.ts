@@ -34,7 +34,11 @@ export interface IndexedPack {
    * The pack's commits and tags, and commits and tags outside it: if all that the latter reach is there, so is all
    * that the former reach. Absent when that was not plain, and a walk has to find out.
    */
-  readonly closure?: { readonly complete: readonly Oid[]; readonly boundary: readonly Oid[] };
+  readonly closure?: {
+    readonly commits: readonly Oid[];
+    readonly tags: readonly Oid[];
+    readonly boundary: readonly Oid[];
+  };
   /** Whatever an object of the pack names is in the pack as well, so that each of them is complete. Absent: unknown. */
   readonly selfContained?: true;
 }

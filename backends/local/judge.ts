@@ -5,6 +5,7 @@ import type { PrepareRequest } from '../contract/replica.js';
 import type { Clock } from '../contract/environment.js';
 import { findUnconnected } from '../git/connectivity.js';
 import type { GitRunner } from '../git/git-runner.js';
+import { takeFileSteps, type TakeFileSteps } from '../git/file-steps.js';
 import { findInPackIndex } from '../git/pack-index.js';
 import type { IndexedPack } from '../git/pack-indexer.js';
 import type { ObjectSources } from '../git/object-environment.js';
@@ -12,10 +13,12 @@ import type { RefFailure } from '../git/ref-dry-run.js';
 import type { RefTransactions } from '../git/ref-transaction.js';
 import { isZero, judgeNames } from './judge-names.js';
 import type { OpenRepository } from './open-repository.js';
+import { stepsOfPlainMoves } from './plain-moves.js';
 
 export interface JudgeDependencies {
   readonly git: GitRunner;
   readonly refs: RefTransactions;
+  readonly files?: TakeFileSteps;
   readonly clock: Clock;
 }
 
@@ -56,7 +59,7 @@ const dryRunWords: Readonly<Record<RefFailure, string>> = {
 
 /**
  * Judges a push against the applied refs: names, old values, connectivity, and a dry run of the very transaction that
- * would be committed. Returns ref -> text of the `ng` line; what is left applies together, unless the disk fails.
+ * would be committed, or a look at all that it would look at. Returns ref -> text of the `ng` line; what is left applies together, unless the disk fails.
  */
 export async function judge(
   dependencies: JudgeDependencies,
@@ -68,13 +71,7 @@ export async function judge(
   const commands = request.commands.filter(({ ref }) => !refused.has(ref));
   if (commands.length === 0) return refused;
   const [failures, unconnected] = await Promise.all([
-    repository.dryRuns.judge(dependencies, {
-      ...objects.sources,
-      updates: commands,
-      signal: request.signal,
-      judgingDirectory: objects.judgingDirectory,
-      ...(objects.indexed?.files === undefined ? {} : { packFiles: objects.indexed.files }),
-    }),
+    refFailures(dependencies, repository, { commands, signal: request.signal, objects }),
     unconnectedRefs(dependencies, repository, commands, request, objects),
   ]);
   for (const [ref, failure] of failures) refused.set(ref, dryRunWords[failure]);
@@ -83,6 +80,36 @@ export async function judge(
   for (const ref of unconnected) refused.set(ref, missing);
   return refused;
 }
+
+/** What git would not do as one transaction. */
+async function refFailures(
+  dependencies: JudgeDependencies,
+  repository: OpenRepository,
+  {
+    commands,
+    signal,
+    objects,
+  }: {
+    readonly commands: readonly RefCommand[];
+    readonly signal: AbortSignal;
+    readonly objects: JudgedObjects;
+  },
+): Promise<ReadonlyMap<string, RefFailure>> {
+  const expected = stepsOfPlainMoves(repository.gitDirectory, commands, objects.indexed);
+  const { files = takeFileSteps } = dependencies;
+  const passes = expected !== undefined && (await files(expected).then(yes, no));
+  if (passes) return new Map();
+  return repository.dryRuns.judge(dependencies, {
+    ...objects.sources,
+    updates: commands,
+    signal,
+    judgingDirectory: objects.judgingDirectory,
+    ...(objects.indexed?.files === undefined ? {} : { packFiles: objects.indexed.files }),
+  });
+}
+
+const yes = (): true => true;
+const no = (): false => false;
 
 /** Refs whose new value is not there with all that it reaches. */
 async function unconnectedRefs(
@@ -126,8 +153,9 @@ async function completeByUpload(
     return findInPackIndex(join(objectDirectory, 'pack', `${name}.idx`), oids);
   }
   // What a ref has is complete, and so is a pack that builds on nothing else.
-  const builtOnTips = closure?.boundary.every((oid) => snapshot.hasTip(oid)) === true;
-  return new Set(builtOnTips ? closure?.complete : []);
+  const builtOnTips =
+    closure !== undefined && closure.boundary.every((oid) => snapshot.hasTip(oid));
+  return new Set(builtOnTips ? [...closure.commits, ...closure.tags] : []);
 }
 
 function knownTips(repository: OpenRepository, commands: readonly RefCommand[]): readonly string[] {

@@ -52,7 +52,9 @@ export class SimulatedIndexer implements PackIndexer {
       if (!own.has(oid)) boundary.add(oid);
       return own.get(oid) ?? { oid, type: 'commit', links: [] };
     });
-    const closure = { complete: [...own.keys()], boundary: [...boundary] };
+    const named = (type: 'commit' | 'tag'): Oid[] =>
+      [...own.values()].flatMap((object) => (object.type === type ? [object.oid] : []));
+    const closure = { commits: named('commit'), tags: named('tag'), boundary: [...boundary] };
     return { ...taken, closure, files };
   }
 

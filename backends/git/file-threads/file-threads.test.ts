@@ -9,6 +9,7 @@ import {
   maxTailBytes,
   noRoomCode,
   otherNamesCode,
+  otherTextCode,
   takeFileSteps,
   type TakeFileSteps,
 } from '../file-steps.js';
@@ -60,6 +61,11 @@ for (const [way, taker] of Object.entries(ways)) {
         { do: 'expect-names', path: directory, names: ['renamed', 'made', 'link'] },
         { do: 'rmdir', path: at('made') },
       ]);
+      await taker()([
+        { do: 'expect-text', path: at('renamed'), text: 'Text' },
+        { do: 'expect-absent', path: at('absent') },
+        { do: 'expect-absent', path: at('absent', 'absent') },
+      ]);
       assert.deepEqual(readdirSync(directory).toSorted(), ['link', 'renamed']);
       assert.equal(readFileSync(at('renamed'), 'utf8'), 'Text');
     });
@@ -87,6 +93,9 @@ for (const [way, taker] of Object.entries(ways)) {
       [otherNamesCode, { do: 'expect-names', path: '/', names: [] }],
       [otherNamesCode, { do: 'expect-names', path: '/', names: [...readdirSync('/'), 'absent'] }],
       ['ENOENT', { do: 'expect-names', path: '/absent', names: [] }],
+      [otherTextCode, { do: 'expect-text', path: '/proc/self/comm', text: '' }],
+      ['ENOENT', { do: 'expect-text', path: '/absent', text: '' }],
+      ['EEXIST', { do: 'expect-absent', path: '/' }],
       [noRoomCode, { do: 'need-room', path: '/', bytes: Infinity }],
     ];
     for (const [code, step] of failing) {

@@ -5,9 +5,11 @@ import {
   fsyncSync,
   ftruncateSync,
   linkSync,
+  lstatSync,
   mkdirSync,
   openSync,
   readdirSync,
+  readFileSync,
   renameSync,
   rmdirSync,
   statfsSync,
@@ -15,7 +17,15 @@ import {
   writeFileSync,
   writeSync,
 } from 'node:fs';
-import { absent, assertNames, type FileStep, maxTailBytes, noRoom } from '../file-steps.js';
+import {
+  absent,
+  assertAbsent,
+  assertNames,
+  assertText,
+  type FileStep,
+  maxTailBytes,
+  noRoom,
+} from '../file-steps.js';
 import { errorCode } from '../repository-files.js';
 
 /** Takes one step and waits for the disk: for a thread that does nothing else. */
@@ -47,6 +57,12 @@ export function takeStep(step: FileStep): void {
       return;
     case 'expect-names':
       assertNames(step, readdirSync(step.path));
+      return;
+    case 'expect-text':
+      assertText(step, readFileSync(step.path, 'utf8'));
+      return;
+    case 'expect-absent':
+      assertAbsent(step.path, lstatSync(step.path, { throwIfNoEntry: false }));
       return;
     case 'need-room': {
       const { bavail, bsize } = statfsSync(step.path);

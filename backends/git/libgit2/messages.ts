@@ -14,8 +14,10 @@ export interface IndexJob {
 
 /** A pack whose completeness hangs on a few commits outside it. Object ids in hexadecimal. */
 export interface PackClosure {
-  /** The pack's commits and annotated tags. All that they reach is there if all that the boundary reaches is. */
-  readonly complete: readonly string[];
+  /** The pack's. All that they and its tags reach is there if all that the boundary reaches is. */
+  readonly commits: readonly string[];
+  /** The pack's annotated ones. */
+  readonly tags: readonly string[];
   /** Commits and tags outside the pack. */
   readonly boundary: readonly string[];
 }

@@ -55,7 +55,7 @@ describe('completeness of a small pack', () => {
     const root = tree(file('a', content));
     const tip = commit(root);
     const { closure } = await index(content, root, tip);
-    assert.deepEqual(closure, { complete: [tip], boundary: [] });
+    assert.deepEqual(closure, { commits: [tip], tags: [], boundary: [] });
   });
 
   test('a change hangs on its parent, whose trees have what is not in the pack', async () => {
@@ -67,7 +67,8 @@ describe('completeness of a small pack', () => {
     const tip = commit(root, base);
     const next = commit(root, tip);
     const { closure } = await index(changed, newInner, root, tip, next);
-    assert.deepEqual(new Set(closure?.complete), new Set([tip, next]));
+    assert.deepEqual(new Set(closure?.commits), new Set([tip, next]));
+    assert.deepEqual(closure?.tags, []);
     assert.deepEqual(closure?.boundary, [base]);
   });
 
@@ -81,7 +82,8 @@ describe('completeness of a small pack', () => {
       .toString()
       .trim();
     const { closure } = await index(root, merge, tagged);
-    assert.deepEqual(new Set(closure?.complete), new Set([merge, tagged]));
+    assert.deepEqual(closure?.commits, [merge]);
+    assert.deepEqual(closure?.tags, [tagged]);
     assert.deepEqual(new Set(closure?.boundary), new Set([left, right]));
   });
 

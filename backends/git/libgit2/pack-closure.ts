@@ -79,9 +79,12 @@ class ClosureSearch {
       if (types.has(target)) throw new Unknown();
       this.#boundary.add(target);
     }
-    const named = [...commits.keys(), ...tags.keys()];
-    if (named.length + this.#boundary.size > maxNamed) throw new Unknown();
-    return { complete: named, boundary: [...this.#boundary] };
+    if (commits.size + tags.size + this.#boundary.size > maxNamed) throw new Unknown();
+    return {
+      commits: [...commits.keys()],
+      tags: [...tags.keys()],
+      boundary: [...this.#boundary],
+    };
   }
 
   /** Every entry of `tree` is in the pack or in one of the `known` trees, and so on down. */
