@@ -264,6 +264,8 @@ export interface Replica {
    * quarantine, checks that they are complete, and applies the difference of the refs under one intent, whose digest
    * must be the peer's. A store without the repository makes it first. A copy that is frozen, or `fresh: true`, is
    * set aside and filled anew: the caller has seen to it that it counts for nothing. Resolves when the marker is durable.
+   * Until what it begins is filled, also across restarts, reads and exports of it are `unavailable`, and `state` is that
+   * of a store without the repository.
    */
   catchUp(
     repositoryId: string,
@@ -300,6 +302,9 @@ export interface LogReader {
   head(repositoryId: string): Promise<HeadRecord>;
   /** Entries with generations in (after, upTo], in order, linearizable. */
   entries(repositoryId: string, after: number, upTo: number): Promise<readonly LogEntry[]>;
-  /** Whether a store is to have a copy of a repository that lives or is being made; linearizable. */
-  wantsCopy(repositoryId: string, storeId: string): Promise<boolean>;
+  /**
+   * Whether a store is to have a copy of a repository that is being made (`new`), or of one that lives; linearizable.
+   * Undefined when it is to have none.
+   */
+  wantsCopy(repositoryId: string, storeId: string): Promise<'new' | 'living' | undefined>;
 }

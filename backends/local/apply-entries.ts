@@ -152,6 +152,16 @@ export function applicableTogether(entries: readonly LogEntry[]): readonly (read
   return groups;
 }
 
+/** Whether something is left to do between the refs of entries and their marker. */
+export function needsLookUp({ entries }: Intent): boolean {
+  const updates = entries.flatMap((entry) => entry.updates);
+  return (
+    updates.length === 0 ||
+    entries.some(({ head }) => head !== undefined) ||
+    !updates.every(({ ref }) => ref.startsWith('refs/heads/'))
+  );
+}
+
 /** The entry whose generation and digest are those of all of them. */
 export function lastOf(entries: Intent['entries']): Intent['entries'][number] {
   const last = entries.at(-1);

@@ -340,7 +340,7 @@ test('a request for a copy that comes when the copy is to go, or is gone, leaves
     assert.equal(await scene.replica.state(id), undefined);
     assert.deepEqual(existsSync(directory) ? readdirSync(directory) : [], []);
   }
-  scene.log.wanted = false;
+  scene.log.wanted = undefined;
   await assert.rejects(scene.replica.create(id, options), { code: 'aborted' });
   await assert.rejects(second.catchUp(id, { atLeast: 0, source, signal }));
   assert.deepEqual(readdirSync(directory), []);

@@ -1,17 +1,20 @@
 import { QuorateError } from '../contract/errors.js';
 import type { Head } from '../contract/objects.js';
 import type { PeerSource, Replica, ReplicaState } from '../contract/replica.js';
+import type { EmptyCopy } from './empty-copy.js';
 import { SerialQueue } from './serial-queue.js';
 
 export interface BeginningDependencies {
-  readonly replica: Pick<Replica, 'state' | 'verify'> & {
+  readonly replica: Pick<Replica, 'verify'> & {
     /** Takes a copy out of the way, for people to look at. */
     setAside(id: string): Promise<void>;
   };
-  /** Whether this store is to have a copy. */
-  readonly isWanted: (id: string) => Promise<boolean>;
+  /** As `Replica.state`, also of a copy that was only begun. */
+  readonly found: Replica['state'];
+  /** Whether this store is to have a copy, and of what; see `LogReader.wantsCopy`. */
+  readonly wanted: (id: string) => Promise<'new' | 'living' | undefined>;
   /** Makes the files of an empty copy. */
-  readonly makeFiles: Replica['create'];
+  readonly makeFiles: (id: string, copy: EmptyCopy) => Promise<void>;
   /** Removes what was never whole. */
   readonly discard: (id: string) => Promise<void>;
 }
@@ -25,9 +28,9 @@ export interface Beginning {
 }
 
 /**
- * What comes before a copy is filled: a damaged one is set aside, and an empty one made. A request for it may come twice,
- * and late, when the copy is whole again and counts: one beginning at a time for each repository, and each looks for
- * itself at what is there then.
+ * What comes before a copy is filled: a damaged one is set aside, and an empty one made, which counts for nothing and is
+ * not read until it is filled. A request for it may come twice, and late, when the copy is whole again and counts: one
+ * beginning at a time for each repository, and each looks for itself at what is there then.
  */
 export class CopyBeginnings {
   readonly #dependencies: BeginningDependencies;
@@ -39,22 +42,25 @@ export class CopyBeginnings {
 
   /** As `Replica.create`. */
   create(id: string, options: Parameters<Replica['create']>[1]): Promise<void> {
-    return this.wanted(id, () => this.#dependencies.makeFiles(id, options));
+    return this.ofNew(id, () => this.#dependencies.makeFiles(id, options));
   }
 
   /**
-   * Runs what makes a copy, apart from what removes it. A request that arrives when its sender has given up, and the
-   * copy was removed, makes nothing: who removes it has it removed from the repository's record before.
+   * Runs what makes a copy of a repository that is being made, apart from what removes it. A request that arrives when
+   * its sender has given up, and the copy was removed, makes nothing: who removes it has it removed from the repository's
+   * record before. Nor does one that arrives when the repository lives: its first copy is old by then, and whole it
+   * would look.
    */
-  wanted<T>(id: string, run: () => Promise<T>): Promise<T> {
+  ofNew<T>(id: string, run: () => Promise<T>): Promise<T> {
     return this.apart(id, async () => {
-      await this.#refuseUnwanted(id);
-      return run();
+      if ((await this.#refuseUnwanted(id)) === 'new') return run();
+      throw new QuorateError('aborted', 'the repository is there already, without this copy');
     });
   }
 
-  async #refuseUnwanted(id: string): Promise<void> {
-    if (await this.#dependencies.isWanted(id)) return;
+  async #refuseUnwanted(id: string): Promise<'new' | 'living'> {
+    const wanted = await this.#dependencies.wanted(id);
+    if (wanted !== undefined) return wanted;
     throw new QuorateError('aborted', 'this store is to have no copy of the repository any more');
   }
 
@@ -74,8 +80,8 @@ export class CopyBeginnings {
   }
 
   async #begin(id: string, { atLeast, fresh, source, signal }: Beginning): Promise<void> {
-    const { replica, discard, makeFiles } = this.#dependencies;
-    const state = fresh === true ? await this.#stateIfSound(id, signal) : await replica.state(id);
+    const { replica, found, discard, makeFiles } = this.#dependencies;
+    const state = fresh === true ? await this.#stateIfSound(id, signal) : await found(id);
     if (state?.frozen !== undefined) {
       // Then it may be the only one that has it (docs/architecture.md, "restored from an old backup").
       if (state.generation > atLeast) {
@@ -90,13 +96,13 @@ export class CopyBeginnings {
     const { objectFormat, head } = exported;
     await this.#refuseUnwanted(id);
     await discard(id);
-    await makeFiles(id, { objectFormat, head: branchOf(head) });
+    await makeFiles(id, { objectFormat, head: branchOf(head), begun: true });
   }
 
   /** As `state`, where every kind of damage is called by the same name. */
   async #stateIfSound(id: string, signal: AbortSignal): Promise<ReplicaState | undefined> {
-    const { replica } = this.#dependencies;
-    const known = await replica.state(id).catch(() => unreadable);
+    const { replica, found } = this.#dependencies;
+    const known = await found(id).catch(() => unreadable);
     if (known === undefined || known.frozen !== undefined) return known;
     const { problems } = await replica.verify(id, { signal });
     const [problem] = problems;

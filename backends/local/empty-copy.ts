@@ -6,12 +6,17 @@ import { storageFailure } from './disk-errors.js';
 import { createState } from './state-file.js';
 import type { Store } from './store.js';
 
-/** Makes the files of an empty repository, at generation 0. Durable on return. */
+export type EmptyCopy = Parameters<Replica['create']>[1] & { readonly begun?: true };
+
+/**
+ * Makes the files of an empty repository, at generation 0. Durable on return. `begun`: it is to be filled, and no copy
+ * before.
+ */
 export async function makeEmptyCopy(
   git: GitRunner,
   store: Pick<Store, 'makeRepositoryDirectory' | 'gitDirectory' | 'repositoryDirectory'>,
   id: string,
-  { objectFormat, head }: Parameters<Replica['create']>[1],
+  { objectFormat, head, begun }: EmptyCopy,
 ): Promise<void> {
   try {
     await store.makeRepositoryDirectory(id);
@@ -21,6 +26,7 @@ export async function makeEmptyCopy(
       objectFormat,
       generation: 0,
       digest: emptyDigest({ symref: head }),
+      ...(begun === true ? { begun } : {}),
     });
   } catch (error) {
     throw storageFailure(error);

@@ -30,6 +30,7 @@ export async function exportCopy(
   const { git, objects, store, open } = dependencies;
   const { repository, release } = await open.acquire(repositoryId);
   try {
+    repository.refuseBegun();
     // Not from a peer: two stores that lack the same would wait for each other.
     await repository.applyUpTo(atLeast);
     const { snapshot, digest, objectFormat, gitDirectory: gitDir } = repository;

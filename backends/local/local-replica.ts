@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { MaintenanceReport } from '../contract/backend.js';
-import { asQuorateError, QuorateError, refuseCancelled } from '../contract/errors.js';
+import { QuorateError, refuseCancelled } from '../contract/errors.js';
 import type { Head, RefCommand, RefSnapshot } from '../contract/objects.js';
 import type { HookEnd, HookRun } from '../contract/hook.js';
 import type { Inspection, PushFact } from '../contract/inspection.js';
@@ -27,6 +27,7 @@ import type { MaintenanceNeed } from '../git/maintenance.js';
 import type { ObjectSources } from '../git/object-environment.js';
 import { Advance } from './advance.js';
 import { CopyBeginnings } from './copy-beginnings.js';
+import { copyState } from './copy-state.js';
 import { storageFailure } from './disk-errors.js';
 import { isZero } from './judge-names.js';
 import { gatherQuarantines, listHeldPushes } from './held-pushes.js';
@@ -52,7 +53,6 @@ import { RefViews } from './ref-views.js';
 import { type MaintainOptions, Upkeep } from './upkeep.js';
 import { UploadPacks } from './upload-packs.js';
 import { LocalRead, type ReadDependencies } from './replica-read.js';
-import { readState } from './state-file.js';
 import { Store } from './store.js';
 import { verifyCopy } from './verify-copy.js';
 
@@ -78,7 +78,8 @@ export class LocalReplica implements Replica {
     this.#hooks = new HookPrograms(store.hooksDirectory);
     this.#beginnings = new CopyBeginnings({
       replica: this,
-      isWanted: (id) => dependencies.log.wantsCopy(id, store.id),
+      found: async (id) => (await copyState(this.#open, store, id))?.state,
+      wanted: (id) => dependencies.log.wantsCopy(id, store.id),
       makeFiles: (id, options) => makeEmptyCopy(dependencies.git, store, id, options),
       discard: (id) => store.destroy(id),
     });
@@ -160,7 +161,7 @@ export class LocalReplica implements Replica {
   async fork(fork: ReplicaFork): Promise<void> {
     refuseUnlessBranch(fork.head);
     await this.#store.assertRoom();
-    await this.#beginnings.wanted(fork.repositoryId, () =>
+    await this.#beginnings.ofNew(fork.repositoryId, () =>
       this.#open.with(fork.sourceId, async (source) => {
         await this.#advance.upTo(source, fork.sourceGeneration);
         await this.#pools.fork(source, fork);
@@ -337,6 +338,7 @@ export class LocalReplica implements Replica {
       unconfirmed: eventual,
     });
     try {
+      repository.refuseBegun();
       // To be ahead of what was asked for tells something only when that was the head.
       const enough = eventual && repository.generation >= atLeast;
       if (!enough) await this.#advance.forRead(repository, atLeast);
@@ -379,24 +381,8 @@ export class LocalReplica implements Replica {
   }
 
   async state(repositoryId: string): Promise<ReplicaState | undefined> {
-    try {
-      return await this.#open.with(
-        repositoryId,
-        async ({ generation, digest, contradiction: frozen }) => ({
-          generation,
-          digest,
-          ...(frozen === undefined ? {} : { frozen }),
-        }),
-      );
-    } catch (error) {
-      const { code, message } = asQuorateError(error);
-      if (code === 'not-found') return undefined;
-      if (code !== 'data-corrupt') throw error;
-      const { generation, digest } = await readState(
-        this.#store.repositoryDirectory(repositoryId),
-      ).catch(() => ({ generation: 0, digest: '' }));
-      return { generation, digest, frozen: message };
-    }
+    const found = await copyState(this.#open, this.#store, repositoryId);
+    return found?.begun === true ? undefined : found?.state;
   }
 
   export(repositoryId: string, options: ExportOptions): Promise<ReplicaExport> {
@@ -422,6 +408,7 @@ export class LocalReplica implements Replica {
     });
     return this.#open.with(repositoryId, async (repository) => {
       await this.#advance.fromPeer(repository, catchUp);
+      await repository.filled();
       const { generation, digest } = repository;
       return { generation, digest };
     });

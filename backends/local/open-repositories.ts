@@ -38,13 +38,18 @@ export class OpenRepositories {
     this.#limits = limits;
   }
 
-  /** The repository if it is open, and the coordinator has confirmed what was on the disk. Nobody becomes a user. */
+  /**
+   * The repository if it is open and a whole copy, and the coordinator has confirmed what was on the disk. Nobody becomes
+   * a user.
+   */
   peek(id: string): OpenRepository | undefined {
     const slot = this.#open.get(id);
-    if (slot?.repository?.confirmed !== true || this.#retiring.has(id)) return undefined;
+    const repository = slot?.repository;
+    if (slot === undefined || repository?.confirmed !== true || repository.begun) return undefined;
+    if (this.#retiring.has(id)) return undefined;
     this.#open.delete(id);
     this.#open.set(id, slot);
-    return slot.repository;
+    return repository;
   }
 
   /**

@@ -19,6 +19,7 @@ import {
   cleanUp,
   type Intent,
   lastOf,
+  needsLookUp,
   stateAfter,
   writeEffects,
 } from './apply-entries.js';
@@ -43,6 +44,7 @@ import {
   intentSteps,
   markerSteps,
   readState,
+  replaceMarker,
   type RepositoryState,
   syncState,
 } from './state-file.js';
@@ -218,6 +220,27 @@ export class OpenRepository {
 
   get generation(): number {
     return this.#state.generation;
+  }
+
+  /** It is no copy yet: nothing has filled it since it was begun. */
+  get begun(): boolean {
+    return this.#state.begun === true;
+  }
+
+  /** For who reads: a copy that was only begun would show refs and HEAD that the repository never had together. */
+  refuseBegun(): void {
+    if (!this.begun) return;
+    throw new QuorateError('unavailable', 'this copy of the repository is still being made');
+  }
+
+  /** A peer has nothing that this copy lacks: also of a repository without refs it is one from now on. Durable. */
+  async filled(): Promise<void> {
+    await this.refsQueue.run(async () => {
+      if (!this.begun || this.interrupted) return;
+      const { begun: _filled, ...state } = this.#state;
+      await replaceMarker(this.#dependencies.store.repositoryDirectory(this.id), state);
+      this.#state = state;
+    });
   }
 
   /** Digest of the refs of the applied generation. */
@@ -399,7 +422,8 @@ export class OpenRepository {
     // The same pack may come again, and is to keep its `.keep` file then.
     await this.#cleaning;
     const directory = dependencies.store.repositoryDirectory(this.id);
-    const begin = intentSteps(directory, { ...this.#state, applying: intent }, { again });
+    const { begun: _filled, ...before } = this.#state;
+    const begin = intentSteps(directory, { ...before, applying: intent }, { again });
     const after = stateAfter(this.#state, intent);
     const marker = markerSteps(directory, after);
     // Before the marker: whatever fails up to here is done again, and what is in memory never lags behind the marker.
@@ -455,16 +479,6 @@ export class OpenRepository {
     const oids = [...new Set(others.map(({ newOid }) => newOid).filter((oid) => !isZero(oid)))];
     return oids.length === 0 ? new Map() : this.#dependencies.objects.peel(this.gitDirectory, oids);
   }
-}
-
-/** Whether something is left to do between the refs of entries and their marker. */
-function needsLookUp({ entries }: Intent): boolean {
-  const updates = entries.flatMap((entry) => entry.updates);
-  return (
-    updates.length === 0 ||
-    entries.some(({ head }) => head !== undefined) ||
-    !updates.every(({ ref }) => ref.startsWith('refs/heads/'))
-  );
 }
 
 /**

@@ -20,6 +20,11 @@ export interface RepositoryState {
   readonly generation: number;
   /** Digest of the refs at `generation`. */
   readonly digest: string;
+  /**
+   * The copy was begun, and nothing has filled it yet: generation and digest say only what it is filled from. The first
+   * marker after that says so no more. Absent from what earlier versions wrote.
+   */
+  readonly begun?: true;
   /** Consecutive entries being applied together: their effects may be there in part. Recovery runs them again. */
   readonly applying?: {
     readonly entries: readonly Pick<
@@ -36,6 +41,7 @@ const schema = z.strictObject({
   objectFormat: z.enum(['sha1', 'sha256']),
   generation: z.int().min(0),
   digest: z.string(),
+  begun: z.literal(true).exactOptional(),
   applying: z
     .strictObject({
       entries: z.array(
@@ -100,6 +106,13 @@ async function readOrMissing(path: string): Promise<string | undefined> {
 /** The files of a new repository: a marker, and an empty intent. Durable on return. */
 export async function createState(directory: string, state: RepositoryState): Promise<void> {
   await replaceFile(join(directory, intentName), '');
+  await replaceMarker(directory, state);
+}
+
+/**
+ * Puts a marker in the place of the one there is, as a whole: no intent would make a torn one good. Durable on return.
+ */
+export async function replaceMarker(directory: string, state: RepositoryState): Promise<void> {
   await writeFileDurably(join(directory, markerName), encodeCheckedLine(state));
 }
 

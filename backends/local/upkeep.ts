@@ -62,14 +62,18 @@ export class Upkeep {
     const { store, pools, open } = this.#options;
     const { own, sharedBytes } = await pools.stats(store.objectsDirectory(repositoryId));
     const { packCount, cruftPackCount, looseObjectCount, sizeBytes } = own;
-    return open.with(repositoryId, async ({ snapshot }) => ({
-      head: snapshot.head,
-      refCount: snapshot.refs.length,
-      packCount: packCount + cruftPackCount,
-      looseObjectCount,
-      sizeBytes,
-      sharedBytes,
-    }));
+    return open.with(repositoryId, async (repository) => {
+      repository.refuseBegun();
+      const { head, refs } = repository.snapshot;
+      return {
+        head,
+        refCount: refs.length,
+        packCount: packCount + cruftPackCount,
+        looseObjectCount,
+        sizeBytes,
+        sharedBytes,
+      };
+    });
   }
 
   maintain(repositoryId: string, options: MaintainOptions): Promise<MaintenanceReport> {

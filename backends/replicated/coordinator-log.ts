@@ -41,9 +41,11 @@ export function coordinatorLog(coordinator: Coordinator): LogReader {
     },
     async wantsCopy(repositoryId, storeId) {
       const kv = await coordinator.get(keys.repo(repositoryId));
-      if (kv === undefined) return false;
+      if (kv === undefined) return undefined;
       const record = decodeRepository(kv);
-      return record.state !== 'deleted' && copiesOf(record).some((one) => one.storeId === storeId);
+      if (!copiesOf(record).some((one) => one.storeId === storeId)) return undefined;
+      if (record.state === 'deleted') return undefined;
+      return record.state === 'creating' ? 'new' : 'living';
     },
   };
 }

@@ -36,6 +36,7 @@ export const expected: readonly string[] = [
   'damage found by scrubbing',
   'eventual reads',
   'eventual reads with a token',
+  'reads by old records',
   'nodes drained',
   'nodes joined',
   'nodes removed',

@@ -374,6 +374,11 @@ export const mutants: readonly Mutation[] = [
     edits: [edit('replicated/read-path.js', String.raw`generation: atLeast,`, 'generation: 0,')],
   },
   {
+    name: 'a copy that is only begun is read',
+    troubles: ['past reads', 'repository moves'],
+    edits: [edit('local/open-repository.js', String.raw`if \(!this\.begun\)\s+return;`, 'return;')],
+  },
+  {
     name: 'every read is one at eventual',
     troubles: ['slow network'],
     edits: [

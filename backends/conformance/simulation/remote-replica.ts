@@ -31,7 +31,9 @@ export class NodeConnection {
   readonly #nodeName: string;
   readonly #storeId: string;
   readonly #node: () => RunningStore | undefined;
-  readonly #happened: (what: string) => void;
+  readonly happened: (what: string) => void;
+  /** Told at the node, in the moment in which a read begins there. */
+  readonly shown: (repositoryId: string, generation: number) => void;
 
   constructor(options: {
     readonly network: Network;
@@ -41,13 +43,15 @@ export class NodeConnection {
     readonly storeId: string;
     readonly node: () => RunningStore | undefined;
     readonly happened: (what: string) => void;
+    readonly shown: (repositoryId: string, generation: number) => void;
   }) {
     this.#network = options.network;
     this.#caller = options.caller;
     this.#nodeName = options.nodeName;
     this.#storeId = options.storeId;
     this.#node = options.node;
-    this.#happened = options.happened;
+    this.happened = options.happened;
+    this.shown = options.shown;
   }
 
   /**
@@ -104,8 +108,8 @@ export class NodeConnection {
         }
         node.process.onDeath(() => answer(() => reject(unreachable())));
         arrivals++;
-        if (name !== undefined && ended.signal.aborted) this.#happened(`${name} comes late`);
-        else if (name !== undefined && arrivals > 1) this.#happened(`${name} comes twice`);
+        if (name !== undefined && ended.signal.aborted) this.happened(`${name} comes late`);
+        else if (name !== undefined && arrivals > 1) this.happened(`${name} comes twice`);
         node.process.after(0, () => {
           node.process.passes('message');
           if (node.process.alive) void serve(node.process, replica);
@@ -179,7 +183,7 @@ export function remoteReplica(storeId: string, node: NodeConnection): Replica {
     destroyPool: (poolId) => node.call((replica) => replica.destroyPool(poolId)),
     state: (id) => node.call((replica) => replica.state(id)),
     stats: (id) => node.call((replica) => replica.stats(id)),
-    export: (id, options) => node.call((replica) => sendExport(replica, id, options)),
+    export: (id, options) => node.call((replica) => sendExport(replica, node, { ...options, id })),
     catchUp: (id, options) =>
       node.call((replica) => replica.catchUp(id, options), { name: 'fill' }),
     verify: (id, options) => node.call((replica) => replica.verify(id, options)),
@@ -205,6 +209,7 @@ async function openRead(
   }: { readonly id: string; readonly atLeast: number; readonly eventual?: boolean },
 ): Promise<ReplicaRead> {
   const read = await replica.read(id, atLeast, options);
+  node.shown(id, read.snapshot.generation);
   return {
     snapshot: read.snapshot,
     digest: read.digest,
@@ -222,10 +227,11 @@ async function openRead(
 /** The pack travels with the answer: what is on the wire when the sender dies comes to nothing anyway. */
 async function sendExport(
   replica: LocalReplica,
-  id: string,
-  options: Parameters<Replica['export']>[1],
+  node: NodeConnection,
+  { id, ...options }: Parameters<Replica['export']>[1] & { readonly id: string },
 ): Promise<ReplicaExport> {
   const sent = await replica.export(id, options);
+  node.happened('copies sent between stores');
   try {
     const pack = sent.pack === undefined ? undefined : replay(await collect(sent.pack));
     return { ...sent, pack, release: () => undefined };

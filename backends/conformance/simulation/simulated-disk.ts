@@ -60,9 +60,14 @@ export class SimulatedDisk {
   /** How often it lost its power. */
   powerCuts = 0;
   readonly #now: () => number;
+  readonly #madeDirectory: (disk: SimulatedDisk, path: string) => void;
 
-  constructor(now: () => number) {
+  constructor(
+    now: () => number,
+    madeDirectory: (disk: SimulatedDisk, path: string) => void = () => undefined,
+  ) {
     this.#now = now;
+    this.#madeDirectory = madeDirectory;
     this.root = new SimulatedDirectory(now());
   }
 
@@ -127,6 +132,7 @@ export class SimulatedDisk {
     if (recursive && this.find(parent) === undefined) this.makeDirectory(parent, true);
     this.#refuseFull(path);
     this.#change([this.#place(path, new SimulatedDirectory(this.#now()))]);
+    this.#madeDirectory(this, path);
   }
 
   link(from: string, to: string): void {

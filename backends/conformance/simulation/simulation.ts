@@ -14,6 +14,7 @@ import {
 } from './final-checks.js';
 import { checkNames } from './name-checks.js';
 import { NameClient } from './name-client.js';
+import { PastReader } from './past-reader.js';
 import { checkPools } from './pool-checks.js';
 import { checkRepositories } from './repository-checks.js';
 import { keepEnoughNodes } from './membership-faults.js';
@@ -125,6 +126,8 @@ interface Kinds {
   readonly forks: boolean;
   /** The majority of some set is lost. */
   readonly loss: boolean;
+  /** Somebody reads by a record that was old long ago. */
+  readonly past: boolean;
   readonly troubles: readonly string[];
   readonly random: SeededRandom;
 }
@@ -137,10 +140,18 @@ function kindsOf(seed: number, named: readonly string[] | undefined): Kinds {
     named?.includes(kind) ?? drawn[index] === true;
   const troubles = (named ?? []).filter((kind) => !worldKinds.includes(kind));
   const [names, forks, loss] = worldKinds.map(has);
-  return { names: names === true, forks: forks === true, loss: loss === true, troubles, random };
+  const past = new SeededRandom(`past ${seed}`).chance(named === undefined ? 0.15 : 0);
+  return {
+    names: names === true,
+    forks: forks === true,
+    loss: loss === true,
+    past: past || named?.includes('past reads') === true,
+    troubles,
+    random,
+  };
 }
 
-const worldKinds: readonly string[] = ['names', 'forks', 'majority lost'];
+const worldKinds: readonly string[] = ['names', 'forks', 'majority lost', 'past reads'];
 
 async function live(world: World, random: SeededRandom, kinds: Kinds): Promise<void> {
   healAll(world);
@@ -191,7 +202,7 @@ async function live(world: World, random: SeededRandom, kinds: Kinds): Promise<v
 
 function furtherClients(
   world: World,
-  { names, forks, loss, random }: Kinds,
+  { names, forks, loss, past, random }: Kinds,
   {
     repositories,
     lossAfterMs,
@@ -210,7 +221,13 @@ function furtherClients(
     const beginMs = Math.max(0, lossAfterMs - 200);
     return { run: (count: number) => one.pushSoon(beginMs, count), operations: 8 };
   });
+  const late = repositories.slice(0, past ? 1 : 0).map((repository) => {
+    const own = { random: random.fork('past'), repository };
+    const reader = new PastReader(world, client('late'), own);
+    return { run: (count: number) => reader.run(count), operations: 100 };
+  });
   return [
+    ...late,
     ...(names ? users : []),
     ...(forks ? [{ run, operations: many }] : []),
     ...(loss ? hasty : []),

@@ -106,9 +106,7 @@ function openReplica(
     peers: (id) => async (have, atLeast, signal) => {
       const { storeId } = await opening;
       const source = peerSourceOf({ coordinator, replicas: directory() }, { id, storeId });
-      const exported = await source(have, atLeast, signal);
-      process.count('copies sent between stores');
-      return exported;
+      return source(have, atLeast, signal);
     },
   });
   return opening;

@@ -141,6 +141,8 @@ function readMark(file: string): Mark | undefined {
     const { checksum, ...state } = recordOf(JSON.parse(line));
     const sum = createHash('sha256').update(JSON.stringify(state)).digest('hex');
     if (checksum !== sum.slice(0, 16)) return undefined;
+    // Nothing has filled it: no copy yet, whatever it says.
+    if (state['begun'] === true) return undefined;
     const generation = numberOf(state['generation']);
     const entries = recordOf(state['applying'])['entries'];
     const last = Array.isArray(entries) ? entries.map(recordOf).at(-1) : undefined;

@@ -9,6 +9,7 @@ import {
   recordOf,
   textOf,
 } from './commit-observer.js';
+import { BegunCopies } from './begun-copies.js';
 import { startFrontEnd } from './front-end-host.js';
 import { FlippedBits } from './flipped-bits.js';
 import { expected } from './happenings.js';
@@ -63,6 +64,10 @@ export class World {
   /** How often what came to pass, so that a trouble which never comes is noticed. */
   readonly happened = new Map<string, number>();
   readonly flippedBits = new FlippedBits();
+  readonly #begunCopies = new BegunCopies(
+    () => this.stores.map(({ disk }) => disk),
+    (text) => this.violate(text),
+  );
   /** Repositories that nobody needs at the end. */
   readonly mayBeDeleted = new Set<string>();
   /** Nodes of which somebody asked that they be removed. */
@@ -242,7 +247,10 @@ export class World {
 
   /** Files have the times of their machine's clock. */
   #newDisk({ skewMs, rate }: Pick<Host, 'skewMs' | 'rate'>): SimulatedDisk {
-    return new SimulatedDisk(() => 1_700_000_000_000 + skewMs + this.scheduler.nowMs * rate);
+    return new SimulatedDisk(
+      () => 1_700_000_000_000 + skewMs + this.scheduler.nowMs * rate,
+      (disk, path) => this.#begunCopies.made(disk, path),
+    );
   }
 
   /** Runs until `done`; true when it came to be within this long. */
@@ -348,6 +356,7 @@ export class World {
       node: () =>
         host?.process === undefined ? undefined : { process: host.process, replica: host.replica },
       happened: (what) => this.count(what),
+      shown: (...read) => host && this.#begunCopies.shown(host, ...read),
     });
     const { scheduler } = this;
     const remote = remoteReplica(storeId, connection);

@@ -27,9 +27,9 @@ export class MemoryLog implements LogReader {
   }
 
   /** What it says when a store asks whether it is to have a copy. */
-  wanted = true;
+  wanted: Awaited<ReturnType<LogReader['wantsCopy']>> = 'new';
 
-  async wantsCopy(): Promise<boolean> {
+  async wantsCopy(): ReturnType<LogReader['wantsCopy']> {
     return this.wanted;
   }
 

@@ -1,0 +1,145 @@
+import assert from 'node:assert/strict';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { afterEach, beforeEach, test } from 'node:test';
+import { QuorateError } from '../contract/errors.js';
+import type { PeerSource } from '../contract/replica.js';
+import type { LocalReplica } from './local-replica.js';
+import { create, openReplica, type ReplicaScene } from './testing/replica-scene.js';
+
+const { signal } = new AbortController();
+const main = 'refs/heads/main';
+
+let scene: ReplicaScene;
+let second: LocalReplica;
+const source: PeerSource = (have, atLeast, ended) =>
+  scene.replica.export(scene.id, { have, atLeast, signal: ended });
+
+beforeEach(async () => {
+  scene = await openReplica();
+  second = await scene.second();
+});
+afterEach(() => scene.close());
+
+async function push(): Promise<string> {
+  const tip = await scene.commit('first');
+  const key = await scene.prepare([create(main, tip)]);
+  await scene.replica.apply(scene.id, scene.log.commit(key.pushId, [create(main, tip)]));
+  return tip;
+}
+
+/** Begins a copy on the second store; the peer goes away before it has sent anything for it. */
+async function begin(): Promise<void> {
+  let asked = 0;
+  const leaving: PeerSource = (...question) => {
+    if (asked++ === 0) return source(...question);
+    return Promise.reject(new QuorateError('unavailable', 'the peer is gone'));
+  };
+  const fill = { atLeast: scene.log.committed.generation, source: leaving, signal };
+  await assert.rejects(second.catchUp(scene.id, fill), { message: 'the peer is gone' });
+  assert.equal(asked, 2);
+}
+
+/** For a reader it is as if there were none, so that it goes to another store. */
+async function assertNoCopy(): Promise<void> {
+  const refused = { code: 'unavailable', message: /still being made/ };
+  for (const eventual of [true, false]) {
+    await assert.rejects(second.read(scene.id, 0, { eventual }), refused);
+  }
+  await assert.rejects(second.export(scene.id, { have: [], atLeast: 0, signal }), refused);
+  await assert.rejects(second.stats(scene.id), refused);
+  assert.equal(second.knownSnapshot(scene.id, scene.log.committed), undefined);
+  assert.equal(await second.state(scene.id), undefined);
+}
+
+async function assertReadable(refs: readonly string[]): Promise<void> {
+  const read = await second.read(scene.id, 0, { eventual: true });
+  assert.deepEqual(
+    read.snapshot.refs.map(({ oid }) => oid),
+    refs,
+  );
+  assert.deepEqual(await read.objectSizes(refs).then((sizes) => sizes.includes(undefined)), false);
+  read.release();
+  assert.equal((await second.state(scene.id))?.generation, scene.log.committed.generation);
+}
+
+const fill = (): Promise<unknown> =>
+  second.catchUp(scene.id, { atLeast: scene.log.committed.generation, source, signal });
+
+test('a copy that is only begun is not read, also after a restart, until it is filled', async () => {
+  const tip = await push();
+  await begin();
+  await assertNoCopy();
+  second = await scene.second();
+  await assertNoCopy();
+  await fill();
+  await assertReadable([tip]);
+  second = await scene.second();
+  await assertReadable([tip]);
+});
+
+test('a copy that was removed and is made again is not read until it is filled', async () => {
+  const tip = await push();
+  await fill();
+  await assertReadable([tip]);
+  await second.destroy(scene.id);
+  await begin();
+  await assertNoCopy();
+  await fill();
+  await assertReadable([tip]);
+});
+
+test('a copy of a repository without refs counts when a peer has said that there are none', async () => {
+  await begin();
+  await assertNoCopy();
+  await fill();
+  await assertReadable([]);
+  second = await scene.second();
+  await assertReadable([]);
+});
+
+test('a jump that is cut short at the refs of a copy makes it readable when it is finished', async () => {
+  const tip = await push();
+  scene.failures.set('commitEither', 1);
+  await assert.rejects(fill());
+  await assertNoCopy();
+  second = await scene.second();
+  await assertReadable([tip]);
+});
+
+test('a new repository, and what an earlier version made, is readable at once', async () => {
+  await second.create(scene.id, { objectFormat: 'sha1', head: main });
+  await assertReadable([]);
+  const directory = dirname(scene.secondGitDir);
+  const { digest } = scene.log.committed;
+  writeFileSync(
+    join(directory, 'state'),
+    JSON.stringify({ objectFormat: 'sha1', generation: 0, digest }),
+  );
+  second = await scene.second();
+  await assertReadable([]);
+});
+
+test('a request to make the first copy that comes when the repository lives makes none', async () => {
+  await push();
+  scene.log.wanted = 'living';
+  const first = { objectFormat: 'sha1', head: main } as const;
+  await assert.rejects(second.create(scene.id, first), { code: 'aborted' });
+  assert.equal(await second.state(scene.id), undefined);
+  await begin();
+  await assert.rejects(second.create(scene.id, first), { code: 'aborted' });
+  await assertNoCopy();
+});
+
+test('what an earlier version has to read, should it come back, says nothing of how a copy began', async () => {
+  await push();
+  await begin();
+  await fill();
+  for (const name of ['state', 'intent']) {
+    const line = JSON.parse(readFileSync(join(dirname(scene.secondGitDir), name), 'utf8'));
+    assert.deepEqual(
+      Object.keys(line).filter((key) => key !== 'applying'),
+      ['objectFormat', 'generation', 'digest', 'checksum'],
+    );
+  }
+});

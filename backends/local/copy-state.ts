@@ -1,0 +1,37 @@
+import { asQuorateError } from '../contract/errors.js';
+import type { ReplicaState } from '../contract/replica.js';
+import type { OpenRepositories } from './open-repositories.js';
+import { readState } from './state-file.js';
+import type { Store } from './store.js';
+
+/** What lies in a store of a repository. */
+export interface FoundCopy {
+  readonly state: ReplicaState;
+  /** Nothing has filled it since it was begun: it is no copy yet. */
+  readonly begun: boolean;
+}
+
+/** Undefined when there is nothing of the repository. Applies nothing, and says of a damaged copy that it is frozen. */
+export async function copyState(
+  open: OpenRepositories,
+  store: Store,
+  repositoryId: string,
+): Promise<FoundCopy | undefined> {
+  try {
+    return await open.with(
+      repositoryId,
+      async ({ generation, digest, begun, contradiction: frozen }) => ({
+        state: { generation, digest, ...(frozen === undefined ? {} : { frozen }) },
+        begun: begun && frozen === undefined,
+      }),
+    );
+  } catch (error) {
+    const { code, message } = asQuorateError(error);
+    if (code === 'not-found') return undefined;
+    if (code !== 'data-corrupt') throw error;
+    const directory = store.repositoryDirectory(repositoryId);
+    const known = await readState(directory).catch(() => ({ generation: 0, digest: '' }));
+    const { generation, digest } = known;
+    return { state: { generation, digest, frozen: message }, begun: false };
+  }
+}
