@@ -14,7 +14,7 @@ export interface PipelineDependencies extends RuleDependencies, HookDependencies
   /** Name of a repository, or undefined when it is gone. */
   readonly repositoryName: (id: string) => Promise<string | undefined>;
   readonly quotas: QuotaJudge;
-  readonly webhooks: Pick<Webhooks, 'committed' | 'repositoryChanged'>;
+  readonly webhooks: Pick<Webhooks, 'committed' | 'listening' | 'repositoryChanged'>;
 }
 
 /** The stages of a push, in git's order. Each stage has a file of its own name. */
@@ -47,11 +47,17 @@ function judgesOf(dependencies: PipelineDependencies, repository: Repository): P
   const early = hooksOf(dependencies, id, 'pre-receive');
   const each = hooksOf(dependencies, id, 'update');
   const late = hooksOf(dependencies, id, 'post-receive');
+  const listening = dependencies.webhooks.listening(id);
   // Whoever judges is told; a push that is refused before that needs none of it.
-  for (const read of [account, rules, early, each, late]) read.catch(() => undefined);
+  for (const read of [account, rules, early, each, late, listening]) read.catch(() => undefined);
   return {
     preReceive: (context) => preReceive(dependencies, context, { account, hooks: early }),
     update: (context) => judgeUpdates(dependencies, context, { rules, hooks: each }),
     talksAfterCommit: async () => (await late).length > 0,
+    nobodyToTell: async () => {
+      // A hook may take long, and somebody may want to be told in the meantime.
+      const hooks = await Promise.all([early, each, late]);
+      return !(await listening) && hooks.every(({ length }) => length === 0);
+    },
   };
 }

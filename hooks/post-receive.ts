@@ -25,10 +25,12 @@ export async function postReceive(
   dependencies: PostReceiveDependencies,
   push: CommittedPush,
 ): Promise<void> {
-  const { repositoryId, entry } = push;
+  const { repositoryId, entry, nobodyToTell = false } = push;
   // A change of HEAD is not a push. Asked for in one turn with the webhooks: one request to the coordinator.
   const hooks =
-    entry.head === undefined ? hooksOf(dependencies, repositoryId, 'post-receive') : noHooks;
+    entry.head === undefined && !nobodyToTell
+      ? hooksOf(dependencies, repositoryId, 'post-receive')
+      : noHooks;
   hooks.catch(() => undefined);
   dependencies.logger.info(
     {
@@ -41,6 +43,7 @@ export async function postReceive(
     },
     'push committed',
   );
+  if (nobodyToTell) return;
   // Before the hooks, which take their time: to queue what was queued before changes nothing.
   await dependencies.webhooks.committed(push);
   await runPostReceiveHooks(dependencies, push, await hooks);

@@ -53,6 +53,8 @@ export interface CommittedPush {
   readonly repositoryId: string;
   /** With its updates, unless they were too large for the log and the push was another process's. */
   readonly entry: LogEntry;
+  /** What `PushJudges.nobodyToTell` said, of a push that was committed just now: who is to be told is not read again. */
+  readonly nobodyToTell?: boolean;
   /** Runs a program in the repository. */
   readonly runHook: RunHook;
   /** Text for the pusher, as long as one is waiting; afterwards it goes nowhere. */
@@ -98,6 +100,8 @@ export interface PushJudges {
   update(context: PushContext): Promise<ReadonlyMap<string, string>>;
   /** True when `postReceive` may have something to tell the pusher, who then waits a little for it. */
   talksAfterCommit(): Promise<boolean>;
+  /** True when nobody is to be told by `postReceive`, as of the push's locks, which no hook has held up since. */
+  nobodyToTell?(): Promise<boolean>;
 }
 
 /** The stages of a push, implemented in `hooks/`. A stage runs at least once; none may push to its own repository. */

@@ -51,6 +51,8 @@ export interface Change {
   readonly signal: AbortSignal;
   /** Told when the locks are held, in each round before `judge`. */
   readonly locked?: (repository: RepositoryRecord) => void;
+  /** What `judge` found out, of the round that is committed: nobody is to be told. */
+  readonly nobodyToTell?: () => boolean;
   /** Told at the commit point, before it is applied. Never throws. */
   readonly committed?: (committed: { readonly generation: number }) => void;
   /** Says which of the prepared commands go on; run under the locks, again after each lost race. */
@@ -74,6 +76,8 @@ export interface FreshCommit {
   readonly record: RepositoryRecord;
   /** The store that has applied it; undefined: none yet. */
   readonly applied: string | undefined;
+  /** Nobody was to be told of it when it was judged. */
+  readonly nobodyToTell?: boolean;
 }
 
 export type Committed = { readonly generation: number } | { readonly nothing: true };
@@ -159,6 +163,7 @@ async function commitRound(
     ...(entry.updatesDigest === undefined ? {} : { updates: push.changes.updates }),
     record,
     applied,
+    nobodyToTell: change.nobodyToTell?.() ?? false,
   });
   return { generation };
 }

@@ -311,6 +311,7 @@ export class Outbox {
     await pipeline.postReceive({
       repositoryId,
       entry: updates === undefined ? entry : { ...entry, updates },
+      nobodyToTell: fresh?.nobodyToTell ?? false,
       runHook: (run) => this.#dependencies.runHook({ repositoryId, pushId, storeId }, run),
       progress: (text) => this.#attendants.get(pushId)?.progress(text),
       signal: this.#closing.signal,

@@ -72,6 +72,7 @@ export async function runPush(
   let isCommitted = false;
   let leaveQuarantine = false;
   let talks = false;
+  let nobodyToTell = false;
   let judges: PushJudges | undefined;
   const attendance = dependencies.attend(request.pushId, request.progress);
   try {
@@ -89,6 +90,7 @@ export async function runPush(
       locked: (record) => {
         judges = dependencies.pipeline.judges(record);
       },
+      nobodyToTell: () => nobodyToTell,
       committed: (committed) => request.committed?.(report(request, refusals, committed)),
       judge: async (judged) => {
         // Every round judges afresh: what an earlier round refused may be fine at the new basis.
@@ -106,6 +108,7 @@ export async function runPush(
         });
         // It is about words for the pusher only, and no reason to fail.
         talks = await judges.talksAfterCommit().catch(() => false);
+        nobodyToTell = (await judges.nobodyToTell?.().catch(() => false)) ?? false;
         const changes = candidates().filter(
           ({ oldOid, newOid }) => !isZero(oldOid) || !isZero(newOid),
         );

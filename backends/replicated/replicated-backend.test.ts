@@ -185,6 +185,27 @@ test('a committed push that cannot be applied is acknowledged, and applied as so
   });
 });
 
+test('that nobody is to be told is known of the push that was judged so, and not of a later try', async () => {
+  const told: (boolean | undefined)[] = [];
+  let nobodyToTell = true;
+  const local = await start({
+    pipeline: {
+      ...judging({ nobodyToTell: async () => nobodyToTell }),
+      postReceive: async (push) => {
+        told.push(push.nobodyToTell);
+        if (told.length === 1) throw new QuorateError('unavailable', 'not now');
+      },
+    },
+  });
+  await pushMain(local, await local.create('quiet'));
+  await until('it is tried again', async () => told.length === 2);
+  assert.deepEqual(told, [true, false]);
+  nobodyToTell = false;
+  await pushMain(local, await local.create('heard'));
+  await until('it is told', async () => told.length === 3);
+  assert.deepEqual(told, [true, false, false]);
+});
+
 test('a repository may move below its own name, and back; others are still in the way', async () => {
   const local = await start();
   const { repositories } = local.backend;

@@ -34,6 +34,10 @@ export const noRules: RuleDependencies &
     account: async () => undefined,
     holdRoom: async () => ({ release: async () => undefined }),
   },
-  webhooks: { committed: async () => undefined, repositoryChanged: async () => undefined },
+  webhooks: {
+    committed: async () => undefined,
+    listening: async () => false,
+    repositoryChanged: async () => undefined,
+  },
   meter: { count: () => undefined, observe: () => undefined, gauge: () => undefined },
 };

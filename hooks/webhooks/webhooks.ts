@@ -74,6 +74,8 @@ export interface Webhooks {
   targetProblem(url: string): string | undefined;
   /** Queues what a committed entry is told as. Durable on return; again is the same. */
   committed(push: Pick<CommittedPush, 'entry' | 'repositoryId'>): Promise<void>;
+  /** Whether `committed` would tell anybody now. */
+  listening(repositoryId: string): Promise<boolean>;
   /** As `committed`. A repository that is gone takes its webhooks along, once they know. */
   repositoryChanged(event: RepositoryEvent): Promise<void>;
   /** Begins to deliver. */
@@ -199,6 +201,10 @@ class CoordinatedWebhooks implements Webhooks {
     // Gone meanwhile: that is what they are told.
     if (name === undefined) return;
     await this.#tell(subscribers, occurrencesOf({ id: repositoryId, name }, entry));
+  }
+
+  async listening(repositoryId: string): Promise<boolean> {
+    return this.enabled && (await this.#subscribers(repositoryId)).length > 0;
   }
 
   async repositoryChanged(event: RepositoryEvent): Promise<void> {
