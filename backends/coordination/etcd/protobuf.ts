@@ -88,6 +88,10 @@ export class MessageWriter {
   }
 }
 
+/** By their bytes. The ids of a cluster, its members and its leases come again and again. */
+const largeNumbers = new Map<string, string>();
+const maxLargeNumbers = 256;
+
 /** Reads the fields of a message in turn. Throws when it is cut or no message. */
 export class MessageReader {
   readonly #bytes: Buffer;
@@ -185,11 +189,17 @@ export class MessageReader {
   }
 
   #largeNumber(start: number): string {
+    const name = this.#bytes.toString('latin1', start, this.#at);
+    const known = largeNumbers.get(name);
+    if (known !== undefined) return known;
     let value = 0n;
     for (let at = start, shift = 0n; at < this.#at; at += 1, shift += 7n) {
       value |= BigInt((this.#bytes[at] ?? 0) % 128) << shift;
     }
-    return String(BigInt.asUintN(64, value));
+    const text = String(BigInt.asUintN(64, value));
+    if (largeNumbers.size >= maxLargeNumbers) largeNumbers.clear();
+    largeNumbers.set(name, text);
+    return text;
   }
 
   #byte(): number {
