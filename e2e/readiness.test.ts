@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
-import { access, mkdir, rename, symlink } from 'node:fs/promises';
+import { access, mkdir, rename, symlink, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { createScene, waitFor } from './harness.js';
 import type { Scene } from './harness.js';
+import { mainScript } from './server-process.js';
 
 let scene: Scene;
 before(async () => {
@@ -31,6 +32,30 @@ test('a server whose git is gone is not ready, and is ready again when it is bac
   await rename(`${git}-gone`, git);
   await waitFor('it to be ready again', async () => (await verdict()) === 'ok');
 });
+
+for (const [desc, version, says] of [
+  ['no git', undefined, 'there is no git in PATH: install it'],
+  ['a git that cannot sync refs', '2.34.1', 'git 2.34.1 is too old: install 2.36 or newer'],
+] as const) {
+  test(`${desc}: a start ends with a sentence`, async () => {
+    const programs = scene.path(`programs-${version}`);
+    await mkdir(programs);
+    await symlink(await programNamed('mkfifo'), path.join(programs, 'mkfifo'));
+    if (version !== undefined) {
+      const git = `#!/bin/sh\necho git version ${version}\n`;
+      await writeFile(path.join(programs, 'git'), git, { mode: 0o700 });
+    }
+    const data = scene.path(`data-${version}`);
+    const addresses = ['http', 'ssh', 'ops'].flatMap((name) => [`--${name}`, '127.0.0.1:0']);
+    const started = await scene.run(
+      process.execPath,
+      [mainScript, 'serve', '--data', data, ...addresses],
+      { env: { PATH: programs } },
+    );
+    assert.equal(started.exitCode, 1, started.stderr);
+    assert.equal(started.stderr.includes(`\nquorate: ${says}`), true, started.stderr);
+  });
+}
 
 async function programNamed(name: string): Promise<string> {
   for (const directory of (process.env['PATH'] ?? '').split(path.delimiter)) {

@@ -64,7 +64,13 @@ const conversationTimeoutMs = 24 * 3_600_000;
 const defaultMaxStdoutBytes = 64 * 1024 * 1024;
 
 /**
- * Starts the spawn helpers and finds out git's version. Fails with `unavailable` when git cannot be run or when
+ * From here on git knows `core.fsync`. One before ignores it without a word: refs would be acknowledged that a power
+ * cut takes.
+ */
+const leastVersion = [2, 36] as const;
+
+/**
+ * Starts the spawn helpers and finds out git's version. Fails with `unavailable` when git cannot be run or is too old, or when
  * another run holds `runDirectory`.
  */
 export async function createGitRunner(options: GitRunnerOptions): Promise<GitRunner> {
@@ -199,12 +205,21 @@ class HelperGitRunner implements GitRunner {
   }
 
   async findVersion(): Promise<void> {
-    const { exitCode, stdout } = await this.run({ args: ['version'] });
-    const match = /^git version (\S+)/.exec(stdout.toString());
-    if (exitCode !== 0 || match?.[1] === undefined) {
+    const { exitCode, stdout } = await this.run({ args: ['version'] }).catch(whyNoGit);
+    const [, version, major, minor] =
+      /^git version ((\d+)\.(\d+)\S*)/.exec(stdout.toString()) ?? [];
+    if (exitCode !== 0 || version === undefined) {
       throw new QuorateError('unavailable', 'git does not run on this machine');
     }
-    this.#version = match[1];
+    const [leastMajor, leastMinor] = leastVersion;
+    const enough = (Number(major) - leastMajor || Number(minor) - leastMinor) >= 0;
+    if (!enough) {
+      throw new QuorateError(
+        'unavailable',
+        `git ${version} is too old: install ${leastVersion.join('.')} or newer, which can sync what a push changes to the disk`,
+      );
+    }
+    this.#version = version;
   }
 
   async run(command: GitCommand & { readonly maxStdoutBytes?: number }): Promise<GitResult> {
@@ -359,4 +374,10 @@ class HelperGitRunner implements GitRunner {
 
 function shuttingDown(): QuorateError {
   return new QuorateError('unavailable', 'the server is shutting down');
+}
+
+function whyNoGit(error: unknown): never {
+  const isAbsent = error instanceof QuorateError && error.details['code'] === 'ENOENT';
+  if (!isAbsent) throw error;
+  throw new QuorateError('unavailable', 'there is no git in PATH: install it');
 }

@@ -59,6 +59,12 @@ describe('requests that do not fit', () => {
       says: /^level: has to be read, write or admin$/,
     },
     {
+      desc: 'an event that there is not',
+      request: ['GET', '/audit?event=pushes'],
+      status: 400,
+      says: /^event: has to be authentication, access, limit, push or admin$/,
+    },
+    {
       desc: 'a setting that is nearly one',
       request: ['PATCH', '/repositories/team%2Fapp', { settings: { 'receive.denyDelete': 'x' } }],
       status: 400,

@@ -14,7 +14,11 @@ const instant = z.iso
 const filterFields = {
   repository: z.string().min(1).max(1024).optional(),
   user: z.string().min(1).max(128).optional(),
-  event: z.string().min(1).max(64).optional(),
+  event: z
+    .enum(['authentication', 'access', 'limit', 'push', 'admin'], {
+      error: 'has to be authentication, access, limit, push or admin',
+    })
+    .optional(),
   outcome: z
     .enum(['ok', 'refused', 'error'], { error: 'has to be ok, refused or error' })
     .optional(),

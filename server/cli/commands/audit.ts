@@ -26,7 +26,7 @@ export function addAuditCommand(program: Command): void {
     .description('show who did what, and what was refused; newest first')
     .option('--repo <name>', 'of this repository')
     .option('--user <name>', 'by this user (or anonymous, unknown, system)')
-    .option('--event <event>', 'authentication, access, limit, push, admin, ...')
+    .option('--event <event>', 'authentication, access, limit, push or admin')
     .option('--outcome <outcome>', 'ok, refused or error')
     .option('--since <when>', 'not older than: 2h, 30d, or a time like 2026-11-21T08:00Z')
     .option('--until <when>', 'older than')
