@@ -239,7 +239,7 @@ describe('the command line', () => {
     assert.match(status, /^backend: +local$/m);
     assert.match(status, /^object engine: +.*git \d/m);
     assert.match(status, new RegExp(`^http: +${server.url}$`, 'm'));
-    assert.equal(await quorate('locks'), '');
+    await waitFor('the locks to go', async () => (await quorate('locks')) === '');
     assert.deepEqual(await json('locks'), []);
     assert.match(JSON.stringify(await json('status')), /"storage":\{"backend":"local"/);
   });
