@@ -61,7 +61,8 @@ export class Tracer {
     const tracer = new Tracer(child, fault.output);
     await waitFor('strace to attach', () => {
       // It may have attached and been done already: what works in the background meets the fault at once.
-      if (tracer.#stderr.split('attached').length > pids.length) return true;
+      // "attached" of each, or "attach: ptrace(...)" of one that has just ended.
+      if (tracer.#stderr.split('attach').length > pids.length) return true;
       if (child.exitCode !== null) throw new Error(`strace cannot attach: ${tracer.#stderr}`);
       return false;
     });
