@@ -55,8 +55,8 @@ export const configTable = {
   'store.threads': {
     kind: 'count',
     minimum: 0,
-    default: '2',
-    help: "threads that write the files of pushes, some 8 MB each (0: Node's own do it, at more CPU for each push)",
+    default: '6',
+    help: "threads that write the files of pushes, as many as are busy at once, some 8 MB each (0: Node's own do it, at more CPU for each push)",
   },
   'maintenance.enabled': {
     kind: 'boolean',

@@ -140,8 +140,8 @@ export class IncomingPacks {
   }
 
   /**
-   * The largest file beside the others: as many lists as there are threads for files. What comes behind one that was
-   * synced is mostly on the disk with it.
+   * The largest file beside the others, in two lists: what comes behind one that was synced is mostly on the disk with
+   * it.
    */
   async #syncBeside(paths: readonly string[]): Promise<void> {
     const steps = paths.map((path): FileStep => ({ do: 'sync', path }));

@@ -5,7 +5,10 @@ import { type FileStep, takeFileSteps } from '../file-steps.js';
 import type { Answer, Order } from './messages.js';
 
 export interface FileThreadsOptions {
-  /** 0: Node's thread pool does everything. Default 2: some 8 MB each. */
+  /**
+   * At most; 0: Node's thread pool does everything. Default 6, some 8 MB each: where many repositories are pushed to
+   * at once, two that wait for the disk leave much to the pool, which costs a seventh more.
+   */
   readonly threads?: number;
   readonly logger: Logger;
   /** A thread that had nothing to do for this long ends (default 30 s). */
@@ -28,7 +31,7 @@ export class FileThreads {
   #threads: FileThread[] = [];
   #closed = false;
 
-  constructor({ threads = 2, logger, idleMs = 30_000 }: FileThreadsOptions) {
+  constructor({ threads = 6, logger, idleMs = 30_000 }: FileThreadsOptions) {
     this.#size = threads;
     this.#idleMs = idleMs;
     this.#logger = logger;
