@@ -1,7 +1,6 @@
 import { availableParallelism, totalmem } from 'node:os';
 import type { Logger, Meter } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
-import { join } from 'node:path';
 import type { GitRunner } from './git-runner.js';
 import { syncAll, takeFileSteps, type TakeFileSteps } from './file-steps.js';
 import {
@@ -202,7 +201,7 @@ class RoutingIndexer implements PackIndexer {
         const { kind: _kind, ...indexed } = verdict;
         const directory = request.quarantinePackDir;
         const files = [`${indexed.name}.pack`, `${indexed.name}.idx`];
-        const unsynced = [...files.map((name) => join(directory, name)), directory];
+        const unsynced = [...files.map((name) => `${directory}/${name}`), directory];
         const taken = { ...indexed, files, engine: 'libgit2' } as const;
         if (request.syncsLater === true) return { ...taken, unsynced };
         // Side by side: the disk does them together, where a worker would wait for each.

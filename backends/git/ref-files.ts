@@ -39,14 +39,14 @@ export class RefDirectories {
     const lasting = new Set<string>();
     for (const { ref, newOid } of updates) {
       const top = /^refs\/(?:heads|tags)(?=\/)/.exec(ref)?.[0];
-      const path = top === undefined ? undefined : join(gitDir, top);
+      const path = top === undefined ? undefined : `${gitDir}/${top}`;
       const end = path !== undefined && this.#known.has(path) ? 'refs' : '.';
       for (let name = dirname(ref); name !== end; name = dirname(name)) directories.add(name);
       // A deletion rewrites packed-refs beside HEAD.
       if (isZero(newOid)) directories.add('.');
       else if (path !== undefined) lasting.add(path);
     }
-    const paths = [...directories].map((directory) => join(gitDir, directory));
+    const paths = [...directories].map((directory) => `${gitDir}/${directory}`);
     try {
       const [path] = paths;
       if (path !== undefined && paths.length === 1) {
@@ -67,7 +67,7 @@ export class RefDirectories {
 
   /** Another repository may be there next. */
   forget(gitDir: string): void {
-    for (const name of ['heads', 'tags']) this.#known.delete(join(gitDir, 'refs', name));
+    for (const name of ['heads', 'tags']) this.#known.delete(`${gitDir}/refs/${name}`);
   }
 }
 

@@ -1,4 +1,3 @@
-import { join } from 'node:path';
 import type { RefCommand } from '../contract/objects.js';
 import type { FileStep } from '../git/file-steps.js';
 import type { IndexedPack } from '../git/pack-indexer.js';
@@ -29,9 +28,9 @@ export function stepsOfPlainMoves(
   if (!arePlain || refs.size !== commands.length || refs.size > maxMoves) return undefined;
   return [
     ...commands.flatMap(({ ref, oldOid }): readonly FileStep[] => [
-      { do: 'expect-absent', path: join(gitDir, `${ref}.lock`) },
-      { do: 'expect-text', path: join(gitDir, ref), text: `${oldOid}\n` },
+      { do: 'expect-absent', path: `${gitDir}/${ref}.lock` },
+      { do: 'expect-text', path: `${gitDir}/${ref}`, text: `${oldOid}\n` },
     ]),
-    { do: 'expect-absent', path: join(gitDir, 'HEAD.lock') },
+    { do: 'expect-absent', path: `${gitDir}/HEAD.lock` },
   ];
 }

@@ -93,7 +93,7 @@ export async function makeQuarantine(
 
 /** Where the packs of a quarantine are. */
 export function packDirectoryOf(directory: string): string {
-  return join(directory, packName);
+  return `${directory}/${packName}`;
 }
 
 /**
@@ -105,7 +105,7 @@ export async function markPrepared(
   directory: string,
   mark: PreparedMark,
 ): Promise<void> {
-  const path = join(directory, markName);
+  const path = `${directory}/${markName}`;
   const text = encodeCheckedLine(mark);
   if (store.spares.isMarked(directory)) {
     // One after another: nearly always the journal has the name already, with those of the packs.
@@ -220,14 +220,14 @@ export function promoteSteps(
   objectsDirectory: string,
   keeps: Set<string>,
 ): readonly FileStep[] {
-  const to = join(objectsDirectory, 'pack');
+  const to = `${objectsDirectory}/pack`;
   const [indexes, others] = [packs.filter(isIndex), packs.filter((path) => !isIndex(path))];
-  const keepOf = (path: string): string => join(to, basename(path).replace(/\.idx$/, '.keep'));
+  const keepOf = (path: string): string => `${to}/${basename(path, '.idx')}.keep`;
   for (const path of indexes) keeps.add(keepOf(path));
   const rise = (path: string): FileStep => ({
     do: 'rename',
     from: path,
-    to: join(to, basename(path)),
+    to: `${to}/${basename(path)}`,
   });
   return [
     ...indexes.map((path): FileStep => ({ do: 'write', path: keepOf(path), text: keepReason })),

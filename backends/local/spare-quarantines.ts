@@ -1,5 +1,3 @@
-import { join } from 'node:path';
-
 /** As many pushes as may well be on their way at once; each takes three blocks of the disk. */
 const maxSpares = 64;
 
@@ -37,7 +35,7 @@ export class SpareQuarantines {
     this.forget(quarantine);
     if (!isUsual || this.#spares.length >= maxSpares) return undefined;
     this.#made += 1;
-    return join(this.#directory, String(this.#made));
+    return `${this.#directory}/${this.#made}`;
   }
 
   /** It is there, and holds nothing but a mark. */

@@ -137,10 +137,10 @@ export function intentSteps(
   state: RepositoryState,
   { again }: { readonly again: boolean },
 ): readonly FileStep[] {
-  const sync: FileStep = { do: 'sync', path: join(directory, markerName) };
+  const sync: FileStep = { do: 'sync', path: `${directory}/${markerName}` };
   const write: FileStep = {
     do: 'overwrite',
-    path: join(directory, intentName),
+    path: `${directory}/${intentName}`,
     text: encodeCheckedLine(state),
   };
   return again ? [sync, write] : [write];
@@ -151,5 +151,5 @@ export function intentSteps(
  * takes to apply it again; only the next intent takes its place, when this is on disk.
  */
 export function markerSteps(directory: string, state: RepositoryState): readonly FileStep[] {
-  return [{ do: 'overwrite', path: join(directory, markerName), text: encodeCheckedLine(state) }];
+  return [{ do: 'overwrite', path: `${directory}/${markerName}`, text: encodeCheckedLine(state) }];
 }

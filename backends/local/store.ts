@@ -47,6 +47,7 @@ const maxGoings = 100;
  *     set-aside/{id}.{push}.{n}.{time}  and what they had prepared; for people to look at and remove
  */
 export class Store {
+  /** Without a slash at its end: paths below it are put together as text, many for each push, where `join` is slow. */
   readonly #root: string;
   readonly #goings = new Set<Promise<void>>();
   readonly id: string;
@@ -54,10 +55,10 @@ export class Store {
   readonly spares: SpareQuarantines;
 
   private constructor(root: string, id: string, take: TakeFileSteps) {
-    this.#root = root;
+    this.#root = dirname(join(root, 'store-id'));
     this.id = id;
     this.take = take;
-    this.spares = new SpareQuarantines(join(root, 'spares'));
+    this.spares = new SpareQuarantines(`${this.#root}/spares`);
   }
 
   static async open(root: string, random: Random, take = takeFileSteps): Promise<Store> {
@@ -130,45 +131,45 @@ export class Store {
   }
 
   get viewsDirectory(): string {
-    return join(this.#root, 'views');
+    return `${this.#root}/views`;
   }
 
   get quarantineRoot(): string {
-    return join(this.#root, 'quarantine');
+    return `${this.#root}/quarantine`;
   }
 
   get hooksDirectory(): string {
-    return join(this.#root, 'hooks');
+    return `${this.#root}/hooks`;
   }
 
   get trashDirectory(): string {
-    return join(this.#root, 'trash');
+    return `${this.#root}/trash`;
   }
 
   repositoryDirectory(id: string): string {
     if (!repositoryIdPattern.test(id)) {
       throw new QuorateError('invalid-argument', 'that is not the id of a repository');
     }
-    return join(this.#root, 'repos', id.slice(0, 2), id);
+    return `${this.#root}/repos/${id.slice(0, 2)}/${id}`;
   }
 
   gitDirectory(id: string): string {
-    return join(this.repositoryDirectory(id), 'git');
+    return `${this.repositoryDirectory(id)}/git`;
   }
 
   objectsDirectory(id: string): string {
-    return join(this.gitDirectory(id), 'objects');
+    return `${this.gitDirectory(id)}/objects`;
   }
 
   poolDirectory(poolId: string): string {
     if (!isPoolId(poolId)) {
       throw new QuorateError('invalid-argument', 'that is not the id of a pool');
     }
-    return join(this.#root, 'pools', poolId.slice(0, 2), poolId);
+    return `${this.#root}/pools/${poolId.slice(0, 2)}/${poolId}`;
   }
 
   poolGitDirectory(poolId: string): string {
-    return join(this.poolDirectory(poolId), 'git');
+    return `${this.poolDirectory(poolId)}/git`;
   }
 
   /** Makes the directory of a repository, durably: a power cut must not take the name of what a push relies on. */
@@ -213,18 +214,18 @@ export class Store {
 
   /** Packs of pushes that are being judged, as links. */
   judgingDirectory(id: string): string {
-    return join(this.repositoryDirectory(id), 'judging');
+    return `${this.repositoryDirectory(id)}/judging`;
   }
 
   wholePackPath(id: string): string {
-    return join(this.repositoryDirectory(id), 'whole-pack');
+    return `${this.repositoryDirectory(id)}/whole-pack`;
   }
 
   quarantineDirectory({ repositoryId, pushId, attempt }: QuarantineKey): string {
     if (!repositoryIdPattern.test(repositoryId) || !pushIdPattern.test(pushId)) {
       throw new QuorateError('invalid-argument', 'that is not the id of a push');
     }
-    return join(this.quarantineRoot, `${repositoryId}.${pushId}.${Math.trunc(attempt)}`);
+    return `${this.quarantineRoot}/${repositoryId}.${pushId}.${Math.trunc(attempt)}`;
   }
 
   /** Every pool on the disk. */

@@ -16,7 +16,7 @@ import {
 } from './messages.js';
 import { type NodeContext, operations } from './operations.js';
 import { ReadSessions } from './read-sessions.js';
-import { answerProof, digestOf, sameText, SignatureCheck } from './request-signature.js';
+import { answerProof, digestOf, SignatureCheck } from './request-signature.js';
 import { ServerCall } from './server-call.js';
 import { encodeError } from './wire-error.js';
 
@@ -190,7 +190,7 @@ class HttpNodeServer implements NodeServer {
     this.#running += 1;
     try {
       const payload = await call.arguments();
-      if (digest !== undefined && !sameText(digest, digestOf(payload))) {
+      if (digest !== undefined && digest !== digestOf(payload)) {
         throw new QuorateError(
           'unauthenticated',
           'the arguments are not the ones that were signed',

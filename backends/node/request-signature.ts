@@ -116,7 +116,8 @@ export class SignatureCheck {
       idPattern.test(client) &&
       digestPattern.test(argumentsDigest) &&
       /^[1-9]\d{0,15}$/.test(count);
-    if (!wellFormed || !sameText(boot, this.#boot)) return { good: false };
+    // Only what is made of the secret tells something by how far a guess was right.
+    if (!wellFormed || boot !== this.#boot) return { good: false };
     const request = { boot, client, count: Number(count), path, argumentsDigest };
     if (!sameText(mac, macOf(this.#secret, request))) return { good: false };
     if (!this.#usedBy(client).use(request.count)) return { good: false };

@@ -28,12 +28,11 @@ export interface ServerCallOptions {
 export class ServerCall {
   readonly repositoryId: string;
   readonly client: string;
-  /** Aborted when the caller is gone. */
-  readonly signal: AbortSignal;
   readonly #response: ServerResponse;
   readonly #headers: Readonly<Record<string, string>>;
   readonly #reader: FrameReader;
-  readonly #gone = new AbortController();
+  #isGone = false;
+  #gone: AbortController | undefined;
   readonly #late: NodeJS.Timeout;
   #writer: FrameWriter | undefined;
   #input: PassThrough | undefined;
@@ -44,7 +43,6 @@ export class ServerCall {
     this.client = options.client;
     this.#headers = options.headers;
     this.#response = response;
-    this.signal = this.#gone.signal;
     this.#reader = new FrameReader(request, {
       silenceMs,
       silent: () => new QuorateError('cancelled', 'the caller is silent'),
@@ -53,9 +51,19 @@ export class ServerCall {
     response.once('close', () => {
       clearTimeout(this.#late);
       this.#input?.destroy();
-      if (!response.writableFinished) this.#gone.abort();
+      this.#isGone = !response.writableFinished;
+      if (this.#isGone) this.#gone?.abort();
     });
     response.on('error', () => undefined);
+  }
+
+  /** Aborted when the caller is gone. Made for those calls that look at it. */
+  get signal(): AbortSignal {
+    if (this.#gone === undefined) {
+      this.#gone = new AbortController();
+      if (this.#isGone) this.#gone.abort();
+    }
+    return this.#gone.signal;
   }
 
   async arguments(): Promise<Buffer> {
