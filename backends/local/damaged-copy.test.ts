@@ -5,6 +5,7 @@ import { Readable } from 'node:stream';
 import { afterEach, beforeEach, test } from 'node:test';
 import type { RefCommand } from '../contract/objects.js';
 import type { ReplicaState } from '../contract/replica.js';
+import { allRefs } from '../contract/visible-refs.js';
 import type { LocalReplica } from './local-replica.js';
 import { packOf, runGit } from './testing/local-fixture.js';
 import { create, openReplica, type ReplicaScene } from './testing/replica-scene.js';
@@ -170,4 +171,48 @@ test('a copy that is put aside for good takes with it what it has prepared; one 
 
 test('a copy that is to be put aside where there is none is none', async () => {
   await scene.replica.setAside('f'.repeat(32), { prepared: true });
+});
+
+/** Turns a bit over in the first object of the only pack, which is a commit. */
+function damagePack(): void {
+  const directory = join(scene.gitDir, 'objects/pack');
+  const name = readdirSync(directory).find((file) => file.endsWith('.pack'));
+  assert.ok(name !== undefined);
+  const bytes = readFileSync(join(directory, name));
+  bytes[20] = (bytes[20] ?? 0) ^ 0x10;
+  rmSync(join(directory, name));
+  writeFileSync(join(directory, name), bytes);
+}
+
+test('a copy over which maintenance fails is suspected', async () => {
+  await scene.replica.apply(scene.id, await commitPush(create(main, await scene.commit('one'))));
+  const maintain = () => scene.replica.maintain(scene.id, { signal, kind: 'full' });
+  await maintain();
+  assert.deepEqual(scene.suspected, []);
+  damagePack();
+  await assert.rejects(maintain(), { code: 'storage-failure' });
+  assert.deepEqual(scene.suspected, [scene.id]);
+});
+
+test('a copy over which a fetch fails is suspected, and not one whose client left', async () => {
+  const tip = await scene.commit('one');
+  await scene.replica.apply(scene.id, await commitPush(create(main, tip)));
+  damagePack();
+  for (const leaves of [true, false]) {
+    const client = new AbortController();
+    const read = await scene.replica.read(scene.id, 1);
+    const stream = await read.uploadPack({
+      protocol: 0,
+      stateless: true,
+      input: Buffer.from(`0032want ${tip}\n00000009done\n`),
+      visible: allRefs,
+      config: {},
+      signal: client.signal,
+    });
+    if (leaves) client.abort();
+    await stream.stdout.toArray().catch(() => undefined);
+    await stream.exited;
+    read.release();
+    assert.deepEqual(scene.suspected, leaves ? [] : [scene.id]);
+  }
 });

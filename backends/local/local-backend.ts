@@ -54,7 +54,11 @@ export async function createLocalBackend(dependencies: LocalBackendDependencies)
   const scratchDirectory = join(dataDirectory, 'scratch');
   await removeTree(scratchDirectory);
   await mkdir(scratchDirectory, { recursive: true, mode: 0o700 });
-  const store = await openLocalStore({ ...dependencies, maintenance: options.maintenance });
+  const store = await openLocalStore({
+    ...dependencies,
+    maintenance: options.maintenance,
+    suspect: (id) => scrub.suspect(id),
+  });
   const { replica } = store;
   const locks = createLocks({ ...dependencies, holder: options.nodeId });
   const replicas = singleReplica(options.nodeId, replica);

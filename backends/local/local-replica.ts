@@ -98,6 +98,7 @@ export class LocalReplica implements Replica {
       views: new RefViews(store, dependencies.logger),
       uploadPacks: new UploadPacks(dependencies),
       missedClone: (repository) => this.#upkeep.missedClone(repository),
+      suspect: dependencies.suspect,
     };
     this.#open = new OpenRepositories({
       ...dependencies,
@@ -418,11 +419,14 @@ export class LocalReplica implements Replica {
     repositoryId: string,
     { signal }: { readonly signal: AbortSignal },
   ): Promise<VerifyReport> {
-    const { meter } = this.#dependencies;
+    const { logger, meter } = this.#dependencies;
     const dependencies = { ...this.#dependencies, store: this.#store, open: this.#open };
     const report = await verifyCopy(dependencies, repositoryId, signal);
-    const outcome = report.problems.length === 0 ? 'sound' : 'damaged';
-    meter.count('copies_verified', { outcome });
+    const { problems } = report;
+    meter.count('copies_verified', { outcome: problems.length === 0 ? 'sound' : 'damaged' });
+    if (problems.length > 0) {
+      logger.error({ component: 'verify', repo: repositoryId, problems }, 'a copy is damaged');
+    }
     return report;
   }
 

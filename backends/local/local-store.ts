@@ -23,6 +23,8 @@ export interface LocalStoreDependencies {
   readonly random: Random;
   readonly logger: Logger;
   readonly meter: Meter;
+  /** Told of a repository whose copy may be damaged. */
+  readonly suspect?: (repositoryId: string) => void;
   /** Where a repository's missing objects come from. */
   readonly peers?: (repositoryId: string) => PeerSource;
   readonly maintenance: {

@@ -22,6 +22,8 @@ export interface LocalReplicaDependencies {
   readonly pruneGraceMs: number;
   /** Told after each applied entry, and when something else makes maintenance worth a look. */
   readonly applied: (repositoryId: string) => void;
+  /** Told of a repository over which git failed for no reason that was asked of it: its copy may be damaged. */
+  readonly suspect?: (repositoryId: string) => void;
   /** Where a repository's missing objects come from; absent where this store is the only one. */
   readonly peers?: (repositoryId: string) => PeerSource;
 }

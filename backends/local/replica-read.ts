@@ -22,6 +22,8 @@ export interface ReadDependencies {
   readonly uploadPacks: UploadPacks;
   /** Told of each clone of everything for which there is no stored pack. */
   readonly missedClone: (repository: OpenRepository) => void;
+  /** Told of a repository over which a git failed that nobody ended. */
+  readonly suspect: ((repositoryId: string) => void) | undefined;
 }
 
 /** A read pinned to the generation that was current when it was made. */
@@ -76,7 +78,16 @@ export class LocalRead implements ReplicaRead {
   }
 
   async uploadPack(run: UploadPackRun): Promise<GitStream> {
-    return (await this.#serveNext(run)) ?? this.#runUploadPack(run);
+    const stream = (await this.#serveNext(run)) ?? (await this.#runUploadPack(run));
+    void this.#watch(stream, run.signal);
+    return stream;
+  }
+
+  /** git also fails of what a client sends: whether it was the copy, a verification says. Never rejects. */
+  async #watch({ exited }: GitStream, signal: AbortSignal): Promise<void> {
+    const { exitCode } = await exited;
+    if (exitCode === null || exitCode === 0 || signal.aborted) return;
+    this.#dependencies.suspect?.(this.#repository.id);
   }
 
   /** By a git that serves one request after another; undefined when there is none for this one. */

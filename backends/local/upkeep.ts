@@ -1,5 +1,5 @@
 import type { MaintenanceProgress, MaintenanceReport } from '../contract/backend.js';
-import { refuseCancelled } from '../contract/errors.js';
+import { asQuorateError, refuseCancelled } from '../contract/errors.js';
 import type { RepositoryStats } from '../contract/repository.js';
 import {
   maintainRepository,
@@ -95,7 +95,7 @@ export class Upkeep {
     await applyUpTo(repository, generation);
     const either = AbortSignal.any([signal, ended]);
     await pools.maintain(repository, either);
-    const report = await maintainRepository({
+    const report = await this.#maintained(repository.id, {
       git,
       gitDir: repository.gitDirectory,
       clock,
@@ -115,5 +115,20 @@ export class Upkeep {
     await objects.release(repository.gitDirectory);
     this.#missedClones.forget(repository.id);
     return report;
+  }
+
+  /** Maintenance reads what nobody may have read for long: it is often the first to meet damage. */
+  async #maintained(
+    repositoryId: string,
+    options: Parameters<typeof maintainRepository>[0],
+  ): Promise<MaintenanceReport> {
+    try {
+      return await maintainRepository(options);
+    } catch (error) {
+      const { code } = asQuorateError(error);
+      const ofTheCopy = code === 'storage-failure' || code === 'data-corrupt';
+      if (ofTheCopy) this.#options.dependencies.suspect?.(repositoryId);
+      throw error;
+    }
   }
 }

@@ -131,6 +131,9 @@ export class StorageNode {
     const store = await openLocalStore({
       ...dependencies,
       peers: (id) => peerSourceOf({ coordinator, replicas: directory }, { id, storeId: storeId() }),
+      suspect: (id) => {
+        if (node !== undefined) node.#scrub.suspect(id);
+      },
     });
     const storeId = (): string => store.replica.storeId;
     node = new StorageNode(dependencies, { store, directory, memory });

@@ -18,6 +18,10 @@ export interface ScrubDependencies {
 
 /** Between two repositories at least, so that scrubbing never takes all of a disk. */
 const minPauseMs = 1_000;
+/** A copy that was verified is believed for so long, whatever git does with it: clients can make git fail. */
+const believedMs = 60 * 60_000;
+/** Of which it is known when; what is beyond is left to the next round. */
+const maxSuspects = 10_000;
 /** How soon a node that has nothing looks again. */
 const idlePauseMs = 60_000;
 
@@ -29,6 +33,10 @@ export class Scrub {
   readonly #dependencies: ScrubDependencies;
   readonly #closing = new AbortController();
   #running: Promise<void> | undefined;
+  readonly #suspects = new Set<string>();
+  /** Until when what was suspected is believed, by repository; the oldest first. */
+  readonly #believed = new Map<string, number>();
+  #suspecting: Promise<void> | undefined;
 
   constructor(dependencies: ScrubDependencies) {
     this.#dependencies = dependencies;
@@ -38,9 +46,45 @@ export class Scrub {
     if (this.#dependencies.intervalMs > 0) this.#running ??= this.#run();
   }
 
+  /** Has a copy read soon that may be damaged, if it was not just now; one after the other. */
+  suspect(repositoryId: string): void {
+    const nowMs = this.#dependencies.clock.monotonicMs();
+    for (const [id, untilMs] of this.#believed) {
+      if (untilMs > nowMs) break;
+      this.#believed.delete(id);
+    }
+    if (this.#closing.signal.aborted || this.#believed.has(repositoryId)) return;
+    if (this.#believed.size >= maxSuspects) return;
+    this.#believed.set(repositoryId, nowMs + believedMs);
+    this.#suspects.add(repositoryId);
+    this.#beginLooking();
+  }
+
   async close(): Promise<void> {
     this.#closing.abort();
     await this.#running;
+    await this.#suspecting;
+  }
+
+  #beginLooking(): void {
+    this.#suspecting ??= this.#lookInto().finally(() => {
+      this.#suspecting = undefined;
+      // One may have come after the last look.
+      if (this.#suspects.size > 0 && !this.#closing.signal.aborted) this.#beginLooking();
+    });
+  }
+
+  /** Never rejects. */
+  async #lookInto(): Promise<void> {
+    const { clock } = this.#dependencies;
+    const { signal } = this.#closing;
+    for (const id of this.#suspects) {
+      // Whoever met the damage first ends its work meanwhile.
+      await clock.sleep(minPauseMs, signal);
+      if (signal.aborted) return;
+      this.#suspects.delete(id);
+      await this.#verify(id);
+    }
   }
 
   /**
@@ -93,9 +137,7 @@ export class Scrub {
     const { replica, reportDamage, logger } = this.#dependencies;
     try {
       const { problems } = await replica.verify(id, { signal: this.#closing.signal });
-      if (problems.length === 0) return;
-      logger.error({ component: 'scrub', repo: id, problems }, 'a copy is damaged');
-      await reportDamage?.(id, replica.storeId);
+      if (problems.length > 0) await reportDamage?.(id, replica.storeId);
     } catch (error) {
       logger.warn({ component: 'scrub', repo: id, err: error }, 'a copy could not be verified');
     }

@@ -74,6 +74,8 @@ export interface ReplicaScene {
   readonly objects: ObjectReader;
   /** Calls of these that fail, for lack of room: name -> how many of the next ones. */
   readonly failures: Map<'commitEither' | 'peel', number>;
+  /** Repositories whose copy was said to be damaged, maybe. */
+  readonly suspected: readonly string[];
   readonly replica: LocalReplica;
   /** Another replica over the same files, as after a restart. */
   reopen(): Promise<LocalReplica>;
@@ -125,6 +127,7 @@ export async function openReplica(): Promise<ReplicaScene> {
       throw Object.assign(new Error(`ENOSPC: ${name} fails`), { code: 'ENOSPC' });
     };
   };
+  const suspected: string[] = [];
   let aheadMs = 0;
   const clock = { ...systemClock, nowMs: () => systemClock.nowMs() + aheadMs };
   const refs = createRefTransactions({ git: runner, clock: systemClock });
@@ -156,6 +159,7 @@ export async function openReplica(): Promise<ReplicaScene> {
       meter: silentMeter,
       pruneGraceMs: 1000,
       applied: () => undefined,
+      suspect: (repositoryId) => void suspected.push(repositoryId),
     });
   const replica = await open();
   log.prepared = [replica.storeId];
@@ -180,6 +184,7 @@ export async function openReplica(): Promise<ReplicaScene> {
     refs,
     objects,
     failures,
+    suspected,
     replica,
     reopen: () => open(),
     second: () =>
