@@ -6,6 +6,8 @@ import { hostname } from 'node:os';
 import path from 'node:path';
 import type { Coordinator, ProcessLease } from '../backends/contract/coordinator.js';
 import type { Clock, Logger, Meter, Random } from '../backends/contract/environment.js';
+import { QuorateError } from '../backends/contract/errors.js';
+import { keys, prefixEnd } from '../backends/contract/keys.js';
 import type { ClusterIdentity } from '../backends/coordination/cluster-identity.js';
 import type { TakeFileSteps } from '../backends/git/file-steps.js';
 import type { GitRunner } from '../backends/git/git-runner.js';
@@ -17,7 +19,7 @@ import {
 } from '../backends/node/cluster-credentials.js';
 import type { TlsFiles } from '../backends/node/tls-files.js';
 import { StorageNode } from '../backends/node/storage-node.js';
-import { isNodeId } from '../backends/replicated/node-record.js';
+import { decodeNode, isNodeId } from '../backends/replicated/node-record.js';
 import type { Config } from './config.js';
 import type { Teardown } from './teardown.js';
 import type { DataDirectory } from './data-directory.js';
@@ -26,6 +28,27 @@ import type { DataDirectory } from './data-directory.js';
 export function isClusterMember(config: Config): boolean {
   if (config.coordinator.type === 'embedded' || config.backend !== 'local') return false;
   return config['cluster.secretFile'] !== undefined || config['cluster.tls.ca'] !== undefined;
+}
+
+/**
+ * Refuses a server that would stand alone among the storage nodes of a cluster: it would see their repositories and
+ * serve none of them, and keep what is pushed to it where none of them does.
+ */
+export async function refuseAlone(config: Config, coordinator: Coordinator): Promise<void> {
+  if (config.coordinator.type === 'embedded') return;
+  const { entries } = await coordinator.range(keys.nodes, {
+    rangeEnd: prefixEnd(keys.nodes),
+    limit: 1,
+  });
+  const [found] = entries;
+  if (found === undefined) return;
+  const { nodeId, address } = decodeNode(found);
+  throw new QuorateError(
+    'failed-precondition',
+    `this etcd is a cluster's, with the storage node ${nodeId} at ${address} among others, and this process has nothing by which they would know it: ` +
+      'give it their secret with --cluster-secret-file (or certificates, cluster.tls.*), or an etcd.prefix of its own',
+    { details: { nodeId, address } },
+  );
 }
 
 /** By what this member and the others know each other. Certificates are read again while it runs. */

@@ -38,6 +38,7 @@ import { createCertificateAuthorities } from './auth/certificate-authorities.js'
 import type { Address, Config } from './config.js';
 import {
   isClusterMember,
+  refuseAlone,
   nodeIdOf,
   openCredentials,
   openStorageNode,
@@ -258,12 +259,14 @@ async function openBackend(below: Omit<Foundation, 'backend'>): Promise<Backend>
     return createDirectoryBackend({ ...below, pipeline, root: config.root });
   }
   if (config.role === 'front-end') return openClusterBackend({ ...below, pipeline });
+  const isMember = isClusterMember(config);
+  if (!isMember) await refuseAlone(config, coordinator);
   const fileThreads = new FileThreads({ threads: config['store.threads'], logger });
   teardown.add('file threads', () => fileThreads.close());
   const files = fileThreads.take;
   const indexer = await createPackIndexer({ git, logger, meter: below.meter, files });
   teardown.add('pack indexer', () => indexer.close());
-  if (isClusterMember(config)) return openClusterBackend({ ...below, pipeline, indexer, files });
+  if (isMember) return openClusterBackend({ ...below, pipeline, indexer, files });
   return createLocalBackend({
     ...below,
     dataDirectory: data.path,

@@ -103,7 +103,8 @@ describe('a cluster: three storage nodes, two front-ends, three members of etcd'
     const audit = await ground.admin(1, '--json', 'audit', '--repo', 'team/moved');
     const pushId = /"pushId":\s*"([0-9a-f]+)"/.exec(audit)?.[1] ?? '';
     // Written a little later, for the other front-end to see.
-    const told = 'received uploaded locked prepared judged committed applied'.split(' ');
+    const told =
+      'received uploaded locked prepared judged committed applied post-receive'.split(' ');
     let steps: string[] = [];
     await waitFor('the whole story', async () => {
       const text = await ground.admin(0, '--json', 'explain', 'push', pushId).catch(() => '');
@@ -307,6 +308,12 @@ describe('a cluster: three storage nodes, two front-ends, three members of etcd'
     test('a member without credentials', async () => {
       const said = await refusal('open', [coordinator()]);
       assert.match(said, /must know each other.*--cluster-secret-file/);
+    });
+
+    test('a server that would stand alone on the coordinator of a cluster', async () => {
+      const doors = [`--http=127.0.0.1:${await pickPort()}`, `--ssh=127.0.0.1:${await pickPort()}`];
+      const said = await refusal('apart', [coordinator(), '--role=all', ...doors]);
+      assert.match(said, /a cluster's, with the storage node storage-\d at \S+ .*--cluster-secret/);
     });
 
     test('a storage node on a coordinator of its own', async () => {
