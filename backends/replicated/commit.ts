@@ -78,6 +78,7 @@ export interface FreshCommit {
   readonly applied: string | undefined;
   /** Nobody was to be told of it when it was judged. */
   readonly nobodyToTell?: boolean;
+  readonly trace: PushTrace;
 }
 
 export type Committed = { readonly generation: number } | { readonly nothing: true };
@@ -164,6 +165,7 @@ async function commitRound(
     record,
     applied,
     nobodyToTell: change.nobodyToTell?.() ?? false,
+    trace,
   });
   return { generation };
 }

@@ -10,6 +10,7 @@ import { QuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
 import { permissivePipeline, silentMeter, systemClock } from '../local/testing/local-fixture.js';
 import { Outbox } from './outbox.js';
+import { untraced } from './push-trace.js';
 import { decodeLogEntry, encodeRecord, type RepositoryRecord } from './records.js';
 import { intercepting } from './testing/fault-coordinator.js';
 import { until } from '../contract/testing/until.js';
@@ -138,7 +139,12 @@ test('a commit that was made here just now is not read again', async () => {
     voters: [],
     learners: [],
   };
-  box.notify('a', pushId, { entry: decodeLogEntry(kv), record, applied: 's' });
+  box.notify('a', pushId, {
+    entry: decodeLogEntry(kv),
+    record,
+    applied: 's',
+    trace: untraced,
+  });
   await untilLeft(0);
   assert.deepEqual([told, reads], [['a-push-1'], 0]);
   await box.close();

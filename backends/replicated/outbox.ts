@@ -12,6 +12,7 @@ import type { RefCommand } from '../contract/objects.js';
 import type { PushPipeline } from '../contract/pipeline.js';
 import type { LogEntry } from '../contract/repository.js';
 import type { FreshCommit } from './commit.js';
+import type { PushTrace } from './push-trace.js';
 import { decodeLogEntry, decodeOutbox, encodeRecord, scan } from './records.js';
 
 export interface OutboxDependencies {
@@ -21,8 +22,8 @@ export interface OutboxDependencies {
   readonly applyEverywhere: (
     repositoryId: string,
     generation: number,
-    /** What is known of a commit that was made here just now. */
-    fresh?: FreshCommit,
+    /** What is known of a commit that was made here just now, and where its life is written down. */
+    known: Pick<Item, 'fresh' | 'trace'>,
   ) => Promise<Applied>;
   /** Runs a hook where the push is applied. */
   readonly runHook: (
@@ -53,6 +54,8 @@ interface Item {
   readonly updates?: readonly RefCommand[];
   /** Of a commit that was made here just now: then nothing has to be read. */
   readonly fresh?: FreshCommit;
+  /** Of one that was made by this process. */
+  readonly trace?: PushTrace;
 }
 
 /** A push of which nothing is left to be done but to delete what the coordinator keeps of it. */
@@ -133,6 +136,7 @@ export class Outbox {
       pushId,
       ...(commit?.updates === undefined ? {} : { updates: commit.updates }),
       ...(commit === undefined || !isSmall ? {} : { fresh: commit }),
+      ...(commit === undefined ? {} : { trace: commit.trace }),
     };
     if (this.#postponed.has(nameOf(item))) return;
     if (this.#length >= maxItems) this.#overflowed = true;
@@ -299,7 +303,7 @@ export class Outbox {
 
   /** Returns what is to be deleted. Throws when no voter has applied the entry, or when a stage failed. */
   async #finish(
-    { repositoryId, pushId, updates, fresh }: Item,
+    { repositoryId, pushId, updates, ...known }: Item,
     generation: number,
     entry: LogEntry | undefined,
   ): Promise<Omit<Done, 'item'>> {
@@ -307,16 +311,17 @@ export class Outbox {
     if (entry === undefined) return { deletes: [done], lags: false };
     const { applyEverywhere, pipeline } = this.#dependencies;
     // An entry is the only way to the objects of a push for whoever has prepared it and not applied it.
-    const { storeId, everywhere } = await applyEverywhere(repositoryId, generation, fresh);
+    const { storeId, everywhere } = await applyEverywhere(repositoryId, generation, known);
     await pipeline.postReceive({
       repositoryId,
       entry: updates === undefined ? entry : { ...entry, updates },
-      nobodyToTell: fresh?.nobodyToTell ?? false,
+      nobodyToTell: known.fresh?.nobodyToTell ?? false,
       runHook: (run) => this.#dependencies.runHook({ repositoryId, pushId, storeId }, run),
       progress: (text) => this.#attendants.get(pushId)?.progress(text),
       signal: this.#closing.signal,
     });
     this.#attendants.get(pushId)?.over.abort();
+    known.trace?.note('post-receive');
     if (!(await everywhere)) return { deletes: [done], lags: true };
     const trimmed: Operation = { type: 'delete', key: keys.logEntry(repositoryId, generation) };
     return { deletes: [trimmed, done], lags: false };

@@ -17,6 +17,8 @@ import {
 } from '../local/testing/local-fixture.js';
 import { create } from '../local/testing/replica-scene.js';
 import { obeyEvictions } from './evictions.js';
+import { decodeRepository } from './records.js';
+import { applyEverywhere } from './replicate.js';
 import type { ReplicatedBackend } from './replicated-backend.js';
 import { settleQuarantines } from './settle-quarantines.js';
 import {
@@ -465,6 +467,26 @@ test('a front-end that dies after the commit point: another finishes its work', 
 test('a set with too few nodes is refused with numbers', async () => {
   for (const store of set.stores.slice(1)) store.down = true;
   await assert.rejects(createRepository(backend, 'small'), /3 storage nodes, and only 1/);
+});
+
+test('the life of a push names each voter when it has applied it', async () => {
+  const [first, second, third] = set.stores;
+  assert.ok(first !== undefined && second !== undefined && third !== undefined);
+  await push([create(main, await set.commit('one'))]);
+  third.down = true;
+  const record = await set.coordinator.get(keys.repo(repository.id));
+  assert.ok(record !== undefined);
+  const told: unknown[] = [];
+  const { everywhere } = await applyEverywhere(
+    { replicas: set.replicas, logger: silentLogger },
+    decodeRepository(record),
+    { generation: 1, done: first.storeId, trace: { note: (...note) => void told.push(note) } },
+  );
+  assert.equal(await everywhere, false);
+  const nodeId = decodeRepository(record).voters.find(
+    ({ storeId }) => storeId === second.storeId,
+  )?.nodeId;
+  assert.deepEqual(told, [['applied', { nodeId }]]);
 });
 
 test('a store that fails while a repository is made is left out of its set', async () => {

@@ -2,6 +2,7 @@ import type { Logger } from '../contract/environment.js';
 import { asQuorateError } from '../contract/errors.js';
 import type { LogReader } from '../contract/replica.js';
 import type { Applied } from './outbox.js';
+import { type PushTrace, untraced } from './push-trace.js';
 import type { RepositoryRecord, Voter } from './records.js';
 import { nobodyReachable, type ReplicaDirectory } from './voters.js';
 
@@ -17,15 +18,24 @@ export interface ReplicateDependencies {
 export async function applyEverywhere(
   { replicas, logger }: ReplicateDependencies,
   { id, voters, readers = [] }: RepositoryRecord,
-  { generation, done }: { readonly generation: number; readonly done?: string | undefined },
+  {
+    generation,
+    done,
+    trace = untraced,
+  }: {
+    readonly generation: number;
+    readonly done?: string | undefined;
+    readonly trace?: PushTrace | undefined;
+  },
 ): Promise<Applied> {
   const applying = voters
     .filter(({ state }) => state !== 'stale')
-    .map(async ({ storeId }) => {
+    .map(async ({ nodeId, storeId }) => {
       if (storeId === done) return storeId;
       const replica = replicas.find(storeId);
       if (replica === undefined) throw nobodyReachable(replicas, voters);
       await replica.apply(id, generation);
+      trace.note('applied', { nodeId });
       return storeId;
     });
   const everywhere = Promise.allSettled(applying).then((all) => {

@@ -132,10 +132,11 @@ export class ReplicatedBackend implements Backend {
         return replica.runHook({ repositoryId, pushId, attempt: 1 }, run);
       },
       // Who votes since the record that a commit compared joined with that commit applied.
-      applyEverywhere: async (id, generation, fresh) =>
+      applyEverywhere: async (id, generation, { fresh, trace }) =>
         applyEverywhere(dependencies, fresh?.record ?? (await this.#record(id)), {
           generation,
           done: fresh?.applied,
+          trace,
         }),
       trimLater: (id) => this.#trim.later(id),
     });
