@@ -29,7 +29,7 @@ export type Labels = Readonly<Record<string, string>>;
 export type CounterName =
   | 'requests' // labels: transport, service, outcome
   | 'request_bytes' // labels: transport, service, direction (in | out)
-  | 'pushes' // labels: outcome (ok | partial | refused | error)
+  | 'pushes' // labels: outcome (ok | partial | refused | cancelled | error)
   | 'rule_refusals' // labels: demand (push | no-force-push | ..., hooks/rules/violation.ts)
   | 'hook_runs' // labels: stage, outcome (ok | declined | killed | too-long | ... | failed)
   | 'webhook_attempts' // labels: outcome (delivered | status | redirect | timeout | ..., hooks/webhooks/delivery.ts)

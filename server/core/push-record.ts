@@ -5,7 +5,8 @@ import { principalName } from '../auth/principal.js';
 import type { GitContext } from './git-context.js';
 import type { JudgedCommands } from './push-commands.js';
 
-type Outcome = 'ok' | 'partial' | 'refused' | 'error';
+/** `cancelled`: the pusher left before it was over, which is no trouble of the server. */
+type Outcome = 'ok' | 'partial' | 'refused' | 'cancelled' | 'error';
 
 interface Recorded {
   readonly repository: Repository;
@@ -21,11 +22,11 @@ export async function recordPush(
   recorded: Recorded,
 ): Promise<void> {
   const { repository, pushId, result, error } = recorded;
-  const outcome = outcomeOf(result);
+  const outcome = outcomeOf(recorded);
   parts.meter.count('pushes', { outcome });
   parts.audit.record({
     event: 'push',
-    outcome: outcome === 'partial' ? 'ok' : outcome,
+    outcome: auditOutcomes[outcome],
     actor: principalName(request.principal),
     remoteAddress: request.remoteAddress,
     transport: request.transport,
@@ -60,8 +61,16 @@ export function refsOf(result: PushResult): Readonly<Record<string, unknown>> {
   };
 }
 
-function outcomeOf(result: PushResult | undefined): Outcome {
-  if (result === undefined) return 'error';
+const auditOutcomes = {
+  ok: 'ok',
+  partial: 'ok',
+  refused: 'refused',
+  cancelled: 'error',
+  error: 'error',
+} as const;
+
+function outcomeOf({ result, error }: Recorded): Outcome {
+  if (result === undefined) return error?.code === 'cancelled' ? 'cancelled' : 'error';
   const accepted = result.refs.filter(({ status }) => status === 'ok').length;
   if (accepted === result.refs.length) return 'ok';
   return accepted === 0 ? 'refused' : 'partial';

@@ -300,7 +300,7 @@ test('a client that leaves in its pack is recorded, and not answered', async () 
   const { output, error } = await fake.talk({ ...session, transport: 'ssh' }, client);
   assert.equal(error, undefined);
   assert.ok(!output.toString('latin1').includes('unpack ok'));
-  assert.deepEqual(fake.counted, ['pushes error']);
+  assert.deepEqual(fake.counted, ['pushes cancelled']);
 });
 
 test('keep-alives break the silence once the pack is in', async () => {

@@ -41,7 +41,7 @@ const counters: Record<CounterName, MetricDefinition> = {
   },
   pushes: {
     name: 'quorate_pushes_total',
-    help: 'Pushes that ended, by outcome (ok, partial, refused, error).',
+    help: 'Pushes that ended, by outcome (ok, partial, refused, cancelled: the client left, error).',
     labels: ['outcome'],
   },
   rule_refusals: {
