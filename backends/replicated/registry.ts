@@ -3,7 +3,7 @@ import { asQuorateError, QuorateError } from '../contract/errors.js';
 import type { Compare, Coordinator, KeyValue, Operation } from '../contract/coordinator.js';
 import { keys, prefixEnd } from '../contract/keys.js';
 import type { RepositoryChange } from '../contract/pipeline.js';
-import type { LogReader, Replica } from '../contract/replica.js';
+import type { LogReader } from '../contract/replica.js';
 import type {
   HeadRecord,
   NewFork,
@@ -14,11 +14,11 @@ import type { StoredSettings } from '../contract/settings.js';
 import { emptyDigest } from '../git/digest.js';
 import { deleted } from './commit.js';
 import { evicted } from './evictions.js';
+import { makeFirstCopies } from './first-copies.js';
 import { makeForkFiles } from './fork.js';
 import { ancestors, nameFree, taken, RecalledIds } from './names.js';
 import { Pools } from './pools.js';
 import { Removals, stillBeingMade } from './removals.js';
-import { majorityOf } from './quorum.js';
 import {
   decodeRepository,
   encodeRecord,
@@ -30,7 +30,7 @@ import {
   type Voter,
 } from './records.js';
 import { changeBetween, putRepositoryEvent, type RepositoryEvents } from './repository-events.js';
-import { nobodyReachable, placed, type ReplicaDirectory } from './voters.js';
+import { placed, type ReplicaDirectory } from './voters.js';
 
 export interface RegistryDependencies {
   readonly coordinator: Coordinator;
@@ -73,6 +73,8 @@ export class Registry {
   readonly #decodeRecord = rememberingDecoder(decodeRepository, rememberedRecords);
   readonly #decodePointer = rememberingDecoder(idOf, rememberedRecords);
   readonly #ids = new RecalledIds();
+  /** Repositories that this process is making now. */
+  readonly #made = new Set<string>();
 
   constructor(dependencies: RegistryDependencies) {
     this.#dependencies = dependencies;
@@ -88,6 +90,7 @@ export class Registry {
   /**
    * Three durable steps: a record in state `creating`, the files, then name, head and state `active` in one
    * transaction. A crash in between leaves a record that `sweep` turns into a tombstone; absence never deletes files.
+   * `outcome-unknown` is an answer while the coordinator cannot be asked only.
    */
   async create(repository: NewRepository, by?: string): Promise<RepositoryRecord> {
     const { coordinator } = this.#dependencies;
@@ -100,18 +103,20 @@ export class Registry {
       voters: await this.#place(newborn.id),
       learners: [],
     };
-    await coordinator.transaction({
-      compares: [],
-      success: [{ type: 'put', key: keys.repo(record.id), value: encodeRepository(record) }],
-      failure: [],
-    });
     const makeFiles = async (): Promise<Made> => {
       const head = `refs/heads/${defaultBranch}`;
       const { objectFormat } = repository;
-      const voters = await this.#createFiles(record, { objectFormat, head });
+      const voters = await makeFirstCopies(this.#dependencies, record, { objectFormat, head });
       return { head: { generation: 0, digest: emptyDigest({ symref: head }) }, voters };
     };
-    return this.#establish(record, makeFiles, by);
+    return this.#making(record.id, async () => {
+      await coordinator.transaction({
+        compares: [],
+        success: [{ type: 'put', key: keys.repo(record.id), value: encodeRepository(record) }],
+        failure: [],
+      });
+      return this.#establish(record, makeFiles, by);
+    });
   }
 
   /** As `create`; the record and the membership in the source's pool are one transaction. */
@@ -122,17 +127,33 @@ export class Registry {
   ): Promise<RepositoryRecord> {
     await this.#refuseTaken(name);
     const newborn = await this.#newborn();
-    const enrolment = await this.#pools.enrol(sourceId, ({ objectFormat, voters }) => ({
-      ...newborn,
-      name,
-      access,
-      objectFormat,
-      settings: {},
-      voters: voters.map(({ nodeId, storeId }) => ({ nodeId, storeId, joinedEpoch: 1 })),
-      learners: [],
-    }));
-    const makeFiles = (): Promise<Made> => makeForkFiles(this.#dependencies, enrolment, visible);
-    return this.#establish(enrolment.fork, makeFiles, by);
+    return this.#making(newborn.id, async () => {
+      const enrolment = await this.#pools.enrol(sourceId, ({ objectFormat, voters }) => ({
+        ...newborn,
+        name,
+        access,
+        objectFormat,
+        settings: {},
+        voters: voters.map(({ nodeId, storeId }) => ({ nodeId, storeId, joinedEpoch: 1 })),
+        learners: [],
+      }));
+      const makeFiles = (): Promise<Made> => makeForkFiles(this.#dependencies, enrolment, visible);
+      return this.#establish(enrolment.fork, makeFiles, by);
+    });
+  }
+
+  /** Nothing of this repository is left behind by this process while this runs; afterwards a sweep removes it. */
+  async #making<T>(id: string, make: () => Promise<T>): Promise<T> {
+    this.#made.add(id);
+    try {
+      return await make();
+    } catch (error) {
+      // Its record may be there, or come yet.
+      if (asQuorateError(error).code === 'outcome-unknown') this.#removals.suspect();
+      throw error;
+    } finally {
+      this.#made.delete(id);
+    }
   }
 
   async #newborn(): Promise<
@@ -154,7 +175,7 @@ export class Registry {
     makeFiles: () => Promise<Made>,
     by = 'system',
   ): Promise<RepositoryRecord> {
-    const { coordinator, events } = this.#dependencies;
+    const { coordinator } = this.#dependencies;
     const { id, name } = record;
     try {
       const { head, voters } = await makeFiles();
@@ -176,19 +197,35 @@ export class Registry {
         failure: [],
       });
       if (!succeeded) throw await this.#takenError(name);
-      events.notify();
+      this.#dependencies.events.notify();
       return active;
     } catch (error) {
-      if (asQuorateError(error).code !== 'outcome-unknown') {
-        await this.#removals.bury(record).catch((left: unknown) => {
-          this.#dependencies.logger.warn(
-            { component: 'registry', repo: id, err: left },
-            'a repository that could not be created is removed by a sweep',
-          );
-        });
-      }
+      return this.#settle(record, error);
+    }
+  }
+
+  /**
+   * What became of a repository whose making failed. Where that is not known, the transaction that would bury it finds
+   * out, or decides it. What cannot be settled now is settled by a sweep.
+   */
+  async #settle(record: RepositoryRecord, error: unknown): Promise<RepositoryRecord> {
+    let made: RepositoryRecord | undefined;
+    try {
+      made = await this.#removals.bury(record);
+    } catch (left) {
+      this.#dependencies.logger.warn(
+        { component: 'registry', repo: record.id, err: left },
+        'a repository that could not be created is removed by a sweep',
+      );
       throw error;
     }
+    if (made === undefined) {
+      if (asQuorateError(error).code !== 'outcome-unknown') throw error;
+      const why = 'the repository was not made, since the coordinator did not answer; try again';
+      throw new QuorateError('unavailable', why, { cause: error });
+    }
+    this.#dependencies.events.notify();
+    return made;
   }
 
   async #place(id: string): Promise<Voter[]> {
@@ -201,30 +238,6 @@ export class Registry {
       'unavailable',
       `a repository is put on ${count} storage nodes, and only ${stores.length} can take one now; start more, or lower replication.factor`,
     );
-  }
-
-  /** The voters that have the files: a majority of those placed, at least. */
-  async #createFiles(
-    { id, voters }: RepositoryRecord,
-    options: Parameters<Replica['create']>[1],
-  ): Promise<Voter[]> {
-    const { replicas, logger } = this.#dependencies;
-    const made = await Promise.allSettled(
-      voters.map(async ({ storeId }) => {
-        const replica = replicas.find(storeId);
-        if (replica === undefined) throw nobodyReachable(replicas, voters);
-        await replica.create(id, options);
-      }),
-    );
-    const failed = made.find((one) => one.status === 'rejected');
-    const created = voters.filter((_, index) => made[index]?.status === 'fulfilled');
-    if (failed === undefined) return voters;
-    if (created.length < majorityOf(voters)) throw failed.reason;
-    logger.warn(
-      { component: 'registry', repo: id, err: failed.reason },
-      'a repository starts with fewer stores than wanted',
-    );
-    return created;
   }
 
   /** The id that had this name when it was looked up last: a guess. */
@@ -359,9 +372,13 @@ export class Registry {
     await this.#removals.close();
   }
 
-  async #isBeingMade({ state, creator }: RepositoryRecord): Promise<boolean> {
+  async #isBeingMade({ id, state, creator }: RepositoryRecord): Promise<boolean> {
     if (state !== 'creating' || creator === undefined) return false;
-    return (await this.#dependencies.coordinator.get(keys.frontEnd(creator))) !== undefined;
+    const { coordinator, frontEnd } = this.#dependencies;
+    if (this.#made.has(id)) return true;
+    // What this process began and does not make any more is nobody's.
+    if (creator === (await frontEnd())) return false;
+    return (await coordinator.get(keys.frontEnd(creator))) !== undefined;
   }
 
   async #getAll(ids: readonly string[]): Promise<readonly RepositoryRecord[]> {

@@ -4,15 +4,14 @@ import { existsSync } from 'node:fs';
 import { afterEach, beforeEach, test } from 'node:test';
 import { silentLogger } from '../coordination/test-environment.js';
 import type { Transaction } from '../contract/coordinator.js';
-import type { Clock } from '../contract/environment.js';
 import { keys, prefixEnd } from '../contract/keys.js';
 import type { NewRepository, Repository } from '../contract/repository.js';
 import { until } from '../contract/testing/until.js';
-import { systemClock } from '../local/testing/local-fixture.js';
 import { obeyEvictions } from './evictions.js';
 import { markNode } from './node-marks.js';
 import type { ReplicatedBackend } from './replicated-backend.js';
 import { intercepting, type Step } from './testing/fault-coordinator.js';
+import { inRounds } from './testing/rounds.js';
 import { openReplicaSet, type ReplicaSet, type TestStore } from './testing/replica-set.js';
 
 let set: ReplicaSet;
@@ -101,29 +100,6 @@ test('what could not be removed is tried again in one of the next rounds', async
   }
   assert.ok(!existsSync(lost().gitDir(repository.id)));
 });
-
-/** A clock by which the rounds of a front-end come when they are asked for. */
-function inRounds(): { readonly clock: Clock; readonly round: () => Promise<void> } {
-  const told = new EventEmitter();
-  let next: (() => void) | undefined;
-  const asleep = (signal?: AbortSignal): Promise<void> =>
-    new Promise((resolve) => {
-      next = resolve;
-      signal?.addEventListener('abort', () => resolve());
-      told.emit('asleep');
-    });
-  return {
-    clock: {
-      ...systemClock,
-      sleep: (ms, signal) => (ms === 15_000 ? asleep(signal) : systemClock.sleep(ms, signal)),
-    },
-    round: async () => {
-      const over = once(told, 'asleep');
-      next?.();
-      await over;
-    },
-  };
-}
 
 test('a tombstone does not wait for a node that was removed, and its store is told if it comes back', async () => {
   lost().down = true;

@@ -38,9 +38,14 @@ export class Removals {
     this.#dependencies = dependencies;
   }
 
-  /** How often something could not be removed, and waits for a sweep. */
+  /** How often something could not be removed, or may be there to be removed, and waits for a sweep. */
   get left(): number {
     return this.#left;
+  }
+
+  /** Something may be left that only a sweep can find. */
+  suspect(): void {
+    this.#left += 1;
   }
 
   /** Removes the files of a buried repository in the background. */
@@ -59,18 +64,19 @@ export class Removals {
 
   /**
    * Makes the record of a repository that is being made a tombstone, durably, and removes the files; of a tombstone, it
-   * removes the files. Nothing happens to one that came to be meanwhile: whoever made it was only taken for dead.
+   * removes the files. Nothing happens to one that came to be meanwhile, whose record is returned then: whoever made it
+   * was only taken for dead, or was not told of it.
    */
-  async bury(record: RepositoryRecord): Promise<void> {
+  async bury(record: RepositoryRecord): Promise<RepositoryRecord | undefined> {
     try {
-      await this.#bury(record);
+      return await this.#bury(record);
     } catch (error) {
       this.#left += 1;
       throw error;
     }
   }
 
-  async #bury(record: RepositoryRecord): Promise<void> {
+  async #bury(record: RepositoryRecord): Promise<RepositoryRecord | undefined> {
     const { coordinator } = this.#dependencies;
     const tombstone: RepositoryRecord = { ...record, state: 'deleted' };
     if (record.state === 'creating') {
@@ -81,9 +87,11 @@ export class Removals {
         failure: [{ type: 'get', key }],
       });
       const [now] = results.flatMap((one) => (one.type === 'get' ? one.entries : []));
-      if (!succeeded && now !== undefined && decodeRepository(now).state === 'active') return;
+      const found = succeeded || now === undefined ? undefined : decodeRepository(now);
+      if (found?.state === 'active') return found;
     }
     await this.#remove(tombstone);
+    return undefined;
   }
 
   async close(): Promise<void> {

@@ -277,14 +277,18 @@ test('a damaged record and a repository of another disk do not stop the start', 
 });
 
 test('a half-made repository is buried by the next start', async () => {
-  let crash = true;
+  let crash: boolean | undefined;
   const local = await start({
     wrap: (coordinator) =>
-      intercepting(coordinator, ({ success }) =>
-        crash && success.some(({ type, key }) => type === 'put' && key.startsWith(keys.names))
+      intercepting(coordinator, ({ success }) => {
+        crash ??= success.some(({ type, key }) => type === 'put' && key.startsWith(keys.names))
+          ? true
+          : undefined;
+        // From then on this process decides nothing any more.
+        return crash === true
           ? () => Promise.reject(new QuorateError('outcome-unknown', 'crash'))
-          : undefined,
-      ),
+          : undefined;
+      }),
   });
   await assert.rejects(local.create('half'), { code: 'outcome-unknown' });
   crash = false;
