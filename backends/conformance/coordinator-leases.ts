@@ -51,6 +51,15 @@ export function defineCoordinatorLeases(open: () => TestSpace): void {
         assert.deepEqual(await space.names(), ['d']);
       });
     }
+    test('how much of its time is left is known to all, until it ends', async () => {
+      const { coordinator } = open();
+      const lease = await coordinator.grantLease(ttlMs);
+      const left = await coordinator.leaseLeft(lease.id);
+      assert.equal(left?.ttlMs, lease.ttlMs);
+      assert.ok(left.leftMs > 0 && left.leftMs <= left.ttlMs + 1_000, String(left.leftMs));
+      await lease.revoke();
+      assert.equal(await coordinator.leaseLeft(lease.id), undefined);
+    });
     test('revoke is idempotent, and a lease without keys writes nothing', async () => {
       const space = open();
       const before = await space.put('k', '');

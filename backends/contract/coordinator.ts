@@ -110,6 +110,11 @@ export interface Lease {
   revoke(): Promise<void>;
 }
 
+export interface LeaseLeft {
+  readonly ttlMs: number;
+  readonly leftMs: number;
+}
+
 /**
  * The one lease of a process. Everything hangs on it that says that the process lives, or what it holds: one message
  * now and then keeps all of that, and all of it falls together. It outlives whatever hangs on it, so that whoever is
@@ -183,6 +188,11 @@ export interface Coordinator {
   transaction(transaction: Transaction): Promise<TransactionResult>;
   /** A new lease. `ttlMs` >= 1,000. Leases of an embedded coordinator end with its process (boot id). */
   grantLease(ttlMs: number): Promise<Lease>;
+  /**
+   * How much of its time a lease has left at most, by the clock of those who end it: the less, the longer nobody has
+   * heard of its process. Undefined when there is no such lease.
+   */
+  leaseLeft(id: LeaseId): Promise<LeaseLeft | undefined>;
   /**
    * Events of a key or range, in order. Ends when the signal aborts. Throws `failed-precondition` with
    * `details.compactedRevision` when history that was asked for is gone: list at revision R, watch from R + 1.

@@ -53,6 +53,7 @@ function observed(
       return result;
     },
     grantLease: (ttlMs) => coordinator.grantLease(ttlMs),
+    leaseLeft: (id) => coordinator.leaseLeft(id),
     watch: (key, options) => coordinator.watch(key, options),
     identity: () => coordinator.identity(),
     ping: () => coordinator.ping(),

@@ -12,6 +12,7 @@ import { prefixEnd } from '../contract/keys.js';
 import type { LockEvents, LockSubscription } from './lock-events.js';
 import { type LockJanitor, type OwnKey, stillOurs } from './lock-janitor.js';
 import { blockers, type LockPlan } from './lock-plan.js';
+import type { SilentHolders } from './silent-holders.js';
 import { type LockEntry, parseLockEntry, parseLockRecord, writeLockRecord } from './lock-record.js';
 
 /** A transaction that lost a race is tried again after this long: the winner's has happened by then. */
@@ -22,6 +23,7 @@ export interface LockServices {
   readonly clock: Clock;
   readonly events: LockEvents;
   readonly janitor: LockJanitor;
+  readonly silent: SilentHolders;
   readonly holder: string;
   readonly maxWaiters: number;
   /** Whether this acquisition runs or holds its locks: its keys are there rightly. */
@@ -206,6 +208,7 @@ export class LockAcquisition {
     try {
       const leftMs = Math.max(0, this.#wish.deadlineMs - clock.monotonicMs());
       void clock.sleep(leftMs, round.signal).then(stop);
+      void this.#services.silent.watch(inTheWay, this.#lease.id, round.signal);
       await subscription.deleted(
         inTheWay.map(({ key }) => key),
         revision,

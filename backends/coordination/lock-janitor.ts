@@ -34,7 +34,7 @@ export class LockJanitor {
   /** Resolves when the keys are gone or left to the background. Never rejects. */
   async remove(keys: readonly OwnKey[], lease: Lease): Promise<void> {
     try {
-      await this.#delete(keys);
+      await deleteOwn(this.#coordinator, keys);
     } catch (error) {
       const { code } = asQuorateError(error);
       this.#logger.warn({ code, keys: keys.length }, 'a lock could not be released yet');
@@ -50,32 +50,12 @@ export class LockJanitor {
     void this.#hauntLater(keys, lease, wanted);
   }
 
-  async #delete(keys: readonly OwnKey[]): Promise<void> {
-    for (let i = 0; i < keys.length; i += maxDeletes) {
-      const chunk = keys.slice(i, i + maxDeletes);
-      const { succeeded } = await this.#coordinator.transaction({
-        compares: chunk.map(stillOurs),
-        success: chunk.map(({ key }) => ({ type: 'delete', key })),
-        failure: [],
-      });
-      if (succeeded) continue;
-      // At least one is not ours any more; the others still have to go.
-      for (const own of chunk) {
-        await this.#coordinator.transaction({
-          compares: [stillOurs(own)],
-          success: [{ type: 'delete', key: own.key }],
-          failure: [],
-        });
-      }
-    }
-  }
-
   async #removeLater(keys: readonly OwnKey[], lease: Lease): Promise<void> {
     for (const retryMs of delays()) {
       await this.#clock.sleep(retryMs, lease.lost);
       if (lease.lost.aborted) return;
       try {
-        await this.#delete(keys);
+        await deleteOwn(this.#coordinator, keys);
         return;
       } catch (error) {
         this.#logger.warn({ code: asQuorateError(error).code }, 'a lock is still not released');
@@ -98,11 +78,32 @@ export class LockJanitor {
           const entry = await this.#coordinator.get(key);
           if (entry === undefined || wanted(parseLockRecord(entry.value).attempt)) continue;
           this.#logger.warn({}, 'a lock was taken by a transaction given up before: released');
-          await this.#delete([entry]);
+          await deleteOwn(this.#coordinator, [entry]);
         }
       } catch (error) {
         this.#logger.warn({ code: asQuorateError(error).code }, 'stray locks were not looked for');
       }
+    }
+  }
+}
+
+/** Deletes those that are still what they were. */
+export async function deleteOwn(coordinator: Coordinator, keys: readonly OwnKey[]): Promise<void> {
+  for (let i = 0; i < keys.length; i += maxDeletes) {
+    const chunk = keys.slice(i, i + maxDeletes);
+    const { succeeded } = await coordinator.transaction({
+      compares: chunk.map(stillOurs),
+      success: chunk.map(({ key }) => ({ type: 'delete', key })),
+      failure: [],
+    });
+    if (succeeded) continue;
+    // At least one is not ours any more; the others still have to go.
+    for (const own of chunk) {
+      await coordinator.transaction({
+        compares: [stillOurs(own)],
+        success: [{ type: 'delete', key: own.key }],
+        failure: [],
+      });
     }
   }
 }

@@ -27,6 +27,8 @@ export interface LockRecord {
 export interface LockEntry {
   readonly key: string;
   readonly createRevision: number;
+  /** Of the process that put it. */
+  readonly lease: string | undefined;
   readonly state: 'held' | 'waiting';
   readonly target: LockTarget;
   readonly record: LockRecord;
@@ -66,10 +68,10 @@ export function parseLockRecord(value: Uint8Array): LockRecord {
 
 /** Understands an entry below `locks/`; undefined for a key that no version of ours writes. */
 export function parseLockEntry(entry: KeyValue): LockEntry | undefined {
-  const { key, createRevision } = entry;
+  const { key, createRevision, lease } = entry;
   const record = parseLockRecord(entry.value);
-  const held = { key, createRevision, state: 'held', record } as const;
-  const waiting = { key, createRevision, state: 'waiting', record } as const;
+  const held = { key, createRevision, lease, state: 'held', record } as const;
+  const waiting = { key, createRevision, lease, state: 'waiting', record } as const;
   if (key === keys.globalLock) return { ...held, target: { scope: 'global' } };
   if (key.startsWith(keys.globalWaiters)) return { ...waiting, target: { scope: 'global' } };
   if (!key.startsWith(keys.allLocks)) return undefined;

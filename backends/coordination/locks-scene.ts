@@ -23,6 +23,8 @@ export interface LockScene {
   expireLeases(): Promise<void>;
   /** Lets front-ends take their leases for lost, while keys under them stay. What is returned ends these. */
   doubtLeases(): () => Promise<void>;
+  /** Nothing is heard any more of who has a lease now; they live on. */
+  silence(): void;
   /** While it is on, transactions that only delete are lost on their way, and so are revocations. */
   loseDeletions(on: boolean): void;
   locks(frontEnd?: number): Locks;
@@ -132,7 +134,10 @@ function act(
   frontEnds: readonly Locks[],
   losing: LosingCoordinator,
   gauges: ReadonlyMap<string, () => number>,
-): Pick<LockScene, 'locks' | 'ask' | 'doubtLeases' | 'loseDeletions' | 'loseAnswer' | 'gauge'> {
+): Pick<
+  LockScene,
+  'locks' | 'ask' | 'doubtLeases' | 'silence' | 'loseDeletions' | 'loseAnswer' | 'gauge'
+> {
   return {
     locks: (frontEnd = 0) => {
       const locks = frontEnds[frontEnd];
@@ -148,11 +153,15 @@ function act(
       read: [],
     }),
     doubtLeases: () => losing.doubtLeases(),
+    silence: () => losing.silence(),
     loseDeletions: (on) => (losing.losesDeletions = on),
     loseAnswer: (how) => losing.loseNext(how),
     gauge: (name, scope) => gauges.get(`${name} ${scope}`)?.() ?? Number.NaN,
   };
 }
+
+/** What is left of a lease that was not renewed lately. */
+const silence = { ttlMs: 5_000, leftMs: 3_000 };
 
 /** A coordinator whose answers can be lost on the way. */
 class LosingCoordinator {
@@ -162,6 +171,8 @@ class LosingCoordinator {
   #late: (() => Promise<void>) | undefined;
   #leases: { readonly real: Lease; readonly doubt: AbortController }[] = [];
   losesDeletions = false;
+  /** Leases of processes of which nothing is heard. */
+  readonly silent = new Set<string>();
 
   constructor(real: Coordinator) {
     this.#real = real;
@@ -170,12 +181,17 @@ class LosingCoordinator {
       get: (key, options) => real.get(key, options),
       range: (key, options) => real.range(key, options),
       grantLease: (ttlMs) => this.#grantLease(ttlMs),
+      leaseLeft: async (id) => (this.silent.has(id) ? silence : real.leaseLeft(id)),
       watch: (key, options) => real.watch(key, options),
       identity: () => real.identity(),
       ping: () => real.ping(),
       close: () => real.close(),
       transaction: (transaction) => this.#transaction(transaction),
     };
+  }
+
+  silence(): void {
+    for (const { real } of this.#leases) this.silent.add(real.id);
   }
 
   loseNext(how: 'done' | 'undone' | 'late'): () => Promise<void> {

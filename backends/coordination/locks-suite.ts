@@ -25,6 +25,7 @@ export function defineLocksSuite(name: string, store: LockStore, runs: number): 
     defineWaiting(withLocks);
     defineLease(withLocks);
     defineLeaving(withLocks);
+    defineSilence(withLocks);
     defineLostAnswers(withLocks);
     defineListing(withLocks);
   });
@@ -311,6 +312,58 @@ function defineLease(withLocks: WithLocks): void {
         await assert.rejects(scene.locks().acquire(scene.ask('p2', heads('a'))), {
           code: 'unavailable',
         });
+      });
+    });
+  });
+}
+
+function defineSilence(withLocks: WithLocks): void {
+  describe('what a process holds of which nothing is heard', () => {
+    test('is given to who waits for it; it takes it anew if it lives', async () => {
+      await withLocks({}, async (scene) => {
+        const held = await scene.locks(0).acquire(scene.ask('p0', heads('a')));
+        const first = scene.locks(0).acquire(scene.ask('p1', heads('a')));
+        await scene.queued('p1');
+        scene.silence();
+        const waiting = scene.locks(1).acquire(scene.ask('p2', heads('a')));
+        await scene.queued('p2');
+        await until('it is given', async () => {
+          scene.clock.advance(500);
+          return (await scene.pushes()).includes('p2 held');
+        });
+        const other = await waiting;
+        assert.equal(held.lost.aborted, false, 'its lease lives on');
+        const commit = { compares: held.compares, success: held.deletes, failure: [] };
+        assert.equal((await scene.coordinator.transaction(commit)).succeeded, false);
+        await held.release();
+        assert.ok((await scene.pushes()).includes('p2 held'));
+        await other.release();
+        await (await first).release();
+        assert.deepEqual(await scene.pushes(), []);
+      });
+    });
+    test('stays when it was heard, or when who waits is of the same process', async () => {
+      await withLocks({}, async (scene) => {
+        const held = await scene.locks(1).acquire(scene.ask('p0', heads('a')));
+        const waiting = scene.locks(0).acquire(scene.ask('p1', heads('a')));
+        await scene.queued('p1');
+        const behind = scene.locks(0).acquire(scene.ask('p2', heads('a')));
+        await scene.queued('p2');
+        for (let looks = 0; looks < 6; looks += 1) {
+          scene.clock.advance(500);
+          await scene.settle();
+        }
+        assert.deepEqual(await scene.pushes(), ['p0 held', 'p1 waiting', 'p2 waiting']);
+        await held.release();
+        const next = await waiting;
+        scene.silence();
+        for (let looks = 0; looks < 6; looks += 1) {
+          scene.clock.advance(500);
+          await scene.settle();
+        }
+        assert.deepEqual(await scene.pushes(), ['p2 waiting', 'p1 held']);
+        await next.release();
+        await (await behind).release();
       });
     });
   });

@@ -21,6 +21,7 @@ import { LockEvents } from './lock-events.js';
 import { LockJanitor, type OwnKey, stillOurs } from './lock-janitor.js';
 import { type LockPlan, planGlobal, planRefs, planRepository } from './lock-plan.js';
 import { describeLock, parseLockEntry } from './lock-record.js';
+import { SilentHolders } from './silent-holders.js';
 
 export type LockScope = 'refs' | 'repository' | 'global';
 
@@ -129,6 +130,7 @@ class LeasedLocks implements Locks {
       clock,
       events: new LockEvents(coordinator, clock, logger),
       janitor: this.#janitor,
+      silent: new SilentHolders(coordinator, clock, logger),
       holder: options.holder,
       maxWaiters: options.maxWaiters ?? defaultMaxWaiters,
       isActive: (attempt) => this.#active.has(attempt),

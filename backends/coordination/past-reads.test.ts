@@ -42,6 +42,7 @@ const coordinator: Coordinator = {
     }),
   }),
   grantLease: never,
+  leaseLeft: never,
   watch: never,
   identity: never,
   ping: async () => void answer('ping'),

@@ -59,6 +59,7 @@ export class PastMemory implements PastReads {
       range: (key, how) => this.#heard(coordinator.range(key, how)),
       transaction: (transaction) => this.#heard(coordinator.transaction(transaction)),
       grantLease: (ttlMs) => coordinator.grantLease(ttlMs),
+      leaseLeft: (id) => coordinator.leaseLeft(id),
       watch: (key, how) => coordinator.watch(key, how),
       identity: () => coordinator.identity(),
       ping: () => this.#heard(coordinator.ping()),

@@ -33,6 +33,7 @@ beforeEach(async () => {
       refuse(trouble.grant);
       return coordinator.grantLease(ttlMs);
     },
+    leaseLeft: (id) => coordinator.leaseLeft(id),
     watch: (key, options) => coordinator.watch(key, options),
     identity: () => coordinator.identity(),
     ping: () => coordinator.ping(),

@@ -26,6 +26,7 @@ function asked(): { readonly coordinator: Coordinator; readonly questions: Quest
     },
     transaction: never,
     grantLease: never,
+    leaseLeft: never,
     watch: never,
     identity: never,
     ping: never,

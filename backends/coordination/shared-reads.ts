@@ -70,6 +70,7 @@ export function shareReads(coordinator: Coordinator): Coordinator {
     },
     transaction: (transaction) => coordinator.transaction(transaction),
     grantLease: (ttlMs) => coordinator.grantLease(ttlMs),
+    leaseLeft: (id) => coordinator.leaseLeft(id),
     watch: (key, options) => coordinator.watch(key, options),
     identity: () => coordinator.identity(),
     ping: () => coordinator.ping(),

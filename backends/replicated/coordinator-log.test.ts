@@ -36,6 +36,7 @@ function coordinator(known: number, all: number): { coordinator: Coordinator; re
       range,
       transaction: never,
       grantLease: never,
+      leaseLeft: never,
       watch: never,
       identity: never,
       ping: never,

@@ -72,6 +72,7 @@ function bound(coordinator: ReplicaSet['coordinator']): ReplicaSet['coordinator'
     range: (...args) => coordinator.range(...args),
     transaction: (...args) => coordinator.transaction(...args),
     grantLease: (...args) => coordinator.grantLease(...args),
+    leaseLeft: (...args) => coordinator.leaseLeft(...args),
     watch: (...args) => coordinator.watch(...args),
     identity: () => coordinator.identity(),
     ping: () => coordinator.ping(),

@@ -279,6 +279,7 @@ function bound(target: Coordinator): Coordinator {
     range: (key, options) => target.range(key, options),
     transaction: (transaction) => target.transaction(transaction),
     grantLease: (ttlMs) => target.grantLease(ttlMs),
+    leaseLeft: (id) => target.leaseLeft(id),
     watch: (key, options) => target.watch(key, options),
     identity: () => target.identity(),
     ping: () => target.ping(),

@@ -91,6 +91,7 @@ export function asCoordinator(memory: MemoryCoordinator): Coordinator {
     range: (key, options) => memory.range(key, options),
     transaction: (transaction) => memory.transaction(transaction),
     grantLease: unused,
+    leaseLeft: unused,
     watch: unused,
     identity: unused,
     ping: unused,

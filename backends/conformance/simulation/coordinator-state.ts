@@ -1,6 +1,7 @@
 import type {
   Compare,
   KeyValue,
+  LeaseLeft,
   Operation,
   OperationResult,
   RangeOptions,
@@ -89,6 +90,14 @@ export class CoordinatorState {
     if (lease === undefined) return false;
     lease.expiresAtMs = nowMs + lease.ttlMs;
     return true;
+  }
+
+  /** As etcd tells it: of what is left, whole seconds. */
+  leaseLeft(id: string, nowMs: number): LeaseLeft | undefined {
+    const lease = this.#leases.get(id);
+    if (lease === undefined) return undefined;
+    const { ttlMs, expiresAtMs } = lease;
+    return { ttlMs, leftMs: (Math.floor((expiresAtMs - nowMs) / 1_000) + 1) * 1_000 };
   }
 
   endLease(id: string): void {

@@ -10,6 +10,7 @@ const happenings: ReadonlyMap<string, string> = new Map([
   ['a quarantine stays until its push is known to be over', 'quarantines kept for a push in doubt'],
   ['a lock could not be released yet', 'locks released later'],
   ['work after a commit is put off', 'work after commits put off'],
+  ['locks of a silent process are given to others', 'locks taken from the silent'],
 ]);
 
 /**

@@ -165,7 +165,13 @@ export const mutants: readonly Mutation[] = [
   {
     name: 'a lock that is given up is left to the lease',
     troubles: [],
-    edits: [edit('coordination/lock-janitor.js', String.raw`await this\.#delete\(keys\);`, '')],
+    edits: [
+      edit(
+        'coordination/lock-janitor.js',
+        String.raw`await deleteOwn\(this\.#coordinator, keys\);`,
+        '',
+      ),
+    ],
   },
   {
     name: 'garbage collection ignores pins',

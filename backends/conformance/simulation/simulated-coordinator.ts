@@ -4,6 +4,7 @@ import type {
   CoordinatorIdentity,
   KeyValue,
   Lease,
+  LeaseLeft,
   RangeOptions,
   RangeResult,
   Transaction,
@@ -194,6 +195,12 @@ class SimulatedClient implements Coordinator {
     this.#leases.add(lease);
     lease.lost.addEventListener('abort', () => this.#leases.delete(lease), { once: true });
     return lease;
+  }
+
+  leaseLeft(id: string): Promise<LeaseLeft | undefined> {
+    this.#refuseClosed();
+    const { scheduler, state } = this.#server;
+    return this.#askAgain(() => state.leaseLeft(id, scheduler.nowMs));
   }
 
   watch(key: string, options: WatchOptions): AsyncIterable<WatchBatch> {

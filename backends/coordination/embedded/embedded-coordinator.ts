@@ -4,6 +4,7 @@ import type {
   KeyValue,
   Lease,
   LeaseId,
+  LeaseLeft,
   Operation,
   RangeOptions,
   RangeResult,
@@ -124,6 +125,11 @@ class EmbeddedCoordinator implements Coordinator {
     }
     this.#checkOpen(undefined);
     return this.#leases.grant(ttlMs, (id) => this.#revoke(id));
+  }
+
+  async leaseLeft(id: LeaseId): Promise<LeaseLeft | undefined> {
+    this.#checkOpen(undefined);
+    return this.#leases.left(id);
   }
 
   watch(key: string, options: WatchOptions): AsyncIterable<WatchBatch> {

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import type { Lease, LeaseId } from '../../contract/coordinator.js';
+import type { Lease, LeaseId, LeaseLeft } from '../../contract/coordinator.js';
 import type { Clock } from '../../contract/environment.js';
 
 interface Holding {
@@ -40,6 +40,12 @@ export class LeaseTable {
 
   lives(id: LeaseId): boolean {
     return this.#live.has(id);
+  }
+
+  left(id: LeaseId): LeaseLeft | undefined {
+    const holding = this.#live.get(id);
+    if (holding === undefined) return undefined;
+    return { ttlMs: holding.ttlMs, leftMs: holding.deadlineMs - this.#clock.monotonicMs() };
   }
 
   end(id: LeaseId): void {

@@ -5,6 +5,7 @@ import type {
   CoordinatorIdentity,
   KeyValue,
   Lease,
+  LeaseLeft,
   RangeOptions,
   RangeResult,
   Transaction,
@@ -137,6 +138,17 @@ class EtcdCoordinator implements Coordinator {
     }
     this.#checkOpen(undefined);
     return this.#leases.grant(ttlMs);
+  }
+
+  async leaseLeft(id: string): Promise<LeaseLeft | undefined> {
+    this.#checkOpen(undefined);
+    const { TTL, grantedTTL } = await this.#pool.repeat((member) =>
+      member.leaseClient.leaseTimeToLive({ ID: id }),
+    );
+    const leftSeconds = Number(TTL);
+    if (leftSeconds < 0) return undefined;
+    // Of what is left only whole seconds are told.
+    return { ttlMs: Number(grantedTTL) * 1_000, leftMs: (leftSeconds + 1) * 1_000 };
   }
 
   watch(key: string, options: WatchOptions): AsyncIterable<WatchBatch> {

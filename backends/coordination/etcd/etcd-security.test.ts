@@ -38,6 +38,7 @@ async function useAll(coordinator: Coordinator): Promise<void> {
   }
   leaving.abort();
   assert.equal((await coordinator.range('k')).entries.length, 1);
+  assert.equal((await coordinator.leaseLeft(lease.id))?.ttlMs, lease.ttlMs);
   await coordinator.identity();
   await coordinator.ping();
   await lease.revoke();

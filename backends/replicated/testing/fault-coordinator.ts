@@ -17,6 +17,7 @@ export function intercepting(
       return step(transaction)?.(run) ?? run();
     },
     grantLease: (ttlMs) => coordinator.grantLease(ttlMs),
+    leaseLeft: (id) => coordinator.leaseLeft(id),
     watch: (key, options) => coordinator.watch(key, options),
     identity: () => coordinator.identity(),
     ping: () => coordinator.ping(),
