@@ -26,7 +26,12 @@ import type { ReplicatedBackend } from './replicated-backend.js';
 import { SetController } from './set-controller.js';
 import { type StepDependencies, takeStep } from './set-steps.js';
 import { readGround } from './set-view.js';
-import { openReplicaSet, type ReplicaSet, type TestStore } from './testing/replica-set.js';
+import {
+  openReplicaSet,
+  type ReplicaSet,
+  type TestStore,
+  unhurried,
+} from './testing/replica-set.js';
 import { until } from '../contract/testing/until.js';
 
 const main = 'refs/heads/main';
@@ -47,7 +52,8 @@ const clock: Clock = {
 beforeEach(async () => {
   ticks = Infinity;
   set = await openReplicaSet(4);
-  const { backend: made, locks, lease } = await set.frontEnd();
+  // A store that is left out of a push still has it in quarantine, which is put aside with a copy.
+  const { backend: made, locks, lease } = await set.frontEnd({ clock: unhurried });
   backend = made;
   const around = {
     coordinator: set.coordinator,
@@ -76,7 +82,6 @@ beforeEach(async () => {
   repository = await create('team/app');
   tip = await set.commit('one');
   await pushTip(zeroOid);
-  // One that came late was left out of the push.
   for (const { replica } of stores(0, 1, 2)) await replica.apply(repository.id, 1);
 });
 afterEach(async () => {
