@@ -76,12 +76,9 @@ export class LockAcquisition {
 
   /** Undefined when the lease or the place in the queue was lost first: nothing is held, and one may try again. */
   async run(): Promise<TakenLocks | undefined> {
-    const stop = (): void => this.#stop.abort();
-    const signals = [this.#wish.signal, this.#wish.closed, this.#lease.lost];
-    for (const signal of signals) signal.addEventListener('abort', stop, { once: true });
     try {
       this.#checkWanted();
-      const taken = (await this.#takeAtOnce()) ?? (await this.#takeInTurn());
+      const taken = (await this.#takeAtOnce()) ?? (await this.#takeUnlessStopped());
       if (taken !== undefined && this.#wish.signal.aborted) {
         await this.#services.janitor.remove(this.#lockKeys(taken.createRevision), this.#lease);
         this.#checkWanted();
@@ -94,10 +91,23 @@ export class LockAcquisition {
       // The store does not know the lease. Its holder may not have noticed yet; the next try needs another one.
       await this.#lease.revoke().catch(() => undefined);
       return undefined;
+    }
+  }
+
+  /** Only who waits has to be woken. */
+  async #takeUnlessStopped(): Promise<TakenLocks | undefined> {
+    // With a reason, since without one it makes an error with its stack each time.
+    const stop = (): void => this.#stop.abort('over');
+    const signals = [this.#wish.signal, this.#wish.closed, this.#lease.lost];
+    for (const signal of signals) {
+      signal.addEventListener('abort', stop, { once: true });
+      if (signal.aborted) stop();
+    }
+    try {
+      return await this.#takeInTurn();
     } finally {
       for (const signal of signals) signal.removeEventListener('abort', stop);
-      // With a reason, since without one it makes an error with its stack each time.
-      this.#stop.abort('over');
+      stop();
     }
   }
 

@@ -60,6 +60,8 @@ export interface CallOptions {
   readonly signal?: AbortSignal | undefined;
   /** Data that is known whole: it goes out with the arguments, and the caller has nothing to add. */
   readonly data?: Uint8Array | undefined;
+  /** The call is given up then, as by its signal. */
+  readonly timeoutMs?: number | undefined;
 }
 
 /** Longer than a small repository's whole repack; without a signal, a call has to end some time. */
@@ -151,7 +153,7 @@ export class NodeClient {
     repositoryId: string,
     name: Name,
     args: Arguments<Name>,
-    { signal, data }: CallOptions = {},
+    { signal, data, timeoutMs }: CallOptions = {},
   ): Promise<ClientCall> {
     if (signal?.aborted === true) throw gaveUp();
     if (this.#closing.signal.aborted) throw this.#gone('the server is shutting down');
@@ -163,6 +165,7 @@ export class NodeClient {
       args,
       data,
       signal,
+      timeoutMs,
       duplex: data === undefined && duplexCalls.has(name),
       agent: this.#agent,
     });
@@ -175,10 +178,11 @@ export class NodeClient {
     args: Arguments<Name>,
     options: CallOptions & { readonly onFrame?: (payload: Buffer) => void } = {},
   ): Promise<Buffer> {
-    const deadline = options.signal === undefined ? AbortSignal.timeout(callTimeoutMs) : undefined;
+    const { signal, data } = options;
+    // A timer, since a signal for each call costs the making of one.
     const call = await this.call(repositoryId, name, args, {
-      signal: options.signal ?? deadline,
-      data: options.data,
+      data,
+      ...(signal === undefined ? { timeoutMs: callTimeoutMs } : { signal }),
     });
     try {
       for (;;) {
@@ -235,7 +239,7 @@ export class NodeClient {
     }
   }
 
-  #send({ path, args, data, signal, duplex, agent }: Asked): Promise<ClientCall> {
+  #send({ path, args, data, signal, timeoutMs, duplex, agent }: Asked): Promise<ClientCall> {
     const payload = encodeMessage(args);
     const first = firstMessage(payload, data);
     const boot = this.#boot;
@@ -246,6 +250,7 @@ export class NodeClient {
     });
     const abort = (): void => void request.destroy(gaveUp());
     signal?.addEventListener('abort', abort);
+    const timer = timeoutMs === undefined ? undefined : setTimeout(abort, timeoutMs).unref();
     this.#running += 1;
     let over = false;
     const end = (): void => {
@@ -253,6 +258,7 @@ export class NodeClient {
       over = true;
       this.#running -= 1;
       signal?.removeEventListener('abort', abort);
+      clearTimeout(timer);
     };
     const silent = (): QuorateError => this.#gone('it is silent');
     return new Promise((resolve, reject) => {
@@ -416,6 +422,7 @@ interface Asked {
   readonly args: object;
   readonly data?: Uint8Array | undefined;
   readonly signal: AbortSignal | undefined;
+  readonly timeoutMs?: number | undefined;
   readonly duplex: boolean;
   readonly agent: Agent;
 }

@@ -84,7 +84,7 @@ function outbox(inner = coordinator, name = 'me'): Outbox {
       sleep: (ms, signal) =>
         new Promise((resolve) => {
           // The pause that gathers deletions, not one before another try.
-          if (ms < 100) setImmediate(resolve);
+          if (ms < 400) setImmediate(resolve);
           else wake.push(resolve);
           signal?.addEventListener('abort', () => resolve(), { once: true });
         }),

@@ -90,7 +90,7 @@ const batchSize = 40;
 /** Updates of an entry that is kept in memory instead of being read again: some kilobytes. */
 const maxFreshUpdates = 8;
 /** How long deletions wait for others: one transaction is a sync of the disk on every member. */
-const gatherMs = 50;
+const gatherMs = 200;
 /** Of the 128 operations of a transaction; each push has two. */
 const maxDeletes = 120;
 /** What is beyond is found by the scan that follows an overflow. */

@@ -108,8 +108,8 @@ async function collect(ask: PrepareEverywhere, ended: AbortController): Promise<
     const hoped = [...answers.keys(), ...open.map(({ member }) => member.storeId)];
     if (!suffice(hoped) && [...errors.values()].some(isPackProblem)) break;
   }
-  grace.abort(over);
-  ended.abort(over);
+  if (late !== undefined) grace.abort(over);
+  if (open.length > 0) ended.abort(over);
   const fault = faultOf(errors.values());
   if (fault !== undefined) throw fault;
   if (!enough()) {

@@ -13,7 +13,9 @@ export class PushChannel {
   readonly #sideBand: boolean;
   readonly #clock: Clock;
   readonly #limits: GitServiceLimits;
-  readonly #closed = new AbortController();
+  /** Wakes who breaks the silence. */
+  readonly #wake = new AbortController();
+  #closed = false;
   #keepingAlive: Promise<void> | undefined;
 
   constructor(
@@ -32,7 +34,7 @@ export class PushChannel {
 
   /** Never throws, never waits. */
   readonly progress = (text: Uint8Array): void => {
-    if (!this.#sideBand || this.#closed.signal.aborted) return;
+    if (!this.#sideBand || this.#closed) return;
     this.#output.offer(writeSideBand(2, text), this.#limits.maxPendingProgressBytes);
   };
 
@@ -41,13 +43,14 @@ export class PushChannel {
    * while the request is still being sent, and an early failure could not become a status any more.
    */
   keepAlive(): void {
-    if (this.#sideBand) this.#keepingAlive ??= this.#breakSilence();
+    if (this.#sideBand && !this.#closed) this.#keepingAlive ??= this.#breakSilence();
   }
 
   /** No progress after this. */
   async close(): Promise<void> {
+    this.#closed = true;
     // A reason of our own: the usual one costs the making of an error.
-    this.#closed.abort('over');
+    if (this.#keepingAlive !== undefined) this.#wake.abort('over');
     await this.#keepingAlive;
   }
 
@@ -63,7 +66,7 @@ export class PushChannel {
   }
 
   async #breakSilence(): Promise<void> {
-    const { signal } = this.#closed;
+    const { signal } = this.#wake;
     const { keepAliveMs, maxPendingProgressBytes } = this.#limits;
     let written = this.#output.writtenBytes;
     for (;;) {
