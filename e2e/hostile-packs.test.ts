@@ -192,13 +192,13 @@ const wrongTips = [
     desc: 'a branch on a blob',
     newOid: objectId('blob', blob),
     pack: good,
-    says: /failed to update ref/,
+    says: /failed to update ref \(a branch takes commits only\)/,
   },
   {
     desc: 'a branch on a tree',
     newOid: objectId('tree', tree),
     pack: good,
-    says: /failed to update ref/,
+    says: /failed to update ref \(a branch takes commits only\)/,
   },
 ] as const;
 

@@ -57,6 +57,9 @@ const dryRunWords: Readonly<Record<RefFailure, string>> = {
   refused: 'failed to update ref',
 };
 
+/** git says so beside its verdict; an annotated tag is what people mistake for a commit. */
+const branchHint = ' (a branch takes commits only)';
+
 /**
  * Judges a push against the applied refs: names, old values, connectivity, and a dry run of the very transaction that
  * would be committed, or a look at all that it would look at. Returns ref -> text of the `ng` line; what is left applies together, unless the disk fails.
@@ -74,7 +77,10 @@ export async function judge(
     refFailures(dependencies, repository, { commands, signal: request.signal, objects }),
     unconnectedRefs(dependencies, repository, commands, request, objects),
   ]);
-  for (const [ref, failure] of failures) refused.set(ref, dryRunWords[failure]);
+  for (const [ref, failure] of failures) {
+    const hint = failure === 'refused' && ref.startsWith('refs/heads/') ? branchHint : '';
+    refused.set(ref, `${dryRunWords[failure]}${hint}`);
+  }
   const missing =
     request.shallow.length > 0 ? 'shallow update not allowed' : 'missing necessary objects';
   for (const ref of unconnected) refused.set(ref, missing);
