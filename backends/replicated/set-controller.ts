@@ -6,6 +6,7 @@ import { keys, prefixEnd } from '../contract/keys.js';
 import { AwayTimes } from './away-times.js';
 import { Leadership } from './leadership.js';
 import { readDamages } from './damage.js';
+import { NodeCount } from './node-count.js';
 import { readNodeMarks } from './node-marks.js';
 import { Ring } from './placement.js';
 import { readRates } from './read-rates.js';
@@ -64,6 +65,7 @@ export class SetController {
   readonly #leadership: Leadership;
   readonly #closing = new AbortController();
   readonly #away: AwayTimes;
+  readonly #nodeCount: NodeCount;
   /** Stores that members are on and that are not alive. */
   #absent: ReadonlySet<string> = new Set();
   #damaged: ReadonlySet<string> = new Set();
@@ -91,6 +93,7 @@ export class SetController {
     this.#dependencies = dependencies;
     const { meter } = dependencies;
     this.#away = new AwayTimes(dependencies.clock);
+    this.#nodeCount = new NodeCount({ ...dependencies, ...dependencies.settings });
     this.#wanted = new WantedReaders(dependencies.settings.readReplicas, dependencies.clock);
     this.#leadership = new Leadership(dependencies);
     meter.gauge('queue_depth', { queue: 'repair' }, () => this.#repairs);
@@ -178,6 +181,9 @@ export class SetController {
     const { clock, coordinator, settings } = this.#dependencies;
     this.#marks = await readNodeMarks(coordinator);
     this.#damaged = await readDamages(coordinator);
+    const nodes = this.#dependencies.replicas.nodes();
+    const fit = nodes.filter(({ nodeId, draining }) => !draining && !this.#marks.has(nodeId));
+    this.#nodeCount.show(fit.length);
     const nowMs = clock.monotonicMs();
     const alive = this.#alive();
     this.#away.show(alive);

@@ -118,6 +118,10 @@ describe('a cluster whose clocks are apart by hours', () => {
       await waitFor('it to see all nodes', async () =>
         /3 of 3 alive; fewer than replication\.factor \(7\)/.test((await quorate('status')).stdout),
       );
+      assert.match(
+        (await quorate('node', 'list')).stderr,
+        /^3 of them can take copies; fewer than replication\.factor \(7\)$/m,
+      );
       const made = await quorate('repo', 'create', 'team/more');
       assert.match(
         made.stderr,

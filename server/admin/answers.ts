@@ -198,7 +198,11 @@ export const answers: Readonly<Record<string, z.ZodType>> = {
   'repository.move': z.strictObject({
     repository: z.strictObject({ name: z.string(), nodes: z.array(z.string()).nullable() }),
   }),
-  'node.list': z.strictObject({ nodes: z.array(storageNode), next }),
+  'node.list': z.strictObject({
+    nodes: z.array(storageNode),
+    replicationFactor: z.int().describe('copies that a repository is to have'),
+    next,
+  }),
   'node.drain': marked,
   'node.undrain': marked,
   'node.remove': marked,

@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import type { Json } from './api-client.js';
 import { allRows, contextOf } from './context.js';
 import { type Column, table } from './output.js';
 
@@ -11,7 +12,10 @@ export interface List {
 }
 
 /** What most `list` commands do: all pages of a list, as a table or as JSON. */
-export async function printList(command: Command, { path, rows, columns }: List): Promise<void> {
+export async function printList(
+  command: Command,
+  { path, rows, columns }: List,
+): Promise<readonly Json[]> {
   const { terminal, request } = contextOf(command);
   const found = await allRows(request, path, rows);
   if (terminal.json) terminal.printJson(found);
@@ -20,6 +24,7 @@ export async function printList(command: Command, { path, rows, columns }: List)
     terminal.hint(
       `there are no ${rows.replaceAll(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`)}`,
     );
+  return found;
 }
 
 /** `path`, for the entries of one user if one is given. */

@@ -49,7 +49,8 @@ export function clusterEndpoints(options: ClusterOptions): Endpoint[] {
       input: nothing,
       run: async (call) => {
         const nodes = await stores(call, 'seeing storage nodes').nodes();
-        return { status: 200, body: { nodes } };
+        const replicationFactor = options.backend.cluster?.replicationFactor ?? 1;
+        return { status: 200, body: { nodes, replicationFactor } };
       },
     }),
     mark('drain', 'draining'),

@@ -16,7 +16,7 @@ export function addNodeCommands(program: Command): void {
       'list the storage nodes: alive, silent (there, and does not answer this server), or away',
     )
     .action(async (_options: object, command: Command) => {
-      await printList(command, {
+      const nodes = await printList(command, {
         path: '/nodes',
         rows: 'nodes',
         columns: [
@@ -31,6 +31,10 @@ export function addNodeCommands(program: Command): void {
           { title: 'ADDRESS', key: 'address' },
         ],
       });
+      const { terminal, request } = contextOf(command);
+      if (terminal.json) return;
+      const few = fewNodes(nodes, await request('GET', '/nodes'));
+      if (few !== undefined) terminal.hint(few);
     });
 
   addMarkCommand(node, {
@@ -48,6 +52,13 @@ export function addNodeCommands(program: Command): void {
     help: 'a node that is not to come back: its copies are made elsewhere at once',
     done: 'is removed; its copies are made elsewhere',
   });
+}
+
+/** Undefined when as many nodes can take copies as a repository is to have. */
+function fewNodes(nodes: readonly Json[], { replicationFactor }: Json): string | undefined {
+  const fit = nodes.filter((node) => node['alive'] === true && (node['mark'] ?? null) === null);
+  if (typeof replicationFactor !== 'number' || fit.length >= replicationFactor) return undefined;
+  return `${fit.length} of them can take copies; fewer than replication.factor (${replicationFactor})`;
 }
 
 function addMarkCommand(
