@@ -10,6 +10,7 @@ import { until } from '../contract/testing/until.js';
 import { obeyEvictions } from './evictions.js';
 import { markNode } from './node-marks.js';
 import type { ReplicatedBackend } from './replicated-backend.js';
+import { listNodes } from './store-view.js';
 import { intercepting, type Step } from './testing/fault-coordinator.js';
 import { inRounds } from './testing/rounds.js';
 import { openReplicaSet, type ReplicaSet, type TestStore } from './testing/replica-set.js';
@@ -78,6 +79,20 @@ test('a tombstone waits for a store that may come back', async () => {
   await set.frontEnd();
   assert.equal(await tombstones(), 0);
   assert.ok(!existsSync(lost().gitDir(repository.id)));
+});
+
+test('a node that only tombstones wait for is listed, without copies', async () => {
+  const { storeId } = lost();
+  lost().down = true;
+  await deleted();
+  const listed = async () => {
+    const found = (await listNodes(set)).find((node) => node.storeId === storeId);
+    return found && { alive: found.alive, copies: found.copies };
+  };
+  assert.deepEqual(await listed(), { alive: false, copies: 0 });
+  lost().down = false;
+  await set.frontEnd();
+  assert.deepEqual(await listed(), { alive: true, copies: 0 });
 });
 
 test('what could not be removed is tried again in one of the next rounds', async () => {

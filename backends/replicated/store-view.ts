@@ -99,9 +99,10 @@ export async function listNodes({
   const copies = new Map<string, { count: number; storeId: string }>();
   for await (const entry of scan(coordinator, keys.repos)) {
     const record = decodeRepository(entry);
-    if (record.state !== 'active') continue;
+    // A tombstone waits for who has a copy, too: such a node can be given up, and has to be seen for that.
+    const counted = record.state === 'active' ? 1 : 0;
     for (const { nodeId, storeId } of copiesOf(record)) {
-      copies.set(nodeId, { storeId, count: (copies.get(nodeId)?.count ?? 0) + 1 });
+      copies.set(nodeId, { storeId, count: (copies.get(nodeId)?.count ?? 0) + counted });
     }
   }
   const silent = new Map<string, NodeRecord>();
