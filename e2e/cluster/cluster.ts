@@ -45,7 +45,13 @@ export interface ClusterOptions {
 /** What `npm run cluster -- --json` writes. */
 export interface ClusterDescription {
   readonly etcd: readonly { readonly pid: number; readonly url: string }[];
-  readonly storage: readonly { readonly id: string; readonly pid: number; readonly url: string }[];
+  readonly storage: readonly {
+    readonly id: string;
+    readonly pid: number;
+    /** The node API, for members. */
+    readonly url: string;
+    readonly ops: string;
+  }[];
   readonly frontEnds: readonly {
     readonly pid: number;
     readonly http: string;
@@ -143,6 +149,7 @@ export class Cluster {
         id: member.fact('nodeId'),
         pid: member.pid,
         url: `http://${member.fact('address')}`,
+        ops: member.fact('opsUrl'),
       })),
       frontEnds: this.frontEnds.map((member) => ({
         pid: member.pid,

@@ -96,7 +96,9 @@ function announcement(
     ...frontEnds.map(
       ({ http, ssh, ops }, n) => `front-end ${n + 1}   ${http}  ${ssh}  ${ops}/metrics`,
     ),
-    ...storage.map(({ id, url: node, pid }) => `${id}     ${node}  (process ${pid})`),
+    ...storage.map(
+      ({ id, url: node, ops, pid }) => `${id}     ${node}  ${ops}/metrics  (process ${pid})`,
+    ),
     `etcd          ${etcd.map(({ url: member }) => member).join(' ')}`,
     '',
     'user `dev`, which may create repositories; in any Git repository:',

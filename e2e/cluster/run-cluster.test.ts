@@ -63,6 +63,10 @@ test('npm run cluster: tells where everything is, keeps its data, and stops all 
   );
   const push = /git push (http:\S+)\/demo\.git/.exec(first.said());
   assert.ok(push?.[1] !== undefined, first.said());
+  for (const { ops } of [...storage, ...frontEnds]) {
+    assert.equal((await fetch(`${ops}/healthz`)).status, 200);
+    assert.ok(first.said().includes(`${ops}/metrics`), first.said());
+  }
   const repository = await scene.makeRepository();
   await scene.git(['push', '-q', `${push[1]}/demo.git`, 'HEAD:refs/heads/main'], {
     cwd: repository,
