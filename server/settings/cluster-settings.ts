@@ -74,7 +74,7 @@ export const clusterSettings = {
   'replication.factor': {
     kind: 'count',
     default: '3',
-    help: 'copies of a new repository; some may be made later, but none is made while less than a majority of them has a storage node',
+    help: 'copies of a repository; of a new one some may be made later, but none is made while less than a majority of them has a storage node; `quorate node list` says when there are fewer nodes than this',
   },
   'replication.consistency': {
     kind: 'choice',
