@@ -130,7 +130,7 @@ export async function startLocal(options: FixtureOptions = {}): Promise<LocalFix
     options: {
       nodeId: 'test',
       lockTimeoutMs: 10_000,
-      maintenance: { enabled: false, pruneGraceMs: 1000 },
+      maintenance: { enabled: false, pruneGraceMs: 3_600_000 },
       scrubIntervalMs: 0,
     },
   });

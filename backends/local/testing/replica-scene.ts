@@ -157,7 +157,8 @@ export async function openReplica(): Promise<ReplicaScene> {
       random: { bytes: (length) => randomBytes(length) },
       logger: silentLogger,
       meter: silentMeter,
-      pruneGraceMs: 1000,
+      // Longer than any maintenance takes: what one sets aside only a later one removes.
+      pruneGraceMs: 3_600_000,
       applied: () => undefined,
       suspect: (repositoryId) => void suspected.push(repositoryId),
     });

@@ -107,7 +107,7 @@ export async function openReplicaSet(count = 3): Promise<ReplicaSet> {
       objects,
       indexer,
       log: coordinatorLog(coordinator),
-      pruneGraceMs: 1000,
+      pruneGraceMs: 3_600_000,
       applied: () => undefined,
       peers: (id) => peerSourceOf({ coordinator, replicas }, { id, storeId: replica.storeId }),
     });
