@@ -77,6 +77,39 @@ test('stories are told while they wait and after they were written, and no more 
   });
 });
 
+test('a story that goes on is written when it rests, once', async () => {
+  await withCoordinator(async (coordinator) => {
+    const clock = createManualClock();
+    const traces = new PushTraces({ coordinator, clock, logger: silentLogger, frontEnd: 'one' });
+    const versionOf = async (pushId: string): Promise<number> =>
+      (await coordinator.get(keys.trace(pushId)))?.version ?? 0;
+    const busy = traces.begin({ pushId: 'busy', repositoryId: 'r', actor: 'ann' });
+    traces.start();
+    for (let number = 0; number < 10; number++) {
+      busy.note(`step ${number}`);
+      const other = `other-${number}`;
+      traces.begin({ pushId: other, repositoryId: 'r', actor: 'ann' }).note('received');
+      // Until what was noted a little earlier is written.
+      clock.advance(200);
+      busy.note('and on');
+      await passUntil(
+        async () => (await versionOf(other)) === 1,
+        () => {
+          clock.advance(100);
+          busy.note('and on');
+        },
+      );
+    }
+    assert.equal(await versionOf('busy'), 0);
+    await passUntil(
+      async () => (await versionOf('busy')) === 1,
+      () => clock.advance(100),
+    );
+    await traces.close();
+    assert.equal(await versionOf('busy'), 1);
+  });
+});
+
 test('what an earlier process wrote counts, and goes when it is too old', async () => {
   await withCoordinator(async (coordinator) => {
     const clock = createManualClock();

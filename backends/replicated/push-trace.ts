@@ -10,6 +10,8 @@ const maxWaiting = 2_000;
 /** Put together in one transaction, and as many deleted: below the 128 operations that etcd takes. */
 const batchSize = 50;
 const writeEveryMs = 500;
+/** A story that goes on is not written yet: each time it would be written whole. */
+const quietMs = 500;
 /** How long the life of a push can be looked up. */
 const keptMs = 24 * 60 * 60_000;
 /** Stories of this process that are kept, about a kilobyte each: a busy day may not fill the coordinator. */
@@ -49,7 +51,8 @@ export class PushTraces {
   readonly #logger: Logger;
   readonly #frontEnd: string;
   readonly #maxKept: number;
-  readonly #waiting = new Map<string, PushStory>();
+  /** In the order of their last steps. */
+  readonly #waiting = new Map<string, { readonly story: PushStory; readonly notedMs: number }>();
   /** When each story that this process wrote was written last, the oldest first. */
   readonly #written = new Map<string, number>();
   readonly #closing = new AbortController();
@@ -78,7 +81,7 @@ export class PushTraces {
   async close(): Promise<void> {
     this.#closing.abort();
     await this.#running;
-    await this.#write().catch(() => undefined);
+    await this.#write(Number.POSITIVE_INFINITY).catch(() => undefined);
   }
 
   begin(about: Pick<PushStory, 'pushId' | 'repositoryId' | 'actor'>): PushTrace {
@@ -93,7 +96,7 @@ export class PushTraces {
           ...(detail === undefined ? {} : { detail: detail.slice(0, 200) }),
         });
         this.#waiting.delete(about.pushId);
-        this.#waiting.set(about.pushId, story);
+        this.#waiting.set(about.pushId, { story, notedMs: this.#clock.monotonicMs() });
         if (this.#waiting.size <= maxWaiting) return;
         const [oldest] = this.#waiting.keys();
         if (oldest !== undefined) this.#waiting.delete(oldest);
@@ -103,7 +106,7 @@ export class PushTraces {
 
   async find(pushId: string): Promise<PushStory | undefined> {
     const waiting = this.#waiting.get(pushId);
-    if (waiting !== undefined) return waiting;
+    if (waiting !== undefined) return waiting.story;
     const kv = await this.#coordinator.get(keys.trace(pushId));
     if (kv === undefined) return undefined;
     const parsed = schema.safeParse(JSON.parse(new TextDecoder().decode(kv.value)));
@@ -116,7 +119,7 @@ export class PushTraces {
     while (!signal.aborted) {
       await this.#clock.sleep(writeEveryMs, signal);
       try {
-        await this.#write();
+        await this.#write(this.#clock.monotonicMs() - quietMs);
         if (this.#clock.monotonicMs() - trimmedMs < trimEveryMs) continue;
         trimmedMs = this.#clock.monotonicMs();
         await this.#trim();
@@ -126,10 +129,11 @@ export class PushTraces {
     }
   }
 
-  /** Old ones go in the transaction that new ones come with. */
-  async #write(): Promise<void> {
-    while (this.#waiting.size > 0) {
-      const batch = [...this.#waiting.values()].slice(0, batchSize);
+  /** Stories without a step after `upToMs`. Old ones go in the transaction that new ones come with. */
+  async #write(upToMs: number): Promise<void> {
+    for (;;) {
+      const batch = this.#quiet(upToMs);
+      if (batch.length === 0) return;
       for (const { pushId } of batch) {
         this.#waiting.delete(pushId);
         this.#written.delete(pushId);
@@ -149,6 +153,15 @@ export class PushTraces {
         failure: [],
       });
     }
+  }
+
+  #quiet(upToMs: number): readonly PushStory[] {
+    const quiet: PushStory[] = [];
+    for (const { story, notedMs } of this.#waiting.values()) {
+      if (notedMs > upToMs || quiet.length === batchSize) break;
+      quiet.push(story);
+    }
+    return quiet;
   }
 
   /** The oldest of this process that are too old, or too many with so many more. */

@@ -19,6 +19,8 @@ export class MessageWriter {
   #buffer = Buffer.allocUnsafe(firstSize);
   /** What is written begins here. */
   #at = firstSize;
+  /** The last one: a process has one lease, mostly. */
+  #large: { readonly text: string; readonly bytes: readonly number[] } | undefined;
 
   begin(): void {
     this.#at = this.#buffer.length;
@@ -41,7 +43,7 @@ export class MessageWriter {
   integer(field: number, value: number | string): void {
     const small = Number(value);
     if (Number.isSafeInteger(small)) this.#varint(small);
-    else this.#largeVarint(BigInt(value));
+    else this.#largeVarint(String(value));
     this.#varint(field * 8 + varintType);
   }
 
@@ -63,15 +65,9 @@ export class MessageWriter {
     this.#buffer[at] = rest;
   }
 
-  #largeVarint(value: bigint): void {
-    const bytes: number[] = [];
-    for (let rest = value; ; rest /= 128n) {
-      if (rest < 128n) {
-        bytes.push(Number(rest));
-        break;
-      }
-      bytes.push(128 + Number(rest % 128n));
-    }
+  #largeVarint(text: string): void {
+    if (this.#large?.text !== text) this.#large = { text, bytes: largeVarint(BigInt(text)) };
+    const { bytes } = this.#large;
     this.#reserve(bytes.length);
     this.#at -= bytes.length;
     this.#buffer.set(bytes, this.#at);
@@ -85,6 +81,14 @@ export class MessageWriter {
     grown.set(written, at);
     this.#buffer = grown;
     this.#at = at;
+  }
+}
+
+function largeVarint(value: bigint): readonly number[] {
+  const bytes: number[] = [];
+  for (let rest = value; ; rest /= 128n) {
+    if (rest < 128n) return [...bytes, Number(rest)];
+    bytes.push(128 + Number(rest % 128n));
   }
 }
 
