@@ -73,6 +73,22 @@ describe('what git tells people', () => {
     }
   });
 
+  test('no repository can be made where the admin API is', async () => {
+    const says = 'over HTTP all paths below /api are the admin API';
+    for (const words of [
+      ['create', 'api/x'],
+      ['create', 'api'],
+      ['rename', 'team/app', 'api/x'],
+    ]) {
+      const { exitCode, stderr } = await scene.quorate(server, ['repo', ...words]);
+      assert.equal(exitCode, 1);
+      assert.ok(stderr.includes(says), stderr);
+    }
+    const pushed = await scene.tryGit(['push', server.httpUrl('api.git'), 'main'], { cwd: source });
+    assert.ok(pushed.stderr.includes(says), pushed.stderr);
+    await scene.admin(server, 'repo', 'create', 'team/api');
+  });
+
   test('a signed push is refused before anything is sent', async () => {
     const said = await scene.tryGit(
       ['push', '--signed=yes', server.httpUrl('team/app.git'), 'main:signed'],

@@ -4,6 +4,7 @@ import type { AccessToken, Accounts, NewToken } from '../auth/accounts.js';
 import { creationProblem, mayAdministerServer } from '../auth/access-rules.js';
 import type { Authorizer } from '../auth/authorizer.js';
 import type { Principal, RepositoryAction, TokenScope } from '../auth/principal.js';
+import { checkNewName } from '../core/repository-name.js';
 
 /*
  * Who may do what over the admin API; no route decides anything itself. Each function returns when the action is
@@ -144,6 +145,7 @@ export function requireOnRepository(
 /** An explicit creation: allowed by the right to create, whether or not pushes may create repositories. */
 export function requireRepositoryCreator(principal: Principal, name: string): void {
   requireSomebody(principal);
+  checkNewName(name);
   const problem = creationProblem(principal, name);
   if (problem !== undefined) throw new QuorateError('permission-denied', problem);
 }

@@ -17,6 +17,7 @@ import { isZeroOid } from '../wire/oid.js';
 import { askingCoordinator } from './coordinator-lost.js';
 import type { GitServiceName } from './git-request.js';
 import { newObjectFormat } from './git-context.js';
+import { checkNewName } from './repository-name.js';
 
 /** Looks repositories up and lets in whom the authorizer lets in. The only place in core that asks it. */
 export class Access {
@@ -68,6 +69,7 @@ export class Access {
     );
     const action = repository === undefined ? 'create' : 'write';
     this.#demand({ principal, action, name }, repository);
+    if (repository === undefined) checkNewName(name);
     return repository;
   }
 

@@ -35,6 +35,18 @@ export function parseRepositoryName(path: string): string {
   return name;
 }
 
+/**
+ * Throws `invalid-argument` for a name that no new repository may have: over HTTP everything below `/api` is the admin
+ * API, so that such a repository could be reached over SSH only.
+ */
+export function checkNewName(name: string): void {
+  if (name.split('/', 1)[0] !== 'api') return;
+  throw new QuorateError(
+    'invalid-argument',
+    `no repository can be named ${name}: over HTTP all paths below /api are the admin API`,
+  );
+}
+
 function segmentProblem(segment: string): string | undefined {
   if (segment === '') return 'has an empty part';
   if (segment.length > maxSegmentLength) {
