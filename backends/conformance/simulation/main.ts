@@ -27,10 +27,11 @@ const values = new Command('npm run simulate --')
   .option('--seed <n>', 'the first of them; alone: only this one, telling everything', wholeNumber)
   .option('--workers <n>', 'processes', wholeNumber, Math.min(2, availableParallelism()))
   .option('--mutants', 'break the code on purpose, in each of the ways that have to be noticed')
-  .option('--only <text>', 'only mutants whose name holds this', '')
+  .option('--only <text>', 'only mutants whose name holds this', ofMutants, '')
   .option(
     '--mutant <text>',
     'runs seeds on code that is broken by the mutant whose name holds this',
+    ofMutants,
   )
   .option(
     '--sweep',
@@ -131,6 +132,12 @@ function report({ seed, violations, steps }: SeedResult): void {
 
 function seconds(startedMs: number): string {
   return ((performance.now() - startedMs) / 1000).toFixed(1);
+}
+
+/** A name that is mistyped must not pass for mutants that were caught, or for code that is broken. */
+function ofMutants(text: string): string {
+  if (mutants.some(({ name }) => name.includes(text))) return text;
+  throw new InvalidArgumentError('No mutant has that in its name.');
 }
 
 function wholeNumber(text: string): number {
