@@ -192,7 +192,8 @@ export class ReplicatedBackend implements Backend {
       const trace =
         this.#dependencies.traces?.begin({ pushId, actor, repositoryId: repository.id }) ??
         untraced;
-      trace.note('received', { detail: `${request.commands.length} refs` });
+      const { length: count } = request.commands;
+      trace.note('received', { detail: count === 1 ? '1 ref' : `${count} refs` });
       try {
         const result = await runPush(this.#pushDependencies(trace), beginning, request);
         if (result.generation === undefined) trace.note('refused', { detail: reasonOf(result) });
