@@ -289,11 +289,15 @@ async function fail(
   },
 ): Promise<GitOutcome> {
   const { error, pushId, channel } = failure;
-  parts.logger[error.code === 'internal' ? 'error' : 'warn'](
-    { component: 'core', request_id: request.requestId, push_id: pushId, err: error },
+  const brokenOff = request.signal.aborted || input.failure !== null;
+  const { code, message: problem } = error;
+  // Who left, or was too slow, is no trouble of the server, and needs no stack.
+  const why = brokenOff && code !== 'internal' ? { code, problem } : { err: error };
+  parts.logger[code === 'internal' ? 'error' : 'warn'](
+    { component: 'core', request_id: request.requestId, push_id: pushId, ...why },
     'a push failed',
   );
-  if (error.code === 'outcome-unknown' || request.signal.aborted || input.failure !== null) {
+  if (code === 'outcome-unknown' || brokenOff) {
     output.voice = 'none';
     throw input.failure ?? error;
   }
