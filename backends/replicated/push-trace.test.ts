@@ -77,6 +77,35 @@ test('stories are told while they wait and after they were written, and no more 
   });
 });
 
+test('a story can be looked up while it is written, and is written again after a failure', async () => {
+  await withCoordinator(async (coordinator) => {
+    const clock = createManualClock();
+    const answers: ((error?: Error) => void)[] = [];
+    const commit = coordinator.transaction.bind(coordinator);
+    coordinator.transaction = async (...args) => {
+      await new Promise<void>((resolve, reject) => {
+        answers.push((error) => (error === undefined ? resolve() : reject(error)));
+      });
+      return commit(...args);
+    };
+    const about = { coordinator, clock, logger: silentLogger, frontEnd: 'one' };
+    const traces = new PushTraces(about);
+    traces.begin({ pushId: 'p', repositoryId: 'r', actor: 'ann' }).note('received');
+    traces.start();
+    for (const error of [new Error('no answer'), undefined]) {
+      await passUntil(
+        async () => answers.length === 1,
+        () => clock.advance(500),
+      );
+      assert.equal((await traces.find('p'))?.actor, 'ann');
+      answers.pop()?.(error);
+    }
+    await until('it to be written', async () => (await kept(coordinator)).length === 1);
+    assert.equal((await traces.find('p'))?.actor, 'ann');
+    await traces.close();
+  });
+});
+
 test('a story that goes on is written when it rests, once', async () => {
   await withCoordinator(async (coordinator) => {
     const clock = createManualClock();

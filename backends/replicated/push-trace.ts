@@ -39,6 +39,11 @@ export interface PushTrace {
   note(step: string, about?: { readonly nodeId?: string; readonly detail?: string }): void;
 }
 
+interface Waiting {
+  readonly story: PushStory;
+  readonly notedMs: number;
+}
+
 export const untraced: PushTrace = { note: () => undefined };
 
 /**
@@ -52,7 +57,7 @@ export class PushTraces {
   readonly #frontEnd: string;
   readonly #maxKept: number;
   /** In the order of their last steps. */
-  readonly #waiting = new Map<string, { readonly story: PushStory; readonly notedMs: number }>();
+  readonly #waiting = new Map<string, Waiting>();
   /** When each story that this process wrote was written last, the oldest first. */
   readonly #written = new Map<string, number>();
   readonly #closing = new AbortController();
@@ -129,21 +134,21 @@ export class PushTraces {
     }
   }
 
-  /** Stories without a step after `upToMs`. Old ones go in the transaction that new ones come with. */
+  /**
+   * Stories without a step after `upToMs`. Old ones go in the transaction that new ones come with. A story waits until
+   * it is written: it can be looked up at any time, and what failed is tried again.
+   */
   async #write(upToMs: number): Promise<void> {
     for (;;) {
       const batch = this.#quiet(upToMs);
       if (batch.length === 0) return;
-      for (const { pushId } of batch) {
-        this.#waiting.delete(pushId);
-        this.#written.delete(pushId);
-      }
+      for (const { story } of batch) this.#written.delete(story.pushId);
       const forgotten = this.#forget(batch.length);
-      for (const { pushId } of batch) this.#written.set(pushId, this.#clock.nowMs());
+      for (const { story } of batch) this.#written.set(story.pushId, this.#clock.nowMs());
       await this.#coordinator.transaction({
         compares: [],
         success: [
-          ...batch.map((story) => ({
+          ...batch.map(({ story }) => ({
             type: 'put' as const,
             key: keys.trace(story.pushId),
             value: encodeRecord(story),
@@ -152,14 +157,19 @@ export class PushTraces {
         ],
         failure: [],
       });
+      for (const waiting of batch) {
+        const { pushId } = waiting.story;
+        // What was noted meanwhile is still to be written.
+        if (this.#waiting.get(pushId) === waiting) this.#waiting.delete(pushId);
+      }
     }
   }
 
-  #quiet(upToMs: number): readonly PushStory[] {
-    const quiet: PushStory[] = [];
-    for (const { story, notedMs } of this.#waiting.values()) {
-      if (notedMs > upToMs || quiet.length === batchSize) break;
-      quiet.push(story);
+  #quiet(upToMs: number): readonly Waiting[] {
+    const quiet: Waiting[] = [];
+    for (const waiting of this.#waiting.values()) {
+      if (waiting.notedMs > upToMs || quiet.length === batchSize) break;
+      quiet.push(waiting);
     }
     return quiet;
   }
