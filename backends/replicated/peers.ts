@@ -34,9 +34,10 @@ export function peerSourceOf(
     if (state === 'deleted') throw deleted(own.id);
     let last: unknown = nobodyReachable(replicas, voters);
     const peers = reachable(replicas, voters).filter(({ storeId }) => storeId !== own.storeId);
+    const inTurn = takeTurns(replicas, peers);
     const soundFirst = [
-      ...peers.filter(({ storeId }) => !damaged.has(storeId)),
-      ...peers.filter(({ storeId }) => damaged.has(storeId)),
+      ...inTurn.filter(({ storeId }) => !damaged.has(storeId)),
+      ...inTurn.filter(({ storeId }) => damaged.has(storeId)),
     ];
     for (const { replica } of soundFirst) {
       try {
@@ -48,4 +49,17 @@ export function peerSourceOf(
     }
     throw last;
   };
+}
+
+const turns = new WeakMap<ReplicaDirectory, number>();
+
+/**
+ * Another one first each time: what is damaged is often noticed by nobody but the one who is sent it, when all has been
+ * sent.
+ */
+function takeTurns<T>(replicas: ReplicaDirectory, peers: readonly T[]): readonly T[] {
+  const turn = turns.get(replicas) ?? 0;
+  turns.set(replicas, turn + 1);
+  const first = peers.length === 0 ? 0 : turn % peers.length;
+  return [...peers.slice(first), ...peers.slice(0, first)];
 }

@@ -414,6 +414,19 @@ test('most copies are damaged: another store takes the place of one, and all are
   await assertSound(voting);
 });
 
+test('a copy is filled although the first that is asked for it is damaged, and nobody knows', async () => {
+  const [first, second] = stores(0, 1);
+  assert.ok(first !== undefined && second !== undefined);
+  await damagePack(first);
+  second.down = true;
+  controller.start();
+  await until('another store has the copy', async () => {
+    const { voters } = await record();
+    return voters.some(({ storeId }) => storeId === set.stores[3]?.storeId);
+  });
+  await assertSound(stores(2, 3));
+});
+
 test('nobody takes the place of a voter that has left meanwhile', async () => {
   const { voters } = await record();
   const learner = voters.at(-1);
