@@ -1,5 +1,5 @@
+import type { IncomingHttpHeaders } from 'node:http2';
 import { castGrpcError } from 'etcd3';
-import type { Headers } from './header-block.js';
 
 /** Of gRPC's codes those that are given here (`statuscodes.md` of gRPC). */
 export const statusCode = {
@@ -19,18 +19,21 @@ export function failure(code: number, details: string): Error {
 }
 
 /** What is wrong with an answer, by its last headers; undefined: nothing. */
-export function verdictOf(httpStatus: string, headers: Headers): Error | undefined {
-  const status = headers.get('grpc-status');
+export function verdictOf(
+  httpStatus: number | undefined,
+  headers: IncomingHttpHeaders,
+): Error | undefined {
+  const { 'grpc-status': status, 'grpc-message': message } = headers;
   if (status === '0') return undefined;
-  if (status !== undefined) {
-    return failure(Number(status), decodeMessage(headers.get('grpc-message') ?? ''));
-  }
-  const code = passing.has(httpStatus) ? statusCode.unavailable : statusCode.unknown;
-  return failure(code, `HTTP status ${httpStatus === '' ? 'missing' : httpStatus}`);
+  if (status !== undefined) return failure(Number(status), decodeMessage(String(message ?? '')));
+  if (httpStatus === 200) return failure(statusCode.unknown, 'an answer without a status');
+  const isPassing = httpStatus !== undefined && passing.has(httpStatus);
+  const code = isPassing ? statusCode.unavailable : statusCode.unknown;
+  return failure(code, `HTTP status ${httpStatus ?? 'missing'}`);
 }
 
 /** Of a proxy in between, or of a member that has no room now (`http-grpc-status-mapping.md` of gRPC). */
-const passing: ReadonlySet<string> = new Set(['429', '502', '503', '504']);
+const passing: ReadonlySet<number> = new Set([429, 502, 503, 504]);
 
 function decodeMessage(text: string): string {
   try {

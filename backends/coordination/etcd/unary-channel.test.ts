@@ -12,7 +12,6 @@ import {
 } from 'etcd3';
 import { pickPort } from '../../contract/testing/ports.js';
 import { RequestNotTaken } from './grpc-status.js';
-import { encodeHeaders } from './header-block.js';
 import { UnaryChannel } from './unary-channel.js';
 
 type Serve = (stream: ServerHttp2Stream, path: string) => void;
@@ -47,12 +46,7 @@ async function serving(
 }
 
 function call(channel: UnaryChannel, path: string, message = 'm', timeoutMs = 60_000) {
-  const headers = encodeHeaders([
-    { name: ':method', value: 'POST' },
-    { name: ':scheme', value: 'http' },
-    { name: ':path', value: path },
-    { name: ':authority', value: 'here' },
-  ]);
+  const headers = { ':method': 'POST', ':path': path };
   return channel.call({ headers, message: Buffer.from(message), timeoutMs, isLongest: true });
 }
 
