@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync, readdirSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
@@ -16,7 +16,6 @@ import {
   zeroOid,
 } from '../local/testing/local-fixture.js';
 import { create } from '../local/testing/replica-scene.js';
-import { obeyEvictions } from './evictions.js';
 import { decodeRepository } from './records.js';
 import { applyEverywhere } from './replicate.js';
 import type { ReplicatedBackend } from './replicated-backend.js';
@@ -132,17 +131,6 @@ test('a push and a read of the moment in which nodes come back are served', asyn
   assert.deepEqual((await next).reasons, []);
   await deleting;
   await assertConverged();
-});
-
-test('a repository that is made at that moment is made, too', async () => {
-  for (const store of set.stores) store.down = true;
-  const making = createRepository(backend, 'team/other');
-  await setTimeout(150);
-  for (const store of set.stores) store.down = false;
-  const made = await making;
-  const read = await backend.read(made, signal);
-  assert.equal(read.snapshot.refs.length, 0);
-  read.release();
 });
 
 test('nodes that stay away are waited for in vain, and the refusal says so', async () => {
@@ -464,11 +452,6 @@ test('a front-end that dies after the commit point: another finishes its work', 
   await until('it is told', () => told.length === 1);
 });
 
-test('a set with too few nodes is refused with numbers', async () => {
-  for (const store of set.stores.slice(1)) store.down = true;
-  await assert.rejects(createRepository(backend, 'small'), /3 storage nodes, and only 1/);
-});
-
 test('the life of a push names each voter when it has applied it', async () => {
   const [first, second, third] = set.stores;
   assert.ok(first !== undefined && second !== undefined && third !== undefined);
@@ -487,34 +470,4 @@ test('the life of a push names each voter when it has applied it', async () => {
     ({ storeId }) => storeId === second.storeId,
   )?.nodeId;
   assert.deepEqual(told, [['applied', { nodeId }]]);
-});
-
-test('a store that fails while a repository is made is left out of its set', async () => {
-  const [first] = set.stores;
-  assert.ok(first !== undefined);
-  first.interfere = (name, go) =>
-    name === 'create' ? Promise.reject(new QuorateError('storage-failure', 'full')) : go();
-  const made = await createRepository(backend, 'other');
-  const kv = await set.coordinator.get(keys.repo(made.id));
-  const { voters, state } = JSON.parse(new TextDecoder().decode(kv?.value));
-  assert.deepEqual(
-    [voters.map(({ storeId }: { storeId: string }) => storeId), state],
-    [set.stores.slice(1).map(({ storeId }) => storeId), 'active'],
-  );
-});
-
-test('a store whose answer is lost while a repository is made keeps no files that count for nothing', async () => {
-  const [first] = set.stores;
-  assert.ok(first !== undefined);
-  first.interfere = async (name, go) => {
-    const result = await go();
-    if (name === 'create') throw new QuorateError('unavailable', 'the answer was lost');
-    return result;
-  };
-  const made = await createRepository(backend, 'other');
-  first.interfere = undefined;
-  assert.ok(existsSync(first.gitDir(made.id)));
-  const { coordinator } = set;
-  await obeyEvictions({ coordinator, replica: first.replica, logger: silentLogger });
-  assert.ok(!existsSync(first.gitDir(made.id)));
 });

@@ -1,6 +1,5 @@
-import type { Mutation } from './mutation.js';
-
-const moving = ['node drains', 'node joins', 'repository moves', 'node removed'];
+import { membershipMutants } from './membership-mutants.js';
+import { edit, type Mutation } from './mutation.js';
 
 /**
  * Ways to lose or fork data that docs/architecture.md answers: each breaks one of its answers. `npm run simulate --
@@ -66,11 +65,6 @@ export const mutants: readonly Mutation[] = [
         'leaveQuarantine = false;',
       ),
     ],
-  },
-  {
-    name: 'the mark of another push counts',
-    troubles: ['majority lost', 'store crashes at a step', 'long outage'],
-    edits: [edit('local/quarantine.js', String.raw`isMarkOf\(key, mark\) \? mark`, 'true ? mark')],
   },
   {
     name: 'the new name of a quarantine is not put on disk',
@@ -338,39 +332,6 @@ export const mutants: readonly Mutation[] = [
     edits: [edit('local/open-repository.js', String.raw`code !== 'failed-precondition'`, 'true')],
   },
   {
-    name: 'a voter leaves although too few of the others have the head',
-    troubles: [...moving, 'store crashes'],
-    edits: [
-      edit(
-        'replicated/reconcile.js',
-        String.raw`return holdsHead\(view, rest\) \? (.*) : undefined;`,
-        "return { type: 'remove-voter', storeId };",
-      ),
-    ],
-  },
-  {
-    name: 'a wish for a node that is gone keeps a repository from being whole',
-    troubles: [...moving, 'node lost for good'],
-    edits: [
-      edit(
-        'replicated/set-view.js',
-        String.raw`return fit === true \? target : undefined;`,
-        'return target;',
-      ),
-    ],
-  },
-  {
-    name: 'the word that a copy is to go is taken from a rewound coordinator',
-    troubles: [...moving, 'coordinator restored at the end'],
-    edits: [
-      edit(
-        'replicated/evictions.js',
-        String.raw`if \(!\(await isEvicted\(.*\)\)\)\s+continue;`,
-        '',
-      ),
-    ],
-  },
-  {
     name: 'placement takes no heed of zones',
     edits: [edit('replicated/placement.js', String.raw`&& !zones\.has\(node\.zone\)`, '')],
   },
@@ -457,35 +418,6 @@ export const mutants: readonly Mutation[] = [
     edits: [edit('replicated/pools.js', String.raw`if \(entries\.length > 1\)`, '')],
   },
   {
-    name: 'a recovery does not apply what can be applied',
-    troubles: ['majority lost', 'front-end crashes at a message'],
-    edits: [
-      edit(
-        'replicated/set-loss.js',
-        String.raw`await replica\.apply\(id, head\.generation\)\.catch\(\(\) => undefined\);`,
-        '',
-      ),
-    ],
-  },
-  {
-    name: 'a recovery keeps nothing of what it overrules',
-    troubles: ['majority lost'],
-    edits: [
-      edit(
-        'replicated/keep-overruled.js',
-        String.raw`const commands = keepingCommands\(changes\);`,
-        'const commands = [];',
-      ),
-    ],
-  },
-  {
-    name: 'a lost store that comes back keeps its copy',
-    troubles: ['majority lost'],
-    edits: [
-      edit('replicated/set-recovery.js', String.raw`\.\.\.setAsideLost\(record, next\),`, ''),
-    ],
-  },
-  {
     name: 'absence is taken for deletion',
     troubles: ['compaction'],
     edits: [
@@ -499,8 +431,5 @@ export const mutants: readonly Mutation[] = [
       ),
     ],
   },
+  ...membershipMutants,
 ];
-
-function edit(file: string, pattern: string, replacement: string): Mutation['edits'][number] {
-  return { file: `backends/${file}`, pattern, replacement };
-}

@@ -27,3 +27,12 @@ export function applyMutation(
     return mutated;
   }, source);
 }
+
+/** `pattern`, a regular expression, in a compiled file below `backends/`. */
+export function edit(
+  file: string,
+  pattern: string,
+  replacement: string,
+): Mutation['edits'][number] {
+  return { file: `backends/${file}`, pattern, replacement };
+}
