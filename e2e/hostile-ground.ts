@@ -253,6 +253,7 @@ export class HostileGround {
   /** Real git pushes, clones and checks a repository. */
   async assertServes(): Promise<void> {
     const { scene, server, source } = this;
+    const before = new Set((await this.#storedFiles()).map(repositoryOf));
     const name = `after-${randomBytes(4).toString('hex')}.git`;
     await scene.git(['push', '-q', server.httpUrl(name), 'main'], { cwd: source });
     const clone = scene.path('work', name);
@@ -260,7 +261,11 @@ export class HostileGround {
     await scene.git(['fsck', '--full', '--strict'], { cwd: clone });
     assert.equal((await scene.git(['rev-parse', 'main'], { cwd: clone })).trim(), this.tip);
     await scene.admin(server, 'repo', 'delete', name.replace('.git', ''), '--yes');
-    this.#files = await this.#storedFiles();
+    // The answer does not wait for files that are still in use.
+    await waitFor('files of the deleted repository to go', async () => {
+      this.#files = await this.#storedFiles();
+      return this.#files.every((file) => before.has(repositoryOf(file)));
+    });
   }
 
   /** Takes the repository as it is now for the one that attacks must not change. */
@@ -406,4 +411,9 @@ async function send(
     }
   }
   asking.end();
+}
+
+/** The directory of the repository to which a stored file belongs; of other files nothing. */
+function repositoryOf(file: string): string {
+  return /^(?:repos\/..\/[^/]+|[^/]+\.git)\//.exec(file)?.[0] ?? '';
 }
