@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { after, afterEach, before, describe, test } from 'node:test';
-import { setImmediate } from 'node:timers/promises';
+import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import type { Coordinator, WatchBatch } from '../../contract/coordinator.js';
-import { QuorateError } from '../../contract/errors.js';
+import { asQuorateError, QuorateError } from '../../contract/errors.js';
 import { silentLogger } from '../test-environment.js';
 import { openEtcdCoordinator } from './etcd-coordinator.js';
 import { EtcdCluster } from './testing/etcd-cluster.js';
@@ -143,6 +143,16 @@ describe('etcd with three members, some of them dead', { timeout: 900_000 }, () 
 });
 
 test('a watch that nobody reads holds up nothing else, and ends in the compaction error', async () => {
+  // etcd 3.4 forgets such a watcher at times: it has nothing more to send to it, and never says that it has ended.
+  for (let tries = 1; (await endOfWatchThatNobodyReads()) === 'none'; tries += 1) {
+    assert.ok(tries < 3, 'etcd says that it is compacted');
+  }
+});
+
+/** Far more than any answer takes. */
+const silenceMs = 60_000;
+
+async function endOfWatchThatNobodyReads(): Promise<'compacted' | 'none'> {
   const { cluster, coordinator, close } = await openEtcd();
   const leaving = new AbortController();
   try {
@@ -162,21 +172,23 @@ test('a watch that nobody reads holds up nothing else, and ends in the compactio
     }
     await cluster.compact();
     let expected = revision;
-    await assert.rejects(
-      async () => {
-        while (expected < revision + 64 + count) {
-          const { value } = await watch.next();
-          expected += 1;
-          assert.equal(value?.revision, expected);
-        }
-      },
-      { code: 'failed-precondition' },
-    );
+    for (;;) {
+      const coming = watch.next().catch(asQuorateError);
+      const next = await Promise.race([coming, sleep(silenceMs, undefined, { ref: false })]);
+      if (next === undefined) return 'none';
+      if (next instanceof QuorateError) {
+        assert.equal(next.code, 'failed-precondition');
+        return 'compacted';
+      }
+      expected += 1;
+      assert.ok(expected < revision + 64 + count, 'what is gone cannot come');
+      assert.equal(next.value?.revision, expected);
+    }
   } finally {
     leaving.abort();
     await close();
   }
-});
+}
 
 test('members of two clusters are refused', async () => {
   const one = await EtcdCluster.start();
