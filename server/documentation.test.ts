@@ -29,7 +29,7 @@ const pages = [
 describe('the invariants of docs/architecture.md', () => {
   /** Tests, the suites that they run, and the mutants: by their names without folder and `.test.ts`. */
   const tests = new Map<string, string[]>();
-  const isTest = /(\.test|-suite|conformance\/\w+-\w+|simulation\/mutants)\.ts$/;
+  const isTest = /(\.test|-suite|conformance\/\w+-\w+|simulation\/[\w-]*mutants)\.ts$/;
   for (const folder of ['server', 'hooks', 'backends', 'e2e']) {
     for (const file of filesBelow(folder, (name) => isTest.test(name))) {
       const name = path.basename(file).replace(/(\.test)?\.ts$/, '');
@@ -37,7 +37,10 @@ describe('the invariants of docs/architecture.md', () => {
     }
   }
 
-  tests.set('mutant', tests.get('mutants') ?? []);
+  tests.set(
+    'mutant',
+    ['mutants', 'membership-mutants'].flatMap((name) => tests.get(name) ?? []),
+  );
 
   const section = /### Invariants[^\n]*\n(.*?)\n## /s.exec(read('docs/architecture.md'))?.[1] ?? '';
   const table = /\n\|---\|---\|\n((?:\|.*\n)+)/.exec(section)?.[1] ?? '';
