@@ -24,6 +24,7 @@ interface Scene {
   readonly declared?: Readonly<Record<string, 'down' | 'stale'>>;
   readonly logLength?: number;
   readonly wantedReaders?: number;
+  readonly nobodyToAdd?: true;
   readonly step: Step | undefined;
 }
 
@@ -102,6 +103,43 @@ const scenes: readonly Scene[] = [
   {
     desc: 'too many are damaged for one to be set aside: somebody learns who can take its place',
     stores: { a: sound, b: damaged, c: damaged },
+    step: { type: 'add-learner' },
+  },
+  {
+    desc: 'nobody is left to learn: one of them is set aside, and filled from the sound one',
+    stores: { a: sound, b: damaged, c: damaged },
+    nobodyToAdd: true,
+    step: { type: 'demote', storeId: 'b' },
+  },
+  {
+    desc: 'it votes again before the next one is set aside',
+    stores: { a: sound, c: damaged, lb: sound },
+    nobodyToAdd: true,
+    step: { type: 'promote', storeId: 'lb' },
+  },
+  {
+    desc: 'not where the sound copy lacks what the damaged ones have',
+    stores: { a: behind, b: damaged, c: damaged },
+    nobodyToAdd: true,
+    step: { type: 'add-learner' },
+  },
+  {
+    desc: 'nor where only those that lack it would be left beside it',
+    stores: { a: sound, b: { ...behind, damaged: true }, c: { ...behind, damaged: true } },
+    nobodyToAdd: true,
+    step: { type: 'add-learner' },
+  },
+  {
+    desc: 'who holds the head with wrong refs does not count',
+    stores: { a: sound, b: damaged, c: frozen },
+    nobodyToAdd: true,
+    step: { type: 'demote', storeId: 'c' },
+  },
+  {
+    desc: 'a lost voter is not set aside for it',
+    stores: { ...three, c: away(10_000) },
+    declared: { c: 'down' },
+    nobodyToAdd: true,
     step: { type: 'add-learner' },
   },
   {
@@ -293,6 +331,7 @@ const scenes: readonly Scene[] = [
 
 for (const scene of scenes) {
   const { desc, stores, declared = {}, logLength = 0, wantedReaders = 0, step } = scene;
+  const nobodyToAdd = scene.nobodyToAdd === true;
   test(desc, () => {
     const named = Object.keys(stores).map((storeId, joinedEpoch) => {
       const state = declared[storeId];
@@ -309,6 +348,7 @@ for (const scene of scenes) {
       head,
       stores: new Map(Object.entries(stores)),
       logLength,
+      nobodyToAdd,
     };
     assert.deepEqual(nextStep(view, limits), step);
   });

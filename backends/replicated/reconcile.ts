@@ -30,6 +30,8 @@ export interface SetView {
   readonly stores: ReadonlyMap<string, StoreView>;
   /** Entries in the push log. */
   readonly logLength: number;
+  /** Every node that may have a copy has one: nobody can be added. */
+  readonly nobodyToAdd?: boolean;
 }
 
 export interface ReconcileLimits {
@@ -68,7 +70,7 @@ export type Step =
  */
 export function nextStep(view: SetView, limits: ReconcileLimits): Step | undefined {
   return (
-    setAsideDamaged(view) ??
+    setAsideDamaged(view, limits) ??
     declare(view, limits) ??
     fillLearner(view, limits) ??
     replace(view, limits) ??
@@ -77,14 +79,23 @@ export function nextStep(view: SetView, limits: ReconcileLimits): Step | undefin
   );
 }
 
-/** A frozen or damaged copy becomes a learner, whose copy is then filled anew. */
-function setAsideDamaged({ record, ...view }: SetView): Step | undefined {
-  const { voters } = record;
+/**
+ * A frozen or damaged copy becomes a learner, whose copy is then filled anew. Not while another one learns, if fewer
+ * would be left than a push should be at: that one votes first.
+ */
+function setAsideDamaged(
+  { record, ...view }: SetView,
+  { replicationFactor }: ReconcileLimits,
+): Step | undefined {
+  const { voters, learners } = record;
+  const fewest = learners.length > 0 ? Math.floor(replicationFactor / 2) + 1 : 1;
   for (const { storeId } of voters) {
     const store = view.stores.get(storeId);
     if (store === undefined || !isDamaged(view, store)) continue;
     const rest = voters.filter((voter) => voter.storeId !== storeId);
-    if (rest.length > 0 && holdsHead({ record, ...view }, rest)) return { type: 'demote', storeId };
+    if (rest.length >= fewest && holdsHead({ record, ...view }, rest)) {
+      return { type: 'demote', storeId };
+    }
   }
   return undefined;
 }
@@ -143,10 +154,38 @@ function isRelieved(view: SetView, voter: Voter, learner: Pick<Voter, 'storeId'>
 function replace(view: SetView, limits: ReconcileLimits): Step | undefined {
   const { voters, learners } = view.record;
   const stay = staying(view, limits);
-  if (stay.length + learners.length < limits.replicationFactor) return { type: 'add-learner' };
+  if (stay.length + learners.length < limits.replicationFactor) {
+    return (view.nobodyToAdd === true ? setAsideAlone(view, limits) : undefined) ?? addLearner;
+  }
   if (stay.length < limits.replicationFactor) return undefined;
   const leaving = voters.find((voter) => !stay.includes(voter));
   return leaving === undefined ? undefined : removal(view, leaving);
+}
+
+const addLearner: Step = { type: 'add-learner' };
+
+/**
+ * Most voters are damaged, and nobody is left to take the place of one: it is set aside, to be filled from a sound one,
+ * if the others have applied the head. Then as many sound copies have it as before, and no push is lost with the files
+ * that are set aside; until it is back, a push needs the damaged one that is left, too.
+ */
+function setAsideAlone({ record, ...view }: SetView, limits: ReconcileLimits): Step | undefined {
+  const { voters } = record;
+  const views = (some: readonly Voter[]): readonly StoreView[] =>
+    some.flatMap(({ storeId }) => view.stores.get(storeId) ?? []);
+  const next = voters.find((voter) => {
+    const rest = voters.filter((other) => other !== voter);
+    const [store] = views([voter]);
+    return (
+      store !== undefined &&
+      store.alive &&
+      isDamaged(view, store) &&
+      needsRelief({ record, ...view }, voter, limits) &&
+      views(rest).some((other) => isCurrent({ record, ...view }, other)) &&
+      views(rest).filter((other) => hasApplied(view, other)).length >= majorityOf(rest)
+    );
+  });
+  return next === undefined ? undefined : { type: 'demote', storeId: next.storeId };
 }
 
 /** More voters than wanted: the last that joined goes. */
@@ -216,12 +255,15 @@ function isDamaged({ head }: Pick<SetView, 'head'>, { damaged, state }: StoreVie
   return state?.frozen !== undefined && state.generation <= head.generation;
 }
 
+/** It has applied the head, its refs are the head's, and nothing is known against its objects. */
+function isCurrent(view: SetView, store: StoreView): boolean {
+  return !isDamaged(view, store) && hasApplied(view, store);
+}
+
 /** It has applied the head, and its refs are the head's. */
-function isCurrent({ head }: SetView, store: StoreView): boolean {
-  const { state } = store;
+function hasApplied({ head }: Pick<SetView, 'head'>, { alive, state }: StoreView): boolean {
   return (
-    store.alive &&
-    !isDamaged({ head }, store) &&
+    alive &&
     state !== undefined &&
     state.frozen === undefined &&
     state.generation >= head.generation &&

@@ -414,6 +414,22 @@ test('most copies are damaged: another store takes the place of one, and all are
   await assertSound(voting);
 });
 
+test('most copies are damaged and no other store is there: all are sound again, one after the other', async () => {
+  for (const spare of set.stores.slice(3)) spare.down = true;
+  for (const store of stores(1, 2)) {
+    await store.replica.apply(repository.id, 1);
+    await damagePack(store);
+    await reportDamage(set.coordinator, repository.id, store.storeId);
+  }
+  controller.start();
+  await until('three copies vote, and none is damaged', async () => {
+    const { voters, learners } = await record();
+    const { size } = await readDamages(set.coordinator);
+    return voters.length === 3 && learners.length === 0 && size === 0;
+  });
+  await assertSound(stores(0, 1, 2));
+});
+
 test('a copy is filled although the first that is asked for it is damaged, and nobody knows', async () => {
   const [first, second] = stores(0, 1);
   assert.ok(first !== undefined && second !== undefined);

@@ -12,7 +12,7 @@ import { Ring } from './placement.js';
 import { readRates } from './read-rates.js';
 import { nextStep, type ReconcileLimits, type Step } from './reconcile.js';
 import { copiesOf, decodeRepository, type RepositoryRecord, scan, type Voter } from './records.js';
-import { takeStep } from './set-steps.js';
+import { isSomebodyToAdd, takeStep } from './set-steps.js';
 import { fitTarget, readGround, viewOf, type ViewDependencies } from './set-view.js';
 import type { ReplicaDirectory } from './voters.js';
 import { type ReadReplicaSettings, WantedReaders } from './wanted-readers.js';
@@ -327,7 +327,7 @@ export class SetController {
 
   /** Takes steps until there is none left to take now. Never rejects. */
   async #keep(id: string): Promise<void> {
-    const { coordinator, logger, settings, replicas } = this.#dependencies;
+    const { coordinator, logger, settings } = this.#dependencies;
     const { signal } = this.#closing;
     const context = { component: 'controller', repo: id };
     try {
@@ -337,19 +337,15 @@ export class SetController {
         // Our own changes, too, are seen as somebody's.
         if ((this.#waiting.get(id) ?? Infinity) <= ground.configRevision) this.#waiting.delete(id);
         const view = await viewOf(this.#viewing, ground);
-        const { target } = view;
-        const step = nextStep(view, settings);
+        const stepping = { ...this.#dependencies, ring: () => this.#ring(), target: view.target };
+        let step = nextStep(view, settings);
+        if (step?.type === 'add-learner' && !isSomebodyToAdd(stepping, ground)) {
+          step = nextStep({ ...view, nobodyToAdd: true }, settings);
+        }
         if (step === undefined) return;
         this.#changing.add(id);
         if (makesCopies.has(step.type) && !this.#mayCopy(id)) return;
-        const ring = (): Ring =>
-          new Ring(
-            replicas.nodes().map((node) => ({
-              ...node,
-              draining: node.draining || this.#marks.has(node.nodeId),
-            })),
-          );
-        const taken = await takeStep({ ...this.#dependencies, ring, target }, ground, step, signal);
+        const taken = await takeStep(stepping, ground, step, signal);
         // In many clusters every node has a copy, and it is asked for again and again.
         if (!taken && step.type === 'add-reader') return;
         const { type, ...about } = step;
@@ -364,6 +360,15 @@ export class SetController {
         this.#later.set(id, this.#dependencies.clock.monotonicMs() + retryMs);
       }
     }
+  }
+
+  #ring(): Ring {
+    return new Ring(
+      this.#dependencies.replicas.nodes().map((node) => ({
+        ...node,
+        draining: node.draining || this.#marks.has(node.nodeId),
+      })),
+    );
   }
 
   /** What is known of nodes and stores, beside what they say themselves. */

@@ -115,14 +115,36 @@ function undeclared({ state: _declared, ...plain }: Voter): Voter {
   return plain;
 }
 
+/** Whether there is a node that could take the next copy that is to vote. */
+export function isSomebodyToAdd(dependencies: StepDependencies, ground: SetGround): boolean {
+  return (
+    fitReader(dependencies, ground) !== undefined || newcomer(dependencies, ground) !== undefined
+  );
+}
+
+/** A copy that is only read, where one may vote. */
+function fitReader(dependencies: StepDependencies, { record }: SetGround): Voter | undefined {
+  return record.readers?.find(
+    (reader) => isAsked(dependencies, reader) && isStaying(dependencies, reader),
+  );
+}
+
+/** The best node that has no copy. */
+function newcomer(
+  dependencies: StepDependencies,
+  ground: SetGround,
+): ReturnType<Ring['place']>[number] | undefined {
+  return candidates(dependencies, ground).find((node) => isAsked(dependencies, node));
+}
+
+function isAsked({ target }: StepDependencies, { nodeId }: { readonly nodeId: string }): boolean {
+  return target === undefined || target.includes(nodeId);
+}
+
 async function addLearner(dependencies: StepDependencies, ground: SetGround): Promise<boolean> {
   const { record } = ground;
-  const { target } = dependencies;
-  const asked = ({ nodeId }: Voter): boolean => target === undefined || target.includes(nodeId);
   const joinedEpoch = record.epoch + 1;
-  const fit = (record.readers ?? []).find(
-    (reader) => asked(reader) && isStaying(dependencies, reader),
-  );
+  const fit = fitReader(dependencies, ground);
   if (fit !== undefined) {
     // What is there already need not be sent again.
     const { nodeId, storeId } = fit;
@@ -133,9 +155,7 @@ async function addLearner(dependencies: StepDependencies, ground: SetGround): Pr
     const operations: Operation[] = [{ type: 'put', key, value: encodeRecord({}) }];
     return change(dependencies, ground, { learners, readers }, { operations });
   }
-  const chosen = candidates(dependencies, ground).find(
-    ({ nodeId }) => target === undefined || target.includes(nodeId),
-  );
+  const chosen = newcomer(dependencies, ground);
   if (chosen === undefined) return false;
   const { nodeId, storeId } = chosen;
   const learners = [...record.learners, { nodeId, storeId, joinedEpoch }];
