@@ -1,6 +1,6 @@
 import type { RefCommand } from '../backends/contract/objects.js';
 import type { PushContext } from '../backends/contract/pipeline.js';
-import { booleanSetting } from '../backends/contract/settings.js';
+import { booleanSetting, denialSetting } from '../backends/contract/settings.js';
 import {
   type HookCall,
   type HookDependencies,
@@ -87,11 +87,13 @@ async function judgeBySettings(context: PushContext): Promise<ReadonlyMap<string
     if (!/^0+$/.test(newOid)) continue;
     if (booleanSetting(settings, 'receive.denyDeletes')) {
       refused.set(ref, 'deletion prohibited');
-    } else if (
-      ref === context.currentBranch &&
-      booleanSetting(settings, 'receive.denyDeleteCurrent')
-    ) {
-      refused.set(ref, 'deletion of the current branch prohibited');
+      continue;
+    }
+    if (ref !== context.currentBranch) continue;
+    const denial = denialSetting(settings, 'receive.denyDeleteCurrent');
+    if (denial === 'refuse') refused.set(ref, 'deletion of the current branch prohibited');
+    if (denial === 'warn') {
+      context.progress(Buffer.from('warning: deleting the current branch\n'));
     }
   }
   if (booleanSetting(settings, 'receive.denyNonFastForwards')) {

@@ -116,11 +116,23 @@ export function defineBackendPushes(space: () => BackendSpace): void {
     }));
     const denied = await push(space(), denying, { commands: [remove('refs/heads/b', one)] });
     assert.deepEqual(verdicts(denied), { 'refs/heads/b': 'refused' });
-    const allowing = await backend.repositories.update(repository.id, () => ({
-      settings: { 'receive.denyDeletes': null, 'receive.denyDeleteCurrent': 'false' },
-    }));
-    await mustPush(space(), allowing, { commands: [remove(main, one)] });
-    assert.deepEqual(await refsOf(space(), repository), { 'refs/heads/b': one });
+    for (const [word, told] of [
+      ['false', ''],
+      ['ignore', ''],
+      ['warn', 'warning: deleting the current branch\n'],
+    ] as const) {
+      const allowing = await backend.repositories.update(repository.id, () => ({
+        settings: { 'receive.denyDeletes': null, 'receive.denyDeleteCurrent': word },
+      }));
+      let heard = '';
+      const progress = (text: Uint8Array): void => {
+        heard += Buffer.from(text).toString('latin1');
+      };
+      await mustPush(space(), allowing, { commands: [remove(main, one)], progress });
+      assert.equal(heard, told, word);
+      assert.deepEqual(await refsOf(space(), repository), { 'refs/heads/b': one });
+      await mustPush(space(), allowing, { commands: [create(main, one)], have: [one] });
+    }
   });
 
   const stale = [

@@ -7,6 +7,7 @@ import { isIgnorableFsckId } from './fsck-messages.js';
 
 type SettingKind =
   | 'boolean'
+  | 'denial'
   | 'size'
   | 'count'
   | 'refs'
@@ -23,9 +24,9 @@ interface SettingDefinition {
 export const settingDefinitions = {
   'receive.denyDeletes': { kind: 'boolean', default: 'false', help: 'refuse deletion of any ref' },
   'receive.denyDeleteCurrent': {
-    kind: 'boolean',
-    default: 'true',
-    help: 'refuse deletion of the branch HEAD names',
+    kind: 'denial',
+    default: 'refuse',
+    help: 'deletion of the branch HEAD names: refuse (or true), warn, which allows it and tells the pusher, or ignore (or false)',
   },
   'receive.denyNonFastForwards': {
     kind: 'boolean',
@@ -103,40 +104,51 @@ export function isSettingKey(key: string): key is SettingKey {
   return Object.hasOwn(settingDefinitions, key);
 }
 
-/** Why `value` cannot be stored under `key`, or undefined when it can. */
+/** What is wrong with `value` for `key`, as in `wants true or false`; undefined when it can be stored. */
 export function settingProblem(key: SettingKey, value: string): string | undefined {
   const { kind } = settingDefinitions[key];
   switch (kind) {
     case 'boolean':
-      return parseBoolean(value) === undefined ? `${key} wants true or false` : undefined;
+      return parseBoolean(value) === undefined ? 'wants true or false' : undefined;
+    case 'denial':
+      return parseDenial(value) === undefined
+        ? 'wants refuse, warn or ignore, or true or false'
+        : undefined;
     case 'size':
     case 'count':
       return parseSize(value) === undefined
-        ? `${key} wants a whole number, with k, m or g if you like`
+        ? 'wants a whole number, with k, m or g if you like'
         : undefined;
     case 'refs':
       return list(value).every((ref) => /^[!^]{0,2}[^\s~^:?*[\\\x00-\x1f\x7f]+$/.test(ref))
         ? undefined
-        : `${key} wants ref prefixes, comma separated`;
+        : 'wants ref prefixes, comma separated';
     case 'consistency':
       return ['default', 'eventual', 'quorum', 'strong'].includes(value)
         ? undefined
-        : `${key} wants eventual, quorum, strong or default`;
+        : 'wants eventual, quorum, strong or default';
     case 'read-consistency':
       return ['default', 'strong', 'eventual'].includes(value)
         ? undefined
-        : `${key} wants strong, eventual or default`;
+        : 'wants strong, eventual or default';
     case 'fsck-ids': {
       const unknown = list(value).find((id) => !isIgnorableFsckId(id));
       return unknown === undefined
         ? undefined
-        : `${key} wants message ids of git-fsck(1) that may be ignored, and ${JSON.stringify(unknown)} is none`;
+        : `wants message ids of git-fsck(1) that may be ignored, and ${JSON.stringify(unknown)} is none`;
     }
   }
 }
 
 export function booleanSetting(settings: StoredSettings, key: SettingKey): boolean {
   return parseBoolean(settings[key] ?? settingDefinitions[key].default) === true;
+}
+
+/** What a push is answered that does what the setting is about. */
+export type Denial = 'refuse' | 'warn' | 'ignore';
+
+export function denialSetting(settings: StoredSettings, key: 'receive.denyDeleteCurrent'): Denial {
+  return parseDenial(settings[key] ?? settingDefinitions[key].default) ?? 'refuse';
 }
 
 /** Bytes or a count; 0 means no limit where the definition says so. */
@@ -152,10 +164,20 @@ export function listSetting(settings: StoredSettings, key: SettingKey): readonly
   return list(settings[key] ?? settingDefinitions[key].default);
 }
 
+/** As git reads a boolean: words, nothing at all for false, or a number. */
 function parseBoolean(value: string): boolean | undefined {
-  if (/^(true|yes|on|1)$/i.test(value)) return true;
-  if (/^(false|no|off|0)$/i.test(value)) return false;
-  return undefined;
+  if (/^(?:true|yes|on)$/i.test(value)) return true;
+  if (/^(?:false|no|off)?$/i.test(value)) return false;
+  const number = parseSize(value.replace(/^[+-]/, ''));
+  return number === undefined ? undefined : number !== 0;
+}
+
+/** As git reads `receive.denyDeleteCurrent`. */
+function parseDenial(value: string): Denial | undefined {
+  const word = /^(?:refuse|warn|ignore)$/i.exec(value)?.[0].toLowerCase();
+  if (word === 'refuse' || word === 'warn' || word === 'ignore') return word;
+  const denied = parseBoolean(value);
+  return denied === undefined ? undefined : denied ? 'refuse' : 'ignore';
 }
 
 function parseSize(value: string): number | undefined {

@@ -131,7 +131,7 @@ function checked(key: string, value: string | null): readonly [SettingKey, reado
   if (!isSettingKey(key)) throw new QuorateError('invalid-argument', `there is no setting ${key}`);
   if (value === null) return [key, []];
   const problem = settingProblem(key, value);
-  if (problem !== undefined) throw new QuorateError('invalid-argument', problem);
+  if (problem !== undefined) throw new QuorateError('invalid-argument', `${key} ${problem}`);
   if (withoutEffect.has(key)) {
     throw new QuorateError(
       'failed-precondition',
