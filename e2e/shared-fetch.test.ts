@@ -147,6 +147,31 @@ test('fetches that differ, one after another, are served by one git, each as if 
   assert.ok((await metric(server, uploadPacks)) - before < 5);
 });
 
+test('so are those of git itself, which wants side-bands all through where it may', async (t) => {
+  const { scene, server, source, tip } = await pushed(t, 100_000);
+  const targets = [1, 2, 3, 4, 5, 6].map((n) => scene.path('work', `target-${n}`));
+  for (const target of targets) {
+    await scene.git(['init', '-q', '--bare', target]);
+    await scene.git(['push', '-q', target, 'main~3:refs/heads/main'], { cwd: source });
+    // A commit of its own, or they would ask the same and share one answer.
+    const own = ['commit-tree', '-p', 'main', '-m', target, 'main^{tree}'];
+    const oid = (await scene.git(own, { cwd: target })).trim();
+    await scene.git(['update-ref', 'refs/heads/own', oid], { cwd: target });
+  }
+  const before = await metric(server, uploadPacks);
+  for (const [n, target] of targets.entries()) {
+    // One of them in between that wants none: nothing of another's request holds for it.
+    const env = { GIT_TEST_SIDEBAND_ALL: n === 2 ? '0' : '1' };
+    await scene.git(['fetch', '-q', server.httpUrl('app'), 'main'], { cwd: target, env });
+  }
+  const runs = (await metric(server, uploadPacks)) - before;
+  assert.ok(runs < targets.length, `${runs} runs`);
+  for (const target of targets) {
+    assert.equal((await scene.git(['rev-parse', 'FETCH_HEAD'], { cwd: target })).trim(), tip);
+    await scene.git(['fsck', '--full', '--strict'], { cwd: target });
+  }
+});
+
 test('what is shared is of one state of the repository, and of what may be seen of it', async (t) => {
   const { scene, server, source, tip } = await pushed(t, 1_000);
   const args = [`want ${tip}`, 'include-tag', 'done'];

@@ -52,7 +52,7 @@ export class UploadPacks {
     if (input.length > maxRequestBytes) return false;
     const text = Buffer.from(input.buffer, input.byteOffset, input.byteLength).toString('latin1');
     // git answers a request without wants with nothing at all, which has no end.
-    return text.includes('want ') && !/shallow|deepen|filter|sideband-all/.test(text);
+    return text.includes('want ') && !/shallow|deepen|filter/.test(text);
   }
 
   /** Answers one request over a view, which it releases when it needs it no more. */
