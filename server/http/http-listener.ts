@@ -65,6 +65,19 @@ function asAnswered({ request, requestId }: HttpExchange, refusal: HttpRefusal):
   return isApi ? asProblem(refusal, requestId) : refusal;
 }
 
+/** What RFC 9110 demands of every request: sections 7.2 (a Host) and 10.1.1 (no expectation that is not met). */
+function checkHeaders({ request, response }: HttpExchange): void {
+  const { host, expect } = request.headers;
+  if (request.httpVersion === '1.1' && host === undefined) {
+    closeAfter(response);
+    throw new HttpRefusal(400, 'The request has no Host header, which HTTP/1.1 demands.');
+  }
+  if (expect === undefined || request.httpVersion === '1.0') return;
+  if (expect.toLowerCase() !== '100-continue') {
+    throw new HttpRefusal(417, 'The only expectation that is met here is 100-continue.');
+  }
+}
+
 /** Pipelined requests on one connection before it is closed. git never pipelines. */
 const maxPipelined = 8;
 
@@ -119,6 +132,8 @@ class Listener implements HttpListener {
       keepAliveTimeout: limits.keepAliveTimeoutMs,
       connectionsCheckingInterval: Math.min(5_000, limits.headersTimeoutMs),
       noDelay: true,
+      // Node's own refusals of a missing Host header and of an unknown Expect have no sentence: see `checkHeaders`.
+      requireHostHeader: false,
     };
     const tls =
       options.tls === undefined
@@ -130,7 +145,7 @@ class Listener implements HttpListener {
     this.#server.on('connection', (socket) => this.#accept(socket));
     this.#server.on('timeout', (socket) => this.#idle(socket));
     this.#server.on('clientError', (error, socket) => this.#malformed(error, socket));
-    for (const event of ['request', 'checkContinue'] as const) {
+    for (const event of ['request', 'checkContinue', 'checkExpectation'] as const) {
       this.#server.on(event, (request, response) => this.#handle(request, response));
       this.#http2?.on(event, (request, response) => this.#handle(request, response));
     }
@@ -299,6 +314,7 @@ class Listener implements HttpListener {
           'Retry-After': '5',
         });
       }
+      checkHeaders(exchange);
       const route = routeOf(request.method ?? '', request.url ?? '');
       if (route.kind === 'api') await this.#api(exchange);
       else await this.#git.serve(exchange, route);
