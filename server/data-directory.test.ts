@@ -49,6 +49,16 @@ test('files are replaced whole, readable by this user alone, without leftovers',
   await data.release();
 });
 
+test('where nothing can be made, although what is above is there, the start ends', async (t) => {
+  if (process.platform !== 'linux') return t.skip('there is no /proc');
+  for (const directory of ['/proc/quorate', '/proc/quorate/deep/data']) {
+    await assert.rejects(openDataDirectory(directory), {
+      code: 'storage-failure',
+      message: `the data directory ${directory} cannot be used (ENOENT): choose another with --data DIR`,
+    });
+  }
+});
+
 test('a place that cannot be a directory is named', async () => {
   const file = path.join(place, 'a-file');
   await writeFile(file, '');

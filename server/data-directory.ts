@@ -1,9 +1,10 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { constants } from 'node:fs';
-import { chmod, mkdir, open, readFile, realpath, rename, rm, stat, unlink } from 'node:fs/promises';
+import { chmod, open, readFile, realpath, rename, rm, stat, unlink } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import path from 'node:path';
 import { QuorateError } from '../backends/contract/errors.js';
+import { makeDirectory } from './make-directory.js';
 
 /** What `server.json` says: how the command line finds the server that uses this data directory. */
 export interface ServerFile {
@@ -42,7 +43,7 @@ export const adminTokenFileName = 'admin-token';
  */
 export async function openDataDirectory(directory: string): Promise<DataDirectory> {
   const place = await storage(directory, async () => {
-    await mkdir(directory, { recursive: true, mode: 0o700 });
+    await makeDirectory(directory);
     return realpath(directory);
   });
   const release = await lock(place);

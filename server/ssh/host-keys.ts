@@ -1,9 +1,10 @@
 import { randomBytes } from 'node:crypto';
-import { chmod, link, mkdir, open, readFile, stat, unlink } from 'node:fs/promises';
+import { chmod, link, open, readFile, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import ssh2 from 'ssh2';
 import type { Logger } from '../../backends/contract/environment.js';
 import { QuorateError } from '../../backends/contract/errors.js';
+import { makeDirectory } from '../make-directory.js';
 import { sshFingerprint } from '../auth/ssh-public-key.js';
 
 /** One host key, as files in OpenSSH's format hold it. */
@@ -34,7 +35,7 @@ export const hostKeyFiles = [
  */
 export async function loadHostKeys(directory: string, logger: Logger): Promise<readonly HostKey[]> {
   try {
-    await mkdir(directory, { recursive: true, mode: 0o700 });
+    await makeDirectory(directory);
     const keys: HostKey[] = [];
     for (const file of hostKeyFiles) {
       const path = join(directory, file.name);
