@@ -124,6 +124,23 @@ const entries = <K extends string, V>(record: Readonly<Record<K, V>>): [string, 
   Object.entries<V>(record);
 
 describe('who may do what', () => {
+  test('what is said of any push agrees with what is said of each', () => {
+    for (const autoCreate of [true, false]) {
+      const authorizer = createAuthorizer({ autoCreate });
+      for (const [who, principal] of entries(principals)) {
+        const any = authorizer.decideAnyPush(principal);
+        assert.equal(any === undefined, who !== 'anonymous', who);
+        if (any === undefined) continue;
+        for (const [state, target] of entries(repositories)) {
+          const action = target === undefined ? 'create' : 'write';
+          const each = authorizer.decide(principal, action, 'team/app', target);
+          const refused = !any.allowed && !each.allowed && each.because === any.because;
+          assert.ok(refused, `${who}, ${state}`);
+        }
+      }
+    }
+  });
+
   for (const [who, principal] of entries(principals)) {
     const wanted = new Map(entries(expected)).get(who);
     test(who, () => {

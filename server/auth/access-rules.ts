@@ -11,7 +11,8 @@ type User = Extract<Principal, { kind: 'user' }>;
  *  2. What a user may do with a repository is the highest of: `admin` for server administrators, the grants on it to
  *     the user and to the user's groups, and the same on patterns that mean it. A token caps that at its scope and takes it away outside its repository pattern.
  *  3. A public repository may be read by everybody, whatever the credentials.
- *  4. Who may not even read a repository is told what somebody is told for whom there is none: anonymous to sign in,
+ *  4. Who does not sign in pushes nowhere: that needs no look at what there is of the name, and tells nothing of it.
+ *  5. Who may not even read a repository is told what somebody is told for whom there is none: anonymous to sign in,
  *     everybody else that it does not exist.
  *
  * `autoCreate` says whether a push may create the repository that it names. An explicit creation (the admin API) asks
@@ -21,6 +22,7 @@ type User = Extract<Principal, { kind: 'user' }>;
  */
 export function createAuthorizer(options: { readonly autoCreate: boolean }): Authorizer {
   return {
+    decideAnyPush: ({ kind }) => (kind === 'anonymous' ? signInToPush : undefined),
     decide(principal, action, name, repository) {
       if (repository === undefined) {
         return action === 'create'
@@ -33,6 +35,13 @@ export function createAuthorizer(options: { readonly autoCreate: boolean }): Aut
     },
   };
 }
+
+/** Nobody pushes, or creates, without signing in. */
+const signInToPush: Decision = {
+  allowed: false,
+  because: 'sign-in',
+  reason: 'sign in to push',
+};
 
 /**
  * Why `principal` may not create a repository of that name, in a sentence that may be shown to it; undefined when it

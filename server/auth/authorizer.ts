@@ -16,6 +16,11 @@ export type Decision =
 
 /** The one place that says who may do what. Pure. */
 export interface Authorizer {
+  /**
+   * The answer to a push that is the same whatever there is of the name, so that nothing has to be looked up for it.
+   * Undefined when it depends on that.
+   */
+  decideAnyPush(principal: Principal): Decision | undefined;
   /** `repository` is undefined when there is none of that name: then only `create` can be allowed. */
   decide(
     principal: Principal,

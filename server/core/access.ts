@@ -63,6 +63,8 @@ export class Access {
     foreseen?: Promise<Repository | undefined>,
   ): Promise<Repository | undefined> {
     assert(!isRecalled(principal), 'who pushes is known from the coordinator');
+    // git's first request of every push over HTTP comes so.
+    demanded(this.#authorizer.decideAnyPush(principal), name);
     const repository = await askingCoordinator(
       'git-receive-pack',
       () => foreseen ?? this.#getForPushing(name),
@@ -125,9 +127,12 @@ export class Access {
     { principal, action, name }: { principal: Principal; action: RepositoryAction; name: string },
     repository: Repository | undefined,
   ): void {
-    const decision = this.#authorizer.decide(principal, action, name, repository);
-    if (!decision.allowed) throw refusal(decision, name);
+    demanded(this.#authorizer.decide(principal, action, name, repository), name);
   }
+}
+
+function demanded(decision: Decision | undefined, name: string): void {
+  if (decision?.allowed === false) throw refusal(decision, name);
 }
 
 function refusal(decision: Extract<Decision, { allowed: false }>, name: string): QuorateError {

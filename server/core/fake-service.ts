@@ -53,6 +53,7 @@ export interface Scene {
   /** Names that exist. Default: `team/app`. */
   names?: readonly string[];
   decide?: Authorizer['decide'];
+  decideAnyPush?: Authorizer['decideAnyPush'];
   /** Why no repository can be created. */
   creationError?: QuorateError;
   /** What `git upload-pack` answers; it is given its whole input. */
@@ -173,7 +174,10 @@ export class FakeService {
   get #service(): GitService {
     this.#made ??= createGitService({
       backend: this.#backend(),
-      authorizer: { decide: this.#scene.decide ?? ((): Decision => ({ allowed: true })) },
+      authorizer: {
+        decide: this.#scene.decide ?? ((): Decision => ({ allowed: true })),
+        decideAnyPush: this.#scene.decideAnyPush ?? ((): undefined => undefined),
+      },
       audit: {
         record: (event) => this.audited.push(event),
         flush: () => Promise.resolve(),

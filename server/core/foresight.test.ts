@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { createAuthorizer } from '../auth/access-rules.js';
 import type { Principal } from '../auth/principal.js';
-import { FakeService, type RequestPart } from './fake-service.js';
+import { codeOf, FakeService, type RequestPart } from './fake-service.js';
 import type { Foresight, GitServiceName } from './git-request.js';
 
 const path = '/team/app.git';
@@ -67,6 +68,30 @@ test('who was let in without the coordinator is served without it', async () => 
   };
   const { error } = await fake.talk({ ...asking(service, foresight), principal });
   assert.equal(error, undefined);
+});
+
+test('a push that is refused whatever there is of the name looks nothing up', async () => {
+  const authorizer = createAuthorizer({ autoCreate: true });
+  const fake = new FakeService({
+    decideAnyPush: (principal) => authorizer.decideAnyPush(principal),
+  });
+  for (const [mode, name] of [
+    ['advertise', 'app'],
+    ['stateless', 'app'],
+    ['advertise', 'none'],
+  ] as const) {
+    const { error, output } = await fake.talk({
+      service: 'git-receive-pack',
+      mode,
+      path: `/team/${name}.git`,
+      principal: { kind: 'anonymous' },
+    });
+    assert.equal(codeOf(error), 'unauthenticated');
+    assert.equal(error?.message, 'sign in to push');
+    assert.equal(output.length, 0);
+  }
+  assert.deepEqual(fake.lookUps, []);
+  assert.deepEqual(fake.audited, []);
 });
 
 test('a path that names no repository is left to be refused', () => {
