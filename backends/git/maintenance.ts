@@ -57,6 +57,11 @@ const MAX_PACKS = 20;
 /** Who borrows objects has no bitmap of its own, and its packs are looked into besides those of the lender. */
 const MAX_BORROWER_PACKS = 5;
 const MAX_LOOSE_OBJECTS = 500;
+/**
+ * Every fetch that needs a git reads each of them, and removing or moving one costs a file each time, where packed refs
+ * cost one file in all.
+ */
+export const MAX_LOOSE_REFS = 500;
 /** Below this a clone is quick without a bitmap. */
 const MIN_BITMAP_BYTES = 1024 ** 2;
 /** One pack of everything serves clones best, and making it of this much takes seconds. */

@@ -265,15 +265,35 @@ async function sampleLooseObjects(
   return { count, sizeBytes: Math.round(sizeBytes) };
 }
 
+/** Whether a repository has more loose refs than that. Reads directories only, and no further than it takes to know. */
+export async function hasMoreLooseRefs(gitDir: string, count: number): Promise<boolean> {
+  let files = 0;
+  const directories = [join(gitDir, 'refs')];
+  for (let next = directories.pop(); next !== undefined; next = directories.pop()) {
+    for await (const entry of entriesOf(next)) {
+      if (entry.isDirectory()) directories.push(join(next, entry.name));
+      else files += 1;
+      if (files > count) return true;
+    }
+  }
+  return false;
+}
+
 /** Names in a directory as they come; nothing when it is not there. */
 async function* fileNames(directory: string): AsyncGenerator<string> {
+  for await (const { name } of entriesOf(directory)) yield name;
+}
+
+async function* entriesOf(
+  directory: string,
+): AsyncGenerator<{ readonly name: string; isDirectory(): boolean }> {
   let handle;
   try {
     handle = await opendir(directory);
   } catch {
     return;
   }
-  for await (const entry of handle) yield entry.name;
+  yield* handle;
 }
 
 async function fileSize(path: string): Promise<number> {

@@ -332,6 +332,22 @@ test('maintenance first applies what is committed', async () => {
   assert.equal(await scene.replica.applied(scene.id), 1);
 });
 
+test('many loose refs are packed, however few objects there are', async () => {
+  const tip = await commitPush();
+  await scene.replica.apply(scene.id, 1);
+  const names = Array.from({ length: 500 }, (_, n) => `refs/heads/many/${n}`);
+  mkdirSync(join(scene.gitDir, 'refs/heads/many'));
+  for (const name of names.slice(1)) writeFileSync(join(scene.gitDir, name), `${tip}\n`);
+  assert.equal(await scene.replica.needsMaintenance(scene.id), 'none');
+  for (const name of names) writeFileSync(join(scene.gitDir, name), `${tip}\n`);
+  const kind = await scene.replica.needsMaintenance(scene.id);
+  assert.equal(kind, 'geometric');
+  await scene.replica.maintain(scene.id, { signal, kind });
+  assert.equal(await scene.replica.needsMaintenance(scene.id), 'none');
+  const packed = readFileSync(join(scene.gitDir, 'packed-refs'), 'latin1');
+  for (const name of [main, ...names]) assert.ok(packed.includes(`${tip} ${name}\n`), name);
+});
+
 test('maintenance that was given up before its turn is cancelled', async () => {
   await assert.rejects(scene.replica.maintain(scene.id, { signal: AbortSignal.abort() }), {
     code: 'cancelled',

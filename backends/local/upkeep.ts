@@ -2,11 +2,13 @@ import type { MaintenanceProgress, MaintenanceReport } from '../contract/backend
 import { asQuorateError, refuseCancelled } from '../contract/errors.js';
 import type { RepositoryStats } from '../contract/repository.js';
 import {
+  MAX_LOOSE_REFS,
   maintainRepository,
   MISSED_CLONES,
   type MaintenanceNeed,
   needsMaintenance,
 } from '../git/maintenance.js';
+import { hasMoreLooseRefs } from '../git/repository-files.js';
 import { MissedClones } from './missed-clones.js';
 import type { ObjectPools } from './object-pools.js';
 import type { OpenRepositories } from './open-repositories.js';
@@ -55,7 +57,9 @@ export class Upkeep {
     const { own } = await pools.stats(objectsDirectory);
     const need = needsMaintenance(own, this.#missedClones.of(repositoryId));
     if (need !== 'none') return need;
-    return (await pools.needsMaintenance(objectsDirectory)) ? 'full' : 'none';
+    if (await pools.needsMaintenance(objectsDirectory)) return 'full';
+    const gitDir = store.gitDirectory(repositoryId);
+    return (await hasMoreLooseRefs(gitDir, MAX_LOOSE_REFS)) ? 'geometric' : 'none';
   }
 
   async stats(repositoryId: string): Promise<Omit<RepositoryStats, 'generation'>> {
