@@ -49,3 +49,40 @@ test('on a terminal it is one line that changes', async (t) => {
   assert.ok(states.includes('[2/2] 1 FAILED '), stdout);
   assert.ok(!stdout.includes('ok     a.mjs'));
 });
+
+test('a file that takes long, or whose time is up, says at which test it is', async (t) => {
+  const scene = await createScene(t);
+  const progress = new URL('../../scripts/test-progress.mjs', import.meta.url).href;
+  await writeFile(
+    scene.path('feed.mjs'),
+    `import report from ${JSON.stringify(reporter)};
+import { TestProgress } from ${JSON.stringify(progress)};
+const of = (name, nesting, details) => ({ name, nesting, file: 'a.mjs', details });
+const late = { passed: false, error: { failureType: 'testTimeoutFailure', cause: 'late' } };
+const events = [
+  { type: 'test:enqueue', data: of('a.mjs', 0) },
+  { type: 'test:dequeue', data: of('a.mjs', 0) },
+  { type: 'test:dequeue', data: of('outer', 0) },
+  { type: 'test:dequeue', data: of('well', 1) },
+  { type: 'test:complete', data: of('well', 1) },
+  { type: 'test:dequeue', data: of('inner', 1) },
+];
+const progress = new TestProgress(undefined);
+for (const event of events) progress.take(event, 0);
+for (const nowMs of [119_000, 121_000, 123_000]) process.stdout.write(progress.linger(nowMs));
+async function* happen() {
+  yield* events;
+  yield { type: 'test:complete', data: of('a.mjs', 0, late) };
+  yield { type: 'test:fail', data: of('a.mjs', 0, late) };
+}
+for await (const text of report(happen())) process.stdout.write(text);
+`,
+  );
+  const env = { TEST_COUNTS_FILE: scene.path('counts.json') };
+  const { stdout } = await scene.run(process.execPath, ['feed.mjs'], { env });
+  assert.match(
+    stdout,
+    /^\[0\/1\] \.{6} a\.mjs \(121\.0 s\): "outer" \(121\.0 s\), "inner" \(121\.0 s\)\n\[1\/1\] FAILED/,
+  );
+  assert.match(stdout, /its time was up at: "outer" \([\d.]+ s\), "inner" \([\d.]+ s\)\n/);
+});

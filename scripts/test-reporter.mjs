@@ -1,9 +1,12 @@
-// Reporter for `node --test`: progress, failures in full, the tests of each file, and the counts as JSON in
-// TEST_COUNTS_FILE.
+// Reporter for `node --test`: progress, failures in full, the tests of each file, and, last of all, the counts as JSON
+// in TEST_COUNTS_FILE.
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { inspect } from 'node:util';
 import { TestProgress } from './test-progress.mjs';
+
+/** How often it is looked what takes long. */
+const lookEveryMs = 5_000;
 
 export default async function* report(source) {
   const counts = { passed: 0, failed: 0, skipped: 0 };
@@ -11,6 +14,9 @@ export default async function* report(source) {
   const progress = new TestProgress(
     process.stdout.isTTY ? process.stdout.columns || 80 : undefined,
   );
+  const looking = setInterval(() => {
+    process.stdout.write(progress.linger(performance.now()));
+  }, lookEveryMs);
   for await (const event of source) {
     const { type, data } = event;
     const shown = progress.take(event, performance.now());
@@ -25,7 +31,10 @@ export default async function* report(source) {
     counts[verdict] += 1;
     files.set(file, (files.get(file) ?? 0) + 1);
     if (verdict !== 'passed') yield progress.around(describe(verdict, file, data));
+    const hungAt = type === 'test:fail' ? progress.hungAt(data.name) : undefined;
+    if (hungAt !== undefined) yield `its time was up at: ${hungAt}\n\n`;
   }
+  clearInterval(looking);
   yield progress.around('');
   const sorted = [...files].sort(([a], [b]) => a.localeCompare(b));
   for (const [file, count] of sorted) yield `${String(count).padStart(5)}  ${file}\n`;

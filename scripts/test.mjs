@@ -1,7 +1,7 @@
 // npm test [-- FILTER...]: gets what the tests need, builds, runs all tests (or those whose path contains a filter),
 // and checks that they left no process and no file. Progress is shown meanwhile; the last line is `N passed, N failed`.
 import { spawn, spawnSync } from 'node:child_process';
-import { mkdtempSync, mkdirSync, readFileSync, readdirSync, realpathSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, mkdirSync, readFileSync, readdirSync, realpathSync, rmSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -10,10 +10,12 @@ import { leftProcesses } from './test-leftovers.mjs';
 import { provideNeeds } from './test-needs.mjs';
 
 /**
- * Far beyond the longest test (100 kills: two minutes of CPU, of which a busy machine has little): only a test that hangs
- * gets there.
+ * For a file of tests. Far beyond the longest (500 seeds of the simulation: four minutes on two cores): only a test that
+ * hangs gets there. It is ended then, and where it was is told.
  */
-const testTimeoutMs = 25 * 60_000;
+const testTimeoutMs = 15 * 60_000;
+/** For the test runner to end when all is told: a file of tests that takes no signal would hold it for ever. */
+const runnerGraceMs = 30_000;
 /** For processes that are just ending when the last test has ended, on a machine that is busy. */
 const leftoverGraceMs = 30_000;
 
@@ -62,7 +64,17 @@ async function runTests(files, temporary, countsFile) {
       process.exit(130);
     });
   }
-  const status = await new Promise((resolve) => child.on('exit', resolve));
+  const exited = new Promise((resolve) => child.on('exit', resolve));
+  let toldMs;
+  const holding = setInterval(() => {
+    if (existsSync(countsFile)) toldMs ??= performance.now();
+    if (toldMs === undefined || performance.now() - toldMs < runnerGraceMs) return;
+    clearInterval(holding);
+    console.error('LEFT RUNNING by a test: a file of tests that was told to end');
+    process.kill(-child.pid, 'SIGKILL');
+  }, 1_000);
+  const status = await exited;
+  clearInterval(holding);
   return { status, session: child.pid };
 }
 
