@@ -112,7 +112,7 @@ describe('a shared secret', () => {
     const heard = proxy.heard().toString('latin1');
     const recorded = heard.slice(heard.indexOf(`POST /v1/${storeId}/${repositoryId}/applied`));
     assert.match(recorded, /Quorate-Cluster/);
-    assert.match(await tell(address, recorded), /^HTTP\/1\.1 401/);
+    assert.match(await tell(address, recorded, 60_000), /^HTTP\/1\.1 401/);
   });
 
   test('what lacks the secret is no node', async (t) => {
@@ -131,7 +131,7 @@ describe('a shared secret', () => {
     const address = await served(t, secret);
     const head = `POST /v1/${storeId}/attend HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n`;
     for (const text of ['nonsense\r\n\r\n', `${head}\x09\xff\xff\xff\xff`, `GET / HTTP/1.1\r\n`]) {
-      await tell(address, text);
+      await tell(address, text, 500);
     }
     assert.equal(await ask(t, address), 7);
   });
@@ -237,13 +237,18 @@ async function refused(files: object, message: RegExp): Promise<void> {
   await assert.rejects(load(files), { code: 'invalid-argument', message });
 }
 
-/** Says something to a port; what comes back until the other side hangs up. */
-async function tell(address: NodeAddress, text: string): Promise<string> {
+/** Says something to a port; what comes back at once, if anything does in that time. */
+async function tell(address: NodeAddress, text: string, patienceMs: number): Promise<string> {
   const socket = connectSocket(address);
   const parts: Buffer[] = [];
-  socket.on('data', (bytes) => parts.push(bytes)).on('error', () => undefined);
+  socket
+    .on('error', () => undefined)
+    .on('data', (bytes) => {
+      parts.push(bytes);
+      socket.end();
+    });
   socket.write(Buffer.from(text, 'latin1'));
-  socket.setTimeout(500, () => socket.end());
+  socket.setTimeout(patienceMs, () => socket.end());
   await once(socket, 'close');
   return Buffer.concat(parts).toString('latin1');
 }
