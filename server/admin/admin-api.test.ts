@@ -90,7 +90,7 @@ describe('requests that do not fit', () => {
         { settings: { 'receive.maxInputSize': 'big' } },
       ],
       status: 400,
-      says: /receive\.maxInputSize wants a whole number/,
+      says: /^settings\.receive\.maxInputSize: wants a whole number/,
     },
     {
       desc: 'a message id that git fsck does not have',

@@ -91,7 +91,7 @@ export function createExchangeRecorder(parts: {
       const fields = {
         request_id: exchange.requestId,
         principal: principalName(exchange.principal),
-        repo: exchange.repository,
+        repository: exchange.repository,
         action: exchange.action,
         remote_address: exchange.remoteAddress,
         status: exchange.response.statusCode,

@@ -68,6 +68,8 @@ export interface KnownAnswer {
 
 /** An authorised request on a resolved repository. */
 export interface GitExchange {
+  /** Of the repository, for the log; undefined when the push is to create it. */
+  readonly repositoryId?: string | undefined;
   /**
    * The answer to a small request that came whole, when it is known already: as fresh as what `run` would answer, in
    * a fraction of its time. Undefined when `run` has to answer. Never rejects: what is wrong `run` will tell.

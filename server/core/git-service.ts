@@ -51,6 +51,7 @@ export interface GitServiceOptions {
 }
 
 interface Serve {
+  readonly repositoryId: string | undefined;
   readonly run: (context: GitContext) => Promise<GitOutcome>;
   readonly known: (asked: Asked, bytes: Buffer) => Promise<KnownAnswer | undefined>;
 }
@@ -92,6 +93,7 @@ export function createGitService({
         throw error;
       }
       return {
+        repositoryId: serve.repositoryId,
         known: (bytes) => serve.known({ parts, request }, bytes),
         run: (input, output) => run({ parts, request, name, refusals }, serve, { input, output }),
       };
@@ -125,6 +127,7 @@ async function resolve(
       const repository = await access.forReading(principal, name, foresight?.repository);
       tellRecalled(parts, request, repository);
       return {
+        repositoryId: repository.id,
         run: (context) => uploadPack(context, repository),
         known: (asked, bytes) => knownLsRefs(asked, repository, bytes),
       };
@@ -136,6 +139,7 @@ async function resolve(
       const isFresh = (): boolean =>
         request.mode === 'stateless' && parts.clock.monotonicMs() - openedMs < freshMs;
       return {
+        repositoryId: repository?.id,
         run: (context) =>
           receivePack(context, {
             repository,
@@ -154,7 +158,11 @@ async function resolve(
       }
       const repository = await access.forReading(principal, name, foresight?.repository);
       tellRecalled(parts, request, repository);
-      return { run: (context) => uploadArchive(context, repository), known: nothingKnown };
+      return {
+        repositoryId: repository.id,
+        run: (context) => uploadArchive(context, repository),
+        known: nothingKnown,
+      };
     }
   }
 }

@@ -173,7 +173,7 @@ async function run(
   return {
     status: result.refs.every(({ status }) => status === 'ok') ? 'ok' : 'refused',
     exitCode: 0,
-    fields: { push_id: pushId, ...refsOf(result) },
+    fields: { repo: run.repository.id, push_id: pushId, ...refsOf(result) },
   };
 }
 

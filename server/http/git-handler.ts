@@ -187,7 +187,9 @@ export class GitHandler {
       ...(atLeast === undefined ? {} : { atLeast: parseGeneration(atLeast) }),
       ...further,
     };
-    return this.#options.service.open(gitRequest);
+    const opened = await this.#options.service.open(gitRequest);
+    exchange.repositoryId = opened.repositoryId;
+    return opened;
   }
 
   /** The answer is out, but git goes on sending until its body is over: take it, or git reports a broken pipe. */
@@ -266,7 +268,8 @@ export class GitHandler {
         request_id: exchange.requestId,
         principal: principalName(exchange.principal),
         remote_address: exchange.remoteAddress,
-        repo: route.path,
+        repo: exchange.repositoryId,
+        path: route.path,
         service,
         step: route.kind,
         status: exchange.response.statusCode,

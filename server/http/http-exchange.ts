@@ -13,6 +13,8 @@ export class HttpExchange {
   readonly startedAtMs: number;
   readonly remoteAddress: string;
   principal: Principal = { kind: 'anonymous' };
+  /** Once it is known which repository is asked for, and that the client may. */
+  repositoryId: string | undefined;
   body: RequestBody | undefined;
   reply: GitReply | undefined;
   /** Bytes of a request and of an answer that went without streams. */

@@ -71,6 +71,7 @@ export async function startListener(options: FixtureOptions = {}): Promise<Fixtu
       requests.push(request);
       await options.open?.(request);
       return {
+        repositoryId: 'the-id',
         known: (bytes) => Promise.resolve(options.known?.(bytes)),
         async run(input, output) {
           running += 1;

@@ -182,7 +182,7 @@ export class SshSession {
     try {
       command = parseCommand(commandLine);
       principal = await this.#admit(command.service);
-      const result = await this.#exchange(command, principal, requestId);
+      const result = await this.#exchange(command, { principal, requestId, facts });
       Object.assign(facts, result.fields, { exit_code: result.exitCode });
       outcome = result.status;
       await this.#finish(result.exitCode);
@@ -206,7 +206,7 @@ export class SshSession {
       request_id: requestId,
       principal: principalName(principal),
       remote_address: this.#host.remoteAddress,
-      repo: command?.path.slice(0, 256),
+      path: command?.path.slice(0, 256),
       service,
       outcome,
       bytes_in: bytesIn,
@@ -220,8 +220,16 @@ export class SshSession {
 
   async #exchange(
     command: SshGitCommand,
-    principal: Principal,
-    requestId: string,
+    {
+      principal,
+      requestId,
+      facts,
+    }: {
+      readonly principal: Principal;
+      readonly requestId: string;
+      /** Of the line in the log. */
+      readonly facts: Record<string, unknown>;
+    },
   ): Promise<GitOutcome> {
     const input = this.#input;
     const output = this.#output;
@@ -246,6 +254,7 @@ export class SshSession {
         this.#progressMs = this.#environment.clock.monotonicMs();
       },
     });
+    facts['repo'] = exchange.repositoryId;
     return exchange.run(input, output);
   }
 

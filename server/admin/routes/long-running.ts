@@ -157,7 +157,7 @@ async function removeIfEmpty(
       await backend.repositories.delete(repository.id, principalName(call.principal));
   } catch (error) {
     logger.warn(
-      { component: 'admin', request_id: call.requestId, repo: repository.name, err: error },
+      { component: 'admin', request_id: call.requestId, repo: repository.id, err: error },
       'an empty repository is left of a failed import',
     );
   }
