@@ -17,3 +17,13 @@ for (const flags of [
     assert.match(stderr, /No mutant has that in its name/);
   });
 }
+
+test('--troubles: a name that no trouble has is refused, and those that there are are told', () => {
+  const flags = ['--seeds', '1', '--troubles', 'partition, disk fulls'];
+  const { status, stdout, stderr } = spawnSync(process.execPath, [script, ...flags], {
+    encoding: 'utf8',
+  });
+  assert.equal(status, 2);
+  assert.equal(stdout, '');
+  assert.match(stderr, /no trouble called "disk fulls"; there are: .*disk full, .*partition, /);
+});

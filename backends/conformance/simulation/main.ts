@@ -7,6 +7,7 @@ import { Command, InvalidArgumentError } from 'commander';
 import { mutants } from './mutants.js';
 import { crashSweep, neverHappened, type RunSeeds, runSeeds, runSweep } from './run-seeds.js';
 import type { SeedResult } from './simulation.js';
+import { troubleKinds } from './trouble-kinds.js';
 
 interface Flags {
   readonly seeds?: number;
@@ -14,7 +15,7 @@ interface Flags {
   readonly workers: number;
   readonly mutants?: true;
   readonly sweep?: true;
-  readonly troubles?: string;
+  readonly troubles?: readonly string[];
   readonly mutant?: string;
   readonly only: string;
 }
@@ -37,7 +38,11 @@ const values = new Command('npm run simulate --')
     '--sweep',
     'one scenario, with a crash at each of its steps in turn; --seed N: at the Nth',
   )
-  .option('--troubles <list>', 'in place of those that the seeds choose, comma separated')
+  .option(
+    '--troubles <list>',
+    'in place of those that the seeds choose, comma separated',
+    ofTroubles,
+  )
   .helpOption('--help')
   .allowExcessArguments(false)
   .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : 2))
@@ -67,7 +72,7 @@ async function runAll(): Promise<boolean> {
     count,
     workers,
     verbose: alone,
-    troubles: values.troubles?.split(','),
+    troubles: values.troubles,
     mutation: mutants.find(
       ({ name }) => values.mutant !== undefined && name.includes(values.mutant),
     ),
@@ -138,6 +143,15 @@ function seconds(startedMs: number): string {
 function ofMutants(text: string): string {
   if (mutants.some(({ name }) => name.includes(text))) return text;
   throw new InvalidArgumentError('No mutant has that in its name.');
+}
+
+function ofTroubles(text: string): readonly string[] {
+  const wanted = text.split(',').map((name) => name.trim());
+  const unknown = wanted.find((name) => !troubleKinds.includes(name));
+  if (unknown === undefined) return wanted;
+  throw new InvalidArgumentError(
+    `There is no trouble called "${unknown}"; there are: ${troubleKinds.join(', ')}.`,
+  );
 }
 
 function wholeNumber(text: string): number {

@@ -7,7 +7,7 @@ import type { World } from './world.js';
 type Fault = (world: World, random: SeededRandom) => void;
 
 /** What administrators do with nodes and copies. */
-export const membershipFaults: Readonly<Record<string, Fault>> = {
+export const membershipFaults = {
   'node joins': (world) => {
     const spare = world.stores.find(({ presence }) => presence === 'spare');
     if (spare === undefined) return;
@@ -57,7 +57,7 @@ export const membershipFaults: Readonly<Record<string, Fault>> = {
     const target = random.chance(0.2) ? undefined : names.slice(0, world.replicationFactor);
     void decide(world, random, 'repositories moved', ({ cluster }) => cluster.move(id, target));
   },
-};
+} as const satisfies Readonly<Record<string, Fault>>;
 
 /** With fewer nodes than copies nothing can be whole: people take back what they decided about some. */
 export async function keepEnoughNodes(world: World): Promise<void> {

@@ -22,6 +22,7 @@ import { runInWorld } from './globals.js';
 import { takeOwnership } from '../../coordination/embedded/owner-lock.js';
 import { OneMachine } from './one-machine.js';
 import { SeededRandom } from './seeded-random.js';
+import { oneMachine, worldKinds } from './trouble-kinds.js';
 import { Client, type SimulatedRepository } from './workload.js';
 import { World } from './world.js';
 
@@ -101,9 +102,6 @@ export function resultOf(world: World, seed: number): SeedResult {
   return { seed, violations, steps, trace, virtualMs, acknowledged, happened: counts };
 }
 
-/** In place of troubles of a cluster: the other way to run Quorate. */
-const oneMachine = 'one machine';
-
 async function simulateOneMachine(
   seed: number,
   log: ((line: string) => void) | undefined,
@@ -138,7 +136,7 @@ function kindsOf(seed: number, named: readonly string[] | undefined): Kinds {
   const drawn = [0.15, 0.15, 0.15].map((chance) => named === undefined && random.chance(chance));
   const has = (kind: string, index: number): boolean =>
     named?.includes(kind) ?? drawn[index] === true;
-  const troubles = (named ?? []).filter((kind) => !worldKinds.includes(kind));
+  const troubles = (named ?? []).filter((kind) => !worldKinds.some((other) => other === kind));
   const [names, forks, loss] = worldKinds.map(has);
   const past = new SeededRandom(`past ${seed}`).chance(named === undefined ? 0.15 : 0);
   return {
@@ -150,8 +148,6 @@ function kindsOf(seed: number, named: readonly string[] | undefined): Kinds {
     random,
   };
 }
-
-const worldKinds: readonly string[] = ['names', 'forks', 'majority lost', 'past reads'];
 
 async function live(world: World, random: SeededRandom, kinds: Kinds): Promise<void> {
   healAll(world);
