@@ -79,6 +79,7 @@ export async function createClusterBackend(
     log: coordinatorLog(coordinator),
     replicas: directory,
     knownSnapshot: (id, head) => (frozen() ? undefined : memory.find(id, head)),
+    learnCommit: (id, entry) => memory.advance(id, entry),
     scratchDirectory,
     lockTimeoutMs: options.lockTimeoutMs,
     replicationFactor,

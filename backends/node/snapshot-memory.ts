@@ -1,4 +1,8 @@
-import type { RefSnapshot } from '../contract/objects.js';
+import type { Oid, RefSnapshot } from '../contract/objects.js';
+import type { LogEntry } from '../contract/repository.js';
+import { digestAfter } from '../git/digest.js';
+import { isZero } from '../git/ref-commands.js';
+import { nextSnapshot } from '../git/ref-snapshot.js';
 import { KnownSnapshots } from './known-snapshots.js';
 
 export interface RememberedSnapshot {
@@ -49,6 +53,23 @@ export class SnapshotMemory {
   }
 
   /**
+   * Notes the refs that a commit of this process made of refs that are known, so that no store has to be asked for
+   * them. What other refs than branches name may have a peeled value, which only a store can look up.
+   */
+  advance(repositoryId: string, { generation, digest, updates, ...more }: LogEntry): void {
+    const { head, after, updatesDigest } = more;
+    if (head !== undefined || after !== undefined || updatesDigest !== undefined) return;
+    if (!updates.every(({ ref, newOid }) => isZero(newOid) || isBranch(ref))) return;
+    const base = this.known(repositoryId).find(
+      (one) =>
+        one.snapshot.generation === generation - 1 && digestAfter(one.digest, updates) === digest,
+    );
+    if (base === undefined) return;
+    const peeled = new Map<Oid, Oid>();
+    this.add(repositoryId, digest, nextSnapshot(base.snapshot, { generation, updates, peeled }));
+  }
+
+  /**
    * Runs `read`. While nothing is known of a repository, others wait for the first to end, whatever becomes of it: a
    * hundred clones that come at once do not move all refs a hundred times.
    */
@@ -64,4 +85,8 @@ export class SnapshotMemory {
       this.#first.delete(repositoryId);
     }
   }
+}
+
+function isBranch(ref: string): boolean {
+  return ref.startsWith('refs/heads/');
 }

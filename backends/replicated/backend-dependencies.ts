@@ -6,7 +6,7 @@ import type { RefSnapshot } from '../contract/objects.js';
 import type { PastReads } from '../contract/past-reads.js';
 import type { PushPipeline } from '../contract/pipeline.js';
 import type { LogReader } from '../contract/replica.js';
-import type { HeadRecord } from '../contract/repository.js';
+import type { HeadRecord, LogEntry } from '../contract/repository.js';
 import type { GitRunner } from '../git/git-runner.js';
 import type { PushTraces } from './push-trace.js';
 import type { Consistency } from './quorum.js';
@@ -24,6 +24,8 @@ export interface ReplicatedBackendDependencies {
   readonly replicas: ReplicaDirectory;
   /** The refs of a committed generation, where this process knows them; absent where a store's are as near. */
   readonly knownSnapshot?: (repositoryId: string, head: HeadRecord) => RefSnapshot | undefined;
+  /** Told of every commit of this process, from which the refs may be known without asking a store. Never throws. */
+  readonly learnCommit?: (repositoryId: string, entry: LogEntry) => void;
   readonly pipeline: PushPipeline;
   readonly git: GitRunner;
   readonly clock: Clock;

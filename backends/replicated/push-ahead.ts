@@ -53,6 +53,11 @@ export class PushesAhead {
     return own;
   }
 
+  /** The head that was asked for with it: a client that is told the refs before it pushes is told those. */
+  headOf(repository: Repository): Promise<HeadRecord> | undefined {
+    return this.#begun.get(repository)?.head;
+  }
+
   /** What is known for the push that the repository was looked up for, once; else it is read now. */
   async beginning(repository: Repository, request: PushRequest): Promise<PushBeginning> {
     const begun = this.#begun.get(repository);

@@ -21,6 +21,11 @@ export interface ReadPathDependencies extends ReadDependencies {
   readonly rates: Pick<ReadRates, 'note'> | undefined;
 }
 
+interface ReadPathOptions extends ReadOptions {
+  /** Asked for after the request came in: with the repository. It is asked anew where that failed. */
+  readonly head?: Promise<HeadRecord> | undefined;
+}
+
 /** How a request to read finds its repository and its generation (docs/architecture.md, "A read"). */
 export class ReadPath {
   readonly #dependencies: ReadPathDependencies;
@@ -32,7 +37,7 @@ export class ReadPath {
   async read(
     repository: Repository,
     signal: AbortSignal,
-    options: ReadOptions,
+    options: ReadPathOptions,
   ): Promise<ReadSession> {
     const { refsOnly = false, atLeast = 0, strong = false } = options;
     const { log, record, knownSnapshot, rates } = this.#dependencies;
@@ -52,7 +57,7 @@ export class ReadPath {
     }
     // A strong read: the head is read after the request came in, never before.
     const [head, found] = await Promise.all([
-      log.head(id),
+      options.head?.catch(() => log.head(id)) ?? log.head(id),
       isRecord(repository) ? repository : record(id),
     ]);
     const { generation } = head;

@@ -145,7 +145,10 @@ export class ReplicatedBackend implements Backend {
       replicas: dependencies.replicas,
       queueOf: (id) => this.#queueOf(id),
       frontEnd,
-      committed: (id, fresh) => this.#outbox.notify(id, fresh.entry.pushId, fresh),
+      committed: (id, fresh) => {
+        dependencies.learnCommit?.(id, fresh.entry);
+        this.#outbox.notify(id, fresh.entry.pushId, fresh);
+      },
       clock: dependencies.clock,
       meter: dependencies.meter,
       logger: dependencies.logger,
@@ -181,7 +184,10 @@ export class ReplicatedBackend implements Backend {
     options: ReadOptions = {},
   ): Promise<ReadSession> {
     this.#refuseUnlessServing();
-    return this.#reads.read(repository, signal, options);
+    return this.#reads.read(repository, signal, {
+      ...options,
+      head: this.#ahead.headOf(repository),
+    });
   }
 
   async push(repository: Repository, request: PushRequest): Promise<PushResult> {

@@ -400,7 +400,7 @@ class CoordinatedAccounts implements Accounts {
   }
 
   #principalOf(via: PrincipalSource, [entry, membership]: AccountRead): Signed | undefined {
-    const user = entry && decodeRecord(userRecord, entry);
+    const user = entry && this.#decodeUser(entry);
     if (user === undefined || user.disabled) return undefined;
     return {
       kind: 'user',
