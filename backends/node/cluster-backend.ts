@@ -11,6 +11,7 @@ import { removeTree } from '../git/repository-files.js';
 import { coordinatorLog } from '../replicated/coordinator-log.js';
 import { createClusterControl } from '../replicated/cluster-control.js';
 import { reportDamage } from '../replicated/damage.js';
+import { KnownDamages } from '../replicated/known-damages.js';
 import { NodeDirectory } from '../replicated/node-directory.js';
 import { PushTraces } from '../replicated/push-trace.js';
 import type { Consistency } from '../replicated/quorum.js';
@@ -66,6 +67,7 @@ export async function createClusterBackend(
   const { replicationFactor } = options;
   const { readReplicas } = options.repair;
   const traces = new PushTraces({ ...dependencies, frontEnd: options.nodeId });
+  const damages = new KnownDamages(dependencies);
   const controller = new SetController({
     ...dependencies,
     replicas: directory,
@@ -98,7 +100,8 @@ export async function createClusterBackend(
       replicationFactor,
       repairAfterMs: options.repair.repairAfterMs,
     }),
-    companions: [controller, traces],
+    damages,
+    companions: [controller, traces, damages],
     consistency: options.consistency,
     readConsistency: options.readConsistency,
     ...(readReplicas.max === 0

@@ -8,6 +8,7 @@ import type { PushPipeline } from '../contract/pipeline.js';
 import type { LogReader } from '../contract/replica.js';
 import type { HeadRecord, LogEntry } from '../contract/repository.js';
 import type { GitRunner } from '../git/git-runner.js';
+import type { KnownDamages } from './known-damages.js';
 import type { PushTraces } from './push-trace.js';
 import type { Consistency } from './quorum.js';
 import type { ReplicaDirectory } from './voters.js';
@@ -22,6 +23,8 @@ export interface ReplicatedBackendDependencies {
   readonly locks: Locks;
   readonly log: LogReader;
   readonly replicas: ReplicaDirectory;
+  /** Copies that are to be read last; absent where there is no other copy. */
+  readonly damages?: Pick<KnownDamages, 'has'>;
   /** The refs of a committed generation, where this process knows them; absent where a store's are as near. */
   readonly knownSnapshot?: (repositoryId: string, head: HeadRecord) => RefSnapshot | undefined;
   /** Told of every commit of this process, from which the refs may be known without asking a store. Never throws. */

@@ -7,11 +7,14 @@ import type { ReplicaRead } from '../contract/replica.js';
 import type { Repository } from '../contract/repository.js';
 import type { VisibleRefs } from '../contract/visible-refs.js';
 import { storeTroubles } from './commit.js';
+import type { KnownDamages } from './known-damages.js';
 import type { Voter } from './records.js';
 import { gathered, type Member, nobodyReachable, type ReplicaDirectory } from './voters.js';
 
 export interface ReadDependencies {
   readonly replicas: ReplicaDirectory;
+  /** Copies that are read only when nobody else is left; absent where there is no other copy. */
+  readonly damages?: Pick<KnownDamages, 'has'>;
   readonly clock: Clock;
   readonly logger: Logger;
 }
@@ -38,12 +41,16 @@ export async function openRead(
 ): Promise<ReadSession> {
   const { voters, readers } = repository;
   const copies = readers === undefined || readers.length === 0 ? voters : [...voters, ...readers];
-  const { replicas, clock } = dependencies;
-  const members = await gathered(replicas, copies, {
-    enough: (found) => found.length > 0,
+  const { replicas, clock, damages } = dependencies;
+  const found = await gathered(replicas, copies, {
+    enough: (some) => some.length > 0,
     clock,
     signal: wanted.signal,
   });
+  const isDamaged = ({ storeId }: Member): boolean => damages?.has(repository.id, storeId) === true;
+  const members = found.some(isDamaged)
+    ? [...found.filter((member) => !isDamaged(member)), ...found.filter(isDamaged)]
+    : found;
   const source = new ReadSource(dependencies, repository, { eventual: false, ...wanted, members });
   await source.current();
   return new ReplicatedRead(repository, source);

@@ -11,6 +11,7 @@ import { NodeDirectory, type NodeDirectoryDependencies } from '../../replicated/
 import type { Consistency } from '../../replicated/quorum.js';
 import { createClusterControl } from '../../replicated/cluster-control.js';
 import { ReplicatedBackend } from '../../replicated/replicated-backend.js';
+import { KnownDamages } from '../../replicated/known-damages.js';
 import { SetController } from '../../replicated/set-controller.js';
 import { SimulatedGit } from './simulated-git.js';
 import type { SimulatedProcess } from './simulated-process.js';
@@ -51,11 +52,14 @@ export async function startFrontEnd(parts: FrontEndParts): Promise<FrontEnd> {
   await replicas.start();
   const lease = createProcessLease({ coordinator: parts.coordinator, clock, logger });
   const locks = createLocks({ coordinator, lease, clock, random, meter, logger, holder: name });
+  const damages = new KnownDamages({ coordinator, clock, logger });
   const around = { coordinator, lease, replicas, locks, clock, random, logger, meter };
   const backend = new ReplicatedBackend({
     readConsistency: 'strong',
     reportReadsFrom: 0.02,
     ...around,
+    damages,
+    companions: [damages],
     log: coordinatorLog(coordinator),
     pipeline: pipelineOf(process),
     git: new SimulatedGit(process),

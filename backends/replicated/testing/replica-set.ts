@@ -24,6 +24,7 @@ import {
   systemClock,
 } from '../../local/testing/local-fixture.js';
 import { coordinatorLog } from '../coordinator-log.js';
+import type { KnownDamages } from '../known-damages.js';
 import type { Consistency } from '../quorum.js';
 import { ReplicatedBackend } from '../replicated-backend.js';
 import { peerSourceOf } from '../peers.js';
@@ -57,6 +58,7 @@ export interface ReplicaSet {
     readonly pipeline?: PushPipeline;
     readonly wrap?: (coordinator: Coordinator) => Coordinator;
     readonly clock?: Clock;
+    readonly damages?: KnownDamages;
   }): Promise<{
     readonly backend: ReplicatedBackend;
     readonly locks: Locks;
@@ -130,6 +132,7 @@ export async function openReplicaSet(count = 3): Promise<ReplicaSet> {
       pipeline = permissivePipeline,
       wrap,
       clock = systemClock,
+      damages,
     } = {}) => {
       const seen = wrap?.(coordinator) ?? coordinator;
       const scratchDirectory = await mkdtemp(join(directory, 'scratch-'));
@@ -145,6 +148,7 @@ export async function openReplicaSet(count = 3): Promise<ReplicaSet> {
         consistency,
         scratchDirectory,
         clock,
+        ...(damages === undefined ? {} : { damages, companions: [damages] }),
       });
       await backend.start();
       closers.unshift(
@@ -181,6 +185,8 @@ function newBackend(parts: {
   readonly consistency: Consistency;
   readonly scratchDirectory: string;
   readonly clock: Clock;
+  readonly damages?: KnownDamages;
+  readonly companions?: readonly KnownDamages[];
 }): ReplicatedBackend {
   return new ReplicatedBackend({
     ...environment,
