@@ -249,6 +249,7 @@ describe('a cluster: three storage nodes, two front-ends, three members of etcd'
     await cluster.frontEnd(0).kill();
     const tip = await push(directory, ground.httpUrl(1, 'team/front.git'));
     await cluster.frontEnd(0).start().ready();
+    await ground.allSeen();
     assert.equal(await tipSeen(ground.httpUrl(0, 'team/front.git')), tip);
   });
 

@@ -68,8 +68,10 @@ test('npm run cluster: tells where everything is, keeps its data, and stops all 
     assert.ok(first.said().includes(`${ops}/metrics`), first.said());
   }
   const repository = await scene.makeRepository();
-  await scene.git(['push', '-q', `${push[1]}/demo.git`, 'HEAD:refs/heads/main'], {
-    cwd: repository,
+  // A front-end sees the storage nodes a little later than they serve; on a busy machine a push does not wait so long.
+  await waitFor('a push to be taken', async () => {
+    const pushing = ['push', '-q', `${push[1]}/demo.git`, 'HEAD:refs/heads/main'];
+    return (await scene.tryGit(pushing, { cwd: repository })).exitCode === 0;
   });
   assert.equal(await first.stop(), 0);
   for (const pid of pids) assert.throws(() => process.kill(pid, 0), { code: 'ESRCH' });
@@ -77,8 +79,10 @@ test('npm run cluster: tells where everything is, keeps its data, and stops all 
   const second = await run(scene, ...flags);
   assert.equal(second.description.adminToken, adminToken);
   assert.equal(second.description.frontEnds[0]?.http, frontEnds[0]?.http);
-  const listed = await scene.git(['ls-remote', `${push[1]}/demo.git`]);
-  assert.match(listed, /refs\/heads\/main/);
+  await waitFor('what was pushed to be served', async () => {
+    const { stdout } = await scene.tryGit(['ls-remote', `${push[1]}/demo.git`]);
+    return stdout.includes('refs/heads/main');
+  });
   assert.equal(await second.stop(), 0);
 });
 

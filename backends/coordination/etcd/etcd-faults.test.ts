@@ -5,11 +5,12 @@ import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import type { Coordinator, WatchBatch } from '../../contract/coordinator.js';
+import { until } from '../../contract/testing/until.js';
 import { asQuorateError, QuorateError } from '../../contract/errors.js';
 import { silentLogger } from '../test-environment.js';
 import { openEtcdCoordinator } from './etcd-coordinator.js';
 import { EtcdCluster } from './testing/etcd-cluster.js';
-import { openEtcd, type OpenEtcd, realRandom } from './testing/etcd-fixture.js';
+import { openEtcd, type OpenEtcd, realRandom, settingsFor } from './testing/etcd-fixture.js';
 import { measureWriteGap } from './testing/write-gap.js';
 
 const put = (coordinator: Coordinator, key: string, value: string | Uint8Array) =>
@@ -23,10 +24,13 @@ describe('etcd with three members, some of them dead', { timeout: 900_000 }, () 
   let etcd: OpenEtcd;
   let cluster: EtcdCluster;
   let coordinator: Coordinator;
+  /** For what has to succeed: elections on a machine that has a lot else to do fit in. Waiting in vain stays short. */
+  let patient: Coordinator;
   before(async () => {
-    // Elections on a machine that has a lot else to do fit in; waiting in vain stays short.
     etcd = await openEtcd({ members: 3, patienceMs: 5_000 });
     ({ cluster, coordinator } = etcd);
+    const settings = { ...settingsFor(cluster), patienceMs: 60_000 };
+    patient = await openEtcdCoordinator({ settings, random: realRandom, logger: silentLogger });
   });
   afterEach(async () => {
     for (const member of cluster.members) {
@@ -35,15 +39,18 @@ describe('etcd with three members, some of them dead', { timeout: 900_000 }, () 
     }
     await cluster.ready();
   });
-  after(() => etcd.close());
+  after(async () => {
+    await patient.close();
+    await etcd.close();
+  });
 
   test('reads and leases outlive the leader, and writes fail only with an unknown outcome', async () => {
-    // An election takes a second or two; on a busy machine it takes some more, and the lease has to be renewed after it.
-    const lease = await coordinator.grantLease(10_000);
-    const { errors } = await measureWriteGap(cluster, coordinator);
+    // An election takes a second or two, on a busy machine some more, and the lease has to be renewed after it.
+    const lease = await patient.grantLease(20_000);
+    const { errors, elections } = await measureWriteGap(cluster, patient);
     const { 'outcome-unknown': lost = 0, ...others } = errors;
     assert.deepEqual(others, {});
-    assert.ok(lost < 20, `${lost} answers were lost`);
+    assert.ok(lost < 20 * (1 + elections), `${lost} answers were lost, in ${elections} elections`);
     assert.equal(lease.lost.aborted, false);
     await lease.revoke();
   });
@@ -54,15 +61,14 @@ describe('etcd with three members, some of them dead', { timeout: 900_000 }, () 
     const watching = (async () => {
       for await (const batch of coordinator.watch('watched', { signal: leaving.signal })) {
         batches.push(batch);
-        if (Buffer.from(valueOf(batch)).toString() === 'last') break;
       }
     })();
     const revisions: number[] = [];
     const write = async (value: string): Promise<void> => {
       // Counted by what is there, not by what was answered.
-      const error = await put(coordinator, 'watched', value).catch((reason: unknown) => reason);
+      const error = await put(patient, 'watched', value).catch((reason: unknown) => reason);
       if (error instanceof Error) return write(value);
-      const entry = await coordinator.get('watched');
+      const entry = await patient.get('watched');
       revisions.push(entry?.modRevision ?? 0);
     };
     for (const member of cluster.members) {
@@ -73,8 +79,10 @@ describe('etcd with three members, some of them dead', { timeout: 900_000 }, () 
       await cluster.ready();
     }
     await write('last');
-    await watching;
+    // What is written a second time, since its first answer was lost, has a later revision.
+    await until('the last', () => batches.at(-1)?.revision === revisions.at(-1));
     leaving.abort();
+    await watching;
     const seen = batches.map(({ revision }) => revision);
     assert.deepEqual(
       seen,
@@ -92,11 +100,11 @@ describe('etcd with three members, some of them dead', { timeout: 900_000 }, () 
     // Whichever this process talks to is among those that hang in turn.
     for (const member of cluster.members) {
       member.pause();
-      const outcome = await put(coordinator, 'k', '2').catch((error: unknown) => error);
+      const outcome = await put(patient, 'k', '2').catch((error: unknown) => error);
       if (outcome instanceof Error) {
         assert.ok('code' in outcome && outcome.code === 'outcome-unknown', outcome.message);
       }
-      assert.ok(await coordinator.get('k'));
+      assert.ok(await patient.get('k'));
       member.resume();
       await cluster.ready();
     }
@@ -116,7 +124,7 @@ describe('etcd with three members, some of them dead', { timeout: 900_000 }, () 
       assert.ok(error instanceof QuorateError);
       return error.code;
     };
-    for (let i = 0; (await code()) !== 'unavailable'; i += 1) assert.ok(i < 20, 'it steps down');
+    await until('it to step down', async () => (await code()) === 'unavailable');
     // What need not be the latest is still answered.
     const stale = await coordinator.get('k', { linearizable: false });
     assert.equal(Buffer.from(stale?.value ?? []).toString(), 'before');
@@ -215,9 +223,4 @@ async function heldBytes(): Promise<number> {
     least = Math.min(least, process.memoryUsage().arrayBuffers);
   }
   return least;
-}
-
-function valueOf(batch: WatchBatch): Uint8Array {
-  const [event] = batch.events;
-  return event?.type === 'put' ? event.entry.value : new Uint8Array();
 }
