@@ -15,8 +15,17 @@ import { errorCode, syncDirectory } from './repository-files.js';
 
 /** One change of a disk. */
 export type FileStep =
-  /** Makes a file, or replaces its content in place; `sync`: and has that on disk. Names are not synced. */
-  | { readonly do: 'write'; readonly path: string; readonly text: string; readonly sync?: boolean }
+  /**
+   * Makes a file, or replaces its content in place; `sync`: and has that on disk. Names are not synced. `exclusive`: fails
+   * with `EEXIST` when there is something, and leaves nothing when it fails.
+   */
+  | {
+      readonly do: 'write';
+      readonly path: string;
+      readonly text: string;
+      readonly sync?: boolean;
+      readonly exclusive?: boolean;
+    }
   /**
    * Writes over the beginning of a file that is there, and has that on disk. What was longer stays behind it, up to
    * `maxTailBytes`. A crash may leave it torn.
@@ -44,9 +53,22 @@ export type FileStep =
 
 /**
  * Takes steps one after another. The first that fails is the last, and its error, a system error with a `code`, the
- * result; what was done stays done. Calls do not wait for each other.
+ * result, of which `failedStep` tells which it was; what was done stays done. Calls do not wait for each other.
  */
 export type TakeFileSteps = (steps: readonly FileStep[]) => Promise<void>;
+
+const failedSteps = new WeakMap<object, number>();
+
+/** The same error, of which `failedStep` tells `index` from now on. */
+export function failedAt(index: number, error: unknown): unknown {
+  if (typeof error === 'object' && error !== null) failedSteps.set(error, index);
+  return error;
+}
+
+/** How many steps were taken before the one with this error; undefined when it is none of `TakeFileSteps`. */
+export function failedStep(error: unknown): number | undefined {
+  return typeof error === 'object' && error !== null ? failedSteps.get(error) : undefined;
+}
 
 /**
  * Syncs that need no order: side by side, since a disk does them together. Of three (two files and their directory) the
@@ -64,13 +86,19 @@ export async function syncAll(
 
 /** Takes each step on Node's thread pool. */
 export const takeFileSteps: TakeFileSteps = async (steps) => {
-  for (const step of steps) await take(step);
+  for (const [index, step] of steps.entries()) {
+    try {
+      await take(step);
+    } catch (error) {
+      throw failedAt(index, error);
+    }
+  }
 };
 
 async function take(step: FileStep): Promise<void> {
   switch (step.do) {
     case 'write':
-      await writeFile(step.path, step.text, { flush: step.sync === true });
+      await write(step);
       return;
     case 'overwrite':
       await overwrite(step.path, Buffer.from(step.text));
@@ -106,6 +134,20 @@ async function take(step: FileStep): Promise<void> {
       const { bavail, bsize } = await statfs(step.path);
       if (bavail * bsize < step.bytes) throw noRoom(step.path);
     }
+  }
+}
+
+async function write({
+  path,
+  text,
+  sync = false,
+  exclusive = false,
+}: Extract<FileStep, { do: 'write' }>): Promise<void> {
+  try {
+    await writeFile(path, text, { flush: sync, flag: exclusive ? 'wx' : 'w' });
+  } catch (error) {
+    if (exclusive && errorCode(error) !== 'EEXIST') await rm(path, { force: true });
+    throw error;
   }
 }
 

@@ -4,7 +4,7 @@ import { dirname, join } from 'node:path';
 import type { Clock } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import type { RefCommand } from '../contract/objects.js';
-import { type FileStep, syncAll, type TakeFileSteps } from './file-steps.js';
+import { failedStep, type FileStep, syncAll, type TakeFileSteps } from './file-steps.js';
 import { isZero } from './ref-commands.js';
 import { errorCode, syncDirectory } from './repository-files.js';
 
@@ -35,18 +35,7 @@ export class RefDirectories {
     updates: readonly RefCommand[],
     after: readonly FileStep[] = [],
   ): Promise<void> {
-    const directories = new Set<string>();
-    const lasting = new Set<string>();
-    for (const { ref, newOid } of updates) {
-      const top = /^refs\/(?:heads|tags)(?=\/)/.exec(ref)?.[0];
-      const path = top === undefined ? undefined : `${gitDir}/${top}`;
-      const end = path !== undefined && this.#known.has(path) ? 'refs' : '.';
-      for (let name = dirname(ref); name !== end; name = dirname(name)) directories.add(name);
-      // A deletion rewrites packed-refs beside HEAD.
-      if (isZero(newOid)) directories.add('.');
-      else if (path !== undefined) lasting.add(path);
-    }
-    const paths = [...directories].map((directory) => `${gitDir}/${directory}`);
+    const { paths, lasting } = this.#changed(gitDir, updates);
     try {
       const [path] = paths;
       if (path !== undefined && paths.length === 1) {
@@ -61,6 +50,48 @@ export class RefDirectories {
     } catch (error) {
       throw storageFailure(error);
     }
+    this.#remember(lasting);
+  }
+
+  /** As `sync`, in one list with what comes `before`; `storage-failure` only for what follows that. */
+  async syncAfter(
+    before: readonly FileStep[],
+    gitDir: string,
+    {
+      updates,
+      after,
+    }: { readonly updates: readonly RefCommand[]; readonly after: readonly FileStep[] },
+  ): Promise<void> {
+    const { paths, lasting } = this.#changed(gitDir, updates);
+    const syncs = paths.map((path): FileStep => ({ do: 'sync', path }));
+    try {
+      await this.#take([...before, ...syncs, ...after]);
+    } catch (error) {
+      throw (failedStep(error) ?? 0) < before.length ? error : storageFailure(error);
+    }
+    this.#remember(lasting);
+  }
+
+  /** Paths of the directories whose names change, and of those among them that last. */
+  #changed(
+    gitDir: string,
+    updates: readonly RefCommand[],
+  ): { readonly paths: readonly string[]; readonly lasting: ReadonlySet<string> } {
+    const directories = new Set<string>();
+    const lasting = new Set<string>();
+    for (const { ref, newOid } of updates) {
+      const top = /^refs\/(?:heads|tags)(?=\/)/.exec(ref)?.[0];
+      const path = top === undefined ? undefined : `${gitDir}/${top}`;
+      const end = path !== undefined && this.#known.has(path) ? 'refs' : '.';
+      for (let name = dirname(ref); name !== end; name = dirname(name)) directories.add(name);
+      // A deletion rewrites packed-refs beside HEAD.
+      if (isZero(newOid)) directories.add('.');
+      else if (path !== undefined) lasting.add(path);
+    }
+    return { paths: [...directories].map((directory) => `${gitDir}/${directory}`), lasting };
+  }
+
+  #remember(lasting: ReadonlySet<string>): void {
     if (this.#known.size >= maxKnown) this.#known.clear();
     for (const path of lasting) this.#known.add(path);
   }

@@ -2,13 +2,14 @@ import type { Clock } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import type { Oid, RefCommand } from '../contract/objects.js';
 import { ConversationPool, type Dialogue } from './conversation-pool.js';
-import { type FileStep, takeFileSteps, type TakeFileSteps } from './file-steps.js';
+import { failedStep, type FileStep, takeFileSteps, type TakeFileSteps } from './file-steps.js';
 import type { GitRunner } from './git-runner.js';
 import { isZero, writeRefCommands } from './ref-commands.js';
 import { RefJudge } from './ref-judge.js';
 import { refConfig } from './ref-config.js';
 import { dryRunRefs, type DryRun, type RefFailure } from './ref-dry-run.js';
 import { RefDirectories, removeLocksOfKilled, writeHead } from './ref-files.js';
+import { arePlainMoves, refMoves } from './ref-moves.js';
 import { readRefValues, valueOf, type RefValuesOptions } from './ref-values.js';
 
 /** The one writer of refs. */
@@ -24,13 +25,11 @@ export interface RefTransactions {
    * As `commit`, where a ref may have its new value already. For entries that are committed in the log. Idempotent.
    * `restarted`: a ref that goes may have any value, since there may have been a power cut in the middle. git takes it
    * from packed-refs first and removes its file then; when only the second came to the disk, an older value of
-   * packed-refs shows. `after`: steps that are taken when the refs are on disk.
+   * packed-refs shows. `before`: steps that are taken first; `after`: those when the refs are on disk. `commits`: objects
+   * that are certainly here and commits once `before` was done. Branches that move to them take no git, unless one is not
+   * as expected.
    */
-  commitEither(
-    gitDir: string,
-    updates: readonly RefCommand[],
-    how?: { readonly restarted: boolean; readonly after?: readonly FileStep[] },
-  ): Promise<void>;
+  commitEither(gitDir: string, updates: readonly RefCommand[], how?: EitherOptions): Promise<void>;
   /** Points HEAD at a branch, born or not (full name under `refs/heads/`). Durable on return. */
   setHead(gitDir: string, branch: string): Promise<void>;
   /** Which updates git would not apply; the others it would apply all together. Changes nothing. */
@@ -43,6 +42,13 @@ export interface RefTransactions {
   /** Ends the process kept for a repository. */
   release(gitDir: string): Promise<void>;
   close(): Promise<void>;
+}
+
+export interface EitherOptions {
+  readonly restarted?: boolean;
+  readonly before?: readonly FileStep[];
+  readonly after?: readonly FileStep[];
+  readonly commits?: { has(oid: Oid): boolean };
 }
 
 export interface RefTransactionsOptions {
@@ -78,6 +84,24 @@ export function createRefTransactions(options: RefTransactionsOptions): RefTrans
     return outcome;
   }
 
+  /** Whether the branches were moved as files. Otherwise `before` is done, and no more than some of the moves. */
+  async function move(
+    gitDir: string,
+    updates: readonly RefCommand[],
+    { before = [], after = [] }: EitherOptions,
+  ): Promise<boolean> {
+    const moves = refMoves(gitDir, updates);
+    try {
+      await directories.syncAfter([...before, ...moves.steps], gitDir, { updates, after });
+      return true;
+    } catch (error) {
+      const taken = (failedStep(error) ?? -1) - before.length;
+      if (taken < 0) throw error;
+      await files(moves.undo(taken));
+      return false;
+    }
+  }
+
   const judge = new RefJudge(options);
 
   return {
@@ -87,7 +111,11 @@ export function createRefTransactions(options: RefTransactionsOptions): RefTrans
       if (outcome === 'refused') await assertValues({ git, gitDir }, updates, 'old');
       throw refsNotWritten();
     },
-    async commitEither(gitDir, updates, { restarted, after = [] } = { restarted: false }) {
+    async commitEither(gitDir, updates, how = {}) {
+      const { restarted = false, before = [], after = [], commits } = how;
+      if (commits !== undefined && arePlainMoves(updates, commits)) {
+        if (await move(gitDir, updates, how)) return;
+      } else if (before.length > 0) await files(before);
       if ((await apply(gitDir, updates, after)) === 'applied') return;
       const expected = restarted ? 'old or new, or it goes' : 'old or new';
       const values = await assertValues({ git, gitDir }, updates, expected);

@@ -1,7 +1,7 @@
 import { rm } from 'node:fs/promises';
 import type { Logger } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
-import type { Head } from '../contract/objects.js';
+import type { Head, Oid } from '../contract/objects.js';
 import type { QuarantineKey } from '../contract/replica.js';
 import type { LogEntry } from '../contract/repository.js';
 import type { RefTransactions } from '../git/ref-transaction.js';
@@ -38,18 +38,25 @@ export interface Effects extends Promoted {
   readonly begin?: readonly FileStep[];
   /** What follows when the refs are on disk, of entries with updates and without a change of HEAD. */
   readonly end?: readonly FileStep[];
+  /** Commits that are in those files, as far as that was seen in this process. */
+  readonly commits?: ReadonlySet<Oid>;
+  /** Nothing of this intent was tried before. */
+  readonly isFirst?: boolean;
 }
 
 /** Objects and refs of the entries. Idempotent: it is run again from wherever it stopped. */
 export async function writeEffects(
   { store, refs }: ApplyDependencies,
   id: string,
-  { intent, keeps, packs, begin = [], end = [], restarted = false }: Effects,
+  { intent, keeps, packs, begin = [], end = [], commits, ...how }: Effects,
 ): Promise<void> {
   const { entries, quarantines } = intent;
+  const { isFirst = false, restarted = false } = how;
+  // Whatever may have been in the way of a link is not in the way of a file.
+  const keeping = { keeps, linked: isFirst ? store.keepPath : undefined };
   const promote =
-    quarantines.length === 0 ? [] : promoteSteps(packs, store.objectsDirectory(id), keeps);
-  await store.take([...begin, ...promote]);
+    quarantines.length === 0 ? [] : promoteSteps(packs, store.objectsDirectory(id), keeping);
+  let before = [...begin, ...promote];
   const gitDir = store.gitDirectory(id);
   const updates = entries.flatMap((entry) => entry.updates);
   // What goes first, since git does not delete `a` and create `a/b` in one transaction. No reader sees the step.
@@ -57,9 +64,15 @@ export async function writeEffects(
   const others = updates.filter(bringsObject);
   if (deletions.length > 0) {
     const after = others.length === 0 ? end : [];
-    await refs.commitEither(gitDir, deletions, { restarted, after });
+    await refs.commitEither(gitDir, deletions, { restarted, before, after });
+    before = [];
   }
-  if (others.length > 0) await refs.commitEither(gitDir, others, { restarted, after: end });
+  if (others.length > 0) {
+    const known = commits === undefined ? {} : { commits };
+    await refs.commitEither(gitDir, others, { restarted, before, after: end, ...known });
+    before = [];
+  }
+  if (before.length > 0) await store.take(before);
   const { head } = lastOf(entries);
   if (head !== undefined) await refs.setHead(gitDir, symrefOf(head.new));
 }

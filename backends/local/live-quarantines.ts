@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import type { Clock } from '../contract/environment.js';
+import type { Oid } from '../contract/objects.js';
 import type { QuarantineKey } from '../contract/replica.js';
 import type { IndexedPack } from '../git/pack-indexer.js';
 import { removeTree } from '../git/repository-files.js';
@@ -87,6 +88,12 @@ export class LiveQuarantines {
     const files = this.find(key.repositoryId, key.pushId)?.indexed?.files;
     const directory = packDirectoryOf(this.#store.quarantineDirectory(key));
     return files?.map((name) => join(directory, name));
+  }
+
+  /** Commits in the packs that `packsOf` tells of, as their upload read them. */
+  commitsOf(key: QuarantineKey): readonly Oid[] {
+    const indexed = this.find(key.repositoryId, key.pushId)?.indexed;
+    return indexed?.files === undefined ? [] : (indexed.closure?.commits ?? []);
   }
 
   /** The quarantine, new or known; its push does something now. */

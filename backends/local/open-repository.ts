@@ -23,6 +23,7 @@ import {
   stateAfter,
   writeEffects,
 } from './apply-entries.js';
+import { frozen, unlessDiffering } from './frozen.js';
 import { Gathering } from './gathering.js';
 import { InterruptibleQueue } from './interruptible-queue.js';
 import { isZero } from './judge-names.js';
@@ -429,7 +430,10 @@ export class OpenRepository {
     // Before the marker: whatever fails up to here is done again, and what is in memory never lags behind the marker.
     const early = needsLookUp(intent) ? undefined : this.#snapshotAfter(intent, new Map());
     const end = early === undefined ? [] : marker;
-    const effects = { intent, keeps: this.#keeps, packs, begin, end };
+    const commits = new Set(
+      again ? [] : intent.quarantines.flatMap((key) => dependencies.commitsOf?.(key) ?? []),
+    );
+    const effects = { intent, keeps: this.#keeps, packs, begin, end, commits, isFirst: !again };
     await writeEffects(dependencies, this.id, effects).catch((error: unknown) => {
       throw unlessDiffering(error, this.id);
     });
@@ -479,21 +483,4 @@ export class OpenRepository {
     const oids = [...new Set(others.map(({ newOid }) => newOid).filter((oid) => !isZero(oid)))];
     return oids.length === 0 ? new Map() : this.#dependencies.objects.peel(this.gitDirectory, oids);
   }
-}
-
-/**
- * That a ref has neither the value from before a committed push nor the one from after it is this disk's trouble, and
- * must not be taken for that of the push that is being prepared.
- */
-function unlessDiffering(error: unknown, id: string): unknown {
-  const { code, details } = asQuorateError(error);
-  if (code !== 'failed-precondition') return error;
-  return frozen('the refs on this disk are not those that a committed push found', {
-    id,
-    ...details,
-  });
-}
-
-function frozen(why: string, details: Record<string, unknown>): QuorateError {
-  return new QuorateError('data-corrupt', `${why}; the repository is frozen`, { details });
 }

@@ -1,10 +1,7 @@
 import type { RefCommand } from '../contract/objects.js';
 import type { FileStep } from '../git/file-steps.js';
 import type { IndexedPack } from '../git/pack-indexer.js';
-import { isZero } from './judge-names.js';
-
-/** With more, git's own dry run is as quick. */
-const maxMoves = 16;
+import { arePlainMoves } from '../git/ref-moves.js';
 
 /**
  * What `git update-ref` would look at before it moves branches, as steps that fail where it would refuse: that each has
@@ -19,13 +16,7 @@ export function stepsOfPlainMoves(
   commands: readonly RefCommand[],
   indexed: IndexedPack | undefined,
 ): readonly FileStep[] | undefined {
-  const commits = new Set(indexed?.closure?.commits);
-  const refs = new Set(commands.map(({ ref }) => ref));
-  const arePlain = commands.every(
-    ({ ref, oldOid, newOid }) =>
-      ref.startsWith('refs/heads/') && !isZero(oldOid) && oldOid !== newOid && commits.has(newOid),
-  );
-  if (!arePlain || refs.size !== commands.length || refs.size > maxMoves) return undefined;
+  if (!arePlainMoves(commands, new Set(indexed?.closure?.commits))) return undefined;
   return [
     ...commands.flatMap(({ ref, oldOid }): readonly FileStep[] => [
       { do: 'expect-absent', path: `${gitDir}/${ref}.lock` },

@@ -8,7 +8,7 @@ import type { PrepareRequest, QuarantineKey } from '../contract/replica.js';
 import { type FileStep, syncAll } from '../git/file-steps.js';
 import { errorCode, isMissing, syncDirectory, writeFileDurably } from '../git/repository-files.js';
 import { decodeCheckedLine, encodeCheckedLine } from './checked-line.js';
-import type { Store } from './store.js';
+import { keepReason, type Store } from './store.js';
 
 /** What makes a quarantine *prepared*: it outlives restarts until the fate of its push is known. */
 export interface PreparedMark {
@@ -213,24 +213,29 @@ export async function keptUpdates(directory: string): Promise<readonly RefComman
  * Moves the packs of quarantines into the object store. `.keep` files go first and stay until the refs are written,
  * so that no repack takes objects whose refs are not there yet; `.idx` files go last, since a pack counts from then
  * on. Running it again finishes a move that was cut short. The paths of the `.keep` files are added to `keeps` before
- * they are written.
+ * they are written. `linked`: a file that they become names of, since to make and remove a file for each push costs a
+ * disk more than a name does.
  */
 export function promoteSteps(
   packs: readonly string[],
   objectsDirectory: string,
-  keeps: Set<string>,
+  { keeps, linked }: { readonly keeps: Set<string>; readonly linked: string | undefined },
 ): readonly FileStep[] {
   const to = `${objectsDirectory}/pack`;
   const [indexes, others] = [packs.filter(isIndex), packs.filter((path) => !isIndex(path))];
   const keepOf = (path: string): string => `${to}/${basename(path, '.idx')}.keep`;
   for (const path of indexes) keeps.add(keepOf(path));
+  const keep = (path: string): FileStep =>
+    linked === undefined
+      ? { do: 'write', path: keepOf(path), text: keepReason }
+      : { do: 'link', from: linked, to: keepOf(path) };
   const rise = (path: string): FileStep => ({
     do: 'rename',
     from: path,
     to: `${to}/${basename(path)}`,
   });
   return [
-    ...indexes.map((path): FileStep => ({ do: 'write', path: keepOf(path), text: keepReason })),
+    ...indexes.map(keep),
     ...others.map(rise),
     ...indexes.map(rise),
     // Also when there was nothing left to move: whoever moved it may have been killed before it was on disk.
@@ -257,9 +262,6 @@ export async function quarantinedFiles(directory: string): Promise<readonly stri
 }
 
 const isIndex = (path: string): boolean => path.endsWith('.idx');
-
-/** What `promote` writes into `.keep` files; other keep files belong to people and stay. */
-const keepReason = 'quorate: refs not written yet\n';
 
 /**
  * Removes the `.keep` files that an earlier process left, when nothing is being applied. A power cut may have taken

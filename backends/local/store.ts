@@ -9,6 +9,7 @@ import {
   isMissing,
   removeHalfWritten,
   removeTree,
+  replaceFile,
   syncDirectory,
   writeFileDurably,
 } from '../git/repository-files.js';
@@ -24,6 +25,9 @@ const pushIdPattern = /^[A-Za-z0-9_-]{8,64}$/;
  */
 const reservedBytes = 32 * 1024 * 1024;
 
+/** What `.keep` files of ours hold; those that hold anything else belong to people and stay. */
+export const keepReason = 'quorate: refs not written yet\n';
+
 /** Beyond it whoever drops a quarantine waits for its files to go, so that a slow disk is not left behind. */
 const maxGoings = 100;
 
@@ -31,6 +35,7 @@ const maxGoings = 100;
  * Where things lie below the store's root:
  *
  *     store-id                        random, written once: this disk and no other
+ *     keep                            what the `.keep` files of packs are second names of
  *     repos/{id[0..2]}/{id}/git       a plain bare repository
  *     repos/{id[0..2]}/{id}/judging   links to packs while git judges them; emptied when it is opened first
  *     repos/{id[0..2]}/{id}/state     applied generation and digest
@@ -77,6 +82,7 @@ export class Store {
       throw new QuorateError('data-corrupt', `${idPath} does not hold a store id`);
     }
     const store = new Store(root, id, take);
+    await replaceFile(store.keepPath, keepReason);
     await removeTree(store.viewsDirectory);
     await removeTree(store.hooksDirectory);
     await removeTree(join(root, 'spares'));
@@ -132,6 +138,11 @@ export class Store {
 
   get viewsDirectory(): string {
     return `${this.#root}/views`;
+  }
+
+  /** A file with `keepReason`, made anew at each start. */
+  get keepPath(): string {
+    return `${this.#root}/keep`;
   }
 
   get quarantineRoot(): string {

@@ -116,6 +116,8 @@ export const mutants: readonly Mutation[] = [
         'if (false) await directories.sync',
       ),
       edit('git/ref-config.js', ',reference', ''),
+      edit('git/ref-moves.js', ', sync: true', ''),
+      edit('git/ref-files.js', String.raw`\.\.\.syncs, `, ''),
     ],
   },
   {
@@ -176,7 +178,7 @@ export const mutants: readonly Mutation[] = [
     name: 'a repack between promote and refs',
     troubles: ['maintenance'],
     edits: [
-      edit('local/quarantine.js', String.raw`\.\.\.indexes\.map\(.*keepReason \}\)\),`, ''),
+      edit('local/quarantine.js', String.raw`\.\.\.indexes\.map\(keep\),`, ''),
       edit('git/maintenance.js', String.raw`'--cruft', '--cruft-expiration=never', `, ''),
     ],
   },

@@ -1,7 +1,7 @@
 import { Worker } from 'node:worker_threads';
 import type { Logger } from '../../contract/environment.js';
 import { QuorateError } from '../../contract/errors.js';
-import { type FileStep, takeFileSteps } from '../file-steps.js';
+import { failedAt, type FileStep, takeFileSteps } from '../file-steps.js';
 import type { Answer, Order } from './messages.js';
 
 export interface FileThreadsOptions {
@@ -159,7 +159,13 @@ class FileThread {
       this.#idleTimer.refresh();
       this.#done?.();
     }
-    if (failure === undefined) waiting?.resolve();
-    else waiting?.reject(Object.assign(new Error(failure.message), { code: failure.code }));
+    if (failure === undefined) {
+      waiting?.resolve();
+      return;
+    }
+    const { step, code, message } = failure;
+    const error = Object.assign(new Error(message), { code });
+    failedAt(step, error);
+    waiting?.reject(error);
   }
 }

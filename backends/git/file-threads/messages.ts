@@ -7,6 +7,6 @@ export interface Order {
 
 export interface Answer {
   readonly id: number;
-  /** Of the step at which it ended. */
-  readonly failure?: { readonly code: string; readonly message: string };
+  /** Of the step at which it ended, the `step`th. */
+  readonly failure?: { readonly step: number; readonly code: string; readonly message: string };
 }

@@ -32,13 +32,13 @@ import { errorCode } from '../repository-files.js';
 export function takeStep(step: FileStep): void {
   switch (step.do) {
     case 'write':
-      write(step.path, step.text, step.sync === true);
+      write(step);
       return;
     case 'overwrite':
       overwrite(step.path, Buffer.from(step.text));
       return;
     case 'sync':
-      unless(step.ifThere === true ? absent : [], () => sync(step.path));
+      unless(step.ifThere === true ? absent : [], () => syncPath(step.path));
       return;
     case 'rename':
       renameSync(step.from, step.to);
@@ -71,11 +71,19 @@ export function takeStep(step: FileStep): void {
   }
 }
 
-function write(path: string, text: string, isSynced: boolean): void {
-  const file = openSync(path, 'w', 0o644);
+function write({
+  path,
+  text,
+  sync = false,
+  exclusive = false,
+}: Extract<FileStep, { do: 'write' }>): void {
+  const file = openSync(path, exclusive ? 'wx' : 'w', 0o644);
   try {
     writeFileSync(file, text);
-    if (isSynced) fsyncSync(file);
+    if (sync) fsyncSync(file);
+  } catch (error) {
+    if (exclusive) unlinkSync(path);
+    throw error;
   } finally {
     closeSync(file);
   }
@@ -93,7 +101,7 @@ function overwrite(path: string, bytes: Uint8Array): void {
   }
 }
 
-function sync(path: string): void {
+function syncPath(path: string): void {
   const file = openSync(path, 'r');
   try {
     fsyncSync(file);

@@ -8,11 +8,13 @@ import { takeStep } from './take-steps.js';
 parentPort?.on('message', (order: Order) => parentPort?.postMessage(carryOut(order), []));
 
 function carryOut({ id, steps }: Order): Answer {
-  try {
-    for (const step of steps) takeStep(step);
-    return { id };
-  } catch (error) {
-    const message = error instanceof Error ? error.message : String(error);
-    return { id, failure: { code: errorCode(error), message } };
+  for (const [step, what] of steps.entries()) {
+    try {
+      takeStep(what);
+    } catch (error) {
+      const message = error instanceof Error ? error.message : String(error);
+      return { id, failure: { step, code: errorCode(error), message } };
+    }
   }
+  return { id };
 }

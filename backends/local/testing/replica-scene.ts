@@ -7,6 +7,7 @@ import type { Head, RefCommand } from '../../contract/objects.js';
 import type { LogReader, QuarantineKey } from '../../contract/replica.js';
 import type { HeadRecord, LogEntry } from '../../contract/repository.js';
 import { digestAfter, emptyDigest } from '../../git/digest.js';
+import { takeFileSteps } from '../../git/file-steps.js';
 import { createPackIndexer } from '../../git/indexer.js';
 import { createObjectReader, type ObjectReader } from '../../git/object-reader.js';
 import { createRefTransactions, type RefTransactions } from '../../git/ref-transaction.js';
@@ -119,11 +120,13 @@ export async function openReplica(): Promise<ReplicaScene> {
   const failing = <A extends unknown[], R>(
     name: 'commitEither' | 'peel',
     call: (...args: A) => Promise<R>,
+    before: (...args: A) => Promise<void> = async () => undefined,
   ) => {
     return async (...args: A): Promise<R> => {
       const left = failures.get(name) ?? 0;
       if (left === 0) return call(...args);
       failures.set(name, left - 1);
+      await before(...args);
       throw Object.assign(new Error(`ENOSPC: ${name} fails`), { code: 'ENOSPC' });
     };
   };
@@ -145,6 +148,7 @@ export async function openReplica(): Promise<ReplicaScene> {
         commitEither: failing(
           'commitEither',
           (...args: Parameters<RefTransactions['commitEither']>) => refs.commitEither(...args),
+          (_gitDir, _updates, { before = [] } = {}) => takeFileSteps(before),
         ),
       },
       objects: {
