@@ -44,6 +44,35 @@ export function wholeFrame(type: FrameType, payload: Uint8Array = Buffer.alloc(0
   return Buffer.concat([frameHeader(type, payload.byteLength), payload]);
 }
 
+/** Bytes that a whole frame takes. */
+export function frameSizeBytes(payload: Uint8Array): number {
+  return headerBytes + payload.byteLength;
+}
+
+/** Writes a whole frame into `target`; returns where it ends. */
+export function putFrame(target: Buffer, at: number, [type, payload]: TypedPayload): number {
+  target[at] = frameTypes.indexOf(type);
+  target.writeUInt32BE(payload.byteLength, at + 1);
+  target.set(payload, at + headerBytes);
+  return at + headerBytes + payload.byteLength;
+}
+
+export type TypedPayload = readonly [type: Frame['type'], payload: Uint8Array];
+
+/** The frames that bytes are made of, all of them whole. Throws when they are none. */
+export function framesIn(bytes: Buffer): readonly Frame[] {
+  const frames: Frame[] = [];
+  for (let at = 0; at < bytes.length;) {
+    const from = at + headerBytes;
+    const type = frameTypes[bytes[at] ?? frameTypes.length];
+    if (type === undefined || type === 'beat' || from > bytes.length) throw garbled();
+    at = from + bytes.readUInt32BE(from - 4);
+    if (at > bytes.length) throw garbled();
+    frames.push({ type, payload: bytes.subarray(from, at) });
+  }
+  return frames;
+}
+
 export interface Silence {
   /** How long the other side may be silent while something is expected of it. */
   readonly silenceMs: number;
@@ -166,7 +195,8 @@ export class FrameReader {
   }
 }
 
-function garbled(): QuorateError {
+/** What a peer is told that breaks the rules of the wire. */
+export function garbled(): QuorateError {
   return new QuorateError('internal', 'a member of the cluster sent what is no message');
 }
 

@@ -137,6 +137,27 @@ export const duplexCalls: ReadonlySet<CallName> = new Set<CallName>([
   'wholePack',
 ]);
 
+/** Calls that take and answer little: they go over the channel, where there is one (`channel-wire.ts`). */
+export const smallCalls = [
+  'prepare',
+  'nonFastForwards',
+  'storeUpdates',
+  'apply',
+  'abort',
+  'applied',
+  'state',
+  'read',
+  'firstForbiddenWant',
+  'shape',
+  'objectSizes',
+] as const satisfies readonly CallName[];
+export type SmallCallName = (typeof smallCalls)[number];
+const smallCallNames: ReadonlySet<string> = new Set<string>(smallCalls);
+
+export function isSmallCallName(name: string): name is SmallCallName {
+  return smallCallNames.has(name);
+}
+
 /** By it a client says that it lives, which keeps its read sessions, and gives sessions back. */
 export const attendArguments = z.object({ released: z.array(sessionId).max(10_000) });
 export const attendResult = z.object({ storeId: z.string(), draining: z.boolean() });

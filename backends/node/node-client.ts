@@ -1,11 +1,10 @@
-import { Agent, type ClientRequest, type IncomingMessage, request as httpRequest } from 'node:http';
-import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
 import type { Clock, Logger, Random } from '../contract/environment.js';
 import { asQuorateError, QuorateError } from '../contract/errors.js';
 import { Deferred } from '../git/spawner/deferred.js';
-import { ClientCall } from './client-call.js';
+import { channelKeys } from './channel-wire.js';
+import type { ClientCall } from './client-call.js';
+import { ClientChannel, NotAnswered } from './client-channel.js';
 import type { ClusterCredentials } from './cluster-credentials.js';
-import { wholeFrame } from './frames.js';
 import {
   type Arguments,
   attendResult,
@@ -13,14 +12,9 @@ import {
   decodeMessage,
   duplexCalls,
   encodeMessage,
+  isSmallCallName,
 } from './messages.js';
-import { answerProof, digestOf, sameText, sign } from './request-signature.js';
-import { decodeError } from './wire-error.js';
-
-export interface NodeAddress {
-  readonly host: string;
-  readonly port: number;
-}
+import { gaveUp, type NodeAddress, NodeRequests } from './node-requests.js';
 
 export interface NodeClientLimits {
   /** How long a node may say nothing while it works for us, before it counts as gone. */
@@ -64,10 +58,14 @@ export interface CallOptions {
   readonly timeoutMs?: number | undefined;
 }
 
+interface ResultOptions extends CallOptions {
+  readonly onFrame?: (payload: Buffer) => void;
+  /** The answer will be too long for a channel. */
+  readonly long?: boolean;
+}
+
 /** Longer than a small repository's whole repack; without a signal, a call has to end some time. */
 const callTimeoutMs = 15 * 60_000;
-/** Below the server's own, so that it never closes a connection that is just being used. */
-const idleConnectionMs = 15_000;
 
 /** Connections to one storage node, and what is known of whether it answers. */
 export class NodeClient {
@@ -75,17 +73,18 @@ export class NodeClient {
   readonly address: NodeAddress;
   readonly #options: NodeClientOptions;
   readonly #limits: NodeClientLimits;
-  readonly #agent: Agent;
-  /** Signs of life have connections of their own: they do not wait behind clones. */
-  readonly #attending: Agent;
-  readonly #id: string;
+  readonly #requests: NodeRequests;
   readonly #closing = new AbortController();
   readonly #loop: Promise<void>;
   /** Cuts the pause between two signs of life short. */
   #nudge = new AbortController();
-  #boot = '0'.repeat(32);
-  #count = 0;
-  #running = 0;
+  /** For small calls. Opened before a sign of life, which then goes over it. */
+  #channel: ClientChannel | undefined;
+  /** The certificates that it was opened with. */
+  #channelTls: unknown;
+  /** The node has none to give. */
+  #channelLess = false;
+  #onChannel = 0;
   #reachable = false;
   #refused = false;
   /** Why it does not answer was said, and nothing has changed since. */
@@ -100,9 +99,7 @@ export class NodeClient {
     this.storeId = options.storeId;
     this.address = options.address;
     this.#limits = { ...defaultNodeClientLimits, ...options.limits };
-    this.#id = this.newId();
-    this.#agent = makeAgent(options.credentials, this.#limits);
-    this.#attending = makeAgent(options.credentials, { maxConnections: 2, maxIdleConnections: 1 });
+    this.#requests = new NodeRequests({ ...options, ...this.#limits, client: this.newId() });
     const asked = new Deferred<void>();
     this.asked = asked.promise;
     this.#loop = this.#attendForEver(() => asked.resolve());
@@ -128,7 +125,7 @@ export class NodeClient {
 
   /** Calls that run there from here. */
   get running(): number {
-    return this.#running;
+    return this.#requests.running + this.#onChannel;
   }
 
   newId(): string {
@@ -155,20 +152,15 @@ export class NodeClient {
     args: Arguments<Name>,
     { signal, data, timeoutMs }: CallOptions = {},
   ): Promise<ClientCall> {
-    if (signal?.aborted === true) throw gaveUp();
-    if (this.#closing.signal.aborted) throw this.#gone('the server is shutting down');
-    // A node that is gone would cost every caller the time to notice.
-    if (!this.#reachable) throw this.#gone('it did not answer');
+    this.#check(signal);
     const path = `/v1/${this.storeId}/${repositoryId}/${name}`;
-    return this.#begin({
-      path,
-      args,
-      data,
-      signal,
-      timeoutMs,
-      duplex: data === undefined && duplexCalls.has(name),
-      agent: this.#agent,
-    });
+    const duplex = data === undefined && duplexCalls.has(name);
+    const payload = encodeMessage(args);
+    try {
+      return await this.#requests.begin({ path, payload, data, signal, timeoutMs, duplex });
+    } catch (error) {
+      throw this.#told(error);
+    }
   }
 
   /** A call whose answer is its result. Frames before the last go to `onFrame`. */
@@ -176,9 +168,13 @@ export class NodeClient {
     repositoryId: string,
     name: Name,
     args: Arguments<Name>,
-    options: CallOptions & { readonly onFrame?: (payload: Buffer) => void } = {},
+    options: ResultOptions = {},
   ): Promise<Buffer> {
-    const { signal, data } = options;
+    const { signal, data, onFrame, long = false } = options;
+    if (isSmallCallName(name) && !long) {
+      const payload = await this.#overChannel(`${repositoryId}/${name}`, args, options);
+      if (payload !== undefined) return payload;
+    }
     // A timer, since a signal for each call costs the making of one.
     const call = await this.call(repositoryId, name, args, {
       data,
@@ -188,11 +184,11 @@ export class NodeClient {
       for (;;) {
         const frame = await call.next();
         if (frame.type === 'end') return frame.payload;
-        if (frame.type === 'json') options.onFrame?.(frame.payload);
+        if (frame.type === 'json') onFrame?.(frame.payload);
       }
     } catch (error) {
       call.abandon();
-      if (options.signal?.aborted === true) throw gaveUp();
+      if (signal?.aborted === true) throw gaveUp();
       throw this.#told(error);
     }
   }
@@ -202,9 +198,74 @@ export class NodeClient {
     this.#closing.abort();
     this.#nudge.abort();
     clearTimeout(this.#releasing);
-    this.#agent.destroy();
-    this.#attending.destroy();
+    this.#requests.destroy();
+    this.#channel?.close(this.#goingDown());
     await this.#loop;
+  }
+
+  #check(signal: AbortSignal | undefined): void {
+    if (signal?.aborted === true) throw gaveUp();
+    if (this.#closing.signal.aborted) throw this.#goingDown();
+    // A node that is gone would cost every caller the time to notice.
+    if (!this.#reachable) throw this.#requests.gone('it did not answer');
+  }
+
+  #goingDown(): QuorateError {
+    return this.#requests.gone('the server is shutting down');
+  }
+
+  /** The result of a call; undefined when it has to be a request. */
+  async #overChannel(
+    target: string,
+    message: object,
+    { signal, data, onFrame }: ResultOptions,
+  ): Promise<Buffer | undefined> {
+    this.#check(signal);
+    const channel = this.#channel;
+    if (channel === undefined) return undefined;
+    const args = encodeMessage(message);
+    if (!channel.takes(target.length + args.length + (data?.byteLength ?? 0))) return undefined;
+    this.#onChannel += 1;
+    try {
+      return await channel.call({ target, args, data, signal, onFrame, timeoutMs: callTimeoutMs });
+    } catch (error) {
+      if (!(error instanceof NotAnswered)) throw this.#told(error);
+      if (!channel.open) this.#nudge.abort();
+      return undefined;
+    } finally {
+      this.#onChannel -= 1;
+    }
+  }
+
+  /** The channel, opened when there is none yet. Undefined when the node has none. */
+  async #openChannel(): Promise<ClientChannel | undefined> {
+    const { credentials, logger } = this.#options;
+    const tls = credentials.tls?.current;
+    if (this.#channel?.open === true && this.#channelTls === tls) return this.#channel;
+    if (this.#channelLess) return undefined;
+    const opened = await this.#requests.openChannel(this.#closing.signal);
+    this.#channelLess = opened === undefined;
+    if (opened === undefined) return undefined;
+    this.#channel?.retire();
+    this.#channelTls = tls;
+    this.#channel = new ClientChannel({
+      ...opened,
+      keys: channelKeys(credentials.secret, opened.mac),
+      silenceMs: this.#limits.silenceMs,
+      silent: () => this.#requests.gone('it is silent'),
+      misled: (err) => {
+        const { host, port } = this.address;
+        const facts = {
+          component: 'node-client',
+          store: this.storeId,
+          node: `${host}:${port}`,
+          err,
+        };
+        logger.warn(facts, 'the channel to a storage node was ended');
+      },
+    });
+    if (this.#closing.signal.aborted) this.#channel.close(this.#goingDown());
+    return this.#channel;
   }
 
   /** The error with the node's name; one that says that the node is gone makes us look at once. */
@@ -213,146 +274,6 @@ export class NodeClient {
     if (known.code !== 'unavailable') return known;
     this.#nudge.abort();
     return known;
-  }
-
-  #gone(why: string, cause?: unknown): QuorateError {
-    const { host, port } = this.address;
-    return new QuorateError('unavailable', `the storage node cannot be reached: ${why}`, {
-      details: { node: `${host}:${port}` },
-      cause,
-    });
-  }
-
-  async #begin(asked: Asked): Promise<ClientCall> {
-    for (let attempt = 1; ; attempt += 1) {
-      try {
-        return await this.#send(asked);
-      } catch (error) {
-        const again = error instanceof Retry && attempt < 3;
-        if (asked.signal?.aborted === true) throw gaveUp();
-        if (again) continue;
-        const failure = error instanceof Retry ? error.cause : error;
-        throw this.#told(
-          failure instanceof QuorateError ? failure : this.#gone('no connection', failure),
-        );
-      }
-    }
-  }
-
-  #send({ path, args, data, signal, timeoutMs, duplex, agent }: Asked): Promise<ClientCall> {
-    const payload = encodeMessage(args);
-    const first = firstMessage(payload, data);
-    const boot = this.#boot;
-    const { headers, mac } = this.#signed(path, payload);
-    const request = this.#request(path, agent, {
-      ...headers,
-      ...(duplex ? {} : { 'Content-Length': String(first.length) }),
-    });
-    const abort = (): void => void request.destroy(gaveUp());
-    signal?.addEventListener('abort', abort);
-    const timer = timeoutMs === undefined ? undefined : setTimeout(abort, timeoutMs).unref();
-    this.#running += 1;
-    let over = false;
-    const end = (): void => {
-      if (over) return;
-      over = true;
-      this.#running -= 1;
-      signal?.removeEventListener('abort', abort);
-      clearTimeout(timer);
-    };
-    const silent = (): QuorateError => this.#gone('it is silent');
-    return new Promise((resolve, reject) => {
-      const answered = afterSilence(this.#limits.silenceMs, () => request.destroy(silent()));
-      request.once('close', () => {
-        answered();
-        end();
-      });
-      request.on('error', (error: Error) => {
-        const reused = request.reusedSocket && !(error instanceof QuorateError);
-        reject(reused ? new Retry(error) : error);
-      });
-      request.on('response', (response: IncomingMessage) => {
-        answered();
-        if (response.statusCode !== 200) {
-          this.#readRefusal(request, response, boot).then(reject, reject);
-          return;
-        }
-        if (!this.#isProven(response, mac)) {
-          const message = 'what answers at the address of a storage node lacks the cluster secret';
-          request.destroy();
-          reject(new QuorateError('unauthenticated', message));
-          return;
-        }
-        const { silenceMs } = this.#limits;
-        resolve(new ClientCall({ request, response, duplex, silenceMs, silent, over: end }));
-      });
-      if (duplex) {
-        request.flushHeaders();
-        request.write(first);
-      } else {
-        request.end(first);
-      }
-    });
-  }
-
-  #request(path: string, agent: Agent, headers: Readonly<Record<string, string>>): ClientRequest {
-    const { tls } = this.#options.credentials;
-    const { host, port } = this.address;
-    const options = { host, port, path, agent, method: 'POST', headers };
-    // The agent tells connections apart by their certificates: those of before end when they are idle.
-    return tls === undefined ? httpRequest(options) : httpsRequest({ ...options, ...tls.current });
-  }
-
-  #signed(
-    path: string,
-    payload: Uint8Array,
-  ): { readonly headers: Record<string, string>; readonly mac: string | undefined } {
-    const headers: Record<string, string> = { 'Quorate-Client': this.#id };
-    const { secret } = this.#options.credentials;
-    if (secret === undefined) return { headers, mac: undefined };
-    this.#count += 1;
-    const { authorization, mac } = sign(secret, {
-      boot: this.#boot,
-      client: this.#id,
-      count: this.#count,
-      path,
-      argumentsDigest: digestOf(payload),
-    });
-    headers['Authorization'] = authorization;
-    return { headers, mac };
-  }
-
-  #isProven(response: IncomingMessage, mac: string | undefined): boolean {
-    const { secret } = this.#options.credentials;
-    if (secret === undefined || mac === undefined) return true;
-    return sameText(String(response.headers['quorate-proof'] ?? ''), answerProof(secret, mac));
-  }
-
-  /** Why the node did not take the call. A node that began anew tells what it wants named; then it is asked again. */
-  async #readRefusal(
-    request: ClientRequest,
-    response: IncomingMessage,
-    usedBoot: string,
-  ): Promise<Error> {
-    const boot = String(response.headers['quorate-boot'] ?? '');
-    const parts: Buffer[] = [];
-    let sizeBytes = 0;
-    try {
-      for await (const part of response.iterator() as AsyncIterable<Buffer>) {
-        sizeBytes += part.length;
-        if (sizeBytes > maxRefusalBytes) break;
-        parts.push(part);
-      }
-    } catch {
-      // The status says enough.
-    }
-    request.destroy();
-    const error = decodeError(Buffer.concat(parts));
-    if (response.statusCode !== 401 || boot === usedBoot || !/^[0-9a-f]{32}$/.test(boot)) {
-      return error;
-    }
-    this.#boot = boot;
-    return new Retry(error);
   }
 
   async #attendForEver(asked: () => void): Promise<void> {
@@ -396,90 +317,45 @@ export class NodeClient {
   async #attend(): Promise<boolean> {
     const released = this.#released.splice(0, maxReleasedAtOnce);
     try {
-      const call = await this.#begin({
-        path: `/v1/${this.storeId}/attend`,
-        args: { released },
-        signal: this.#closing.signal,
-        duplex: false,
-        agent: this.#attending,
-      });
-      const frame = await call.next();
-      this.#draining = decodeMessage(attendResult, frame.payload).draining;
+      const answer = await this.#askWhetherItLives(encodeMessage({ released }));
+      this.#draining = decodeMessage(attendResult, answer).draining;
       this.#refused = false;
       this.#complained = false;
       return true;
     } catch (error) {
       this.#released = [...released, ...this.#released].slice(-maxUnreleased);
+      // It may be another version that answers next.
+      this.#channelLess = false;
       this.#refused = error instanceof QuorateError && error.code === 'unauthenticated';
       if (!this.#closing.signal.aborted && !this.#complained) this.#complain(error);
       return false;
     }
   }
-}
 
-interface Asked {
-  readonly path: string;
-  readonly args: object;
-  readonly data?: Uint8Array | undefined;
-  readonly signal: AbortSignal | undefined;
-  readonly timeoutMs?: number | undefined;
-  readonly duplex: boolean;
-  readonly agent: Agent;
-}
-
-function firstMessage(args: Uint8Array, data: Uint8Array | undefined): Buffer {
-  const first = wholeFrame('json', args);
-  if (data === undefined) return first;
-  return Buffer.concat([first, wholeFrame('data', data), wholeFrame('mark')]);
-}
-
-/** Not taken by the node, so that it may be asked again. */
-class Retry extends Error {
-  constructor(cause: Error) {
-    super('the call was not taken', { cause });
+  async #askWhetherItLives(args: Buffer): Promise<Buffer> {
+    // A channel may break without a word when its node ends; then another one is opened.
+    for (let attempt = 1; attempt <= 2; attempt += 1) {
+      const channel = await this.#openChannel();
+      if (channel === undefined) break;
+      try {
+        return await channel.call({ target: 'attend', args, timeoutMs: callTimeoutMs });
+      } catch (error) {
+        if (!(error instanceof NotAnswered)) throw error;
+      }
+    }
+    const call = await this.#requests.begin({
+      path: `/v1/${this.storeId}/attend`,
+      payload: args,
+      signal: this.#closing.signal,
+      duplex: false,
+      attending: true,
+    });
+    return (await call.next()).payload;
   }
 }
 
 /** Sessions that end within it are given back together; a deletion may wait for it. */
 const releaseDelayMs = 50;
-const maxRefusalBytes = 16 * 1024;
 const maxReleasedAtOnce = 1_000;
 /** A node that is gone for so long has ended them by itself. */
 const maxUnreleased = 10_000;
-
-function makeAgent(
-  { tls }: ClusterCredentials,
-  limits: Pick<NodeClientLimits, 'maxConnections' | 'maxIdleConnections'>,
-): Agent {
-  const options = {
-    keepAlive: true,
-    maxSockets: limits.maxConnections,
-    maxFreeSockets: limits.maxIdleConnections,
-    // The connection used last is the one least likely to have been closed.
-    scheduling: 'lifo' as const,
-    noDelay: true,
-    timeout: idleConnectionMs,
-  };
-  return tls === undefined
-    ? new Agent(options)
-    : new HttpsAgent({ ...options, minVersion: 'TLSv1.3' });
-}
-
-/**
- * Calls `silent` unless the returned function is called in time. As in `FrameReader`: a process that was busy itself
- * looks at what came before it judges.
- */
-function afterSilence(silenceMs: number, silent: () => void): () => void {
-  let over = false;
-  const timer = setTimeout(() => {
-    setImmediate(() => setImmediate(() => over || silent()));
-  }, silenceMs);
-  return () => {
-    over = true;
-    clearTimeout(timer);
-  };
-}
-
-function gaveUp(): QuorateError {
-  return new QuorateError('cancelled', 'the caller gave up');
-}

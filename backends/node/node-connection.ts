@@ -2,7 +2,8 @@ import type { Clock, Logger, Random } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import type { NodeConnection } from '../replicated/node-directory.js';
 import type { ClusterCredentials } from './cluster-credentials.js';
-import { type NodeAddress, NodeClient } from './node-client.js';
+import { NodeClient } from './node-client.js';
+import type { NodeAddress } from './node-requests.js';
 import { RemoteReplica } from './remote-replica.js';
 import type { SnapshotMemory } from './snapshot-memory.js';
 

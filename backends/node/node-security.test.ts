@@ -15,7 +15,7 @@ import {
   loadClusterCredentials,
 } from './cluster-credentials.js';
 import { wholeFrame } from './frames.js';
-import type { NodeAddress } from './node-client.js';
+import type { NodeAddress } from './node-requests.js';
 import { digestOf, sign, SignatureCheck } from './request-signature.js';
 import { silentLogger } from '../coordination/test-environment.js';
 import { systemClock } from '../local/testing/local-fixture.js';
@@ -26,7 +26,10 @@ import { until } from '../contract/testing/until.js';
 
 const repositoryId = '12'.repeat(16);
 const storeId = 'ab'.repeat(16);
-const replica = stubReplica({ applied: () => Promise.resolve(7) });
+const replica = stubReplica({
+  applied: () => Promise.resolve(7),
+  heldPushes: () => Promise.resolve([]),
+});
 
 async function served(t: TestContext, credentials: ClusterCredentials): Promise<NodeAddress> {
   const { server, address } = await serveReplica(replica, { credentials });
@@ -108,9 +111,11 @@ describe('a shared secret', () => {
     const address = await served(t, secret);
     const proxy = await startProxy(address);
     t.after(() => proxy.close());
-    assert.equal(await ask(t, proxy.address), 7);
+    const { client, replica: remote } = await connect(proxy.address, storeId);
+    t.after(() => client.close());
+    assert.deepEqual(await remote.heldPushes(repositoryId), []);
     const heard = proxy.heard().toString('latin1');
-    const recorded = heard.slice(heard.indexOf(`POST /v1/${storeId}/${repositoryId}/applied`));
+    const recorded = heard.slice(heard.indexOf(`POST /v1/${storeId}/${repositoryId}/heldPushes`));
     assert.match(recorded, /Quorate-Cluster/);
     assert.match(await tell(address, recorded, 60_000), /^HTTP\/1\.1 401/);
   });

@@ -1,10 +1,18 @@
 import assert from 'node:assert/strict';
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import {
+  createServer,
+  type IncomingMessage,
+  type Server,
+  type ServerResponse,
+  STATUS_CODES,
+} from 'node:http';
 import { createServer as createHttpsServer } from 'node:https';
-import type { Socket } from 'node:net';
+import { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
 import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
 import { asQuorateError, QuorateError } from '../contract/errors.js';
 import type { Replica } from '../contract/replica.js';
+import { channelKeys, channelProtocol } from './channel-wire.js';
 import type { ClusterCredentials } from './cluster-credentials.js';
 import { KnownSnapshots } from './known-snapshots.js';
 import {
@@ -13,11 +21,13 @@ import {
   decodeMessage,
   duplexCalls,
   isCallName,
+  isSmallCallName,
 } from './messages.js';
-import { type NodeContext, operations } from './operations.js';
+import { type NodeContext, operations, smallOperations } from './operations.js';
 import { ReadSessions } from './read-sessions.js';
 import { answerProof, digestOf, SignatureCheck } from './request-signature.js';
-import { ServerCall } from './server-call.js';
+import { ServerCall, type SmallCall } from './server-call.js';
+import { type ChannelCall, ServerChannel } from './server-channel.js';
 import { encodeError } from './wire-error.js';
 
 export interface NodeServerLimits {
@@ -60,6 +70,8 @@ export interface NodeServer {
 
 /** `/v1/{store}/attend`, `/v1/{store}/{repository}/{call}` */
 const callPath = /^\/v1\/([0-9a-f]{32})\/(?:attend|([0-9a-f]{32})\/([A-Za-z]{1,32}))$/;
+const channelPath = /^\/v1\/[0-9a-f]{32}\/channel$/;
+const storeOf = /^\/v1\/([0-9a-f]{32})\//;
 const clientPattern = /^[0-9a-f]{32}$/;
 const headerBytes = 8 * 1024;
 /** Of the head of a request: members are near, and send it at once. */
@@ -115,6 +127,7 @@ class HttpNodeServer implements NodeServer {
       socket.once('close', () => this.#sockets.delete(socket));
     });
     this.#server.on('request', (request, response) => void this.#answer(request, response));
+    this.#server.on('upgrade', (request, socket, head) => this.#upgrade(request, { socket, head }));
     options.meter.gauge('read_sessions', {}, () => this.#context.sessions.count);
     this.#expiry = setInterval(() => this.#context.sessions.expire(), expiryMs);
     this.#expiry.unref();
@@ -156,50 +169,116 @@ class HttpNodeServer implements NodeServer {
   }
 
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const path = request.url ?? '';
-    const match = callPath.exec(path);
-    const client = String(request.headers['quorate-client'] ?? '');
-    if (request.method !== 'POST' || match === null || !clientPattern.test(client)) {
-      refuse(response, 404, new QuorateError('unimplemented', 'there is no such call'));
+    const match = callPath.exec(request.url ?? '');
+    const taken = this.#judge(request, request.method === 'POST' && match !== null);
+    if ('refused' in taken) {
+      refuse(response, taken, this.#refusalHeaders(taken));
       return;
     }
-    const verdict = this.#signatures?.check(request.headers.authorization, { client, path });
-    if (verdict?.good === false) {
-      refuse(response, 401, new QuorateError('unauthenticated', 'members of the cluster only'), {
-        'Quorate-Boot': this.#signatures?.boot ?? '',
-      });
-      return;
-    }
-    const [, storeId = '', repositoryId = '', name = 'attend'] = match;
-    if (storeId !== this.#context.replica.storeId) {
-      const message = 'the node at this address keeps another store';
-      refuse(response, 421, new QuorateError('unavailable', message));
-      return;
-    }
-    const secret = this.#options.credentials.secret;
+    const [, , repositoryId = '', name = 'attend'] = match ?? [];
+    const { client, mac, argumentsDigest } = taken;
     const headers: Record<string, string> = { 'Content-Type': 'application/x-quorate-frames' };
-    if (verdict !== undefined && secret !== undefined) {
-      headers['Quorate-Proof'] = answerProof(secret, verdict.mac);
-    }
+    const proof = this.#proofOf(mac);
+    if (proof !== undefined) headers['Quorate-Proof'] = proof;
     const { silenceMs } = this.#limits;
     const call = new ServerCall({ request, response, repositoryId, client, headers, silenceMs });
-    await this.#run(call, name, verdict?.argumentsDigest);
-  }
-
-  async #run(call: ServerCall, name: string, digest: string | undefined): Promise<void> {
-    this.#running += 1;
-    try {
+    await this.#run(call, name, async () => {
       const payload = await call.arguments();
-      if (digest !== undefined && digest !== digestOf(payload)) {
+      if (argumentsDigest !== undefined && argumentsDigest !== digestOf(payload)) {
         throw new QuorateError(
           'unauthenticated',
           'the arguments are not the ones that were signed',
         );
       }
+      this.#context.sessions.seen(client);
+      if (name === 'attend') return this.#attend(call, payload);
+      if (!isCallName(name)) throw unknownCall(name);
+      return this.#counted(call, name, () => this.#operate(call, name, payload));
+    });
+  }
+
+  /** Whether a request is a member's, for this store. */
+  #judge(request: IncomingMessage, known: boolean): Taken | Refused {
+    const path = request.url ?? '';
+    const client = String(request.headers['quorate-client'] ?? '');
+    if (!known || !clientPattern.test(client)) {
+      return { status: 404, refused: new QuorateError('unimplemented', 'there is no such call') };
+    }
+    const { authorization } = request.headers;
+    const verdict = this.#signatures?.check(authorization, { client, path });
+    if (verdict?.good === false) {
+      const refused = new QuorateError('unauthenticated', 'members of the cluster only');
+      return { status: 401, refused };
+    }
+    if (storeOf.exec(path)?.[1] !== this.#context.replica.storeId) {
+      const message = 'the node at this address keeps another store';
+      return { status: 421, refused: new QuorateError('unavailable', message) };
+    }
+    return { client, mac: verdict?.mac, argumentsDigest: verdict?.argumentsDigest };
+  }
+
+  #refusalHeaders({ status }: Refused): Readonly<Record<string, string>> {
+    return status === 401 ? { 'Quorate-Boot': this.#signatures?.boot ?? '' } : {};
+  }
+
+  #proofOf(mac: string | undefined): string | undefined {
+    const { secret } = this.#options.credentials;
+    return secret === undefined || mac === undefined ? undefined : answerProof(secret, mac);
+  }
+
+  /** Makes a channel of a connection (`channel-wire.ts`). */
+  #upgrade(
+    request: IncomingMessage,
+    { socket, head }: { readonly socket: Duplex; readonly head: Buffer },
+  ): void {
+    socket.on('error', () => undefined);
+    const known = request.method === 'GET' && request.headers.upgrade === channelProtocol;
+    const taken = this.#judge(request, known && channelPath.test(request.url ?? ''));
+    // Of `node:http` and `node:https` it is always one.
+    assert.ok(socket instanceof Socket);
+    if ('refused' in taken) {
+      socket.end(plainRefusal(taken, this.#refusalHeaders(taken)));
+      return;
+    }
+    const proof = this.#proofOf(taken.mac);
+    const headers = { Connection: 'Upgrade', Upgrade: channelProtocol };
+    const proven = proof === undefined ? headers : { ...headers, 'Quorate-Proof': proof };
+    socket.write(plainHead(101, proven));
+    const { client } = taken;
+    const channel = new ServerChannel({
+      socket,
+      head,
+      keys: channelKeys(this.#options.credentials.secret, taken.mac),
+      client,
+      silenceMs: this.#limits.silenceMs,
+      run: (call, args) => void this.#runOnChannel(call, args),
+      ended: (err) => {
+        const facts = { component: 'node-api', client, err };
+        this.#options.logger.warn(facts, 'the channel of a member was ended');
+      },
+    });
+    channel.start();
+  }
+
+  #runOnChannel(call: ChannelCall, args: Buffer): Promise<void> {
+    const { name } = call;
+    return this.#run(call, name, async () => {
       this.#context.sessions.seen(call.client);
-      if (name === 'attend') call.finish(this.#attend(call, payload));
-      else if (isCallName(name)) call.finish(await this.#counted(call, name, payload));
-      else throw new QuorateError('unimplemented', `this node knows no call ${name}`);
+      if (name === 'attend') return this.#attend(call, args);
+      if (!isSmallCallName(name)) throw unknownCall(name);
+      if (beginnings.has(name)) this.#refuseWhenDraining();
+      return this.#counted(call, name, () => smallOperations[name](this.#context, args, call));
+    });
+  }
+
+  async #run(
+    call: SmallCall & Pick<ServerCall, 'finish' | 'fail'>,
+    name: string,
+    operate: () => Promise<object | undefined>,
+  ): Promise<void> {
+    this.#running += 1;
+    try {
+      call.finish(await operate());
     } catch (error) {
       this.#log(call, name, error);
       call.fail(error);
@@ -207,20 +286,23 @@ class HttpNodeServer implements NodeServer {
       this.#running -= 1;
     }
   }
-
-  async #counted(call: ServerCall, name: CallName, payload: Buffer): Promise<object | undefined> {
+  async #counted(
+    call: SmallCall,
+    name: CallName,
+    operate: () => Promise<object | undefined>,
+  ): Promise<object | undefined> {
     let outcome = 'ok';
     try {
-      return await this.#operate(call, name, payload);
+      return await operate();
     } catch (error) {
       outcome = call.signal.aborted ? 'cancelled' : asQuorateError(error).code;
       throw error;
     } finally {
-      this.#options.meter.count('node_calls', { call: labelOf(name), outcome });
+      this.#options.meter.count('node_calls', { call: labels.get(name) ?? name, outcome });
     }
   }
 
-  #attend({ client }: ServerCall, payload: Buffer): object {
+  #attend({ client }: SmallCall, payload: Buffer): object {
     this.#context.sessions.release(client, decodeMessage(attendArguments, payload).released);
     return { storeId: this.#context.replica.storeId, draining: this.#draining !== undefined };
   }
@@ -236,7 +318,7 @@ class HttpNodeServer implements NodeServer {
     throw new QuorateError('unavailable', 'the storage node is shutting down');
   }
 
-  #log(call: ServerCall, name: string, error: unknown): void {
+  #log(call: SmallCall, name: string, error: unknown): void {
     if (call.signal.aborted) return;
     const { code } = asQuorateError(error);
     const facts = { component: 'node-api', call: name, repo: call.repositoryId, err: error };
@@ -274,25 +356,55 @@ function makeServer({ tls }: ClusterCredentials): Server {
   return server;
 }
 
+/** A member's request. What is made with the cluster's secret is there where it has one. */
+interface Taken {
+  readonly client: string;
+  readonly mac: string | undefined;
+  readonly argumentsDigest: string | undefined;
+}
+
+interface Refused {
+  readonly status: number;
+  readonly refused: QuorateError;
+}
+
 /** Refuses before anything of the body is read, so the connection ends. */
-function refuse(
-  response: ServerResponse,
-  status: number,
-  error: QuorateError,
-  headers: Readonly<Record<string, string>> = {},
-): void {
+function refuse(response: ServerResponse, { status, refused }: Refused, headers: Headers): void {
   response.on('error', () => undefined);
-  const body = encodeError(error);
-  response.writeHead(status, {
-    ...headers,
-    'Content-Type': 'application/json',
-    'Content-Length': String(body.length),
-    Connection: 'close',
-  });
+  const body = encodeError(refused);
+  response.writeHead(status, { ...headers, ...closing(body) });
   response.end(body);
 }
 
-/** Values of labels are in lower case. */
-function labelOf(name: CallName): string {
-  return name.replaceAll(/[A-Z]/g, (capital) => `-${capital.toLowerCase()}`);
+/** The same to a connection that was to become a channel. */
+function plainRefusal({ status, refused }: Refused, headers: Headers): string {
+  const body = encodeError(refused);
+  return `${plainHead(status, { ...headers, ...closing(body) })}${body.toString()}`;
 }
+
+function plainHead(status: number, headers: Headers): string {
+  const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
+  return `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${lines.join('')}\r\n`;
+}
+
+type Headers = Readonly<Record<string, string>>;
+
+function closing(body: Buffer): Headers {
+  return {
+    'Content-Type': 'application/json',
+    'Content-Length': String(body.length),
+    Connection: 'close',
+  };
+}
+
+function unknownCall(name: string): QuorateError {
+  return new QuorateError('unimplemented', `this node knows no call ${name}`);
+}
+
+/** Values of labels are in lower case. */
+const labels: ReadonlyMap<string, string> = new Map(
+  Object.keys(operations).map((name) => [
+    name,
+    name.replaceAll(/[A-Z]/g, (capital) => `-${capital.toLowerCase()}`),
+  ]),
+);

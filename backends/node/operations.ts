@@ -5,9 +5,15 @@ import type { PushFact } from '../contract/inspection.js';
 import type { PeerSource, QuarantineKey, Replica } from '../contract/replica.js';
 import { refsWithout } from '../contract/visible-refs.js';
 import type { KnownSnapshots } from './known-snapshots.js';
-import { type Arguments, type CallName, calls, decodeMessage } from './messages.js';
+import {
+  type Arguments,
+  type CallName,
+  calls,
+  decodeMessage,
+  type SmallCallName,
+} from './messages.js';
 import type { ReadSessions } from './read-sessions.js';
-import type { ServerCall } from './server-call.js';
+import type { ServerCall, SmallCall } from './server-call.js';
 import { decodeRefs, difference, type KnownSnapshot, partsOf } from './snapshot-wire.js';
 
 /** What the calls of a node work on. */
@@ -21,35 +27,22 @@ export interface NodeContext {
   readonly peers: (repositoryId: string, stores: readonly string[] | undefined) => PeerSource;
 }
 
-type Operation = (
+type Operation<Call> = (
   context: NodeContext,
   payload: Buffer,
-  call: ServerCall,
+  call: Call,
 ) => Promise<object | undefined>;
 
-function operation<T>(
+function operation<T, Call extends SmallCall = ServerCall>(
   schema: z.ZodType<T>,
-  run: (context: NodeContext, args: T, call: ServerCall) => Promise<object | undefined | void>,
-): Operation {
+  run: (context: NodeContext, args: T, call: Call) => Promise<object | undefined | void>,
+): Operation<Call> {
   return async (context, payload, call) =>
     (await run(context, decodeMessage(schema, payload), call)) ?? undefined;
 }
 
-/** What each call does with the replica. Returns the result, after what was streamed. */
-export const operations: Readonly<Record<CallName, Operation>> = {
-  create: operation(calls.create, ({ replica }, args, { repositoryId }) =>
-    replica.create(repositoryId, args),
-  ),
-  upload: operation(calls.upload, async ({ replica }, { key, settings, basis }, call) => {
-    // Until its data begins, a caller who lost the connection makes the call again, under the same key.
-    const pack = await begun(call.input());
-    return replica.upload(keyOf(call, key), pack, {
-      settings,
-      ...(basis === undefined ? {} : { basis }),
-      signal: call.signal,
-      progress: (text) => call.progress(text),
-    });
-  }),
+/** What each small call does with the replica. Returns the result, after what was sent before. */
+export const smallOperations: Readonly<Record<SmallCallName, Operation<SmallCall>>> = {
   prepare: operation(calls.prepare, async (context, { key, head, packed, ...request }, call) => {
     if (packed === true) context.refuseWhenDraining();
     const prepared = await context.replica.prepare({
@@ -67,6 +60,54 @@ export const operations: Readonly<Record<CallName, Operation>> = {
       refs: [...(await replica.nonFastForwards(keyOf(call, key), commands, call.signal))],
     }),
   ),
+  storeUpdates: operation(calls.storeUpdates, async ({ replica }, { key, updates }, call) => ({
+    digest: await replica.storeUpdates(keyOf(call, key), updates),
+  })),
+  apply: operation(calls.apply, ({ replica }, { generation }, { repositoryId }) =>
+    replica.apply(repositoryId, generation),
+  ),
+  abort: operation(calls.abort, ({ replica }, { key }, call) => replica.abort(keyOf(call, key))),
+  applied: operation(calls.applied, async ({ replica }, _args, { repositoryId }) => ({
+    generation: await replica.applied(repositoryId),
+  })),
+  state: operation(calls.state, async ({ replica }, _args, { repositoryId }) => ({
+    state: (await replica.state(repositoryId)) ?? null,
+  })),
+  read: operation(calls.read, openRead),
+  firstForbiddenWant: operation(
+    calls.firstForbiddenWant,
+    (context, { session, wants, hidden }, call) =>
+      onSession(context, session, call, async (read) => {
+        const want = await read.firstForbiddenWant(wants, refsWithout(hidden));
+        return want === undefined ? {} : { want };
+      }),
+  ),
+  shape: operation(calls.shape, (context, { session }, call) =>
+    onSession(context, session, call, (read) => read.shape()),
+  ),
+  objectSizes: operation(calls.objectSizes, (context, { session, oids }, call) =>
+    onSession(context, session, call, async (read) => ({
+      sizes: (await read.objectSizes(oids)).map((size) => size ?? null),
+    })),
+  ),
+};
+
+/** What each call does with the replica. Returns the result, after what was streamed. */
+export const operations: Readonly<Record<CallName, Operation<ServerCall>>> = {
+  ...smallOperations,
+  create: operation(calls.create, ({ replica }, args, { repositoryId }) =>
+    replica.create(repositoryId, args),
+  ),
+  upload: operation(calls.upload, async ({ replica }, { key, settings, basis }, call) => {
+    // Until its data begins, a caller who lost the connection makes the call again, under the same key.
+    const pack = await begun(call.input());
+    return replica.upload(keyOf(call, key), pack, {
+      settings,
+      ...(basis === undefined ? {} : { basis }),
+      signal: call.signal,
+      progress: (text) => call.progress(text),
+    });
+  }),
   runHook: operation(calls.runHook, async ({ replica }, { key, digest, ...run }, call) => {
     call.begin();
     const stdin = await call.collect();
@@ -94,12 +135,6 @@ export const operations: Readonly<Record<CallName, Operation>> = {
     });
     await sendFacts(call, facts);
   }),
-  storeUpdates: operation(calls.storeUpdates, async ({ replica }, { key, updates }, call) => ({
-    digest: await replica.storeUpdates(keyOf(call, key), updates),
-  })),
-  apply: operation(calls.apply, ({ replica }, { generation }, { repositoryId }) =>
-    replica.apply(repositoryId, generation),
-  ),
   fork: operation(calls.fork, ({ replica }, { refs, ...fork }, { repositoryId }) =>
     replica.fork({ ...fork, repositoryId, refs: decodeRefs({ refs }) }),
   ),
@@ -110,7 +145,6 @@ export const operations: Readonly<Record<CallName, Operation>> = {
   destroyPool: operation(calls.destroyPool, ({ replica }, _args, { repositoryId }) =>
     replica.destroyPool(repositoryId),
   ),
-  abort: operation(calls.abort, ({ replica }, { key }, call) => replica.abort(keyOf(call, key))),
   heldPushes: operation(calls.heldPushes, async ({ replica }, _args, { repositoryId }) => ({
     pushes: (await replica.heldPushes(repositoryId)).map(({ updates = null, ...push }) => ({
       ...push,
@@ -120,9 +154,6 @@ export const operations: Readonly<Record<CallName, Operation>> = {
   gather: operation(calls.gather, ({ replica }, { key, from }, call) =>
     replica.gather(keyOf(call, key), from),
   ),
-  applied: operation(calls.applied, async ({ replica }, _args, { repositoryId }) => ({
-    generation: await replica.applied(repositoryId),
-  })),
   maintain: operation(calls.maintain, ({ replica }, _args, call) =>
     replica.maintain(call.repositoryId, {
       signal: call.signal,
@@ -132,9 +163,6 @@ export const operations: Readonly<Record<CallName, Operation>> = {
   destroy: operation(calls.destroy, ({ replica }, _args, { repositoryId }) =>
     replica.destroy(repositoryId),
   ),
-  state: operation(calls.state, async ({ replica }, _args, { repositoryId }) => ({
-    state: (await replica.state(repositoryId)) ?? null,
-  })),
   stats: operation(calls.stats, ({ replica }, _args, { repositoryId }) =>
     replica.stats(repositoryId),
   ),
@@ -157,23 +185,6 @@ export const operations: Readonly<Record<CallName, Operation>> = {
       signal: call.signal,
       progress: (progress) => void call.send(progress).catch(() => undefined),
     }),
-  ),
-  read: operation(calls.read, openRead),
-  firstForbiddenWant: operation(
-    calls.firstForbiddenWant,
-    (context, { session, wants, hidden }, call) =>
-      onSession(context, session, call, async (read) => {
-        const want = await read.firstForbiddenWant(wants, refsWithout(hidden));
-        return want === undefined ? {} : { want };
-      }),
-  ),
-  shape: operation(calls.shape, (context, { session }, call) =>
-    onSession(context, session, call, (read) => read.shape()),
-  ),
-  objectSizes: operation(calls.objectSizes, (context, { session, oids }, call) =>
-    onSession(context, session, call, async (read) => ({
-      sizes: (await read.objectSizes(oids)).map((size) => size ?? null),
-    })),
   ),
   uploadPack: operation(calls.uploadPack, (context, { session, hidden, ...run }, call) =>
     onSession(context, session, call, async (read) => {
@@ -210,7 +221,7 @@ async function begun(input: AsyncGenerator<Uint8Array>): Promise<AsyncGenerator<
 }
 
 function keyOf(
-  { repositoryId }: ServerCall,
+  { repositoryId }: SmallCall,
   key: { readonly pushId: string; readonly attempt: number },
 ): QuarantineKey {
   return { ...key, repositoryId };
@@ -221,7 +232,7 @@ type Read = ReturnType<ReadSessions['use']>['read'];
 async function onSession<T>(
   { sessions }: NodeContext,
   id: string,
-  { client }: ServerCall,
+  { client }: SmallCall,
   use: (read: Read) => Promise<T>,
 ): Promise<T> {
   const { read, done } = sessions.use(client, id);
@@ -240,7 +251,7 @@ async function openRead(
     eventual?: boolean;
     known: readonly KnownSnapshot[];
   },
-  call: ServerCall,
+  call: SmallCall,
 ): Promise<void> {
   const { repositoryId, client } = call;
   const { read, done } = await sessions.open(client, args.session, () =>
@@ -257,7 +268,7 @@ async function openRead(
 }
 
 async function sendSnapshot(
-  call: ServerCall,
+  call: SmallCall,
   { snapshot, digest }: Read,
   { known, snapshots }: { known: readonly KnownSnapshot[]; snapshots: KnownSnapshots },
 ): Promise<void> {

@@ -60,6 +60,7 @@ async function readSnapshot(
     // A node of an earlier version does not know the word, and need not.
     { session, atLeast, ...(eventual ? { eventual } : {}), known: offered },
     {
+      long: known.length === 0,
       onFrame: (payload) => {
         if (assembly === undefined) {
           const introduction = decodeMessage(snapshotIntroduction, payload);

@@ -10,11 +10,23 @@ const maxCollectedBytes = 64 * 1024 * 1024;
 /** Progress that nobody takes is not kept. */
 const maxUnsentProgressBytes = 64 * 1024;
 
+/** A call that takes and answers little, as its operation sees it: a request, or one of a channel. */
+export interface SmallCall {
+  readonly repositoryId: string;
+  /** Random id of the process that calls. */
+  readonly client: string;
+  /** Aborted when the caller is gone, or gave up. Made for those calls that look at it. */
+  readonly signal: AbortSignal;
+  /** A part of the answer, before the result. */
+  send(message: object): Promise<void>;
+  /** The data that came with the arguments. */
+  collect(): Promise<Buffer>;
+}
+
 export interface ServerCallOptions {
   readonly request: IncomingMessage;
   readonly response: ServerResponse;
   readonly repositoryId: string;
-  /** Random id of the process that calls. */
   readonly client: string;
   readonly headers: Readonly<Record<string, string>>;
   /** How long a caller may be silent that has more to say. */
@@ -25,7 +37,7 @@ export interface ServerCallOptions {
  * One call as the node sees it. A short answer goes out whole; a long one begins after half a second, with beats from
  * then on, so that the caller can tell a node that works from one that is gone.
  */
-export class ServerCall {
+export class ServerCall implements SmallCall {
   readonly repositoryId: string;
   readonly client: string;
   readonly #response: ServerResponse;
@@ -57,7 +69,6 @@ export class ServerCall {
     response.on('error', () => undefined);
   }
 
-  /** Aborted when the caller is gone. Made for those calls that look at it. */
   get signal(): AbortSignal {
     if (this.#gone === undefined) {
       this.#gone = new AbortController();

@@ -17,7 +17,7 @@ import { peerSourceOf } from '../replicated/peers.js';
 import { Scrub } from '../replicated/scrub.js';
 import type { ClusterCredentials } from './cluster-credentials.js';
 import { connectTo } from './node-connection.js';
-import type { NodeAddress } from './node-client.js';
+import type { NodeAddress } from './node-requests.js';
 import { createNodeServer, type NodeServer } from './node-server.js';
 import { SnapshotMemory } from './snapshot-memory.js';
 

@@ -1,10 +1,12 @@
 import { randomBytes } from 'node:crypto';
+import type { Logger } from '../../contract/environment.js';
 import type { PeerSource, Replica } from '../../contract/replica.js';
 import { pickPort } from '../../contract/testing/ports.js';
 import { silentLogger } from '../../coordination/test-environment.js';
 import { silentMeter, systemClock } from '../../local/testing/local-fixture.js';
 import type { ClusterCredentials } from '../cluster-credentials.js';
-import { NodeClient, type NodeClientLimits, type NodeAddress } from '../node-client.js';
+import { NodeClient, type NodeClientLimits } from '../node-client.js';
+import type { NodeAddress } from '../node-requests.js';
 import { createNodeServer, type NodeServer, type NodeServerLimits } from '../node-server.js';
 import { RemoteReplica } from '../remote-replica.js';
 import { SnapshotMemory } from '../snapshot-memory.js';
@@ -25,6 +27,7 @@ export async function serveReplica(
     readonly limits?: Partial<NodeServerLimits>;
     readonly peers?: (repositoryId: string) => PeerSource;
     readonly port?: number;
+    readonly logger?: Logger;
   } = {},
 ): Promise<ServedReplica> {
   const server = createNodeServer({
@@ -32,7 +35,7 @@ export async function serveReplica(
     credentials: options.credentials ?? secret,
     clock: systemClock,
     random,
-    logger: silentLogger,
+    logger: options.logger ?? silentLogger,
     meter: silentMeter,
     peers:
       options.peers ??
@@ -57,6 +60,7 @@ export async function connect(
   options: {
     readonly credentials?: ClusterCredentials;
     readonly limits?: Partial<NodeClientLimits>;
+    readonly logger?: Logger;
   } = {},
 ): Promise<Connected> {
   const client = new NodeClient({
@@ -65,7 +69,7 @@ export async function connect(
     credentials: options.credentials ?? secret,
     clock: systemClock,
     random,
-    logger: silentLogger,
+    logger: options.logger ?? silentLogger,
     ...(options.limits === undefined ? {} : { limits: options.limits }),
   });
   await client.asked;

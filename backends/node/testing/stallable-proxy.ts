@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { connect, createServer, type Socket } from 'node:net';
 import { once } from 'node:events';
-import type { NodeAddress } from '../node-client.js';
+import type { NodeAddress } from '../node-requests.js';
 
 /** A wire between a client and a node that the test can hold, cut, and count. */
 export interface StallableProxy {
