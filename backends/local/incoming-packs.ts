@@ -1,7 +1,7 @@
 import { QuorateError, asQuorateError } from '../contract/errors.js';
 import type { PrepareRequest, QuarantineKey, UploadOptions } from '../contract/replica.js';
 import { booleanSetting, listSetting, numberSetting } from '../contract/settings.js';
-import type { FileStep } from '../git/file-steps.js';
+import { failedAt, failedStep, type FileStep } from '../git/file-steps.js';
 import type { IndexedPack } from '../git/pack-indexer.js';
 import { storageFailure } from './disk-errors.js';
 import type { LiveQuarantine, LiveQuarantines } from './live-quarantines.js';
@@ -127,26 +127,31 @@ export class IncomingPacks {
     }
   }
 
-  /** Has on disk what `takeWith` left to be synced. Tried once: a disk may tell of a failure once. */
-  async syncPack(live: LiveQuarantine): Promise<void> {
-    const unsynced = live.indexed?.unsynced;
-    if (unsynced === undefined) return;
-    live.synced ??= this.#syncBeside(unsynced);
-    try {
-      await live.synced;
-    } catch (error) {
-      throw ofPack(error);
-    }
-  }
-
   /**
-   * The largest file beside the others, in two lists: what comes behind one that was synced is mostly on the disk with
-   * it.
+   * Has on disk what `takeWith` left to be synced, and then takes steps that rely on it: all in one list. The pack is
+   * tried once: a disk may tell of a failure once. An error of the steps is as if they were taken alone.
    */
-  async #syncBeside(paths: readonly string[]): Promise<void> {
-    const steps = paths.map((path): FileStep => ({ do: 'sync', path }));
-    const lists = [steps.slice(0, 1), steps.slice(1)];
-    await Promise.all(lists.map((list) => this.#store.take(list)));
+  async syncPack(live: LiveQuarantine, then: readonly FileStep[] = []): Promise<void> {
+    const unsynced = live.indexed?.unsynced;
+    if (unsynced === undefined || live.synced !== undefined) {
+      await live.synced?.catch((error: unknown) => {
+        throw ofPack(error);
+      });
+      if (then.length > 0) await this.#store.take(then);
+      return;
+    }
+    const syncs = unsynced.map((path): FileStep => ({ do: 'sync', path }));
+    const taking = this.#store.take([...syncs, ...then]);
+    const ofSteps = (error: unknown): number => (failedStep(error) ?? -1) - syncs.length;
+    live.synced = taking.catch((error: unknown) => {
+      if (ofSteps(error) < 0) throw error;
+    });
+    try {
+      await Promise.all([live.synced, taking]);
+    } catch (error) {
+      const step = ofSteps(error);
+      throw step < 0 ? ofPack(error) : failedAt(step, error);
+    }
   }
 }
 

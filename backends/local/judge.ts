@@ -5,7 +5,7 @@ import type { PrepareRequest } from '../contract/replica.js';
 import type { Clock } from '../contract/environment.js';
 import { findUnconnected } from '../git/connectivity.js';
 import type { GitRunner } from '../git/git-runner.js';
-import { takeFileSteps, type TakeFileSteps } from '../git/file-steps.js';
+import type { FileStep } from '../git/file-steps.js';
 import { findInPackIndex } from '../git/pack-index.js';
 import type { IndexedPack } from '../git/pack-indexer.js';
 import type { ObjectSources } from '../git/object-environment.js';
@@ -18,7 +18,6 @@ import { stepsOfPlainMoves } from './plain-moves.js';
 export interface JudgeDependencies {
   readonly git: GitRunner;
   readonly refs: RefTransactions;
-  readonly files?: TakeFileSteps;
   readonly clock: Clock;
 }
 
@@ -34,6 +33,9 @@ export interface JudgedObjects {
   /** A directory of the store's in which packs are shown to git while it judges them. */
   readonly judgingDirectory: string;
   readonly indexed: IndexedPack | undefined;
+  readonly names: JudgedNames;
+  /** Whether the look at the files of the refs was taken, and found nothing. */
+  readonly passed: Promise<boolean>;
 }
 
 /** Where git finds the objects of a push: its quarantine, unless it brought none, and the repository. */
@@ -60,9 +62,31 @@ const dryRunWords: Readonly<Record<RefFailure, string>> = {
 /** git says so beside its verdict; an annotated tag is what people mistake for a commit. */
 const branchHint = ' (a branch takes commits only)';
 
+/** What is known of a push before anybody looks at the disk. */
+export interface JudgedNames {
+  /** Refs that are refused, and the text of their `ng` line. */
+  readonly refused: ReadonlyMap<string, string>;
+  /** The others. */
+  readonly commands: readonly RefCommand[];
+  /** Steps that, if none of them fails, stand for git's dry run of these; undefined when nothing does. */
+  readonly look: readonly FileStep[] | undefined;
+}
+
+/** Judges names and old values against the applied refs in memory. */
+export function judgeFromMemory(
+  { gitDirectory, snapshot }: OpenRepository,
+  request: PrepareRequest,
+  indexed: IndexedPack | undefined,
+): JudgedNames {
+  const refused = judgeNames(snapshot, request.commands, request.settings);
+  const commands = request.commands.filter(({ ref }) => !refused.has(ref));
+  return { refused, commands, look: stepsOfPlainMoves(gitDirectory, commands, indexed) };
+}
+
 /**
- * Judges a push against the applied refs: names, old values, connectivity, and a dry run of the very transaction that
- * would be committed, or a look at all that it would look at. Returns ref -> text of the `ng` line; what is left applies together, unless the disk fails.
+ * Judges what names alone do not tell: connectivity, and a dry run of the very transaction that would be committed,
+ * unless a look at all that it would look at (`passed`) found nothing. Returns ref -> text of the `ng` line; what is left
+ * applies together, unless the disk fails.
  */
 export async function judge(
   dependencies: JudgeDependencies,
@@ -70,8 +94,8 @@ export async function judge(
   request: PrepareRequest,
   objects: JudgedObjects,
 ): Promise<Map<string, string>> {
-  const refused = judgeNames(repository.snapshot, request.commands, request.settings);
-  const commands = request.commands.filter(({ ref }) => !refused.has(ref));
+  const { commands } = objects.names;
+  const refused = new Map(objects.names.refused);
   if (commands.length === 0) return refused;
   const [failures, unconnected] = await Promise.all([
     refFailures(dependencies, repository, { commands, signal: request.signal, objects }),
@@ -101,10 +125,7 @@ async function refFailures(
     readonly objects: JudgedObjects;
   },
 ): Promise<ReadonlyMap<string, RefFailure>> {
-  const expected = stepsOfPlainMoves(repository.gitDirectory, commands, objects.indexed);
-  const { files = takeFileSteps } = dependencies;
-  const passes = expected !== undefined && (await files(expected).then(yes, no));
-  if (passes) return new Map();
+  if (await objects.passed) return new Map();
   return repository.dryRuns.judge(dependencies, {
     ...objects.sources,
     updates: commands,
@@ -113,9 +134,6 @@ async function refFailures(
     ...(objects.indexed?.files === undefined ? {} : { packFiles: objects.indexed.files }),
   });
 }
-
-const yes = (): true => true;
-const no = (): false => false;
 
 /** Refs whose new value is not there with all that it reaches. */
 async function unconnectedRefs(

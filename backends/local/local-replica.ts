@@ -22,6 +22,7 @@ import type {
 } from '../contract/replica.js';
 import type { HeadRecord, RepositoryStats } from '../contract/repository.js';
 import { isFastForward } from '../git/ancestry.js';
+import { failedStep, type FileStep } from '../git/file-steps.js';
 import { isBranchName } from '../git/ref-files.js';
 import type { MaintenanceNeed } from '../git/maintenance.js';
 import type { ObjectSources } from '../git/object-environment.js';
@@ -34,7 +35,7 @@ import { gatherQuarantines, listHeldPushes } from './held-pushes.js';
 import { exportCopy, type ExportOptions } from './export-copy.js';
 import { HookPrograms, runHookProgram } from './hook-programs.js';
 import { inspectPrepared } from './inspect.js';
-import { judge, objectSources } from './judge.js';
+import { judge, judgeFromMemory, objectSources } from './judge.js';
 import { ObjectPools } from './object-pools.js';
 import { makeEmptyCopy } from './empty-copy.js';
 import { IncomingPacks } from './incoming-packs.js';
@@ -43,7 +44,7 @@ import { OpenRepositories } from './open-repositories.js';
 import type { OpenRepository } from './open-repository.js';
 import {
   markOf,
-  markPrepared,
+  markSteps,
   type PreparedMark,
   readPreparedMark,
   storeUpdates,
@@ -53,8 +54,10 @@ import { RefViews } from './ref-views.js';
 import { type MaintainOptions, Upkeep } from './upkeep.js';
 import { UploadPacks } from './upload-packs.js';
 import { LocalRead, type ReadDependencies } from './replica-read.js';
-import { Store } from './store.js';
+import { Store, unlessFull } from './store.js';
 import { verifyCopy } from './verify-copy.js';
+
+const never = Promise.resolve(false);
 
 /** The store on this machine's disk. */
 export class LocalReplica implements Replica {
@@ -220,14 +223,17 @@ export class LocalReplica implements Replica {
         live.indexed === undefined
           ? await objectSources(repository, directory)
           : { gitDir: repository.gitDirectory, objectDirectory: directory };
+      const names = judgeFromMemory(repository, request, live.indexed);
       const keeping =
         sources.objectDirectory === undefined
-          ? this.#store.assertRoom()
-          : this.#keepPrepared(live, request);
+          ? this.#store.assertRoom().then(() => false)
+          : this.#keepPrepared(live, request, names.look);
       const judging = judge(this.#dependencies, repository, request, {
         sources,
         judgingDirectory: this.#store.judgingDirectory(key.repositoryId),
         indexed: live.indexed,
+        names,
+        passed: names.look === undefined ? never : keeping,
       });
       // Both come to their end, also when one fails: the quarantine may be removed then.
       await Promise.allSettled([keeping, judging]);
@@ -246,11 +252,23 @@ export class LocalReplica implements Replica {
 
   /**
    * The mark says only what to ask when the process dies: it may be there before the verdict, but not before the pack,
-   * which is what it vouches for.
+   * which is what it vouches for. Whether nothing was found in the way when `look` was taken behind it.
    */
-  async #keepPrepared(live: LiveQuarantine, request: PrepareRequest): Promise<void> {
-    await this.#incoming.syncPack(live);
-    await markPrepared(this.#store, this.#store.quarantineDirectory(request.key), markOf(request));
+  async #keepPrepared(
+    live: LiveQuarantine,
+    request: PrepareRequest,
+    look: readonly FileStep[] = [],
+  ): Promise<boolean> {
+    const directory = this.#store.quarantineDirectory(request.key);
+    const mark = markSteps(this.#store, directory, markOf(request));
+    const found = await this.#incoming
+      .syncPack(live, [...mark, ...look])
+      .catch((error: unknown) => {
+        if ((failedStep(error) ?? 0) < mark.length) throw unlessFull(error);
+        return error;
+      });
+    this.#store.spares.marked(directory);
+    return found === undefined;
   }
 
   async nonFastForwards(

@@ -5,7 +5,7 @@ import { z } from 'zod';
 import { QuorateError } from '../contract/errors.js';
 import type { RefCommand } from '../contract/objects.js';
 import type { PrepareRequest, QuarantineKey } from '../contract/replica.js';
-import { type FileStep, syncAll } from '../git/file-steps.js';
+import type { FileStep } from '../git/file-steps.js';
 import { errorCode, isMissing, syncDirectory, writeFileDurably } from '../git/repository-files.js';
 import { decodeCheckedLine, encodeCheckedLine } from './checked-line.js';
 import { keepReason, type Store } from './store.js';
@@ -54,7 +54,7 @@ export function markOf({ key, basis, commands, lockRevisions }: PrepareRequest):
 }
 
 /** Where a quarantine's files are, and how they are changed. */
-type QuarantineFiles = Pick<Store, 'take' | 'takeWithRoom' | 'spares'>;
+type QuarantineFiles = Pick<Store, 'takeWithRoom' | 'spares'>;
 
 /** Takes an empty quarantine; its name is taken then, so a second upload under the same key fails. */
 export async function takeQuarantine(store: QuarantineFiles, directory: string): Promise<string> {
@@ -98,24 +98,20 @@ export function packDirectoryOf(directory: string): string {
 
 /**
  * Marks a quarantine as prepared, durably, with the quarantine's own name. Cut short by a crash, it reads as never
- * prepared.
+ * prepared. Then the caller calls `marked` of the spares. One after another: nearly always the journal has the name
+ * already, with those of the packs.
  */
-export async function markPrepared(
-  store: QuarantineFiles,
+export function markSteps(
+  { spares, needRoom }: Pick<Store, 'spares' | 'needRoom'>,
   directory: string,
   mark: PreparedMark,
-): Promise<void> {
+): readonly FileStep[] {
   const path = `${directory}/${markName}`;
   const text = encodeCheckedLine(mark);
-  if (store.spares.isMarked(directory)) {
-    // One after another: nearly always the journal has the name already, with those of the packs.
-    const name: FileStep = { do: 'sync', path: dirname(directory) };
-    await store.takeWithRoom([name, { do: 'overwrite', path, text }]);
-  } else {
-    await store.takeWithRoom([{ do: 'write', path, text }]);
-    await syncAll(store.take, [path, directory, dirname(directory)]);
-    store.spares.marked(directory);
-  }
+  const name: FileStep = { do: 'sync', path: dirname(directory) };
+  return spares.isMarked(directory)
+    ? [needRoom, name, { do: 'overwrite', path, text }]
+    : [needRoom, { do: 'write', path, text, sync: true }, { do: 'sync', path: directory }, name];
 }
 
 /**

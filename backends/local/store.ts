@@ -58,12 +58,15 @@ export class Store {
   readonly id: string;
   readonly take: TakeFileSteps;
   readonly spares: SpareQuarantines;
+  /** `assertRoom` as a step; see `unlessFull`. */
+  readonly needRoom: FileStep;
 
   private constructor(root: string, id: string, take: TakeFileSteps) {
     this.#root = dirname(join(root, 'store-id'));
     this.id = id;
     this.take = take;
     this.spares = new SpareQuarantines(`${this.#root}/spares`);
+    this.needRoom = { do: 'need-room', path: this.#root, bytes: reservedBytes };
   }
 
   static async open(root: string, random: Random, take = takeFileSteps): Promise<Store> {
@@ -114,12 +117,9 @@ export class Store {
 
   /** Takes steps of a push, after `assertRoom`. */
   async takeWithRoom(steps: readonly FileStep[]): Promise<void> {
-    try {
-      await this.take([{ do: 'need-room', path: this.#root, bytes: reservedBytes }, ...steps]);
-    } catch (error) {
-      if (errorCode(error) !== noRoomCode) throw error;
-      throw new QuorateError('storage-failure', 'the disk is full; nothing changed');
-    }
+    await this.take([this.needRoom, ...steps]).catch((error: unknown) => {
+      throw unlessFull(error);
+    });
   }
 
   /** Whether what is written beside a repository is kept, as far as can be seen now. */
@@ -326,6 +326,12 @@ export class Store {
     }
     await removeTree(trash);
   }
+}
+
+/** What went wrong; says so in words when that is `needRoom`. */
+export function unlessFull(error: unknown): unknown {
+  if (errorCode(error) !== noRoomCode) return error;
+  return new QuorateError('storage-failure', 'the disk is full; nothing changed');
 }
 
 /** Pools are named as repositories are. */

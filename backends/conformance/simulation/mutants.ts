@@ -72,8 +72,8 @@ export const mutants: readonly Mutation[] = [
     edits: [
       edit(
         'local/quarantine.js',
-        String.raw`\[name, \{ do: 'overwrite', path, text \}\]`,
-        "[{ do: 'overwrite', path, text }]",
+        String.raw`needRoom, name, \{ do: 'overwrite'`,
+        "needRoom, { do: 'overwrite'",
       ),
     ],
   },

@@ -4,10 +4,11 @@
  */
 import { readFileSync } from 'node:fs';
 import koffi from 'koffi';
+import { writingBeginner } from './begin-writing.js';
 import { indexSmallPack } from './index-small-pack.js';
 import { KeptStores } from './kept-stores.js';
 import { loadLibgit2, type Libgit2 } from './library.js';
-import type { FromWorker, ToWorker } from './messages.js';
+import type { FromWorker, IndexJob, ToWorker } from './messages.js';
 
 /**
  * A worker begins with some 50 MiB resident. One that a large object left above this is replaced, since malloc seldom
@@ -17,6 +18,7 @@ const RETIRE_RSS_BYTES = 256 * 1024 ** 2;
 
 let library: Libgit2 | undefined;
 let kept: KeptStores | undefined;
+const beginWriting = writingBeginner();
 
 process.on('message', (message: ToWorker) => {
   switch (message.type) {
@@ -39,6 +41,7 @@ process.on('message', (message: ToWorker) => {
         throw new Error('a job came before libgit2 was loaded');
       }
       const verdict = indexSmallPack(library, kept, message.job);
+      if (verdict.kind === 'indexed') beginWritingOf(message.job, verdict.name);
       const residentBytes = process.memoryUsage.rss();
       const retiring = residentBytes > RETIRE_RSS_BYTES;
       kept.trim(residentBytes);
@@ -52,6 +55,10 @@ process.on('message', (message: ToWorker) => {
 process.on('disconnect', () => process.exit(0));
 // A terminal's Ctrl-C and a service manager's SIGTERM reach the whole group; the server drains first and needs us.
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {});
+
+function beginWritingOf({ quarantinePackDir }: IndexJob, name: string): void {
+  beginWriting(['pack', 'idx'].map((suffix) => `${quarantinePackDir}/${name}.${suffix}`));
+}
 
 function tell(message: FromWorker, sent: () => void = () => {}): void {
   process.send?.(message, undefined, undefined, sent);
