@@ -85,10 +85,12 @@ export interface RepositoryRegistry {
    * As `get`, for a request that only reads. While the coordinator cannot be reached, a repository whose reads are
    * eventual is what this process read of it last (`recalled`), if that is not too long ago. With the option
    * `recalled`, who asks was found out in the same way, and nothing else will do. `unavailable` otherwise.
+   * With `refs`, one strong read of the refs follows within the same request: what it will ask is asked at the same
+   * time, where that saves something.
    */
   getForReading(
     name: string,
-    options?: { readonly recalled?: boolean },
+    options?: { readonly recalled?: boolean; readonly refs?: boolean },
   ): Promise<Repository | undefined>;
   /** In name order, names strictly after `after`. */
   list(page: {

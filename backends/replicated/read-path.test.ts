@@ -21,7 +21,7 @@ const record: RepositoryRecord = {
 };
 
 /** A repository at generation 7, of which all refs are known; and how often its head is asked for. */
-function scene(): { readonly reads: ReadPath; readonly asked: () => number } {
+function scene(recalledId = 'one'): { readonly reads: ReadPath; readonly asked: () => number } {
   let asked = 0;
   const reads = new ReadPath({
     log: {
@@ -32,7 +32,7 @@ function scene(): { readonly reads: ReadPath; readonly asked: () => number } {
       entries: async () => [],
       wantsCopy: async () => 'new',
     },
-    registry: { get: async () => record },
+    registry: { get: async () => record, recalledId: () => recalledId },
     record: async () => record,
     readConsistency: 'strong',
     knownSnapshot: (_id, { generation }) =>
@@ -69,4 +69,27 @@ test('one that could not be read is asked for again', async () => {
   const failed = Promise.reject<HeadRecord>(new QuorateError('unavailable', 'no answer'));
   assert.equal(await generationOf(reads, failed), 7);
   assert.equal(asked(), 1);
+});
+
+test('with the repository the head is asked for, where the refs are read next', async () => {
+  const { reads, asked } = scene();
+  const { signal } = new AbortController();
+  for (const [found, before, after] of [
+    [await reads.find('team/app', { refs: true }), 1, 1],
+    [await reads.find('team/app'), 1, 2],
+  ] as const) {
+    assert.ok(found !== undefined);
+    assert.equal(asked(), before);
+    const read = await reads.read(found, signal, { refsOnly: true });
+    assert.equal(read.snapshot.generation, 7);
+    assert.equal(asked(), after);
+  }
+});
+
+test('the head of a repository that had the name before is nobodys', async () => {
+  const { reads, asked } = scene('another');
+  const found = await reads.find('team/app', { refs: true });
+  assert.equal(found, record);
+  await reads.read(found, new AbortController().signal, { refsOnly: true });
+  assert.equal(asked(), 2);
 });

@@ -13,7 +13,7 @@ import { idOf, type Registry } from './registry.js';
 
 export interface ReadPathDependencies extends ReadDependencies {
   readonly log: LogReader;
-  readonly registry: Pick<Registry, 'get'>;
+  readonly registry: Pick<Registry, 'get' | 'recalledId'>;
   readonly record: (id: string) => Promise<RepositoryRecord>;
   readonly readConsistency: 'strong' | 'eventual';
   readonly knownSnapshot?: (repositoryId: string, head: HeadRecord) => RefSnapshot | undefined;
@@ -29,6 +29,8 @@ interface ReadPathOptions extends ReadOptions {
 /** How a request to read finds its repository and its generation (docs/architecture.md, "A read"). */
 export class ReadPath {
   readonly #dependencies: ReadPathDependencies;
+  /** Asked for with a repository, for the request that looked it up. */
+  readonly #heads = new WeakMap<Repository, Promise<HeadRecord>>();
 
   constructor(dependencies: ReadPathDependencies) {
     this.#dependencies = dependencies;
@@ -57,7 +59,7 @@ export class ReadPath {
     }
     // A strong read: the head is read after the request came in, never before.
     const [head, found] = await Promise.all([
-      options.head?.catch(() => log.head(id)) ?? log.head(id),
+      (options.head ?? this.#heads.get(repository))?.catch(() => log.head(id)) ?? log.head(id),
       isRecord(repository) ? repository : record(id),
     ]);
     const { generation } = head;
@@ -71,10 +73,14 @@ export class ReadPath {
   /** `RepositoryRegistry.getForReading`. */
   async find(
     name: string,
-    { recalled = false }: { readonly recalled?: boolean } = {},
+    {
+      recalled = false,
+      refs = false,
+    }: { readonly recalled?: boolean; readonly refs?: boolean } = {},
   ): Promise<Repository | undefined> {
-    const { past, registry } = this.#dependencies;
-    if (past === undefined) return registry.get(name);
+    const { past } = this.#dependencies;
+    const now = (): Promise<Repository | undefined> => this.#findNow(name, refs);
+    if (past === undefined) return now();
     const recall = async (): Promise<Repository | undefined> => {
       const record = recalledRecord(name, past);
       if (record === undefined) return undefined;
@@ -83,7 +89,26 @@ export class ReadPath {
       }
       throw new QuorateError('unavailable', 'this repository is read with the coordinator only');
     };
-    return recalled ? recall() : past.orPast(() => registry.get(name), recall);
+    return recalled ? recall() : past.orPast(now, recall);
+  }
+
+  /**
+   * With `refs`, the head is asked for in the same turn of the main loop, by the id that had the name last: one request
+   * to the coordinator instead of two, one after the other.
+   */
+  async #findNow(name: string, refs: boolean): Promise<Repository | undefined> {
+    const { log, registry, readConsistency } = this.#dependencies;
+    const guess = refs && readConsistency === 'strong' ? registry.recalledId(name) : undefined;
+    if (guess === undefined) return registry.get(name);
+    const head = log.head(guess);
+    // It may be the wrong id, and nobody may come back for it.
+    head.catch(() => undefined);
+    const record = await registry.get(name);
+    if (record?.id !== guess) return record;
+    // An object for this request alone: records that were decoded before are shared.
+    const own = { ...record };
+    this.#heads.set(own, head);
+    return own;
   }
 
   #readsEventually({ settings }: RepositoryRecord): boolean {

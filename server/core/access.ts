@@ -15,7 +15,7 @@ import {
 import type { PushCommand } from '../wire/command-list.js';
 import { isZeroOid } from '../wire/oid.js';
 import { askingCoordinator } from './coordinator-lost.js';
-import type { GitServiceName } from './git-request.js';
+import type { Foreseen, GitRequest } from './git-request.js';
 import { newObjectFormat } from './git-context.js';
 import { checkNewName } from './repository-name.js';
 
@@ -30,26 +30,29 @@ export class Access {
   }
 
   /** Looks a repository up for somebody who is let in later, or not. */
-  foresee(service: GitServiceName, name: string): Promise<Repository | undefined> {
+  foresee(asked: Foreseen, name: string): Promise<Repository | undefined> {
     const found =
-      service === 'git-receive-pack'
+      asked.service === 'git-receive-pack'
         ? this.#getForPushing(name)
-        : this.#repositories.getForReading(name, { recalled: false });
+        : this.#repositories.getForReading(name, { recalled: false, refs: readsRefs(asked) });
     found.catch(() => undefined);
     return found;
   }
 
   /** Throws `unauthenticated`, `permission-denied`, `not-found`. */
   async forReading(
-    principal: Principal,
+    request: Foreseen & Pick<GitRequest, 'principal'>,
     name: string,
     foreseen?: Promise<Repository | undefined>,
   ): Promise<Repository> {
+    const { principal } = request;
     const recalled = isRecalled(principal);
+    const refs = readsRefs(request);
     const repository = await askingCoordinator(
       'git-upload-pack',
       () =>
-        (recalled ? undefined : foreseen) ?? this.#repositories.getForReading(name, { recalled }),
+        (recalled ? undefined : foreseen) ??
+        this.#repositories.getForReading(name, { recalled, refs }),
     );
     this.#demand({ principal, action: 'read', name }, repository);
     if (repository === undefined) throw notFound(name);
@@ -129,6 +132,14 @@ export class Access {
   ): void {
     demanded(this.#authorizer.decide(principal, action, name, repository), name);
   }
+}
+
+/**
+ * Whether the answer to a request needs the refs, and once: a session may go on to ask for them much later, and the
+ * capabilities of v2 tell nothing of them.
+ */
+function readsRefs({ mode, protocol }: Foreseen): boolean {
+  return mode === 'stateless' || (mode === 'advertise' && protocol !== 2);
 }
 
 function demanded(decision: Decision | undefined, name: string): void {

@@ -18,7 +18,14 @@ import type { NewRepository, Repository } from '../../backends/contract/reposito
 import type { StoredSettings } from '../../backends/contract/settings.js';
 import type { Authorizer, Decision } from '../auth/authorizer.js';
 import type { AuditEvent } from '../observe/audit.js';
-import type { Foresight, GitOutcome, GitRequest, GitService, KnownAnswer } from './git-request.js';
+import type {
+  Foreseen,
+  Foresight,
+  GitOutcome,
+  GitRequest,
+  GitService,
+  KnownAnswer,
+} from './git-request.js';
 import { type AdmissionLimits, defaultAdmissionLimits } from './admission.js';
 import { createGitService } from './git-service.js';
 import { defaultGitServiceLimits, type GitServiceLimits } from './limits.js';
@@ -107,6 +114,8 @@ export class FakeService {
   readonly reads: ReadOptions[] = [];
   /** Names that were looked up. */
   readonly lookUps: string[] = [];
+  /** Of those to read: whether the refs were to be read next. */
+  readonly readAhead: boolean[] = [];
   sessions = 0;
   readonly #scene: Scene;
   readonly #repositories = new Map<string, Repository>();
@@ -151,7 +160,7 @@ export class FakeService {
   }
 
   /** Looks up what a request is about before it is known who asks. */
-  foresee(part: Pick<GitRequest, 'path' | 'service'>): Foresight | undefined {
+  foresee(part: Foreseen & Pick<GitRequest, 'path'>): Foresight | undefined {
     return this.#service.foresee?.(part);
   }
 
@@ -206,7 +215,10 @@ export class FakeService {
       recovery: undefined,
       repositories: {
         get: (name) => this.#lookUp(name),
-        getForReading: (name) => this.#lookUp(name),
+        getForReading: (name, { refs = false } = {}) => {
+          this.readAhead.push(refs);
+          return this.#lookUp(name);
+        },
         create: (repository) => {
           if (this.#scene.creationError !== undefined) {
             return Promise.reject(this.#scene.creationError);

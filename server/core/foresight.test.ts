@@ -10,6 +10,10 @@ const services: readonly GitServiceName[] = ['git-upload-pack', 'git-receive-pac
 
 const sleep = (): Promise<void> => new Promise(() => undefined);
 
+function about(service: GitServiceName): Parameters<FakeService['foresee']>[0] {
+  return { service, path, mode: 'advertise', protocol: 0 };
+}
+
 function asking(service: GitServiceName, foresight: Foresight | undefined): RequestPart {
   return { service, mode: 'advertise', path, foresight };
 }
@@ -17,7 +21,7 @@ function asking(service: GitServiceName, foresight: Foresight | undefined): Requ
 for (const service of services) {
   test(`${service}: what was looked up while it was asked who comes is not looked up again`, async () => {
     const fake = new FakeService();
-    const foresight = fake.foresee({ path, service });
+    const foresight = fake.foresee(about(service));
     assert.deepEqual(fake.lookUps, ['team/app'], 'in the turn of the call');
     const { error } = await fake.talk(asking(service, foresight));
     assert.equal(error, undefined);
@@ -28,14 +32,14 @@ for (const service of services) {
     const fake = new FakeService({
       decide: () => ({ allowed: false, because: 'hidden', reason: 'no' }),
     });
-    const { error } = await fake.talk(asking(service, fake.foresee({ path, service })));
+    const { error } = await fake.talk(asking(service, fake.foresee(about(service))));
     assert.match(error?.message ?? '', /not found/);
   });
 
   test(`${service}: when to find out who comes took long, it is looked up again`, async () => {
     let nowMs = 0;
     const fake = new FakeService({ clock: { nowMs: () => 0, monotonicMs: () => nowMs, sleep } });
-    const foresight = fake.foresee({ path, service });
+    const foresight = fake.foresee(about(service));
     nowMs = 1_000;
     await fake.talk(asking(service, foresight));
     assert.deepEqual(fake.lookUps, ['team/app', 'team/app']);
@@ -43,7 +47,7 @@ for (const service of services) {
 
   test(`${service}: another name is looked up for itself`, async () => {
     const fake = new FakeService({ names: ['team/app', 'team/other'] });
-    const foresight = fake.foresee({ path: 'team/other', service });
+    const foresight = fake.foresee({ ...about(service), path: 'team/other' });
     await fake.talk(asking(service, foresight));
     assert.deepEqual(fake.lookUps, ['team/other', 'team/app']);
   });
@@ -94,8 +98,25 @@ test('a push that is refused whatever there is of the name looks nothing up', as
   assert.deepEqual(fake.audited, []);
 });
 
+const readers = [
+  { desc: 'the refs of v0', mode: 'advertise', protocol: 0, refs: true },
+  { desc: 'the capabilities of v2', mode: 'advertise', protocol: 2, refs: false },
+  { desc: 'a command of v2', mode: 'stateless', protocol: 2, refs: true },
+  { desc: 'a session', mode: 'session', protocol: 0, refs: false },
+] as const;
+
+for (const { desc, mode, protocol, refs } of readers) {
+  test(`${desc}: ${refs ? '' : 'not '}foreseen to read the refs, once`, async () => {
+    const fake = new FakeService();
+    const asked = { service: 'git-upload-pack', mode, protocol } as const;
+    if (mode !== 'session') fake.foresee({ ...asked, path });
+    await fake.talk(asked, '0000');
+    assert.deepEqual(new Set(fake.readAhead), new Set([refs]));
+  });
+}
+
 test('a path that names no repository is left to be refused', () => {
   const fake = new FakeService();
-  assert.equal(fake.foresee({ path: '../etc', service: 'git-upload-pack' }), undefined);
+  assert.equal(fake.foresee({ ...about('git-upload-pack'), path: '../etc' }), undefined);
   assert.deepEqual(fake.lookUps, []);
 });

@@ -83,6 +83,9 @@ export interface GitExchange {
   run(input: Readable, output: Writable): Promise<GitOutcome>;
 }
 
+/** What of a request says what will be looked up for it. */
+export type Foreseen = Pick<GitRequest, 'service' | 'mode' | 'protocol'>;
+
 /** The flow all listeners share: name -> authorise -> resolve -> serve. */
 export interface GitService {
   /**
@@ -95,5 +98,5 @@ export interface GitService {
    * request to the coordinator instead of two, one after the other. Who may not see the repository learns nothing of
    * it: `open` decides as ever. Undefined when there is nothing to look up.
    */
-  foresee?(request: Pick<GitRequest, 'path' | 'service'>): Foresight | undefined;
+  foresee?(request: Foreseen & Pick<GitRequest, 'path'>): Foresight | undefined;
 }

@@ -98,7 +98,7 @@ export function createGitService({
         run: (input, output) => run({ parts, request, name, refusals }, serve, { input, output }),
       };
     },
-    foresee({ path, service }): Foresight | undefined {
+    foresee({ path, ...asked }): Foresight | undefined {
       let name: string;
       try {
         name = parseRepositoryName(path);
@@ -106,7 +106,7 @@ export function createGitService({
         return undefined;
       }
       const beganMs = parts.clock.monotonicMs();
-      return { name, beganMs, repository: access.foresee(service, name) };
+      return { name, beganMs, repository: access.foresee(asked, name) };
     },
   };
 }
@@ -124,7 +124,7 @@ async function resolve(
   const foresight = stillGood(request.foresight, name, nowMs);
   switch (service) {
     case 'git-upload-pack': {
-      const repository = await access.forReading(principal, name, foresight?.repository);
+      const repository = await access.forReading(request, name, foresight?.repository);
       tellRecalled(parts, request, repository);
       return {
         repositoryId: repository.id,
@@ -156,7 +156,7 @@ async function resolve(
       if (request.mode !== 'session') {
         throw new QuorateError('unimplemented', 'git archive --remote works over SSH only');
       }
-      const repository = await access.forReading(principal, name, foresight?.repository);
+      const repository = await access.forReading(request, name, foresight?.repository);
       tellRecalled(parts, request, repository);
       return {
         repositoryId: repository.id,

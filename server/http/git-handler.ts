@@ -5,6 +5,7 @@ import { asQuorateError, type ErrorCode, QuorateError } from '../../backends/con
 import { withinPushHeader } from '../../backends/contract/within-push.js';
 import { principalName } from '../auth/principal.js';
 import type {
+  Foreseen,
   Foresight,
   GitExchange,
   GitOutcome,
@@ -77,7 +78,7 @@ export class GitHandler {
     checkForm(exchange, route, this.#options.limits);
     const { request, remoteAddress, requestId } = exchange;
     const { authorization } = request.headers;
-    const about = { path: route.path, service: serviceOf(route) };
+    const about = askedBy(request, route);
     let foresight: Foresight | undefined;
     exchange.principal = await this.#options.authenticator.authenticate({
       authorization,
@@ -171,17 +172,14 @@ export class GitHandler {
     further: Pick<GitRequest, 'foresight' | 'onGeneration' | 'onRecalled'>,
   ): Promise<GitExchange> {
     const { headers } = exchange.request;
-    const { 'git-protocol': protocol, 'quorate-at-least': atLeast } = headers;
+    const { 'quorate-at-least': atLeast } = headers;
     const withinPush = headers[withinPushHeader.toLowerCase()];
     const gitRequest: GitRequest = {
+      ...askedBy(exchange.request, route),
       requestId: exchange.requestId,
-      service: serviceOf(route),
-      path: route.path,
       principal: exchange.principal,
       transport: 'http',
       remoteAddress: exchange.remoteAddress,
-      protocol: parseGitProtocol(typeof protocol === 'string' ? protocol : undefined),
-      mode: route.kind === 'rpc' ? 'stateless' : 'advertise',
       signal: exchange.signal,
       ...(typeof withinPush === 'string' ? { withinPush } : {}),
       ...(atLeast === undefined ? {} : { atLeast: parseGeneration(atLeast) }),
@@ -289,6 +287,19 @@ const generationHeader = 'Quorate-Generation';
 
 /** The answer comes from what was read before: for how many seconds the coordinator has not answered. */
 const lostHeader = 'Quorate-Coordinator-Lost';
+
+/** What a request says of itself, whoever sent it. */
+function askedBy(
+  { headers: { 'git-protocol': protocol } }: HttpRequest,
+  route: GitRoute,
+): Foreseen & Pick<GitRequest, 'path'> {
+  return {
+    service: serviceOf(route),
+    path: route.path,
+    protocol: parseGitProtocol(typeof protocol === 'string' ? protocol : undefined),
+    mode: route.kind === 'rpc' ? 'stateless' : 'advertise',
+  };
+}
 
 /** A page tells what a clone would. */
 function serviceOf(route: GitRoute): GitRequest['service'] {
