@@ -127,6 +127,19 @@ test('a tombstone does not wait for a node that was removed, and its store is to
   assert.ok(!existsSync(lost().gitDir(repository.id)));
 });
 
+test('tombstones that wait for a node go in the round after it was removed', async () => {
+  const { clock, round } = inRounds();
+  const { backend: front } = await set.frontEnd({ clock });
+  lost().down = true;
+  await front.repositories.delete(repository.id);
+  // By then the pauses between sweeps are long.
+  for (let rounds = 0; rounds < 24; rounds++) await round();
+  assert.equal(await tombstones(), 1);
+  await markNode(set.coordinator, 'node-2', 'removed');
+  await round();
+  assert.equal(await tombstones(), 0);
+});
+
 test('a tombstone does not wait for a store in whose place there is another', async () => {
   lost().down = true;
   const alive = set.replicas.nodes();

@@ -41,6 +41,7 @@ import {
 import { Registry } from './registry.js';
 import { SmallPacks } from './small-packs.js';
 import { setHead } from './set-head.js';
+import { storesAsKnown } from './gone-stores.js';
 import { SweepSchedule } from './sweep-schedule.js';
 import { applyEverywhere, appliedEverywhere } from './replicate.js';
 import { nobodyReachable, primaryOf, reachable } from './voters.js';
@@ -366,7 +367,8 @@ export class ReplicatedBackend implements Backend {
     for (;;) {
       await clock.sleep(sweepEveryMs, signal);
       if (signal.aborted) return;
-      const isDue = schedule.due(this.#registry.left);
+      const stores = schedule.stays ? await this.#storesAsKnown() : undefined;
+      const isDue = schedule.due(this.#registry.left, stores);
       try {
         await this.takeOver();
         if (!isDue) continue;
@@ -378,6 +380,10 @@ export class ReplicatedBackend implements Backend {
         logger.warn({ component: 'backend', err: error }, 'a sweep failed; it is tried again');
       }
     }
+  }
+
+  #storesAsKnown(): Promise<string | undefined> {
+    return storesAsKnown(this.#dependencies).catch(() => undefined);
   }
 
   async #replicaOf(id: string): Promise<Replica> {

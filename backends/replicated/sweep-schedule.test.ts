@@ -8,14 +8,19 @@ function roundsOf(
   {
     leaves,
     left = () => 0,
-  }: { leaves: (round: number) => number; left?: (round: number) => number },
+    stores = () => undefined,
+  }: {
+    leaves: (round: number) => number;
+    left?: (round: number) => number;
+    stores?: (round: number) => string | undefined;
+  },
 ): readonly number[] {
   const schedule = new SweepSchedule();
   const found: number[] = [];
   let total = 0;
   for (let round = 1; round <= count; round++) {
     total += left(round);
-    if (!schedule.due(total)) continue;
+    if (!schedule.due(total, stores(round))) continue;
     found.push(round);
     total += leaves(round);
     schedule.swept(total);
@@ -44,4 +49,12 @@ test('again soon when it failed', () => {
   assert.ok(schedule.due(0));
   schedule.swept(undefined);
   assert.deepEqual([schedule.due(0), schedule.due(0)], [false, true]);
+});
+
+test('in the round after a store came or went for good, while something stays', () => {
+  const rounds = roundsOf(60, {
+    leaves: (round) => (round < 20 ? 1 : 0),
+    stores: (round) => (round < 20 ? 'a' : round < 50 ? 'b' : 'c'),
+  });
+  assert.deepEqual(rounds, [1, 3, 7, 15, 20, 60]);
 });
