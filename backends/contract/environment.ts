@@ -63,6 +63,8 @@ export type GaugeName =
   | 'locks_waiting' // labels: scope
   | 'quarantines'
   | 'repositories_lagging'
+  | 'replica_lag_generations'
+  | 'replica_lag_seconds'
   | 'certificate_not_after'
   | 'read_sessions'
   | 'storage_nodes' // labels: state (answering | silent)

@@ -1,7 +1,7 @@
 import type { Clock, Logger } from '../contract/environment.js';
 import type { Coordinator, Operation } from '../contract/coordinator.js';
 import { keys, prefixEnd } from '../contract/keys.js';
-import { decodeLogEntry, scan } from './records.js';
+import { decodeHead, decodeLogEntry, scan } from './records.js';
 
 export interface LogTrimDependencies {
   readonly coordinator: Coordinator;
@@ -22,7 +22,8 @@ const batchSize = 100;
  */
 export class LogTrim {
   readonly #dependencies: LogTrimDependencies;
-  readonly #left = new Set<string>();
+  /** By repository: since when on the monotonic clock, and how many generations some voter may lack. */
+  readonly #left = new Map<string, { readonly sinceMs: number; generations: number }>();
   readonly #closing = new AbortController();
   #running: Promise<void> | undefined;
 
@@ -30,13 +31,22 @@ export class LogTrim {
     this.#dependencies = dependencies;
   }
 
-  /** Repositories whose entries wait for some voter. */
-  get left(): readonly string[] {
-    return [...this.#left];
+  /** Repositories whose entries wait for some voter: how many there are, and how far and how long the worst lag. */
+  get lag(): { readonly repositories: number; readonly generations: number; readonly ms: number } {
+    const { clock } = this.#dependencies;
+    let generations = 0;
+    // In the order in which they came.
+    const [oldest] = this.#left.values();
+    for (const one of this.#left.values()) generations = Math.max(generations, one.generations);
+    const ms = oldest === undefined ? 0 : clock.monotonicMs() - oldest.sinceMs;
+    return { repositories: this.#left.size, generations, ms };
   }
 
   later(repositoryId: string): void {
-    this.#left.add(repositoryId);
+    if (!this.#left.has(repositoryId)) {
+      const sinceMs = this.#dependencies.clock.monotonicMs();
+      this.#left.set(repositoryId, { sinceMs, generations: 1 });
+    }
     if (this.#closing.signal.aborted) return;
     this.#running ??= this.#run().finally(() => {
       this.#running = undefined;
@@ -62,9 +72,10 @@ export class LogTrim {
     while (this.#left.size > 0) {
       await clock.sleep(trimEveryMs, signal);
       if (signal.aborted) return;
-      for (const repositoryId of this.#left) {
+      for (const [repositoryId, lag] of this.#left) {
         try {
           if (await this.trim(repositoryId)) this.#left.delete(repositoryId);
+          else lag.generations = await this.#generationsIn(repositoryId);
         } catch (error) {
           logger.warn(
             { component: 'log', repo: repositoryId, err: error },
@@ -98,6 +109,20 @@ export class LogTrim {
     }
     // What is in an outbox is trimmed by whoever empties that.
     return !more && due.length === entries.length;
+  }
+
+  /** From the oldest entry that is there to the head. */
+  async #generationsIn(repositoryId: string): Promise<number> {
+    const { coordinator } = this.#dependencies;
+    const log = keys.log(repositoryId);
+    const options = { rangeEnd: prefixEnd(log), limit: 1, keysOnly: true };
+    const [oldest, head] = await Promise.all([
+      coordinator.range(log, options),
+      coordinator.get(keys.head(repositoryId)),
+    ]);
+    const [entry] = oldest.entries;
+    if (entry === undefined || head === undefined) return 0;
+    return Math.max(0, decodeHead(head).generation - Number(entry.key.slice(log.length)) + 1);
   }
 
   /** Read after the entries: an outbox record is put together with its entry, and never again. */

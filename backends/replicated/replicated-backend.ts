@@ -122,7 +122,10 @@ export class ReplicatedBackend implements Backend {
       ...dependencies,
       appliedEverywhere: (id) => appliedEverywhere({ ...dependencies, readRecord }, id),
     });
-    dependencies.meter.gauge('repositories_lagging', {}, () => this.#trim.left.length);
+    const { meter } = dependencies;
+    meter.gauge('repositories_lagging', {}, () => this.#trim.lag.repositories);
+    meter.gauge('replica_lag_generations', {}, () => this.#trim.lag.generations);
+    meter.gauge('replica_lag_seconds', {}, () => this.#trim.lag.ms / 1000);
     this.#outbox = new Outbox({
       ...dependencies,
       frontEnd,

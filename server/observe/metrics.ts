@@ -188,6 +188,16 @@ const gauges: Record<GaugeName, MetricDefinition> = {
     help: 'Repositories of whose pushes through this process some voter has not applied all.',
     labels: [],
   },
+  replica_lag_generations: {
+    name: 'quorate_replica_lag_generations',
+    help: 'Generations that some voter of the repository that lags furthest may lack.',
+    labels: [],
+  },
+  replica_lag_seconds: {
+    name: 'quorate_replica_lag_seconds',
+    help: 'For how long the repository that has lagged longest has had pushes that some voter lacks.',
+    labels: [],
+  },
   quarantines: {
     name: 'quorate_quarantines',
     help: 'Uploads on disk that are neither applied nor dropped.',
