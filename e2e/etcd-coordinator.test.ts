@@ -43,6 +43,24 @@ describe('one server on etcd', () => {
     assert.equal((await scene.git(['rev-parse', 'HEAD'], { cwd: clone })).trim(), tip);
   });
 
+  test('a server with another store on the same etcd is refused, alone or as a member', async () => {
+    const secretFile = scene.path('secret');
+    await writeFile(secretFile, 'a secret that is long enough\n');
+    const member = ['--cluster-secret-file', secretFile, '--node', '127.0.0.1:0'];
+    for (const flags of [[], member, [...member, '--role=front-end']]) {
+      const other = await scene.launchServer({ flags: ['--coordinator', cluster.url, ...flags] });
+      await assert.rejects(other.ready(), ({ message }: Error) => {
+        assert.match(message, /the repositories of a server that stands alone, in \S+ on \S+:/);
+        assert.ok(message.includes(server.dataDirectory), message);
+        return true;
+      });
+    }
+    assert.match(await scene.admin(server, 'repo', 'list'), /team\/first/);
+    await server.restart();
+    const elsewhere = ['--coordinator', cluster.url, '--set=etcd.prefix=elsewhere/'];
+    await scene.startServer({ flags: elsewhere });
+  });
+
   test('pushes go on after the leader of etcd was killed', async () => {
     const repository = await scene.makeRepository();
     const url = server.httpUrl('team/second.git');

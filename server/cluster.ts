@@ -19,6 +19,7 @@ import {
 } from '../backends/node/cluster-credentials.js';
 import type { TlsFiles } from '../backends/node/tls-files.js';
 import { StorageNode } from '../backends/node/storage-node.js';
+import { claimForOneStore, joinInsteadOfAlone } from '../backends/replicated/lone-store.js';
 import { decodeNode, isNodeId } from '../backends/replicated/node-record.js';
 import type { Config } from './config.js';
 import type { Teardown } from './teardown.js';
@@ -49,6 +50,15 @@ export async function refuseAlone(config: Config, coordinator: Coordinator): Pro
       'give it their secret with --cluster-secret-file (or certificates, cluster.tls.*), or an etcd.prefix of its own',
     { details: { nodeId, address } },
   );
+}
+
+/** The repositories in etcd are in the store of this server, which stands alone: no other's. */
+export async function claimAlone(
+  { config, unguarded, data }: Pick<NodeParts, 'config' | 'unguarded' | 'data'>,
+  storeId: string,
+): Promise<void> {
+  if (config.coordinator.type === 'embedded') return;
+  await claimForOneStore(unguarded, { storeId, host: hostname(), directory: data.path });
 }
 
 /** By what this member and the others know each other. Certificates are read again while it runs. */
@@ -153,7 +163,7 @@ export async function openStorageNode(parts: NodeParts): Promise<StorageNode> {
   const { config, data, version } = parts;
   const { coordinator: choice } = config;
   const ownHost = await addressTowards(choice.type === 'etcd' ? choice.endpoints : []);
-  return StorageNode.open({
+  const node = await StorageNode.open({
     ...parts,
     dataDirectory: data.path,
     clusterId: parts.identity.id,
@@ -172,6 +182,13 @@ export async function openStorageNode(parts: NodeParts): Promise<StorageNode> {
       pruneGraceMs: config['maintenance.grace'],
     },
   });
+  try {
+    await joinInsteadOfAlone(parts.unguarded, node.replica.storeId);
+  } catch (error) {
+    await node.close();
+    throw error;
+  }
+  return node;
 }
 
 /** How copies are made, mended and given up. */

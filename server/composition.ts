@@ -15,6 +15,7 @@ import { createPackIndexer } from '../backends/git/indexer.js';
 import type { PackIndexer } from '../backends/git/pack-indexer.js';
 import { createGitRunner } from '../backends/git/runner.js';
 import { createDirectoryBackend } from '../backends/directory/directory-backend.js';
+import { joinInsteadOfAlone, loneNodeId } from '../backends/replicated/lone-store.js';
 import { repositoryName } from '../backends/replicated/records.js';
 import { createLocalBackend } from '../backends/local/local-backend.js';
 import { createClusterBackend } from '../backends/node/cluster-backend.js';
@@ -37,6 +38,7 @@ import { createOpenIdIssuers } from './auth/openid-issuers.js';
 import { createCertificateAuthorities } from './auth/certificate-authorities.js';
 import type { Address, Config } from './config.js';
 import {
+  claimAlone,
   isClusterMember,
   refuseAlone,
   nodeIdOf,
@@ -270,11 +272,12 @@ async function openBackend(below: Omit<Foundation, 'backend'>): Promise<Backend>
   return createLocalBackend({
     ...below,
     dataDirectory: data.path,
+    claim: (storeId) => claimAlone(below, storeId),
     indexer,
     files,
     pipeline,
     options: {
-      nodeId: 'local',
+      nodeId: loneNodeId,
       lockTimeoutMs: config['locks.timeout'],
       maintenance: {
         enabled: config['maintenance.enabled'],
@@ -294,6 +297,7 @@ async function openClusterBackend(
   },
 ): Promise<Backend> {
   const { config, data, teardown, indexer } = parts;
+  if (indexer === undefined) await joinInsteadOfAlone(parts.unguarded, undefined);
   const credentials = await openCredentials(parts);
   parts.certificateProblems.push(() => credentials.tls?.problem());
   const withStore = indexer === undefined ? undefined : { ...parts, indexer, credentials };

@@ -129,4 +129,6 @@ export const keys = {
   hostKey: (name: string) => `host-keys/${name}`,
   /** Who this cluster is: see coordination/cluster-identity.ts. */
   cluster: 'cluster/identity',
+  /** Of a server without a cluster: in which store the repositories are. */
+  loneStore: 'cluster/lone-store',
 } as const;

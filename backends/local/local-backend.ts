@@ -34,6 +34,8 @@ export interface LocalBackendOptions {
 
 export interface LocalBackendDependencies {
   readonly dataDirectory: string;
+  /** Called when the store is open, before anything is done with it or in the coordinator: may refuse to go on. */
+  readonly claim?: (storeId: string) => Promise<void>;
   readonly coordinator: Coordinator;
   readonly lease: ProcessLease;
   readonly unguarded?: Coordinator;
@@ -60,6 +62,12 @@ export async function createLocalBackend(dependencies: LocalBackendDependencies)
     suspect: (id) => scrub.suspect(id),
   });
   const { replica } = store;
+  try {
+    await dependencies.claim?.(replica.storeId);
+  } catch (error) {
+    await store.close();
+    throw error;
+  }
   const locks = createLocks({ ...dependencies, holder: options.nodeId });
   const replicas = singleReplica(options.nodeId, replica);
   const traces = new PushTraces({ ...dependencies, frontEnd: options.nodeId });

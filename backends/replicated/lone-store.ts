@@ -1,0 +1,116 @@
+import { z } from 'zod';
+import type { Coordinator, KeyValue } from '../contract/coordinator.js';
+import { QuorateError } from '../contract/errors.js';
+import { keys } from '../contract/keys.js';
+import { decodeRepository, encodeRecord, scan } from './records.js';
+
+/** A store, and where it is, for people. */
+export interface PlacedStore {
+  readonly storeId: string;
+  readonly host: string;
+  readonly directory: string;
+}
+
+const schema = z.object({ storeId: z.string(), host: z.string(), directory: z.string() });
+
+/** Repositories that are looked at to find out whose etcd it is. */
+const lookedAt = 100;
+/** Others that start at the same time; each time one of them was first. */
+const maxTries = 5;
+
+/**
+ * Says in etcd, for good, that the repositories are kept in this store alone, by a server that is no member of a
+ * cluster. Throws `failed-precondition`, and changes nothing, when they are another server's, or a cluster's: it would
+ * show repositories that it does not have, and keep what is pushed to it where the other does not have it.
+ */
+export async function claimForOneStore(coordinator: Coordinator, own: PlacedStore): Promise<void> {
+  for (let tries = 0; tries < maxTries; tries += 1) {
+    const found = await coordinator.get(keys.loneStore);
+    const other = found === undefined ? undefined : decode(found);
+    if (other !== undefined && other.storeId !== own.storeId) throw taken(other, remedyOfServer);
+    if (other?.host === own.host && other.directory === own.directory) return;
+    if (other === undefined) await refuseAmongNodes(coordinator, own);
+    const { succeeded } = await coordinator.transaction({
+      compares: [unchanged(found)],
+      success: [{ type: 'put', key: keys.loneStore, value: encodeRecord(own) }],
+      failure: [],
+    });
+    if (succeeded) return;
+  }
+  throw new QuorateError('unavailable', 'other servers start on this etcd at the same time');
+}
+
+/**
+ * The store of a server that stood alone becomes that of the first member of a cluster. Any other member is refused
+ * while etcd is such a server's: `failed-precondition`. `storeId`: of this member; undefined for one without a store.
+ */
+export async function joinInsteadOfAlone(
+  coordinator: Coordinator,
+  storeId: string | undefined,
+): Promise<void> {
+  const found = await coordinator.get(keys.loneStore);
+  if (found === undefined) return;
+  const other = decode(found);
+  if (other.storeId !== storeId) throw taken(other, remedyOfMember);
+  await coordinator.transaction({
+    compares: [unchanged(found)],
+    success: [{ type: 'delete', key: keys.loneStore }],
+    failure: [],
+  });
+}
+
+/** Storage nodes that are all away now have left copies. */
+async function refuseAmongNodes(coordinator: Coordinator, own: PlacedStore): Promise<void> {
+  let seen = 0;
+  for await (const entry of scan(coordinator, keys.repos)) {
+    const { voters, name } = decodeRepository(entry);
+    const node = voters.find(({ nodeId }) => nodeId !== loneNodeId);
+    if (voters.some(({ storeId }) => storeId === own.storeId)) return;
+    if (node !== undefined) {
+      throw new QuorateError(
+        'failed-precondition',
+        `this etcd is a cluster's: ${name} is on the storage node ${node.nodeId}, which is not running; ` +
+          'make this process a member with --cluster-secret-file (or certificates, cluster.tls.*), or give it an etcd.prefix of its own',
+        { details: { nodeId: node.nodeId } },
+      );
+    }
+    seen += 1;
+    if (seen >= lookedAt) return;
+  }
+}
+
+/** What a server that stands alone calls itself as a node. */
+export const loneNodeId = 'local';
+
+const remedyOfServer =
+  'give this one an etcd.prefix of its own, or make both members of a cluster with --cluster-secret-file, that one first';
+const remedyOfMember =
+  "start that one first with the cluster's secret, as its first member with a store, or give the cluster an etcd.prefix of its own";
+
+function taken({ host, directory, storeId }: PlacedStore, remedy: string): QuorateError {
+  return new QuorateError(
+    'failed-precondition',
+    `this etcd has the repositories of a server that stands alone, in ${directory} on ${host}: ${remedy}; nothing was changed. ` +
+      `If that store is gone for good, delete the key ${keys.loneStore} below etcd.prefix`,
+    { details: { host, directory, storeId } },
+  );
+}
+
+function unchanged(found: KeyValue | undefined) {
+  return {
+    key: keys.loneStore,
+    target: 'modRevision' as const,
+    op: '=' as const,
+    operand: found?.modRevision ?? 0,
+  };
+}
+
+function decode(kv: KeyValue): PlacedStore {
+  try {
+    return schema.parse(JSON.parse(new TextDecoder().decode(kv.value)));
+  } catch (cause) {
+    throw new QuorateError('data-corrupt', `the coordinator's record ${kv.key} is damaged`, {
+      cause,
+    });
+  }
+}
