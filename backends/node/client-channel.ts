@@ -197,6 +197,7 @@ export class ClientChannel {
     }
     setImmediate(() => {
       setImmediate(() => {
+        if (this.#over) return;
         if (this.#heardMs === heardMs && this.#waiting.size > 0) this.#end(this.#options.silent());
         else this.#timer ??= setTimeout(() => this.#look(), silenceMs);
       });

@@ -250,9 +250,9 @@ export const results = {
 export const programWanted = z.object({ programWanted: z.literal(true) });
 
 /** JSON of a frame as what it has to be. `internal` when it is not: a bug, or another version. */
-export function decodeMessage<T>(schema: z.ZodType<T>, payload: Uint8Array): T {
+export function decodeMessage<T>(schema: z.ZodType<T>, payload: Buffer): T {
   try {
-    return schema.parse(JSON.parse(Buffer.from(payload).toString('utf8')));
+    return schema.parse(JSON.parse(payload.toString('utf8')));
   } catch (cause) {
     throw new QuorateError(
       'internal',

@@ -202,6 +202,30 @@ describe('certificates that change', () => {
   });
 });
 
+test('a channel is opened anew with new certificates, and the old one ends with its last call', async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), 'quorate-node-channel-'));
+  t.after(() => rm(directory, { recursive: true }));
+  const authority = await TestAuthority.make(directory);
+  const files = await authority.sign('member');
+  const credentials = await load({ caFile: authority.caFile, ...files });
+  let finish: ((generation: number) => void) | undefined;
+  const holding = stubReplica({ applied: () => new Promise((resolve) => (finish = resolve)) });
+  const { server, address } = await serveReplica(holding, { credentials });
+  t.after(() => server.drain(0));
+  const proxy = await startProxy(address);
+  t.after(() => proxy.close());
+  const { client, replica: remote } = await connect(proxy.address, storeId, { credentials });
+  t.after(() => client.close());
+  assert.equal(proxy.open, 1);
+  const asked = remote.applied(repositoryId);
+  await until('the call to be there', () => finish !== undefined);
+  await replace(await authority.sign('member-2'), files);
+  await until('a second channel', () => proxy.open === 2);
+  finish?.(9);
+  assert.equal(await asked, 9);
+  await until('the first to end', () => proxy.open === 1);
+});
+
 test('credentials are needed, and have to be good ones', async (t) => {
   const directory = await mkdtemp(join(tmpdir(), 'quorate-node-secret-'));
   t.after(() => rm(directory, { recursive: true }));

@@ -9,8 +9,9 @@ export interface StallableProxy {
   /** Bytes from the node to clients, and from clients to the node, so far. */
   readonly toClientBytes: number;
   readonly toNodeBytes: number;
-  /** Connections so far. */
+  /** Connections so far, and those that there are now. */
   readonly connections: number;
+  readonly open: number;
   /** What clients said so far. */
   heard(): Buffer;
   /** Nothing passes, and nobody is told: as with a paused process, or a network that lost its packets. */
@@ -64,6 +65,9 @@ export async function startProxy(target: NodeAddress): Promise<StallableProxy> {
     },
     get connections() {
       return connections;
+    },
+    get open() {
+      return sockets.size / 2;
     },
     heard: () => Buffer.concat(said),
     stall: () => {
