@@ -19,6 +19,7 @@ import {
 } from '../backends/node/cluster-credentials.js';
 import type { TlsFiles } from '../backends/node/tls-files.js';
 import { StorageNode } from '../backends/node/storage-node.js';
+import { FrontEndName } from '../backends/replicated/front-end-name.js';
 import { claimForOneStore, joinInsteadOfAlone } from '../backends/replicated/lone-store.js';
 import { decodeNode, isNodeId } from '../backends/replicated/node-record.js';
 import type { Config } from './config.js';
@@ -189,6 +190,21 @@ export async function openStorageNode(parts: NodeParts): Promise<StorageNode> {
     throw error;
   }
   return node;
+}
+
+/** A front-end among others, each with a name of its own. */
+export async function joinWithoutStore(
+  parts: Pick<NodeParts, 'config' | 'data' | 'unguarded' | 'lease' | 'clock' | 'logger'> & {
+    readonly teardown: Teardown;
+  },
+): Promise<void> {
+  const { config, data, unguarded: coordinator, teardown } = parts;
+  await joinInsteadOfAlone(coordinator, undefined);
+  const nodeId = await nodeIdOf(config, data);
+  const place = { host: hostname(), directory: data.path };
+  const name = new FrontEndName({ ...parts, coordinator, nodeId, place });
+  await name.take();
+  teardown.add('name of the front-end', () => name.leave());
 }
 
 /** How copies are made, mended and given up. */

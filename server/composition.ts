@@ -15,7 +15,7 @@ import { createPackIndexer } from '../backends/git/indexer.js';
 import type { PackIndexer } from '../backends/git/pack-indexer.js';
 import { createGitRunner } from '../backends/git/runner.js';
 import { createDirectoryBackend } from '../backends/directory/directory-backend.js';
-import { joinInsteadOfAlone, loneNodeId } from '../backends/replicated/lone-store.js';
+import { loneNodeId } from '../backends/replicated/lone-store.js';
 import { repositoryName } from '../backends/replicated/records.js';
 import { createLocalBackend } from '../backends/local/local-backend.js';
 import { createClusterBackend } from '../backends/node/cluster-backend.js';
@@ -39,6 +39,7 @@ import { createCertificateAuthorities } from './auth/certificate-authorities.js'
 import type { Address, Config } from './config.js';
 import {
   claimAlone,
+  joinWithoutStore,
   isClusterMember,
   refuseAlone,
   nodeIdOf,
@@ -297,7 +298,7 @@ async function openClusterBackend(
   },
 ): Promise<Backend> {
   const { config, data, teardown, indexer } = parts;
-  if (indexer === undefined) await joinInsteadOfAlone(parts.unguarded, undefined);
+  if (indexer === undefined) await joinWithoutStore(parts);
   const credentials = await openCredentials(parts);
   parts.certificateProblems.push(() => credentials.tls?.problem());
   const withStore = indexer === undefined ? undefined : { ...parts, indexer, credentials };

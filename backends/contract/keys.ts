@@ -38,6 +38,8 @@ export const keys = {
   logEntry: (id: string, generation: number) => `log/${id}/${paddedGeneration(generation)}`,
   /** Front-ends that are alive, each under its lease. */
   frontEnd: (id: string) => `frontEnds/${id}`,
+  /** Node ids of front-ends without a store, each under its lease. */
+  frontEndName: (nodeId: string) => `front-end-names/${nodeId}`,
   /** What is read often through a front-end, under its lease. */
   readRates: 'read-rates/',
   readRate: (frontEnd: string) => `read-rates/${frontEnd}`,

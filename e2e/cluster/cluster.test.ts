@@ -338,6 +338,16 @@ describe('a cluster: three storage nodes, two front-ends, three members of etcd'
       assert.match(said, /storage-1 is taken by the node at 127\.0\.0\.1:\d+.*--node-id/);
     });
 
+    test('a node id that another front-end has', async () => {
+      const doors = [`--http=127.0.0.1:${await pickPort()}`, `--ssh=127.0.0.1:${await pickPort()}`];
+      const flags = [coordinator(), secret(), '--role=front-end', '--node-id=front-end-1'];
+      const said = await refusal('namesake', [...flags, ...doors]);
+      assert.match(
+        said,
+        /front-end-1 is taken by the front-end with .*front-end-1 on \S+: .*--node-id/,
+      );
+    });
+
     test("another cluster's disk", async () => {
       const said = await refusal(
         'foreign',

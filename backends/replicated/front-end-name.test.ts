@@ -1,0 +1,95 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { openEmbeddedCoordinator } from '../coordination/embedded/embedded-coordinator.js';
+import { createProcessLease, type OwnedProcessLease } from '../coordination/process-lease.js';
+import { silentLogger } from '../coordination/test-environment.js';
+import type { Coordinator } from '../contract/coordinator.js';
+import type { Clock } from '../contract/environment.js';
+import { keys } from '../contract/keys.js';
+import { until } from '../contract/testing/until.js';
+import { systemClock } from '../local/testing/local-fixture.js';
+import { FrontEndName } from './front-end-name.js';
+
+const logger = silentLogger;
+/** On which a wait takes no time, and the time goes by all the same. */
+let aheadMs = 0;
+const clock: Clock = {
+  ...systemClock,
+  monotonicMs: () => systemClock.monotonicMs() + aheadMs,
+  sleep: async (ms) => {
+    aheadMs += ms;
+    await delay(1);
+  },
+};
+let directory: string;
+let coordinator: Coordinator;
+let leases: OwnedProcessLease[];
+let names: FrontEndName[];
+
+beforeEach(async () => {
+  directory = await mkdtemp(join(tmpdir(), 'quorate-names-'));
+  coordinator = await openEmbeddedCoordinator({ directory, clock: systemClock, logger });
+  leases = [];
+  names = [];
+});
+afterEach(async () => {
+  for (const name of names) await name.leave();
+  for (const lease of leases) await lease.close();
+  await coordinator.close();
+  await rm(directory, { recursive: true });
+});
+
+/** Of a process of its own. */
+function nameAt(host: string, nodeId = 'front'): FrontEndName {
+  const lease = createProcessLease({ coordinator, clock: systemClock, logger });
+  leases.push(lease);
+  const place = { host, directory: '/data' };
+  const name = new FrontEndName({ coordinator, lease, clock, logger, nodeId, place });
+  names.push(name);
+  return name;
+}
+
+const stored = async (): Promise<string | undefined> =>
+  (await coordinator.get(keys.frontEndName('front')))?.lease;
+
+test('a second front-end of the same node id is refused, whatever others are called', async () => {
+  await nameAt('one').take();
+  await nameAt('one', 'another').take();
+  const before = await stored();
+  await assert.rejects(nameAt('two').take(), {
+    code: 'failed-precondition',
+    message:
+      'the node id front is taken by the front-end with the data directory /data on one: give this one another with --node-id',
+  });
+  assert.equal(await stored(), before);
+});
+
+test("who left, or is gone, is in nobody's way; who comes again does not wait", async () => {
+  const first = nameAt('one');
+  await first.take();
+  // Killed, and started again while its lease lives on.
+  await nameAt('one').take();
+  const held = await stored();
+  assert.ok(held !== undefined);
+  await first.leave();
+  assert.equal(await stored(), held, 'it is not its own any more');
+  await names[1]?.leave();
+  assert.equal(await stored(), undefined);
+  await nameAt('two').take();
+});
+
+test('with the next lease the name is there again', async () => {
+  await nameAt('one').take();
+  const before = await stored();
+  const [lease] = leases;
+  assert.ok(lease !== undefined);
+  await (await lease.current()).revoke();
+  await until('it is put again', async () => {
+    const now = await stored();
+    return now !== undefined && now !== before;
+  });
+});
