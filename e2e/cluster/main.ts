@@ -29,8 +29,7 @@ async function main(): Promise<void> {
     });
     try {
       const description = await cluster.describe();
-      const token = await makeDeveloper(description);
-      process.stdout.write(announcement(description, { token, directory }));
+      process.stdout.write(await greeting(description, directory));
       if (options.json !== undefined) await writeWhole(options.json, description);
       await stopped;
       process.stdout.write('\nstopping ...\n');
@@ -83,16 +82,30 @@ async function writeWhole(file: string, description: ClusterDescription): Promis
   await rename(draft, file);
 }
 
-function announcement(
-  { etcd, storage, frontEnds, adminToken }: ClusterDescription,
-  { token, directory }: { readonly token: string; readonly directory: string },
-): string {
+/** What people are told; also when the cluster commits nothing, since its etcd was put back from an older snapshot. */
+async function greeting(description: ClusterDescription, directory: string): Promise<string> {
+  try {
+    const token = await makeDeveloper(description);
+    return announcement(description, { token, directory });
+  } catch (error) {
+    const frozen = await whyFrozen(description);
+    if (frozen === undefined) throw error;
+    return frozenAnnouncement(description, { frozen, directory });
+  }
+}
+
+/** Of a front-end that does not believe the coordinator. */
+async function whyFrozen({ frontEnds }: ClusterDescription): Promise<string | undefined> {
   const [first] = frontEnds;
-  const url = first?.http ?? '';
-  const withToken = url.replace('://', `://dev:${token}@`);
-  const admin = `node dist/server/main.js --data ${path.join(directory, 'front-end-1')}`;
+  if (first === undefined) return undefined;
+  const answer: { readonly warnings?: { readonly coordinator?: string } } = JSON.parse(
+    await (await fetch(`${first.ops}/readyz`)).text(),
+  );
+  return answer.warnings?.coordinator;
+}
+
+function addresses({ etcd, storage, frontEnds }: ClusterDescription): readonly string[] {
   return [
-    '',
     ...frontEnds.map(
       ({ http, ssh, ops }, n) => `front-end ${n + 1}   ${http}  ${ssh}  ${ops}/metrics`,
     ),
@@ -100,11 +113,50 @@ function announcement(
       ({ id, url: node, ops, pid }) => `${id}     ${node}  ${ops}/metrics  (process ${pid})`,
     ),
     `etcd          ${etcd.map(({ url: member }) => member).join(' ')}`,
+  ];
+}
+
+function adminOf(directory: string): string {
+  return `node dist/server/main.js --data ${path.join(directory, 'front-end-1')}`;
+}
+
+function frozenAnnouncement(
+  description: ClusterDescription,
+  { frozen, directory }: { readonly frozen: string; readonly directory: string },
+): string {
+  const admin = adminOf(directory);
+  return [
+    '',
+    ...addresses(description),
+    '',
+    `Nothing is committed: ${frozen}.`,
+    '',
+    'To put the latest copy of etcd back: Ctrl-C, put it into',
+    `  ${path.join(directory, 'etcd')}`,
+    'and start the cluster again. If there is none, the storage nodes know the rest:',
+    `  ${admin} recover            (shows what they hold, and changes nothing)`,
+    `  ${admin} recover --apply    (goes on from it; then Ctrl-C, and start again)`,
+    '',
+    'Ctrl-C stops all of it.',
+    '',
+  ].join('\n');
+}
+
+function announcement(
+  description: ClusterDescription,
+  { token, directory }: { readonly token: string; readonly directory: string },
+): string {
+  const [first] = description.frontEnds;
+  const withToken = (first?.http ?? '').replace('://', `://dev:${token}@`);
+  const admin = adminOf(directory);
+  return [
+    '',
+    ...addresses(description),
     '',
     'user `dev`, which may create repositories; in any Git repository:',
     `  git push ${withToken}/demo.git HEAD:refs/heads/main`,
     `  git clone ${withToken}/demo.git`,
-    `user \`admin\`: token ${adminToken}`,
+    `user \`admin\`: token ${description.adminToken}`,
     `  ${admin} status`,
     `  ${admin} node list`,
     `  ${admin} repo replicas demo`,

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readFile } from 'node:fs/promises';
+import { cp, readFile, rm } from 'node:fs/promises';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { mainScript } from '../server-process.js';
 import { createScene, type Scene, waitFor } from '../harness.js';
 import type { ClusterDescription } from './cluster.js';
 
@@ -76,6 +77,9 @@ test('npm run cluster: tells where everything is, keeps its data, and stops all 
   assert.equal(await first.stop(), 0);
   for (const pid of pids) assert.throws(() => process.kill(pid, 0), { code: 'ESRCH' });
 
+  const etcdFiles = scene.path('kept', 'etcd');
+  await cp(etcdFiles, scene.path('older'), { recursive: true });
+
   const second = await run(scene, ...flags);
   assert.equal(second.description.adminToken, adminToken);
   assert.equal(second.description.frontEnds[0]?.http, frontEnds[0]?.http);
@@ -84,6 +88,23 @@ test('npm run cluster: tells where everything is, keeps its data, and stops all 
     return stdout.includes('refs/heads/main');
   });
   assert.equal(await second.stop(), 0);
+
+  await rm(etcdFiles, { recursive: true });
+  await cp(scene.path('older'), etcdFiles, { recursive: true });
+  const restored = await run(scene, ...flags);
+  await waitFor('the words to be said', () => restored.said().includes('Ctrl-C'));
+  assert.match(
+    restored.said(),
+    /Nothing is committed: the coordinator is an older copy: .*\n\nTo put the latest copy of etcd back: /,
+  );
+  const recovers = /node dist\/server\/main\.js (--data \S+ recover) {2}/.exec(
+    restored.said(),
+  )?.[1];
+  assert.ok(recovers !== undefined, restored.said());
+  const args = [mainScript, ...recovers.split(' '), '--apply'];
+  const recovered = await scene.run(process.execPath, args);
+  assert.match(recovered.stdout, /now start every server/);
+  assert.equal(await restored.stop(), 0);
 });
 
 test('npm run cluster: wrong arguments are named', async (t) => {
