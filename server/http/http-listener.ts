@@ -31,7 +31,7 @@ import {
 import { malformedReply, rawReply } from './raw-reply.js';
 import { routeOf } from './route.js';
 import { replyRefusal } from './text-reply.js';
-import { createTlsServer } from './tls-server.js';
+import { createTlsServer, type TlsServer } from './tls-server.js';
 
 export interface HttpListenerOptions {
   readonly service: GitService;
@@ -149,7 +149,7 @@ class Listener implements HttpListener {
       this.#server.on(event, (request, response) => this.#handle(request, response));
       this.#http2?.on(event, (request, response) => this.#handle(request, response));
     }
-    this.#http2?.on('session', (session) => this.#acceptSession(session));
+    tls?.http2.on('session', (session) => this.#acceptSession(session, tls.end));
     meter.gauge('connections', { transport: 'http' }, () => this.#sockets.size);
   }
 
@@ -220,7 +220,7 @@ class Listener implements HttpListener {
     });
   }
 
-  #acceptSession(session: ServerHttp2Session): void {
+  #acceptSession(session: ServerHttp2Session, end: TlsServer['end']): void {
     this.#sessions.add(session);
     session.on('close', () => {
       this.#sessions.delete(session);
@@ -228,7 +228,7 @@ class Listener implements HttpListener {
     });
     // As long as an idle HTTP/1.1 connection is kept. Streams have times of their own.
     const idle = (): void => {
-      if ((this.#exchanges.get(session)?.size ?? 0) === 0) session.destroy();
+      if ((this.#exchanges.get(session)?.size ?? 0) === 0) end(session);
       else session.setTimeout(this.#options.limits.keepAliveTimeoutMs, idle);
     };
     session.setTimeout(this.#options.limits.keepAliveTimeoutMs, idle);

@@ -9,6 +9,7 @@ import { pickPort } from '../../backends/contract/testing/ports.js';
 import type { Accounts } from '../auth/accounts.js';
 import type { GitOutcome, GitRequest, GitService, KnownAnswer } from '../core/git-request.js';
 import type { AuditEvent } from '../observe/audit.js';
+import type { CertificateSource } from './certificate.js';
 import {
   createHttpListener,
   type HttpListener,
@@ -29,6 +30,8 @@ export interface Fixture {
   readonly counts: string[];
   /** Exchanges that the service runs now. */
   readonly running: () => number;
+  /** Connections that the listener has, as its metric tells. */
+  readonly connections: () => number;
   close(): Promise<void>;
 }
 
@@ -42,6 +45,7 @@ interface FixtureOptions {
   readonly known?: (request: Buffer) => KnownAnswer | undefined;
   readonly adminApi?: HttpListenerOptions['adminApi'];
   readonly clock?: Clock;
+  readonly tls?: CertificateSource;
 }
 
 export const systemClock: Clock = {
@@ -64,6 +68,14 @@ export async function startListener(options: FixtureOptions = {}): Promise<Fixtu
   const audited: AuditEvent[] = [];
   const counts: string[] = [];
   let running = 0;
+  let connections: (() => number) | undefined;
+  const meter: Meter = {
+    count: (name, labels = {}) => void counts.push(`${name} ${Object.values(labels).join(' ')}`),
+    observe: () => {},
+    gauge: (name, _labels, read) => {
+      if (name === 'connections') connections = read;
+    },
+  };
   const run = options.run ?? echo;
   const service: GitService = {
     ...(options.foresee === undefined ? {} : { foresee: options.foresee }),
@@ -94,11 +106,12 @@ export async function startListener(options: FixtureOptions = {}): Promise<Fixtu
     },
     adminApi: options.adminApi ?? ((_request, response) => response.writeHead(404).end()),
     logger: memoryLogger(lines),
-    meter: memoryMeter(counts),
+    meter,
     clock: options.clock ?? systemClock,
     random: { bytes: (length) => randomBytes(length) },
     limits: { ...defaultHttpLimits, ...options.limits },
     noAuth: options.noAuth ?? false,
+    tls: options.tls,
   });
   const { port } = await listener.listen('127.0.0.1', await pickPort());
   return {
@@ -109,6 +122,7 @@ export async function startListener(options: FixtureOptions = {}): Promise<Fixtu
     audited,
     counts,
     running: () => running,
+    connections: () => connections?.() ?? 0,
     close: () => listener.drain(0),
   };
 }
@@ -162,14 +176,6 @@ function memoryLogger(lines: Fixture['lines']): Logger {
   };
   const logger: Logger = { debug: add, info: add, warn: add, error: add, child: () => logger };
   return logger;
-}
-
-function memoryMeter(counts: string[]): Meter {
-  return {
-    count: (name, labels = {}) => void counts.push(`${name} ${Object.values(labels).join(' ')}`),
-    observe: () => {},
-    gauge: () => {},
-  };
 }
 
 export interface Answer {

@@ -1,6 +1,10 @@
 import assert from 'node:assert/strict';
 import type { Server, ServerOptions } from 'node:http';
-import { createServer as createHttp2Server, type Http2Server } from 'node:http2';
+import {
+  createServer as createHttp2Server,
+  type Http2Server,
+  type ServerHttp2Session,
+} from 'node:http2';
 import { createServer as createHttpsServer } from 'node:https';
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
@@ -14,7 +18,15 @@ export interface TlsServer {
   readonly http1: Server;
   /** Gets the connections of clients that chose HTTP/2; does not listen itself. */
   readonly http2: Http2Server;
+  /**
+   * Ends a session and its connection. `destroy` alone waits until what is being written was taken, for ever by a client
+   * that reads nothing more, or that has gone at a moment at which the session does not notice it.
+   */
+  readonly end: (session: ServerHttp2Session) => void;
 }
+
+/** For GOAWAY to be sent before the connection goes. */
+const farewellMs = 1_000;
 
 /**
  * OpenSSL's default list of TLS 1.2 ciphers without those that lack forward secrecy or authenticated encryption
@@ -79,11 +91,22 @@ export function createTlsServer(
       else refusePlain(socket);
     });
   });
+  const connections = new WeakMap<ServerHttp2Session, TLSSocket>();
   http1.on('secureConnection', (socket: TLSSocket) => {
-    if (socket.alpnProtocol === 'h2') http2.emit('connection', socket);
-    else startHttp1(socket);
+    if (socket.alpnProtocol !== 'h2') {
+      startHttp1(socket);
+      return;
+    }
+    // In the turn of the call.
+    http2.once('session', (session) => connections.set(session, socket));
+    http2.emit('connection', socket);
   });
-  return { http1, http2 };
+  const end = (session: ServerHttp2Session): void => {
+    session.destroy();
+    const timer = setTimeout(() => connections.get(session)?.destroy(), farewellMs).unref();
+    session.once('close', () => clearTimeout(timer));
+  };
+  return { http1, http2, end };
 }
 
 /** Takes the one listener that Node's own server has for an event, to decide who gets it. */
