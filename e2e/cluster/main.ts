@@ -2,6 +2,7 @@ import { mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { openDataDirectory } from '../../server/data-directory.js';
+import { processesUsing } from '../processes.js';
 import { Cluster, type ClusterDescription } from './cluster.js';
 import { makeDeveloper } from './developer.js';
 import { parseOptions } from './options.js';
@@ -16,6 +17,7 @@ async function main(): Promise<void> {
   );
   const directory = place.path;
   try {
+    await refuseOrphans(directory);
     process.stdout.write(`starting a cluster in ${directory} ...\n`);
     const cluster = await Cluster.start({
       directory,
@@ -40,6 +42,21 @@ async function main(): Promise<void> {
     await place.release();
     if (options.data === undefined) await rm(directory, { recursive: true, force: true });
   }
+}
+
+const isMember = / serve |(?:^|\/)etcd /;
+
+/** Members whose `npm run cluster` was killed go on, and have the ports and files that this one's would have. */
+async function refuseOrphans(directory: string): Promise<void> {
+  if (process.platform !== 'linux') return;
+  const members = (await processesUsing(directory)).filter(
+    ({ commandLine }) => commandLine.includes(`${directory}/`) && isMember.test(commandLine),
+  );
+  if (members.length === 0) return;
+  const pids = members.map(({ pid }) => pid).join(' ');
+  throw new Error(
+    `a cluster that was killed left processes on ${directory}, which still run: end them with kill ${pids}`,
+  );
 }
 
 /** Ctrl-C also arrives by way of npm: it is heard once. */

@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { cp, readFile, rm } from 'node:fs/promises';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { processesUsing, sendSignal } from '../processes.js';
 import { mainScript } from '../server-process.js';
 import { createScene, type Scene, waitFor } from '../harness.js';
 import type { ClusterDescription } from './cluster.js';
@@ -18,6 +19,8 @@ async function run(
   readonly description: ClusterDescription;
   readonly said: () => string;
   stop(): Promise<number | null>;
+  /** Alone: what it started goes on. */
+  kill(): Promise<void>;
 }> {
   const json = scene.path(`cluster-${Math.random()}.json`);
   const child = spawn(process.execPath, [script, '--json', json, ...flags], {
@@ -40,6 +43,11 @@ async function run(
       child.kill('SIGINT');
       await closed;
       return child.exitCode;
+    },
+    kill: async () => {
+      const closed = once(child, 'close');
+      child.kill('SIGKILL');
+      await closed;
     },
   };
 }
@@ -105,6 +113,31 @@ test('npm run cluster: tells where everything is, keeps its data, and stops all 
   const recovered = await scene.run(process.execPath, args);
   assert.match(recovered.stdout, /now start every server/);
   assert.equal(await restored.stop(), 0);
+});
+
+test('npm run cluster: what a cluster that was killed left running is named, and left alone', async (t) => {
+  const scene = await createScene(t);
+  const flags = ['--data', scene.path('orphans'), '--storage', '1', '--front-ends', '1'];
+  const first = await run(scene, ...flags);
+  await first.kill();
+  const { etcd, storage, frontEnds } = first.description;
+  const pids = [...etcd, ...storage, ...frontEnds].map(({ pid }) => pid);
+  try {
+    const { exitCode, stderr } = await scene.run(process.execPath, [script, ...flags]);
+    assert.equal(exitCode, 1);
+    const named =
+      /^cluster: a cluster that was killed left .*: end them with kill ([\d ]+)\n$/.exec(stderr);
+    assert.deepEqual(new Set(named?.[1]?.split(' ').map(Number)), new Set(pids), stderr);
+    for (const pid of pids) process.kill(pid, 0);
+  } finally {
+    for (const group of [frontEnds, storage, etcd]) {
+      for (const { pid } of group) sendSignal(pid, 'SIGTERM');
+      await waitFor('them to end', async () => {
+        const left = await processesUsing(scene.path('orphans'));
+        return !left.some(({ pid }) => group.some((one) => one.pid === pid));
+      });
+    }
+  }
 });
 
 test('npm run cluster: wrong arguments are named', async (t) => {
