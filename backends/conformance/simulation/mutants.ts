@@ -326,12 +326,12 @@ export const mutants: readonly Mutation[] = [
   {
     name: 'a damaged copy stays a voter',
     troubles: ['flipped bits', 'store crashes'],
-    edits: [edit('replicated/reconcile.js', String.raw`setAsideDamaged\(view\) \?\?`, '')],
+    edits: [edit('replicated/reconcile.js', String.raw`setAsideDamaged\(view, limits\) \?\?`, '')],
   },
   {
     name: 'a ref that is neither old nor new is taken for the fault of a push',
     troubles: ['flipped bits'],
-    edits: [edit('local/open-repository.js', String.raw`code !== 'failed-precondition'`, 'true')],
+    edits: [edit('local/frozen.js', String.raw`code !== 'failed-precondition'`, 'true')],
   },
   {
     name: 'placement takes no heed of zones',
