@@ -18,10 +18,10 @@ import { leftProcesses } from './test-leftovers.mjs';
 import { provideNeeds } from './test-needs.mjs';
 
 /**
- * For a file of tests. Far beyond the longest (500 seeds of the simulation: four minutes on two cores): only a test that
+ * For a file of tests. Far beyond the longest (the simulation: five minutes on two cores of their own): only a test that
  * hangs gets there. It is ended then, and where it was is told.
  */
-const testTimeoutMs = 15 * 60_000;
+const testTimeoutMs = 25 * 60_000;
 /** For the test runner to end when all is told: a file of tests that takes no signal would hold it for ever. */
 const runnerGraceMs = 30_000;
 /** For processes that are just ending when the last test has ended, on a machine that is busy. */
