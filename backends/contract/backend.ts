@@ -103,7 +103,7 @@ export interface PushRequest {
    * The pack's bytes, or undefined when every command deletes. Read at the pace of the slowest consumer; its chunks
    * wait in queues, so their memory must not be used again by whoever made them.
    */
-  readonly pack: AsyncIterable<Uint8Array> | undefined;
+  readonly pack: IncomingPack | undefined;
   /** `shallow` lines of a push from a shallow clone. */
   readonly shallow: readonly Oid[];
   /** Text for the pusher's terminal (side-band 2). Bounded by the caller; never throws. */
@@ -116,6 +116,12 @@ export interface PushRequest {
   readonly committed?: (result: PushResult) => void;
   /** The client is gone. Aborts up to the commit point and changes nothing after it. */
   readonly signal: AbortSignal;
+}
+
+/** The pack of a push, as its client sends it. */
+export interface IncomingPack extends AsyncIterable<Uint8Array> {
+  /** All of it, where it is here as a whole; nothing is left then. Undefined, with nothing taken, where more may come. */
+  takeWhole?(): Uint8Array | undefined;
 }
 
 export interface PushResult {

@@ -35,6 +35,27 @@ test('a small pack that is here at once is taken whole', async () => {
   assert.deepEqual(await bytesOf(incoming), ['whole', 'PACK']);
 });
 
+/** A pack that is here as a whole. */
+function here(bytes: Buffer): Parameters<SmallPacks['receive']>[0] {
+  return { takeWhole: () => bytes, [Symbol.asyncIterator]: () => chunksOf() };
+}
+
+test('one that its client has sent is taken without waiting, if it is small', async () => {
+  const { packs } = newPacks();
+  const nothingSleeps = new SmallPacks({ sleep: () => assert.fail('no time is to pass') });
+  assert.deepEqual(await bytesOf(await nothingSleeps.receive(here(Buffer.from('PACK')))), [
+    'whole',
+    'PACK',
+  ]);
+  const large = Buffer.alloc(256 * 1024 + 1, 'x');
+  assert.deepEqual(await bytesOf(await packs.receive(here(large))), [
+    'stream',
+    large.toString('latin1'),
+  ]);
+  const notYet = { takeWhole: () => undefined, [Symbol.asyncIterator]: () => chunksOf(large) };
+  assert.equal((await bytesOf(await packs.receive(notYet)))[0], 'stream');
+});
+
 test('one that comes later, or is large, is a stream of all of it', async () => {
   const { packs, pass } = newPacks();
   const rest = new Deferred<void>();

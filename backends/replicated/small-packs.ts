@@ -1,3 +1,4 @@
+import type { IncomingPack } from '../contract/backend.js';
 import type { Clock } from '../contract/environment.js';
 import { type ErrorCode, QuorateError } from '../contract/errors.js';
 import type { StoredSettings } from '../contract/settings.js';
@@ -46,8 +47,10 @@ export class SmallPacks {
   }
 
   /** Rejects with `cancelled` when the pack breaks off at once. */
-  async receive(pack: AsyncIterable<Uint8Array>): Promise<Incoming> {
+  async receive(pack: IncomingPack): Promise<Incoming> {
+    const whole = pack.takeWhole?.();
     const chunks = pack[Symbol.asyncIterator]();
+    if (whole !== undefined) return this.#keep([whole], whole.byteLength, chunks);
     const taken: Uint8Array[] = [];
     let sizeBytes = 0;
     const timer = new AbortController();
@@ -75,17 +78,24 @@ export class SmallPacks {
     sizeBytes: number,
     chunks: AsyncIterator<Uint8Array>,
   ): Incoming {
-    if (this.#keptBytes + sizeBytes > budgetBytes) return { stream: resumed(taken, chunks) };
+    const isSmall = sizeBytes <= maxBytes && this.#keptBytes + sizeBytes <= budgetBytes;
+    if (!isSmall) return { stream: resumed(taken, chunks) };
     this.#keptBytes += sizeBytes;
     let released = false;
     return {
-      whole: Buffer.concat(taken),
+      whole: joined(taken),
       release: () => {
         if (!released) this.#keptBytes -= sizeBytes;
         released = true;
       },
     };
   }
+}
+
+function joined(chunks: readonly Uint8Array[]): Buffer {
+  const [only] = chunks;
+  if (chunks.length !== 1 || only === undefined) return Buffer.concat(chunks);
+  return Buffer.from(only.buffer, only.byteOffset, only.byteLength);
 }
 
 /** All chunks again, with one that is awaited already. */

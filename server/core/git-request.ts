@@ -1,6 +1,7 @@
-import type { Readable, Writable } from 'node:stream';
+import type { Writable } from 'node:stream';
 import type { Repository } from '../../backends/contract/repository.js';
 import type { Principal } from '../auth/principal.js';
+import type { ClientStream } from './client-input.js';
 
 export type GitServiceName = 'git-upload-pack' | 'git-receive-pack' | 'git-upload-archive';
 
@@ -80,7 +81,7 @@ export interface GitExchange {
    * trouble is told in the protocol's own form (`ERR` packet, side-band 3, `ng`) and shows in the outcome.
    * Writes with back-pressure and does not end `output`. Consumes or abandons `input`; the listener drains it.
    */
-  run(input: Readable, output: Writable): Promise<GitOutcome>;
+  run(input: ClientStream, output: Writable): Promise<GitOutcome>;
 }
 
 /** What of a request says what will be looked up for it. */

@@ -1,4 +1,4 @@
-import type { Readable, Writable } from 'node:stream';
+import type { Writable } from 'node:stream';
 import type { Backend } from '../../backends/contract/backend.js';
 import type { Clock, Logger, Meter, Random } from '../../backends/contract/environment.js';
 import { type ErrorCode, QuorateError } from '../../backends/contract/errors.js';
@@ -10,7 +10,7 @@ import type { AuditLog } from '../observe/audit.js';
 import { RefusalLog } from '../observe/refusal-log.js';
 import { Access } from './access.js';
 import { Admission, type AdmissionLimits, type Place } from './admission.js';
-import { ClientInput } from './client-input.js';
+import { ClientInput, type ClientStream } from './client-input.js';
 import { ClientOutput } from './client-output.js';
 import { FrameBuffers } from './frame-buffers.js';
 import type { Asked, GitContext, ServiceParts } from './git-context.js';
@@ -221,7 +221,7 @@ interface Served {
 async function run(
   { parts, request, name, refusals }: Served,
   serve: Serve,
-  streams: { readonly input: Readable; readonly output: Writable },
+  streams: { readonly input: ClientStream; readonly output: Writable },
 ): Promise<GitOutcome> {
   const input = new ClientInput(streams.input, request.signal);
   const output = new ClientOutput(streams.output, request.signal);

@@ -27,7 +27,7 @@ test('in a session the pack ends with its trailer, though the client keeps the s
         const bytes = packOf(body, format);
         const stream = new PassThrough();
         const input = new ClientInput(stream, new AbortController().signal);
-        const pack = new PackStream(input, { format, idle: () => input.idle });
+        const pack = new PackStream(input, { session: { format, idle: () => input.idle } });
         const reading = readAll(pack);
         for (let from = 0, index = 0; from < bytes.length; index += 1) {
           const size = sizes[index % sizes.length] ?? 1;
@@ -56,7 +56,7 @@ test('without a session the pack ends with the stream, whatever its bytes', asyn
 test('what a reader left is drained to the trailer, also when its pull was waiting', async () => {
   const stream = new PassThrough();
   const input = new ClientInput(stream, new AbortController().signal);
-  const pack = new PackStream(input, { format: 'sha1', idle: () => input.idle });
+  const pack = new PackStream(input, { session: { format: 'sha1', idle: () => input.idle } });
   const iterator = pack[Symbol.asyncIterator]();
   const waiting = iterator.next();
   await iterator.return?.();
@@ -64,6 +64,40 @@ test('what a reader left is drained to the trailer, also when its pull was waiti
   stream.write(packOf(Buffer.alloc(1000)));
   assert.equal(await draining, true);
   assert.equal((await waiting).done, false);
+  stream.destroy();
+});
+
+test('a pack that is here is taken whole, and one that is being read is not', async () => {
+  const none = (async function* () {})();
+  const rest = Buffer.from('PACK');
+  const pack = new PackStream(none, { takeRest: () => rest });
+  assert.equal(pack.takeWhole()?.toString(), 'PACK');
+  assert.ok(pack.ended);
+  assert.equal(pack.takeWhole(), undefined);
+  assert.equal((await readAll(pack)).length, 0);
+  const begun = new PackStream(none, { takeRest: () => rest });
+  assert.equal((await begun[Symbol.asyncIterator]().next()).done, true);
+  assert.equal(begun.takeWhole(), undefined);
+  const later = new PackStream(none, { takeRest: () => undefined });
+  assert.equal(later.takeWhole(), undefined);
+  assert.equal(later.ended, false);
+});
+
+test('an input of which all was read ends without waiting for the stream to say so', async () => {
+  const stream = Object.assign(new PassThrough(), { spent: false });
+  const abort = new AbortController();
+  const input = new ClientInput(stream, abort.signal);
+  stream.write('all');
+  assert.equal((await input.next()).done, false);
+  const waiting = input.next();
+  stream.write('more');
+  assert.equal((await waiting).done, false);
+  stream.spent = true;
+  assert.equal(input.spent, true);
+  assert.deepEqual(await input.next(), { done: true, value: undefined });
+  abort.abort();
+  assert.equal(input.spent, false);
+  await assert.rejects(input.next(), { code: 'cancelled' });
   stream.destroy();
 });
 

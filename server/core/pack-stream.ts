@@ -1,4 +1,5 @@
 import { createHash, type Hash } from 'node:crypto';
+import type { IncomingPack } from '../../backends/contract/backend.js';
 import type { ObjectFormat } from '../../backends/contract/objects.js';
 
 /**
@@ -8,24 +9,41 @@ import type { ObjectFormat } from '../../backends/contract/objects.js';
  * their half. But a pack ends with the hash of all that is before (gitformat-pack(5)), so whenever no more bytes are
  * at hand and the last ones are the hash of the others, the pack is over: no inflating, no guessing by silence.
  */
-export class PackStream implements AsyncIterable<Uint8Array> {
+export class PackStream implements IncomingPack {
   readonly #source: AsyncIterator<Uint8Array>;
   readonly #end: PackEnd | undefined;
+  readonly #takeRest: (() => Uint8Array | undefined) | undefined;
   #last: Promise<unknown> = Promise.resolve();
+  #begun = false;
   #ended = false;
 
-  /** `session` is given where the stream goes on behind the pack. */
+  /**
+   * `session` is given where the stream goes on behind the pack. `takeRest`, elsewhere: all of what `source` would
+   * give, where that is known to be here.
+   */
   constructor(
     source: AsyncIterable<Uint8Array>,
-    session?: { readonly format: ObjectFormat; readonly idle: () => boolean },
+    more: {
+      readonly session?: { readonly format: ObjectFormat; readonly idle: () => boolean };
+      readonly takeRest?: () => Uint8Array | undefined;
+    } = {},
   ) {
+    const { session, takeRest } = more;
     this.#source = source[Symbol.asyncIterator]();
     this.#end = session === undefined ? undefined : new PackEnd(session.format, session.idle);
+    this.#takeRest = takeRest;
   }
 
   /** True when the whole pack was read. */
   get ended(): boolean {
     return this.#ended;
+  }
+
+  takeWhole(): Uint8Array | undefined {
+    if (this.#begun) return undefined;
+    const whole = this.#takeRest?.();
+    this.#begun = this.#ended = whole !== undefined;
+    return whole;
   }
 
   /** Leaving the iterator leaves the stream as it is: the rest can still be drained. */
@@ -48,6 +66,7 @@ export class PackStream implements AsyncIterable<Uint8Array> {
 
   /** One pull after the other, also when a reader left while its pull was waiting. */
   #next(): Promise<IteratorResult<Uint8Array, undefined>> {
+    this.#begun = true;
     const next = this.#last.then(() => this.#pull());
     this.#last = next.catch(() => {});
     return next;

@@ -16,11 +16,14 @@ interface Recorded {
   readonly error?: QuorateError;
 }
 
-/** Counts a push and puts it into the audit log: on disk before the report, unless the disk is slower than its bound. */
-export async function recordPush(
+/**
+ * Counts a push and puts it into the audit log. The answer waits until that is on disk, which it is before the report,
+ * unless the disk is slower than its bound.
+ */
+export function recordPush(
   { parts, request }: GitContext,
   recorded: Recorded,
-): Promise<void> {
+): () => Promise<void> {
   const { repository, pushId, result, error } = recorded;
   const outcome = outcomeOf(recorded);
   parts.meter.count('pushes', { outcome });
@@ -41,14 +44,21 @@ export async function recordPush(
       ...(error === undefined ? {} : { error: error.code }),
     },
   });
-  const waited = new AbortController();
-  await Promise.race([
-    parts.audit.flush().catch((cause: unknown) => {
+  let isOver = false;
+  const flushed = parts.audit
+    .flush()
+    .catch((cause: unknown) => {
       parts.logger.error({ component: 'core', err: cause }, 'the audit log cannot be written');
-    }),
-    parts.clock.sleep(parts.limits.auditFlushMs, waited.signal),
-  ]);
-  waited.abort('over');
+    })
+    .finally(() => {
+      isOver = true;
+    });
+  return async () => {
+    if (isOver) return;
+    const waited = new AbortController();
+    await Promise.race([flushed, parts.clock.sleep(parts.limits.auditFlushMs, waited.signal)]);
+    waited.abort('over');
+  };
 }
 
 /** Facts of a push for the log line. */

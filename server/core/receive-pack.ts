@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import type { PushRequest, PushResult } from '../../backends/contract/backend.js';
+import type { IncomingPack, PushRequest, PushResult } from '../../backends/contract/backend.js';
 import type { QuorateError } from '../../backends/contract/errors.js';
 import type { Repository } from '../../backends/contract/repository.js';
 import { booleanSetting, numberSetting } from '../../backends/contract/settings.js';
@@ -156,12 +156,12 @@ async function run(
   const pack = deletesOnly ? undefined : packOf(context, run.repository, packets);
   const pushId = Buffer.from(parts.random.bytes(16)).toString('hex');
   if (deletesOnly) channel.keepAlive();
-  let recorded: Promise<void> | undefined;
-  const record = (known: Known): Promise<void> =>
+  let recorded: (() => Promise<void>) | undefined;
+  const record = (known: Known): (() => Promise<void>) =>
     (recorded ??= recordPush(context, { ...run, ...known, pushId }));
   const committed = (result: PushResult): void => void record({ result });
   const known = await pushAdmitted(context, run, { pushId, pack, channel, committed });
-  await record(known);
+  await record(known)();
   await takeRest(context, pack);
   await channel.close();
   const { result, error } = known;
@@ -258,16 +258,24 @@ function packOf(
   packets: PktReader,
 ): PackStream {
   return request.mode === 'session'
-    ? new PackStream(packets.rest(), { format: objectFormat, idle: () => input.idle })
-    : new PackStream(packets.rest());
+    ? new PackStream(packets.rest(), {
+        session: { format: objectFormat, idle: () => input.idle },
+      })
+    : new PackStream(packets.rest(), { takeRest: () => packets.takeRest() });
 }
 
-async function* thenKeepAlive(
-  pack: PackStream,
-  channel: PushChannel,
-): AsyncGenerator<Uint8Array, void, undefined> {
-  yield* pack;
-  channel.keepAlive();
+function thenKeepAlive(pack: PackStream, channel: PushChannel): IncomingPack {
+  return {
+    takeWhole() {
+      const whole = pack.takeWhole();
+      if (whole !== undefined) channel.keepAlive();
+      return whole;
+    },
+    async *[Symbol.asyncIterator]() {
+      yield* pack;
+      channel.keepAlive();
+    },
+  };
 }
 
 /** The error that a failed push is told and recorded with: the client's leaving comes before what followed from it. */

@@ -70,6 +70,7 @@ export class RequestBody extends Readable {
   #decodedBytes = 0;
   #started = false;
   #wanted = false;
+  #hasAll = false;
 
   /** Of a request that `checkBody` let pass. `taken` is its body, when `takeWhole` took that. */
   constructor(request: HttpRequest, maxBytes: number, taken?: Buffer) {
@@ -86,6 +87,11 @@ export class RequestBody extends Readable {
   /** True while the next step is the client's: the service waits for bytes that have not come. */
   get waitsForClient(): boolean {
     return this.#wanted && !isComplete(this.#request) && !this.#source.isPaused();
+  }
+
+  /** True when all of a body that came whole was read: its end is only still to be told. */
+  get spent(): boolean {
+    return this.#hasAll && this.readableLength === 0;
   }
 
   override _read(): void {
@@ -113,7 +119,9 @@ export class RequestBody extends Readable {
       this.#wanted = false;
       this.#received(whole);
       this.#gathered.flush();
-      if (!this.destroyed) this.push(null);
+      if (this.destroyed) return;
+      this.push(null);
+      this.#hasAll = true;
       return;
     }
     const gunzip = this.#gunzip;

@@ -72,6 +72,17 @@ test('what follows the last packet read is handed over untouched', async () => {
   );
 });
 
+test('the rest is taken at once where it is known that nothing more will come', async () => {
+  const iterator = chunked(Buffer.from('0006xyrest'), [100])[Symbol.asyncIterator]();
+  const source = { spent: false, [Symbol.asyncIterator]: () => iterator };
+  const reader = new PktReader(source);
+  assert.equal((await reader.read())?.type, 'data');
+  assert.equal(reader.takeRest(), undefined);
+  source.spent = true;
+  assert.equal(reader.takeRest()?.toString(), 'rest');
+  assert.equal(reader.takeRest()?.length, 0);
+});
+
 test('hostile bytes give packets or a WireError, nothing else', async () => {
   await fc.assert(
     fc.asyncProperty(hostilePackets, chunkSizes, async (bytes, sizes) => {

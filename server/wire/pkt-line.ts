@@ -96,17 +96,25 @@ function hexValue(byte: number | undefined): number | undefined {
   return undefined;
 }
 
+/** Where packets come from. */
+export interface PktSource extends AsyncIterable<Uint8Array> {
+  /** Nothing more will come, as is known without asking. */
+  readonly spent?: boolean;
+}
+
 /**
  * Reads packets from a byte stream, no further than it must: what follows the last packet read comes out of `rest()`
  * untouched. Holds at most one packet and one chunk of the source, plus what is being recorded.
  */
 export class PktReader {
+  readonly #origin: PktSource;
   readonly #source: AsyncIterator<Uint8Array>;
   #buffered: Buffer = Buffer.alloc(0);
   #budgetBytes = Number.POSITIVE_INFINITY;
   #recorded: Buffer[] | undefined;
 
-  constructor(source: AsyncIterable<Uint8Array>) {
+  constructor(source: PktSource) {
+    this.#origin = source;
     this.#source = source[Symbol.asyncIterator]();
   }
 
@@ -149,6 +157,14 @@ export class PktReader {
     this.#recorded?.push(packet);
     if (length >= 4) return { type: 'data', payload: packet.subarray(4) };
     return length === 0 ? flush : length === 1 ? delim : responseEnd;
+  }
+
+  /** All bytes not read as packets, where all are here; undefined, with nothing taken, where more may come. */
+  takeRest(): Buffer | undefined {
+    if (this.#origin.spent !== true) return undefined;
+    const rest = this.#buffered;
+    this.#buffered = Buffer.alloc(0);
+    return rest;
   }
 
   /** All bytes not read as packets, as they come. Reading packets after this is an error of the caller. */
