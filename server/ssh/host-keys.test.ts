@@ -75,10 +75,13 @@ test('a file that is no key stops the start, and stays as it is', async () => {
   });
 });
 
-test('an unusable directory is a storage failure', async () => {
+test('an unusable directory is named, with what the system says', async () => {
   writeFileSync(join(root, 'file'), '');
-  await assert.rejects(loadHostKeys(join(root, 'file', 'ssh'), silentLogger), (error: unknown) => {
-    return error instanceof QuorateError && error.code === 'storage-failure';
+  const directory = join(root, 'file', 'ssh');
+  await assert.rejects(loadHostKeys(directory, silentLogger), (error: unknown) => {
+    assert.ok(error instanceof QuorateError && error.code === 'storage-failure');
+    assert.ok(error.message.includes(`${directory} can be neither read nor made (ENOTDIR)`));
+    return true;
   });
 });
 

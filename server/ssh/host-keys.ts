@@ -45,9 +45,12 @@ export async function loadHostKeys(directory: string, logger: Logger): Promise<r
     return keys;
   } catch (cause) {
     if (cause instanceof QuorateError) throw cause;
-    throw new QuorateError('storage-failure', 'the SSH host keys can be neither read nor made', {
-      cause,
-    });
+    const code = cause instanceof Error && 'code' in cause ? String(cause.code) : String(cause);
+    throw new QuorateError(
+      'storage-failure',
+      `the SSH host keys in ${directory} can be neither read nor made (${code}): give another directory with ssh.hostKeys`,
+      { cause },
+    );
   }
 }
 
