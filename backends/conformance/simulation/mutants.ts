@@ -330,7 +330,7 @@ export const mutants: readonly Mutation[] = [
   },
   {
     name: 'a ref that is neither old nor new is taken for the fault of a push',
-    troubles: ['flipped bits'],
+    troubles: ['flipped bits', 'pause'],
     edits: [edit('local/frozen.js', String.raw`code !== 'failed-precondition'`, 'true')],
   },
   {
