@@ -38,12 +38,13 @@ export async function startWorkerProcess(
   });
   const state = { expected: false };
   const exited = watchExit(child, state);
+  const next = messagesOf(child);
   const kill = (): void => {
     state.expected = true;
     child.kill('SIGKILL');
   };
   send(child, { type: 'configure', configuration });
-  const first = await nextMessage(child, START_TIMEOUT_MS);
+  const first = await next(START_TIMEOUT_MS);
   if (first?.type !== 'ready' || child.pid === undefined) {
     kill();
     await exited;
@@ -54,7 +55,7 @@ export async function startWorkerProcess(
     libgit2Version: first.version,
     async index(job, timeoutMs) {
       send(child, { type: 'index', job });
-      const answer = await nextMessage(child, timeoutMs);
+      const answer = await next(timeoutMs);
       if (answer?.type === 'verdict' && answer.id === job.id) {
         if (answer.retiring) state.expected = true;
         return { verdict: answer.verdict, reusable: !answer.retiring };
@@ -91,22 +92,24 @@ function watchExit(
   });
 }
 
-/** The next message, or undefined when the process ends or says nothing for `timeoutMs`. */
-function nextMessage(child: ChildProcess, timeoutMs: number): Promise<FromWorker | undefined> {
-  return new Promise((resolve) => {
-    const finish = (message: FromWorker | undefined): void => {
-      clearTimeout(timer);
-      child.off('message', onMessage);
-      child.off('exit', onEnd);
-      child.off('error', onEnd);
-      resolve(message);
-    };
-    const onMessage = (message: FromWorker): void => finish(message);
-    const onEnd = (): void => finish(undefined);
-    const timer = setTimeout(onEnd, timeoutMs);
-    child.on('message', onMessage);
-    child.on('exit', onEnd);
-    child.on('error', onEnd);
-    if (child.exitCode !== null || child.signalCode !== null) onEnd();
-  });
+/**
+ * What a process says: each call waits for the next message, one call at a time; undefined when the process ends or says
+ * nothing for `timeoutMs`. Listens once for all of them: to come and go costs more than a message does.
+ */
+function messagesOf(child: ChildProcess): (timeoutMs: number) => Promise<FromWorker | undefined> {
+  let tell: ((message: FromWorker | undefined) => void) | undefined;
+  const onEnd = (): void => tell?.(undefined);
+  child.on('message', (message: FromWorker) => tell?.(message));
+  child.once('exit', onEnd);
+  child.once('error', onEnd);
+  return (timeoutMs) =>
+    new Promise((resolve) => {
+      const timer = setTimeout(onEnd, timeoutMs);
+      tell = (message) => {
+        tell = undefined;
+        clearTimeout(timer);
+        resolve(message);
+      };
+      if (child.exitCode !== null || child.signalCode !== null) onEnd();
+    });
 }
