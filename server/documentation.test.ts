@@ -39,7 +39,7 @@ describe('the invariants of docs/architecture.md', () => {
 
   tests.set(
     'mutant',
-    ['mutants', 'membership-mutants'].flatMap((name) => tests.get(name) ?? []),
+    ['mutants', 'membership-mutants', 'unlocked-mutants'].flatMap((name) => tests.get(name) ?? []),
   );
 
   const section = /### Invariants[^\n]*\n(.*?)\n## /s.exec(read('docs/architecture.md'))?.[1] ?? '';

@@ -43,7 +43,10 @@ export interface ReplicaInfo {
 
 /** One step of a push's life. */
 export interface PushStep {
-  /** `received`, `uploaded`, `locked`, `prepared`, `judged`, `committed`, `applied`, `told`, `refused`, `failed`. */
+  /**
+   * `received`, `uploaded`, `locked`, `not locked`, `prepared`, `judged`, `judged again`, `committed`, `applied`,
+   * `post-receive`, `refused`, `failed`.
+   */
   readonly step: string;
   readonly atMs: number;
   /** Node whose step it was, when it was one's. */

@@ -52,8 +52,13 @@ export interface PrepareRequest {
    * brought it. An error of that has `pack` among its details, and leaves no quarantine.
    */
   readonly pack?: Uint8Array;
-  /** Create revisions of the push's locks: kept with the quarantine, so that its fate can be found out later. */
+  /**
+   * Create revisions of the push's locks, or, when it takes none, of its front-end's own key: kept with the quarantine,
+   * so that its fate can be found out later. Once one of them is gone, it cannot be committed.
+   */
   readonly lockRevisions: readonly { readonly key: string; readonly createRevision: number }[];
+  /** Of a push without locks: the head's modification revision. Once that is another, it cannot be committed. */
+  readonly headRevision?: number;
   readonly signal: AbortSignal;
 }
 

@@ -88,6 +88,11 @@ export interface Locks {
   acquire(wish: RefWish): Promise<HeldLocks>;
   /** Waits until nothing is locked anywhere; later lock requests wait behind it. */
   acquireGlobal(wish: Wish): Promise<HeldLocks>;
+  /**
+   * That none of these refs is locked, nor anything in conflict with them, and that nobody waits for a lock there: for
+   * the transaction of a push that takes none. At most 100.
+   */
+  nothingInTheWay(repositoryId: string, refs: readonly string[]): readonly Compare[];
   /** All locks and waiters of all front-ends. */
   list(): Promise<readonly LockInfo[]>;
   /** Gives up waiting and releases every lock; holders see it when they commit, and nothing is held. Idempotent. */
@@ -155,6 +160,14 @@ class LeasedLocks implements Locks {
 
   acquireGlobal(wish: Wish): Promise<HeldLocks> {
     return this.#acquire(planGlobal(), wish, []);
+  }
+
+  nothingInTheWay(repositoryId: string, refs: readonly string[]): readonly Compare[] {
+    const { free, nobodyWaits } = planRefs(repositoryId, refs);
+    if (nobodyWaits === undefined) {
+      throw new QuorateError('internal', 'a lock on refs for which nobody can wait');
+    }
+    return [...free, ...nobodyWaits];
   }
 
   async list(): Promise<readonly LockInfo[]> {

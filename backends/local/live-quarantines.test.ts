@@ -25,12 +25,26 @@ test('a prepared quarantine says on disk under which locks', async () => {
   const key = await scene.prepare([create(main, tip)]);
   const again = await scene.reopen();
   assert.deepEqual([again.quarantines, again.leftQuarantines], [[key], [key]]);
-  await again.dropIfOver(key, async (locks) => {
-    assert.deepEqual(locks, [{ key: 'lock', createRevision: 7 }]);
+  await again.dropIfOver(key, async (mark) => {
+    assert.deepEqual(mark?.lockRevisions, [{ key: 'lock', createRevision: 7 }]);
+    assert.equal(mark?.headRevision, undefined);
     return false;
   });
   assert.deepEqual(again.quarantines, [key]);
   await again.dropIfOver(key, async () => true);
+  assert.deepEqual([again.quarantines, quarantines()], [[], []]);
+});
+
+test('a prepared quarantine says on disk at which head, when there are no locks', async () => {
+  const tip = await scene.commit('marked');
+  const key = await uploaded(tip);
+  const request = scene.request(key, [create(main, tip)]);
+  await scene.replica.prepare({ ...request, headRevision: 9 });
+  const again = await scene.reopen();
+  await again.dropIfOver(key, async (mark) => {
+    assert.equal(mark?.headRevision, 9);
+    return true;
+  });
   assert.deepEqual([again.quarantines, quarantines()], [[], []]);
 });
 

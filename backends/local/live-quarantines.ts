@@ -1,7 +1,8 @@
 import { join } from 'node:path';
 import type { Clock } from '../contract/environment.js';
 import type { Oid } from '../contract/objects.js';
-import type { QuarantineKey } from '../contract/replica.js';
+import { QuorateError } from '../contract/errors.js';
+import type { PrepareRequest, QuarantineKey } from '../contract/replica.js';
 import type { IndexedPack } from '../git/pack-indexer.js';
 import { removeTree } from '../git/repository-files.js';
 import type { PruneGate } from './prune-gate.js';
@@ -23,6 +24,10 @@ export interface LiveQuarantine {
   indexed?: IndexedPack;
   /** Resolves when the pack that came with a request has been taken, or is off the disk again. */
   arriving?: Promise<void>;
+  /** It was asked to prepare under locks: a request without them that comes now is an earlier one. */
+  locked?: true;
+  /** Settles when the marks that were to be written are, one after the other. */
+  marking?: Promise<void>;
   /** Resolves when a pack that was not synced at once is on disk. */
   synced?: Promise<void>;
 }
@@ -154,4 +159,28 @@ export class LiveQuarantines {
 
 function nameOf({ repositoryId, pushId }: Pick<QuarantineKey, 'repositoryId' | 'pushId'>): string {
   return `${repositoryId} ${pushId}`;
+}
+
+const nothing = (): void => undefined;
+
+/**
+ * Marks a quarantine as prepared, one mark after the other. A push that went without locks goes on with them: by the
+ * time that this is asked for, the other mark is void, and is not put any more.
+ */
+export async function inTurn<T>(
+  live: LiveQuarantine,
+  { headRevision }: Pick<PrepareRequest, 'headRevision'>,
+  mark: () => Promise<T>,
+): Promise<T> {
+  if (headRevision === undefined) live.locked = true;
+  const before = live.marking;
+  const marked = (async () => {
+    if (before !== undefined) await before;
+    if (headRevision !== undefined && live.locked === true) {
+      throw new QuorateError('aborted', 'the push has gone on under locks');
+    }
+    return mark();
+  })();
+  live.marking = marked.then(nothing, nothing);
+  return marked;
 }

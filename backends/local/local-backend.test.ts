@@ -89,7 +89,9 @@ describe('local backend', () => {
     const verify = () => stores.verify(repository.id, { signal, progress: () => undefined });
     assert.deepEqual((await verify())[0]?.problems, []);
     const story = () => stores.explain(request.pushId);
-    const steps = ['received', 'locked', 'uploaded', 'prepared', 'judged', 'committed', 'applied'];
+    const steps = 'received, not locked, uploaded, prepared, judged, committed, applied'.split(
+      ', ',
+    );
     await comeTo([...steps, 'post-receive'], async () =>
       (await story())?.steps.map(({ step }) => step),
     );

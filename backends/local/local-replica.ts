@@ -39,7 +39,7 @@ import { judge, judgeFromMemory, objectSources } from './judge.js';
 import { ObjectPools } from './object-pools.js';
 import { makeEmptyCopy } from './empty-copy.js';
 import { IncomingPacks } from './incoming-packs.js';
-import { type LiveQuarantine, LiveQuarantines } from './live-quarantines.js';
+import { inTurn, type LiveQuarantine, LiveQuarantines } from './live-quarantines.js';
 import { OpenRepositories } from './open-repositories.js';
 import type { OpenRepository } from './open-repository.js';
 import {
@@ -149,13 +149,13 @@ export class LocalReplica implements Replica {
   /** Drops a quarantine that nobody needs, unless its push goes on while that is found out. */
   async dropIfOver(
     key: QuarantineKey,
-    isOver: (lockRevisions: PreparedMark['lockRevisions'] | undefined) => Promise<boolean>,
+    isOver: (prepared: PreparedMark | undefined) => Promise<boolean>,
   ): Promise<void> {
     const steps = (): number | undefined =>
       this.#quarantines.find(key.repositoryId, key.pushId)?.steps;
     const before = steps();
     const mark = await readPreparedMark(this.#store, key);
-    if ((await isOver(mark?.lockRevisions)) && steps() === before) await this.abort(key);
+    if ((await isOver(mark)) && steps() === before) await this.abort(key);
   }
 
   async create(repositoryId: string, options: Parameters<Replica['create']>[1]): Promise<void> {
@@ -259,16 +259,18 @@ export class LocalReplica implements Replica {
     request: PrepareRequest,
     look: readonly FileStep[] = [],
   ): Promise<boolean> {
-    const directory = this.#store.quarantineDirectory(request.key);
-    const mark = markSteps(this.#store, directory, markOf(request));
-    const found = await this.#incoming
-      .syncPack(live, [...mark, ...look])
-      .catch((error: unknown) => {
-        if ((failedStep(error) ?? 0) < mark.length) throw unlessFull(error);
-        return error;
-      });
-    this.#store.spares.marked(directory);
-    return found === undefined;
+    return inTurn(live, request, async () => {
+      const directory = this.#store.quarantineDirectory(request.key);
+      const mark = markSteps(this.#store, directory, markOf(request));
+      const found = await this.#incoming
+        .syncPack(live, [...mark, ...look])
+        .catch((error: unknown) => {
+          if ((failedStep(error) ?? 0) < mark.length) throw unlessFull(error);
+          return error;
+        });
+      this.#store.spares.marked(directory);
+      return found === undefined;
+    });
   }
 
   async nonFastForwards(

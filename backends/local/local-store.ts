@@ -39,7 +39,10 @@ export interface LocalStore {
   readonly replica: LocalReplica;
   readonly maintenance: MaintenanceSchedule;
   /** Drops those of the quarantines whose push is over. */
-  settle(quarantines: readonly QuarantineKey[]): Promise<void>;
+  settle(
+    quarantines: readonly QuarantineKey[],
+    options?: { readonly idle: boolean },
+  ): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -77,7 +80,8 @@ export async function openLocalStore(dependencies: LocalStoreDependencies): Prom
   return {
     replica,
     maintenance,
-    settle: (quarantines) => settleQuarantines({ ...dependencies, replica, quarantines }),
+    settle: (quarantines, options) =>
+      settleQuarantines({ ...dependencies, ...options, replica, quarantines }),
     close: async () => {
       await maintenance.close();
       await refs.close();

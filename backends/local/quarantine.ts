@@ -15,7 +15,9 @@ export interface PreparedMark {
   /** Whose it is: a quarantine that is used again still has the mark of the push before. Earlier versions wrote none. */
   readonly push?: QuarantineKey;
   readonly basis: number;
-  readonly lockRevisions: readonly { readonly key: string; readonly createRevision: number }[];
+  readonly lockRevisions: PrepareRequest['lockRevisions'];
+  /** Of a push without locks. */
+  readonly headRevision?: number;
   /** What the push is to change, for a recovery that finds nothing else of it; absent when it is much. */
   readonly updates?: readonly RefCommand[];
 }
@@ -31,6 +33,7 @@ const markSchema = z.strictObject({
     .exactOptional(),
   basis: z.int(),
   lockRevisions: z.array(z.strictObject({ key: z.string(), createRevision: z.int() })),
+  headRevision: z.int().exactOptional(),
   updates: updatesSchema.exactOptional(),
 });
 
@@ -39,7 +42,8 @@ const markName = 'prepared';
 const updatesName = 'updates';
 
 /** The mark of a push that is being prepared. */
-export function markOf({ key, basis, commands, lockRevisions }: PrepareRequest): PreparedMark {
+export function markOf(request: PrepareRequest): PreparedMark {
+  const { key, basis, commands, lockRevisions, headRevision } = request;
   const { repositoryId, pushId, attempt } = key;
   return {
     push: { repositoryId, pushId, attempt },
@@ -50,6 +54,7 @@ export function markOf({ key, basis, commands, lockRevisions }: PrepareRequest):
           updates: commands.map(({ ref, oldOid, newOid }) => ({ ref, oldOid, newOid })),
         }),
     lockRevisions: lockRevisions.map(({ key, createRevision }) => ({ key, createRevision })),
+    ...(headRevision === undefined ? {} : { headRevision }),
   };
 }
 

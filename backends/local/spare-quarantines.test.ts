@@ -108,7 +108,7 @@ test('a mark that was written over in part does not count', async () => {
     assert.deepEqual(await scene.replica.heldPushes(scene.id), [], damaged.trim());
   }
   writeFileSync(mark, text);
-  await scene.replica.dropIfOver(key, async (locks) => locks === undefined);
+  await scene.replica.dropIfOver(key, async (found) => found === undefined);
   assert.equal(quarantines().length, 1);
 });
 
@@ -117,8 +117,8 @@ test('the mark of an earlier version, which did not say whose it is, counts', as
   const mark = { basis: 0, lockRevisions: [{ key: 'lock', createRevision: 9 }] };
   writeFileSync(join(path, 'prepared'), JSON.stringify(mark));
   const again = await scene.reopen();
-  await again.dropIfOver(key, async (locks) => {
-    assert.deepEqual(locks, mark.lockRevisions);
+  await again.dropIfOver(key, async (found) => {
+    assert.deepEqual(found, mark);
     return false;
   });
 });
@@ -181,4 +181,30 @@ test('what is not known to be as usual, or is too much, is not kept', async () =
   }
   kept.marked('usual');
   assert.equal(kept.placeFor('usual'), undefined);
+});
+
+test('a push that has gone on under locks is not marked as one without, however late that is asked', async () => {
+  const tip = await scene.commit('contended');
+  const key = await upload('contended-push', tip);
+  const locked = scene.request(key, [create('refs/heads/main', tip)]);
+  const without = { ...locked, lockRevisions: [{ key: 'fe', createRevision: 3 }], headRevision: 5 };
+  const asked = async (request: typeof locked): Promise<string> => {
+    const answer = await scene.replica.prepare(request).catch(({ code }: { code: string }) => code);
+    return typeof answer === 'string' ? answer : 'prepared';
+  };
+  const marked = async (): Promise<number | undefined> => {
+    let headRevision: number | undefined;
+    await scene.replica.dropIfOver(key, async (mark) => {
+      headRevision = mark?.headRevision;
+      return mark === undefined;
+    });
+    return headRevision;
+  };
+  assert.equal(await asked(without), 'prepared');
+  assert.equal(await marked(), 5);
+  const [, second] = await Promise.all([asked(without), asked(locked)]);
+  assert.equal(second, 'prepared');
+  assert.equal(await marked(), undefined);
+  assert.equal(await asked(without), 'aborted');
+  assert.equal(await marked(), undefined);
 });

@@ -35,6 +35,7 @@ export const calls = {
     settings,
     shallow: z.array(oid),
     lockRevisions: z.array(z.object({ key: z.string(), createRevision: z.int() })),
+    headRevision: z.int().exactOptional(),
     /** The pack comes behind the arguments, in the same message. */
     packed: z.boolean().exactOptional(),
   }),

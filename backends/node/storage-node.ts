@@ -272,7 +272,7 @@ export class StorageNode {
     await this.#store.settle(replica.leftQuarantines);
     while (!signal.aborted) {
       await clock.sleep(settleEveryMs, signal);
-      await this.#store.settle(replica.idleQuarantines(idleMs));
+      await this.#store.settle(replica.idleQuarantines(idleMs), { idle: true });
     }
   }
 }

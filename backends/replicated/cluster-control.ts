@@ -4,7 +4,7 @@ import type { Clock, Logger, Random } from '../contract/environment.js';
 import type { Coordinator } from '../contract/coordinator.js';
 import { QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
-import { deleted } from './commit.js';
+import { deleted } from './basis.js';
 import { countLagging } from './lagging.js';
 import { readRepairing } from './leadership.js';
 import { markNode } from './node-marks.js';

@@ -13,7 +13,8 @@ import type { RefCommand } from '../contract/objects.js';
 import type { LogEntry } from '../contract/repository.js';
 import { digestAfter, emptyDigest } from '../git/digest.js';
 import { silentMeter, systemClock, zeroOid } from '../local/testing/local-fixture.js';
-import { type CommitOutcome, CommitQueue, type HeadSeen, type ReadyPush } from './commit-queue.js';
+import type { HeadSeen } from './basis.js';
+import { type CommitOutcome, CommitQueue, type ReadyPush } from './commit-queue.js';
 import { decodeHead, decodeLogEntry, encodeRecord } from './records.js';
 import { intercepting, isCommit, isResolution } from './testing/fault-coordinator.js';
 

@@ -1,16 +1,18 @@
-import type { HeldLocks } from '../coordination/locks.js';
 import type { Clock, Logger, Meter } from '../contract/environment.js';
 import { asQuorateError, type ErrorCode, QuorateError } from '../contract/errors.js';
 import type {
   Coordinator,
   KeyValue,
   Operation,
+  Transaction,
   TransactionResult,
 } from '../contract/coordinator.js';
 import { keys, prefixEnd } from '../contract/keys.js';
 import type { HeadRecord, LogEntry } from '../contract/repository.js';
 import { digestAfter } from '../git/digest.js';
+import type { HeadSeen } from './basis.js';
 import { decodeHead, decodeLogEntry, encodeRecord } from './records.js';
+import { closingOff, type ExactHead, type Hold } from './without-locks.js';
 
 /** What the coordinator says when it is sure; after anything else the commit may have happened. */
 const nothingHappened: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
@@ -20,9 +22,11 @@ const nothingHappened: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'cancelled',
 ]);
 
-/** A push that is prepared and holds its locks. */
+/** A push that is prepared, and holds its locks or goes without. */
 export interface ReadyPush {
-  readonly held: HeldLocks;
+  readonly held: Hold;
+  /** Of a push without locks: it follows this head or is not committed. */
+  readonly exactHead?: ExactHead;
   /** Modification revision of `repos/{id}` against which it was judged. */
   readonly configRevision: number;
   /** The head it was judged against: where the search for it starts if the commit's answer is lost. */
@@ -36,15 +40,9 @@ export interface ReadyPush {
   readonly changes: Pick<LogEntry, 'updates' | 'head'>;
 }
 
-/** A head, and the revision of its record. */
-export interface HeadSeen {
-  readonly head: HeadRecord;
-  readonly headRevision: number;
-}
-
 export type CommitOutcome =
   | { readonly status: 'committed'; readonly entry: LogEntry }
-  /** A lock is gone, or the configuration changed: nothing was committed; judge again. */
+  /** A lock is gone, the head of a push without locks has moved, or the configuration changed: judge again. */
   | { readonly status: 'lost-lock' | 'reconfigured' };
 
 interface Waiting {
@@ -115,13 +113,17 @@ export class CommitQueue {
   }
 
   #takeBatch(): Waiting[] {
+    // A push without locks can only be the first; it is not in conflict with others that hold theirs.
+    const exact = this.#waiting.findIndex(({ push }) => push.exactHead !== undefined);
+    if (exact > 0) this.#waiting.unshift(...this.#waiting.splice(exact, 1));
     let operations = 2;
     let bytes = 0;
     let count = 0;
     for (const { push, bytes: size } of this.#waiting) {
-      operations += 2 + push.held.deletes.length;
+      operations += 2 + push.held.compares.length;
       bytes += size;
-      if (count > 0 && (operations > maxBatchOperations || bytes > maxBatchBytes)) break;
+      const isFull = operations > maxBatchOperations || bytes > maxBatchBytes;
+      if (count > 0 && (isFull || push.exactHead !== undefined)) break;
       count++;
     }
     return this.#waiting.splice(0, count);
@@ -134,6 +136,12 @@ export class CommitQueue {
       live = live.filter(({ push, settle }) => {
         if (push.configRevision === state.configRevision) return true;
         settle({ status: 'reconfigured' });
+        return false;
+      });
+      live = live.filter(({ push: { exactHead }, settle }) => {
+        if (exactHead === undefined) return true;
+        if (race === 0 && exactHead.headRevision === state.headRevision) return true;
+        settle({ status: 'lost-lock' });
         return false;
       });
       if (live.length === 0) return;
@@ -262,21 +270,23 @@ export class CommitQueue {
 
   /**
    * The commit's answer was lost. One transaction decides: while the locks still carry our create revisions the commit
-   * has not happened, and deleting them makes sure that it never will; otherwise the log tells.
+   * has not happened, and deleting them makes sure that it never will; otherwise the log tells. Without locks it is the
+   * head that has to be as it was, and is put under a new revision.
    */
   async #settleUnknown({ push, settle, fail }: Waiting): Promise<void> {
     const id = this.#repositoryId;
     try {
       const { succeeded, results } = await retryUnknown(this.#dependencies, () =>
         this.#dependencies.coordinator.transaction({
-          compares: push.held.compares,
-          success: push.held.deletes,
+          ...this.#undoing(push),
           failure: [
             {
               type: 'get',
               key: keys.logEntry(id, push.basis + 1),
               rangeEnd: prefixEnd(keys.log(id)),
             },
+            { type: 'get', key: keys.outbox(id, push.entry.pushId) },
+            ...push.held.locks.map(({ key }): Operation => ({ type: 'get', key })),
           ],
         }),
       );
@@ -285,9 +295,12 @@ export class CommitQueue {
         settle({ status: 'lost-lock' });
         return;
       }
-      const entry = entriesOf(results[0])
-        .map(decodeLogEntry)
-        .find(({ pushId }) => pushId === push.entry.pushId);
+      const [log, outbox, ...locks] = results.map(entriesOf);
+      const entry = log?.map(decodeLogEntry).find(({ pushId }) => pushId === push.entry.pushId);
+      if (entry === undefined && outbox?.length === 0 && isOvertaken(push, locks.flat())) {
+        settle({ status: 'lost-lock' });
+        return;
+      }
       if (entry === undefined) throw unknownOutcome();
       push.held.released();
       settle({ status: 'committed', entry });
@@ -301,17 +314,23 @@ export class CommitQueue {
     }
   }
 
+  /** Succeeds if the push is not committed, and never will be after that. */
+  #undoing({ held, exactHead }: ReadyPush): Pick<Transaction, 'compares' | 'success'> {
+    if (exactHead !== undefined) return closingOff(this.#repositoryId, exactHead);
+    return { compares: held.compares, success: held.deletes };
+  }
+
   /**
    * The pusher has left without a verdict; its locks, which our lease keeps alive, must not outlive the trouble. Once
-   * they are gone, whoever holds the push's objects can tell what became of it.
+   * they are gone, or the head has moved, whoever holds the push's objects can tell what became of it.
    */
-  async #releaseLater({ held }: ReadyPush): Promise<void> {
+  async #releaseLater(push: ReadyPush): Promise<void> {
+    const { held } = push;
     const { clock, coordinator } = this.#dependencies;
     for (let pauseMs = 1_000; !held.lost.aborted; pauseMs = Math.min(2 * pauseMs, 30_000)) {
       await clock.sleep(pauseMs, held.lost);
       try {
-        const { compares, deletes } = held;
-        await coordinator.transaction({ compares, success: deletes, failure: [] });
+        await coordinator.transaction({ ...this.#undoing(push), failure: [] });
         held.released();
         return;
       } catch (error) {
@@ -360,7 +379,15 @@ function entriesOf(result: TransactionResult['results'][number] | undefined): re
   return result?.type === 'get' ? result.entries : [];
 }
 
-function stillHeld(held: HeldLocks, current: readonly KeyValue[]): boolean {
+/**
+ * Whether a push without locks has certainly not been committed, where neither its entry nor its outbox record is: the
+ * head has moved by then. While its front-end's key is there, and the push runs, nobody else removes that record.
+ */
+function isOvertaken({ held, exactHead }: ReadyPush, current: readonly KeyValue[]): boolean {
+  return exactHead !== undefined && stillHeld(held, current);
+}
+
+function stillHeld(held: Hold, current: readonly KeyValue[]): boolean {
   return held.locks.every(({ key, createRevision }) =>
     current.some((kv) => kv.key === key && kv.createRevision === createRevision),
   );

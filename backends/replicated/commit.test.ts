@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { cpSync, readdirSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -6,6 +7,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { QuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
+import type { PushPipeline } from '../contract/pipeline.js';
 import type { Repository } from '../contract/repository.js';
 import { comeTo } from '../local/testing/come-to.js';
 import { type LocalFixture, judging, startLocal, zeroOid } from '../local/testing/local-fixture.js';
@@ -100,38 +102,80 @@ test('an answer that stays lost gives no verdict; the next start finds out', asy
   }
 });
 
-test('a commit of which nobody knows keeps its locks and its quarantine', async () => {
-  const local = await startLocal({
-    wrap: (coordinator) =>
-      intercepting(coordinator, (transaction) =>
-        isCommit(transaction) || isResolution(transaction)
-          ? () => Promise.reject(new QuorateError('internal', 'gone for good'))
-          : undefined,
-      ),
+function aborted(signal: AbortSignal): Promise<unknown> {
+  return signal.aborted ? Promise.resolve() : once(signal, 'abort');
+}
+
+/** A push to one ref is judged until it is let go: whoever pushes meanwhile takes locks. */
+function holdingUp(): {
+  readonly pipeline: PushPipeline;
+  readonly begin: (local: LocalFixture, repository: Repository) => Promise<void>;
+  readonly end: () => Promise<void>;
+} {
+  const ref = 'refs/heads/held-up';
+  const entered = new AbortController();
+  const over = new AbortController();
+  let push: Promise<unknown> = Promise.resolve();
+  return {
+    pipeline: judging({
+      preReceive: async ({ commands }) => {
+        if (commands[0]?.ref !== ref) return undefined;
+        entered.abort();
+        await aborted(over.signal);
+        return 'never mind';
+      },
+    }),
+    begin: async (local, repository) => {
+      const newOid = await local.commit('held up');
+      push = local.push(repository, [{ ref, oldOid: zeroOid, newOid }]);
+      await aborted(entered.signal);
+    },
+    end: async () => {
+      over.abort();
+      await push;
+    },
+  };
+}
+
+for (const takesLocks of [false, true]) {
+  const what = takesLocks ? 'its locks and its quarantine' : 'its quarantine, and had no locks';
+  test(`a commit of which nobody knows keeps ${what}`, async () => {
+    const other = holdingUp();
+    const local = await startLocal({
+      pipeline: other.pipeline,
+      wrap: (coordinator) =>
+        intercepting(coordinator, (transaction) =>
+          isCommit(transaction) || isResolution(transaction)
+            ? () => Promise.reject(new QuorateError('internal', 'gone for good'))
+            : undefined,
+        ),
+    });
+    try {
+      const repository = await local.create('unknown');
+      if (takesLocks) await other.begin(local, repository);
+      const command = {
+        ref: 'refs/heads/main',
+        oldOid: zeroOid,
+        newOid: await local.commit('unknown'),
+      };
+      await assert.rejects(local.push(repository, [command]), { code: 'outcome-unknown' });
+      await other.end();
+      assert.deepEqual(
+        (await local.backend.locks()).map(({ repository: name, ref, state }) => [name, ref, state]),
+        takesLocks ? [['unknown', 'refs/heads/main', 'held']] : [],
+      );
+      assert.equal((await local.backend.status()).quarantines, 1);
+      await local.stop();
+      const again = await startLocal({ directory: local.directory, source: local.source });
+      assert.deepEqual(readdirSync(join(local.directory, 'store', 'quarantine')), []);
+      const retried = await again.push(repository, [command]);
+      assert.equal(retried.generation, 1);
+      await again.stop();
+    } finally {
+      await local.remove();
+    }
   });
-  try {
-    const repository = await local.create('unknown');
-    const command = {
-      ref: 'refs/heads/main',
-      oldOid: zeroOid,
-      newOid: await local.commit('unknown'),
-    };
-    await assert.rejects(local.push(repository, [command]), { code: 'outcome-unknown' });
-    assert.deepEqual(
-      (await local.backend.locks()).map(({ repository: name, ref, state }) => [name, ref, state]),
-      [['unknown', 'refs/heads/main', 'held']],
-    );
-    assert.equal((await local.backend.status()).quarantines, 1);
-    await local.stop();
-    const again = await startLocal({ directory: local.directory, source: local.source });
-    assert.deepEqual(readdirSync(join(local.directory, 'store', 'quarantine')), []);
-    const retried = await again.push(repository, [command]);
-    assert.equal(retried.generation, 1);
-    await again.stop();
-  } finally {
-    await local.remove();
-  }
-});
+}
 
 test('an answer that is lost before the commit leaves no lock and no quarantine', async () => {
   let times = 0;
@@ -157,7 +201,9 @@ test('an answer that is lost before the commit leaves no lock and no quarantine'
 test('a lock that is gone at the commit: judged again, committed once', async () => {
   let fixture: LocalFixture | undefined;
   let times = 0;
+  const other = holdingUp();
   const local = await startLocal({
+    pipeline: other.pipeline,
     wrap: (coordinator) =>
       intercepting(coordinator, (transaction) => {
         if (!isCommit(transaction) || times++ > 0) return undefined;
@@ -174,10 +220,58 @@ test('a lock that is gone at the commit: judged again, committed once', async ()
   });
   fixture = local;
   try {
-    const { repository, result } = await pushOne(local, 'fenced');
+    const repository = await local.create('fenced');
+    await other.begin(local, repository);
+    const newOid = await local.commit('fenced');
+    const command = { ref: 'refs/heads/main', oldOid: zeroOid, newOid };
+    const result = await local.push(repository, [command]);
     assert.equal(times, 2);
     assert.equal(result.refs[0]?.status, 'ok');
     assert.equal(await logOf(local, repository), 1);
+    await other.end();
+  } finally {
+    await local.remove();
+  }
+});
+
+test('a push without locks that is overtaken by another is judged again, under locks', async () => {
+  let fixture: LocalFixture | undefined;
+  let judged = 0;
+  let locked: readonly (string | undefined)[] = [];
+  const compared: boolean[] = [];
+  const local = await startLocal({
+    pipeline: judging({
+      preReceive: async ({ repository }) => {
+        locked = (await fixture?.backend.locks())?.map(({ ref }) => ref) ?? [];
+        if (++judged > 1) return undefined;
+        // As another front-end's commit would: the head has another revision.
+        const key = keys.head(repository.id);
+        const value = (await fixture?.coordinator.get(key))?.value ?? Buffer.from('');
+        await fixture?.coordinator.transaction({
+          compares: [],
+          success: [{ type: 'put', key, value }],
+          failure: [],
+        });
+        return undefined;
+      },
+    }),
+    wrap: (coordinator) =>
+      intercepting(coordinator, (transaction) => {
+        if (!isCommit(transaction)) return undefined;
+        compared.push(transaction.compares.some(({ key }) => key.startsWith(keys.frontEnd(''))));
+        return undefined;
+      }),
+  });
+  fixture = local;
+  try {
+    const { repository, tip, result } = await pushOne(local, 'overtaken');
+    assert.equal(result.generation, 1);
+    assert.deepEqual([judged, locked, compared], [2, ['refs/heads/main'], [true, false]]);
+    // For a while others take locks there from the start.
+    const command = { ref: 'refs/heads/next', oldOid: zeroOid, newOid: tip };
+    assert.equal((await local.push(repository, [command], { have: [tip] })).generation, 2);
+    assert.deepEqual([judged, locked], [3, ['refs/heads/next']]);
+    assert.deepEqual(await local.backend.locks(), []);
   } finally {
     await local.remove();
   }

@@ -10,20 +10,25 @@ import { keys } from '../contract/keys.js';
 import type { Head, Oid, RefCommand } from '../contract/objects.js';
 import type { Prepared, QuarantineKey, Replica } from '../contract/replica.js';
 import type { LogEntry } from '../contract/repository.js';
-import type { CommitQueue, HeadSeen, ReadyPush } from './commit-queue.js';
+import { type Basis, basisUnderLocks } from './basis.js';
+import type { CommitQueue, ReadyPush } from './commit-queue.js';
+import type { Contention } from './contention.js';
+import type { Announced } from './presence.js';
 import { prepareEverywhere, type PreparedSet } from './prepare.js';
 import { type PushTrace, untraced } from './push-trace.js';
 import { type Consistency, quorumMissing, suffices } from './quorum.js';
-import { decodeHead, decodeRepository, encodeRecord, type RepositoryRecord } from './records.js';
+import { encodeRecord, type RepositoryRecord } from './records.js';
 import type { SmallPack } from './small-packs.js';
 import { type Member, reachable, type ReplicaDirectory } from './voters.js';
+import { type ExactHead, type Hold, withoutLocks } from './without-locks.js';
 
 export interface CommitDependencies {
   readonly locks: Locks;
   readonly replicas: ReplicaDirectory;
   readonly queueOf: (repositoryId: string) => CommitQueue;
-  /** The name of this front-end in the coordinator. */
-  readonly frontEnd: () => Promise<string>;
+  readonly contention: Contention;
+  /** This front-end as it is known in the coordinator. */
+  readonly presence: () => Promise<Announced>;
   /** Told of every commit before it is applied; post-receive work starts from here. Never throws. */
   readonly committed: (repositoryId: string, commit: FreshCommit) => void;
   readonly clock: Clock;
@@ -41,6 +46,8 @@ export interface Change {
   readonly members?: readonly Member[];
   /** Objects that the stores get with the request to prepare. */
   readonly pack?: SmallPack | undefined;
+  /** What was read when it came in. It may be judged by that, without locks; absent: it takes them. */
+  readonly ahead?: Basis | undefined;
   readonly consistency: (record: RepositoryRecord) => Consistency;
   /** Told of each step; absent: nobody asks for this change's life. */
   readonly trace?: PushTrace;
@@ -49,13 +56,13 @@ export interface Change {
   readonly head?: { readonly old: Head; readonly new: Head };
   readonly shallow: readonly Oid[];
   readonly signal: AbortSignal;
-  /** Told when the locks are held, in each round before `judge`. */
+  /** Told when it is known what it is judged by, and locks are held, in each round before `judge`. */
   readonly locked?: (repository: RepositoryRecord) => void;
   /** What `judge` found out, of the round that is committed: nobody is to be told. */
   readonly nobodyToTell?: () => boolean;
   /** Told at the commit point, before it is applied. Never throws. */
   readonly committed?: (committed: { readonly generation: number }) => void;
-  /** Says which of the prepared commands go on; run under the locks, again after each lost race. */
+  /** Says which of the prepared commands go on; run again after each lost race. */
   readonly judge: (judged: Judged) => Promise<readonly RefCommand[]>;
 }
 
@@ -91,20 +98,66 @@ const maxInlineUpdatesBytes = 256 * 1024;
 /** Of a log entry. Options are for hooks: words, not documents. */
 const maxPushOptionsBytes = 16 * 1024;
 
+/** What a round goes by. */
+interface Ground {
+  readonly held: Hold;
+  /** Throws `not-found` when the repository is gone. */
+  readonly basis: () => Basis;
+  /** Of a round without locks. */
+  readonly exactHead?: ExactHead;
+  readonly presence: () => Promise<Announced>;
+}
+
 /**
- * Takes the locks, prepares, judges, commits and applies (docs/architecture.md, "A push", steps 2 to 6). On return
- * the change is durable and the next read sees it. The caller aborts the quarantine unless it was committed or the
- * outcome is unknown.
+ * Takes the locks, prepares, judges, commits and applies (docs/architecture.md, "A push", steps 2 to 6). A push with
+ * which nobody seems to compete takes no locks at first. On return the change is durable and the next read sees it.
+ * The caller aborts the quarantine unless it was committed or the outcome is unknown.
  */
 export async function commitChange(
   dependencies: CommitDependencies,
   change: Change,
 ): Promise<Committed> {
+  const { repositoryId } = change.key;
+  const { contention } = dependencies;
+  const { alone, leave } = contention.enter(repositoryId);
+  try {
+    const unlocked = alone ? await goWithout(dependencies, change) : undefined;
+    if (unlocked !== undefined) {
+      const outcome = await commitRound(dependencies, change, unlocked);
+      if (outcome !== 'again') return outcome;
+      contention.lost(repositoryId);
+    }
+    return await commitLocked(dependencies, change);
+  } finally {
+    leave();
+  }
+}
+
+/** Undefined: it has to take locks. */
+async function goWithout(
+  { locks, presence }: CommitDependencies,
+  { ahead, head, commands }: Change,
+): Promise<Ground | undefined> {
+  if (ahead === undefined || head !== undefined || commands.length === 0) return undefined;
+  const announced = await nothingUnknown(presence);
+  const refs = commands.map(({ ref }) => ref);
+  const { hold, exactHead } = withoutLocks(locks, ahead, { refs, presence: announced });
+  return {
+    held: hold,
+    exactHead,
+    basis: () => ahead,
+    presence: () => Promise.resolve(announced),
+  };
+}
+
+async function commitLocked(dependencies: CommitDependencies, change: Change): Promise<Committed> {
   for (let round = 0; round < maxRounds; round++) {
     const held = await acquire(dependencies, change);
+    const { presence } = dependencies;
+    const basis = (): Basis => basisUnderLocks(change.key.repositoryId, held.reads);
     let decided = true;
     try {
-      const outcome = await commitRound(dependencies, change, held);
+      const outcome = await commitRound(dependencies, change, { held, basis, presence });
       if (outcome !== 'again') return outcome;
     } catch (error) {
       decided = asQuorateError(error).code !== 'outcome-unknown';
@@ -138,10 +191,13 @@ async function acquire(dependencies: CommitDependencies, change: Change): Promis
 async function commitRound(
   dependencies: CommitDependencies,
   change: Change,
-  held: HeldLocks,
+  ground: Ground,
 ): Promise<Committed | 'again'> {
   const { repositoryId } = change.key;
-  const readied = await nothingUnknown(() => readyFor(dependencies, change, held));
+  const { clock, contention } = dependencies;
+  const startedMs = clock.monotonicMs();
+  const readied = await nothingUnknown(() => readyFor(dependencies, change, ground));
+  contention.judged(repositoryId, clock.monotonicMs() - startedMs);
   if (typeof readied === 'string') return readied === 'again' ? readied : { nothing: true };
   const { push, record, members } = readied;
   const trace = change.trace ?? untraced;
@@ -186,7 +242,7 @@ async function nothingUnknown<T>(step: () => Promise<T>): Promise<T> {
 async function readyFor(
   dependencies: CommitDependencies,
   change: Change,
-  held: HeldLocks,
+  ground: Ground,
 ): Promise<
   | {
       readonly push: ReadyPush;
@@ -196,15 +252,18 @@ async function readyFor(
   | 'again'
   | 'nothing'
 > {
-  const { repositoryId, pushId } = change.key;
-  const { record, configRevision, headSeen } = readBasis(held, repositoryId);
-  const basis = headSeen.head.generation;
+  const { pushId } = change.key;
+  const { held, exactHead } = ground;
+  const basis = ground.basis();
+  const { record, configRevision } = basis;
   const head = change.head === undefined ? {} : { head: change.head };
   const consistency = change.consistency(record);
   const trace = change.trace ?? untraced;
-  trace.note('locked', { detail: `generation ${basis}, epoch ${record.epoch}` });
+  trace.note(exactHead === undefined ? 'locked' : 'not locked', {
+    detail: `generation ${basis.head.generation}, epoch ${record.epoch}`,
+  });
   change.locked?.(record);
-  const ready = await prepare(dependencies, change, { held, record, basis, consistency });
+  const ready = await prepare(dependencies, change, { ...ground, basis: () => basis });
   if (ready === undefined) return 'again';
   const judged = await judge(change, { record, ready, consistency });
   const { accepted } = judged;
@@ -214,10 +273,11 @@ async function readyFor(
   const { members, inline } = await inlineOrStored(change.key, accepted, judged.members, counted);
   const push: ReadyPush = {
     held,
+    ...(exactHead === undefined ? {} : { exactHead }),
     configRevision,
-    basis,
-    headSeen,
-    frontEnd: await dependencies.frontEnd(),
+    basis: basis.head.generation,
+    headSeen: basis,
+    frontEnd: (await ground.presence()).id,
     changes: { updates: accepted, ...head },
     entry: {
       pushId,
@@ -235,15 +295,11 @@ async function readyFor(
 async function prepare(
   dependencies: CommitDependencies,
   change: Change,
-  ground: {
-    readonly held: HeldLocks;
-    readonly record: RepositoryRecord;
-    readonly basis: number;
-    readonly consistency: Consistency;
-  },
+  { held, exactHead, basis }: Ground,
 ): Promise<PreparedSet | undefined> {
-  const { held, record, basis, consistency } = ground;
+  const { record, head } = basis();
   const { voters } = record;
+  const consistency = change.consistency(record);
   // The configuration may be another than the one whose stores were sent the objects.
   const members = (change.members ?? reachable(dependencies.replicas, voters)).filter(
     ({ storeId }) => voters.some((voter) => voter.storeId === storeId && voter.state !== 'stale'),
@@ -268,12 +324,13 @@ async function prepare(
       },
       request: {
         key: change.key,
-        basis,
+        basis: head.generation,
         commands: change.commands,
         ...(change.head === undefined ? {} : { head: change.head }),
         settings: change.pack?.settings(record.settings) ?? record.settings,
         shallow: change.shallow,
         lockRevisions: held.locks,
+        ...(exactHead === undefined ? {} : { headRevision: exactHead.headRevision }),
       },
     }),
   );
@@ -329,29 +386,9 @@ export const storeTroubles: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'deadline-exceeded',
 ]);
 
-function readBasis(
-  held: HeldLocks,
-  repositoryId: string,
-): { record: RepositoryRecord; configRevision: number; headSeen: HeadSeen } {
-  const repository = held.reads.get(keys.repo(repositoryId));
-  const head = held.reads.get(keys.head(repositoryId));
-  if (repository === undefined || head === undefined) throw deleted(repositoryId);
-  const record = decodeRepository(repository);
-  if (record.state !== 'active') throw deleted(repositoryId);
-  return {
-    record,
-    configRevision: repository.modRevision,
-    headSeen: { head: decodeHead(head), headRevision: head.modRevision },
-  };
-}
-
 function loggedOptions(options: readonly string[]): { pushOptions?: readonly string[] } {
   const fit = encodeRecord(options).length <= maxPushOptionsBytes;
   return options.length > 0 && fit ? { pushOptions: options } : {};
-}
-
-export function deleted(id: string): QuorateError {
-  return new QuorateError('not-found', 'the repository was deleted', { details: { id } });
 }
 
 /** An entry too large for the log is kept by the stores; one that cannot keep it counts no more. */

@@ -106,6 +106,8 @@ test('a front-end that leaves is gone, with all that is known under its id', asy
   await assert.rejects(presence.id(), { code: 'outcome-unknown' });
   const [first] = await stored(keys.frontEnd(''));
   assert.equal(await presence.id(), first, 'the one whose answer was lost');
+  const own = await coordinator.get(keys.frontEnd(await presence.id()));
+  assert.equal((await presence.announced()).createRevision, own?.createRevision);
   const { id, lease: under } = await presence.lease();
   await coordinator.transaction({
     compares: [],

@@ -166,6 +166,8 @@ export class Outbox {
       const [repositoryId = '', pushId = ''] = entry.key.slice(keys.outboxes.length).split('/', 2);
       const { frontEnd: owner = '', ...record } = decodeOutbox(entry);
       if (this.#working.has(nameOf({ repositoryId, pushId }))) continue;
+      // Whoever pushes it hears of its commit first, and, should the answer be lost, looks for this record.
+      if (owner === own && this.#attendants.has(pushId)) continue;
       if (!alive.has(owner)) {
         const found = owner === '' ? undefined : await coordinator.get(keys.frontEnd(owner));
         alive.set(owner, found !== undefined);

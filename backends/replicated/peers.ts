@@ -1,7 +1,8 @@
 import type { Coordinator } from '../contract/coordinator.js';
 import { keys } from '../contract/keys.js';
 import type { PeerSource } from '../contract/replica.js';
-import { deleted, storeTroubles } from './commit.js';
+import { deleted } from './basis.js';
+import { storeTroubles } from './commit.js';
 import { damagesOf, reportsIn } from './damage.js';
 import { asQuorateError } from '../contract/errors.js';
 import { decodeRepository } from './records.js';

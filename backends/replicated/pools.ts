@@ -2,7 +2,7 @@ import type { Compare, Coordinator, KeyValue, Operation } from '../contract/coor
 import type { Clock, Logger, Random } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
-import { deleted } from './commit.js';
+import { deleted } from './basis.js';
 import { evicted } from './evictions.js';
 import { goneForGood } from './gone-stores.js';
 import { readNodeMarks } from './node-marks.js';

@@ -7,8 +7,11 @@ import { encodeRecord } from './records.js';
 /** How soon a front-end that lost its lease, and could not announce itself under the next one, tries that again. */
 const retryMs = 1_000;
 
-interface Announced {
+/** A front-end as others see it in the coordinator, for as long as its lease lives. */
+export interface Announced {
   readonly id: string;
+  /** Of `frontEnds/{id}`: as long as the key has it, this front-end has lost nothing that hung on its lease. */
+  readonly createRevision: number;
   readonly lease: Lease;
 }
 
@@ -25,7 +28,7 @@ export class Presence {
   readonly #closing = new AbortController();
   #current: Announced | undefined;
   /** Being announced, perhaps without an answer. */
-  #next: Announced | undefined;
+  #next: Pick<Announced, 'id' | 'lease'> | undefined;
   #announcing: Promise<Announced> | undefined;
 
   constructor(dependencies: {
@@ -44,12 +47,12 @@ export class Presence {
 
   /** The id under which this front-end is known now; announced when there is none. */
   async id(): Promise<string> {
-    return (await this.#announced()).id;
+    return (await this.announced()).id;
   }
 
   /** The same, with the lease on which everything is to hang that goes with this front-end. */
   async lease(): Promise<{ readonly id: string; readonly lease: string }> {
-    const { id, lease } = await this.#announced();
+    const { id, lease } = await this.announced();
     return { id, lease: lease.id };
   }
 
@@ -62,7 +65,8 @@ export class Presence {
     await Promise.all(left.map((key) => this.#lease.leave(key)));
   }
 
-  async #announced(): Promise<Announced> {
+  /** How it is known now; announced when it is not. */
+  async announced(): Promise<Announced> {
     if (this.#current !== undefined && !this.#current.lease.lost.aborted) return this.#current;
     if (this.#closing.signal.aborted) {
       throw new QuorateError('unavailable', 'the server is stopping');
@@ -79,15 +83,21 @@ export class Presence {
     if (this.#next?.lease !== lease) {
       this.#next = { id: Buffer.from(this.#random.bytes(12)).toString('hex'), lease };
     }
-    const announced = this.#next;
-    const { id } = announced;
-    await this.#coordinator.transaction({
+    const { id } = this.#next;
+    const key = keys.frontEnd(id);
+    const { results } = await this.#coordinator.transaction({
       compares: [],
+      // A put whose answer was lost may have made the key before this one.
       success: [
-        { type: 'put', key: keys.frontEnd(id), value: encodeRecord({ id }), lease: lease.id },
+        { type: 'put', key, value: encodeRecord({ id }), lease: lease.id },
+        { type: 'get', key },
       ],
       failure: [],
     });
+    const [, read] = results;
+    const entry = read?.type === 'get' ? read.entries[0] : undefined;
+    if (entry === undefined) throw new QuorateError('internal', 'what was put cannot be read');
+    const announced = { id, lease, createRevision: entry.createRevision };
     this.#current = announced;
     const lost = (): void => void this.#announceAgain();
     lease.lost.addEventListener('abort', lost, { once: true });
@@ -100,7 +110,7 @@ export class Presence {
     const { signal } = this.#closing;
     while (!signal.aborted) {
       try {
-        await this.#announced();
+        await this.announced();
         return;
       } catch (error) {
         const { code } = asQuorateError(error);

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { PushRequest } from '../contract/backend.js';
+import type { KeyValue } from '../contract/coordinator.js';
 import { QuorateError } from '../contract/errors.js';
 import { PushesAhead, type PushAheadDependencies } from './push-ahead.js';
-import type { RepositoryRecord } from './records.js';
+import { encodeRecord, type RepositoryRecord } from './records.js';
 
 const recordOf = (id: string, name: string): RepositoryRecord => ({
   id,
@@ -16,6 +17,14 @@ const recordOf = (id: string, name: string): RepositoryRecord => ({
   state: 'active',
   voters: [],
   learners: [],
+});
+
+const headOf = (key: string, generation: number): KeyValue => ({
+  key,
+  value: encodeRecord({ generation, digest: '' }),
+  createRevision: 1,
+  modRevision: 100 + generation,
+  version: 1,
 });
 
 const request = (pack: PushRequest['pack']): PushRequest => ({
@@ -46,16 +55,16 @@ function scene(overrides: Partial<PushAheadDependencies> = {}): {
     ahead: new PushesAhead({
       registry: {
         recalledId: () => 'one',
-        get: async (name) => {
-          asked.push(`get ${name}`);
-          return record;
+        lookUp: async (name) => {
+          asked.push(`look up ${name}`);
+          return { record, revision: 3 };
         },
       },
-      log: {
-        head: async (id) => {
-          asked.push(`head ${id}`);
+      coordinator: {
+        get: async (key) => {
+          asked.push(key);
           generation += 1;
-          return { generation, digest: '' };
+          return headOf(key, generation);
         },
       },
       pipeline: {
@@ -68,9 +77,9 @@ function scene(overrides: Partial<PushAheadDependencies> = {}): {
           return async () => undefined;
         },
       },
-      record: async (id) => {
+      stored: async (id) => {
         asked.push(`record ${id}`);
-        return { ...record, id };
+        return { record: { ...record, id }, revision: 4 };
       },
       ...overrides,
     }),
@@ -80,12 +89,19 @@ function scene(overrides: Partial<PushAheadDependencies> = {}): {
 test('what a push begins with is asked in the turn in which its repository is looked up', async () => {
   const { asked, ahead } = scene();
   const finding = ahead.find('team/app');
-  const atOnce = ['head one', 'foresee allowance one team/app', 'get team/app'];
+  const atOnce = ['heads/one', 'foresee allowance one team/app', 'look up team/app'];
   assert.deepEqual(asked, atOnce);
   const found = await finding;
   assert.ok(found !== undefined);
-  const { repository, ground } = await ahead.beginning(found, withPack);
+  const { repository, ground, ahead: basis } = await ahead.beginning(found, withPack);
   assert.equal(repository, found);
+  assert.deepEqual(basis, {
+    record: found,
+    configRevision: 3,
+    head: { generation: 7, digest: '' },
+    headRevision: 107,
+    headValue: headOf('', 7).value,
+  });
   assert.deepEqual(ground, { basis: 7, allowance: undefined });
   assert.deepEqual(asked, atOnce, 'and not again');
 });
@@ -98,7 +114,7 @@ test('each push has what was asked for it, once', async () => {
   assert.equal((await ahead.beginning(first, withPack)).ground?.basis, 7);
   asked.length = 0;
   assert.equal((await ahead.beginning(first, withPack)).ground?.basis, 9);
-  assert.deepEqual(asked.toSorted(), ['allowance one', 'head one', 'record one']);
+  assert.deepEqual(asked.toSorted(), ['allowance one', 'heads/one', 'record one']);
 });
 
 test('a push that brings no pack asks nothing more', async () => {
@@ -106,36 +122,41 @@ test('a push that brings no pack asks nothing more', async () => {
   const found = await ahead.find('team/app');
   assert.ok(found !== undefined);
   asked.length = 0;
-  assert.equal((await ahead.beginning(found, request(undefined))).ground, undefined);
+  const { ground, ahead: basis } = await ahead.beginning(found, request(undefined));
+  assert.equal(ground, undefined);
+  assert.equal(basis.head.generation, 7);
   assert.deepEqual(asked, []);
 });
 
 test('a name that has gone to another repository', async () => {
   const other = recordOf('another', 'team/app');
   const { asked, ahead } = scene({
-    registry: { recalledId: () => 'one', get: async () => other },
+    registry: {
+      recalledId: () => 'one',
+      lookUp: async () => ({ record: other, revision: 3 }),
+    },
   });
   const found = await ahead.find('team/app');
   assert.equal(found?.id, 'another');
   asked.length = 0;
   const { repository, ground } = await ahead.beginning(found, withPack);
   assert.deepEqual([repository.id, ground?.basis], ['another', 8]);
-  assert.deepEqual(asked.toSorted(), ['allowance another', 'head another', 'record another']);
+  assert.deepEqual(asked.toSorted(), ['allowance another', 'heads/another', 'record another']);
 });
 
 test('what could not be asked ahead is asked again', async () => {
   let fails = true;
   const { ahead } = scene({
-    log: {
-      head: async () => {
-        if (fails) throw new QuorateError('not-found', 'the repository was deleted');
-        return { generation: 3, digest: '' };
+    coordinator: {
+      get: async (key) => {
+        if (fails) throw new QuorateError('unavailable', 'the coordinator does not answer');
+        return headOf(key, 3);
       },
     },
   });
   const found = await ahead.find('team/app');
   assert.ok(found !== undefined);
-  await assert.rejects(ahead.beginning(found, withPack), { code: 'not-found' });
+  await assert.rejects(ahead.beginning(found, withPack), { code: 'unavailable' });
   const again = await ahead.find('team/app');
   assert.ok(again !== undefined);
   fails = false;

@@ -1,8 +1,7 @@
 import type { PushRequest } from '../contract/backend.js';
 import { asQuorateError } from '../contract/errors.js';
-import type { PackAllowance, PushPipeline } from '../contract/pipeline.js';
-import type { LogReader, QuarantineKey } from '../contract/replica.js';
-import type { Repository } from '../contract/repository.js';
+import type { PackAllowance } from '../contract/pipeline.js';
+import type { QuarantineKey } from '../contract/replica.js';
 import { numberSetting, type StoredSettings } from '../contract/settings.js';
 import { type CommitDependencies, timed } from './commit.js';
 import { fanOut } from './fan-out.js';
@@ -16,8 +15,6 @@ export interface UploadDependencies extends Pick<
   CommitDependencies,
   'replicas' | 'clock' | 'logger' | 'meter'
 > {
-  readonly pipeline: Pick<PushPipeline, 'allowance'>;
-  readonly log: Pick<LogReader, 'head'>;
   readonly trace: PushTrace;
   readonly smallPacks: SmallPacks;
 }
@@ -35,20 +32,6 @@ export interface UploadGround {
   readonly allowance: PackAllowance | undefined;
   /** The head: what the pusher was told is here, and left out of its pack, every store is to have. */
   readonly basis: number;
-}
-
-/** Reads what an upload begins with, in one turn of the main loop. Undefined: there is nothing to upload. */
-export async function readUploadGround(
-  { pipeline, log }: Pick<UploadDependencies, 'pipeline' | 'log'>,
-  repository: Repository,
-  { pack }: PushRequest,
-): Promise<UploadGround | undefined> {
-  if (pack === undefined) return undefined;
-  const [allowance, { generation: basis }] = await Promise.all([
-    pipeline.allowance(repository),
-    log.head(repository.id),
-  ]);
-  return { allowance, basis };
 }
 
 export interface Uploaded {

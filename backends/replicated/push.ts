@@ -2,13 +2,14 @@ import type { PushRequest, PushResult } from '../contract/backend.js';
 import { asQuorateError } from '../contract/errors.js';
 import type { RefCommand } from '../contract/objects.js';
 import type { PushContext, PushJudges, PushPipeline } from '../contract/pipeline.js';
-import type { LogReader, QuarantineKey } from '../contract/replica.js';
+import type { QuarantineKey } from '../contract/replica.js';
 import type { RefOutcome } from '../contract/repository.js';
 import { type StoredSettings, wordSetting } from '../contract/settings.js';
 import { isZero } from '../git/ref-commands.js';
 import { commitChange, type CommitDependencies, type Judged } from './commit.js';
 import type { Attendance } from './outbox.js';
-import { abortUpload, type NotTaken, notTaken, type Upload, upload } from './push-upload.js';
+import type { PushBeginning } from './push-ahead.js';
+import { abortUpload, type NotTaken, notTaken, upload } from './push-upload.js';
 import { isPackProblem, type SmallPacks } from './small-packs.js';
 import { type Consistency, isConsistency } from './quorum.js';
 import type { PushTrace } from './push-trace.js';
@@ -17,7 +18,6 @@ import { reachable } from './voters.js';
 
 export interface PushDependencies extends CommitDependencies {
   readonly pipeline: PushPipeline;
-  readonly log: Pick<LogReader, 'head'>;
   /** Listens to the post-receive stage of a push, from before its commit on. */
   readonly attend: (pushId: string, progress: (text: Uint8Array) => void) => Attendance;
   /** Of pushes that say nothing else, to repositories that say nothing else. */
@@ -41,7 +41,7 @@ const atomicFailure = 'atomic push failure';
  */
 export async function runPush(
   dependencies: PushDependencies,
-  { repository, ground }: { readonly repository: RepositoryRecord } & Pick<Upload, 'ground'>,
+  { repository, ground, ahead }: PushBeginning,
   request: PushRequest,
 ): Promise<PushResult> {
   const refusals = new Map(request.refused);
@@ -81,6 +81,8 @@ export async function runPush(
       actor: request.actor,
       ...(members === undefined ? {} : { members }),
       pack: small,
+      // What was read before an upload of any length is old by now.
+      ...(members === undefined ? { ahead } : {}),
       consistency,
       trace: dependencies.trace,
       commands: candidates(),

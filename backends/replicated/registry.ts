@@ -12,7 +12,7 @@ import type {
 } from '../contract/repository.js';
 import type { StoredSettings } from '../contract/settings.js';
 import { emptyDigest } from '../git/digest.js';
-import { deleted } from './commit.js';
+import { deleted, type StoredRecord } from './basis.js';
 import { evicted } from './evictions.js';
 import { makeFirstCopies } from './first-copies.js';
 import { makeForkFiles } from './fork.js';
@@ -246,6 +246,11 @@ export class Registry {
   }
 
   async get(name: string): Promise<RepositoryRecord | undefined> {
+    return (await this.lookUp(name))?.record;
+  }
+
+  /** As `get`, with the revision of what was read. */
+  async lookUp(name: string): Promise<StoredRecord | undefined> {
     const { coordinator } = this.#dependencies;
     for (let race = 0; race < maxRaces; race++) {
       // Both at once, by what the name was last; whether it still is, the pointer says.
@@ -260,7 +265,8 @@ export class Registry {
       const stored = id === guess ? guessed : await coordinator.get(keys.repo(id));
       const record = stored === undefined ? undefined : this.#decodeRecord(stored);
       // Renamed or deleted between the two reads: look again.
-      if (record?.state === 'active' && record.name === name) return record;
+      if (stored === undefined || record?.state !== 'active' || record.name !== name) continue;
+      return { record, revision: stored.modRevision };
     }
     throw new QuorateError('aborted', `${name} is being renamed; try again`);
   }

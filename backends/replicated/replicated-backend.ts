@@ -15,7 +15,9 @@ import { asQuorateError, QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
 import type { Replica } from '../contract/replica.js';
 import type { Repository, RepositoryRegistry } from '../contract/repository.js';
-import { type CommitDependencies, deleted } from './commit.js';
+import { deleted, type StoredRecord } from './basis.js';
+import type { CommitDependencies } from './commit.js';
+import { Contention } from './contention.js';
 import { applyLog } from './apply-log.js';
 import type { ReplicatedBackendDependencies } from './backend-dependencies.js';
 import { CommitQueue } from './commit-queue.js';
@@ -113,7 +115,7 @@ export class ReplicatedBackend implements Backend {
     this.#ahead = new PushesAhead({
       ...dependencies,
       registry: this.#registry,
-      record: (id) => this.#record(id),
+      stored: (id) => this.#stored(id),
     });
     this.repositories = this.#registryView();
     const { replicas } = dependencies;
@@ -148,7 +150,8 @@ export class ReplicatedBackend implements Backend {
       locks: dependencies.locks,
       replicas: dependencies.replicas,
       queueOf: (id) => this.#queueOf(id),
-      frontEnd,
+      contention: new Contention(dependencies.clock),
+      presence: () => this.#presence.announced(),
       committed: (id, fresh) => {
         dependencies.learnCommit?.(id, fresh.entry);
         this.#outbox.notify(id, fresh.entry.pushId, fresh);
@@ -305,7 +308,6 @@ export class ReplicatedBackend implements Backend {
       trace,
       smallPacks: this.#smallPacks,
       pipeline: this.#dependencies.pipeline,
-      log: this.#dependencies.log,
       consistency: this.#dependencies.consistency,
       attend: (pushId, progress) => this.#outbox.attend(pushId, progress),
     };
@@ -346,15 +348,24 @@ export class ReplicatedBackend implements Backend {
   }
 
   async #record(id: string): Promise<RepositoryRecord> {
-    const record = await this.#find(id);
-    if (record === undefined) throw deleted(id);
-    return record;
+    return (await this.#stored(id)).record;
   }
 
   async #find(id: string): Promise<RepositoryRecord | undefined> {
+    return (await this.#findStored(id))?.record;
+  }
+
+  async #stored(id: string): Promise<StoredRecord> {
+    const stored = await this.#findStored(id);
+    if (stored === undefined) throw deleted(id);
+    return stored;
+  }
+
+  async #findStored(id: string): Promise<StoredRecord | undefined> {
     const kv = await this.#dependencies.coordinator.get(keys.repo(id));
-    const record = kv === undefined ? undefined : this.#decodeRecord(kv);
-    return record?.state === 'active' ? record : undefined;
+    if (kv === undefined) return undefined;
+    const record = this.#decodeRecord(kv);
+    return record.state === 'active' ? { record, revision: kv.modRevision } : undefined;
   }
 
   /** Takes over what front-ends that are gone have left. Done by itself every quarter of a minute. */

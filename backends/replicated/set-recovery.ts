@@ -8,7 +8,8 @@ import type { RefCommand } from '../contract/objects.js';
 import type { QuarantineKey } from '../contract/replica.js';
 import type { LogEntry } from '../contract/repository.js';
 import { digestAfter } from '../git/digest.js';
-import { deleted, inlineOrStored } from './commit.js';
+import { deleted } from './basis.js';
+import { inlineOrStored } from './commit.js';
 import {
   copiesOf,
   decodeLogEntry,

@@ -8,9 +8,11 @@ import { silentLogger } from '../coordination/test-environment.js';
 import type { Coordinator } from '../contract/coordinator.js';
 import { QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
+import type { PrepareRequest } from '../contract/replica.js';
 import { systemClock } from '../local/testing/local-fixture.js';
 import { encodeRecord } from './records.js';
 import { settleQuarantines } from './settle-quarantines.js';
+import { intercepting } from './testing/fault-coordinator.js';
 
 let directory: string;
 let coordinator: Coordinator;
@@ -48,6 +50,8 @@ interface Case {
   readonly entry?: number;
   /** Its lock: held by it, held by another, or gone. Undefined: it was never prepared. */
   readonly lock?: 'own' | 'other' | 'gone';
+  /** Of a push without locks, whose lock is its front-end's key: whether the head is as it was. */
+  readonly unlocked?: 'head stays' | 'head moved';
   readonly dropped: boolean;
 }
 
@@ -78,12 +82,60 @@ const cases: readonly Case[] = [
     dropped: false,
   },
   { desc: 'the repository is gone', id: 'i', applied: 0, lock: 'gone', dropped: true },
+  {
+    desc: 'without locks, its front-end lives and the head stays: it may be on its way',
+    id: 'm',
+    head: 3,
+    applied: 3,
+    lock: 'own',
+    unlocked: 'head stays',
+    dropped: false,
+  },
+  {
+    desc: 'without locks, its front-end is gone',
+    id: 'n',
+    head: 3,
+    applied: 3,
+    lock: 'gone',
+    unlocked: 'head stays',
+    dropped: true,
+  },
+  {
+    desc: 'without locks, and the head has moved',
+    id: 'o',
+    head: 3,
+    applied: 3,
+    lock: 'own',
+    unlocked: 'head moved',
+    dropped: true,
+  },
+  {
+    desc: 'without locks, the head has moved, and not here',
+    id: 'p',
+    head: 3,
+    applied: 2,
+    lock: 'own',
+    unlocked: 'head moved',
+    dropped: false,
+  },
+  {
+    desc: 'without locks, it is what moved the head',
+    id: 'q',
+    head: 3,
+    applied: 2,
+    entry: 3,
+    lock: 'own',
+    unlocked: 'head moved',
+    dropped: false,
+  },
 ];
 
+type Prepared = Pick<PrepareRequest, 'lockRevisions' | 'headRevision'>;
+
 test('a quarantine goes exactly when its push is over for certain', async () => {
-  const revisions = new Map<string, { key: string; createRevision: number }[]>();
-  for (const { id, head, entry, lock } of cases) {
-    if (head !== undefined) await put(keys.head(id), { generation: head, digest: '' });
+  const revisions = new Map<string, Prepared>();
+  for (const { id, head, entry, lock, unlocked } of cases) {
+    const at = head === undefined ? 0 : await put(keys.head(id), { generation: head, digest: '' });
     if (entry !== undefined) {
       const rest = { pushId: 'push', updates: [], prepared: [], digest: '', actor: 'a', atMs: 1 };
       await put(keys.logEntry(id, entry), { generation: entry, ...rest });
@@ -91,7 +143,10 @@ test('a quarantine goes exactly when its push is over for certain', async () => 
     if (lock === undefined) continue;
     const key = keys.refLock(id, 'refs/heads/main');
     const held = lock === 'gone' ? 1 : await put(key, {});
-    revisions.set(id, [{ key, createRevision: lock === 'own' ? held : held - 1 }]);
+    revisions.set(id, {
+      lockRevisions: [{ key, createRevision: lock === 'own' ? held : held - 1 }],
+      ...(unlocked === undefined ? {} : { headRevision: unlocked === 'head stays' ? at : at - 1 }),
+    });
   }
   const dropped = new Set<string>();
   await settleQuarantines({
@@ -119,4 +174,51 @@ test('a quarantine goes exactly when its push is over for certain', async () => 
     cases.map((one) => [one.desc, one.dropped]),
   );
   assert.ok(!dropped.has('frozen'));
+});
+
+/** Settles one quarantine of a push that took no locks, at the head; tells whether it was dropped. */
+async function settleUnlocked(
+  prepared: Prepared,
+  { idle, wrap = coordinator }: { readonly idle: boolean; readonly wrap?: Coordinator },
+): Promise<boolean> {
+  let dropped = false;
+  await settleQuarantines({
+    coordinator: wrap,
+    logger: silentLogger,
+    idle,
+    quarantines: [{ repositoryId: 'r', pushId: 'push', attempt: 1 }],
+    replica: {
+      dropIfOver: async (_key, isOver) => {
+        dropped = await isOver(prepared);
+      },
+      applied: async () => 3,
+    },
+  });
+  return dropped;
+}
+
+test('a push without locks of which nothing is heard for long is shut out, and then over', async () => {
+  const head = { generation: 3, digest: 'as it is' };
+  const headRevision = await put(keys.head('r'), head);
+  const key = keys.frontEnd('lives');
+  const prepared = {
+    lockRevisions: [{ key, createRevision: await put(key, {}) }],
+    headRevision,
+  };
+  assert.equal(await settleUnlocked(prepared, { idle: false }), false);
+  assert.equal((await coordinator.get(keys.head('r')))?.modRevision, headRevision);
+  // Somebody else commits in between: whether it was this push has to be asked again.
+  const raced = intercepting(coordinator, ({ success }) =>
+    success.some(({ type }) => type === 'put')
+      ? async (run) => {
+          prepared.headRevision = await put(keys.head('r'), head);
+          return run();
+        }
+      : undefined,
+  );
+  assert.equal(await settleUnlocked(prepared, { idle: true, wrap: raced }), false);
+  assert.equal(await settleUnlocked(prepared, { idle: true }), true);
+  const now = await coordinator.get(keys.head('r'));
+  assert.ok(now !== undefined && now.modRevision > prepared.headRevision);
+  assert.deepEqual(JSON.parse(Buffer.from(now.value).toString('utf8')), head);
 });

@@ -1,12 +1,13 @@
 import type { Logger } from '../contract/environment.js';
-import type { Coordinator, OperationResult } from '../contract/coordinator.js';
+import type { Coordinator, KeyValue, OperationResult } from '../contract/coordinator.js';
 import { asQuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
 import type { PrepareRequest, QuarantineKey, Replica } from '../contract/replica.js';
 import { decodeHead, decodeLogEntry } from './records.js';
+import { closingOff } from './without-locks.js';
 
-/** Create revisions of the locks under which a quarantine was prepared; undefined when it never was. */
-type Prepared = PrepareRequest['lockRevisions'] | undefined;
+/** What a quarantine was prepared under; undefined when it never was. */
+type Prepared = Pick<PrepareRequest, 'lockRevisions' | 'headRevision'> | undefined;
 
 /** A store that holds objects of pushes. */
 export interface QuarantineStore extends Pick<Replica, 'applied'> {
@@ -18,24 +19,31 @@ export interface QuarantineStore extends Pick<Replica, 'applied'> {
  * Drops quarantines that nobody needs any more. One transactional read tells: either the
  * entry of the push is in the log and this store has applied it (and was killed before it removed the quarantine), or
  * there is none, the locks are gone, and the store has applied the head. A push that was never prepared has no locks. One
- * that was stays while this store has no copy, which may be being filled anew.
+ * that was stays while this store has no copy, which may be being filled anew. For a push without locks their part is
+ * played by its front-end's key and the head: when either is another, it cannot be committed.
  */
 export async function settleQuarantines({
   coordinator,
   replica,
   quarantines,
+  idle = false,
   logger,
 }: {
   readonly coordinator: Coordinator;
   readonly replica: QuarantineStore;
   /** At a start those that an earlier process left, later the ones that lie idle. */
   readonly quarantines: readonly QuarantineKey[];
+  /**
+   * They have lain idle for longer than a push takes: should one without locks still be on its way, it is shut out,
+   * which costs it no more than to be judged again.
+   */
+  readonly idle?: boolean;
   readonly logger: Logger;
 }): Promise<void> {
   for (const key of quarantines) {
     try {
       const isOver = (prepared: Prepared): Promise<boolean> =>
-        isPushOver(coordinator, replica, { key, prepared });
+        isPushOver(coordinator, replica, { key, prepared, idle });
       await replica.dropIfOver(key, isOver);
     } catch (error) {
       logger.warn(
@@ -49,9 +57,13 @@ export async function settleQuarantines({
 async function isPushOver(
   coordinator: Coordinator,
   replica: QuarantineStore,
-  { key, prepared }: { readonly key: QuarantineKey; readonly prepared: Prepared },
+  {
+    key,
+    prepared,
+    idle,
+  }: { readonly key: QuarantineKey; readonly prepared: Prepared; readonly idle: boolean },
 ): Promise<boolean> {
-  const locks = prepared ?? [];
+  const { lockRevisions: locks = [], headRevision } = prepared ?? {};
   const { results } = await coordinator.transaction({
     compares: [],
     success: [
@@ -74,12 +86,28 @@ async function isPushOver(
   if (applied === undefined) return prepared === undefined;
   const entry = entries.map(decodeLogEntry).find(({ pushId }) => pushId === key.pushId);
   if (entry !== undefined) return applied >= entry.generation;
+  if (applied < decodeHead(head).generation) return false;
   const held = lockEntries
     .flat()
     .some((kv) =>
       locks.some((lock) => lock.key === kv.key && lock.createRevision === kv.createRevision),
     );
-  return !held && applied >= decodeHead(head).generation;
+  if (!held) return true;
+  if (headRevision === undefined) return false;
+  if (headRevision !== head.modRevision) return true;
+  return idle && shutOut(coordinator, key.repositoryId, head);
+}
+
+/** Puts the head under a new revision, unless it has moved since it was read. */
+async function shutOut(
+  coordinator: Coordinator,
+  repositoryId: string,
+  { modRevision, value }: KeyValue,
+): Promise<boolean> {
+  const exactHead = { headRevision: modRevision, headValue: value };
+  const shut = closingOff(repositoryId, exactHead);
+  const { succeeded } = await coordinator.transaction({ ...shut, failure: [] });
+  return succeeded;
 }
 
 /** Undefined: there is no copy here. */

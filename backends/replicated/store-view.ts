@@ -8,7 +8,7 @@ import type {
 import type { Coordinator } from '../contract/coordinator.js';
 import { QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
-import { deleted } from './commit.js';
+import { deleted } from './basis.js';
 import { decodeNode, type NodeRecord } from './node-record.js';
 import { type NodeMark, readNodeMarks } from './node-marks.js';
 import type { PushTraces } from './push-trace.js';

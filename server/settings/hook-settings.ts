@@ -10,7 +10,7 @@ export const hookSettings = {
   'hooks.timeout': {
     kind: 'duration',
     default: '20s',
-    help: 'longest run of one hook; the refs of the push are locked meanwhile',
+    help: 'longest run of one hook; the refs of the push may be locked meanwhile',
   },
   'hooks.output': {
     kind: 'size',

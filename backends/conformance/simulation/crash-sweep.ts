@@ -74,6 +74,7 @@ async function runScenario(
     frontEnds: 2,
     replicationFactor: 3,
     consistency: 'quorum',
+    contended: false,
     log,
   });
   const steps = await runInWorld(world.scheduler, async () => {

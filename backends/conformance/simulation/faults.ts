@@ -106,6 +106,22 @@ const faults: Readonly<Record<FaultKind, Fault>> = {
       host.process?.pause(longMs);
     });
   },
+  'stores restart while a push stands still': (world, random) => {
+    const host = random.pick(world.frontEnds);
+    // Longer than its lease lives, or so short that nobody misses it.
+    const longMs = random.pick([random.between(300, 3_000), random.between(8_000, 20_000)]);
+    whenPrepared(world, random, () => {
+      world.say(`${host.name} stands still for ${longMs.toFixed(0)} ms, and stores restart`);
+      host.process?.pause(longMs);
+      for (const store of world.stores) {
+        world.scheduler.after(longMs * random.between(0.5, 0.9), () => {
+          if (store.process?.alive !== true) return;
+          world.crashStore(store);
+          world.restartLater(store, random.between(20, 100));
+        });
+      }
+    });
+  },
   'repository deleted under a lock': (world, random) => {
     // So that its head stays for a while: its files cannot go everywhere.
     const away = random.pick(world.stores);
@@ -190,6 +206,17 @@ function whenLocked(
     if (host.process?.paused === true) return;
     const id = lockedBy(world, host.name);
     if (id !== undefined) then(host, id);
+    else if (triesLeft > 0) world.scheduler.after(4, () => look(triesLeft - 1));
+  };
+  look(150);
+}
+
+const isPrepared = ({ replica }: StorageHost): boolean => (replica?.quarantines.length ?? 0) > 0;
+
+/** Calls `then` about when some store is prepared for a push, if that comes soon. */
+function whenPrepared(world: World, random: SeededRandom, then: () => void): void {
+  const look = (triesLeft: number): void => {
+    if (world.stores.some(isPrepared)) world.scheduler.after(random.between(0, 60), then);
     else if (triesLeft > 0) world.scheduler.after(4, () => look(triesLeft - 1));
   };
   look(150);

@@ -1,10 +1,10 @@
 import { openClusterIdentity } from '../../coordination/cluster-identity.js';
 import { guardCoordinator } from '../../coordination/guarded-coordinator.js';
 import { shareReads } from '../../coordination/shared-reads.js';
-import type { Coordinator } from '../../contract/coordinator.js';
+import type { Compare, Coordinator } from '../../contract/coordinator.js';
 import { QuorateError } from '../../contract/errors.js';
 import type { PushJudges, PushPipeline } from '../../contract/pipeline.js';
-import { createLocks } from '../../coordination/locks.js';
+import { createLocks, type Locks } from '../../coordination/locks.js';
 import { createProcessLease } from '../../coordination/process-lease.js';
 import { coordinatorLog } from '../../replicated/coordinator-log.js';
 import { NodeDirectory, type NodeDirectoryDependencies } from '../../replicated/node-directory.js';
@@ -34,6 +34,8 @@ export interface FrontEndParts {
   readonly root: string;
   readonly replicationFactor: number;
   readonly consistency: Consistency;
+  /** Whoever takes no locks is overtaken, as it seems. */
+  readonly contended: boolean;
 }
 
 /** What a front-end's process is made of, as `server/composition.ts` makes it. */
@@ -51,7 +53,8 @@ export async function startFrontEnd(parts: FrontEndParts): Promise<FrontEnd> {
   const replicas = new NodeDirectory({ coordinator, connect, clock, logger, meter });
   await replicas.start();
   const lease = createProcessLease({ coordinator: parts.coordinator, clock, logger });
-  const locks = createLocks({ coordinator, lease, clock, random, meter, logger, holder: name });
+  const own = createLocks({ coordinator, lease, clock, random, meter, logger, holder: name });
+  const locks = parts.contended ? alwaysInTheWay(own) : own;
   const damages = new KnownDamages({ coordinator, clock, logger });
   const around = { coordinator, lease, replicas, locks, clock, random, logger, meter };
   const backend = new ReplicatedBackend({
@@ -91,6 +94,18 @@ export async function startFrontEnd(parts: FrontEndParts): Promise<FrontEnd> {
   controller.start();
   const cluster = createClusterControl({ ...around, ...settings, controller });
   return { backend, controller, cluster };
+}
+
+/** So that all that is committed is committed under locks. */
+function alwaysInTheWay(locks: Locks): Locks {
+  const never: Compare = { key: 'never', target: 'version', op: '>', operand: 0 };
+  return {
+    acquire: (wish) => locks.acquire(wish),
+    acquireGlobal: (wish) => locks.acquireGlobal(wish),
+    nothingInTheWay: (id, refs) => [...locks.nothingInTheWay(id, refs), never],
+    list: () => locks.list(),
+    close: () => locks.close(),
+  };
 }
 
 /** Hooks that take time, and now and then refuse. */

@@ -1,4 +1,5 @@
 import type { Logger, Meter } from '../../contract/environment.js';
+import { unlockedHappenings } from './unlocked-pushes.js';
 
 /** Words of the code's log that tell of something which has to come about now and then, or it is not under test. */
 const happenings: ReadonlyMap<string, string> = new Map([
@@ -60,6 +61,7 @@ export const expected: readonly string[] = [
   ),
   ...['add-reader', 'drop-reader'].map((step) => `step ${step}`),
   'reads from readers',
+  ...unlockedHappenings,
 ];
 
 /** Counts them, and hands everything on to whoever reads it. */

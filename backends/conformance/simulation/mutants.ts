@@ -1,5 +1,6 @@
 import { membershipMutants } from './membership-mutants.js';
 import { edit, type Mutation } from './mutation.js';
+import { unlockedMutants } from './unlocked-mutants.js';
 
 /**
  * Ways to lose or fork data that docs/architecture.md answers: each breaks one of its answers. `npm run simulate --
@@ -98,8 +99,8 @@ export const mutants: readonly Mutation[] = [
       ),
       edit(
         'replicated/commit-queue.js',
-        String.raw`compares: push\.held\.compares,\s+success: push\.held\.deletes,`,
-        "compares: [{ key: 'never', target: 'version', op: '>', operand: 0 }], success: [],",
+        String.raw`compares: held\.compares, success: held\.deletes`,
+        "compares: [{ key: 'never', target: 'version', op: '>', operand: 0 }], success: []",
       ),
     ],
   },
@@ -433,5 +434,6 @@ export const mutants: readonly Mutation[] = [
       ),
     ],
   },
+  ...unlockedMutants,
   ...membershipMutants,
 ];

@@ -24,6 +24,7 @@ import type { Network } from './network.js';
 import type { Scheduler } from './scheduler.js';
 import type { SeededRandom } from './seeded-random.js';
 import type { SimulatedProcess } from './simulated-process.js';
+import { unlockedHappening } from './unlocked-pushes.js';
 
 export const coordinatorPlace = 'coordinator';
 
@@ -171,7 +172,12 @@ class SimulatedClient implements Coordinator {
   async transaction(transaction: Transaction): Promise<TransactionResult> {
     checkTransaction(transaction);
     this.#refuseClosed();
-    const answer = await this.#ask(() => this.#server.state.transaction(transaction));
+    const answer = await this.#ask(() => {
+      const result = this.#server.state.transaction(transaction);
+      const happened = unlockedHappening(transaction, result.succeeded);
+      if (happened !== undefined) this.#server.happened(happened);
+      return result;
+    });
     if (answer === undefined) {
       throw new QuorateError('outcome-unknown', 'the coordinator did not answer');
     }

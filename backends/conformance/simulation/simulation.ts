@@ -76,6 +76,7 @@ export async function simulate(
     replicationFactor: random.pick([1, 2, 3, 3, 3]),
     consistency: random.pick(['eventual', 'quorum', 'quorum', 'quorum', 'strong']),
     forks: kinds.forks,
+    contended: new SeededRandom(`contended ${seed}`).chance(0.25),
     log,
   });
   return runInWorld(world.scheduler, async () => {

@@ -139,7 +139,7 @@ async function settleLater(
   for (;;) {
     await clock.sleep(settleEveryMs);
     const quarantines = replica.idleQuarantines(idleMs);
-    await settleQuarantines({ coordinator, replica, quarantines, logger });
+    await settleQuarantines({ coordinator, replica, quarantines, idle: true, logger });
   }
 }
 

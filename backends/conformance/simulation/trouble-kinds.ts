@@ -29,6 +29,7 @@ const faultKinds = [
   'pause',
   'pause at a message',
   'pause under a lock',
+  'stores restart while a push stands still',
   'repository deleted under a lock',
   'majority lost',
   'disk lost',

@@ -40,6 +40,8 @@ export interface WorldOptions {
   readonly consistency: Consistency;
   readonly forks?: boolean;
   readonly log: ((line: string) => void) | undefined;
+  /** Whoever takes no locks is overtaken. */
+  readonly contended: boolean;
 }
 
 /** It takes so long to notice that a node does not answer. */
@@ -320,14 +322,12 @@ export class World {
 
   async #openFrontEnd(host: FrontEndHost, process: SimulatedProcess): Promise<void> {
     try {
-      const { replicationFactor, consistency } = this.#options;
       const frontEnd = await startFrontEnd({
+        ...this.#options,
         process,
         coordinator: this.coordinator.client(process),
         connect: (to) => this.#connect(process, to),
         root: rootOf(host),
-        replicationFactor,
-        consistency,
       });
       if (process.alive) host.frontEnd = frontEnd;
     } catch (error) {
