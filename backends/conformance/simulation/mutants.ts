@@ -379,7 +379,7 @@ export const mutants: readonly Mutation[] = [
         String.raw`const id = this\.#decodePointer\(pointer\);`,
         'const id = guess ?? this.#decodePointer(pointer);',
       ),
-      edit('replicated/registry.js', String.raw` && record\.name === name`, ''),
+      edit('replicated/registry.js', String.raw` \|\| record\.name !== name`, ''),
     ],
   },
   {
