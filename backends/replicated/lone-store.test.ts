@@ -69,7 +69,13 @@ test('it becomes the first member of a cluster, and any other is refused until t
   await joinInsteadOfAlone(coordinator, one.storeId);
   await joinInsteadOfAlone(coordinator, two.storeId);
   await joinInsteadOfAlone(coordinator, undefined);
-  assert.equal(await coordinator.get(keys.loneStore), undefined);
+  // Though none of the members runs, nobody else stands alone; it may do so again itself.
+  await assert.rejects(
+    claimForOneStore(coordinator, two),
+    /was the first member of a cluster, in /,
+  );
+  await claimForOneStore(coordinator, one);
+  await assert.rejects(joinInsteadOfAlone(coordinator, two.storeId), /that stands alone, in /);
 });
 
 test('among copies on storage nodes, though none of them runs, nobody stands alone', async () => {

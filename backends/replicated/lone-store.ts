@@ -11,7 +11,13 @@ export interface PlacedStore {
   readonly directory: string;
 }
 
-const schema = z.object({ storeId: z.string(), host: z.string(), directory: z.string() });
+const schema = z.object({
+  storeId: z.string(),
+  host: z.string(),
+  directory: z.string(),
+  /** The server became a member of a cluster, whose others may come. */
+  member: z.literal(true).exactOptional(),
+});
 
 /** Repositories that are looked at to find out whose etcd it is. */
 const lookedAt = 100;
@@ -28,8 +34,9 @@ export async function claimForOneStore(coordinator: Coordinator, own: PlacedStor
     const found = await coordinator.get(keys.loneStore);
     const other = found === undefined ? undefined : decode(found);
     if (other !== undefined && other.storeId !== own.storeId) throw taken(other, remedyOfServer);
-    if (other?.host === own.host && other.directory === own.directory) return;
-    if (other === undefined) await refuseAmongNodes(coordinator, own);
+    const { host, directory, member } = other ?? {};
+    if (host === own.host && directory === own.directory && member === undefined) return;
+    if (other === undefined || member === true) await refuseAmongNodes(coordinator, own);
     const { succeeded } = await coordinator.transaction({
       compares: [unchanged(found)],
       success: [{ type: 'put', key: keys.loneStore, value: encodeRecord(own) }],
@@ -51,10 +58,13 @@ export async function joinInsteadOfAlone(
   const found = await coordinator.get(keys.loneStore);
   if (found === undefined) return;
   const other = decode(found);
+  if (other.member === true) return;
   if (other.storeId !== storeId) throw taken(other, remedyOfMember);
+  const value = encodeRecord({ ...other, member: true });
+  // Who changed it meanwhile has the same store.
   await coordinator.transaction({
     compares: [unchanged(found)],
-    success: [{ type: 'delete', key: keys.loneStore }],
+    success: [{ type: 'put', key: keys.loneStore, value }],
     failure: [],
   });
 }
@@ -87,10 +97,13 @@ const remedyOfServer =
 const remedyOfMember =
   "start that one first with the cluster's secret, as its first member with a store, or give the cluster an etcd.prefix of its own";
 
-function taken({ host, directory, storeId }: PlacedStore, remedy: string): QuorateError {
+function taken(
+  { host, directory, storeId, member }: z.infer<typeof schema>,
+  remedy: string,
+): QuorateError {
   return new QuorateError(
     'failed-precondition',
-    `this etcd has the repositories of a server that stands alone, in ${directory} on ${host}: ${remedy}; nothing was changed. ` +
+    `this etcd has the repositories of a server that ${member === true ? 'was the first member of a cluster' : 'stands alone'}, in ${directory} on ${host}: ${remedy}; nothing was changed. ` +
       `If that store is gone for good, delete the key ${keys.loneStore} below etcd.prefix`,
     { details: { host, directory, storeId } },
   );
@@ -105,7 +118,7 @@ function unchanged(found: KeyValue | undefined) {
   };
 }
 
-function decode(kv: KeyValue): PlacedStore {
+function decode(kv: KeyValue): z.infer<typeof schema> {
   try {
     return schema.parse(JSON.parse(new TextDecoder().decode(kv.value)));
   } catch (cause) {
