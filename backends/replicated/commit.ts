@@ -13,6 +13,7 @@ import type { LogEntry } from '../contract/repository.js';
 import { type Basis, basisUnderLocks } from './basis.js';
 import type { CommitQueue, ReadyPush } from './commit-queue.js';
 import type { Contention } from './contention.js';
+import type { Patience } from './patience.js';
 import type { Announced } from './presence.js';
 import { prepareEverywhere, type PreparedSet } from './prepare.js';
 import { type PushTrace, untraced } from './push-trace.js';
@@ -27,6 +28,7 @@ export interface CommitDependencies {
   readonly replicas: ReplicaDirectory;
   readonly queueOf: (repositoryId: string) => CommitQueue;
   readonly contention: Contention;
+  readonly patience: Patience;
   /** This front-end as it is known in the coordinator. */
   readonly presence: () => Promise<Announced>;
   /** Told of every commit before it is applied; post-receive work starts from here. Never throws. */

@@ -2,6 +2,7 @@ import type { HeldLocks } from '../coordination/locks.js';
 import type { Clock, Logger } from '../contract/environment.js';
 import { asQuorateError, type ErrorCode, QuorateError } from '../contract/errors.js';
 import type { Prepared, PrepareRequest } from '../contract/replica.js';
+import type { Patience } from './patience.js';
 import type { Consistency } from './quorum.js';
 import { quorumMissing, suffices } from './quorum.js';
 import type { Voter } from './records.js';
@@ -27,12 +28,10 @@ export interface PrepareEverywhere {
   readonly held: Pick<HeldLocks, 'lost'>;
   /** Told of each store that answered *prepared*, and whether it took the pack with that. */
   readonly answered?: (storeId: string, tookPack: boolean) => void;
+  readonly patience: Patience;
   readonly clock: Clock;
   readonly logger: Logger;
 }
-
-/** Once enough stores are prepared, the others get as much again as those took, and at least this, to be counted, too. */
-const minGraceMs = 200;
 
 /** A reason: without one, `abort` makes an error with its stack each time. */
 const over = 'over';
@@ -70,13 +69,14 @@ export async function prepareEverywhere(ask: PrepareEverywhere): Promise<Prepare
 }
 
 async function collect(ask: PrepareEverywhere, ended: AbortController): Promise<PreparedSet> {
-  const { voters, consistency, clock } = ask;
+  const { voters, consistency, clock, patience } = ask;
   const startedMs = clock.monotonicMs();
   const answers = new Map<string, Prepared>();
   const errors = new Map<string, QuorateError>();
   const judge = async (member: Member): Promise<void> => {
     try {
       answers.set(member.storeId, await prepareAt(ask, member, ended.signal));
+      patience.answered(member.storeId);
     } catch (error) {
       const known = asQuorateError(error);
       errors.set(member.storeId, known);
@@ -92,7 +92,9 @@ async function collect(ask: PrepareEverywhere, ended: AbortController): Promise<
   let late: Promise<'late'> | undefined;
   while (open.length > 0) {
     if (enough()) {
-      const graceMs = Math.max(minGraceMs, clock.monotonicMs() - startedMs);
+      // The others get as much again as those took that are prepared, at least.
+      const waited = patience.graceMs(open.map(({ member }) => member.storeId));
+      const graceMs = Math.max(waited, clock.monotonicMs() - startedMs);
       late ??= clock.sleep(graceMs, grace.signal).then(() => 'late' as const);
     }
     const next = Promise.race(
@@ -102,7 +104,10 @@ async function collect(ask: PrepareEverywhere, ended: AbortController): Promise<
       }),
     );
     const done = await Promise.race(late === undefined ? [next] : [next, late]);
-    if (done === 'late') break;
+    if (done === 'late') {
+      for (const { member } of open) patience.late(member.storeId);
+      break;
+    }
     open = open.filter((one) => one !== done);
     if (faultOf(errors.values()) !== undefined) break;
     const hoped = [...answers.keys(), ...open.map(({ member }) => member.storeId)];

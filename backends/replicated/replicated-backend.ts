@@ -25,6 +25,7 @@ import { createHeadRecovery } from './head-recovery.js';
 import { importRepository } from './import.js';
 import { LogTrim } from './log-trim.js';
 import { namedLocks } from './named-locks.js';
+import { Patience } from './patience.js';
 import { Outbox } from './outbox.js';
 import { Presence } from './presence.js';
 import { type PushTrace, untraced } from './push-trace.js';
@@ -151,6 +152,7 @@ export class ReplicatedBackend implements Backend {
       replicas: dependencies.replicas,
       queueOf: (id) => this.#queueOf(id),
       contention: new Contention(dependencies.clock),
+      patience: new Patience(),
       presence: () => this.#presence.announced(),
       committed: (id, fresh) => {
         dependencies.learnCommit?.(id, fresh.entry);
