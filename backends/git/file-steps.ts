@@ -15,17 +15,8 @@ import { errorCode, syncDirectory } from './repository-files.js';
 
 /** One change of a disk. */
 export type FileStep =
-  /**
-   * Makes a file, or replaces its content in place; `sync`: and has that on disk. Names are not synced. `exclusive`: fails
-   * with `EEXIST` when there is something, and leaves nothing when it fails.
-   */
-  | {
-      readonly do: 'write';
-      readonly path: string;
-      readonly text: string;
-      readonly sync?: boolean;
-      readonly exclusive?: boolean;
-    }
+  /** Makes a file, or replaces its content in place; `sync`: and has that on disk. Names are not synced. */
+  | { readonly do: 'write'; readonly path: string; readonly text: string; readonly sync?: boolean }
   /**
    * Writes over the beginning of a file that is there, and has that on disk. What was longer stays behind it, up to
    * `maxTailBytes`. A crash may leave it torn.
@@ -98,7 +89,7 @@ export const takeFileSteps: TakeFileSteps = async (steps) => {
 async function take(step: FileStep): Promise<void> {
   switch (step.do) {
     case 'write':
-      await write(step);
+      await writeFile(step.path, step.text, { flush: step.sync === true });
       return;
     case 'overwrite':
       await overwrite(step.path, Buffer.from(step.text));
@@ -134,20 +125,6 @@ async function take(step: FileStep): Promise<void> {
       const { bavail, bsize } = await statfs(step.path);
       if (bavail * bsize < step.bytes) throw noRoom(step.path);
     }
-  }
-}
-
-async function write({
-  path,
-  text,
-  sync = false,
-  exclusive = false,
-}: Extract<FileStep, { do: 'write' }>): Promise<void> {
-  try {
-    await writeFile(path, text, { flush: sync, flag: exclusive ? 'wx' : 'w' });
-  } catch (error) {
-    if (exclusive && errorCode(error) !== 'EEXIST') await rm(path, { force: true });
-    throw error;
   }
 }
 

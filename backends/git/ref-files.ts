@@ -4,7 +4,7 @@ import { dirname, join } from 'node:path';
 import type { Clock } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import type { RefCommand } from '../contract/objects.js';
-import { failedStep, type FileStep, syncAll, type TakeFileSteps } from './file-steps.js';
+import { type FileStep, syncAll, type TakeFileSteps } from './file-steps.js';
 import { isZero } from './ref-commands.js';
 import { errorCode, syncDirectory } from './repository-files.js';
 
@@ -49,25 +49,6 @@ export class RefDirectories {
       }
     } catch (error) {
       throw storageFailure(error);
-    }
-    this.#remember(lasting);
-  }
-
-  /** As `sync`, in one list with what comes `before`; `storage-failure` only for what follows that. */
-  async syncAfter(
-    before: readonly FileStep[],
-    gitDir: string,
-    {
-      updates,
-      after,
-    }: { readonly updates: readonly RefCommand[]; readonly after: readonly FileStep[] },
-  ): Promise<void> {
-    const { paths, lasting } = this.#changed(gitDir, updates);
-    const syncs = paths.map((path): FileStep => ({ do: 'sync', path }));
-    try {
-      await this.#take([...before, ...syncs, ...after]);
-    } catch (error) {
-      throw (failedStep(error) ?? 0) < before.length ? error : storageFailure(error);
     }
     this.#remember(lasting);
   }

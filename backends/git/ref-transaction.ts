@@ -2,14 +2,13 @@ import type { Clock } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import type { Oid, RefCommand } from '../contract/objects.js';
 import { ConversationPool, type Dialogue } from './conversation-pool.js';
-import { failedStep, type FileStep, takeFileSteps, type TakeFileSteps } from './file-steps.js';
+import { type FileStep, takeFileSteps, type TakeFileSteps } from './file-steps.js';
 import type { GitRunner } from './git-runner.js';
 import { isZero, writeRefCommands } from './ref-commands.js';
 import { RefJudge } from './ref-judge.js';
 import { refConfig } from './ref-config.js';
 import { dryRunRefs, type DryRun, type RefFailure } from './ref-dry-run.js';
 import { RefDirectories, removeLocksOfKilled, writeHead } from './ref-files.js';
-import { arePlainMoves, refMoves } from './ref-moves.js';
 import { readRefValues, valueOf, type RefValuesOptions } from './ref-values.js';
 
 /** The one writer of refs. */
@@ -25,9 +24,7 @@ export interface RefTransactions {
    * As `commit`, where a ref may have its new value already. For entries that are committed in the log. Idempotent.
    * `restarted`: a ref that goes may have any value, since there may have been a power cut in the middle. git takes it
    * from packed-refs first and removes its file then; when only the second came to the disk, an older value of
-   * packed-refs shows. `before`: steps that are taken first; `after`: those when the refs are on disk. `commits`: objects
-   * that are certainly here and commits once `before` was done. Branches that move to them take no git, unless one is not
-   * as expected.
+   * packed-refs shows. `before`: steps that are taken first; `after`: those when the refs are on disk.
    */
   commitEither(gitDir: string, updates: readonly RefCommand[], how?: EitherOptions): Promise<void>;
   /** Points HEAD at a branch, born or not (full name under `refs/heads/`). Durable on return. */
@@ -48,7 +45,6 @@ export interface EitherOptions {
   readonly restarted?: boolean;
   readonly before?: readonly FileStep[];
   readonly after?: readonly FileStep[];
-  readonly commits?: { has(oid: Oid): boolean };
 }
 
 export interface RefTransactionsOptions {
@@ -84,24 +80,6 @@ export function createRefTransactions(options: RefTransactionsOptions): RefTrans
     return outcome;
   }
 
-  /** Whether the branches were moved as files. Otherwise `before` is done, and no more than some of the moves. */
-  async function move(
-    gitDir: string,
-    updates: readonly RefCommand[],
-    { before = [], after = [] }: EitherOptions,
-  ): Promise<boolean> {
-    const moves = refMoves(gitDir, updates);
-    try {
-      await directories.syncAfter([...before, ...moves.steps], gitDir, { updates, after });
-      return true;
-    } catch (error) {
-      const taken = (failedStep(error) ?? -1) - before.length;
-      if (taken < 0) throw error;
-      await files(moves.undo(taken));
-      return false;
-    }
-  }
-
   const judge = new RefJudge(options);
 
   return {
@@ -112,10 +90,8 @@ export function createRefTransactions(options: RefTransactionsOptions): RefTrans
       throw refsNotWritten();
     },
     async commitEither(gitDir, updates, how = {}) {
-      const { restarted = false, before = [], after = [], commits } = how;
-      if (commits !== undefined && arePlainMoves(updates, commits)) {
-        if (await move(gitDir, updates, how)) return;
-      } else if (before.length > 0) await files(before);
+      const { restarted = false, before = [], after = [] } = how;
+      if (before.length > 0) await files(before);
       if ((await apply(gitDir, updates, after)) === 'applied') return;
       const expected = restarted ? 'old or new, or it goes' : 'old or new';
       const values = await assertValues({ git, gitDir }, updates, expected);

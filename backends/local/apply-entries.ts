@@ -1,7 +1,7 @@
 import { rm } from 'node:fs/promises';
 import type { Logger } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
-import type { Head, Oid } from '../contract/objects.js';
+import type { Head } from '../contract/objects.js';
 import type { QuarantineKey } from '../contract/replica.js';
 import type { LogEntry } from '../contract/repository.js';
 import type { RefTransactions } from '../git/ref-transaction.js';
@@ -38,8 +38,6 @@ export interface Effects extends Promoted {
   readonly begin?: readonly FileStep[];
   /** What follows when the refs are on disk, of entries with updates and without a change of HEAD. */
   readonly end?: readonly FileStep[];
-  /** Commits that are in those files, as far as that was seen in this process. */
-  readonly commits?: ReadonlySet<Oid>;
   /** Nothing of this intent was tried before. */
   readonly isFirst?: boolean;
 }
@@ -48,7 +46,7 @@ export interface Effects extends Promoted {
 export async function writeEffects(
   { store, refs }: ApplyDependencies,
   id: string,
-  { intent, keeps, packs, begin = [], end = [], commits, ...how }: Effects,
+  { intent, keeps, packs, begin = [], end = [], ...how }: Effects,
 ): Promise<void> {
   const { entries, quarantines } = intent;
   const { isFirst = false, restarted = false } = how;
@@ -68,8 +66,7 @@ export async function writeEffects(
     before = [];
   }
   if (others.length > 0) {
-    const known = commits === undefined ? {} : { commits };
-    await refs.commitEither(gitDir, others, { restarted, before, after: end, ...known });
+    await refs.commitEither(gitDir, others, { restarted, before, after: end });
     before = [];
   }
   if (before.length > 0) await store.take(before);

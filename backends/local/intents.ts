@@ -1,5 +1,5 @@
 import { QuorateError } from '../contract/errors.js';
-import type { Oid, RefCommand, RefSnapshot } from '../contract/objects.js';
+import type { RefCommand, RefSnapshot } from '../contract/objects.js';
 import type { QuarantineKey } from '../contract/replica.js';
 import type { LogEntry } from '../contract/repository.js';
 import { findUnconnected } from '../git/connectivity.js';
@@ -18,8 +18,6 @@ export interface IntentDependencies {
   readonly quarantineOf: (repositoryId: string, pushId: string) => QuarantineKey | undefined;
   /** Paths of the packs in a quarantine, where they are known without looking. */
   readonly packsOf?: (key: QuarantineKey) => readonly string[] | undefined;
-  /** Commits in those packs, where they are known. */
-  readonly commitsOf?: (key: QuarantineKey) => readonly Oid[];
 }
 
 /** What a repository is before the entries. */

@@ -1,6 +1,5 @@
 import { join } from 'node:path';
 import type { Clock } from '../contract/environment.js';
-import type { Oid } from '../contract/objects.js';
 import { QuorateError } from '../contract/errors.js';
 import type { PrepareRequest, QuarantineKey } from '../contract/replica.js';
 import type { IndexedPack } from '../git/pack-indexer.js';
@@ -93,12 +92,6 @@ export class LiveQuarantines {
     const files = this.find(key.repositoryId, key.pushId)?.indexed?.files;
     const directory = packDirectoryOf(this.#store.quarantineDirectory(key));
     return files?.map((name) => join(directory, name));
-  }
-
-  /** Commits in the packs that `packsOf` tells of, as their upload read them. */
-  commitsOf(key: QuarantineKey): readonly Oid[] {
-    const indexed = this.find(key.repositoryId, key.pushId)?.indexed;
-    return indexed?.files === undefined ? [] : (indexed.closure?.commits ?? []);
   }
 
   /** The quarantine, new or known; its push does something now. */

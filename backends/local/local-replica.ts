@@ -108,7 +108,6 @@ export class LocalReplica implements Replica {
       store,
       quarantineOf: (repositoryId, pushId) => this.#quarantines.find(repositoryId, pushId)?.key,
       packsOf: (key) => this.#quarantines.packsOf(key),
-      commitsOf: (key) => this.#quarantines.commitsOf(key),
       quarantineApplied: (key) => this.#quarantines.forget(key),
     });
     this.#upkeep = new Upkeep({

@@ -430,10 +430,7 @@ export class OpenRepository {
     // Before the marker: whatever fails up to here is done again, and what is in memory never lags behind the marker.
     const early = needsLookUp(intent) ? undefined : this.#snapshotAfter(intent, new Map());
     const end = early === undefined ? [] : marker;
-    const commits = new Set(
-      again ? [] : intent.quarantines.flatMap((key) => dependencies.commitsOf?.(key) ?? []),
-    );
-    const effects = { intent, keeps: this.#keeps, packs, begin, end, commits, isFirst: !again };
+    const effects = { intent, keeps: this.#keeps, packs, begin, end, isFirst: !again };
     await writeEffects(dependencies, this.id, effects).catch((error: unknown) => {
       throw unlessDiffering(error, this.id);
     });

@@ -1,7 +1,10 @@
 import type { RefCommand } from '../contract/objects.js';
 import type { FileStep } from '../git/file-steps.js';
 import type { IndexedPack } from '../git/pack-indexer.js';
-import { arePlainMoves } from '../git/ref-moves.js';
+import { isZero } from './judge-names.js';
+
+/** With more, git's own dry run is as quick. */
+const maxMoves = 16;
 
 /**
  * What `git update-ref` would look at before it moves branches, as steps that fail where it would refuse: that each has
@@ -16,7 +19,13 @@ export function stepsOfPlainMoves(
   commands: readonly RefCommand[],
   indexed: IndexedPack | undefined,
 ): readonly FileStep[] | undefined {
-  if (!arePlainMoves(commands, new Set(indexed?.closure?.commits))) return undefined;
+  const commits = new Set(indexed?.closure?.commits);
+  const refs = new Set(commands.map(({ ref }) => ref));
+  const arePlain = commands.every(
+    ({ ref, oldOid, newOid }) =>
+      ref.startsWith('refs/heads/') && !isZero(oldOid) && oldOid !== newOid && commits.has(newOid),
+  );
+  if (!arePlain || refs.size !== commands.length || refs.size > maxMoves) return undefined;
   return [
     ...commands.flatMap(({ ref, oldOid }): readonly FileStep[] => [
       { do: 'expect-absent', path: `${gitDir}/${ref}.lock` },

@@ -117,8 +117,6 @@ export const mutants: readonly Mutation[] = [
         'if (false) await directories.sync',
       ),
       edit('git/ref-config.js', ',reference', ''),
-      edit('git/ref-moves.js', ', sync: true', ''),
-      edit('git/ref-files.js', String.raw`\.\.\.syncs, `, ''),
     ],
   },
   {

@@ -32,7 +32,7 @@ import { errorCode } from '../repository-files.js';
 export function takeStep(step: FileStep): void {
   switch (step.do) {
     case 'write':
-      write(step);
+      write(step.path, step.text, step.sync === true);
       return;
     case 'overwrite':
       overwrite(step.path, Buffer.from(step.text));
@@ -71,19 +71,11 @@ export function takeStep(step: FileStep): void {
   }
 }
 
-function write({
-  path,
-  text,
-  sync = false,
-  exclusive = false,
-}: Extract<FileStep, { do: 'write' }>): void {
-  const file = openSync(path, exclusive ? 'wx' : 'w', 0o644);
+function write(path: string, text: string, isSynced: boolean): void {
+  const file = openSync(path, 'w', 0o644);
   try {
     writeFileSync(file, text);
-    if (sync) fsyncSync(file);
-  } catch (error) {
-    if (exclusive) unlinkSync(path);
-    throw error;
+    if (isSynced) fsyncSync(file);
   } finally {
     closeSync(file);
   }
