@@ -109,7 +109,14 @@ async function runMutants(): Promise<boolean> {
   let missed = 0;
   for (const mutation of mutants.filter(({ name }) => name.includes(values.only))) {
     const started = performance.now();
-    const verdict = await verdictOn({ first, count, workers, mutation, untilFailure: true });
+    const begin = values.seed ?? mutation.from ?? 1;
+    const verdict = await verdictOn({
+      first: begin,
+      count,
+      workers,
+      mutation,
+      untilFailure: true,
+    });
     if (!verdict.caught) missed++;
     console.log(`${mutation.name}: ${verdict.text} (${seconds(started)} s)`);
   }

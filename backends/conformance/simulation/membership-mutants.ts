@@ -6,11 +6,13 @@ const moving = ['node drains', 'node joins', 'repository moves', 'node removed']
 export const membershipMutants: readonly Mutation[] = [
   {
     name: 'the mark of another push counts',
+    from: 72,
     troubles: ['majority lost', 'store crashes at a step', 'long outage'],
     edits: [edit('local/quarantine.js', String.raw`isMarkOf\(key, mark\) \? mark`, 'true ? mark')],
   },
   {
     name: 'a voter leaves although too few of the others have the head',
+    from: 329,
     troubles: [...moving, 'store crashes'],
     edits: [
       edit(
@@ -55,6 +57,7 @@ export const membershipMutants: readonly Mutation[] = [
   },
   {
     name: 'a recovery keeps nothing of what it overrules',
+    from: 38,
     troubles: ['majority lost'],
     edits: [
       edit(
@@ -66,6 +69,7 @@ export const membershipMutants: readonly Mutation[] = [
   },
   {
     name: 'a lost store that comes back keeps its copy',
+    from: 63,
     troubles: ['majority lost'],
     edits: [
       edit('replicated/set-recovery.js', String.raw`\.\.\.setAsideLost\(record, next\),`, ''),

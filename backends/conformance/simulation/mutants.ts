@@ -80,6 +80,7 @@ export const mutants: readonly Mutation[] = [
   },
   {
     name: 'a quarantine is dropped when the client leaves',
+    from: 52,
     edits: [
       edit(
         'replicated/push.js',
@@ -136,6 +137,7 @@ export const mutants: readonly Mutation[] = [
   },
   {
     name: 'a replay insists on the old value',
+    from: 81,
     troubles: ['store crashes at a step'],
     edits: [
       edit(
@@ -147,6 +149,7 @@ export const mutants: readonly Mutation[] = [
   },
   {
     name: 'locks of ancestors are skipped',
+    from: 62,
     edits: [
       edit('coordination/lock-plan.js', String.raw`, \.\.\.wanted\.flatMap\(ancestors\)`, ''),
       edit(
@@ -221,6 +224,7 @@ export const mutants: readonly Mutation[] = [
   },
   {
     name: 'no new listing after a compaction',
+    from: 450,
     troubles: ['compaction behind a cut', 'slow network'],
     edits: [
       edit(
@@ -329,6 +333,7 @@ export const mutants: readonly Mutation[] = [
   },
   {
     name: 'a ref that is neither old nor new is taken for the fault of a push',
+    from: 48,
     troubles: ['flipped bits', 'pause'],
     edits: [edit('local/frozen.js', String.raw`code !== 'failed-precondition'`, 'true')],
   },

@@ -3,6 +3,8 @@ export interface Mutation {
   readonly name: string;
   /** Kinds of trouble that bring it out soonest (faults.ts); without them, whatever the seed chooses. */
   readonly troubles?: readonly string[];
+  /** The seed at which the search begins, for one that the first seeds let through; 1 otherwise. */
+  readonly from?: number;
   readonly edits: readonly {
     /** End of the compiled file's path: `backends/replicated/commit.js`. */
     readonly file: string;

@@ -50,7 +50,7 @@ const wanted = process.env['MUTANTS'] === 'none' ? [] : mutants;
 
 for (const mutation of wanted) {
   test(`a mutant is noticed: ${mutation.name}`, async () => {
-    const options = { first: 1, count: mutantSeeds, workers, untilFailure: true };
+    const options = { first: mutation.from ?? 1, count: mutantSeeds, workers, untilFailure: true };
     const { failed } = await runSeeds({ ...options, mutation });
     assert.notEqual(failed.length, 0, 'no seed failed');
   });

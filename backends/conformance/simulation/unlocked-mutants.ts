@@ -42,6 +42,7 @@ export const unlockedMutants: readonly Mutation[] = [
   },
   {
     name: 'without locks: an ambiguous commit is answered by a plain read',
+    from: 59,
     troubles: ['bad network'],
     edits: [
       edit(
@@ -58,6 +59,7 @@ export const unlockedMutants: readonly Mutation[] = [
   },
   {
     name: 'without locks: a commit that is closed off leaves the head as it is',
+    from: 59,
     troubles: ['bad network'],
     edits: [
       edit(
@@ -74,6 +76,7 @@ export const unlockedMutants: readonly Mutation[] = [
   },
   {
     name: 'without locks: a quarantine goes while its push may be committed',
+    from: 152,
     troubles: ['stores restart while a push stands still', 'slow network'],
     edits: [
       edit(
