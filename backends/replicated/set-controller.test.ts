@@ -397,7 +397,8 @@ test('the only voter is relieved of a damaged copy once another has it whole', a
   assert.equal(await set.coordinator.get(report), undefined);
 });
 
-test('most copies are damaged: another store takes the place of one, and all are sound again', async () => {
+/** Damages two of the three copies, and waits until all is well again. */
+async function healTwoDamaged(): Promise<void> {
   for (const store of stores(1, 2)) {
     await store.replica.apply(repository.id, 1);
     await damagePack(store);
@@ -409,6 +410,10 @@ test('most copies are damaged: another store takes the place of one, and all are
     const { size } = await readDamages(set.coordinator);
     return voters.length === 3 && learners.length === 0 && size === 0;
   });
+}
+
+test('most copies are damaged: another store takes the place of one, and all are sound again', async () => {
+  await healTwoDamaged();
   const { voters } = await record();
   const voting = set.stores.filter(({ storeId }) => voters.some((one) => one.storeId === storeId));
   await assertSound(voting);
@@ -416,17 +421,7 @@ test('most copies are damaged: another store takes the place of one, and all are
 
 test('most copies are damaged and no other store is there: all are sound again, one after the other', async () => {
   for (const spare of set.stores.slice(3)) spare.down = true;
-  for (const store of stores(1, 2)) {
-    await store.replica.apply(repository.id, 1);
-    await damagePack(store);
-    await reportDamage(set.coordinator, repository.id, store.storeId);
-  }
-  controller.start();
-  await until('three copies vote, and none is damaged', async () => {
-    const { voters, learners } = await record();
-    const { size } = await readDamages(set.coordinator);
-    return voters.length === 3 && learners.length === 0 && size === 0;
-  });
+  await healTwoDamaged();
   await assertSound(stores(0, 1, 2));
 });
 
