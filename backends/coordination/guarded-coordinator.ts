@@ -38,7 +38,12 @@ function observed(
 ): Coordinator {
   return {
     limits: coordinator.limits,
-    get: (key, options): Promise<KeyValue | undefined> => coordinator.get(key, options),
+    async get(key, options = {}): Promise<KeyValue | undefined> {
+      if (options.linearizable === false) return coordinator.get(key, options);
+      // Of a range the revision is known, too: a push may read nothing else before it is committed.
+      const { entries } = await this.range(key, options);
+      return entries[0];
+    },
     async range(key: string, options: RangeOptions = {}): Promise<RangeResult> {
       const atLeast = identity.revision;
       const result = await coordinator.range(key, options);
@@ -50,6 +55,10 @@ function observed(
       const atLeast = identity.revision;
       const result = await coordinator.transaction(transaction);
       identity.observe(result.revision, atLeast);
+      const done = result.succeeded ? transaction.success : transaction.failure;
+      if (result.revision < atLeast && done.some(({ type }) => type !== 'get')) {
+        throw new QuorateError('outcome-unknown', 'an older copy of the coordinator took it');
+      }
       return result;
     },
     grantLease: (ttlMs) => coordinator.grantLease(ttlMs),

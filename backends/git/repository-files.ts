@@ -265,11 +265,16 @@ async function sampleLooseObjects(
   return { count, sizeBytes: Math.round(sizeBytes) };
 }
 
-/** Whether a repository has more loose refs than that. Reads directories only, and no further than it takes to know. */
+/** Below `refs/`: refs of one worktree, which git leaves as files (gitglossary(7), "per-worktree ref"). */
+const neverPacked = ['bisect', 'worktree', 'rewritten'];
+
+/** Whether a repository has more loose refs than that, of those that git packs. Reads directories only, and no further than it takes to know. */
 export async function hasMoreLooseRefs(gitDir: string, count: number): Promise<boolean> {
   let files = 0;
   const directories = [join(gitDir, 'refs')];
+  const unpacked = neverPacked.map((name) => join(gitDir, 'refs', name));
   for (let next = directories.pop(); next !== undefined; next = directories.pop()) {
+    if (unpacked.includes(next)) continue;
     for await (const entry of entriesOf(next)) {
       if (entry.isDirectory()) directories.push(join(next, entry.name));
       else files += 1;

@@ -3,6 +3,7 @@ import { describe, test, type TestContext } from 'node:test';
 import { rejectsWith } from '../conformance/backend-harness.js';
 import type { PrepareRequest } from '../contract/replica.js';
 import { until } from '../contract/testing/until.js';
+import { createRefSnapshot } from '../git/ref-snapshot.js';
 import { maxChannelCalls, maxMessageBytes, MessageReader, MessageWriter } from './channel-wire.js';
 import type { TypedPayload } from './frames.js';
 import { encodeMessage } from './messages.js';
@@ -20,6 +21,8 @@ import { stubReplica } from './testing/stub-replica.js';
 
 const repositoryId = '12'.repeat(16);
 const storeId = 'ab'.repeat(16);
+
+const refuse = (): Promise<never> => Promise.reject(new Error('not in this test'));
 
 function prepareRequest(more: Partial<PrepareRequest> = {}): PrepareRequest {
   return {
@@ -113,6 +116,39 @@ describe('small calls', () => {
     const found = await replica.nonFastForwards(key, [], signal);
     assert.deepEqual([...found], refs);
     assert.equal(calls, 2);
+  });
+
+  test('reads whose refs have become many are made again under the same id', async (t) => {
+    let count = 10;
+    let open = 0;
+    const { replica, client } = await line(t, {
+      read: () => {
+        open += 1;
+        const refs = Array.from({ length: count }, (_, n) => ({
+          name: `refs/tags/v${String(n).padStart(6, '0')}`,
+          oid: '1'.repeat(40),
+        }));
+        const head = { symref: 'refs/heads/main' };
+        return Promise.resolve({
+          snapshot: createRefSnapshot({ generation: count, head, refs }),
+          digest: String(count).padStart(128, '0'),
+          firstForbiddenWant: refuse,
+          objectSizes: refuse,
+          uploadPack: refuse,
+          wholePack: refuse,
+          shape: refuse,
+          uploadArchive: refuse,
+          release: () => void (open -= 1),
+        });
+      },
+    });
+    for (count of [10, 20_000, 20_001]) {
+      const read = await replica.read(repositoryId, 0);
+      assert.equal(read.snapshot.refs.length, count);
+      read.release();
+    }
+    await until('all reads to be let go', () => open === 0);
+    assert.equal(client.running, 0);
   });
 
   test('that are given up end on the node, and the channel goes on', async (t) => {

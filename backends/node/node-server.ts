@@ -237,7 +237,9 @@ class HttpNodeServer implements NodeServer {
     // Of `node:http` and `node:https` it is always one.
     assert.ok(socket instanceof Socket);
     if ('refused' in taken) {
-      socket.end(plainRefusal(taken, this.#refusalHeaders(taken)));
+      // Whoever does not end its half would keep the connection: no timer of the server's looks at it any more.
+      const refusal = plainRefusal(taken, this.#refusalHeaders(taken));
+      socket.end(refusal, () => socket.destroy());
       return;
     }
     const proof = this.#proofOf(taken.mac);

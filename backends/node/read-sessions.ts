@@ -45,7 +45,10 @@ export class ReadSessions {
     known.lastSeenMs = this.#clock.monotonicMs();
   }
 
-  /** Opens a session under an id that the client chose, so that it can give back one whose answer it never got. */
+  /**
+   * Opens a session under an id that the client chose, so that it can give back one whose answer it never got. It takes
+   * the place of one of the same id.
+   */
   async open(
     client: string,
     id: string,
@@ -57,8 +60,11 @@ export class ReadSessions {
     if (owner.sessions.size >= maxSessionsPerClient) {
       throw new QuorateError('resource-exhausted', 'too many reads are open on the storage node');
     }
-    if (owner.sessions.has(id)) {
-      throw new QuorateError('already-exists', 'a read session of that id is open');
+    // The call is made again, since its answer was lost or too long: what was opened for it is nobody's.
+    const before = owner.sessions.get(id);
+    if (before !== undefined) {
+      before.released = true;
+      this.#settle(client, id, before);
     }
     const session: Session = { read: undefined, uses: 1, released: false };
     this.#clients.set(client, owner);
@@ -122,7 +128,8 @@ export class ReadSessions {
     session.read?.release();
     session.read = undefined;
     const owner = this.#clients.get(client);
-    owner?.sessions.delete(id);
-    if (owner?.sessions.size === 0) this.#clients.delete(client);
+    if (owner?.sessions.get(id) !== session) return;
+    owner.sessions.delete(id);
+    if (owner.sessions.size === 0) this.#clients.delete(client);
   }
 }

@@ -280,11 +280,7 @@ export class CommitQueue {
         this.#dependencies.coordinator.transaction({
           ...this.#undoing(push),
           failure: [
-            {
-              type: 'get',
-              key: keys.logEntry(id, push.basis + 1),
-              rangeEnd: prefixEnd(keys.log(id)),
-            },
+            this.#entriesAfter(push.basis),
             { type: 'get', key: keys.outbox(id, push.entry.pushId) },
             ...push.held.locks.map(({ key }): Operation => ({ type: 'get', key })),
           ],
@@ -305,6 +301,13 @@ export class CommitQueue {
       push.held.released();
       settle({ status: 'committed', entry });
     } catch (error) {
+      // A coordinator that is full takes no put any more, and says all the same what it took before.
+      const entry = await this.#committedEntry(push).catch(() => undefined);
+      if (entry !== undefined) {
+        push.held.released();
+        settle({ status: 'committed', entry });
+        return;
+      }
       this.#dependencies.logger.warn(
         { component: 'commit', repo: id, push_id: push.entry.pushId, err: error },
         'the outcome of a commit could not be found out',
@@ -312,6 +315,23 @@ export class CommitQueue {
       fail(unknownOutcome(error));
       void this.#releaseLater(push);
     }
+  }
+
+  async #committedEntry({ basis, entry: { pushId } }: ReadyPush): Promise<LogEntry | undefined> {
+    const { coordinator } = this.#dependencies;
+    const { results } = await coordinator.transaction({
+      compares: [],
+      success: [this.#entriesAfter(basis)],
+      failure: [],
+    });
+    return entriesOf(results[0])
+      .map(decodeLogEntry)
+      .find((entry) => entry.pushId === pushId);
+  }
+
+  #entriesAfter(basis: number): Operation {
+    const id = this.#repositoryId;
+    return { type: 'get', key: keys.logEntry(id, basis + 1), rangeEnd: prefixEnd(keys.log(id)) };
   }
 
   /** Succeeds if the push is not committed, and never will be after that. */

@@ -5,6 +5,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import type { Transaction } from '../contract/coordinator.js';
 import { QuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
 import type { PushPipeline } from '../contract/pipeline.js';
@@ -71,11 +72,35 @@ for (const { desc, step } of lostAnswers) {
   });
 }
 
+const gone = new QuorateError('internal', 'gone for good');
+
+function asksForLog({ success }: Transaction): boolean {
+  return success.some(({ type, key }) => type === 'get' && key.startsWith('log/'));
+}
+
+test('a coordinator that takes no changes any more is asked what it took before', async () => {
+  const local = await startLocal({
+    wrap: (coordinator) =>
+      intercepting(coordinator, (transaction) => async (run) => {
+        if (isResolution(transaction)) throw gone;
+        const result = await run();
+        if (isCommit(transaction)) throw lost;
+        return result;
+      }),
+  });
+  try {
+    const { result } = await pushOne(local, 'full');
+    assert.deepEqual([result.refs[0]?.status, result.generation], ['ok', 1]);
+  } finally {
+    await local.remove();
+  }
+});
+
 test('an answer that stays lost gives no verdict; the next start finds out', async () => {
   const local = await startLocal({
     wrap: (coordinator) =>
       intercepting(coordinator, (transaction) => async (run) => {
-        if (isResolution(transaction)) throw new QuorateError('internal', 'gone for good');
+        if (isResolution(transaction) || asksForLog(transaction)) throw gone;
         if (!isCommit(transaction)) return run();
         await run();
         throw lost;

@@ -35,9 +35,9 @@ test('after a lost race nobody goes without locks there for a while', () => {
 test('where changes are judged for long, locks are taken for longer', () => {
   const clock = createManualClock();
   const contention = new Contention(clock);
-  contention.judged('r', 999);
+  contention.judged('r', 2_999);
   assert.equal(isAlone(contention), true);
-  contention.judged('r', 1_000);
+  contention.judged('r', 3_000);
   contention.lost('r');
   clock.advance(10 * 60_000 - 1);
   assert.equal(isAlone(contention), false);

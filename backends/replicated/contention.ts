@@ -2,8 +2,8 @@ import type { Clock } from '../contract/environment.js';
 
 /** For so long after a push without locks lost its race. Who loses is judged twice: not again and again. */
 const afterLossMs = 5_000;
-/** Whoever is judged for longer would lose much, and keeps others out meanwhile, as it came first. */
-const slowMs = 1_000;
+/** Whoever is judged for longer, and not only since a store was late (`Patience`), would lose much. */
+const slowMs = 3_000;
 /** A repository whose hooks are slow has slow hooks tomorrow as well; asked again now and then. */
 const afterSlowMs = 10 * 60_000;
 /** Repositories that are remembered. */

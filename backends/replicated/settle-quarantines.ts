@@ -20,7 +20,7 @@ export interface QuarantineStore extends Pick<Replica, 'applied'> {
  * entry of the push is in the log and this store has applied it (and was killed before it removed the quarantine), or
  * there is none, the locks are gone, and the store has applied the head. A push that was never prepared has no locks. One
  * that was stays while this store has no copy, which may be being filled anew. For a push without locks their part is
- * played by its front-end's key and the head: when either is another, it cannot be committed.
+ * played by its front-end's key, and, when it has lain idle, by the head: until then it may go on under locks.
  */
 export async function settleQuarantines({
   coordinator,
@@ -94,8 +94,9 @@ async function isPushOver(
     );
   if (!held) return true;
   if (headRevision === undefined) return false;
-  if (headRevision !== head.modRevision) return true;
-  return idle && shutOut(coordinator, key.repositoryId, head);
+  // It may go on under locks, and its front-end lives: its objects are not sent again.
+  if (!idle) return false;
+  return headRevision !== head.modRevision || shutOut(coordinator, key.repositoryId, head);
 }
 
 /** Puts the head under a new revision, unless it has moved since it was read. */

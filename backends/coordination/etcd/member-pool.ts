@@ -1,7 +1,7 @@
 import { randomInt } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { IResponseHeader } from 'etcd3';
-import { QuorateError, refuseCancelled } from '../../contract/errors.js';
+import { asQuorateError, QuorateError, refuseCancelled } from '../../contract/errors.js';
 import { judgeError, reasonOf, refusalOf } from './etcd-errors.js';
 import { LeaderWatch } from './leader-watch.js';
 import { type EtcdSettings, MemberClient } from './member-client.js';
@@ -110,8 +110,9 @@ export class MemberPool {
    */
   async once<T extends Answer>(request: (member: MemberClient) => Promise<T>): Promise<T> {
     return this.#untilTaken({}, async (member) => {
+      let answer: T;
       try {
-        return await this.#ask(member, request);
+        answer = await this.#leaders.guard(member, () => request(member));
       } catch (error) {
         switch (judgeError(error)) {
           case 'refused':
@@ -127,6 +128,14 @@ export class MemberPool {
             );
         }
       }
+      try {
+        this.#note(member, answer);
+      } catch (error) {
+        // It was taken all the same, by another cluster than the one that it was meant for.
+        const { message } = asQuorateError(error);
+        throw new QuorateError('outcome-unknown', message, { cause: error });
+      }
+      return answer;
     });
   }
 
@@ -166,9 +175,13 @@ export class MemberPool {
     request: (member: MemberClient) => Promise<T>,
   ): Promise<T> {
     const answer = await this.#leaders.guard(member, () => request(member));
-    this.observe(answer.header);
-    this.#leaders.observe(member, Number(answer.header.raft_term));
+    this.#note(member, answer);
     return answer;
+  }
+
+  #note(member: MemberClient, { header }: Answer): void {
+    this.observe(header);
+    this.#leaders.observe(member, Number(header.raft_term));
   }
 
   async #untilTaken<T>(attempt: Attempt, send: (member: MemberClient) => Promise<T>): Promise<T> {
