@@ -3,6 +3,7 @@ import {
   copyFileSync,
   mkdirSync,
   readdirSync,
+  readFileSync,
   renameSync,
   rmSync,
   utimesSync,
@@ -17,6 +18,7 @@ import {
   removeLeftovers,
   repackObjects,
   type MaintainOptions,
+  packRefs,
 } from './maintenance.js';
 import { linkObjects } from './link-objects.js';
 import { borrowFrom } from './object-pool.js';
@@ -208,6 +210,16 @@ test('what a stopped repack had written is in the way of nothing', async () => {
   await maintain();
   assert.ok(readdirSync(directory).every((left) => !left.startsWith('.tmp-')));
   assert.equal(ownPacks().length, 1);
+});
+
+test('refs are packed when another git lets their lock go, also after git’s own patience of a second', async () => {
+  const tip = history(1);
+  const lock = join(fixture.gitDir, 'packed-refs.lock');
+  writeFileSync(lock, '');
+  const timer = setTimeout(() => rmSync(lock), 1_500);
+  await packRefs({ git: fixture.git, gitDir: fixture.gitDir, signal, background: false });
+  clearTimeout(timer);
+  assert.ok(readFileSync(join(fixture.gitDir, 'packed-refs'), 'utf8').includes(tip));
 });
 
 describe('who borrows objects', () => {

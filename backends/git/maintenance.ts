@@ -174,10 +174,12 @@ function prune(options: MaintainOptions, graceMs: number): Promise<boolean> {
  * is on disk under its name, which git does not see to: a power cut could leave the old packed-refs, and no loose ones.
  */
 export async function packRefs(context: MaintenanceContext): Promise<void> {
-  await runMaintenanceGit(context, { args: ['pack-refs', '--all', '--no-prune'] });
+  // One that was stopped, at a low priority on a busy machine, may take its time to remove its lock.
+  const config = { 'core.packedRefsTimeout': '30000' };
+  await runMaintenanceGit(context, { args: ['pack-refs', '--all', '--no-prune'], config });
   await syncDirectory(context.gitDir);
   // Packs the same values again.
-  await runMaintenanceGit(context, { args: ['pack-refs', '--all', '--prune'] });
+  await runMaintenanceGit(context, { args: ['pack-refs', '--all', '--prune'], config });
 }
 
 /**
