@@ -38,12 +38,7 @@ function observed(
 ): Coordinator {
   return {
     limits: coordinator.limits,
-    async get(key, options = {}): Promise<KeyValue | undefined> {
-      if (options.linearizable === false) return coordinator.get(key, options);
-      // Of a range the revision is known, too: a push may read nothing else before it is committed.
-      const { entries } = await this.range(key, options);
-      return entries[0];
-    },
+    get: (key, options): Promise<KeyValue | undefined> => coordinator.get(key, options),
     async range(key: string, options: RangeOptions = {}): Promise<RangeResult> {
       const atLeast = identity.revision;
       const result = await coordinator.range(key, options);

@@ -61,10 +61,10 @@ function scene(overrides: Partial<PushAheadDependencies> = {}): {
         },
       },
       coordinator: {
-        get: async (key) => {
+        range: async (key) => {
           asked.push(key);
           generation += 1;
-          return headOf(key, generation);
+          return { entries: [headOf(key, generation)], more: false, revision: 9 };
         },
       },
       pipeline: {
@@ -148,9 +148,9 @@ test('what could not be asked ahead is asked again', async () => {
   let fails = true;
   const { ahead } = scene({
     coordinator: {
-      get: async (key) => {
+      range: async (key) => {
         if (fails) throw new QuorateError('unavailable', 'the coordinator does not answer');
-        return headOf(key, 3);
+        return { entries: [headOf(key, 3)], more: false, revision: 9 };
       },
     },
   });

@@ -15,7 +15,7 @@ import type { Registry } from './registry.js';
 
 export interface PushAheadDependencies {
   readonly pipeline: Pick<PushPipeline, 'allowance' | 'foreseeAllowance'>;
-  readonly coordinator: Pick<Coordinator, 'get'>;
+  readonly coordinator: Pick<Coordinator, 'range'>;
   readonly registry: Pick<Registry, 'lookUp' | 'recalledId'>;
   readonly stored: (id: string) => Promise<StoredRecord>;
 }
@@ -100,7 +100,9 @@ export class PushesAhead {
   }
 
   async #head(id: string): Promise<KeyValue> {
-    const head = await this.#dependencies.coordinator.get(keys.head(id));
+    // As a range, of which the revision is known: that a coordinator went back has to be noticed before the commit.
+    const { entries } = await this.#dependencies.coordinator.range(keys.head(id));
+    const [head] = entries;
     if (head === undefined) throw deleted(id);
     return head;
   }
