@@ -50,10 +50,6 @@ function observed(
       const atLeast = identity.revision;
       const result = await coordinator.transaction(transaction);
       identity.observe(result.revision, atLeast);
-      const done = result.succeeded ? transaction.success : transaction.failure;
-      if (result.revision < atLeast && done.some(({ type }) => type !== 'get')) {
-        throw new QuorateError('outcome-unknown', 'an older copy of the coordinator took it');
-      }
       return result;
     },
     grantLease: (ttlMs) => coordinator.grantLease(ttlMs),
