@@ -124,6 +124,8 @@ test('etcd put back to an old snapshot: nothing is pushed, reads go on, and a re
   await cluster.snapshot(snapshot);
   const acknowledged = await scene.commit(repository, 'acknowledged.txt', 'kept\n');
   await scene.git(['push', '-q', changed, 'main'], { cwd: repository });
+  // More than is put anew when etcd is back: or its revision is no lower by then than the last one seen.
+  for (let n = 0; n < 20; n++) await scene.admin(server, 'user', 'add', `later-${n}`);
   await cluster.restore(snapshot);
 
   /** Never accepted, and refused in these words once etcd is reached again. */
