@@ -171,7 +171,8 @@ export interface CoordinatorIdentity {
 /**
  * Errors of every method: `invalid-argument` (limits, a key put twice in one branch, an empty key), `unavailable`
  * (no quorum, closed; nothing happened), `cancelled`. `transaction` alone may also fail with `outcome-unknown`: it
- * may have happened, and the caller must find out; it is never retried inside.
+ * may have happened, and the caller must find out; it is never retried inside. When that has `details.answered: true`
+ * it is over at least: it happened before the error came, or never will, and a linearizable read tells which.
  */
 export interface Coordinator {
   readonly limits: CoordinatorLimits;

@@ -57,6 +57,15 @@ export function asQuorateError(error: unknown): QuorateError {
   return new QuorateError('internal', `internal error: ${message}`, { cause: error });
 }
 
+/** An `outcome-unknown` of the coordinator, where it is certain all the same that nothing happened. */
+export function nothingChanged(error: unknown): QuorateError {
+  const { details, message } = asQuorateError(error);
+  const why = details['answered'] === true ? message : 'the coordinator does not answer';
+  return new QuorateError('unavailable', `${why}; nothing changed, it is safe to try again`, {
+    cause: error,
+  });
+}
+
 /** What `signal.throwIfAborted()` is for, with an error that callers can map: throws `cancelled`. */
 export function refuseCancelled(signal: AbortSignal): void {
   if (signal.aborted) {

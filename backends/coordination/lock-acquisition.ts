@@ -7,7 +7,7 @@ import type {
   TransactionResult,
 } from '../contract/coordinator.js';
 import type { Clock } from '../contract/environment.js';
-import { asQuorateError, QuorateError } from '../contract/errors.js';
+import { asQuorateError, nothingChanged, QuorateError } from '../contract/errors.js';
 import { prefixEnd } from '../contract/keys.js';
 import type { LockEvents, LockSubscription } from './lock-events.js';
 import { type LockJanitor, type OwnKey, stillOurs } from './lock-janitor.js';
@@ -86,7 +86,7 @@ export class LockAcquisition {
       return taken;
     } catch (error) {
       const { code } = asQuorateError(error);
-      if (code === 'outcome-unknown') throw noAnswer(error);
+      if (code === 'outcome-unknown') throw nothingChanged(error);
       if (code !== 'failed-precondition') throw error;
       // The store does not know the lease. Its holder may not have noticed yet; the next try needs another one.
       await this.#lease.revoke().catch(() => undefined);
@@ -278,7 +278,7 @@ export class LockAcquisition {
         if (entry === undefined) this.#haunt([key], attempt);
       }
       if (entry !== undefined) return { key, createRevision: entry.createRevision };
-      throw new QuorateError('unavailable', 'a lock could not be queued for', { cause: error });
+      throw nothingChanged(error);
     }
   }
 
@@ -363,10 +363,6 @@ async function findOwn(coordinator: Coordinator, wish: LockWish): Promise<readon
 }
 
 /** What was taken without an answer is being released by now: for the caller nothing has happened. */
-function noAnswer(cause: unknown): QuorateError {
-  return new QuorateError('unavailable', 'the coordinator does not answer; try again', { cause });
-}
-
 function tooManyWaiters(): QuorateError {
   return new QuorateError('resource-exhausted', 'too many pushes wait for this repository');
 }

@@ -1,5 +1,10 @@
 import type { Clock, Logger, Meter } from '../contract/environment.js';
-import { asQuorateError, type ErrorCode, QuorateError } from '../contract/errors.js';
+import {
+  asQuorateError,
+  type ErrorCode,
+  nothingChanged,
+  QuorateError,
+} from '../contract/errors.js';
 import type {
   Coordinator,
   KeyValue,
@@ -191,9 +196,7 @@ export class CommitQueue {
       }),
     ).catch((error: unknown) => {
       if (asQuorateError(error).code !== 'outcome-unknown') throw error;
-      throw new QuorateError('unavailable', 'the coordinator does not answer; nothing changed', {
-        cause: error,
-      });
+      throw nothingChanged(error);
     });
     return headFrom(id, entriesOf(results[0]), entriesOf(results[1]));
   }
@@ -234,8 +237,9 @@ export class CommitQueue {
         ],
       });
     } catch (error) {
-      if (nothingHappened.has(asQuorateError(error).code)) throw error;
-      await Promise.all(live.map((waiting) => this.#settleUnknown(waiting)));
+      const failure = asQuorateError(error);
+      if (nothingHappened.has(failure.code)) throw error;
+      await Promise.all(live.map((waiting) => this.#settleUnknown(waiting, failure)));
       return 'settled';
     }
     if (result.succeeded) {
@@ -271,31 +275,43 @@ export class CommitQueue {
   /**
    * The commit's answer was lost. One transaction decides: while the locks still carry our create revisions the commit
    * has not happened, and deleting them makes sure that it never will; otherwise the log tells. Without locks it is the
-   * head that has to be as it was, and is put under a new revision.
+   * head that has to be as it was, and is put under a new revision. When an answer came that did not say which (a
+   * coordinator that is full), nothing is on its way, and all that is asked is the log.
    */
-  async #settleUnknown({ push, settle, fail }: Waiting): Promise<void> {
+  async #settleUnknown({ push, settle, fail }: Waiting, failure: QuorateError): Promise<void> {
     const id = this.#repositoryId;
+    const isOver = failure.details['answered'] === true;
+    const lookup: readonly Operation[] = [
+      this.#entriesAfter(push.basis),
+      { type: 'get', key: keys.outbox(id, push.entry.pushId) },
+      ...push.held.locks.map(({ key }): Operation => ({ type: 'get', key })),
+    ];
     try {
       const { succeeded, results } = await retryUnknown(this.#dependencies, () =>
-        this.#dependencies.coordinator.transaction({
-          ...this.#undoing(push),
-          failure: [
-            this.#entriesAfter(push.basis),
-            { type: 'get', key: keys.outbox(id, push.entry.pushId) },
-            ...push.held.locks.map(({ key }): Operation => ({ type: 'get', key })),
-          ],
-        }),
+        this.#dependencies.coordinator.transaction(
+          isOver
+            ? { compares: [], success: lookup, failure: [] }
+            : { ...this.#undoing(push), failure: lookup },
+        ),
       );
-      if (succeeded) {
+      if (succeeded && !isOver) {
         push.held.released();
         settle({ status: 'lost-lock' });
         return;
       }
       const [log, outbox, ...locks] = results.map(entriesOf);
       const entry = log?.map(decodeLogEntry).find(({ pushId }) => pushId === push.entry.pushId);
-      if (entry === undefined && outbox?.length === 0 && isOvertaken(push, locks.flat())) {
-        settle({ status: 'lost-lock' });
-        return;
+      if (entry === undefined && outbox?.length === 0 && stillHeld(push.held, locks.flat())) {
+        if (isOver) {
+          fail(nothingChanged(failure));
+          return;
+        }
+        if (push.exactHead !== undefined) {
+          // Overtaken: the head has moved. While its front-end's key is there, and the push runs, nobody else removes
+          // its outbox record.
+          settle({ status: 'lost-lock' });
+          return;
+        }
       }
       if (entry === undefined) throw unknownOutcome();
       push.held.released();
@@ -397,14 +413,6 @@ function entryOperations(id: string, entry: LogEntry, frontEnd = ''): readonly O
 
 function entriesOf(result: TransactionResult['results'][number] | undefined): readonly KeyValue[] {
   return result?.type === 'get' ? result.entries : [];
-}
-
-/**
- * Whether a push without locks has certainly not been committed, where neither its entry nor its outbox record is: the
- * head has moved by then. While its front-end's key is there, and the push runs, nobody else removes that record.
- */
-function isOvertaken({ held, exactHead }: ReadyPush, current: readonly KeyValue[]): boolean {
-  return exactHead !== undefined && stillHeld(held, current);
 }
 
 function stillHeld(held: Hold, current: readonly KeyValue[]): boolean {

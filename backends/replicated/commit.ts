@@ -3,6 +3,7 @@ import type { Clock, Logger, Meter } from '../contract/environment.js';
 import {
   asQuorateError,
   type ErrorCode,
+  nothingChanged,
   QuorateError,
   refuseCancelled,
 } from '../contract/errors.js';
@@ -234,9 +235,7 @@ async function nothingUnknown<T>(step: () => Promise<T>): Promise<T> {
     return await step();
   } catch (error) {
     if (asQuorateError(error).code !== 'outcome-unknown') throw error;
-    throw new QuorateError('unavailable', 'the coordinator does not answer; nothing changed', {
-      cause: error,
-    });
+    throw nothingChanged(error);
   }
 }
 

@@ -8,6 +8,7 @@ import {
   GRPCInvalidArgumentError,
   GRPCNotImplementedError,
   GRPCOutOfRangeError,
+  GRPCResourceExhastedError,
   GRPCUnauthenticatedError,
   GRPCUnavailableError,
   GRPCUnknownError,
@@ -65,6 +66,36 @@ export function isLeaseExisting(error: unknown): boolean {
   );
 }
 
+/**
+ * etcd's database has reached its quota. Given before a request is proposed, or in the place of the result when it was
+ * carried out all the same (the one that crosses the quota): either way it is over.
+ */
+export function isFull(error: unknown): boolean {
+  return (
+    error instanceof GRPCResourceExhastedError && error.message.endsWith('database space exceeded')
+  );
+}
+
+/** What a transaction fails with of which nobody knows, by its answer, whether it happened. */
+export function unknownOf(error: unknown, where: string): QuorateError {
+  if (isFull(error)) {
+    return new QuorateError('outcome-unknown', fullMessage(where), {
+      cause: error,
+      details: { answered: true },
+    });
+  }
+  const message = `the coordinator's answer was lost: ${reasonOf(error)}`;
+  return new QuorateError('outcome-unknown', message, { cause: error });
+}
+
+function fullMessage(where: string): string {
+  return (
+    `the coordinator at ${where} is full and takes no changes until an operator has made room: ` +
+    'compact its history (etcdctl compact), defragment every member (etcdctl defrag), or raise ' +
+    '--quota-backend-bytes, and then disarm its alarm (etcdctl alarm disarm)'
+  );
+}
+
 /** The revision that a page of a range was to be read at is gone. */
 export function isCompacted(error: unknown): boolean {
   return error instanceof GRPCOutOfRangeError;
@@ -83,7 +114,9 @@ export function refusalOf(error: unknown, where: string): QuorateError {
     const message = `the coordinator refuses the request: ${reasonOf(error)}`;
     return new QuorateError('invalid-argument', message, { cause: error });
   }
-  const message = `the coordinator at ${where} does not answer: ${reasonOf(error)}`;
+  const message = isFull(error)
+    ? fullMessage(where)
+    : `the coordinator at ${where} does not answer: ${reasonOf(error)}`;
   return new QuorateError('unavailable', message, { cause: error });
 }
 

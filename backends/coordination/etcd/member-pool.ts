@@ -2,7 +2,7 @@ import { randomInt } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { IResponseHeader } from 'etcd3';
 import { asQuorateError, QuorateError, refuseCancelled } from '../../contract/errors.js';
-import { judgeError, reasonOf, refusalOf } from './etcd-errors.js';
+import { judgeError, refusalOf, unknownOf } from './etcd-errors.js';
 import { LeaderWatch } from './leader-watch.js';
 import { type EtcdSettings, MemberClient } from './member-client.js';
 
@@ -121,11 +121,7 @@ export class MemberPool {
             throw new NotTaken(error);
           case 'unknown':
             this.avoid(member);
-            throw new QuorateError(
-              'outcome-unknown',
-              `the coordinator's answer was lost: ${reasonOf(error)}`,
-              { cause: error },
-            );
+            throw unknownOf(error, this.where);
         }
       }
       try {
