@@ -52,8 +52,8 @@ export const unlockedMutants: readonly Mutation[] = [
       ),
       edit(
         'replicated/commit-queue.js',
-        String.raw`isOvertaken\(push, locks\.flat\(\)\)\) \{`,
-        "isOvertaken(push, locks.flat())) { fail(new QuorateError('aborted', 'not seen')); return;",
+        String.raw`if \(isOver\) \{`,
+        "if (push.exactHead) { fail(new QuorateError('aborted', 'not seen')); return; } if (isOver) {",
       ),
     ],
   },
@@ -69,7 +69,7 @@ export const unlockedMutants: readonly Mutation[] = [
       ),
       edit(
         'replicated/commit-queue.js',
-        String.raw`if \(succeeded\) \{\s+push\.held`,
+        String.raw`if \(succeeded && !isOver\) \{\s+push\.held`,
         "if (succeeded && push.exactHead) { fail(new QuorateError('aborted', 'closed off')); return; } if (succeeded) { push.held",
       ),
     ],
