@@ -61,6 +61,11 @@ export interface Transaction {
   readonly compares: readonly Compare[];
   readonly success: readonly Operation[];
   readonly failure: readonly Operation[];
+  /**
+   * Somebody will be told of what it did (a push is acknowledged). When it is an older copy of the coordinator that did
+   * it, by whatever restored it, it fails with `outcome-unknown` (`guarded-coordinator.ts`; the stores do not look at it).
+   */
+  readonly binding?: true;
 }
 
 export type OperationResult =

@@ -214,7 +214,7 @@ test('a recovery is taken over with what was found since', async (t) => {
 });
 
 test('going back while the process runs is noticed at the next look, or answer', async (t) => {
-  for (const how of ['look', 'range', 'transaction'] as const) {
+  for (const how of ['look', 'range', 'put', 'reading', 'binding'] as const) {
     const scene = await ClusterScene.make(t);
     const real = await scene.coordinator();
     let rewoundBy = 0;
@@ -239,7 +239,17 @@ test('going back while the process runs is noticed at the next look, or answer',
     rewoundBy = 1;
     if (how === 'range') await guarded.range('k', { linearizable: true });
     else if (how === 'look') await identity.check();
-    else await put(guarded, 'k');
+    else if (how === 'put') await put(guarded, 'k');
+    else if (how === 'reading') {
+      // It would be the word by which something is dropped.
+      const success = [{ type: 'get', key: 'k' } as const];
+      const asked = guarded.transaction({ compares: [], success, failure: [] });
+      await assert.rejects(asked, { code: 'unavailable' });
+    } else {
+      const success = [{ type: 'put', key: 'k', value: new Uint8Array() } as const];
+      const asked = guarded.transaction({ compares: [], success, failure: [], binding: true });
+      await assert.rejects(asked, { code: 'outcome-unknown' });
+    }
     assert.equal(identity.frozen?.reason, 'went-back');
     await assert.rejects(put(guarded, 'k'), { code: 'unavailable' });
   }

@@ -214,6 +214,7 @@ export class CommitQueue {
     let result: TransactionResult;
     try {
       result = await this.#dependencies.coordinator.transaction({
+        binding: true,
         compares: [
           { key: keys.head(id), target: 'modRevision', op: '=', operand: state.headRevision },
           { key: keys.repo(id), target: 'modRevision', op: '=', operand: state.configRevision },
@@ -291,7 +292,7 @@ export class CommitQueue {
         this.#dependencies.coordinator.transaction(
           isOver
             ? { compares: [], success: lookup, failure: [] }
-            : { ...this.#undoing(push), failure: lookup },
+            : { ...this.#undoing(push), failure: lookup, binding: true },
         ),
       );
       if (succeeded && !isOver) {

@@ -107,7 +107,7 @@ async function shutOut(
 ): Promise<boolean> {
   const exactHead = { headRevision: modRevision, headValue: value };
   const shut = closingOff(repositoryId, exactHead);
-  const { succeeded } = await coordinator.transaction({ ...shut, failure: [] });
+  const { succeeded } = await coordinator.transaction({ ...shut, failure: [], binding: true });
   return succeeded;
 }
 

@@ -1,10 +1,16 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterEach, beforeEach, suite, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Coordinator, Transaction } from '../../contract/coordinator.js';
 import { QuorateError } from '../../contract/errors.js';
 import { keys, prefixEnd } from '../../contract/keys.js';
 import type { RefCommand } from '../../contract/objects.js';
+import { openClusterIdentity } from '../../coordination/cluster-identity.js';
+import { guardCoordinator } from '../../coordination/guarded-coordinator.js';
 import { createLocks, type Locks } from '../../coordination/locks.js';
 import { createProcessLease, type OwnedProcessLease } from '../../coordination/process-lease.js';
 import { silentLogger } from '../../coordination/test-environment.js';
@@ -21,6 +27,8 @@ const id = 'a'.repeat(32);
 const random = { bytes: (length: number) => randomBytes(length) };
 const logger = silentLogger;
 const clock = { ...systemClock, sleep: () => Promise.resolve() };
+/** On which who waits again and again holds up nobody. */
+const hasty = { ...systemClock, sleep: () => delay(1) };
 
 /** One of two processes that push to the same repository. */
 interface FrontEnd {
@@ -224,6 +232,32 @@ export function defineUnlockedSuite(
       assert.equal(outcome.status, 'lost-lock');
       await assertLog([]);
     });
+
+    for (const [how, make] of [
+      ['without locks', ready],
+      ['under locks', readyLocked],
+    ] as const) {
+      test(`${how}: what an older copy of the coordinator took is not told as done`, async () => {
+        const directory = await mkdtemp(join(tmpdir(), 'quorate-older-'));
+        const file = join(directory, 'cluster.json');
+        const around = { clock: hasty, random, logger };
+        const identity = await openClusterIdentity({ ...around, coordinator, file });
+        try {
+          const push = await make('a');
+          // As it is when the one that was asked before had gone further.
+          identity.observe(identity.revision + 1_000, 0);
+          const guarded = guardCoordinator(coordinator, identity);
+          const own = new CommitQueue(id, { ...around, coordinator: guarded, meter: silentMeter });
+          await assert.rejects(own.commit(push), { code: 'outcome-unknown' });
+          assert.equal(identity.frozen?.reason, 'went-back');
+          await assertLog(['a']);
+          await assert.rejects(own.commit(await make('b')), { code: 'unavailable' });
+        } finally {
+          await identity.close();
+          await rm(directory, { recursive: true });
+        }
+      });
+    }
 
     const lost = new QuorateError('outcome-unknown', 'lost');
 
