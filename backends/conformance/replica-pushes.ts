@@ -167,6 +167,8 @@ export function defineReplicaPushes(space: () => ReplicaSpace): void {
     const tip = await source.commit('kept');
     const commands = Array.from({ length: 50 }, (_, n) => create(`refs/heads/kept-${n}`, tip));
     const { key } = await prepare(space(), commands);
+    await replica.keep(key);
+    await replica.keep({ ...key, pushId: 'unknown-push' });
     const updatesDigest = await replica.storeUpdates(key, commands);
     const json = JSON.stringify(commands);
     assert.equal(updatesDigest, createHash('sha256').update(json).digest('hex'));

@@ -221,6 +221,11 @@ export interface Replica {
    * Resolves when the marker of `generation` is durable.
    */
   apply(repositoryId: string, generation: number): Promise<void>;
+  /**
+   * A push that is prepared here goes on, though nothing else is asked of this store (its hooks run elsewhere, say): its
+   * quarantine does not lie idle. Does nothing when there is none.
+   */
+  keep(key: QuarantineKey): Promise<void>;
   /** Drops a quarantine whose push is known never to commit. */
   abort(key: QuarantineKey): Promise<void>;
   /** Pushes of a repository that are prepared here, and whose objects are still in their quarantines. */

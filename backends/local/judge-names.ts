@@ -3,6 +3,14 @@ import { numberSetting, type StoredSettings } from '../contract/settings.js';
 
 export const isZero = (oid: string): boolean => /^0+$/.test(oid);
 
+/** Commands of branches that are neither made nor deleted. */
+export function movedBranches(commands: readonly RefCommand[]): readonly RefCommand[] {
+  return commands.filter(
+    ({ ref, oldOid, newOid }) =>
+      ref.startsWith('refs/heads/') && !isZero(oldOid) && !isZero(newOid),
+  );
+}
+
 /**
  * What a snapshot alone says of the commands of a push: stale old values, symbolic refs, names in each other's way,
  * too many refs. Returns ref -> text of the `ng` line, in git's words where git has some.

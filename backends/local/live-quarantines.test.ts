@@ -74,6 +74,18 @@ test('a quarantine whose push goes on is not dropped by what was found out befor
   assert.deepEqual((await again.verify(scene.id, { signal })).problems, []);
 });
 
+test('a push of which only that is told goes on as well, and one that is unknown stays so', async () => {
+  const commands = [create(main, await scene.commit('kept'))];
+  const key = await scene.prepare(commands);
+  await scene.replica.dropIfOver(key, async () => {
+    await scene.replica.keep(key);
+    return true;
+  });
+  assert.deepEqual(scene.replica.quarantines, [key]);
+  await scene.replica.keep({ ...key, pushId: 'unknown' });
+  assert.deepEqual(scene.replica.quarantines, [key]);
+});
+
 test('a push that goes on while its quarantine is dropped is judged by what stays of it', async () => {
   const commands = [create(main, await scene.commit('too late'))];
   const key = await uploaded(commands[0]?.newOid ?? '');

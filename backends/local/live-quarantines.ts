@@ -111,6 +111,11 @@ export class LiveQuarantines {
     return live;
   }
 
+  /** Its push goes on, if it is known. */
+  keep(key: QuarantineKey): void {
+    if (this.find(key.repositoryId, key.pushId) !== undefined) this.remember(key);
+  }
+
   /**
    * Its push is judged from now on, and nothing pruned until its refs are written. A request may come twice, and its
    * push be over by then: it is in the gate once at most, and not for ever.

@@ -30,7 +30,7 @@ import { Advance } from './advance.js';
 import { CopyBeginnings } from './copy-beginnings.js';
 import { copyState } from './copy-state.js';
 import { storageFailure } from './disk-errors.js';
-import { isZero } from './judge-names.js';
+import { movedBranches } from './judge-names.js';
 import { gatherQuarantines, listHeldPushes } from './held-pushes.js';
 import { exportCopy, type ExportOptions } from './export-copy.js';
 import { HookPrograms, runHookProgram } from './hook-programs.js';
@@ -277,14 +277,10 @@ export class LocalReplica implements Replica {
     commands: readonly RefCommand[],
     signal: AbortSignal,
   ): Promise<ReadonlySet<string>> {
-    const branches = commands.filter(
-      ({ ref, oldOid, newOid }) =>
-        ref.startsWith('refs/heads/') && !isZero(oldOid) && !isZero(newOid),
-    );
     return this.#open.with(key.repositoryId, async (repository) => {
       const sources = await this.#sourcesOf(repository, key);
       const found = new Set<string>();
-      for (const { ref, oldOid, newOid } of branches) {
+      for (const { ref, oldOid, newOid } of movedBranches(commands)) {
         const { git } = this.#dependencies;
         if (!(await isFastForward({ git, ...sources, oldOid, newOid, signal }))) found.add(ref);
       }
@@ -316,6 +312,10 @@ export class LocalReplica implements Replica {
     const digest = await storeUpdates(this.#store.quarantineDirectory(key), updates);
     this.#quarantines.remember(key);
     return digest;
+  }
+
+  async keep(key: QuarantineKey): Promise<void> {
+    this.#quarantines.keep(key);
   }
 
   async apply(repositoryId: string, generation: number): Promise<void> {

@@ -66,6 +66,7 @@ export const smallOperations: Readonly<Record<SmallCallName, Operation<SmallCall
   apply: operation(calls.apply, ({ replica }, { generation }, { repositoryId }) =>
     replica.apply(repositoryId, generation),
   ),
+  keep: operation(calls.keep, ({ replica }, { key }, call) => replica.keep(keyOf(call, key))),
   abort: operation(calls.abort, ({ replica }, { key }, call) => replica.abort(keyOf(call, key))),
   applied: operation(calls.applied, async ({ replica }, _args, { repositoryId }) => ({
     generation: await replica.applied(repositoryId),

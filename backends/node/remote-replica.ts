@@ -170,6 +170,10 @@ export class RemoteReplica implements Replica {
     await this.#client.result(poolId, 'destroyPool', {});
   }
 
+  async keep(key: QuarantineKey): Promise<void> {
+    await this.#client.result(key.repositoryId, 'keep', { key: pushOf(key) });
+  }
+
   async abort(key: QuarantineKey): Promise<void> {
     await this.#client.result(key.repositoryId, 'abort', { key: pushOf(key) });
   }

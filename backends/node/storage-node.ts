@@ -57,7 +57,7 @@ export interface StorageNodeDependencies {
 
 /** How long a quarantine lies idle before this node finds out for itself what became of its push. */
 const settleEveryMs = 60_000;
-/** A push that has its objects here may wait for its locks, and for hooks on another node: never for so long. */
+/** A push that has its objects here may wait for its locks: never for so long. While its hooks run, it says so. */
 const idleMs = 600_000;
 /** How often it looks for copies that are to go. */
 const evictEveryMs = 5_000;

@@ -14,6 +14,7 @@ import type { LogEntry } from '../contract/repository.js';
 import { type Basis, basisUnderLocks } from './basis.js';
 import type { CommitQueue, ReadyPush } from './commit-queue.js';
 import type { Contention } from './contention.js';
+import { whileKept } from './kept-quarantines.js';
 import type { Patience } from './patience.js';
 import type { Announced } from './presence.js';
 import { prepareEverywhere, type PreparedSet } from './prepare.js';
@@ -266,7 +267,7 @@ async function readyFor(
   change.locked?.(record);
   const ready = await prepare(dependencies, change, { ...ground, basis: () => basis });
   if (ready === undefined) return 'again';
-  const judged = await judge(change, { record, ready, consistency });
+  const judged = await judge(dependencies, change, { record, ready, consistency });
   const { accepted } = judged;
   trace.note('judged', { detail: `${accepted.length} of ${change.commands.length} accepted` });
   if (accepted.length === 0 && change.head === undefined) return 'nothing';
@@ -342,6 +343,7 @@ async function prepare(
  * died counts no more.
  */
 async function judge(
+  dependencies: CommitDependencies,
   change: Change,
   {
     record,
@@ -359,11 +361,10 @@ async function judge(
     if (primary === undefined) throw new QuorateError('internal', 'nobody is left to judge a push');
     const { replica } = primary;
     try {
-      const accepted = await change.judge({
-        repository: record,
-        replica,
-        prepared: ready.prepared,
-      });
+      const judged = { repository: record, replica, prepared: ready.prepared };
+      const accepted = await whileKept({ ...dependencies, key: change.key, members }, () =>
+        change.judge(judged),
+      );
       return { accepted, members };
     } catch (error) {
       const rest = new Set(others.map(({ storeId }) => storeId));

@@ -168,6 +168,7 @@ export function remoteReplica(storeId: string, node: NodeConnection): Replica {
     storeUpdates: (key, updates) => node.call((replica) => replica.storeUpdates(key, updates)),
     apply: (id, generation) =>
       node.call((replica) => replica.apply(id, generation), { name: 'apply' }),
+    keep: (key) => node.call((replica) => replica.keep(key)),
     abort: (key) => node.call((replica) => replica.abort(key), { name: 'abort' }),
     heldPushes: (id) => node.call((replica) => replica.heldPushes(id)),
     gather: (key, from) => node.call((replica) => replica.gather(key, from)),

@@ -20,6 +20,7 @@ export function stubReplica(calls: Partial<Replica>, storeId = 'ab'.repeat(16)):
     inspect: () => ({ [Symbol.asyncIterator]: () => ({ next: refuse }) }),
     storeUpdates: refuse,
     apply: refuse,
+    keep: refuse,
     abort: refuse,
     heldPushes: refuse,
     gather: refuse,
