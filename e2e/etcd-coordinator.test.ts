@@ -18,7 +18,7 @@ describe('one server on etcd', () => {
   before(async () => {
     scene = await createScene();
     cluster = await EtcdCluster.start({ members: 3 });
-    server = await scene.startServer({ flags: ['--coordinator', cluster.url] });
+    server = await scene.startServer({ flags: ['--coordinator', cluster.url, '--alone'] });
   });
   after(async () => {
     try {
@@ -47,7 +47,7 @@ describe('one server on etcd', () => {
     const secretFile = scene.path('secret');
     await writeFile(secretFile, 'a secret that is long enough\n');
     const member = ['--cluster-secret-file', secretFile, '--node', '127.0.0.1:0'];
-    for (const flags of [[], member, [...member, '--role=front-end']]) {
+    for (const flags of [[], ['--alone'], member, [...member, '--role=front-end']]) {
       const other = await scene.launchServer({ flags: ['--coordinator', cluster.url, ...flags] });
       await assert.rejects(other.ready(), ({ message }: Error) => {
         assert.match(message, /the repositories of a server that stands alone, in \S+ on \S+:/);
@@ -58,7 +58,9 @@ describe('one server on etcd', () => {
     assert.match(await scene.admin(server, 'repo', 'list'), /team\/first/);
     await server.restart();
     const elsewhere = ['--coordinator', cluster.url, '--set=etcd.prefix=elsewhere/'];
-    await scene.startServer({ flags: elsewhere });
+    const unasked = await scene.launchServer({ flags: elsewhere });
+    await assert.rejects(unasked.ready(), /--cluster-secret-file .* or say so with --alone/);
+    await scene.startServer({ flags: [...elsewhere, '--alone'] });
   });
 
   test('pushes go on after the leader of etcd was killed', async () => {
@@ -112,7 +114,7 @@ test('etcd put back to an old snapshot: nothing is pushed, reads go on, and a re
       await cluster.stop();
     }
   });
-  const server = await scene.startServer({ flags: ['--coordinator', cluster.url] });
+  const server = await scene.startServer({ flags: ['--coordinator', cluster.url, '--alone'] });
   const repository = await scene.makeRepository();
   const changed = server.httpUrl('team/changed.git');
   const unchanged = server.httpUrl('team/unchanged.git');
@@ -192,7 +194,7 @@ test('etcd over TLS, with a user: from the settings', async (t) => {
     'etcd.user': 'quorate',
     'etcd.passwordFile': passwordFile,
   };
-  const coordinator = ['--coordinator', cluster.url];
+  const coordinator = ['--coordinator', cluster.url, '--alone'];
   const server = await scene.startServer({ flags: [...coordinator, ...set(settings)] });
   const repository = await scene.makeRepository();
   const url = server.httpUrl('team/app.git');

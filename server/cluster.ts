@@ -59,7 +59,9 @@ export async function claimAlone(
   storeId: string,
 ): Promise<void> {
   if (config.coordinator.type === 'embedded') return;
-  await claimForOneStore(unguarded, { storeId, host: hostname(), directory: data.path });
+  const own = { storeId, host: hostname(), directory: data.path };
+  const options = { prefix: config['etcd.prefix'], alone: config['cluster.alone'] };
+  await claimForOneStore(unguarded, own, options);
 }
 
 /** By what this member and the others know each other. Certificates are read again while it runs. */
@@ -184,7 +186,9 @@ export async function openStorageNode(parts: NodeParts): Promise<StorageNode> {
     },
   });
   try {
-    await joinInsteadOfAlone(parts.unguarded, node.replica.storeId);
+    await joinInsteadOfAlone(parts.unguarded, node.replica.storeId, {
+      prefix: config['etcd.prefix'],
+    });
   } catch (error) {
     await node.close();
     throw error;
@@ -199,7 +203,7 @@ export async function joinWithoutStore(
   },
 ): Promise<void> {
   const { config, data, unguarded: coordinator, teardown } = parts;
-  await joinInsteadOfAlone(coordinator, undefined);
+  await joinInsteadOfAlone(coordinator, undefined, { prefix: config['etcd.prefix'] });
   const nodeId = await nodeIdOf(config, data);
   const place = { host: hostname(), directory: data.path };
   const name = new FrontEndName({ ...parts, coordinator, nodeId, place });

@@ -219,6 +219,10 @@ test('members of a cluster need a coordinator that they share, and credentials',
       { 'cluster.secretFile': 'secret' },
       /cluster\.secretFile in .* needs a coordinator that its members share/,
     ],
+    [
+      { ...etcd, 'cluster.secretFile': 'secret', 'cluster.alone': true },
+      /cluster\.alone in .* --alone is for a server that is no member/,
+    ],
     [{ ...etcd, 'cluster.tls.ca': 'ca.pem' }, /needs cluster\.tls\.cert too/],
     [{ ...etcd, 'node.id': '../up' }, /node\.id in .* is no node id/],
   ];

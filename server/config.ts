@@ -308,6 +308,11 @@ function checkMembership(config: Config, where: (key: SettingName) => string): v
       `${where(config['cluster.secretFile'] === undefined ? 'cluster.tls.ca' : 'cluster.secretFile')} is for a cluster, which needs a coordinator that its members share: --coordinator etcd://HOST:PORT,...`,
     );
   }
+  if (known && config['cluster.alone']) {
+    throw refusal(
+      `${where('cluster.alone')} is for a server that is no member of a cluster, and this one has a secret or certificates for one: leave one of them away`,
+    );
+  }
   if (config.role === 'all') return;
   if (config.backend !== 'local') throw refusal(`${where('role')} is only for backend=local`);
   if (config.coordinator.type === 'embedded') {

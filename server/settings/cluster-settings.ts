@@ -21,6 +21,12 @@ export const clusterSettings = {
     flag: '--cluster-secret-file',
     help: 'file with the secret by which members of the cluster know each other (16 characters or more, the same on all); with it, or with cluster.tls, and a coordinator in etcd, this process is a member of a cluster',
   },
+  'cluster.alone': {
+    kind: 'boolean',
+    default: 'false',
+    flag: '--alone',
+    help: 'this server is no member of a cluster, and is to be the only one on its etcd: to be said at its first start there, which is refused otherwise, since a member without its secret looks the same',
+  },
   'cluster.previousSecretFile': {
     kind: 'file',
     default: undefined,
