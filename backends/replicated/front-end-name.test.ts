@@ -63,7 +63,8 @@ test('a second front-end of the same node id is refused, whatever others are cal
   await assert.rejects(nameAt('two').take(), {
     code: 'failed-precondition',
     message:
-      'the node id front is taken by the front-end with the data directory /data on one: give this one another with --node-id',
+      'the node id front is taken by the front-end with the data directory /data on one: give this one another with --node-id, ' +
+      'or none (one is made from the host name), so that both may run side by side; or start it when that one has stopped',
   });
   assert.equal(await stored(), before);
 });

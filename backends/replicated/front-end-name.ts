@@ -93,7 +93,8 @@ export class FrontEndName {
     ) {
       throw new QuorateError(
         'failed-precondition',
-        `the node id ${nodeId} is taken by the front-end with the data directory ${other.directory} on ${other.host}: give this one another with --node-id`,
+        `the node id ${nodeId} is taken by the front-end with the data directory ${other.directory} on ${other.host}: give this one another with --node-id, ` +
+          'or none (one is made from the host name), so that both may run side by side; or start it when that one has stopped',
         { details: { nodeId, ...other } },
       );
     }

@@ -165,7 +165,7 @@ function refuseTwins({ nodeId, storeId, address }: NodeRecord, entries: readonly
     if (other.nodeId === nodeId && other.address !== address) {
       throw new QuorateError(
         'failed-precondition',
-        `the node ${nodeId} is running at ${other.address} already`,
+        `the node ${nodeId} is running at ${other.address} already: one process at a time has its store; start this one when that one has stopped, or on an empty directory with another --node-id`,
         { details: { nodeId, address: other.address } },
       );
     }
