@@ -199,6 +199,18 @@ export async function removeAbandonedRefLocks(
   return removed;
 }
 
+/** Whether a git that runs, or was killed a moment ago, has a lock in the way of a transaction on these refs. */
+export async function areRefsLocked(gitDir: string, refs: readonly string[]): Promise<boolean> {
+  for (const name of ['HEAD', 'packed-refs', ...refs.filter(isRefName)]) {
+    const isThere = await stat(join(gitDir, `${name}.lock`)).then(
+      () => true,
+      () => false,
+    );
+    if (isThere) return true;
+  }
+  return false;
+}
+
 async function filesUnder(root: string, wanted: (name: string) => boolean): Promise<string[]> {
   const found: string[] = [];
   const directories = [root];

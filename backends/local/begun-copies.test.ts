@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { QuorateError } from '../contract/errors.js';
 import type { PeerSource } from '../contract/replica.js';
 import type { LocalReplica } from './local-replica.js';
+import { runGit } from './testing/local-fixture.js';
 import { create, openReplica, type ReplicaScene } from './testing/replica-scene.js';
 
 const { signal } = new AbortController();
@@ -106,6 +107,64 @@ test('a jump that is cut short at the refs of a copy makes it readable when it i
   second = await scene.second();
   await assertReadable([tip]);
 });
+
+/** A bit turns over in an object of the second store's only pack, which is a commit. */
+function damagePack(): void {
+  const directory = join(scene.secondGitDir, 'objects/pack');
+  const name = readdirSync(directory).find((file) => file.endsWith('.pack'));
+  assert.ok(name !== undefined);
+  const bytes = readFileSync(join(directory, name));
+  bytes[20] = (bytes[20] ?? 0) ^ 0x10;
+  rmSync(join(directory, name));
+  writeFileSync(join(directory, name), bytes);
+}
+
+const inVain: PeerSource = () => assert.fail('what would be in vain is sent');
+
+const quarantinesOfSecond = (): string[] => readdirSync(join(scene.secondRoot, 'quarantine'));
+
+for (const restarts of [false, true]) {
+  test(`a jump that what lies here cannot finish is damage, and begun anew${restarts ? ', after a restart' : ''}`, async () => {
+    const tip = await push();
+    scene.failures.set('commitEither', 1);
+    await assert.rejects(fill(), { code: 'storage-failure' });
+    assert.deepEqual(scene.suspected, [scene.id]);
+    damagePack();
+    if (restarts) second = await scene.second();
+    for (let times = 0; times < 3; times++) {
+      const { generation: atLeast } = scene.log.committed;
+      const again = second.catchUp(scene.id, { atLeast, source: inVain, signal });
+      await assert.rejects(again, { code: 'storage-failure' });
+      assert.deepEqual(quarantinesOfSecond().length, 1, 'the one of the jump');
+    }
+    assert.ok(scene.suspected.length > 1);
+    assert.equal((await second.verify(scene.id, { signal })).problems.length, 1);
+    const { generation: atLeast } = scene.log.committed;
+    await second.catchUp(scene.id, { atLeast, fresh: true, source, signal });
+    await assertReadable([tip]);
+    assert.deepEqual((await second.verify(scene.id, { signal })).problems, []);
+    assert.deepEqual(quarantinesOfSecond(), []);
+  });
+}
+
+test('a jump that stops at a ref which is neither old nor new freezes what is begun', async () => {
+  const tip = await push();
+  scene.failures.set('commitEither', 1);
+  await assert.rejects(fill(), { code: 'storage-failure' });
+  const other = (
+    await runGit(scene.secondGitDir, ['commit-tree', '-m', 'x', await emptyTree()])
+  ).trim();
+  await runGit(scene.secondGitDir, ['update-ref', main, other]);
+  await assert.rejects(fill(), { code: 'data-corrupt' });
+  assert.match((await second.state(scene.id))?.frozen ?? '', /frozen/);
+  const { generation: atLeast } = scene.log.committed;
+  await second.catchUp(scene.id, { atLeast, fresh: true, source, signal });
+  await assertReadable([tip]);
+  assert.equal((await second.state(scene.id))?.frozen, undefined);
+});
+
+const emptyTree = async (): Promise<string> =>
+  (await runGit(scene.secondGitDir, ['hash-object', '-w', '-t', 'tree', '--stdin'], '')).trim();
 
 test('a new repository, and what an earlier version made, is readable at once', async () => {
   await second.create(scene.id, { objectFormat: 'sha1', head: main });

@@ -254,7 +254,8 @@ test('nothing is pruned between what a store found complete and its refs', async
     objectFormat: 'sha1',
     snapshot,
     generation: 1,
-    interrupted: false,
+    finish: async () => undefined,
+    needs: () => false,
     pruneGate,
     adopt: async () => {
       judging = pruneGate.judging;

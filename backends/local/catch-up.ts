@@ -18,6 +18,19 @@ export interface CatchUpDependencies {
   readonly abort: (key: QuarantineKey) => Promise<void>;
 }
 
+const keyPrefix = 'catch-up-';
+
+/** Drops what a jump that was not finished left, of a copy that is gone: nobody else needs it. */
+export async function dropCatchUps(
+  store: Pick<Store, 'quarantines'>,
+  id: string,
+  abort: (key: QuarantineKey) => Promise<void>,
+): Promise<void> {
+  for (const key of await store.quarantines()) {
+    if (key.repositoryId === id && key.pushId.startsWith(keyPrefix)) await abort(key);
+  }
+}
+
 /** What a repository is that catches up. */
 export type CaughtUp = Pick<
   OpenRepository,
@@ -27,7 +40,8 @@ export type CaughtUp = Pick<
   | 'objectFormat'
   | 'snapshot'
   | 'generation'
-  | 'interrupted'
+  | 'finish'
+  | 'needs'
   | 'pruneGate'
   | 'adopt'
 >;
@@ -47,6 +61,8 @@ export async function catchUpFrom(
   repository: CaughtUp,
   catchUp: CatchUp,
 ): Promise<void> {
+  // What it stopped at would stop the jump as well, after all was sent.
+  await repository.finish();
   const have = realRefs(repository.snapshot.refs).map(({ oid }) => oid);
   try {
     await takeOver(dependencies, repository, { ...catchUp, have });
@@ -80,7 +96,9 @@ async function takeOver(
       await repository.adopt(exported, quarantine);
     } catch (error) {
       // A half-done apply needs its objects; what was not begun does not.
-      if (quarantine !== undefined && !repository.interrupted) await dependencies.abort(quarantine);
+      if (quarantine !== undefined && !repository.needs(quarantine)) {
+        await dependencies.abort(quarantine);
+      }
       throw error;
     } finally {
       leaveGate();
@@ -99,7 +117,7 @@ async function takeObjects(
   if (exported.pack === undefined) return undefined;
   const key: QuarantineKey = {
     repositoryId: repository.id,
-    pushId: `catch-up-${randomBytes(12).toString('hex')}`,
+    pushId: `${keyPrefix}${randomBytes(12).toString('hex')}`,
     attempt: 1,
   };
   const directory = store.quarantineDirectory(key);

@@ -1,12 +1,16 @@
 import assert from 'node:assert/strict';
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { afterEach, beforeEach, test } from 'node:test';
+import { QuorateError } from '../contract/errors.js';
 import type { RefCommand } from '../contract/objects.js';
 import type { ReplicaState } from '../contract/replica.js';
 import { allRefs } from '../contract/visible-refs.js';
 import type { LocalReplica } from './local-replica.js';
+import { verifyCopy } from './verify-copy.js';
 import { packOf, runGit } from './testing/local-fixture.js';
 import { create, openReplica, type ReplicaScene } from './testing/replica-scene.js';
 
@@ -141,6 +145,7 @@ async function unfinished(): Promise<LocalReplica> {
 test('a copy that cannot be opened on a disk that works is damaged, and can be filled anew', async () => {
   const replica = await unfinished();
   await assert.rejects(replica.applied(scene.id), { code: 'storage-failure' });
+  assert.ok(scene.suspected.length > 0, 'it is read soon');
   const { problems } = await replica.verify(scene.id, { signal });
   assert.equal(problems.length, 1);
   // No peer here: it has to come to the point at which one is asked.
@@ -154,6 +159,78 @@ test('a copy that cannot be opened on a disk that fails is left alone', async ()
   // Nothing can be written beside it.
   mkdirSync(join(scene.gitDir, '../probe/taken'), { recursive: true });
   await assert.rejects(replica.verify(scene.id, { signal }), { code: 'storage-failure' });
+});
+
+/** An apply stopped half-way on a disk that was full for a moment, and what it has promoted is damaged then. */
+async function damagedWhileApplied(): Promise<number> {
+  const generation = await commitPush(create(main, await scene.commit('one')));
+  scene.failures.set('commitEither', 1);
+  await assert.rejects(scene.replica.apply(scene.id, generation), { code: 'storage-failure' });
+  assert.deepEqual(scene.suspected, [scene.id]);
+  damagePack();
+  await assert.rejects(scene.replica.apply(scene.id, generation), { code: 'storage-failure' });
+  assert.ok(scene.suspected.length > 1, 'it is suspected as often as it fails');
+  return generation;
+}
+
+test('a copy that cannot apply an entry on a disk that works is damaged', async () => {
+  await damagedWhileApplied();
+  assert.equal((await scene.replica.verify(scene.id, { signal })).problems.length, 1);
+});
+
+test('a copy that cannot apply an entry on a disk that fails is left alone', async () => {
+  await damagedWhileApplied();
+  mkdirSync(join(scene.gitDir, '../probe/taken'), { recursive: true });
+  await assert.rejects(scene.replica.verify(scene.id, { signal }), { code: 'storage-failure' });
+});
+
+const unused = (): never => assert.fail('nothing is left to ask');
+
+test('a copy that cannot be opened while git does not run is left alone', async () => {
+  const views = await mkdtemp(join(tmpdir(), 'quorate-views-'));
+  const failed = new QuorateError('storage-failure', 'the refs could not be written');
+  let runs = 0;
+  const git = {
+    version: '',
+    running: 0,
+    conversations: 0,
+    run: () => {
+      runs++;
+      return Promise.resolve({ exitCode: 127, signal: null, stdout: Buffer.of(), stderr: '' });
+    },
+    stream: unused,
+    converse: unused,
+    program: unused,
+    close: unused,
+  };
+  const dependencies = {
+    git,
+    objects: scene.objects,
+    store: { works: () => Promise.resolve(true), viewsDirectory: views },
+    open: { with: () => Promise.reject(failed) },
+  };
+  await assert.rejects(verifyCopy(dependencies, scene.id, signal), failed);
+  assert.equal(runs, 1);
+  assert.deepEqual(await readdir(views), []);
+  await rm(views, { recursive: true });
+});
+
+test('a copy that could not apply an entry for a moment has applied it when it is verified', async () => {
+  const generation = await commitPush(create(main, await scene.commit('one')));
+  scene.failures.set('commitEither', 1);
+  await assert.rejects(scene.replica.apply(scene.id, generation), { code: 'storage-failure' });
+  const { problems, generation: verified } = await scene.replica.verify(scene.id, { signal });
+  assert.deepEqual([problems, verified], [[], generation]);
+});
+
+test('a copy whose refs a git has locked that was lost a moment ago is not taken for damaged', async () => {
+  const generation = await commitPush(create(main, await scene.commit('one')));
+  scene.failures.set('commitEither', 1);
+  await assert.rejects(scene.replica.apply(scene.id, generation), { code: 'storage-failure' });
+  writeFileSync(join(scene.gitDir, `${main}.lock`), '');
+  await assert.rejects(scene.replica.verify(scene.id, { signal }), { code: 'unavailable' });
+  scene.advance(61_000);
+  assert.deepEqual((await scene.replica.verify(scene.id, { signal })).problems, []);
 });
 
 test('a copy that is put aside for good takes with it what it has prepared; one that is made anew finds it', async () => {

@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
-import { readdirSync } from 'node:fs';
+import { mkdirSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import type { QuarantineKey } from '../contract/replica.js';
 import { observeSyncs } from '../git/testing/observe-syncs.js';
-import { packOf } from './testing/local-fixture.js';
+import { LiveQuarantines } from './live-quarantines.js';
+import { packOf, systemClock } from './testing/local-fixture.js';
 import { create, openReplica, type ReplicaScene } from './testing/replica-scene.js';
 
 const { signal } = new AbortController();
@@ -95,6 +96,22 @@ test('a push that goes on while its quarantine is dropped is judged by what stay
   const { refused } = await again.prepare(scene.request(key, commands));
   assert.deepEqual([...refused.keys()], [main]);
   await dropped;
+});
+
+test('a quarantine that cannot be removed stays known, and goes when it can', async () => {
+  const directory = join(scene.root, 'away');
+  const quarantines = new LiveQuarantines(systemClock, {
+    quarantineDirectory: ({ pushId }) => join(directory, pushId),
+    spares: { forget: () => undefined },
+  });
+  const key = { repositoryId: scene.id, pushId: 'refused', attempt: 1 };
+  quarantines.remember(key);
+  await assert.rejects(quarantines.remove(key), { code: 'ENOENT' }, 'its place cannot be synced');
+  assert.deepEqual([quarantines.keys, quarantines.of(scene.id)], [[key], [key]]);
+  assert.deepEqual(quarantines.idle(-1), [key], 'it is settled with those that lie idle');
+  mkdirSync(join(directory, key.pushId), { recursive: true });
+  await quarantines.remove(key);
+  assert.deepEqual([quarantines.keys, readdirSync(directory)], [[], []]);
 });
 
 test('what applied pushes left cannot come back once their copy has gone, in either way', async () => {

@@ -31,19 +31,20 @@ export interface LiveQuarantine {
   synced?: Promise<void>;
 }
 
+type QuarantinePlaces = Pick<Store, 'quarantineDirectory'> & {
+  readonly spares: Pick<Store['spares'], 'forget'>;
+};
+
 /** The pushes whose objects are on this disk and whose fate is not settled. */
 export class LiveQuarantines {
   readonly #clock: Pick<Clock, 'monotonicMs'>;
-  readonly #store: Pick<Store, 'quarantineDirectory' | 'spares'>;
+  readonly #store: QuarantinePlaces;
   /** By repository and push id. */
   readonly #live = new Map<string, LiveQuarantine>();
   /** By repository and push id: what is on its way off the disk. */
   readonly #removals = new Map<string, Promise<void>>();
 
-  constructor(
-    clock: Pick<Clock, 'monotonicMs'>,
-    store: Pick<Store, 'quarantineDirectory' | 'spares'>,
-  ) {
+  constructor(clock: Pick<Clock, 'monotonicMs'>, store: QuarantinePlaces) {
     this.#clock = clock;
     this.#store = store;
   }
@@ -134,7 +135,7 @@ export class LiveQuarantines {
     this.#live.delete(name);
   }
 
-  /** Forgets it, and takes it off the disk. */
+  /** Forgets it, and takes it off the disk. When that fails it is known again. */
   async remove(key: QuarantineKey): Promise<void> {
     const name = nameOf(key);
     this.forget(key);
@@ -144,9 +145,20 @@ export class LiveQuarantines {
     this.#removals.set(name, removal);
     try {
       await removal;
+    } catch (error) {
+      // It is on the disk still, in part at least: it is settled with those that lie idle, or goes with its copy.
+      this.#remain(key);
+      throw error;
     } finally {
       if (this.#removals.get(name) === removal) this.#removals.delete(name);
     }
+  }
+
+  #remain(key: QuarantineKey): void {
+    const name = nameOf(key);
+    if (this.#live.has(name)) return;
+    const touchedMs = this.#clock.monotonicMs();
+    this.#live.set(name, { key, touchedMs, steps: 0, leaveGate: nothing });
   }
 
   /** Resolves when nothing of it is on its way off the disk: who looks into it sees what stays. */

@@ -27,6 +27,7 @@ import { isBranchName } from '../git/ref-files.js';
 import type { MaintenanceNeed } from '../git/maintenance.js';
 import type { ObjectSources } from '../git/object-environment.js';
 import { Advance } from './advance.js';
+import { dropCatchUps } from './catch-up.js';
 import { CopyBeginnings } from './copy-beginnings.js';
 import { copyState } from './copy-state.js';
 import { storageFailure } from './disk-errors.js';
@@ -397,6 +398,7 @@ export class LocalReplica implements Replica {
       const gitDir = this.#store.gitDirectory(repositoryId);
       await Promise.all([objects.release(gitDir), refs.release(gitDir)]);
       await this.#store.destroy(repositoryId);
+      await dropCatchUps(this.#store, repositoryId, this.abort.bind(this));
     };
     await this.#open.retire(repositoryId, () => this.#beginnings.apart(repositoryId, remove));
   }
@@ -423,10 +425,8 @@ export class LocalReplica implements Replica {
       readonly signal: AbortSignal;
     },
   ): Promise<ReplicaState> {
-    await this.#beginnings.begin(repositoryId, {
-      ...catchUp,
-      ...(fresh === true ? { fresh } : {}),
-    });
+    const beginning = { ...catchUp, ...(fresh === true ? { fresh } : {}) };
+    await this.#beginnings.begin(repositoryId, beginning);
     return this.#open.with(repositoryId, async (repository) => {
       await this.#advance.fromPeer(repository, catchUp);
       await repository.filled();
@@ -465,6 +465,7 @@ export class LocalReplica implements Replica {
       const keys = prepared ? this.#quarantines.of(repositoryId) : [];
       await this.#store.setAside(repositoryId, clock.nowMs(), keys);
       for (const key of keys) this.#quarantines.forget(key);
+      await dropCatchUps(this.#store, repositoryId, this.abort.bind(this));
     });
   }
 

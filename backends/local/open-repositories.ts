@@ -1,4 +1,4 @@
-import { QuorateError } from '../contract/errors.js';
+import { asQuorateError, QuorateError } from '../contract/errors.js';
 import { storageFailure } from './disk-errors.js';
 import { type OpenDependencies, OpenRepository } from './open-repository.js';
 
@@ -78,7 +78,9 @@ export class OpenRepositories {
       // One that is open has other users, perhaps, and there may be no second one of it.
       if (slot.repository === undefined && this.#open.get(id) === slot) this.#open.delete(id);
       leave(slot);
-      throw storageFailure(error);
+      const failure = storageFailure(error);
+      if (asQuorateError(failure).code === 'storage-failure') this.#dependencies.suspect?.(id);
+      throw failure;
     }
     this.#seen.add(id);
     if (opens) this.#evict();

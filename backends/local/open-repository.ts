@@ -1,4 +1,3 @@
-import { rm } from 'node:fs/promises';
 import { isDeepStrictEqual } from 'node:util';
 import type { StoreShape } from '../contract/backend.js';
 import type { Clock } from '../contract/environment.js';
@@ -6,15 +5,11 @@ import { asQuorateError, QuorateError } from '../contract/errors.js';
 import type { RefCommand, RefSnapshot } from '../contract/objects.js';
 import type { LogReader, QuarantineKey, ReplicaExport } from '../contract/replica.js';
 import type { LogEntry } from '../contract/repository.js';
-import { digestAfter, digestOf } from '../git/digest.js';
+import { digestAfter } from '../git/digest.js';
 import type { ObjectReader } from '../git/object-reader.js';
-import { nextSnapshot, readRefSnapshot } from '../git/ref-snapshot.js';
-import { removeAllLeftovers } from '../git/maintenance.js';
-import { removeAbandonedRefLocks, removeStaleLocks } from '../git/ref-files.js';
-import { readStoreShape } from '../git/store-shape.js';
-import { removeHalfWritten } from '../git/repository-files.js';
+import { nextSnapshot } from '../git/ref-snapshot.js';
+import { areRefsLocked, removeAbandonedRefLocks } from '../git/ref-files.js';
 import {
-  type ApplyDependencies,
   applicableTogether,
   cleanUp,
   type Intent,
@@ -23,43 +18,28 @@ import {
   stateAfter,
   writeEffects,
 } from './apply-entries.js';
+import { storageFailure } from './disk-errors.js';
 import { frozen, unlessDiffering } from './frozen.js';
 import { Gathering } from './gathering.js';
 import { InterruptibleQueue } from './interruptible-queue.js';
 import { isZero } from './judge-names.js';
-import {
-  BehindError,
-  type IntentDependencies,
-  intentOf,
-  packsIn,
-  predecessorOf,
-} from './intents.js';
+import { BehindError, intentOf, packsIn, predecessorOf } from './intents.js';
 import { PruneGate } from './prune-gate.js';
-import { removeStaleKeeps } from './quarantine.js';
 import { differenceOf } from './ref-difference.js';
 import { DryRuns } from './dry-runs.js';
 import { RefsQueue } from './refs-queue.js';
+import { KeptShape } from './kept-shape.js';
+import { type LoadDependencies, type LoadedRepository, loadRepository } from './load-repository.js';
 import { SerialQueue } from './serial-queue.js';
-import {
-  ensureIntentFile,
-  intentSteps,
-  markerSteps,
-  readState,
-  replaceMarker,
-  type RepositoryState,
-  syncState,
-} from './state-file.js';
-import {
-  readWholePack,
-  type RefsIdentity,
-  type WholePack,
-  writeWholePack,
-} from './whole-pack-record.js';
+import { intentSteps, markerSteps, replaceMarker, type RepositoryState } from './state-file.js';
+import { type RefsIdentity, type WholePack, writeWholePack } from './whole-pack-record.js';
 
-export interface OpenDependencies extends ApplyDependencies, IntentDependencies {
+export interface OpenDependencies extends LoadDependencies {
   readonly objects: ObjectReader;
   readonly log: LogReader;
   readonly clock: Clock;
+  /** Told of a repository whose files may be why it cannot be opened, or an entry not be applied. */
+  readonly suspect?: (repositoryId: string) => void;
 }
 
 /** A generation that another store has applied. */
@@ -70,15 +50,6 @@ type Adopted = Pick<ReplicaExport, 'generation' | 'digest' | 'head' | 'refs'>;
  * was told of.
  */
 const retainedGenerations = 8;
-
-/** Of the store's shape, which costs a listing and a stat of every pack. */
-const shapeKeptMs = 10_000;
-
-interface KeptShape {
-  readonly generation: number;
-  readonly readAtMs: number;
-  readonly shape: StoreShape;
-}
 
 /** One repository of this store, in use: its refs in memory, and the one place that changes them on disk. */
 export class OpenRepository {
@@ -101,7 +72,7 @@ export class OpenRepository {
   /** Highest generation that somebody asked for. */
   #wanted = 0;
   #wholePack: WholePack | undefined;
-  #shape: KeptShape | undefined;
+  readonly #shape: KeptShape;
   /** What an apply that failed half-way was about: its traces are looked for by the next one. */
   #interrupted: Intent | undefined;
   #contradiction: string | undefined;
@@ -113,73 +84,26 @@ export class OpenRepository {
   /** Removes what the last apply left; undefined when that is done. */
   #cleaning: Promise<void> | undefined;
 
-  private constructor(
-    dependencies: OpenDependencies,
-    id: string,
-    loaded: {
-      state: RepositoryState;
-      snapshot: RefSnapshot;
-      wholePack: WholePack | undefined;
-    },
-  ) {
+  private constructor(dependencies: OpenDependencies, id: string, loaded: LoadedRepository) {
     this.id = id;
     this.gitDirectory = dependencies.store.gitDirectory(id);
     this.objectsDirectory = dependencies.store.objectsDirectory(id);
     this.#dependencies = dependencies;
     this.gathering = new Gathering(dependencies.clock, this.pruneGate);
+    this.#shape = new KeptShape(dependencies.clock, this.objectsDirectory);
     this.#state = loaded.state;
     this.#snapshots = [loaded.snapshot];
     this.#wholePack = loaded.wholePack;
   }
 
-  /**
-   * Loads it and finishes an interrupted apply. `afterStart` says that nothing of this process has touched it yet, so
-   * that lock, keep and temporary files in it are leftovers of a process that is gone.
-   */
+  /** As `loadRepository`, and asks the coordinator whether what is on the disk is what it should be. */
   static async open(
     dependencies: OpenDependencies,
     id: string,
     afterStart: boolean,
   ): Promise<OpenRepository> {
-    const { store, git } = dependencies;
-    const gitDir = store.gitDirectory(id);
-    const directory = store.repositoryDirectory(id);
-    let state = await readState(directory);
-    await ensureIntentFile(directory, state);
-    await syncState(directory);
-    if (afterStart) {
-      await rm(store.judgingDirectory(id), { recursive: true, force: true });
-      await removeStaleLocks(gitDir);
-      await removeHalfWritten(directory);
-      await removeAllLeftovers(gitDir);
-    }
-    if (state.applying !== undefined) {
-      const { applying } = state;
-      const keeps = new Set<string>();
-      const packs = await packsIn(dependencies, applying);
-      const restarted = { intent: applying, keeps, packs, restarted: true };
-      await writeEffects(dependencies, id, restarted).catch((error: unknown) => {
-        throw unlessDiffering(error, id);
-      });
-      state = stateAfter(state, applying);
-      await store.take(markerSteps(directory, state));
-      await cleanUp(dependencies, id, { intent: applying, keeps });
-    }
-    if (afterStart) await removeStaleKeeps(store.objectsDirectory(id));
-    const snapshot = await readRefSnapshot({
-      git,
-      gitDir,
-      generation: state.generation,
-      objectFormat: state.objectFormat,
-    });
-    if (digestOf(snapshot) !== state.digest) {
-      throw frozen('the refs on this disk are not those of the generation that it claims', {
-        id,
-        generation: state.generation,
-      });
-    }
-    const wholePack = await readWholePack(store.wholePackPath(id));
-    const repository = new OpenRepository(dependencies, id, { state, snapshot, wholePack });
+    const loaded = await loadRepository(dependencies, id, afterStart);
+    const repository = new OpenRepository(dependencies, id, loaded);
     await repository.confirm().catch((error: unknown) => {
       // Said by nobody yet: until it is, this copy is good for eventual reads only.
       if (asQuorateError(error).code !== 'unavailable') throw error;
@@ -273,22 +197,16 @@ export class OpenRepository {
   }
 
   /**
-   * As it was in this generation, at most `shapeKeptMs` ago. Packs come with generations and go with maintenance; what a
-   * fork adds beside them is seen late, which an estimate of memory can bear.
+   * As it was in this generation, a few seconds ago at most. Packs come with generations and go with maintenance; what
+   * a fork adds beside them is seen late, which an estimate of memory can bear.
    */
-  async shape(): Promise<StoreShape> {
-    const { generation } = this;
-    const nowMs = this.#dependencies.clock.monotonicMs();
-    const kept = this.#shape;
-    if (kept?.generation === generation && nowMs < kept.readAtMs + shapeKeptMs) return kept.shape;
-    const shape = await readStoreShape(this.objectsDirectory, this.objectFormat);
-    this.#shape = { generation, readAtMs: nowMs, shape };
-    return shape;
+  shape(): Promise<StoreShape> {
+    return this.#shape.at(this.generation, this.objectFormat);
   }
 
   /** The packs have changed without a generation. */
   forgetShape(): void {
-    this.#shape = undefined;
+    this.#shape.forget();
   }
 
   get objectFormat(): RepositoryState['objectFormat'] {
@@ -305,6 +223,30 @@ export class OpenRepository {
   /** An apply stopped half-way; its objects must stay. */
   get interrupted(): boolean {
     return this.#interrupted !== undefined;
+  }
+
+  /** Whether an apply that stopped half-way takes its objects from this quarantine. */
+  needs({ pushId }: QuarantineKey): boolean {
+    return this.#interrupted?.quarantines.some((key) => key.pushId === pushId) === true;
+  }
+
+  /**
+   * Finishes an apply that stopped half-way, if there is one. `unavailable` while a git that may be running has its refs
+   * locked, which says nothing of this copy; `data-corrupt` when the refs are others than it found.
+   */
+  async finish(): Promise<void> {
+    await this.refsQueue.run(async () => {
+      const intent = this.#interrupted;
+      if (intent === undefined) return;
+      try {
+        await this.#carryOut(intent);
+      } catch (error) {
+        const { code } = asQuorateError(error);
+        const mayBeLocked = code === 'storage-failure';
+        if (!mayBeLocked || !(await areRefsLocked(this.gitDirectory, refsOf(intent)))) throw error;
+        throw new QuorateError('unavailable', 'the refs of the repository are locked; try again');
+      }
+    });
   }
 
   /** Why the last apply found that what is on this disk is not what it claims to be. */
@@ -394,23 +336,36 @@ export class OpenRepository {
    * needs what another brings.
    */
   async #apply(entries: readonly LogEntry[]): Promise<void> {
+    for (let rest = entries; rest.length > 0;) {
+      const { id, gitDirectory, snapshot } = this;
+      const ground = { id, gitDirectory, snapshot, state: this.#state };
+      const intent = await this.#noting(intentOf(this.#dependencies, ground, rest));
+      await this.#carryOut(intent);
+      rest = rest.slice(intent.entries.length);
+    }
+    this.#contradiction = undefined;
+  }
+
+  /** What the disk contradicts freezes this copy; what it fails at may be the copy's fault, or the whole disk's. */
+  async #noting<T>(work: Promise<T>): Promise<T> {
     try {
-      for (let rest = entries; rest.length > 0;) {
-        const { id, gitDirectory, snapshot } = this;
-        const ground = { id, gitDirectory, snapshot, state: this.#state };
-        const intent = await intentOf(this.#dependencies, ground, rest);
-        await this.#carryOut(intent);
-        rest = rest.slice(intent.entries.length);
-      }
-      this.#contradiction = undefined;
+      return await work;
     } catch (error) {
-      const { code, message } = asQuorateError(error);
+      const { code, message } = asQuorateError(storageFailure(error));
       if (code === 'data-corrupt') this.#contradiction = message;
+      if (code === 'storage-failure') this.#dependencies.suspect?.(this.id);
       throw error;
     }
   }
 
   async #carryOut(intent: Intent): Promise<void> {
+    const again = this.interrupted;
+    await this.#noting(this.#writeOut(intent));
+    // What contradicted it before does so no more.
+    if (again) this.#contradiction = undefined;
+  }
+
+  async #writeOut(intent: Intent): Promise<void> {
     const dependencies = this.#dependencies;
     const updates = intent.entries.flatMap((entry) => entry.updates);
     const startedMs = dependencies.clock.monotonicMs();
@@ -480,4 +435,8 @@ export class OpenRepository {
     const oids = [...new Set(others.map(({ newOid }) => newOid).filter((oid) => !isZero(oid)))];
     return oids.length === 0 ? new Map() : this.#dependencies.objects.peel(this.gitDirectory, oids);
   }
+}
+
+function refsOf({ entries }: Intent): readonly string[] {
+  return entries.flatMap(({ updates }) => updates.map(({ ref }) => ref));
 }

@@ -6,6 +6,7 @@ import { findBroken } from '../git/fsck.js';
 import type { GitRunner } from '../git/git-runner.js';
 import type { ObjectReader } from '../git/object-reader.js';
 import { readRefSnapshot } from '../git/ref-snapshot.js';
+import { createRepositoryFiles, removeTree } from '../git/repository-files.js';
 import type { OpenRepositories } from './open-repositories.js';
 import type { OpenRepository } from './open-repository.js';
 import type { Store } from './store.js';
@@ -13,8 +14,8 @@ import type { Store } from './store.js';
 export interface VerifyDependencies {
   readonly git: GitRunner;
   readonly objects: Pick<ObjectReader, 'peel'>;
-  readonly store: Store;
-  readonly open: OpenRepositories;
+  readonly store: Pick<Store, 'works' | 'viewsDirectory'>;
+  readonly open: Pick<OpenRepositories, 'with'>;
 }
 
 /** So often it has to fail while the disk works, one right after the other, to be the copy's own trouble. */
@@ -22,22 +23,42 @@ const maxOpenings = 2;
 
 /**
  * Reads a copy from the disk again: every object, and the refs against the digest that is known of them. A copy that
- * cannot be opened although the disk takes and keeps what is written to it is damaged as well.
+ * cannot be opened, or cannot finish an entry, although the disk takes and keeps what is written to it and git runs is
+ * damaged as well. While they do not, `storage-failure`: nothing is known of the copy then.
  */
 export async function verifyCopy(
   dependencies: VerifyDependencies,
   id: string,
   signal: AbortSignal,
 ): Promise<VerifyReport> {
-  const { store, open } = dependencies;
+  const { open } = dependencies;
   for (let openings = 1; ; openings++) {
     try {
       return await open.with(id, (repository) => verifyOpen(dependencies, repository, signal));
     } catch (error) {
       const { code, message } = asQuorateError(error);
-      if (code !== 'storage-failure' || !(await store.works(id))) throw error;
+      if (code !== 'storage-failure' || !(await worksElsewhere(dependencies, id))) throw error;
       if (openings === maxOpenings) return { generation: 0, digest: '', problems: [message] };
     }
+  }
+}
+
+/** Whether disk and git do for an empty repository what they did not do for this copy. */
+async function worksElsewhere(
+  { git, store }: Pick<VerifyDependencies, 'git' | 'store'>,
+  id: string,
+): Promise<boolean> {
+  if (!(await store.works(id))) return false;
+  const gitDir = `${store.viewsDirectory}/probe-${id}`;
+  try {
+    await removeTree(gitDir);
+    await createRepositoryFiles({ git, gitDir, objectFormat: 'sha1', head: 'refs/heads/main' });
+    await readRefSnapshot({ git, gitDir, generation: 0, objectFormat: 'sha1' });
+    return true;
+  } catch {
+    return false;
+  } finally {
+    await removeTree(gitDir).catch(() => undefined);
   }
 }
 
@@ -47,6 +68,7 @@ async function verifyOpen(
   signal: AbortSignal,
 ): Promise<VerifyReport> {
   const { gitDirectory: gitDir } = repository;
+  const unfinished = await unfinishedBy(repository);
   const refs = await repository.refsQueue.run(async () => {
     const { generation, objectFormat, interrupted } = repository;
     const options = { git, gitDir, generation, objectFormat, signal };
@@ -61,7 +83,21 @@ async function verifyOpen(
   const { snapshot, problems, ...verified } = refs;
   const peeling = snapshot === undefined ? [] : await wronglyPeeled(objects, gitDir, snapshot);
   const broken = await findBroken({ git, gitDir, signal });
-  return { ...verified, problems: [...problems, ...peeling, ...broken] };
+  return { ...verified, problems: [...unfinished, ...problems, ...peeling, ...broken] };
+}
+
+/** An entry that cannot be applied because of what lies here is no less damage than one that is lost. */
+async function unfinishedBy(
+  repository: Pick<OpenRepository, 'finish'>,
+): Promise<readonly string[]> {
+  try {
+    await repository.finish();
+    return [];
+  } catch (error) {
+    const { code, message } = asQuorateError(error);
+    if (code !== 'data-corrupt') throw error;
+    return [message];
+  }
 }
 
 /**

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { randomBytes } from 'node:crypto';
+import { QuorateError } from '../contract/errors.js';
 import { createManualClock, silentLogger } from '../coordination/test-environment.js';
 import { comeTo } from '../local/testing/come-to.js';
 import { startLocal } from '../local/testing/local-fixture.js';
@@ -89,6 +90,44 @@ test('what is suspected is read soon, however often git fails over it', async ()
   clock.advance(hourMs);
   scrub.suspect('sound');
   await readInAll(4);
+  await scrub.close();
+  await local.remove();
+});
+
+test('what could not be read is read when it is suspected again, and what was damaged some minutes later', async () => {
+  const local = await startLocal();
+  const clock = createManualClock();
+  const read: string[] = [];
+  const scrub = new Scrub({
+    coordinator: local.coordinator,
+    replica: {
+      storeId: 'store',
+      verify: async (id) => {
+        read.push(id);
+        await Promise.resolve();
+        if (id === 'unreadable') throw new QuorateError('storage-failure', 'the disk is full');
+        return { generation: 0, digest: '', problems: ['a bit is wrong'] };
+      },
+    },
+    clock,
+    random: { bytes: (length) => randomBytes(length) },
+    logger: silentLogger,
+    intervalMs: 0,
+    reportDamage: () => Promise.resolve(),
+  });
+  const readInAll = (expected: readonly string[]): Promise<void> =>
+    comeTo(expected, () => {
+      clock.advance(1_000);
+      return read;
+    });
+  const suspectBoth = (): void => ['unreadable', 'damaged'].forEach((id) => scrub.suspect(id));
+  suspectBoth();
+  await readInAll(['unreadable', 'damaged']);
+  suspectBoth();
+  await readInAll(['unreadable', 'damaged', 'unreadable']);
+  clock.advance(5 * 60_000);
+  suspectBoth();
+  await readInAll(['unreadable', 'damaged', 'unreadable', 'unreadable', 'damaged']);
   await scrub.close();
   await local.remove();
 });

@@ -20,6 +20,8 @@ export interface ScrubDependencies {
 const minPauseMs = 1_000;
 /** A copy that was verified is believed for so long, whatever git does with it: clients can make git fail. */
 const believedMs = 60 * 60_000;
+/** What is known to be damaged may have been filled anew by then, and be damaged again. */
+const knownDamagedMs = 5 * 60_000;
 /** Of which it is known when; what is beyond is left to the next round. */
 const maxSuspects = 10_000;
 /** How soon a node that has nothing looks again. */
@@ -34,7 +36,7 @@ export class Scrub {
   readonly #closing = new AbortController();
   #running: Promise<void> | undefined;
   readonly #suspects = new Set<string>();
-  /** Until when what was suspected is believed, by repository; the oldest first. */
+  /** Until when what was suspected is not read again, by repository. */
   readonly #believed = new Map<string, number>();
   #suspecting: Promise<void> | undefined;
 
@@ -50,8 +52,7 @@ export class Scrub {
   suspect(repositoryId: string): void {
     const nowMs = this.#dependencies.clock.monotonicMs();
     for (const [id, untilMs] of this.#believed) {
-      if (untilMs > nowMs) break;
-      this.#believed.delete(id);
+      if (untilMs <= nowMs) this.#believed.delete(id);
     }
     if (this.#closing.signal.aborted || this.#believed.has(repositoryId)) return;
     if (this.#believed.size >= maxSuspects) return;
@@ -83,7 +84,10 @@ export class Scrub {
       await clock.sleep(minPauseMs, signal);
       if (signal.aborted) return;
       this.#suspects.delete(id);
-      await this.#verify(id);
+      const found = await this.#verify(id);
+      if (found === 'damaged') this.#believed.set(id, clock.monotonicMs() + knownDamagedMs);
+      // Whoever meets it again brings it up again.
+      if (found === 'unknown') this.#believed.delete(id);
     }
   }
 
@@ -132,14 +136,17 @@ export class Scrub {
     return ids;
   }
 
-  /** What cannot be verified now is left to the next round. */
-  async #verify(id: string): Promise<void> {
+  /** What cannot be verified now is left to the next round, or to the next who meets trouble with it. Never rejects. */
+  async #verify(id: string): Promise<'sound' | 'damaged' | 'unknown'> {
     const { replica, reportDamage, logger } = this.#dependencies;
     try {
       const { problems } = await replica.verify(id, { signal: this.#closing.signal });
-      if (problems.length > 0) await reportDamage?.(id, replica.storeId);
+      if (problems.length === 0) return 'sound';
+      await reportDamage?.(id, replica.storeId);
+      return 'damaged';
     } catch (error) {
       logger.warn({ component: 'scrub', repo: id, err: error }, 'a copy could not be verified');
+      return 'unknown';
     }
   }
 }

@@ -10,9 +10,11 @@ import { QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
 import type { PrepareRequest } from '../contract/replica.js';
 import { systemClock } from '../local/testing/local-fixture.js';
-import { encodeRecord } from './records.js';
+import { encodeRecord, type RepositoryRecord } from './records.js';
 import { settleQuarantines } from './settle-quarantines.js';
 import { intercepting } from './testing/fault-coordinator.js';
+
+const store = 'store';
 
 let directory: string;
 let coordinator: Coordinator;
@@ -52,6 +54,10 @@ interface Case {
   readonly lock?: 'own' | 'other' | 'gone';
   /** Of a push without locks, whose lock is its front-end's key: whether the head is as it was. */
   readonly unlocked?: 'head stays' | 'head moved';
+  /** As what the repository's record names this store; undefined: there is no record. */
+  readonly named?: 'voters' | 'learners' | 'readers' | 'not at all';
+  /** There is a word for this store by which what it has goes. */
+  readonly evicted?: true;
   readonly dropped: boolean;
 }
 
@@ -75,10 +81,79 @@ const cases: readonly Case[] = [
   { desc: 'the head is not applied', id: 'h', head: 3, applied: 2, lock: 'gone', dropped: false },
   { desc: 'the copy went elsewhere, and it was never prepared', id: 'k', head: 3, dropped: true },
   {
-    desc: 'the copy was set aside, and it was prepared',
+    desc: 'there is no copy and no record, and it was prepared',
     id: 'l',
     head: 3,
     lock: 'gone',
+    dropped: false,
+  },
+  ...(['voters', 'learners', 'readers'] as const).map((named, index): Case => ({
+    desc: `the copy was set aside, to be filled anew: one of the ${named}`,
+    id: `filled-${index}`,
+    head: 3,
+    lock: 'gone',
+    named,
+    dropped: false,
+  })),
+  {
+    desc: 'the copy went elsewhere',
+    id: 'r',
+    head: 3,
+    lock: 'gone',
+    named: 'not at all',
+    dropped: true,
+  },
+  {
+    desc: 'the copy went elsewhere, and its lock is held',
+    id: 's',
+    head: 3,
+    lock: 'own',
+    named: 'not at all',
+    dropped: false,
+  },
+  {
+    desc: 'the copy went elsewhere, and somebody has not applied it yet',
+    id: 't',
+    head: 3,
+    entry: 2,
+    lock: 'gone',
+    named: 'not at all',
+    dropped: false,
+  },
+  {
+    desc: 'the copy goes elsewhere, and what it has prepared may be put aside',
+    id: 'u',
+    head: 3,
+    lock: 'gone',
+    named: 'not at all',
+    evicted: true,
+    dropped: false,
+  },
+  {
+    desc: 'the copy went elsewhere; without locks, its front-end is gone',
+    id: 'v',
+    head: 3,
+    lock: 'gone',
+    unlocked: 'head stays',
+    named: 'not at all',
+    dropped: true,
+  },
+  {
+    desc: 'the copy went elsewhere; without locks, it may be on its way',
+    id: 'w',
+    head: 3,
+    lock: 'own',
+    unlocked: 'head stays',
+    named: 'not at all',
+    dropped: false,
+  },
+  {
+    desc: 'it is named no more, has a copy still, and has not applied the head',
+    id: 'x',
+    head: 3,
+    applied: 2,
+    lock: 'gone',
+    named: 'not at all',
     dropped: false,
   },
   { desc: 'the repository is gone', id: 'i', applied: 0, lock: 'gone', dropped: true },
@@ -130,11 +205,31 @@ const cases: readonly Case[] = [
   },
 ];
 
+/** The repository's record, which names this store in one list, or in none. */
+function recordOf(name: string, named: Case['named']): Omit<RepositoryRecord, 'id'> {
+  const here = { nodeId: 'here', storeId: store, joinedEpoch: 1 };
+  const there = { nodeId: 'there', storeId: 'another', joinedEpoch: 1 };
+  return {
+    name,
+    epoch: 1,
+    objectFormat: 'sha1',
+    settings: {},
+    access: { public: false, grants: {} },
+    createdAtMs: 0,
+    state: 'active',
+    voters: named === 'voters' ? [here, there] : [there],
+    learners: named === 'learners' ? [here] : [],
+    ...(named === 'readers' ? { readers: [here] } : {}),
+  };
+}
+
 type Prepared = Pick<PrepareRequest, 'lockRevisions' | 'headRevision'>;
 
 test('a quarantine goes exactly when its push is over for certain', async () => {
   const revisions = new Map<string, Prepared>();
-  for (const { id, head, entry, lock, unlocked } of cases) {
+  for (const { id, head, entry, lock, unlocked, named, evicted } of cases) {
+    if (named !== undefined) await put(keys.repo(id), recordOf(id, named));
+    if (evicted === true) await put(keys.eviction(store, id), {});
     const at = head === undefined ? 0 : await put(keys.head(id), { generation: head, digest: '' });
     if (entry !== undefined) {
       const rest = { pushId: 'push', updates: [], prepared: [], digest: '', actor: 'a', atMs: 1 };
@@ -158,6 +253,7 @@ test('a quarantine goes exactly when its push is over for certain', async () => 
       attempt: 1,
     })),
     replica: {
+      storeId: store,
       dropIfOver: async ({ repositoryId }, isOver) => {
         if (repositoryId === 'frozen') throw new QuorateError('data-corrupt', 'frozen');
         if (await isOver(revisions.get(repositoryId))) dropped.add(repositoryId);
@@ -188,6 +284,7 @@ async function settleUnlocked(
     idle,
     quarantines: [{ repositoryId: 'r', pushId: 'push', attempt: 1 }],
     replica: {
+      storeId: store,
       dropIfOver: async (_key, isOver) => {
         dropped = await isOver(prepared);
       },

@@ -3,14 +3,14 @@ import type { Coordinator, KeyValue, OperationResult } from '../contract/coordin
 import { asQuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
 import type { PrepareRequest, QuarantineKey, Replica } from '../contract/replica.js';
-import { decodeHead, decodeLogEntry } from './records.js';
+import { copiesOf, decodeHead, decodeLogEntry, decodeRepository } from './records.js';
 import { closingOff } from './without-locks.js';
 
 /** What a quarantine was prepared under; undefined when it never was. */
 type Prepared = Pick<PrepareRequest, 'lockRevisions' | 'headRevision'> | undefined;
 
 /** A store that holds objects of pushes. */
-export interface QuarantineStore extends Pick<Replica, 'applied'> {
+export interface QuarantineStore extends Pick<Replica, 'applied' | 'storeId'> {
   /** Drops one of which `isOver` says that nobody needs it, unless its push goes on meanwhile. */
   dropIfOver(key: QuarantineKey, isOver: (prepared: Prepared) => Promise<boolean>): Promise<void>;
 }
@@ -18,9 +18,14 @@ export interface QuarantineStore extends Pick<Replica, 'applied'> {
 /**
  * Drops quarantines that nobody needs any more. One transactional read tells: either the
  * entry of the push is in the log and this store has applied it (and was killed before it removed the quarantine), or
- * there is none, the locks are gone, and the store has applied the head. A push that was never prepared has no locks. One
- * that was stays while this store has no copy, which may be being filled anew. For a push without locks their part is
- * played by its front-end's key, and, when it has lain idle, by the head: until then it may go on under locks.
+ * there is none, the locks are gone, and the store has applied the head. A push that was never prepared has no locks. For
+ * a push without locks their part is played by its front-end's key, and, when it has lain idle, by the head: until then
+ * it may go on under locks.
+ *
+ * A store without a copy applies nothing. While the repository's record names it, its copy is to be filled anew, and may
+ * need what was prepared here. Once the record is there and names it no more, a majority of the others had the head when
+ * it left, and nobody asks it for anything: then it is enough that there is no entry (all who count have applied it, or
+ * it never was), and no word left by which what it has is to be put aside.
  */
 export async function settleQuarantines({
   coordinator,
@@ -73,20 +78,27 @@ async function isPushOver(
         key: keys.log(key.repositoryId),
         rangeEnd: prefixEnd(keys.log(key.repositoryId)),
       },
+      { type: 'get', key: keys.repo(key.repositoryId) },
+      { type: 'get', key: keys.eviction(replica.storeId, key.repositoryId) },
       ...locks.map(({ key: lock }) => ({ type: 'get' as const, key: lock })),
     ],
     failure: [],
   });
-  const [heads = [], entries = [], ...lockEntries] = results.map(entriesOf);
-  const [head] = heads;
+  const [[head] = [], entries = [], [record] = [], [word] = [], ...lockEntries] =
+    results.map(entriesOf);
   // Without a head the repository is deleted; its quarantines go with its files.
   if (head === undefined) return true;
   const applied = await appliedHere(replica, key.repositoryId);
-  // Its copy went elsewhere: what nobody counts on is of no use to another one.
-  if (applied === undefined) return prepared === undefined;
+  // What nobody counts on is of no use to another copy.
+  if (applied === undefined && prepared === undefined) return true;
   const entry = entries.map(decodeLogEntry).find(({ pushId }) => pushId === key.pushId);
-  if (entry !== undefined) return applied >= entry.generation;
-  if (applied < decodeHead(head).generation) return false;
+  if (applied === undefined) {
+    if (entry !== undefined || word !== undefined) return false;
+    if (!isWithout(record, replica.storeId)) return false;
+  } else {
+    if (entry !== undefined) return applied >= entry.generation;
+    if (applied < decodeHead(head).generation) return false;
+  }
   const held = lockEntries
     .flat()
     .some((kv) =>
@@ -97,6 +109,12 @@ async function isPushOver(
   // It may go on under locks, and its front-end lives: its objects are not sent again.
   if (!idle) return false;
   return headRevision !== head.modRevision || shutOut(coordinator, key.repositoryId, head);
+}
+
+/** A record that is absent says nothing. */
+function isWithout(record: KeyValue | undefined, storeId: string): boolean {
+  if (record === undefined) return false;
+  return !copiesOf(decodeRepository(record)).some((copy) => copy.storeId === storeId);
 }
 
 /** Puts the head under a new revision, unless it has moved since it was read. */

@@ -322,7 +322,7 @@ export const mutants: readonly Mutation[] = [
     name: 'refs on the disk are not compared with their digest',
     troubles: ['flipped bits', 'store crashes'],
     edits: [
-      edit('local/open-repository.js', String.raw`digestOf\(snapshot\) !== state\.digest`, 'false'),
+      edit('local/load-repository.js', String.raw`digestOf\(snapshot\) !== state\.digest`, 'false'),
       edit('local/verify-copy.js', String.raw`found === known \|\| interrupted`, 'true'),
     ],
   },

@@ -45,7 +45,18 @@ export async function startStorage(parts: StorageParts): Promise<void> {
     logger,
   });
   const coordinator = guardCoordinator(unguarded, identity);
-  const replica = await openReplica(process, root, { coordinator, directory: () => directory });
+  const suspect = (id: string): void => scrub.suspect(id);
+  const around = { coordinator, directory: () => directory, suspect };
+  const replica = await openReplica(process, root, around);
+  const scrub = new Scrub({
+    coordinator,
+    replica,
+    clock,
+    random,
+    logger,
+    intervalMs: scrubMs,
+    reportDamage: (id, storeId) => reportDamage(coordinator, id, storeId),
+  });
   const membership = new NodeMembership({
     coordinator: unguarded,
     lease: createProcessLease({ coordinator: unguarded, clock, logger }),
@@ -71,24 +82,20 @@ export async function startStorage(parts: StorageParts): Promise<void> {
   await settleQuarantines({ coordinator, replica, quarantines, logger });
   void settleLater({ clock, logger }, coordinator, replica);
   void evictLater({ clock, logger }, coordinator, replica);
-  new Scrub({
-    coordinator,
-    replica,
-    clock,
-    random,
-    logger,
-    intervalMs: scrubMs,
-    reportDamage: (id, storeId) => reportDamage(coordinator, id, storeId),
-  }).start();
+  scrub.start();
 }
 
 function openReplica(
   process: SimulatedProcess,
   root: string,
-  around: { readonly coordinator: Coordinator; readonly directory: () => NodeDirectory },
+  around: {
+    readonly coordinator: Coordinator;
+    readonly directory: () => NodeDirectory;
+    readonly suspect: (repositoryId: string) => void;
+  },
 ): Promise<LocalReplica> {
   const { clock, random, logger, meter } = process;
-  const { coordinator, directory } = around;
+  const { coordinator, directory, suspect } = around;
   const git = new SimulatedGit(process);
   const opening: Promise<LocalReplica> = LocalReplica.open({
     root: `${root}/store`,
@@ -103,6 +110,7 @@ function openReplica(
     meter,
     pruneGraceMs,
     applied: () => undefined,
+    suspect,
     peers: (id) => async (have, atLeast, signal) => {
       const { storeId } = await opening;
       const source = peerSourceOf({ coordinator, replicas: directory() }, { id, storeId });

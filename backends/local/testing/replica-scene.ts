@@ -82,6 +82,7 @@ export interface ReplicaScene {
   reopen(): Promise<LocalReplica>;
   /** Another store, empty at first, with the same log, whose peer is `replica`. */
   second(): Promise<LocalReplica>;
+  readonly secondRoot: string;
   readonly secondGitDir: string;
   commit(content: string, ...parents: string[]): Promise<string>;
   /** Uploads, prepares (with all refs free) and returns the key. */
@@ -196,6 +197,7 @@ export async function openReplica(): Promise<ReplicaScene> {
       open(join(directory, 'second'), {
         peers: () => (have, atLeast, signal) => replica.export(id, { have, atLeast, signal }),
       }),
+    secondRoot: join(directory, 'second'),
     secondGitDir: join(directory, 'second', 'repos', id.slice(0, 2), id, 'git'),
     request,
     commit: async (content, ...parents) => {

@@ -1,0 +1,79 @@
+import { rm } from 'node:fs/promises';
+import type { RefSnapshot } from '../contract/objects.js';
+import { digestOf } from '../git/digest.js';
+import { removeAllLeftovers } from '../git/maintenance.js';
+import { removeStaleLocks } from '../git/ref-files.js';
+import { readRefSnapshot } from '../git/ref-snapshot.js';
+import { removeHalfWritten } from '../git/repository-files.js';
+import { type ApplyDependencies, cleanUp, stateAfter, writeEffects } from './apply-entries.js';
+import { frozen, unlessDiffering } from './frozen.js';
+import { type IntentDependencies, packsIn } from './intents.js';
+import { removeStaleKeeps } from './quarantine.js';
+import {
+  ensureIntentFile,
+  markerSteps,
+  readState,
+  type RepositoryState,
+  syncState,
+} from './state-file.js';
+import { readWholePack, type WholePack } from './whole-pack-record.js';
+
+export type LoadDependencies = ApplyDependencies & IntentDependencies;
+
+/** What lies on the disk of a repository. */
+export interface LoadedRepository {
+  readonly state: RepositoryState;
+  readonly snapshot: RefSnapshot;
+  readonly wholePack: WholePack | undefined;
+}
+
+/**
+ * Reads a repository from the disk and finishes an interrupted apply. `afterStart` says that nothing of this process has
+ * touched it yet, so that lock, keep and temporary files in it are leftovers of a process that is gone. `data-corrupt`
+ * when its refs are not those that its state claims; `not-found` when there is none.
+ */
+export async function loadRepository(
+  dependencies: LoadDependencies,
+  id: string,
+  afterStart: boolean,
+): Promise<LoadedRepository> {
+  const { store, git } = dependencies;
+  const gitDir = store.gitDirectory(id);
+  const directory = store.repositoryDirectory(id);
+  let state = await readState(directory);
+  await ensureIntentFile(directory, state);
+  await syncState(directory);
+  if (afterStart) {
+    await rm(store.judgingDirectory(id), { recursive: true, force: true });
+    await removeStaleLocks(gitDir);
+    await removeHalfWritten(directory);
+    await removeAllLeftovers(gitDir);
+  }
+  if (state.applying !== undefined) {
+    const { applying } = state;
+    const keeps = new Set<string>();
+    const packs = await packsIn(dependencies, applying);
+    const restarted = { intent: applying, keeps, packs, restarted: true };
+    await writeEffects(dependencies, id, restarted).catch((error: unknown) => {
+      throw unlessDiffering(error, id);
+    });
+    state = stateAfter(state, applying);
+    await store.take(markerSteps(directory, state));
+    await cleanUp(dependencies, id, { intent: applying, keeps });
+  }
+  if (afterStart) await removeStaleKeeps(store.objectsDirectory(id));
+  const snapshot = await readRefSnapshot({
+    git,
+    gitDir,
+    generation: state.generation,
+    objectFormat: state.objectFormat,
+  });
+  if (digestOf(snapshot) !== state.digest) {
+    throw frozen('the refs on this disk are not those of the generation that it claims', {
+      id,
+      generation: state.generation,
+    });
+  }
+  const wholePack = await readWholePack(store.wholePackPath(id));
+  return { state, snapshot, wholePack };
+}
