@@ -2,13 +2,20 @@ import type { Clock, Logger } from '../contract/environment.js';
 import type { Coordinator, Operation } from '../contract/coordinator.js';
 import { keys, prefixEnd } from '../contract/keys.js';
 import { decodeHead, decodeLogEntry, scan } from './records.js';
+import type { Progress } from './replicate.js';
 
 export interface LogTrimDependencies {
   readonly coordinator: Coordinator;
-  /** The lowest generation that every counting voter of a repository has applied durably; undefined: unknown now. */
-  readonly appliedEverywhere: (repositoryId: string) => Promise<number | undefined>;
+  readonly appliedEverywhere: (repositoryId: string) => Promise<Progress>;
   readonly clock: Clock;
   readonly logger: Logger;
+}
+
+interface Lag {
+  /** On the monotonic clock. */
+  readonly sinceMs: number;
+  /** That some voter may lack. None: all have applied the head, and entries are still to go. */
+  generations: number;
 }
 
 /** How often repositories with entries left behind are looked at: their nodes are away, for seconds or for hours. */
@@ -22,8 +29,7 @@ const batchSize = 100;
  */
 export class LogTrim {
   readonly #dependencies: LogTrimDependencies;
-  /** By repository: since when on the monotonic clock, and how many generations some voter may lack. */
-  readonly #left = new Map<string, { readonly sinceMs: number; generations: number }>();
+  readonly #left = new Map<string, Lag>();
   readonly #closing = new AbortController();
   #running: Promise<void> | undefined;
 
@@ -31,19 +37,22 @@ export class LogTrim {
     this.#dependencies = dependencies;
   }
 
-  /** Repositories whose entries wait for some voter: how many there are, and how far and how long the worst lag. */
+  /** Repositories with pushes that some voter may lack: how many there are, and how far and how long the worst lag. */
   get lag(): { readonly repositories: number; readonly generations: number; readonly ms: number } {
-    const { clock } = this.#dependencies;
-    let generations = 0;
-    // In the order in which they came.
-    const [oldest] = this.#left.values();
-    for (const one of this.#left.values()) generations = Math.max(generations, one.generations);
-    const ms = oldest === undefined ? 0 : clock.monotonicMs() - oldest.sinceMs;
-    return { repositories: this.#left.size, generations, ms };
+    const nowMs = this.#dependencies.clock.monotonicMs();
+    let [repositories, generations, ms] = [0, 0, 0];
+    for (const one of this.#left.values()) {
+      if (one.generations === 0) continue;
+      repositories += 1;
+      generations = Math.max(generations, one.generations);
+      ms = Math.max(ms, nowMs - one.sinceMs);
+    }
+    return { repositories, generations, ms };
   }
 
   later(repositoryId: string): void {
-    if (!this.#left.has(repositoryId)) {
+    const known = this.#left.get(repositoryId);
+    if (known === undefined || known.generations === 0) {
       const sinceMs = this.#dependencies.clock.monotonicMs();
       this.#left.set(repositoryId, { sinceMs, generations: 1 });
     }
@@ -74,8 +83,7 @@ export class LogTrim {
       if (signal.aborted) return;
       for (const [repositoryId, lag] of this.#left) {
         try {
-          if (await this.trim(repositoryId)) this.#left.delete(repositoryId);
-          else lag.generations = await this.#generationsIn(repositoryId);
+          if (await this.#look(repositoryId, lag)) this.#left.delete(repositoryId);
         } catch (error) {
           logger.warn(
             { component: 'log', repo: repositoryId, err: error },
@@ -86,29 +94,44 @@ export class LogTrim {
     }
   }
 
-  /** True when nothing is left to trim, or others will do it. */
-  async trim(repositoryId: string): Promise<boolean> {
-    const { coordinator, appliedEverywhere } = this.#dependencies;
-    const applied = await appliedEverywhere(repositoryId);
-    if (applied === undefined) return false;
-    const log = keys.log(repositoryId);
-    const { entries, more } = await coordinator.range(log, {
-      rangeEnd: prefixEnd(log),
-      limit: batchSize,
-    });
-    const due = entries.map(decodeLogEntry).filter(({ generation }) => generation <= applied);
-    const open = await this.#openPushes(repositoryId);
-    const deletes = due
-      .filter(({ pushId }) => !open.has(pushId))
-      .map(({ generation }): Operation => ({
-        type: 'delete',
-        key: keys.logEntry(repositoryId, generation),
-      }));
-    if (deletes.length > 0) {
-      await coordinator.transaction({ compares: [], success: deletes, failure: [] });
+  /** True when nothing is left to trim, or others will do it. What is lacking is known before anything is trimmed. */
+  async #look(repositoryId: string, lag: Lag): Promise<boolean> {
+    const { head, applied } = await this.#dependencies.appliedEverywhere(repositoryId);
+    if (applied === undefined) {
+      lag.generations = await this.#generationsIn(repositoryId);
+      return false;
     }
-    // What is in an outbox is trimmed by whoever empties that.
-    return !more && due.length === entries.length;
+    lag.generations = Math.max(0, head - applied);
+    const isDone = await this.#trim(repositoryId, applied);
+    // What came meanwhile waits for some voter, and was told of.
+    return isDone && this.#left.get(repositoryId) === lag;
+  }
+
+  /** A page after the other, as far as every voter has applied them. True when nothing is left. */
+  async #trim(repositoryId: string, applied: number): Promise<boolean> {
+    const { coordinator } = this.#dependencies;
+    const log = keys.log(repositoryId);
+    for (let from = log; ;) {
+      const page = await coordinator.range(from, { rangeEnd: prefixEnd(log), limit: batchSize });
+      const due = page.entries
+        .map(decodeLogEntry)
+        .filter(({ generation }) => generation <= applied);
+      const open = await this.#openPushes(repositoryId);
+      const deletes = due
+        .filter(({ pushId }) => !open.has(pushId))
+        .map(({ generation }): Operation => ({
+          type: 'delete',
+          key: keys.logEntry(repositoryId, generation),
+        }));
+      if (deletes.length > 0) {
+        await coordinator.transaction({ compares: [], success: deletes, failure: [] });
+      }
+      const last = page.entries.at(-1);
+      // What is in an outbox is trimmed by whoever empties that.
+      if (due.length < page.entries.length) return false;
+      if (!page.more || last === undefined) return true;
+      from = `${last.key}\0`;
+    }
   }
 
   /** From the oldest entry that is there to the head. */

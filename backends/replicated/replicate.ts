@@ -78,9 +78,17 @@ function keepCurrent(
   }
 }
 
+/** How far the voters of a repository are. */
+export interface Progress {
+  /** The committed generation. */
+  readonly head: number;
+  /** The generation that every counting voter has applied durably; undefined: unknown now. */
+  readonly applied: number | undefined;
+}
+
 /**
- * The generation that every voter has, after making them apply the head; undefined when one does not answer. Learners
- * take what they lack from a peer and need no log; stale voters return in the same way.
+ * What every voter has, after making them apply the head; unknown when one does not answer. Learners take what they lack
+ * from a peer and need no log; stale voters return in the same way.
  */
 export async function appliedEverywhere(
   {
@@ -92,10 +100,11 @@ export async function appliedEverywhere(
     readonly readRecord: (id: string) => Promise<RepositoryRecord | undefined>;
   },
   id: string,
-): Promise<number | undefined> {
+): Promise<Progress> {
   const record = await readRecord(id);
   // Its keys go with it.
-  if (record === undefined) return Number.MAX_SAFE_INTEGER;
+  const all = Number.MAX_SAFE_INTEGER;
+  if (record === undefined) return { head: all, applied: all };
   const { generation } = await log.head(id);
   const applied = await Promise.all(
     record.voters
@@ -112,5 +121,6 @@ export async function appliedEverywhere(
       }),
   );
   const known = applied.filter((one) => one !== undefined);
-  return known.length === applied.length ? Math.min(...known) : undefined;
+  const isKnown = known.length === applied.length;
+  return { head: generation, applied: isKnown ? Math.min(...known) : undefined };
 }
