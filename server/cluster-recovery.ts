@@ -19,7 +19,9 @@ export function createClusterRecovery({
       // Repositories of the directory backend are what is on the disk: there is no head to raise.
       const compared = (await backend.recovery?.compare(signal)) ?? { compared: 0, found: [] };
       if (!apply) return { ...compared, frozen, applied: false };
-      if (frozen === undefined) {
+      const behind = compared.found.filter(({ verdict }) => verdict === 'behind');
+      // A copy that is older by moments may be noticed by no process, and by the disks that are ahead of it.
+      if (frozen === undefined && behind.length === 0) {
         throw new QuorateError(
           'failed-precondition',
           'there is nothing to recover: the coordinator is the one that this server knows',
@@ -29,15 +31,13 @@ export function createClusterRecovery({
       if (stuck.length > 0 && !force) {
         throw new QuorateError(
           'failed-precondition',
-          `${stuck.length} repositories cannot be recovered as things are, ${stuck[0]?.name ?? ''} for one ` +
+          `${stuck.length === 1 ? '1 repository' : `${stuck.length} repositories`} cannot be recovered as things are, ${stuck[0]?.name ?? ''} for one ` +
             `(${stuck[0]?.verdict ?? ''}): start the storage nodes that are missing, or give them up with --force`,
           { details: { repositories: stuck.length } },
         );
       }
-      for (const found of compared.found) {
-        if (found.verdict === 'behind') await backend.recovery?.raise(found);
-      }
-      await identity.accept();
+      for (const found of behind) await backend.recovery?.raise(found);
+      if (frozen !== undefined) await identity.accept();
       return { ...compared, frozen, applied: true };
     },
   };

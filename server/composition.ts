@@ -358,6 +358,11 @@ async function openOps(foundation: Foundation): Promise<Address> {
   return address;
 }
 
+/** For `quorate status`: it is the first that people ask. */
+function frozenNote({ identity: { frozen } }: Pick<Foundation, 'identity'>): { frozen?: string } {
+  return frozen === undefined ? {} : { frozen: frozen.message };
+}
+
 async function openDoors(foundation: Foundation, opsAddress: Address): Promise<ComposedServer> {
   const { config, data, clock, teardown, version } = foundation;
   const { noAuth } = config;
@@ -409,6 +414,7 @@ async function openDoors(foundation: Foundation, opsAddress: Address): Promise<C
       sshUrl: file?.sshUrl,
       opsUrl: file?.opsUrl,
       notes: {
+        ...frozenNote(foundation),
         'SSH cryptography': ssh.cryptoDescription.native ? 'native' : 'JavaScript (slower)',
         ...describeHostCertificates(foundation.hostIdentity.hostCertificates),
       },

@@ -46,7 +46,10 @@ export interface HeadRecovery {
 export interface RecoveryReport extends HeadsCompared {
   /** Why nothing is committed now; undefined when all is well. */
   readonly frozen: string | undefined;
-  /** True when the heads were raised and the incarnation advanced: every server is to be started again. */
+  /**
+   * True when the heads were raised and, if commits were frozen, the incarnation advanced: every server is to be
+   * started again then.
+   */
   readonly applied: boolean;
 }
 
@@ -54,7 +57,7 @@ export interface RecoveryReport extends HeadsCompared {
 export interface ClusterRecovery {
   /**
    * Without `apply` nothing changes. With it, heads that are behind are raised and the coordinator is accepted as it
-   * is. `failed-precondition` when nothing is frozen, or when some heads cannot be raised and `force` is not given:
+   * is, if that was refused. `failed-precondition` when nothing is frozen or behind, or when some heads cannot be raised and `force` is not given:
    * those repositories then stay as the coordinator says, or frozen where a disk contradicts it.
    */
   run(options: {

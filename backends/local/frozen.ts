@@ -13,7 +13,12 @@ export function unlessDiffering(error: unknown, id: string): unknown {
   });
 }
 
-/** What makes a copy unfit to be served, or changed. */
-export function frozen(why: string, details: Record<string, unknown>): QuorateError {
-  return new QuorateError('data-corrupt', `${why}; the repository is frozen`, { details });
+/** What makes a copy unfit to be served, or changed; and what to do about it. */
+export function frozen(
+  why: string,
+  details: Record<string, unknown>,
+  remedy?: string,
+): QuorateError {
+  const rest = remedy === undefined ? '' : `: ${remedy}`;
+  return new QuorateError('data-corrupt', `${why}; the repository is frozen${rest}`, { details });
 }

@@ -174,7 +174,10 @@ test('a coordinator that is behind this disk freezes the repository', async () =
   const change = { ref: main, oldOid: tip, newOid: next };
   const key = await scene.prepare([change], [tip]);
   scene.log.committed = early;
-  const frozen = { code: 'data-corrupt', message: /the repository is frozen$/ };
+  const frozen = {
+    code: 'data-corrupt',
+    message: /the repository is frozen: .* run quorate recover$/,
+  };
   const again = await scene.reopen();
   for (const replica of [scene.replica, again]) {
     await assert.rejects(replica.read(scene.id, 0), frozen);
@@ -192,7 +195,10 @@ test('a coordinator with other refs at the same generation freezes the repositor
   await scene.replica.apply(scene.id, 1);
   scene.log.committed = { generation: 1, digest: '1'.repeat(128) };
   const again = await scene.reopen();
-  await assert.rejects(again.read(scene.id, 1), { code: 'data-corrupt' });
+  await assert.rejects(again.read(scene.id, 1), {
+    code: 'data-corrupt',
+    message: /^this disk is at generation 1, and .* at 1, with other refs; .* quorate recover$/,
+  });
 });
 
 test('refs that somebody else changed freeze the repository, and the message says so', async () => {

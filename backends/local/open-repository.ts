@@ -300,9 +300,11 @@ export class OpenRepository {
     const head = await this.#dependencies.log.head(this.id);
     if (generation < head.generation) return;
     if (generation === head.generation && digest === head.digest) return;
+    const other = generation === head.generation ? ', with other refs' : '';
     throw frozen(
-      `this disk is at generation ${generation}, and the coordinator, which seems to be an old copy, at ${head.generation}`,
+      `this disk is at generation ${generation}, and the coordinator, which seems to be an old copy, at ${head.generation}${other}`,
       { id: this.id, generation, head: head.generation },
+      'put the latest copy of the coordinator back, or have an administrator run quorate recover',
     );
   }
 

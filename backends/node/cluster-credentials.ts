@@ -83,10 +83,14 @@ async function readSmallFile(file: string): Promise<Buffer> {
     content = await readFile(file);
   } catch (cause) {
     const code = cause instanceof Error && 'code' in cause ? String(cause.code) : 'unknown';
-    throw new QuorateError('invalid-argument', `${file} cannot be read (${code})`, { cause });
+    throw new QuorateError(
+      'invalid-argument',
+      `the cluster secret in ${file} cannot be read (${code}): --cluster-secret-file names the file with the secret that all members have`,
+      { cause },
+    );
   }
   if (content.length > maxFileBytes) {
-    throw new QuorateError('invalid-argument', `${file} is too large to be what it should be`);
+    throw new QuorateError('invalid-argument', `${file} is too large to be a cluster secret`);
   }
   return content;
 }

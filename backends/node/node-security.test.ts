@@ -231,7 +231,10 @@ test('credentials are needed, and have to be good ones', async (t) => {
   t.after(() => rm(directory, { recursive: true }));
   const secretFile = join(directory, 'secret');
   await refused({}, /--cluster-secret-file/);
-  await refused({ secretFile }, /cannot be read \(ENOENT\)/);
+  await refused(
+    { secretFile },
+    /the cluster secret in .* cannot be read \(ENOENT\): --cluster-secret-file /,
+  );
   await writeFile(secretFile, ' too short \n');
   await refused({ secretFile }, /shorter than 16/);
   await refused({ caFile: secretFile }, /cluster\.tls\.cert/);

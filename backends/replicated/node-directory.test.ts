@@ -203,7 +203,10 @@ test('twins are refused: a node id with another store, a store with another node
   await assert.rejects(announce(record('a', { storeId: '9'.repeat(32) }), hurried), taken);
   const copied = { code: 'failed-precondition', message: /is a copy of the one of node a/ };
   await assert.rejects(announce(record('b', { storeId: record('a').storeId }), hurried), copied);
-  const twice = { code: 'failed-precondition', message: /is running at a:7420 already/ };
+  const twice = {
+    code: 'failed-precondition',
+    message: /is running at a:7420 already: one process/,
+  };
   await assert.rejects(announce(record('a', { address: 'x:1' }), hurried), twice);
 });
 

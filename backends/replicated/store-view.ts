@@ -8,12 +8,19 @@ import type {
 import type { Coordinator } from '../contract/coordinator.js';
 import { QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
+import type { HeadRecord } from '../contract/repository.js';
 import { deleted } from './basis.js';
 import { decodeNode, type NodeRecord } from './node-record.js';
 import { type NodeMark, readNodeMarks } from './node-marks.js';
 import type { PushTraces } from './push-trace.js';
-import { copiesOf, decodeRepository, scan, type Voter } from './records.js';
-import { readGround } from './set-view.js';
+import {
+  copiesOf,
+  decodeHead,
+  decodeRepository,
+  type RepositoryRecord,
+  scan,
+  type Voter,
+} from './records.js';
 import type { ReplicaDirectory, StorageNode } from './voters.js';
 
 export interface StoreViewDependencies {
@@ -30,9 +37,7 @@ export function createStoreView(dependencies: StoreViewDependencies): StoreView 
   return {
     nodes: () => listNodes(dependencies),
     async replicas(repositoryId): Promise<readonly ReplicaInfo[]> {
-      const ground = await readGround(coordinator, repositoryId);
-      if (ground === undefined) throw deleted(repositoryId);
-      const { record, head } = ground;
+      const { record, head } = await seen(coordinator, repositoryId);
       const info = async (voter: Voter, role: ReplicaInfo['role']): Promise<ReplicaInfo> => {
         const { nodeId, storeId } = voter;
         const replica = replicas.find(storeId);
@@ -57,9 +62,7 @@ export function createStoreView(dependencies: StoreViewDependencies): StoreView 
       ]);
     },
     async verify(repositoryId, { signal, progress }): Promise<readonly CopyVerified[]> {
-      const ground = await readGround(coordinator, repositoryId);
-      if (ground === undefined) throw deleted(repositoryId);
-      const copies = ground.record.voters;
+      const copies = (await seen(coordinator, repositoryId)).record.voters;
       const verified: CopyVerified[] = [];
       for (const { nodeId, storeId } of copies) {
         progress({ step: `verifying on ${nodeId}`, done: verified.length, total: copies.length });
@@ -88,6 +91,21 @@ export function createStoreView(dependencies: StoreViewDependencies): StoreView 
       return state === 'active' ? { ...story, repository: name } : story;
     },
   };
+}
+
+/**
+ * To be shown, not to be decided by: plain reads, which go on while an older copy of the coordinator is refused. That is
+ * when people want to know what the copies hold.
+ */
+async function seen(
+  coordinator: Coordinator,
+  id: string,
+): Promise<{ readonly record: RepositoryRecord; readonly head: HeadRecord }> {
+  const repository = await coordinator.get(keys.repo(id));
+  const head = await coordinator.get(keys.head(id));
+  const record = repository === undefined ? undefined : decodeRepository(repository);
+  if (record?.state !== 'active' || head === undefined) throw deleted(id);
+  return { record, head: decodeHead(head) };
 }
 
 export async function listNodes({

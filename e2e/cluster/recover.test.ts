@@ -46,6 +46,9 @@ test('a cluster whose etcd was put back refuses pushes, and loses none to the re
     return exitCode === 0 ? stdout : undefined;
   });
   assert.match(listed, /refs\/heads\/main/);
+  assert.match(await ground.admin(0, 'status'), /^frozen: +the coordinator is an older copy: /m);
+  const copies = await ground.admin(0, 'repo', 'replicas', 'team/changed');
+  assert.match(copies, /this disk is at generation 2, .*: .* quorate recover/);
   assert.match(await ground.admin(0, 'recover'), /team\/changed +behind +1 +2\n/);
   await ground.admin(0, 'recover', '--apply');
   await restartAll();

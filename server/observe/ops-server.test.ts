@@ -34,11 +34,13 @@ const lock: LockInfo = {
 let phase: string;
 let check: () => Promise<void>;
 let locks: () => Promise<readonly LockInfo[]>;
+let warning: string | undefined;
 let server: OpsServer;
 let base: string;
 
 beforeEach(async () => {
   phase = 'serving';
+  warning = undefined;
   check = () => Promise.resolve();
   locks = () => Promise.resolve([lock]);
   server = createOpsServer({
@@ -47,6 +49,7 @@ beforeEach(async () => {
     metrics: { expose: () => Promise.resolve('up 1\n'), contentType: 'text/plain; version=0.0.4' },
     phase: () => phase,
     checks: { coordinator: () => check(), audit: () => Promise.resolve() },
+    warnings: { coordinator: () => warning },
     locks: () => locks(),
   });
   const { port } = await server.listen('127.0.0.1', 0);
@@ -61,6 +64,17 @@ test('readiness follows the phase; health does not', async () => {
   assert.equal(ready.status, 503);
   assert.deepEqual(await ready.json(), { status: 'not ready', phase: 'draining' });
   assert.equal((await fetch(`${base}/healthz`)).status, 200);
+});
+
+test('warnings are told from the start, before anything is served', async () => {
+  phase = 'starting';
+  warning = 'an older copy';
+  const ready = await fetch(`${base}/readyz`);
+  assert.deepEqual(await ready.json(), {
+    status: 'not ready',
+    phase: 'starting',
+    warnings: { coordinator: 'an older copy' },
+  });
 });
 
 test('readiness names the check that fails', async () => {

@@ -100,7 +100,9 @@ async function answer(
 
 async function readiness(options: OpsServerOptions): Promise<Reply> {
   const phase = options.phase();
-  if (phase !== 'serving') return json(503, { status: 'not ready', phase });
+  if (phase !== 'serving') {
+    return json(503, { status: 'not ready', phase, ...warningsOf(options) });
+  }
   const entries = await Promise.all(
     Object.entries(options.checks).map(async ([name, check]): Promise<[string, string]> => [
       name,

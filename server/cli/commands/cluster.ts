@@ -186,13 +186,30 @@ export function addRecoverCommand(program: Command): void {
       ];
       if (found.length > 0) terminal.print(`${table(columns, found)}\n`);
       terminal.print(
-        `${plain(recovery['compared'])} repositories compared, ${found.length} with something to tell\n`,
+        `${counted(recovery['compared'])} compared, ${found.length} with something to tell\n`,
       );
-      if (recovery['applied'] === true) {
-        terminal.print('recovered; now start every server and storage node again\n');
-      } else if (recovery['frozen'] === null) terminal.print('nothing is frozen\n');
-      else terminal.print('nothing was changed; quorate recover --apply does it\n');
+      terminal.print(`${recoveryVerdict(recovery, found)}\n`);
     });
+}
+
+function counted(repositories: unknown): string {
+  return repositories === 1 ? '1 repository' : `${plain(repositories)} repositories`;
+}
+
+/** What was done, or is to be done. */
+function recoveryVerdict(
+  { applied, frozen }: Readonly<Record<string, unknown>>,
+  found: readonly Readonly<Record<string, unknown>>[],
+): string {
+  if (applied === true) {
+    return frozen === null
+      ? 'recovered; the repositories are served again'
+      : 'recovered; now start every server and storage node again';
+  }
+  if (frozen !== null || found.some(({ verdict }) => verdict === 'behind')) {
+    return 'nothing was changed; quorate recover --apply does it';
+  }
+  return 'nothing is frozen';
 }
 
 function copiesIn(value: unknown): readonly Record<string, unknown>[] {
