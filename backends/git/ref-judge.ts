@@ -25,6 +25,7 @@ export interface RefJudgeOptions {
 export class RefJudge {
   readonly #pool: ConversationPool;
   readonly #take: TakeFileSteps;
+  /** Repositories whose judging directory is there. */
   readonly #made = new Set<string>();
   /** By judging directory: links that are on their way out. */
   readonly #unlinking = new Map<string, Promise<void>>();
@@ -49,12 +50,12 @@ export class RefJudge {
     if (run?.judgingDirectory === undefined) return false;
     const { judgingDirectory, gitDir } = run;
     const updates = runs.flatMap((each) => each.updates);
-    await this.#make(judgingDirectory);
+    await this.#make(gitDir, judgingDirectory);
     // The same pack may be judged again.
     await this.#unlinking.get(judgingDirectory);
     const links = (await Promise.all(runs.map((each) => linksOf(each, judgingDirectory)))).flat();
     try {
-      if (links.length > 0) await this.#take(links);
+      await this.#link(gitDir, links);
       const commands = writeRefCommands(updates, 'abort');
       const verdict = await this.#pool.exchange(
         gitDir,
@@ -74,7 +75,9 @@ export class RefJudge {
     }
   }
 
+  /** What comes to be at that path later is another repository, or another copy of it. */
   async release(gitDir: string): Promise<void> {
+    this.#made.delete(gitDir);
     await Promise.all(this.#unlinking.values());
     await this.#pool.release(gitDir);
   }
@@ -94,11 +97,22 @@ export class RefJudge {
   }
 
   /** git ignores an object directory that is not there when it starts. */
-  async #make(directory: string): Promise<void> {
-    if (this.#made.has(directory)) return;
+  async #make(gitDir: string, directory: string): Promise<void> {
+    if (this.#made.has(gitDir)) return;
     await mkdir(join(directory, 'pack'), { recursive: true, mode: 0o700 });
     if (this.#made.size >= 10_000) this.#made.clear();
-    this.#made.add(directory);
+    this.#made.add(gitDir);
+  }
+
+  async #link(gitDir: string, links: readonly Link[]): Promise<void> {
+    if (links.length === 0) return;
+    try {
+      await this.#take(links);
+    } catch (error) {
+      // Whatever became of the directory: the next push makes it anew.
+      this.#made.delete(gitDir);
+      throw error;
+    }
   }
 }
 

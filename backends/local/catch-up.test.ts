@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { EventEmitter, once } from 'node:events';
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { Readable } from 'node:stream';
 import { afterEach, beforeEach, test } from 'node:test';
 import type { RefCommand } from '../contract/objects.js';
 import type { PeerSource } from '../contract/replica.js';
@@ -77,6 +78,28 @@ test('a store without the repository gets all of it', async () => {
   assert.deepEqual(await refsOf(second), { [main]: one, 'refs/tags/one': one });
   await assertSound(2);
 });
+
+for (const remove of ['destroy', 'setAside'] as const) {
+  test(`a copy that is made again where one was takes pushes as that did (${remove})`, async () => {
+    const one = await scene.commit('one');
+    await push([create(main, one)]);
+    const prepareOnSecond = async (pushId: string, content: string): Promise<void> => {
+      const key = { repositoryId: scene.id, pushId, attempt: 1 };
+      const tip = await scene.commit(content, one);
+      const pack = Readable.from([await packOf(scene.source, [tip], [one])]);
+      await second.upload(key, pack, { settings: {}, signal, progress: () => undefined, basis: 1 });
+      // A new branch: git is asked whether it takes it.
+      await second.prepare(scene.request(key, [create('refs/heads/new', tip)]));
+      await second.abort(key);
+    };
+    await second.catchUp(scene.id, { atLeast: 1, source, signal });
+    await prepareOnSecond('push-of-the-first-copy', 'two');
+    await second[remove](scene.id);
+    await second.catchUp(scene.id, { atLeast: 1, source, signal });
+    await prepareOnSecond('push-of-the-next-copy', 'three');
+    await assertSound(1);
+  });
+}
 
 test('an empty repository is caught up as well', async () => {
   await second.catchUp(scene.id, { atLeast: 0, source, signal });
