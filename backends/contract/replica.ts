@@ -286,7 +286,11 @@ export interface Replica {
       readonly signal: AbortSignal;
     },
   ): Promise<ReplicaState>;
-  /** Reads refs and objects from the disk again (`git fsck`, niced). Changes nothing. */
+  /**
+   * Reads refs and objects from the disk again (`git fsck`, niced). Changes nothing, but for an apply that was
+   * interrupted, which it finishes. That a copy's own files keep it from being opened, or from that, is a problem found.
+   * Errors: `storage-failure` when it may be the whole disk or git, `unavailable` while its refs are locked.
+   */
   verify(
     repositoryId: string,
     options: {

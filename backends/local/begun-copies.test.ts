@@ -4,6 +4,7 @@ import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { QuorateError } from '../contract/errors.js';
 import type { PeerSource } from '../contract/replica.js';
+import { observeSyncs } from '../git/testing/observe-syncs.js';
 import type { LocalReplica } from './local-replica.js';
 import { runGit } from './testing/local-fixture.js';
 import { create, openReplica, type ReplicaScene } from './testing/replica-scene.js';
@@ -97,6 +98,20 @@ test('a copy of a repository without refs counts when a peer has said that there
   await assertReadable([]);
   second = await scene.second();
   await assertReadable([]);
+});
+
+test('a copy that was begun by a store which was killed is on the disk, with its name, before it counts', async () => {
+  await push();
+  await begin();
+  second = await scene.second();
+  const synced: string[] = [];
+  await observeSyncs(
+    (path) => synced.push(path),
+    async () => void (await fill()),
+  );
+  const directory = dirname(scene.secondGitDir);
+  const names = [directory, join(directory, 'state'), join(directory, 'intent')];
+  for (const path of names) assert.ok(synced.includes(path), path);
 });
 
 test('a jump that is cut short at the refs of a copy makes it readable when it is finished', async () => {

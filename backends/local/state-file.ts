@@ -6,7 +6,13 @@ import type { ObjectFormat } from '../contract/objects.js';
 import type { QuarantineKey } from '../contract/replica.js';
 import type { LogEntry } from '../contract/repository.js';
 import type { FileStep } from '../git/file-steps.js';
-import { isMissing, replaceFile, syncFile, writeFileDurably } from '../git/repository-files.js';
+import {
+  isMissing,
+  replaceFile,
+  syncDirectory,
+  syncFile,
+  writeFileDurably,
+} from '../git/repository-files.js';
 import { decodeCheckedLine, encodeCheckedLine } from './checked-line.js';
 
 /**
@@ -123,9 +129,13 @@ export async function ensureIntentFile(directory: string, state: RepositoryState
   await writeFileDurably(path, state.applying === undefined ? '' : encodeCheckedLine(state));
 }
 
-/** Makes durable what was read: whoever wrote it may have been killed before it was. */
+/**
+ * Makes durable what was read, and the names that it was read by: whoever wrote it may have been killed before it was,
+ * and from here on both files are written in place only.
+ */
 export async function syncState(directory: string): Promise<void> {
-  await Promise.all([markerName, intentName].map((name) => syncFile(join(directory, name))));
+  const files = [markerName, intentName].map((name) => syncFile(join(directory, name)));
+  await Promise.all([...files, syncDirectory(directory)]);
 }
 
 /**

@@ -43,6 +43,23 @@ test('of bits that turn over in packed-refs, those show that git reads, or canno
   for (const [kind, times] of Object.entries(seen)) assert.ok(times > 10, `${kind}: ${times}`);
 });
 
+test('a bit that turns over twice is no damage any more', () => {
+  const seen = { undone: 0, damaged: 0 };
+  for (let seed = 0; seed < 400; seed++) {
+    const disk = new SimulatedDisk(() => 0);
+    write(disk, `${gitDir}/HEAD`, 'ab\n');
+    const random = new SeededRandom(`flip ${seed}`);
+    const flips = new FlippedBits();
+    for (let times = 0; times < 2; times++) assert.ok(flips.flip(disk, random));
+    const file = disk.find(`${gitDir}/HEAD`);
+    const undone = file?.kind === 'file' && file.data.toString() === 'ab\n';
+    assert.equal(flips.showing(disk).length, undone ? 0 : 1, `seed ${seed}`);
+    assert.equal(flips.left().length, undone ? 0 : 1, `seed ${seed}`);
+    seen[undone ? 'undone' : 'damaged']++;
+  }
+  assert.ok(seen.undone > 5 && seen.damaged > 5, JSON.stringify(seen));
+});
+
 test('damage that is written over is no damage any more', () => {
   const disk = new SimulatedDisk(() => 0);
   write(disk, `${gitDir}/HEAD`, 'ref: refs/heads/main\n');

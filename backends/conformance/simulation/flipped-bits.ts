@@ -36,7 +36,8 @@ export class FlippedBits {
     const repositoryId = fragile.exec(path)?.[2] ?? '';
     const before = this.#flips.find(({ data }) => data === file.data)?.before ?? file.data;
     const data = flipped(file, random);
-    this.#flips.push({ disk, repositoryId, path, data, before });
+    // The same bit twice is no damage any more.
+    if (!data.equals(before)) this.#flips.push({ disk, repositoryId, path, data, before });
     return { path };
   }
 
