@@ -9,6 +9,8 @@ import { allRefs } from '../contract/visible-refs.js';
 import { create, openReplica, type ReplicaScene } from '../local/testing/replica-scene.js';
 import type { NodeClientLimits } from './node-client.js';
 import type { NodeServerLimits } from './node-server.js';
+import { storageFailure } from '../local/disk-errors.js';
+import { listeningLogger } from './testing/raw-channel.js';
 import { connect, type Connected, serveReplica, type ServedReplica } from './testing/node-scene.js';
 import { type StallableProxy, startProxy } from './testing/stallable-proxy.js';
 import { stubReplica } from './testing/stub-replica.js';
@@ -63,6 +65,20 @@ describe('nodes that stop, go and come', () => {
     assert.equal(await line.replica.applied(repositoryId), 1);
     assert.equal(line.client.running, 0);
     held?.();
+  });
+
+  test('a disk that fails is told in the log of its own node, with the file', async (t) => {
+    const { logger, warnings } = listeningLogger();
+    const cause = Object.assign(new Error('ENOENT: no such file, /store/pack'), { code: 'ENOENT' });
+    const failing = stubReplica({ apply: () => Promise.reject(storageFailure(cause)) });
+    const served = await serveReplica(failing, { logger });
+    const { client, replica } = await connect(served.address, failing.storeId);
+    t.after(async () => {
+      await client.close();
+      await served.server.drain(0);
+    });
+    await rejectsWith(replica.apply(repositoryId, 1), 'storage-failure');
+    assert.deepEqual(warnings, ['a call failed']);
   });
 
   test('a call that takes long is no silence', async (t) => {

@@ -325,9 +325,14 @@ class HttpNodeServer implements NodeServer {
     const { code } = asQuorateError(error);
     const facts = { component: 'node-api', call: name, repo: call.repositoryId, err: error };
     if (code === 'internal') this.#options.logger.error(facts, 'a call failed');
+    // Whoever asked is told no more than that: which file it was stays here.
+    else if (ownTrouble.has(code)) this.#options.logger.warn(facts, 'a call failed');
     else this.#options.logger.debug(facts, 'a call failed');
   }
 }
+
+/** Of this node's disk. */
+const ownTrouble: ReadonlySet<string> = new Set(['storage-failure', 'data-corrupt']);
 
 /** Refs of snapshots that are kept to send only what changed. */
 const maxKnownRefs = 2_000_000;
