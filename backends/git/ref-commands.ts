@@ -1,16 +1,20 @@
 import { QuorateError } from '../contract/errors.js';
 import type { RefCommand } from '../contract/objects.js';
 
+/** A transaction that changes nothing: `prepare` takes every lock and does every check that `commit` relies on. */
+export function writeDryRun(updates: readonly RefCommand[]): string {
+  return `start\0${writeRefCommands(updates)}prepare\0abort\0`;
+}
+
 /**
- * Input of `git update-ref --stdin -z`, one transaction. In the NUL-terminated form a name is data whatever it holds,
- * so that no name can become a command. Symbolic refs are not followed: the ref that was named is the one that
- * changes. `end` is `commit`, or `abort` for a dry run: `prepare` takes every lock and does every check that commit
- * relies on.
+ * The updates of one transaction as `git update-ref --stdin -z` wants them. In the NUL-terminated form a name is data
+ * whatever it holds, so that no name can become a command. Symbolic refs are not followed: the ref that was named is
+ * the one that changes.
  *
  * Throws `invalid-argument` for what is no full ref name, no object id, or deletes a ref that does not exist.
  */
-export function writeRefCommands(updates: readonly RefCommand[], end: 'commit' | 'abort'): Buffer {
-  const parts = ['start\0'];
+export function writeRefCommands(updates: readonly RefCommand[]): string {
+  const parts: string[] = [];
   for (const update of updates) {
     assertRefCommand(update);
     const { ref, oldOid, newOid } = update;
@@ -19,8 +23,7 @@ export function writeRefCommands(updates: readonly RefCommand[], end: 'commit' |
     else if (isZero(newOid)) parts.push(`delete ${ref}\0${oldOid}\0`);
     else parts.push(`update ${ref}\0${newOid}\0${oldOid}\0`);
   }
-  parts.push('prepare\0', `${end}\0`);
-  return Buffer.from(parts.join(''));
+  return parts.join('');
 }
 
 /** True for the object id of "no object". */

@@ -2,7 +2,7 @@ import { QuorateError } from '../contract/errors.js';
 import type { RefCommand } from '../contract/objects.js';
 import type { GitRunner } from './git-runner.js';
 import { objectEnvironment, type ObjectSources } from './object-environment.js';
-import { isZero, writeRefCommands } from './ref-commands.js';
+import { isZero, writeDryRun } from './ref-commands.js';
 import { removeLocksOfKilled } from './ref-files.js';
 import { refConfig } from './ref-config.js';
 import { readRefValues, valueOf } from './ref-values.js';
@@ -75,7 +75,7 @@ async function prepares(
     args: ['update-ref', '--stdin', '-z'],
     env: objectEnvironment(run),
     config: dryRunConfig,
-    stdin: writeRefCommands(updates, 'abort'),
+    stdin: Buffer.from(writeDryRun(updates)),
     ...(run.signal === undefined ? {} : { signal: run.signal }),
   });
   if (result.exitCode === null) {

@@ -4,7 +4,7 @@ import type { Clock } from '../contract/environment.js';
 import { ConversationPool, type Dialogue } from './conversation-pool.js';
 import { takeFileSteps, type FileStep, type TakeFileSteps } from './file-steps.js';
 import type { GitRunner } from './git-runner.js';
-import { writeRefCommands } from './ref-commands.js';
+import { writeDryRun } from './ref-commands.js';
 import { dryRunConfig, type DryRun } from './ref-dry-run.js';
 import { removeLocksOfKilled } from './ref-files.js';
 import { isMissing } from './repository-files.js';
@@ -56,7 +56,7 @@ export class RefJudge {
     const links = (await Promise.all(runs.map((each) => linksOf(each, judgingDirectory)))).flat();
     try {
       await this.#link(gitDir, links);
-      const commands = writeRefCommands(updates, 'abort');
+      const commands = writeDryRun(updates);
       const verdict = await this.#pool.exchange(
         gitDir,
         (dialogue) => prepares(dialogue, commands),
@@ -139,7 +139,7 @@ async function packFilesIn(directory: string): Promise<readonly string[]> {
 
 async function prepares(
   dialogue: Dialogue,
-  commands: Buffer,
+  commands: string,
 ): Promise<'prepared' | 'refused' | 'killed'> {
   // git ends when it refuses, perhaps before it has read everything.
   await dialogue.write(commands).catch(() => undefined);

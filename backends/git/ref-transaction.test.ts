@@ -37,12 +37,12 @@ describe('ref transactions', () => {
 
   it('creates, updates, deletes and verifies in one transaction', async () => {
     const { gitDir } = repository;
-    await refs.commit(gitDir, [
+    await refs.commitEither(gitDir, [
       create('refs/heads/a'),
       create('refs/heads/b'),
       create('refs/heads/c'),
     ]);
-    await refs.commit(gitDir, [
+    await refs.commitEither(gitDir, [
       { ref: 'refs/heads/a', oldOid: one, newOid: two },
       { ref: 'refs/heads/b', oldOid: one, newOid: zero },
       { ref: 'refs/heads/c', oldOid: one, newOid: one },
@@ -64,7 +64,7 @@ describe('ref transactions', () => {
     };
     const observed = createRefTransactions({ git, clock: realClock, files });
     const syncedBy = async (...updates: RefCommand[]): Promise<readonly string[]> => {
-      await observed.commit(gitDir, updates);
+      await observed.commitEither(gitDir, updates);
       return synced.splice(0).toSorted();
     };
     const heads = 'refs/heads';
@@ -107,22 +107,22 @@ describe('ref transactions', () => {
   });
 
   it('changes nothing when one old value is wrong, and names the ref', async () => {
-    await refs.commit(repository.gitDir, [create('refs/heads/a')]);
+    await refs.commitEither(repository.gitDir, [create('refs/heads/a')]);
     await assert.rejects(
-      refs.commit(repository.gitDir, [
+      refs.commitEither(repository.gitDir, [
         create('refs/heads/new'),
-        { ref: 'refs/heads/a', oldOid: two, newOid: one },
+        { ref: 'refs/heads/a', oldOid: two, newOid: zero },
         create('refs/heads/other'),
       ]),
       { code: 'failed-precondition', details: { refs: ['refs/heads/a'] } },
     );
     assert.deepEqual(repository.refs(), [`refs/heads/a ${one}`]);
     // The process that said no is gone; the next one works.
-    await refs.commit(repository.gitDir, [create('refs/heads/new')]);
+    await refs.commitEither(repository.gitDir, [create('refs/heads/new')]);
   });
 
   it('takes names as data: none becomes a command', async () => {
-    await refs.commit(repository.gitDir, [create('refs/heads/keep')]);
+    await refs.commitEither(repository.gitDir, [create('refs/heads/keep')]);
     for (const ref of [
       `refs/heads/x\ndelete refs/heads/keep`,
       `refs/heads/x ${one} ${zero}\ncommit\nstart\ndelete refs/heads/keep\n`,
@@ -132,10 +132,11 @@ describe('ref transactions', () => {
       const failures = await refs.dryRun({ gitDir: repository.gitDir, updates: [create(ref)] });
       if (!/[\s]/.test(ref)) assert.equal(failures.size, 0);
       else assert.deepEqual([...failures], [[ref, 'refused']]);
-      if (failures.size > 0) await assert.rejects(refs.commit(repository.gitDir, [create(ref)]));
+      if (failures.size > 0)
+        await assert.rejects(refs.commitEither(repository.gitDir, [create(ref)]));
     }
     for (const ref of ['refs/heads/x\0delete refs/heads/keep\0', 'HEAD', 'main', '']) {
-      await assert.rejects(refs.commit(repository.gitDir, [create(ref)]), {
+      await assert.rejects(refs.commitEither(repository.gitDir, [create(ref)]), {
         code: 'invalid-argument',
       });
       const failures = await refs.dryRun({ gitDir: repository.gitDir, updates: [create(ref)] });
@@ -146,9 +147,9 @@ describe('ref transactions', () => {
 
   it('changes the ref that it is told, not the one that a symbolic ref names', async () => {
     const { gitDir } = repository;
-    await refs.commit(gitDir, [create('refs/heads/main'), create('refs/heads/x')]);
+    await refs.commitEither(gitDir, [create('refs/heads/main'), create('refs/heads/x')]);
     repository.git(['symbolic-ref', 'refs/heads/link', 'refs/heads/main']);
-    await refs.commit(gitDir, [{ ref: 'refs/heads/link', oldOid: one, newOid: two }]);
+    await refs.commitEither(gitDir, [{ ref: 'refs/heads/link', oldOid: one, newOid: two }]);
     assert.deepEqual(repository.refs(), [
       `refs/heads/link ${two}`,
       `refs/heads/main ${one}`,
@@ -158,7 +159,7 @@ describe('ref transactions', () => {
 
   it('takes only object ids', async () => {
     for (const oid of ['main', `${one}\0`, '', '-x', one.toUpperCase()]) {
-      await assert.rejects(refs.commit(repository.gitDir, [create('refs/heads/a', oid)]), {
+      await assert.rejects(refs.commitEither(repository.gitDir, [create('refs/heads/a', oid)]), {
         code: 'invalid-argument',
       });
     }
@@ -166,7 +167,7 @@ describe('ref transactions', () => {
 
   it('completes what was half applied, any number of times', async () => {
     const { gitDir } = repository;
-    await refs.commit(gitDir, [create('refs/heads/a'), create('refs/heads/gone')]);
+    await refs.commitEither(gitDir, [create('refs/heads/a'), create('refs/heads/gone')]);
     const entry: RefCommand[] = [
       { ref: 'refs/heads/a', oldOid: one, newOid: two },
       create('refs/heads/b'),
@@ -187,7 +188,7 @@ describe('ref transactions', () => {
 
   it('removes after a restart a ref of which only packed-refs is left, with an older value', async () => {
     const { gitDir } = repository;
-    await refs.commit(gitDir, [create('refs/heads/gone'), create('refs/heads/a')]);
+    await refs.commitEither(gitDir, [create('refs/heads/gone'), create('refs/heads/a')]);
     repository.git(['pack-refs', '--all', '--prune']);
     // Its file, with `two`, went; the packed-refs without it did not come to the disk.
     const deletion = [{ ref: 'refs/heads/gone', oldOid: two, newOid: zero }];
@@ -208,7 +209,7 @@ describe('ref transactions', () => {
       converse: async (command) => killedAfterPrepare(await git.converse(command)),
     };
     const broken = createRefTransactions({ git: dying, clock: realClock });
-    await assert.rejects(broken.commit(repository.gitDir, [create('refs/heads/a')]), {
+    await assert.rejects(broken.commitEither(repository.gitDir, [create('refs/heads/a')]), {
       code: 'storage-failure',
     });
     await broken.close();
@@ -221,8 +222,8 @@ describe('ref transactions', () => {
     const foreign = other.commit();
     await Promise.all(
       Array.from({ length: 20 }, (_, index) => [
-        refs.commit(repository.gitDir, [create(`refs/heads/n${index}`)]),
-        refs.commit(other.gitDir, [create(`refs/heads/n${index}`, foreign)]),
+        refs.commitEither(repository.gitDir, [create(`refs/heads/n${index}`)]),
+        refs.commitEither(other.gitDir, [create(`refs/heads/n${index}`, foreign)]),
       ]).flat(),
     );
     assert.equal(repository.refs().length, 20);
@@ -235,11 +236,13 @@ describe('ref transactions', () => {
     const small = createRefTransactions({ git, clock: realClock, maxOpen: 2 });
     const others = Array.from({ length: 5 }, () => new TestRepository());
     await Promise.all(
-      others.map((each) => small.commit(each.gitDir, [create('refs/heads/a', each.commit())])),
+      others.map((each) =>
+        small.commitEither(each.gitDir, [create('refs/heads/a', each.commit())]),
+      ),
     );
     for (const each of others) {
       assert.equal(each.refs().length, 1);
-      await small.commit(each.gitDir, [{ ...create('refs/heads/b'), newOid: each.commit() }]);
+      await small.commitEither(each.gitDir, [{ ...create('refs/heads/b'), newOid: each.commit() }]);
     }
     // Those that gave way are just ending.
     await until('the others to end', () => git.running <= 3);
@@ -250,7 +253,7 @@ describe('ref transactions', () => {
   it('creates thousands of refs at once', async () => {
     const updates = Array.from({ length: 3_000 }, (_, index) => create(`refs/tags/t${index}`));
     assert.equal((await refs.dryRun({ gitDir: repository.gitDir, updates })).size, 0);
-    await refs.commit(repository.gitDir, updates);
+    await refs.commitEither(repository.gitDir, updates);
     assert.equal(repository.refs().length, 3_000);
   });
 
@@ -278,7 +281,7 @@ describe('ref transactions', () => {
 
   it('waits for a lock that is held, and removes those of a killed git on recovery', async () => {
     const { gitDir } = repository;
-    await refs.commit(gitDir, [create('refs/heads/main'), create('refs/heads/x')]);
+    await refs.commitEither(gitDir, [create('refs/heads/main'), create('refs/heads/x')]);
     mkdirSync(join(gitDir, 'refs/heads/dir'));
     for (const name of [
       'HEAD.lock',
@@ -290,10 +293,12 @@ describe('ref transactions', () => {
     }
     assert.equal(await removeStaleLocks(gitDir), 4);
     assert.equal(await removeStaleLocks(gitDir), 0);
-    await refs.commit(gitDir, [{ ref: 'refs/heads/x', oldOid: one, newOid: zero }]);
+    await refs.commitEither(gitDir, [{ ref: 'refs/heads/x', oldOid: one, newOid: zero }]);
 
     writeFileSync(join(gitDir, 'refs/heads/main.lock'), '');
-    const waiting = refs.commit(gitDir, [{ ref: 'refs/heads/main', oldOid: one, newOid: two }]);
+    const waiting = refs.commitEither(gitDir, [
+      { ref: 'refs/heads/main', oldOid: one, newOid: two },
+    ]);
     // Meanwhile another repository is served; then the holder lets go.
     await git.run({ args: ['version'] });
     await removeStaleLocks(gitDir);
@@ -376,7 +381,7 @@ describe('ref transactions', () => {
       it(desc, async () => {
         const { gitDir, tree } = repository;
         const existing = ['refs/heads/a', 'refs/heads/b', 'refs/heads/dir/sub'];
-        await refs.commit(
+        await refs.commitEither(
           gitDir,
           existing.map((ref) => create(ref)),
         );
@@ -386,7 +391,7 @@ describe('ref transactions', () => {
         assert.equal(repository.refs().length, existing.length);
         assert.equal(await removeStaleLocks(gitDir), 0);
         // What it let pass does apply, all together.
-        await refs.commit(
+        await refs.commitEither(
           gitDir,
           commands.filter(({ ref }) => !found.has(ref)),
         );
@@ -434,7 +439,7 @@ function killedAfterPrepare(conversation: GitConversation): GitConversation {
     kill: () => conversation.kill(),
     end: () => conversation.end(),
     write: async (bytes) => {
-      await conversation.write(String(Buffer.from(bytes)).replace('commit\0', ''));
+      await conversation.write(String(Buffer.from(bytes)).replace('commit\0start\0', 'prepare\0'));
       conversation.stdout.on('data', (chunk) => {
         if (String(chunk).includes('prepare: ok')) conversation.kill();
       });

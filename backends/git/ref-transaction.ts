@@ -14,15 +14,11 @@ import { readRefValues, valueOf, type RefValuesOptions } from './ref-values.js';
 /** The one writer of refs. */
 export interface RefTransactions {
   /**
-   * Applies all updates or, short of an I/O failure, none. Each ref must have its `oldOid` (zeros: must not exist).
-   * Durable on return, the directories of the changed refs included.
-   * Errors: `failed-precondition` (`details.refs`: those whose value is another; nothing changed), `storage-failure`
-   * (after which some may have been applied: `commitEither` completes them), `invalid-argument`, `unavailable`.
-   */
-  commit(gitDir: string, updates: readonly RefCommand[]): Promise<void>;
-  /**
-   * As `commit`, where a ref may have its new value already. For entries that are committed in the log. Idempotent.
-   * `restarted`: a ref that goes may have any value, since there may have been a power cut in the middle. git takes it
+   * Applies updates of entries that are committed in the log, in one transaction. Each ref must have its `oldOid`
+   * (zeros: must not exist), or its new value already. Idempotent. Durable on return, the directories of the changed
+   * refs included. Errors: `failed-precondition` (`details.refs`: those whose value is another; nothing changed),
+   * `storage-failure` (after which some may have been applied: the same call completes them), `invalid-argument`,
+   * `unavailable`. `restarted`: a ref that goes may have any value, since there may have been a power cut in the middle. git takes it
    * from packed-refs first and removes its file then; when only the second came to the disk, an older value of
    * packed-refs shows. `before`: steps that are taken first; `after`: those when the refs are on disk.
    */
@@ -65,6 +61,7 @@ export function createRefTransactions(options: RefTransactionsOptions): RefTrans
   });
 
   const directories = new RefDirectories(files);
+  const begun: Begun = new WeakSet();
 
   async function apply(
     gitDir: string,
@@ -72,8 +69,8 @@ export function createRefTransactions(options: RefTransactionsOptions): RefTrans
     after: readonly FileStep[] = [],
   ): Promise<Outcome> {
     if (updates.length === 0) return 'applied';
-    const commands = writeRefCommands(updates, 'commit');
-    const outcome = await pool.exchange(gitDir, (dialogue) => transact(dialogue, commands));
+    const commands = writeRefCommands(updates);
+    const outcome = await pool.exchange(gitDir, (dialogue) => transact(dialogue, commands, begun));
     if (outcome === 'applied') await directories.sync(gitDir, updates, after);
     // Otherwise its locks would be in the way of every transaction to come.
     if (outcome === 'killed') await removeLocksOfKilled(gitDir, refsOf(updates));
@@ -83,12 +80,6 @@ export function createRefTransactions(options: RefTransactionsOptions): RefTrans
   const judge = new RefJudge(options);
 
   return {
-    async commit(gitDir, updates) {
-      const outcome = await apply(gitDir, updates);
-      if (outcome === 'applied') return;
-      if (outcome === 'refused') await assertValues({ git, gitDir }, updates, 'old');
-      throw refsNotWritten();
-    },
     async commitEither(gitDir, updates, how = {}) {
       const { restarted = false, before = [], after = [] } = how;
       if (before.length > 0) await files(before);
@@ -123,21 +114,24 @@ export function createRefTransactions(options: RefTransactionsOptions): RefTrans
   };
 }
 
-/**
- * `refused`: git changed nothing and ended. `broken`: it was lost on the way, and may have applied all or some;
- * `killed`: that, and it has certainly ended.
- */
-type Outcome = 'applied' | 'refused' | 'broken' | 'killed';
+/** `ended`: git went on the way, and may have applied all, some or none; `killed`: that, by a signal that was seen. */
+type Outcome = 'applied' | 'ended' | 'killed';
 
-async function transact(dialogue: Dialogue, commands: Buffer): Promise<Outcome> {
-  // All at once: git reads on only while what it has read is fine, and each round trip saved is time under lock.
-  await dialogue.write(commands).catch(ignoreEnd);
-  for (const expected of ['start: ok', 'prepare: ok', 'commit: ok']) {
-    const line = await dialogue.readLine();
-    if (line === expected) continue;
-    const { exitCode, signal } = await dialogue.ended();
-    if (signal !== null) return 'killed';
-    return exitCode !== null && expected !== 'commit: ok' ? 'refused' : 'broken';
+/** Processes that have begun their next transaction. */
+type Begun = WeakSet<Dialogue>;
+
+/**
+ * One transaction, written at once and without a `prepare` of its own, which `commit` does as well; the next one is begun
+ * with it. So git says all it has to say at its end, and is read once.
+ */
+async function transact(dialogue: Dialogue, commands: string, begun: Begun): Promise<Outcome> {
+  const first = begun.has(dialogue) ? '' : 'start\0';
+  begun.add(dialogue);
+  await dialogue.write(`${first}${commands}commit\0start\0`).catch(ignoreEnd);
+  for (const expected of ['start: ok', 'commit: ok']) {
+    if ((await dialogue.readLine()) === expected) continue;
+    const { signal } = await dialogue.ended();
+    return signal === null ? 'ended' : 'killed';
   }
   return 'applied';
 }
@@ -151,7 +145,7 @@ function ignoreEnd(error: unknown): void {
 async function assertValues(
   options: RefValuesOptions,
   updates: readonly RefCommand[],
-  expected: 'old' | 'old or new' | 'old or new, or it goes',
+  expected: 'old or new' | 'old or new, or it goes',
 ): Promise<ReadonlyMap<string, Oid>> {
   const values = await readRefValues(
     options,
@@ -159,8 +153,7 @@ async function assertValues(
   );
   const stale = updates.filter((update) => {
     const value = valueOf(values, update);
-    if (value === update.oldOid) return false;
-    if (expected !== 'old' && value === update.newOid) return false;
+    if (value === update.oldOid || value === update.newOid) return false;
     return expected !== 'old or new, or it goes' || !isZero(update.newOid);
   });
   if (stale.length > 0) {

@@ -40,7 +40,6 @@ function fakeRefs(asked: string[], together: () => Promise<boolean>): RefTransac
       const bad = run.updates.filter(({ ref }) => ref.endsWith('bad'));
       return Promise.resolve(new Map(bad.map(({ ref }): [string, RefFailure] => [ref, 'stale'])));
     },
-    commit: never,
     commitEither: never,
     setHead: never,
     release: never,

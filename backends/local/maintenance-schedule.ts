@@ -23,12 +23,12 @@ export interface MaintenanceScheduleDependencies {
 /** A burst of pushes is looked at once. */
 const settleMs = 1000;
 /**
- * A look reads a few directories and the size of each pack, at a tenth of a push's CPU: not after each of the pushes
- * that come one by one. It takes more than one to make a repack due.
+ * A look reads a few directories and the size of each pack, at up to half of a push's CPU: not after each of the pushes
+ * that come one by one. Nothing that it finds is so urgent that it cannot wait this long.
  */
-const restMs = 5000;
-/** After so many pushes the next look does not wait: few enough that packs do not pile up meanwhile. */
-const busyPushes = 10;
+const restMs = 30_000;
+/** After so many pushes, about as many as make a repack due, the next look does not wait. */
+const busyPushes = 20;
 /** Repositories that wait, or were looked at lately; what is beyond is considered again at its next push. */
 const maxQueued = 10_000;
 

@@ -31,16 +31,15 @@ export class RefUpdate {
   }
 
   async execute(): Promise<{ exitCode: number; stdout: string }> {
-    const { updates, end } = parse(this.#run.stdin);
+    const { updates, says, end } = parse(this.#run.stdin);
     const { logger } = this.#run.place.process;
-    let said = 'start: ok\n';
+    let said = says.first;
     try {
       const refusal = await this.#prepare(updates);
       if (refusal === undefined) {
-        said += 'prepare: ok\n';
         if (end === 'commit') await this.#commit(updates);
         await this.#unlock();
-        return { exitCode: 0, stdout: `${said}${end}: ok\n` };
+        return { exitCode: 0, stdout: `${said}${says.last}` };
       }
       logger.debug({ refusal }, 'git update-ref refuses');
     } catch (error) {
@@ -186,13 +185,24 @@ export function removeEmpty(disk: GitRun['place']['disk'], path: string): void {
   if (node.entries.size === 0) disk.removeDirectory(path);
 }
 
-function parse(stdin: string): { updates: readonly Update[]; end: 'commit' | 'abort' } {
+interface Transaction {
+  readonly updates: readonly Update[];
+  readonly end: 'commit' | 'abort';
+  /** What git says, before it prepares and when it is done. */
+  readonly says: { readonly first: string; readonly last: string };
+}
+
+/** One transaction, begun here or with the one before, and maybe the beginning of the next. */
+function parse(stdin: string): Transaction {
   const words = stdin.split('\0');
   const updates: Update[] = [];
   let end: 'commit' | 'abort' = 'abort';
+  const says = { first: '', last: '' };
   for (let index = 0; index < words.length; index++) {
     const [verb = '', ref = ''] = (words[index] ?? '').split(' ');
     if (verb === 'commit') end = 'commit';
+    if (verb === 'start' && index === 0) says.first = 'start: ok\n';
+    else if (['prepare', 'commit', 'abort', 'start'].includes(verb)) says.last += `${verb}: ok\n`;
     if (verb === 'verify') {
       updates.push({ ref, oldOid: words[++index] ?? '', newOid: undefined });
     } else if (verb === 'delete') {
@@ -202,5 +212,5 @@ function parse(stdin: string): { updates: readonly Update[]; end: 'commit' | 'ab
       updates.push({ ref, oldOid: words[++index] ?? '', newOid });
     }
   }
-  return { updates, end };
+  return { updates, end, says };
 }
