@@ -63,6 +63,8 @@ export interface ClusterIdentity {
   readonly frozen: Frozen | undefined;
   /** Notes the revision of an answer that was asked for when `atLeast` had been seen; freezes when it is below. */
   observe(revision: number, atLeast: number): void;
+  /** Freezes: what was done at this revision, and stays, is not there. */
+  missing(revision: number): void;
   /** The highest revision seen. */
   readonly revision: number;
   /** Looks at the coordinator now. Fails as its reads do. */
@@ -138,6 +140,16 @@ class RememberedIdentity implements ClusterIdentity {
       this.#telling = this.check().catch(() => undefined);
     }
     if (revision > this.#seen.revision) this.#seen = { ...this.#seen, revision };
+  }
+
+  missing(revision: number): void {
+    if (this.#frozen !== undefined) return;
+    this.#freeze({
+      reason: 'went-back',
+      message: `the coordinator is an older copy: what was done at revision ${revision} is not there. ${remedy}`,
+      details: { missing: revision },
+    });
+    this.#telling = this.check().catch(() => undefined);
   }
 
   async check(): Promise<void> {

@@ -244,6 +244,11 @@ export const mutants: readonly Mutation[] = [
         'async #refuseRewound() { return;',
       ),
       edit('coordination/guarded-coordinator.js', String.raw`frozen === undefined`, 'true'),
+      edit(
+        'coordination/guarded-coordinator.js',
+        String.raw`!transaction\.failure\.every\(isRead\)`,
+        'true',
+      ),
     ],
   },
   {
