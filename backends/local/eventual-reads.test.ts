@@ -69,7 +69,7 @@ test('what the coordinator contradicts is refused to eventual reads too, once it
   back();
   const { committed } = scene.log;
   scene.log.committed = { generation: 1, digest: '1'.repeat(128) };
-  const frozen = { code: 'data-corrupt', message: /the repository is frozen$/ };
+  const frozen = { code: 'data-corrupt', message: /the repository is frozen: .* quorate recover$/ };
   await assert.rejects(again.read(scene.id, 1), frozen);
   await assert.rejects(again.read(scene.id, 0, eventual), frozen);
   // As after a recovery.
