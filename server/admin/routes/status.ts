@@ -1,28 +1,9 @@
 import type { Backend } from '../../../backends/contract/backend.js';
+import { clusterState } from '../cluster-state.js';
 import type { AdminApiOptions } from '../options.js';
 import { endpoint, type Endpoint } from '../endpoint.js';
 import { requireServerAdmin } from '../permissions.js';
 import { nothing } from './fields.js';
-
-/** Nodes and repairs; null where there is one store only. */
-async function clusterState({
-  cluster,
-  stores,
-}: Pick<Backend, 'cluster' | 'stores'>): Promise<object | null> {
-  if (cluster === undefined || stores === undefined) return null;
-  const nodes = await stores.nodes();
-  const zones = new Set(nodes.flatMap(({ alive, zone }) => (alive && zone ? [zone] : [])));
-  return {
-    nodes: nodes.length,
-    nodesAlive: nodes.filter(({ alive }) => alive).length,
-    nodesAway: nodes.flatMap(({ alive, silent, nodeId }) => (alive || silent ? [] : [nodeId])),
-    nodesSilent: nodes.flatMap(({ silent, nodeId }) => (silent ? [nodeId] : [])),
-    zones: zones.size,
-    replicationFactor: cluster.replicationFactor,
-    repairing: await cluster.repairing(),
-    lagging: await cluster.lagging(),
-  };
-}
 
 /** How many pushes hold locks, or wait for them; which, `/locks` says. */
 async function lockCounts(backend: Pick<Backend, 'locks'>): Promise<object> {

@@ -1,0 +1,27 @@
+import type { Backend } from '../../backends/contract/backend.js';
+import type { NodeInfo } from '../../backends/contract/cluster.js';
+
+/** Nodes and repairs, for `quorate status`; null where there is one store only. */
+export async function clusterState({
+  cluster,
+  stores,
+}: Pick<Backend, 'cluster' | 'stores'>): Promise<object | null> {
+  if (cluster === undefined || stores === undefined) return null;
+  const nodes = (await stores.nodes()).filter((node) => !isGone(node));
+  const zones = new Set(nodes.flatMap(({ alive, zone }) => (alive && zone ? [zone] : [])));
+  return {
+    nodes: nodes.length,
+    nodesAlive: nodes.filter(({ alive }) => alive).length,
+    nodesAway: nodes.flatMap(({ alive, silent, nodeId }) => (alive || silent ? [] : [nodeId])),
+    nodesSilent: nodes.flatMap(({ silent, nodeId }) => (silent ? [nodeId] : [])),
+    zones: zones.size,
+    replicationFactor: cluster.replicationFactor,
+    repairing: await cluster.repairing(),
+    lagging: await cluster.lagging(),
+  };
+}
+
+/** Removed, without a copy, and not there: nobody waits for it. `node list` shows it for as long as its mark is kept. */
+function isGone({ mark, alive, silent, copies }: NodeInfo): boolean {
+  return mark === 'removed' && !alive && !silent && copies === 0;
+}
