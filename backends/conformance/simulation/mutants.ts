@@ -343,32 +343,6 @@ export const mutants: readonly Mutation[] = [
     edits: [edit('local/frozen.js', String.raw`code !== 'failed-precondition'`, 'true')],
   },
   {
-    name: 'a copy that cannot be brought to an entry is not suspected',
-    from: 1443,
-    troubles: ['flipped bits', 'bad network', 'node joins'],
-    edits: [
-      edit(
-        'local/open-repository.js',
-        String.raw`this\.#dependencies\.suspect\?\.\(this\.id\)`,
-        '',
-      ),
-      edit('local/open-repositories.js', String.raw`this\.#dependencies\.suspect\?\.\(id\)`, ''),
-    ],
-  },
-  {
-    name: 'what a store without a copy has prepared is never dropped',
-    from: 1554,
-    troubles: ['disk fails', 'repository moves', 'node drains'],
-    edits: [
-      edit(
-        'replicated/settle-quarantines.js',
-        String.raw`if \(!isWithout\(`,
-        'if (true || !isWithout(',
-      ),
-      edit('local/live-quarantines.js', String.raw`this\.#remain\(key\);`, ''),
-    ],
-  },
-  {
     name: 'placement takes no heed of zones',
     edits: [edit('replicated/placement.js', String.raw`&& !zones\.has\(node\.zone\)`, '')],
   },
