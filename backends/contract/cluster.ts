@@ -18,6 +18,8 @@ export interface NodeInfo {
   readonly weight: number | undefined;
   readonly capacityBytes: number | undefined;
   readonly usedBytes: number | undefined;
+  /** By how much its clock on the wall is ahead of the asked process'; undefined while they are together, or it is away. */
+  readonly clockApartMs: number | undefined;
   /** Copies that it has, learners and readers included. */
   readonly copies: number;
 }

@@ -163,7 +163,12 @@ export function isSmallCallName(name: string): name is SmallCallName {
 
 /** By it a client says that it lives, which keeps its read sessions, and gives sessions back. */
 export const attendArguments = z.object({ released: z.array(sessionId).max(10_000) });
-export const attendResult = z.object({ storeId: z.string(), draining: z.boolean() });
+export const attendResult = z.object({
+  storeId: z.string(),
+  draining: z.boolean(),
+  /** By the node's clock on the wall. */
+  nowMs: z.number().optional(),
+});
 
 export const results = {
   uploaded: z.object({ objectCount: z.number(), sizeBytes: z.number() }),

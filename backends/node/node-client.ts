@@ -1,4 +1,5 @@
 import type { Clock, Logger, Random } from '../contract/environment.js';
+import { ClockDifference } from './clock-difference.js';
 import { asQuorateError, QuorateError } from '../contract/errors.js';
 import { Deferred } from '../git/spawner/deferred.js';
 import { channelKeys } from './channel-wire.js';
@@ -90,6 +91,7 @@ export class NodeClient {
   /** Why it does not answer was said, and nothing has changed since. */
   #complained = false;
   #draining = false;
+  readonly #clock: ClockDifference;
   /** Read sessions given back, of which the node does not know yet. */
   #released: string[] = [];
   #releasing: NodeJS.Timeout | undefined;
@@ -100,6 +102,9 @@ export class NodeClient {
     this.address = options.address;
     this.#limits = { ...defaultNodeClientLimits, ...options.limits };
     this.#requests = new NodeRequests({ ...options, ...this.#limits, client: this.newId() });
+    const { host, port } = this.address;
+    const facts = { component: 'node-client', store: this.storeId, node: `${host}:${port}` };
+    this.#clock = new ClockDifference({ ...options, facts });
     const asked = new Deferred<void>();
     this.asked = asked.promise;
     this.#loop = this.#attendForEver(() => asked.resolve());
@@ -121,6 +126,11 @@ export class NodeClient {
   /** The node takes no new work. */
   get draining(): boolean {
     return this.#draining;
+  }
+
+  /** See `ClockDifference`. */
+  get clockApartMs(): number | undefined {
+    return this.#clock.apartMs;
   }
 
   /** Calls that run there from here. */
@@ -317,8 +327,11 @@ export class NodeClient {
   async #attend(): Promise<boolean> {
     const released = this.#released.splice(0, maxReleasedAtOnce);
     try {
+      const askedMs = this.#options.clock.nowMs();
       const answer = await this.#askWhetherItLives(encodeMessage({ released }));
-      this.#draining = decodeMessage(attendResult, answer).draining;
+      const { draining, nowMs } = decodeMessage(attendResult, answer);
+      this.#draining = draining;
+      this.#clock.note(nowMs, askedMs);
       this.#refused = false;
       this.#complained = false;
       return true;

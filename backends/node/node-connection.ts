@@ -30,6 +30,9 @@ export function connectTo(
     get refused() {
       return client.refused;
     },
+    get clockApartMs() {
+      return client.clockApartMs;
+    },
     get running() {
       return client.running;
     },

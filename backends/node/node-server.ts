@@ -306,7 +306,11 @@ class HttpNodeServer implements NodeServer {
 
   #attend({ client }: SmallCall, payload: Buffer): object {
     this.#context.sessions.release(client, decodeMessage(attendArguments, payload).released);
-    return { storeId: this.#context.replica.storeId, draining: this.#draining !== undefined };
+    return {
+      storeId: this.#context.replica.storeId,
+      draining: this.#draining !== undefined,
+      nowMs: this.#options.clock.nowMs(),
+    };
   }
 
   async #operate(call: ServerCall, name: CallName, payload: Buffer): Promise<object | undefined> {

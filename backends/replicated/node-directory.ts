@@ -17,6 +17,8 @@ export interface NodeConnection {
   readonly reachable: boolean;
   /** It does not take this process for a member of its cluster. */
   readonly refused: boolean;
+  /** By how much its clock on the wall is ahead of ours; absent while they are together. */
+  readonly clockApartMs?: number | undefined;
   /** Requests that run there from here. */
   readonly running: number;
   /** Resolves when it is known for the first time whether it answers. */
@@ -106,7 +108,10 @@ export class NodeDirectory implements ReplicaDirectory {
       .filter(({ record, connection }) => {
         return connection.reachable && record.storeId !== own?.node.storeId;
       })
-      .map(({ record }) => this.#storageNode(record, false));
+      .map(({ record, connection: { clockApartMs } }) => ({
+        ...this.#storageNode(record, false),
+        ...(clockApartMs === undefined ? {} : { clockApartMs }),
+      }));
     return own === undefined ? others : [this.#storageNode(own.node, true), ...others];
   }
 

@@ -158,6 +158,7 @@ function infoOf(
     weight: node?.weight,
     capacityBytes: node?.capacityBytes,
     usedBytes: node?.usedBytes,
+    clockApartMs: node?.clockApartMs,
     copies: copies?.count ?? 0,
   };
 }

@@ -16,6 +16,8 @@ export interface StorageNode {
   readonly usedBytes: number;
   /** Gets nothing new, and what it has moves away. */
   readonly draining: boolean;
+  /** By how much its clock on the wall is ahead of ours, in ms; absent while they are together. */
+  readonly clockApartMs?: number;
   /** In this process. */
   readonly local: boolean;
 }

@@ -75,6 +75,19 @@ describe('a cluster whose clocks are apart by hours', () => {
     });
     await pushing.converge();
     await pushing.checkDisks();
+    // And people are told, by a front-end whose clock is right.
+    const status = await waitFor('the status to tell', async () => {
+      const { stdout } = await scene.scene.run(process.execPath, [mainScript, 'status'], {
+        env: {
+          QUORATE_URL: cluster.frontEnd(0).fact('httpUrl'),
+          QUORATE_TOKEN: await cluster.adminToken(),
+        },
+      });
+      return stdout.includes('clocks apart:') ? stdout : undefined;
+    });
+    assert.match(status, /^clocks apart: .*storage-1 3[56]\d\d s ahead/m);
+    assert.match(status, /^clocks apart: .*storage-2 3[56]\d\d s behind/m);
+    assert.match(cluster.frontEnd(0).log, /the clocks of a storage node and .* are apart/);
     for (const member of [...cluster.storage, ...cluster.frontEnds]) {
       const wanted = skewSeconds[member.name] ?? 0;
       assert.ok(Math.abs(clockOf(member) - wanted) < 900, `${member.name}: ${clockOf(member)} s`);

@@ -135,6 +135,10 @@ const storageNode = z.strictObject({
   weight: z.number().optional(),
   capacityBytes: z.number().optional(),
   usedBytes: z.number().optional(),
+  clockApartMs: z
+    .number()
+    .optional()
+    .describe("its clock is ahead of this server's by so much; absent while they are together"),
   copies: z.int(),
 });
 

@@ -25,6 +25,7 @@ function node(nodeId: string, facts: Partial<NodeInfo> = {}): NodeInfo {
     weight: undefined,
     capacityBytes: undefined,
     usedBytes: undefined,
+    clockApartMs: undefined,
     copies: 0,
     ...facts,
   };
@@ -44,7 +45,7 @@ test('nodes are told by what is known of them, with zones, repairs and lag', asy
   const state = await stateOf(
     node('a', { alive: true, zone: 'z1' }),
     node('b', { alive: true, zone: 'z1' }),
-    node('c', { silent: true }),
+    node('c', { silent: true, clockApartMs: -3_600_000 }),
     node('d', { copies: 1 }),
   );
   assert.deepEqual(state, {
@@ -52,6 +53,7 @@ test('nodes are told by what is known of them, with zones, repairs and lag', asy
     nodesAlive: 2,
     nodesAway: ['d'],
     nodesSilent: ['c'],
+    clocksApart: { c: -3_600_000 },
     zones: 1,
     replicationFactor: 3,
     repairing: 1,

@@ -14,6 +14,11 @@ export async function clusterState({
     nodesAlive: nodes.filter(({ alive }) => alive).length,
     nodesAway: nodes.flatMap(({ alive, silent, nodeId }) => (alive || silent ? [] : [nodeId])),
     nodesSilent: nodes.flatMap(({ silent, nodeId }) => (silent ? [nodeId] : [])),
+    clocksApart: Object.fromEntries(
+      nodes.flatMap(({ nodeId, clockApartMs }) =>
+        clockApartMs === undefined ? [] : [[nodeId, clockApartMs] as const],
+      ),
+    ),
     zones: zones.size,
     replicationFactor: cluster.replicationFactor,
     repairing: await cluster.repairing(),

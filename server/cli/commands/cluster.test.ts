@@ -16,6 +16,7 @@ function nodeInfo(nodeId: string, more: Partial<NodeInfo> = {}): NodeInfo {
     weight: 1,
     capacityBytes: 1,
     usedBytes: 0,
+    clockApartMs: undefined,
     copies: 0,
     ...more,
   };

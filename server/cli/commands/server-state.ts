@@ -72,6 +72,16 @@ function named(what: string, ids: unknown): string {
   return Array.isArray(ids) && ids.length > 0 ? `; ${what}: ${ids.map(String).join(', ')}` : '';
 }
 
+/** Nothing while they are together, as they should be. */
+function clockFacts(apart: unknown): readonly (readonly [string, unknown])[] {
+  const clocks = typeof apart === 'object' && apart !== null ? Object.entries(apart) : [];
+  if (clocks.length === 0) return [];
+  const each = clocks.map(([nodeId, ms]) => {
+    return `${nodeId} ${Math.round(Math.abs(Number(ms)) / 1_000)} s ${Number(ms) > 0 ? 'ahead' : 'behind'}`;
+  });
+  return [['clocks apart', `${each.join(', ')} of this server's; set them right (NTP)`]];
+}
+
 /** Nodes, zones and repairs, for a member of a cluster. */
 function clusterFacts(cluster: unknown): readonly (readonly [string, unknown])[] {
   if (typeof cluster !== 'object' || cluster === null) return [];
@@ -81,6 +91,7 @@ function clusterFacts(cluster: unknown): readonly (readonly [string, unknown])[]
   const list = `${named('away', known['nodesAway'])}${named('silent', known['nodesSilent'])}${short}`;
   return [
     ['storage nodes', `${plain(known['nodesAlive'])} of ${plain(known['nodes'])} alive${list}`],
+    ...clockFacts(known['clocksApart']),
     ['zones', known['zones']],
     ['repairs', known['repairing']],
     ['repositories lagging', known['lagging']],
