@@ -209,6 +209,16 @@ function parseFlags(words: readonly string[]): Flags {
     .opts<Flags>();
 }
 
+/** Rejects when it is to end before its time, or nobody reads what it says any more. */
+function broken(): Promise<never> {
+  return new Promise((_resolve, reject) => {
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+      process.once(signal, () => reject(new Error(`ended by ${signal}`)));
+    }
+    process.stdout.on('error', reject);
+  });
+}
+
 /** `npm run bench -- replicated [--quick] [--kills N] [--json FILE]` */
 export async function benchReplicated(words: readonly string[]): Promise<void> {
   const { quick = false, kills = quick ? 3 : 20, json } = parseFlags(words);
@@ -234,12 +244,15 @@ export async function benchReplicated(words: readonly string[]): Promise<void> {
     storageFlags: ['--set=log.level=warn'],
     frontEndFlags: ['--set=log.level=warn', '--set=repair.downAfter=2s', '--set=repair.after=5s'],
   });
-  try {
+  const measure = async (): Promise<void> => {
     tell(await smallPushes(ground, nginx, effort));
     tell(await throughput(ground, effort, 1));
     tell(await throughput(ground, effort, 100));
     for (const line of await failovers(ground, effort)) tell(line);
     tell(await refill(ground, effort));
+  };
+  try {
+    await Promise.race([measure(), broken()]);
     process.stdout.write(`\n${formatMachine(machine)}\n`);
     if (json !== undefined) {
       await writeFile(json, `${JSON.stringify({ machine, lines }, undefined, 2)}\n`);
