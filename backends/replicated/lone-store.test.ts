@@ -10,6 +10,7 @@ import { keys } from '../contract/keys.js';
 import { systemClock } from '../local/testing/local-fixture.js';
 import { claimForOneStore, joinInsteadOfAlone, type PlacedStore } from './lone-store.js';
 import { encodeRepository } from './records.js';
+import { plainRecord } from './testing/plain-record.js';
 
 let directory: string;
 let coordinator: Coordinator;
@@ -49,12 +50,7 @@ const put = (nodeId: string, { storeId }: PlacedStore): Promise<unknown> =>
         value: encodeRepository({
           id,
           name: 'team/app',
-          objectFormat: 'sha1',
-          settings: {},
-          access: { public: false, grants: {} },
-          epoch: 1,
-          createdAtMs: 0,
-          state: 'active',
+          ...plainRecord,
           voters: [{ nodeId, storeId, joinedEpoch: 1 }],
           learners: [],
         }),

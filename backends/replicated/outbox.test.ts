@@ -14,6 +14,7 @@ import { untraced } from './push-trace.js';
 import { decodeLogEntry, encodeRecord, type RepositoryRecord } from './records.js';
 import { intercepting } from './testing/fault-coordinator.js';
 import { until } from '../contract/testing/until.js';
+import { plainRecord } from './testing/plain-record.js';
 
 let directory: string;
 let coordinator: Coordinator;
@@ -130,14 +131,7 @@ test('a commit that was made here just now is not read again', async () => {
   const record: RepositoryRecord = {
     id: 'a',
     name: 'a',
-    objectFormat: 'sha1',
-    settings: {},
-    access: { public: false, grants: {} },
-    state: 'active',
-    epoch: 1,
-    createdAtMs: 0,
-    voters: [],
-    learners: [],
+    ...plainRecord,
   };
   box.notify('a', pushId, {
     entry: decodeLogEntry(kv),

@@ -5,18 +5,12 @@ import type { KeyValue } from '../contract/coordinator.js';
 import { QuorateError } from '../contract/errors.js';
 import { PushesAhead, type PushAheadDependencies } from './push-ahead.js';
 import { encodeRecord, type RepositoryRecord } from './records.js';
+import { plainRecord } from './testing/plain-record.js';
 
 const recordOf = (id: string, name: string): RepositoryRecord => ({
   id,
   name,
-  objectFormat: 'sha1',
-  settings: {},
-  access: { public: false, grants: {} },
-  epoch: 1,
-  createdAtMs: 0,
-  state: 'active',
-  voters: [],
-  learners: [],
+  ...plainRecord,
 });
 
 const headOf = (key: string, generation: number): KeyValue => ({

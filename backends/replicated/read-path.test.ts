@@ -6,18 +6,12 @@ import type { HeadRecord } from '../contract/repository.js';
 import { createRefSnapshot } from '../git/ref-snapshot.js';
 import { ReadPath } from './read-path.js';
 import type { RepositoryRecord } from './records.js';
+import { plainRecord } from './testing/plain-record.js';
 
 const record: RepositoryRecord = {
   id: 'one',
   name: 'team/app',
-  objectFormat: 'sha1',
-  settings: {},
-  access: { public: false, grants: {} },
-  epoch: 1,
-  createdAtMs: 0,
-  state: 'active',
-  voters: [],
-  learners: [],
+  ...plainRecord,
 };
 
 /** A repository at generation 7, of which all refs are known; and how often its head is asked for. */

@@ -13,6 +13,7 @@ import { systemClock } from '../local/testing/local-fixture.js';
 import { encodeRecord, type RepositoryRecord } from './records.js';
 import { settleQuarantines } from './settle-quarantines.js';
 import { intercepting } from './testing/fault-coordinator.js';
+import { plainRecord } from './testing/plain-record.js';
 
 const store = 'store';
 
@@ -211,12 +212,7 @@ function recordOf(name: string, named: Case['named']): Omit<RepositoryRecord, 'i
   const there = { nodeId: 'there', storeId: 'another', joinedEpoch: 1 };
   return {
     name,
-    epoch: 1,
-    objectFormat: 'sha1',
-    settings: {},
-    access: { public: false, grants: {} },
-    createdAtMs: 0,
-    state: 'active',
+    ...plainRecord,
     voters: named === 'voters' ? [here, there] : [there],
     learners: named === 'learners' ? [here] : [],
     ...(named === 'readers' ? { readers: [here] } : {}),

@@ -22,6 +22,7 @@ import { Presence } from '../presence.js';
 import { decodeLogEntry, encodeRecord } from '../records.js';
 import { withoutLocks } from '../without-locks.js';
 import { intercepting, isCommit, type Step } from './fault-coordinator.js';
+import { plainRecord } from './plain-record.js';
 
 const id = 'a'.repeat(32);
 const random = { bytes: (length: number) => randomBytes(length) };
@@ -324,14 +325,7 @@ export function defineUnlockedSuite(
 
 const record = {
   name: 'team/app',
-  objectFormat: 'sha1',
-  settings: {},
-  access: { public: false, grants: {} },
-  epoch: 1,
-  createdAtMs: 0,
-  state: 'active',
-  voters: [],
-  learners: [],
+  ...plainRecord,
 };
 
 function pushOf(pushId: string, ref: string, seen: Basis): Omit<ReadyPush, 'held' | 'exactHead'> {
