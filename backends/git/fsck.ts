@@ -1,6 +1,7 @@
 import { QuorateError } from '../contract/errors.js';
 import { ignorableFsckIds } from '../contract/fsck-messages.js';
 import type { GitRunner } from './git-runner.js';
+import { wasKilled } from './killed.js';
 
 /** Findings beyond this many say nothing new. */
 const maxProblems = 100;
@@ -21,7 +22,7 @@ const oddIsSound = Object.fromEntries([...ignorableFsckIds].map((id) => [`fsck.$
 
 /**
  * Reads every object of a repository and follows all that its refs reach (`git fsck`), niced. What it finds, one line
- * each; empty when all is sound. Errors: `cancelled`, `unavailable`.
+ * each; empty when all is sound. Errors: `cancelled`, `unavailable` (also when it was killed before it was through).
  */
 export async function findBroken(looked: Looked): Promise<readonly string[]> {
   const { gitDir, signal } = looked;
@@ -31,6 +32,13 @@ export async function findBroken(looked: Looked): Promise<readonly string[]> {
   if (signal.aborted) throw new QuorateError('cancelled', 'the verification was given up');
   const { exitCode, stdout, stderr } = found;
   if (exitCode === 0) return [];
+  if (wasKilled(found)) {
+    throw new QuorateError(
+      'unavailable',
+      'git fsck was killed before it had read the repository: see whether memory or time is short',
+      { details: { signal: found.signal } },
+    );
+  }
   const lines = `${stdout.toString()}\n${stderr}`
     .replaceAll(gitDir, '.')
     .split('\n')

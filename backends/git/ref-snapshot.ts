@@ -8,6 +8,7 @@ import type {
   RefSnapshot,
 } from '../contract/objects.js';
 import type { GitRunner } from './git-runner.js';
+import { wasKilled } from './killed.js';
 import { isZero } from './ref-commands.js';
 import { parseRefListing, writeListRequest } from './ref-listing.js';
 import { compareBytewise } from './ref-order.js';
@@ -27,7 +28,7 @@ export interface ReadRefSnapshot {
 /**
  * All refs as they are on disk, hidden ones included. Left out are broken and dangling refs, and names that are not
  * UTF-8 (nothing can ask for them). A ref whose object is missing is listed: its value is what it is.
- * Errors: `data-corrupt` (no HEAD that can be read), `storage-failure`.
+ * Errors: `data-corrupt` (no HEAD that can be read), `storage-failure`, `unavailable` (git was killed or does not run).
  */
 export async function readRefSnapshot(options: ReadRefSnapshot): Promise<RefSnapshot> {
   const { git, gitDir, generation } = options;
@@ -45,6 +46,11 @@ export async function readRefSnapshot(options: ReadRefSnapshot): Promise<RefSnap
     maxStdoutBytes: maxListingBytes,
     ...signal,
   });
+  if (wasKilled(result)) {
+    throw new QuorateError('unavailable', 'git was killed while it read the refs; try again', {
+      details: { signal: result.signal },
+    });
+  }
   if (result.exitCode !== 0) {
     throw new QuorateError('storage-failure', 'the refs of the repository cannot be read', {
       details: { stderr: result.stderr },

@@ -9,6 +9,7 @@ import { QuorateError } from '../contract/errors.js';
 import type { RefCommand } from '../contract/objects.js';
 import type { ReplicaState } from '../contract/replica.js';
 import { allRefs } from '../contract/visible-refs.js';
+import type { GitResult } from '../git/git-runner.js';
 import type { LocalReplica } from './local-replica.js';
 import { verifyCopy } from './verify-copy.js';
 import { packOf, runGit } from './testing/local-fixture.js';
@@ -183,6 +184,30 @@ test('a copy that cannot apply an entry on a disk that fails is left alone', asy
   mkdirSync(join(scene.gitDir, '../probe/taken'), { recursive: true });
   await assert.rejects(scene.replica.verify(scene.id, { signal }), { code: 'storage-failure' });
 });
+
+const ends: readonly (readonly [desc: string, () => Promise<GitResult>])[] = [
+  [
+    'is killed',
+    () => Promise.resolve({ exitCode: null, signal: 'SIGKILL', stdout: Buffer.of(), stderr: '' }),
+  ],
+  [
+    'cannot be run',
+    () => Promise.reject(new QuorateError('unavailable', 'the process that runs git died')),
+  ],
+];
+for (const [desc, end] of ends) {
+  for (const command of ['upload-pack', 'fsck']) {
+    test(`a sound copy is not taken for damaged when the git ${command} that reads it ${desc}`, async () => {
+      await scene.replica.apply(
+        scene.id,
+        await commitPush(create(main, await scene.commit('one'))),
+      );
+      scene.gitEnds.set(command, end);
+      await assert.rejects(scene.replica.verify(scene.id, { signal }), { code: 'unavailable' });
+      assert.deepEqual((await scene.replica.verify(scene.id, { signal })).problems, []);
+    });
+  }
+}
 
 const unused = (): never => assert.fail('nothing is left to ask');
 

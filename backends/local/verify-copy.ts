@@ -72,8 +72,11 @@ async function verifyOpen(
   const refs = await repository.refsQueue.run(async () => {
     const { generation, objectFormat, interrupted } = repository;
     const options = { git, gitDir, generation, objectFormat, signal };
-    // git reads what the refs point at, to list them: damage there is what is looked for.
-    const snapshot = await readRefSnapshot(options).catch(() => undefined);
+    const snapshot = await readRefSnapshot(options).catch((error: unknown) => {
+      // Whether it is the copy's fault that git could not list them has to be found out first.
+      if (asQuorateError(error).code !== 'data-corrupt') throw error;
+      return undefined;
+    });
     refuseCancelled(signal);
     const digest = snapshot === undefined ? '' : digestOf(snapshot);
     const problems = problemsOf(digest, repository.digest, interrupted);

@@ -6,6 +6,7 @@ import { silentLogger } from '../../coordination/test-environment.js';
 import type { Head, RefCommand } from '../../contract/objects.js';
 import type { LogReader, QuarantineKey } from '../../contract/replica.js';
 import type { HeadRecord, LogEntry } from '../../contract/repository.js';
+import type { GitResult, GitRunner } from '../../git/git-runner.js';
 import { digestAfter, emptyDigest } from '../../git/digest.js';
 import { takeFileSteps } from '../../git/file-steps.js';
 import { createPackIndexer } from '../../git/indexer.js';
@@ -75,6 +76,8 @@ export interface ReplicaScene {
   readonly objects: ObjectReader;
   /** Calls of these that fail, for lack of room: name -> how many of the next ones. */
   readonly failures: Map<'commitEither' | 'peel', number>;
+  /** Commands of git whose next run ends so, before it has said anything. */
+  readonly gitEnds: Map<string, () => Promise<GitResult>>;
   /** Repositories whose copy was said to be damaged, maybe. */
   readonly suspected: readonly string[];
   readonly replica: LocalReplica;
@@ -131,6 +134,22 @@ export async function openReplica(): Promise<ReplicaScene> {
       throw Object.assign(new Error(`ENOSPC: ${name} fails`), { code: 'ENOSPC' });
     };
   };
+  const gitEnds: ReplicaScene['gitEnds'] = new Map();
+  const git: GitRunner = {
+    version: runner.version,
+    conversations: runner.conversations,
+    running: 0,
+    run: (command) => {
+      const [name = ''] = command.args;
+      const ends = gitEnds.get(name);
+      gitEnds.delete(name);
+      return ends === undefined ? runner.run(command) : ends();
+    },
+    stream: (command) => runner.stream(command),
+    converse: (command) => runner.converse(command),
+    program: (command) => runner.program(command),
+    close: () => runner.close(),
+  };
   const suspected: string[] = [];
   let aheadMs = 0;
   const clock = { ...systemClock, nowMs: () => systemClock.nowMs() + aheadMs };
@@ -143,7 +162,7 @@ export async function openReplica(): Promise<ReplicaScene> {
     LocalReplica.open({
       ...more,
       root: storeRoot,
-      git: runner,
+      git,
       refs: {
         ...refs,
         commitEither: failing(
@@ -190,6 +209,7 @@ export async function openReplica(): Promise<ReplicaScene> {
     refs,
     objects,
     failures,
+    gitEnds,
     suspected,
     replica,
     reopen: () => open(),
