@@ -1,10 +1,16 @@
 import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
 import { test, type TestContext } from 'node:test';
 import { keys } from '../contract/keys.js';
 import type { HeadFound, HeadRecovery } from '../contract/recovery.js';
 import type { Repository } from '../contract/repository.js';
-import { packOf, pushRequest } from '../local/testing/local-fixture.js';
+import { createLocks } from '../coordination/locks.js';
+import { createProcessLease } from '../coordination/process-lease.js';
+import { silentLogger as logger } from '../coordination/test-environment.js';
+import { packOf, pushRequest, silentMeter, systemClock } from '../local/testing/local-fixture.js';
 import { create } from '../local/testing/replica-scene.js';
+import { basisUnderLocks } from './basis.js';
+import { CommitQueue } from './commit-queue.js';
 import { createHeadRecovery } from './head-recovery.js';
 import { encodeRecord } from './records.js';
 import { openReplicaSet, type ReplicaSet, type TestStore } from './testing/replica-set.js';
@@ -102,6 +108,44 @@ test('a head that went back is raised to what a voter holds, once', async (t) =>
   const pack = await packOf(set.source, [oid], []);
   const request = pushRequest([create('refs/heads/three', oid)], { pack });
   assert.equal((await backend.push(repository, request)).generation, 3);
+});
+
+test('a push that was judged by the head that went back is judged again by the one that was raised', async (t) => {
+  const { set, repository, recovery, find, putHead, old } = await makeRewound(t);
+  const { coordinator } = set;
+  await putHead(old);
+  const lease = createProcessLease({ coordinator, clock: systemClock, logger });
+  const around = { coordinator, clock: systemClock, meter: silentMeter, logger };
+  const random = { bytes: (length: number) => randomBytes(length) };
+  const locks = createLocks({ ...around, lease, random, holder: 'one' });
+  // By two stores that had not applied the second push yet, in which this branch came to be.
+  const ref = 'refs/heads/two';
+  const held = await locks.acquire({
+    repositoryId: repository.id,
+    scope: { refs: [ref] },
+    pushId: 'three',
+    timeoutMs: 30_000,
+    signal,
+    read: [keys.head(repository.id), keys.repo(repository.id)],
+  });
+  const basis = basisUnderLocks(repository.id, held.reads);
+  const found = await find();
+  assert.ok(found);
+  await recovery.raise(found);
+  const updates = [create(ref, await set.commit('three'))];
+  const queue = new CommitQueue(repository.id, around);
+  const outcome = await queue.commit({
+    held,
+    configRevision: basis.configRevision,
+    basis: basis.head.generation,
+    headSeen: basis,
+    frontEnd: 'somebody',
+    changes: { updates },
+    entry: { pushId: 'three', updates, prepared: ['a', 'b'], actor: 'a', atMs: 1 },
+  });
+  assert.equal(outcome.status, 'reconfigured');
+  await locks.close();
+  await lease.close();
 });
 
 test('a head that is gone is made again', async (t) => {

@@ -57,26 +57,23 @@ export function createHeadRecovery(dependencies: HeadRecoveryDependencies): Head
 
     async raise({ repositoryId, generation }): Promise<void> {
       const entry = await coordinator.get(keys.repo(repositoryId));
-      const now = entry && (await judge(dependencies, decodeRepository(entry)));
+      if (entry === undefined) throw changed();
+      const now = await judge(dependencies, decodeRepository(entry));
       if (now?.verdict !== 'behind' || now.generation !== generation) throw changed();
-      const { digest } = now;
+      const { digest, head } = now;
+      const headKey = keys.head(repositoryId);
       const { succeeded } = await coordinator.transaction({
         compares: [
-          now.head === undefined
-            ? { key: keys.head(repositoryId), target: 'createRevision', op: '=', operand: 0 }
-            : {
-                key: keys.head(repositoryId),
-                target: 'value',
-                op: '=',
-                operand: encodeRecord(now.head),
-              },
+          { key: entry.key, target: 'modRevision', op: '=', operand: entry.modRevision },
+          head === undefined
+            ? { key: headKey, target: 'createRevision', op: '=', operand: 0 }
+            : { key: headKey, target: 'value', op: '=', operand: encodeRecord(head) },
         ],
         success: [
-          {
-            type: 'put',
-            key: keys.head(repositoryId),
-            value: encodeRecord({ generation, digest }),
-          },
+          { type: 'put', key: headKey, value: encodeRecord({ generation, digest }) },
+          // Under a new revision: pushes that were judged by the head that was behind, and hold locks on refs which have
+          // moved since, are judged again.
+          { type: 'put', key: entry.key, value: entry.value },
         ],
         failure: [],
       });
