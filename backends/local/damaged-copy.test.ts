@@ -209,6 +209,21 @@ for (const [desc, end] of ends) {
   }
 }
 
+test('a sound copy whose packs a repack takes away while git fsck reads them is not taken for damaged', async () => {
+  const one = await scene.commit('one');
+  await scene.replica.apply(scene.id, await commitPush(create(main, one)));
+  const two = await scene.commit('two', one);
+  const move = { ref: main, oldOid: one, newOid: two };
+  await scene.replica.apply(scene.id, await commitPush(move, [one]));
+  scene.gitEnds.set('fsck', async () => {
+    await scene.replica.maintain(scene.id, { signal, kind: 'full' });
+    // What it says of a pack that it has listed and that goes before it reads it.
+    const stderr = 'error: packfile ./objects/pack/pack-1.pack index not opened\n';
+    return { exitCode: 4, signal: null, stdout: Buffer.of(), stderr };
+  });
+  assert.deepEqual((await scene.replica.verify(scene.id, { signal })).problems, []);
+});
+
 const unused = (): never => assert.fail('nothing is left to ask');
 
 test('a copy that cannot be opened while git does not run is left alone', async () => {

@@ -85,7 +85,15 @@ async function verifyOpen(
   if (signal.aborted) throw new QuorateError('cancelled', 'the verification was given up');
   const { snapshot, problems, ...verified } = refs;
   const peeling = snapshot === undefined ? [] : await wronglyPeeled(objects, gitDir, snapshot);
-  const broken = await findBroken({ git, gitDir, signal });
+  const looked = { git, gitDir };
+  const seen = await findBroken({ ...looked, signal });
+  // A repack takes packs away that git fsck has listed, which it calls an error: what is damage is so without one.
+  const broken =
+    seen.length === 0
+      ? seen
+      : await repository.maintenanceQueue.runLong((ended) =>
+          findBroken({ ...looked, signal: AbortSignal.any([signal, ended]) }),
+        );
   return { ...verified, problems: [...unfinished, ...problems, ...peeling, ...broken] };
 }
 
