@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import {
   copyFileSync,
+  existsSync,
   mkdirSync,
   readdirSync,
   readFileSync,
@@ -12,6 +13,8 @@ import {
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import type { Clock } from '../contract/environment.js';
+import { QuorateError } from '../contract/errors.js';
+import type { GitRunner } from './git-runner.js';
 import {
   maintainRepository,
   needsMaintenance,
@@ -219,6 +222,25 @@ test('refs are packed when another git lets their lock go, also after git’s ow
   const timer = setTimeout(() => rmSync(lock), 1_500);
   await packRefs({ git: fixture.git, gitDir: fixture.gitDir, signal, background: false });
   clearTimeout(timer);
+  assert.ok(readFileSync(join(fixture.gitDir, 'packed-refs'), 'utf8').includes(tip));
+});
+
+test('a run that is stopped while it packs refs leaves no lock', async () => {
+  const tip = history(1);
+  const lock = join(fixture.gitDir, 'packed-refs.lock');
+  const stopping = new AbortController();
+  const killed: GitRunner['run'] = async () => {
+    writeFileSync(lock, '');
+    stopping.abort();
+    throw new QuorateError('cancelled', 'the request was cancelled');
+  };
+  const context = { gitDir: fixture.gitDir, background: false };
+  const git = { ...fixture.git, run: killed };
+  await assert.rejects(packRefs({ ...context, git, signal: stopping.signal }), {
+    code: 'cancelled',
+  });
+  assert.ok(!existsSync(lock));
+  await packRefs({ ...context, git: fixture.git, signal });
   assert.ok(readFileSync(join(fixture.gitDir, 'packed-refs'), 'utf8').includes(tip));
 });
 

@@ -1,8 +1,10 @@
 import { join } from 'node:path';
 import type { MaintenanceProgress, MaintenanceReport } from '../contract/backend.js';
 import type { Clock } from '../contract/environment.js';
+import { asQuorateError } from '../contract/errors.js';
 import type { Oid } from '../contract/objects.js';
 import { restoreKept } from './kept-objects.js';
+import { removeLocksOfKilled } from './ref-files.js';
 import {
   readObjectStoreStats,
   removeHalfWritten,
@@ -174,12 +176,17 @@ function prune(options: MaintainOptions, graceMs: number): Promise<boolean> {
  * is on disk under its name, which git does not see to: a power cut could leave the old packed-refs, and no loose ones.
  */
 export async function packRefs(context: MaintenanceContext): Promise<void> {
-  // One that was stopped, at a low priority on a busy machine, may take its time to remove its lock.
   const config = { 'core.packedRefsTimeout': '30000' };
-  await runMaintenanceGit(context, { args: ['pack-refs', '--all', '--no-prune'], config });
-  await syncDirectory(context.gitDir);
-  // Packs the same values again.
-  await runMaintenanceGit(context, { args: ['pack-refs', '--all', '--prune'], config });
+  try {
+    await runMaintenanceGit(context, { args: ['pack-refs', '--all', '--no-prune'], config });
+    await syncDirectory(context.gitDir);
+    // Packs the same values again.
+    await runMaintenanceGit(context, { args: ['pack-refs', '--all', '--prune'], config });
+  } catch (error) {
+    // It has ended, perhaps by SIGKILL; its lock would be in the way of all that comes, and nobody else has one now.
+    if (asQuorateError(error).code === 'cancelled') await removeLocksOfKilled(context.gitDir, []);
+    throw error;
+  }
 }
 
 /**
