@@ -8,12 +8,14 @@ import {
   fetchPack,
   mustPush,
   never,
+  push,
   reading,
   refsOf,
   rejectsWith,
   update,
   type BackendHarness,
   type BackendSpace,
+  type PushOptions,
 } from './backend-harness.js';
 
 const main = 'refs/heads/main';
@@ -52,6 +54,16 @@ export function defineBackendUpkeep(space: () => BackendSpace): void {
     const repository = await createRepository(space());
     const base = await source.commit('load');
     await mustPush(space(), repository, { commands: [create(main, base)] });
+    // Where git itself receives, its maintenance may remove an empty directory that it is about to move objects into: it
+    // says so, nothing has changed, and the same push works after that.
+    const pushBesideMaintenance = async (options: PushOptions): Promise<void> => {
+      const { refs } = await push(space(), repository, options);
+      const isOvertaken = refs.some(
+        (ref) => ref.status === 'refused' && /unable to migrate objects/.test(ref.reason),
+      );
+      if (isOvertaken) await mustPush(space(), repository, options);
+      else assert.ok(refs.every(({ status }) => status === 'ok'));
+    };
     const loading = new AbortController();
     const maintaining = (async () => {
       while (!loading.signal.aborted) await backend.maintain(repository, { signal: never() });
@@ -59,10 +71,10 @@ export function defineBackendUpkeep(space: () => BackendSpace): void {
     const writers = [0, 1, 2].map(async (writer) => {
       const ref = `refs/heads/w${writer}`;
       let tip = await source.commit(`load ${writer}`, base);
-      await mustPush(space(), repository, { commands: [create(ref, tip)], have: [base] });
+      await pushBesideMaintenance({ commands: [create(ref, tip)], have: [base] });
       for (let index = 0; index < 10; index += 1) {
         const next = await source.commit(`load ${writer} ${index}`, tip);
-        await mustPush(space(), repository, { commands: [update(ref, tip, next)], have: [tip] });
+        await pushBesideMaintenance({ commands: [update(ref, tip, next)], have: [tip] });
         await reading(space(), repository, (session) => fetchPack(session, [next], [base]));
         tip = next;
       }
