@@ -21,7 +21,7 @@ import type { ClusterIdentity } from './cluster-identity.js';
  *
  * The revision does not tell a copy that has gone past what this process has seen, before it was asked. So what binds
  * compares that what the last one put is there, as it was or changed since (`Witness`): a copy that
- * lacks what was acknowledged through this process takes nothing from it, if it has any of the last repositories.
+ * lacks what was acknowledged through this process takes nothing from it, if one of the last repositories is there.
  */
 export function guardCoordinator(coordinator: Coordinator, identity: ClusterIdentity): Coordinator {
   const observed = observeCoordinator(coordinator, identity);
