@@ -112,6 +112,8 @@ interface Foundation extends CompositionParts {
   readonly draining: ((graceMs: number) => Promise<void>)[];
   /** What is wrong with certificates between members, or to etcd. */
   readonly certificateProblems: (() => string | undefined)[];
+  /** What is wrong with the store of this process, if it has one, as a member of the cluster. */
+  readonly nodeProblems: (() => string | undefined)[];
   /** Of the HTTP address, when that speaks TLS. */
   readonly tls: TlsFiles<TlsPair> | undefined;
   readonly hostIdentity: HostIdentity;
@@ -176,6 +178,7 @@ async function layFoundation(parts: CompositionParts): Promise<Foundation> {
     webhooks,
     draining: [],
     certificateProblems: [() => opened.coordinatorTls?.problem()],
+    nodeProblems: [],
     quotas,
   };
   const openedBackend = await openBackend(below);
@@ -307,6 +310,7 @@ async function openClusterBackend(
     teardown.add('storage node', () => node.close());
     await node.start();
     parts.draining.push((graceMs) => node.drain(graceMs));
+    parts.nodeProblems.push(() => node.problem);
   }
   return createClusterBackend({
     ...parts,
@@ -350,6 +354,7 @@ async function openOps(foundation: Foundation): Promise<Address> {
       cluster: () => foundation.certificateProblems.map((problem) => problem()).find(Boolean),
       ssh: () => foundation.hostIdentity.hostCertificates.problem(),
       coordinator: () => foundation.identity.frozen?.message,
+      node: () => foundation.nodeProblems.map((problem) => problem()).find(Boolean),
     },
     locks: () => backend.locks(),
   });

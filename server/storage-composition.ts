@@ -71,6 +71,7 @@ export async function composeStorageNode(parts: CompositionParts): Promise<Compo
     warnings: {
       cluster: () => credentials.tls?.problem() ?? opened.coordinatorTls?.problem(),
       coordinator: () => opened.identity.frozen?.message,
+      node: () => node.problem,
     },
     locks: () => Promise.resolve([]),
   });

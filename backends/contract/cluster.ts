@@ -12,6 +12,8 @@ export interface NodeInfo {
   readonly silent: boolean;
   /** What people decided: it is to be emptied, or is not to come back. */
   readonly mark: 'draining' | 'removed' | undefined;
+  /** When they did, milliseconds since the Unix epoch; undefined without a mark, or when that was not noted. */
+  readonly markedAtMs: number | undefined;
   /** Of a node that is alive or silent. */
   readonly address: string | undefined;
   readonly zone: string | undefined;
@@ -160,12 +162,18 @@ export interface StoreView {
   explain(pushId: string): Promise<PushStory | undefined>;
 }
 
-/** What people do with the nodes of a cluster and the copies on them. Errors: `not-found`, `invalid-argument`, `unavailable`. */
+/** What people do with the nodes of a cluster and the copies on them. Errors: `not-found`, `invalid-argument`, `failed-precondition`, `unavailable`. */
 export interface ClusterControl {
   /** Copies that a repository is to have. */
   readonly replicationFactor: number;
-  /** Undefined takes the mark away. */
-  mark(nodeId: string, mark: 'draining' | 'removed' | undefined): Promise<void>;
+  /** Undefined takes any mark away. A node that was removed is not drained: `failed-precondition`. */
+  mark(nodeId: string, mark: 'draining' | undefined): Promise<void>;
+  /**
+   * The node is not to come back: its copies are made elsewhere at once. One that lives was drained before and has no
+   * copy any more, or else it takes `force`; without that it is refused with `failed-precondition`. Of one that was
+   * removed already nothing is asked.
+   */
+  remove(nodeId: string, options: { readonly force: boolean }): Promise<void>;
   /** The nodes that a repository is to be on from now on; undefined leaves it to placement again. Resolves at once. */
   move(repositoryId: string, nodeIds: readonly string[] | undefined): Promise<void>;
   /**

@@ -19,6 +19,7 @@ import type { ClusterCredentials } from './cluster-credentials.js';
 import { connectTo } from './node-connection.js';
 import type { NodeAddress } from './node-requests.js';
 import { createNodeServer, type NodeServer } from './node-server.js';
+import { OwnMark } from './own-mark.js';
 import { SnapshotMemory } from './snapshot-memory.js';
 
 export interface StorageNodeOptions {
@@ -71,6 +72,7 @@ export class StorageNode {
   readonly memory: SnapshotMemory;
   readonly #dependencies: StorageNodeDependencies;
   readonly #store: LocalStore;
+  readonly #mark: OwnMark;
   readonly #server: NodeServer;
   readonly #membership: NodeMembership;
   readonly #closing = new AbortController();
@@ -83,12 +85,14 @@ export class StorageNode {
     dependencies: StorageNodeDependencies,
     parts: {
       readonly store: LocalStore;
+      readonly mark: OwnMark;
       readonly directory: NodeDirectory;
       readonly memory: SnapshotMemory;
     },
   ) {
     this.#dependencies = dependencies;
     this.#store = parts.store;
+    this.#mark = parts.mark;
     this.directory = parts.directory;
     this.memory = parts.memory;
     this.#server = createNodeServer({
@@ -123,8 +127,11 @@ export class StorageNode {
     );
     const memory = new SnapshotMemory();
     let node: StorageNode | undefined;
-    const directory = new NodeDirectory({
+    const { nodeId } = dependencies.options;
+    const mark = new OwnMark({ ...dependencies, nodeId });
+    const directory: NodeDirectory = new NodeDirectory({
       ...dependencies,
+      marked: () => mark.show(directory.markOf(nodeId)),
       connect: (to) => connectTo(to, { ...dependencies, memory }),
       own: () => node?.own,
     });
@@ -136,7 +143,7 @@ export class StorageNode {
       },
     });
     const storeId = (): string => store.replica.storeId;
-    node = new StorageNode(dependencies, { store, directory, memory });
+    node = new StorageNode(dependencies, { store, mark, directory, memory });
     return node;
   }
 
@@ -151,6 +158,11 @@ export class StorageNode {
   /** Where the node API is, once it is open. */
   get address(): string {
     return this.#address;
+  }
+
+  /** Why it gets no repositories although it runs: for its health. */
+  get problem(): string | undefined {
+    return this.#mark.problem;
   }
 
   get quarantines(): number {

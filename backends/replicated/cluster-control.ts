@@ -1,4 +1,4 @@
-import type { ClusterControl } from '../contract/cluster.js';
+import type { ClusterControl, NodeInfo } from '../contract/cluster.js';
 import type { Locks } from '../coordination/locks.js';
 import type { Clock, Logger, Random } from '../contract/environment.js';
 import type { Coordinator } from '../contract/coordinator.js';
@@ -35,9 +35,20 @@ export function createClusterControl(dependencies: ClusterControlDependencies): 
   return {
     replicationFactor,
     async mark(nodeId, mark) {
-      const known = (await listNodes(dependencies)).some((node) => node.nodeId === nodeId);
-      if (!known) throw new QuorateError('not-found', `no storage node is named ${nodeId}`);
-      await markNode(coordinator, nodeId, mark);
+      const node = await findNode(dependencies, nodeId);
+      if (mark === 'draining' && node.mark === 'removed') {
+        throw new QuorateError(
+          'failed-precondition',
+          `the storage node ${nodeId} was removed: quorate node undrain ${nodeId} takes it back first`,
+        );
+      }
+      await markNode(coordinator, nodeId, mark, dependencies.clock.nowMs());
+    },
+    async remove(nodeId, { force }) {
+      const node = await findNode(dependencies, nodeId);
+      if (node.mark === 'removed') return;
+      if (!force) refuseWhileNeeded(node);
+      await markNode(coordinator, nodeId, 'removed', dependencies.clock.nowMs());
     },
     async move(repositoryId, nodeIds) {
       await refuseBadTarget(dependencies, nodeIds);
@@ -54,27 +65,57 @@ export function createClusterControl(dependencies: ClusterControlDependencies): 
   };
 }
 
+async function findNode(
+  dependencies: ClusterControlDependencies,
+  nodeId: string,
+): Promise<NodeInfo> {
+  const node = (await listNodes(dependencies)).find((one) => one.nodeId === nodeId);
+  if (node === undefined) {
+    throw new QuorateError('not-found', `no storage node is named ${nodeId}`);
+  }
+  return node;
+}
+
+/** A typing error must not cost a node that serves, nor copies that could be moved while it does. */
+function refuseWhileNeeded({ nodeId, alive, silent, mark, copies }: NodeInfo): void {
+  if (!alive && !silent) return;
+  if (mark === 'draining' && copies === 0) return;
+  const state = alive ? 'is alive' : 'announces itself, though it does not answer this server,';
+  const count = copies === 1 ? '1 copy' : `${copies} copies`;
+  const has =
+    mark === 'draining'
+      ? `and still has ${count}: wait until quorate node list shows none`
+      : `and ${copies > 0 ? `has ${count}` : 'takes repositories'}: quorate node drain ${nodeId} first, and wait until quorate node list shows no copies`;
+  throw new QuorateError(
+    'failed-precondition',
+    `the storage node ${nodeId} ${state} ${has}; or remove it as it is (--force), and what it has is made anew from other copies`,
+    { details: { nodeId, alive, silent, mark: mark ?? null, copies } },
+  );
+}
+
 async function refuseBadTarget(
   dependencies: ClusterControlDependencies,
   nodeIds: readonly string[] | undefined,
 ): Promise<void> {
   if (nodeIds === undefined) return;
   const { replicationFactor } = dependencies;
+  const nodes = await listNodes(dependencies);
+  const fit = nodes.filter(({ alive, mark }) => alive && mark === undefined);
+  const refuse = (why: string): never => {
+    const names = fit.map(({ nodeId }) => nodeId).join(', ') || 'none';
+    throw new QuorateError('invalid-argument', `${why}; alive, and taking repositories: ${names}`);
+  };
   if (new Set(nodeIds).size !== replicationFactor || nodeIds.length !== replicationFactor) {
-    throw new QuorateError(
-      'invalid-argument',
+    refuse(
       `a repository is on ${replicationFactor} storage nodes (replication.factor): name as many, each once`,
     );
   }
-  const nodes = await listNodes(dependencies);
   for (const nodeId of nodeIds) {
     const node = nodes.find((one) => one.nodeId === nodeId);
-    if (node?.alive !== true) {
-      throw new QuorateError('invalid-argument', `the storage node ${nodeId} is not alive`);
-    }
-    if (node.mark !== undefined) {
-      throw new QuorateError('invalid-argument', `the storage node ${nodeId} is ${node.mark}`);
-    }
+    if (node === undefined) refuse(`no storage node is named ${nodeId}`);
+    else if (node.mark !== undefined) refuse(`the storage node ${nodeId} is ${node.mark}`);
+    else if (!node.alive)
+      refuse(`the storage node ${nodeId} is ${node.silent ? 'silent' : 'away'}`);
   }
 }
 

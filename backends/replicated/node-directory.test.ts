@@ -12,6 +12,7 @@ import { silentLogger } from '../coordination/test-environment.js';
 import { silentMeter, systemClock } from '../local/testing/local-fixture.js';
 import { stubReplica } from '../node/testing/stub-replica.js';
 import { type NodeConnection, NodeDirectory } from './node-directory.js';
+import { markNode } from './node-marks.js';
 import { NodeMembership } from './node-membership.js';
 import type { NodeRecord } from './node-record.js';
 import { until } from '../contract/testing/until.js';
@@ -77,11 +78,13 @@ interface Fake extends NodeConnection {
 async function open(
   watched: Coordinator = coordinator,
   refuses: (address: string) => boolean = () => false,
+  marked: () => void = () => undefined,
 ): Promise<{ readonly nodes: NodeDirectory; readonly connections: Map<string, Fake> }> {
   const connections = new Map<string, Fake>();
   const nodes = new NodeDirectory({
     ...environment,
     coordinator: watched,
+    marked,
     connect: ({ storeId, address }) => {
       const fake: Fake = {
         replica: stubReplica({}, storeId),
@@ -159,6 +162,21 @@ test('a node that moves, or says something new, is known by what it says now', a
   await announce(record('a', { address: 'elsewhere:1' }));
   await until('the new address', () => nodes.nodes()[0]?.address === 'elsewhere:1');
   assert.equal(connections.size, 2);
+});
+
+test('marks are known, with their time, and a change of one is told', async () => {
+  await markNode(coordinator, 'a', 'removed', 1);
+  let told = 0;
+  const { nodes } = await open(
+    coordinator,
+    () => false,
+    () => told++,
+  );
+  assert.deepEqual(nodes.markOf('a'), { mark: 'removed', atMs: 1 });
+  assert.equal(told, 1);
+  await markNode(coordinator, 'a', undefined);
+  await until('the mark to go', () => nodes.markOf('a') === undefined);
+  assert.equal(told, 2);
 });
 
 test('a watch that breaks is followed by a list: nobody is missed, nobody stays who is gone', async () => {

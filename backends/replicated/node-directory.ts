@@ -4,7 +4,7 @@ import type { Clock, Logger, Meter } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
 import type { Replica } from '../contract/replica.js';
-import { decodeNodeMark, type NodeMark } from './node-marks.js';
+import { decodeNodeMark, type MarkRecord } from './node-marks.js';
 import { decodeNode, type NodeRecord } from './node-record.js';
 import { Ring } from './placement.js';
 import type { Voter } from './records.js';
@@ -34,6 +34,8 @@ export interface NodeDirectoryDependencies {
   }) => NodeConnection;
   /** The store of this process, if it has one: it is reached without a connection. */
   readonly own?: () => { readonly node: NodeRecord; readonly replica: Replica } | undefined;
+  /** Called whenever a mark may have changed; see `markOf`. */
+  readonly marked?: () => void;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly meter: Meter;
@@ -57,7 +59,7 @@ const watched = { from: keys.nodeMarks, rangeEnd: prefixEnd(keys.nodes) };
 export class NodeDirectory implements ReplicaDirectory {
   readonly #dependencies: NodeDirectoryDependencies;
   readonly #known = new Map<string, Known>();
-  readonly #marks = new Map<string, NodeMark>();
+  readonly #marks = new Map<string, MarkRecord>();
   /** Connections whose node's record is gone, by store and address. */
   readonly #lingering = new Map<string, NodeConnection>();
   readonly #closing = new AbortController();
@@ -115,6 +117,11 @@ export class NodeDirectory implements ReplicaDirectory {
     return own === undefined ? others : [this.#storageNode(own.node, true), ...others];
   }
 
+  /** What people decided about a node, as far as this process has heard. */
+  markOf(nodeId: string): MarkRecord | undefined {
+    return this.#marks.get(nodeId);
+  }
+
   find(storeId: string): Replica | undefined {
     const own = this.#dependencies.own?.();
     if (own?.node.storeId === storeId) return own.replica;
@@ -160,6 +167,7 @@ export class NodeDirectory implements ReplicaDirectory {
       this.#see({ type: 'put', entry: kv });
     }
     for (const nodeId of this.#known.keys()) if (!listed.has(nodeId)) this.#forget(nodeId);
+    this.#dependencies.marked?.();
     return revision;
   }
 
@@ -175,7 +183,12 @@ export class NodeDirectory implements ReplicaDirectory {
           fromRevision: revision + 1,
           signal,
         });
-        for await (const { events } of batches) for (const event of events) this.#see(event);
+        for await (const { events } of batches) {
+          for (const event of events) this.#see(event);
+          if (events.some((event) => keyOf(event).startsWith(keys.nodeMarks))) {
+            this.#dependencies.marked?.();
+          }
+        }
       } catch (error) {
         logger.warn({ component: 'nodes', err: error }, 'the storage nodes are listed anew');
       }
@@ -192,7 +205,7 @@ export class NodeDirectory implements ReplicaDirectory {
   }
 
   #see(event: WatchEvent): void {
-    const key = event.type === 'delete' ? event.key : event.entry.key;
+    const key = keyOf(event);
     if (key.startsWith(keys.nodeMarks)) {
       const nodeId = key.slice(keys.nodeMarks.length);
       if (event.type === 'delete') this.#marks.delete(nodeId);
@@ -249,4 +262,8 @@ export class NodeDirectory implements ReplicaDirectory {
     this.#lingering.delete(name);
     await connection.close();
   }
+}
+
+function keyOf(event: WatchEvent): string {
+  return event.type === 'delete' ? event.key : event.entry.key;
 }

@@ -10,12 +10,25 @@ import { encodeRecord, scan } from './records.js';
 export const nodeMarks = ['draining', 'removed'] as const;
 export type NodeMark = (typeof nodeMarks)[number];
 
-const schema = z.object({ mark: z.enum(nodeMarks) });
+/** A mark, and when it was given: milliseconds since the Unix epoch, absent in records of earlier versions. */
+export interface MarkRecord {
+  readonly mark: NodeMark;
+  readonly atMs?: number | undefined;
+}
+
+const schema = z.object({ mark: z.enum(nodeMarks), atMs: z.number().optional() });
 
 export async function readNodeMarks(
   coordinator: Coordinator,
 ): Promise<ReadonlyMap<string, NodeMark>> {
-  const marks = new Map<string, NodeMark>();
+  const records = await readMarkRecords(coordinator);
+  return new Map([...records].map(([nodeId, { mark }]) => [nodeId, mark]));
+}
+
+export async function readMarkRecords(
+  coordinator: Coordinator,
+): Promise<ReadonlyMap<string, MarkRecord>> {
+  const marks = new Map<string, MarkRecord>();
   for await (const { key, value } of scan(coordinator, keys.nodeMarks)) {
     marks.set(key.slice(keys.nodeMarks.length), decodeNodeMark(value));
   }
@@ -23,9 +36,9 @@ export async function readNodeMarks(
 }
 
 /** One of a later version says `draining`: whatever it means, nothing new is put there. */
-export function decodeNodeMark(value: Uint8Array): NodeMark {
+export function decodeNodeMark(value: Uint8Array): MarkRecord {
   const parsed = schema.safeParse(JSON.parse(new TextDecoder().decode(value)));
-  return parsed.success ? parsed.data.mark : 'draining';
+  return parsed.success ? parsed.data : { mark: 'draining' };
 }
 
 /** Undefined takes the mark away. */
@@ -33,6 +46,7 @@ export async function markNode(
   coordinator: Coordinator,
   nodeId: string,
   mark: NodeMark | undefined,
+  atMs?: number,
 ): Promise<void> {
   const key = keys.nodeMark(nodeId);
   await coordinator.transaction({
@@ -40,7 +54,7 @@ export async function markNode(
     success: [
       mark === undefined
         ? { type: 'delete', key }
-        : { type: 'put', key, value: encodeRecord({ mark }) },
+        : { type: 'put', key, value: encodeRecord({ mark, atMs }) },
     ],
     failure: [],
   });

@@ -11,7 +11,7 @@ import { keys } from '../contract/keys.js';
 import type { HeadRecord } from '../contract/repository.js';
 import { deleted } from './basis.js';
 import { decodeNode, type NodeRecord } from './node-record.js';
-import { type NodeMark, readNodeMarks } from './node-marks.js';
+import { type MarkRecord, readMarkRecords } from './node-marks.js';
 import type { PushTraces } from './push-trace.js';
 import {
   copiesOf,
@@ -112,7 +112,7 @@ export async function listNodes({
   coordinator,
   replicas,
 }: Pick<StoreViewDependencies, 'coordinator' | 'replicas'>): Promise<readonly NodeInfo[]> {
-  const marks = await readNodeMarks(coordinator);
+  const marks = await readMarkRecords(coordinator);
   const alive = new Map(replicas.nodes().map((node) => [node.nodeId, node]));
   const copies = new Map<string, { count: number; storeId: string }>();
   for await (const entry of scan(coordinator, keys.repos)) {
@@ -146,13 +146,14 @@ export async function listNodes({
 function infoOf(
   nodeId: string,
   node: Omit<StorageNode, 'local'> | undefined,
-  mark: NodeMark | undefined,
+  marked: MarkRecord | undefined,
   copies: { readonly count: number; readonly storeId: string } | undefined,
 ): Omit<NodeInfo, 'alive' | 'silent'> {
   return {
     nodeId,
     storeId: node?.storeId ?? copies?.storeId,
-    mark,
+    mark: marked?.mark,
+    markedAtMs: marked?.atMs,
     address: node?.address,
     zone: node?.zone,
     weight: node?.weight,

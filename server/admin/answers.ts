@@ -130,6 +130,10 @@ const storageNode = z.strictObject({
   alive: z.boolean(),
   silent: z.boolean().describe('it announces itself, and does not answer this server'),
   mark: z.enum(['draining', 'removed']).optional(),
+  markedAtMs: z
+    .number()
+    .optional()
+    .describe('when it got its mark, milliseconds since the Unix epoch; absent when not known'),
   address: z.string().optional(),
   zone: z.string().optional(),
   weight: z.number().optional(),

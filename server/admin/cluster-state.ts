@@ -13,6 +13,10 @@ export async function clusterState({
     nodes: nodes.length,
     nodesAlive: nodes.filter(({ alive }) => alive).length,
     nodesAway: nodes.flatMap(({ alive, silent, nodeId }) => (alive || silent ? [] : [nodeId])),
+    nodesTaking: nodes.filter(({ alive, mark }) => alive && mark === undefined).length,
+    nodesRemoved: nodes.flatMap(({ alive, silent, mark, nodeId }) =>
+      mark === 'removed' && (alive || silent) ? [nodeId] : [],
+    ),
     nodesSilent: nodes.flatMap(({ silent, nodeId }) => (silent ? [nodeId] : [])),
     clocksApart: Object.fromEntries(
       nodes.flatMap(({ nodeId, clockApartMs }) =>

@@ -261,7 +261,9 @@ export class Losses {
         this.#world.count('lost stores that came back');
         this.#world.startStore(host);
       } else if (this.#fate === 'gone') {
-        const marked = await this.#ask(async ({ cluster }) => cluster.mark(host.name, 'removed'));
+        const marked = await this.#ask(async ({ cluster }) =>
+          cluster.remove(host.name, { force: true }),
+        );
         if (marked === undefined && this.#world.markOf(host) !== 'removed') {
           this.#world.scheduler.after(tendEveryMs, () => void this.#finish());
           return;

@@ -33,7 +33,7 @@ export const membershipFaults = {
     // Decided or not: what is on its way, or got no answer, may be decided still.
     world.mayBeRemoved.add(host.name);
     void decide(world, random, 'nodes removed', async ({ cluster }) => {
-      await cluster.mark(host.name, 'removed');
+      await cluster.remove(host.name, { force: true });
       stopWhenEmpty(world, host);
     });
   },
@@ -47,7 +47,7 @@ export const membershipFaults = {
     if (random.chance(0.5)) return;
     world.scheduler.after(random.between(0, 30_000), () => {
       void decide(world, random, 'lost nodes removed', async ({ cluster }) => {
-        await cluster.mark(host.name, 'removed');
+        await cluster.remove(host.name, { force: true });
       });
     });
   },

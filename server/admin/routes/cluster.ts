@@ -28,7 +28,7 @@ export function clusterEndpoints(options: ClusterOptions): Endpoint[] {
       `${what} is not possible: this server is no member of a cluster, and its one store is where everything is (docs/cluster.md)`,
     );
   };
-  const mark = (verb: string, to: 'draining' | 'removed' | undefined): Endpoint =>
+  const mark = (verb: string, to: 'draining' | undefined): Endpoint =>
     endpoint({
       method: 'post',
       path: `/nodes/:node/${verb}`,
@@ -55,7 +55,17 @@ export function clusterEndpoints(options: ClusterOptions): Endpoint[] {
     }),
     mark('drain', 'draining'),
     mark('undrain', undefined),
-    mark('remove', 'removed'),
+    endpoint({
+      method: 'post',
+      path: '/nodes/:node/remove',
+      action: 'node.remove',
+      input: z.strictObject({ force: z.boolean().default(false) }),
+      run: async (call, { force }) => {
+        const nodeId = call.param('node');
+        await cluster(call, 'changing storage nodes').remove(nodeId, { force });
+        return { status: 200, body: { node: { nodeId, mark: 'removed' } } };
+      },
+    }),
     endpoint({
       method: 'get',
       path: '/repositories/:repository/replicas',

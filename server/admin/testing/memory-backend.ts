@@ -39,6 +39,7 @@ export class MemoryBackend implements Backend {
   cluster: ClusterControl | undefined = {
     replicationFactor: 1,
     mark: () => Promise.resolve(),
+    remove: () => Promise.resolve(),
     recover: () =>
       Promise.resolve({
         generation: 1,

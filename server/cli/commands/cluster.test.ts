@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { test, type TestContext } from 'node:test';
 import type { NodeInfo } from '../../../backends/contract/cluster.js';
+import { QuorateError } from '../../../backends/contract/errors.js';
 import { ApiScene } from '../../admin/testing/api-scene.js';
 import { runQuorate } from '../testing/run-quorate.js';
 
@@ -11,6 +12,7 @@ function nodeInfo(nodeId: string, more: Partial<NodeInfo> = {}): NodeInfo {
     alive: true,
     silent: false,
     mark: undefined,
+    markedAtMs: undefined,
     address: '127.0.0.1:7420',
     zone: 'default',
     weight: 1,
@@ -22,27 +24,93 @@ function nodeInfo(nodeId: string, more: Partial<NodeInfo> = {}): NodeInfo {
   };
 }
 
-test('a list of nodes says when they are fewer than a repository is to have copies', async (t) => {
+/** A cluster of three nodes, which a test changes. */
+async function openNodes(t: TestContext): Promise<{
+  nodes: readonly NodeInfo[];
+  readonly scene: ApiScene;
+  readonly quorate: (...words: readonly string[]) => ReturnType<typeof runQuorate>;
+}> {
   const scene = await ApiScene.open();
   t.after(() => scene.close());
   const { stores, cluster } = scene.backend;
   assert.ok(stores !== undefined && cluster !== undefined);
-  let nodes: readonly NodeInfo[] = ['a', 'b', 'c'].map((nodeId) => nodeInfo(nodeId));
-  scene.backend.stores = { ...stores, nodes: () => Promise.resolve(nodes) };
-  scene.backend.cluster = { ...cluster, replicationFactor: 3 };
   const env = { QUORATE_URL: scene.url, QUORATE_TOKEN: await scene.token('root', { admin: true }) };
+  const ground = {
+    nodes: ['a', 'b', 'c'].map((nodeId) => nodeInfo(nodeId)),
+    scene,
+    quorate: (...words: readonly string[]) => runQuorate(words, { env }),
+  };
+  scene.backend.stores = { ...stores, nodes: () => Promise.resolve(ground.nodes) };
+  scene.backend.cluster = { ...cluster, replicationFactor: 3 };
+  return ground;
+}
+
+test('a list of nodes says when they are fewer than a repository is to have copies', async (t) => {
+  const ground = await openNodes(t);
   const list = async (...more: readonly string[]): Promise<string> => {
-    const { exitCode, stdout, stderr } = await runQuorate(['node', 'list', ...more], { env });
+    const { exitCode, stdout, stderr } = await ground.quorate('node', 'list', ...more);
     assert.equal(exitCode, 0, stderr);
     assert.match(stdout, more.length === 0 ? /^a +alive /m : /^\[\{"nodeId":"a",/);
     return stderr;
   };
   assert.equal(await list(), '');
-  nodes = [
-    ...nodes.slice(0, 2),
+  ground.nodes = [
+    ...ground.nodes.slice(0, 2),
     nodeInfo('c', { mark: 'draining' }),
     nodeInfo('d', { alive: false }),
   ];
   assert.equal(await list(), '2 of them can take copies; fewer than replication.factor (3)\n');
   assert.equal(await list('--json'), '');
+});
+
+test('a node that was removed and runs is told of, with what to do', async (t) => {
+  const ground = await openNodes(t);
+  const markedAtMs = Date.UTC(2026, 0, 2, 3, 4);
+  ground.nodes = [
+    ...ground.nodes,
+    nodeInfo('d', { mark: 'removed', markedAtMs }),
+    nodeInfo('e', { mark: 'removed', markedAtMs, alive: false }),
+  ];
+  const listed = await ground.quorate('node', 'list');
+  assert.match(listed.stdout, /^d +alive +removed 2026-01-02 03:04 /m);
+  assert.match(listed.stdout, /^e +away +removed 2026-01-02 03:04 /m);
+  const words = 'd was removed and still runs: stop it, or quorate node undrain d takes it back';
+  assert.equal(listed.stderr, `${words}\n`);
+  const { stdout } = await ground.quorate('status');
+  assert.match(stdout, /^storage nodes: +4 of 4 alive; removed and still running: d$/m);
+});
+
+test('removing a node passes on whether somebody insists, and says what is next', async (t) => {
+  const ground = await openNodes(t);
+  const { cluster } = ground.scene.backend;
+  assert.ok(cluster !== undefined);
+  const removed: unknown[] = [];
+  ground.scene.backend.cluster = {
+    ...cluster,
+    remove: (nodeId, { force }) => {
+      removed.push([nodeId, force]);
+      if (!force) throw new QuorateError('failed-precondition', `${nodeId} is alive: drain it`);
+      ground.nodes = ground.nodes.map((node) =>
+        node.nodeId === nodeId ? { ...node, mark: 'removed' } : node,
+      );
+      return Promise.resolve();
+    },
+  };
+  const refused = await ground.quorate('node', 'remove', 'c');
+  assert.deepEqual(
+    [refused.exitCode, refused.stdout, refused.stderr],
+    [1, '', 'quorate: c is alive: drain it\n'],
+  );
+  const done = await ground.quorate('node', 'remove', 'c', '--force');
+  assert.equal(done.exitCode, 0, done.stderr);
+  assert.match(done.stdout, /^c is removed; its copies are made elsewhere\n$/);
+  assert.match(done.stderr, /^c still runs: stop it when quorate node list shows no copies\n/);
+  assert.match(done.stderr, /2 of them can take copies; fewer than replication\.factor \(3\)\n$/);
+  const json = await ground.quorate('node', 'remove', 'c', '--force', '--json');
+  assert.deepEqual([JSON.parse(json.stdout), json.stderr], [{ nodeId: 'c', mark: 'removed' }, '']);
+  assert.deepEqual(removed, [
+    ['c', false],
+    ['c', true],
+    ['c', true],
+  ]);
 });

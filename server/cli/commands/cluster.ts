@@ -3,7 +3,7 @@ import type { Json } from '../api-client.js';
 import { CliError } from '../cli-error.js';
 import { contextOf, field } from '../context.js';
 import { printList } from '../list.js';
-import { facts, plain, size, table } from '../output.js';
+import { facts, plain, size, table, time } from '../output.js';
 import { pathOf } from './repo.js';
 
 /** `quorate node ...`: the storage nodes of a cluster. */
@@ -22,7 +22,7 @@ export function addNodeCommands(program: Command): void {
         columns: [
           { title: 'NODE', key: 'nodeId' },
           { title: 'STATE', key: 'alive', show: nodeState },
-          { title: 'MARK', key: 'mark' },
+          { title: 'MARK (UTC)', key: 'mark', show: markSince },
           { title: 'ZONE', key: 'zone' },
           { title: 'WEIGHT', key: 'weight' },
           { title: 'COPIES', key: 'copies' },
@@ -33,6 +33,12 @@ export function addNodeCommands(program: Command): void {
       });
       const { terminal, request } = contextOf(command);
       if (terminal.json) return;
+      for (const { nodeId } of nodes.filter(stillRuns)) {
+        const name = plain(nodeId);
+        terminal.hint(
+          `${name} was removed and still runs: stop it, or quorate node undrain ${name} takes it back`,
+        );
+      }
       const few = fewNodes(nodes, await request('GET', '/nodes'));
       if (few !== undefined) terminal.hint(few);
     });
@@ -47,11 +53,45 @@ export function addNodeCommands(program: Command): void {
     help: 'let a node take repositories again',
     done: 'takes repositories again',
   });
-  addMarkCommand(node, {
-    verb: 'remove',
-    help: 'a node that is not to come back: its copies are made elsewhere at once',
-    done: 'is removed; its copies are made elsewhere',
-  });
+  addRemoveCommand(node);
+}
+
+function addRemoveCommand(node: Command): void {
+  node
+    .command('remove')
+    .argument('<node>')
+    .description('a node that is not to come back: its copies are made elsewhere at once')
+    .option('--force', 'also one that is alive, and was not drained or still has copies')
+    .action(async (name: string, options: { readonly force?: true }, command: Command) => {
+      const { terminal, request } = contextOf(command);
+      const path = `/nodes/${encodeURIComponent(name)}/remove`;
+      const answer = await request('POST', path, { force: options.force === true });
+      if (terminal.json) return terminal.printJson(field(answer, 'node'));
+      terminal.print(`${name} is removed; its copies are made elsewhere\n`);
+      await hintAfterMark(command, name);
+    });
+}
+
+/** What a mark means for the node, and for those that are left. */
+async function hintAfterMark(command: Command, name: string): Promise<void> {
+  const { terminal, request } = contextOf(command);
+  const answer = await request('GET', '/nodes');
+  const nodes = copiesIn(answer['nodes']);
+  if (nodes.some((node) => node['nodeId'] === name && stillRuns(node))) {
+    terminal.hint(`${name} still runs: stop it when quorate node list shows no copies`);
+  }
+  const few = fewNodes(nodes, answer);
+  if (few !== undefined) terminal.hint(few);
+}
+
+/** A node that was removed, and runs again, or on. */
+function stillRuns({ mark, alive, silent }: Json): boolean {
+  return mark === 'removed' && (alive === true || silent === true);
+}
+
+function markSince(mark: unknown, { markedAtMs }: Json): string {
+  if (typeof mark !== 'string' || typeof markedAtMs !== 'number') return plain(mark);
+  return `${mark} ${time(new Date(markedAtMs).toISOString())}`;
 }
 
 /** Undefined when as many nodes can take copies as a repository is to have. */
@@ -74,6 +114,7 @@ function addMarkCommand(
       const answer = await request('POST', `/nodes/${encodeURIComponent(name)}/${verb}`);
       if (terminal.json) return terminal.printJson(field(answer, 'node'));
       terminal.print(`${name} ${done}\n`);
+      await hintAfterMark(command, name);
     });
 }
 

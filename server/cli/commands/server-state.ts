@@ -82,13 +82,16 @@ function clockFacts(apart: unknown): readonly (readonly [string, unknown])[] {
   return [['clocks apart', `${each.join(', ')} of this server's; set them right (NTP)`]];
 }
 
+function fewFacts({ nodesTaking: taking, replicationFactor: factor }: Json): string {
+  if (Number(taking) >= Number(factor)) return '';
+  return `; ${plain(taking)} can take copies, fewer than replication.factor (${plain(factor)})`;
+}
+
 /** Nodes, zones and repairs, for a member of a cluster. */
 function clusterFacts(cluster: unknown): readonly (readonly [string, unknown])[] {
   if (typeof cluster !== 'object' || cluster === null) return [];
   const known: Readonly<Record<string, unknown>> = { ...cluster };
-  const few = Number(known['nodesAlive']) < Number(known['replicationFactor']);
-  const short = few ? `; fewer than replication.factor (${plain(known['replicationFactor'])})` : '';
-  const list = `${named('away', known['nodesAway'])}${named('silent', known['nodesSilent'])}${short}`;
+  const list = `${named('away', known['nodesAway'])}${named('silent', known['nodesSilent'])}${named('removed and still running', known['nodesRemoved'])}${fewFacts(known)}`;
   return [
     ['storage nodes', `${plain(known['nodesAlive'])} of ${plain(known['nodes'])} alive${list}`],
     ...clockFacts(known['clocksApart']),
