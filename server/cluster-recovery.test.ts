@@ -6,7 +6,11 @@ import { createClusterRecovery } from './cluster-recovery.js';
 const { signal } = new AbortController();
 
 /** What the disks hold of one repository against its head, and what became of it. */
-function scene(verdicts: readonly HeadVerdict[], frozen?: string) {
+function scene(
+  verdicts: readonly HeadVerdict[],
+  frozen?: string,
+  members: Readonly<Record<string, number>> = {},
+) {
   const found = verdicts.map((verdict, n): HeadFound => ({
     repositoryId: `r${n}`,
     name: `team/r${n}`,
@@ -17,6 +21,7 @@ function scene(verdicts: readonly HeadVerdict[], frozen?: string) {
   }));
   const raised: string[] = [];
   let accepted = 0;
+  let recoveredAs: number | undefined;
   const recovery = createClusterRecovery({
     backend: {
       recovery: {
@@ -30,11 +35,19 @@ function scene(verdicts: readonly HeadVerdict[], frozen?: string) {
     identity: {
       frozen:
         frozen === undefined ? undefined : { reason: 'went-back', message: frozen, details: {} },
+      get recoveredAs() {
+        return recoveredAs;
+      },
+      incarnation: 1,
+      check: () => Promise.resolve(),
       accept: () => {
         accepted++;
+        recoveredAs = 2;
         return Promise.resolve();
       },
     },
+    membersBehind: (incarnation) =>
+      Promise.resolve(Object.keys(members).filter((name) => (members[name] ?? 0) < incarnation)),
   });
   return { recovery, raised, accepted: () => accepted };
 }
@@ -52,6 +65,7 @@ test('heads behind their disks are raised though no process noticed an older cop
 test('where nothing is frozen and no head is behind, there is nothing to recover', async () => {
   for (const verdicts of [[], ['unreachable']] as const) {
     const { recovery, raised } = scene(verdicts);
+    assert.equal((await recovery.run({ apply: false, force: false, signal })).restart, undefined);
     const run = recovery.run({ apply: true, force: true, signal });
     await assert.rejects(run, { code: 'failed-precondition', message: /nothing to recover/ });
     assert.deepEqual(raised, []);
@@ -65,4 +79,31 @@ test('an older copy is gone on from once its heads are raised, and stuck ones gi
   assert.deepEqual([raised, accepted()], [[], 0]);
   assert.equal((await run(true)).applied, true);
   assert.deepEqual([raised, accepted()], [['r0'], 1]);
+});
+
+test('between the decision and the last restart, those are named that are left', async () => {
+  const members: Record<string, number> = { 'front-end-1': 1, 'storage-1': 1 };
+  const { recovery, accepted } = scene([], 'an older copy', members);
+  const run = (apply: boolean) => recovery.run({ apply, force: false, signal });
+  assert.equal((await run(false)).restart, undefined, 'nothing is decided yet');
+  const { applied, restart } = await run(true);
+  assert.deepEqual([applied, restart], [true, { members: ['front-end-1', 'storage-1'] }]);
+  members['storage-1'] = 2;
+  const shown = await run(false);
+  assert.deepEqual([shown.applied, shown.restart], [false, { members: ['front-end-1'] }]);
+  await assert.rejects(run(true), {
+    code: 'failed-precondition',
+    message: /^the recovery was applied already; what is left is to restart front-end-1$/,
+  });
+  assert.equal(accepted(), 1);
+});
+
+test('a server that stands alone is the one to be restarted', async () => {
+  const { recovery } = scene([], 'an older copy');
+  await recovery.run({ apply: true, force: false, signal });
+  const again = await recovery.run({ apply: false, force: false, signal });
+  assert.deepEqual(again.restart, { members: [] });
+  await assert.rejects(recovery.run({ apply: true, force: false, signal }), {
+    message: /what is left is to restart this server$/,
+  });
 });

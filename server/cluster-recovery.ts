@@ -1,31 +1,46 @@
 import type { Backend } from '../backends/contract/backend.js';
 import { QuorateError } from '../backends/contract/errors.js';
-import type { ClusterRecovery } from '../backends/contract/recovery.js';
+import type { ClusterRecovery, RecoveryReport } from '../backends/contract/recovery.js';
 import type { ClusterIdentity } from '../backends/coordination/cluster-identity.js';
 
 export interface ClusterRecoveryParts {
   readonly backend: Pick<Backend, 'recovery'>;
-  readonly identity: Pick<ClusterIdentity, 'frozen' | 'accept'>;
+  readonly identity: Pick<
+    ClusterIdentity,
+    'frozen' | 'recoveredAs' | 'incarnation' | 'check' | 'accept'
+  >;
+  /** Node ids of members that live and began before this incarnation of the cluster. */
+  readonly membersBehind: (incarnation: number) => Promise<readonly string[]>;
 }
 
 /** Puts the comparison of heads and the decision to go on together. */
 export function createClusterRecovery({
   backend,
   identity,
+  membersBehind,
 }: ClusterRecoveryParts): ClusterRecovery {
+  /** Who has not been started again since a recovery. */
+  const restart = async (): Promise<RecoveryReport['restart']> => {
+    const { recoveredAs, incarnation } = identity;
+    const members = await membersBehind(recoveredAs ?? incarnation);
+    return recoveredAs === undefined && members.length === 0 ? undefined : { members };
+  };
   return {
     async run({ apply, force, signal }) {
-      const frozen = identity.frozen?.message;
+      // What others decided since the last look counts.
+      await identity.check();
+      const awaits = identity.recoveredAs !== undefined;
+      const frozen = awaits ? undefined : identity.frozen?.message;
       // Repositories of the directory backend are what is on the disk: there is no head to raise.
       const compared = (await backend.recovery?.compare(signal)) ?? { compared: 0, found: [] };
-      if (!apply) return { ...compared, frozen, applied: false };
+      if (!apply) {
+        const due = frozen === undefined ? await restart() : undefined;
+        return { ...compared, frozen: identity.frozen?.message, applied: false, restart: due };
+      }
       const behind = compared.found.filter(({ verdict }) => verdict === 'behind');
       // A copy that is older by moments may be noticed by no process, and by the disks that are ahead of it.
       if (frozen === undefined && behind.length === 0) {
-        throw new QuorateError(
-          'failed-precondition',
-          'there is nothing to recover: the coordinator is the one that this server knows',
-        );
+        throw new QuorateError('failed-precondition', nothingToDo(await restart()));
       }
       const stuck = compared.found.filter(({ verdict }) => verdict !== 'behind');
       if (stuck.length > 0 && !force) {
@@ -38,7 +53,15 @@ export function createClusterRecovery({
       }
       for (const found of behind) await backend.recovery?.raise(found);
       if (frozen !== undefined) await identity.accept();
-      return { ...compared, frozen, applied: true };
+      return { ...compared, frozen, applied: true, restart: await restart() };
     },
   };
+}
+
+function nothingToDo(due: RecoveryReport['restart']): string {
+  if (due === undefined) {
+    return 'there is nothing to recover: the coordinator is the one that this server knows';
+  }
+  const these = due.members.length === 0 ? 'this server' : due.members.join(', ');
+  return `the recovery was applied already; what is left is to restart ${these}`;
 }

@@ -170,6 +170,7 @@ export async function openStorageNode(parts: NodeParts): Promise<StorageNode> {
     ...parts,
     dataDirectory: data.path,
     clusterId: parts.identity.id,
+    incarnation: parts.identity.incarnation,
     options: {
       nodeId: await nodeIdOf(config, data),
       listen: config['node.listen'],
@@ -198,15 +199,19 @@ export async function openStorageNode(parts: NodeParts): Promise<StorageNode> {
 
 /** A front-end among others, each with a name of its own. */
 export async function joinWithoutStore(
-  parts: Pick<NodeParts, 'config' | 'data' | 'unguarded' | 'lease' | 'clock' | 'logger'> & {
+  parts: Pick<
+    NodeParts,
+    'config' | 'data' | 'identity' | 'unguarded' | 'lease' | 'clock' | 'logger'
+  > & {
     readonly teardown: Teardown;
   },
 ): Promise<void> {
   const { config, data, unguarded: coordinator, teardown } = parts;
+  const { incarnation } = parts.identity;
   await joinInsteadOfAlone(coordinator, undefined, { prefix: config['etcd.prefix'] });
   const nodeId = await nodeIdOf(config, data);
   const place = { host: hostname(), directory: data.path };
-  const name = new FrontEndName({ ...parts, coordinator, nodeId, place });
+  const name = new FrontEndName({ ...parts, coordinator, nodeId, place, incarnation });
   await name.take();
   teardown.add('name of the front-end', () => name.leave());
 }

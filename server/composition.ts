@@ -15,6 +15,7 @@ import { createPackIndexer } from '../backends/git/indexer.js';
 import type { PackIndexer } from '../backends/git/pack-indexer.js';
 import { createGitRunner } from '../backends/git/runner.js';
 import { createDirectoryBackend } from '../backends/directory/directory-backend.js';
+import { membersBehind } from '../backends/replicated/members-behind.js';
 import { loneNodeId } from '../backends/replicated/lone-store.js';
 import { repositoryName } from '../backends/replicated/records.js';
 import { createLocalBackend } from '../backends/local/local-backend.js';
@@ -397,7 +398,10 @@ async function openDoors(foundation: Foundation, opsAddress: Address): Promise<C
   });
   const adminApi = createAdminApi({
     ...foundation,
-    recovery: createClusterRecovery(foundation),
+    recovery: createClusterRecovery({
+      ...foundation,
+      membersBehind: (incarnation) => membersBehind(foundation.coordinator, incarnation),
+    }),
     requestRecords: new RequestRecords(foundation),
     rates: new ClientRates('admin', admissionLimits(config), foundation),
     auditTrail: createAuditTrail(data.path),

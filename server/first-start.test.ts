@@ -77,7 +77,7 @@ test('a first start that was cut short leaves one administrator with one known t
   assert.ok(!JSON.stringify(events).includes('secret-'));
 });
 
-function say(settings: readonly string[], first: boolean): string {
+function say(settings: readonly string[], first: boolean, adminMade = first): string {
   return announcement({
     config: loadConfig({ env: {}, flags: {}, set: settings, workingDirectory: '/srv' }),
     server: {
@@ -91,6 +91,7 @@ function say(settings: readonly string[], first: boolean): string {
     },
     dataDirectory: "/srv/it's/data",
     first,
+    adminMade,
     command: 'node main.js',
     workingDirectory: '/srv',
   });
@@ -107,6 +108,13 @@ test('lines to paste are quoted for the shell, and name the data directory when 
   const text = say([], true);
   assert.match(text, /cat .*it.*s\/data\/admin-token/);
   assert.match(text, /key add admin ~\/.ssh\/id_ed25519.pub --data 'it'\\''s\/data'/);
+});
+
+test('a further server of a cluster does not say that it made the user', () => {
+  assert.match(say([], true), /^The user `admin` was made; its token is in .*admin-token\./m);
+  const further = say([], true, false);
+  assert.match(further, /^The user `admin` was there already; a token for this server is in .*/m);
+  assert.doesNotMatch(further, /was made/);
 });
 
 test('behind a proxy the public name is printed, for SSH too', () => {
@@ -131,7 +139,11 @@ test('servers that share a coordinator each get a token, and spare that of anoth
     written.push(content);
     return Promise.resolve();
   });
-  for (const place of ['a', 'b', 'a']) await createFirstAdmin({ accounts, audit }, data, place);
+  const made: boolean[] = [];
+  for (const place of ['a', 'b', 'a']) {
+    made.push((await createFirstAdmin({ accounts, audit }, data, place)).made);
+  }
+  assert.deepEqual(made, [true, false, false], 'and only the first says that it made the user');
   assert.equal(accounts.users.length, 1);
   const names = accounts.tokens.map(({ name }) => name);
   assert.deepEqual(names.sort(), ['first start at a', 'first start at b']);

@@ -20,18 +20,16 @@ type FirstAccounts = Pick<
  * knows it. The first start counts as done when `server.json` exists, which is written after this.
  *
  * `place` names the data directory among those that share a coordinator: each gets a token of its own, and spares those
- * of the others.
+ * of the others. `made`: the user was not there before.
  */
 export async function createFirstAdmin(
   parts: { readonly accounts: FirstAccounts; readonly audit: Pick<AuditLog, 'record'> },
   data: Pick<DataDirectory, 'write'>,
   place?: string,
-): Promise<void> {
+): Promise<{ readonly made: boolean }> {
   const { accounts, audit } = parts;
   const tokenName = place === undefined ? firstTokenName : `${firstTokenName} at ${place}`;
-  if ((await accounts.getUser(adminName)) === undefined) {
-    await createAdmin(accounts);
-  }
+  const made = (await accounts.getUser(adminName)) === undefined && (await createAdmin(accounts));
   for (const token of await accounts.listTokens(adminName)) {
     if (token.name === tokenName) await accounts.revokeToken(token.id);
   }
@@ -43,14 +41,17 @@ export async function createFirstAdmin(
   await data.write(adminTokenFileName, `${secret}\n`);
   const details = { action: 'first start', user: adminName, token: token.id };
   audit.record({ event: 'admin', outcome: 'ok', actor: 'system', details });
+  return { made };
 }
 
-async function createAdmin(accounts: FirstAccounts): Promise<void> {
+/** False when another server that shares the coordinator was first. */
+async function createAdmin(accounts: FirstAccounts): Promise<boolean> {
   try {
     await accounts.createUser({ name: adminName, admin: true, canCreate: true });
+    return true;
   } catch (error) {
-    // Another server that shares the coordinator was first.
     if (!(error instanceof QuorateError && error.code === 'already-exists')) throw error;
+    return false;
   }
 }
 
@@ -60,6 +61,8 @@ export interface Announcement {
   readonly dataDirectory: string;
   /** Prints the lines to paste too. */
   readonly first: boolean;
+  /** The first start made the user `admin`; otherwise another server of the cluster had, and only a token was made. */
+  readonly adminMade: boolean;
   /** How this program was called: `node dist/server/main.js`, or `quorate`. */
   readonly command: string;
   readonly workingDirectory: string;
@@ -106,7 +109,9 @@ function pasteLines(options: Announcement, url: string, sshUrl: string): readonl
   const helper = `!f() { echo username=${adminName}; echo password=$(cat ${token}); }; f`;
   const data = relativeTo(options.workingDirectory, options.dataDirectory);
   return [
-    `The user \`${adminName}\` was made; its token is in ${options.dataDirectory}/${adminTokenFileName}. To paste:`,
+    options.adminMade
+      ? `The user \`${adminName}\` was made; its token is in ${options.dataDirectory}/${adminTokenFileName}. To paste:`
+      : `The user \`${adminName}\` was there already; a token for this server is in ${options.dataDirectory}/${adminTokenFileName}. To paste:`,
     '',
     '# let git take the token from there, for this server',
     `git config --global credential.${url}.helper ${quote(helper)}`,

@@ -113,7 +113,9 @@ async function startStorageNode(parts: CompositionParts): Promise<Running> {
 async function startServer(parts: CompositionParts): Promise<Running> {
   const { config, data } = parts;
   const server = await compose(parts);
-  if (data.fresh) await createFirstAdmin(server, data, placeOf(config, data.path));
+  const admin = data.fresh
+    ? await createFirstAdmin(server, data, placeOf(config, data.path))
+    : undefined;
   const file = await server.listen();
   await data.write(serverFileName, `${JSON.stringify(file, undefined, 2)}\n`);
   process.stdout.write(
@@ -122,6 +124,7 @@ async function startServer(parts: CompositionParts): Promise<Running> {
       server: file,
       dataDirectory: data.path,
       first: data.fresh,
+      adminMade: admin?.made === true,
       command: ownCommand(process.argv[1] ?? '', process.cwd()),
       workingDirectory: process.cwd(),
     }),

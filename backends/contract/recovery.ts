@@ -51,13 +51,18 @@ export interface RecoveryReport extends HeadsCompared {
    * started again then.
    */
   readonly applied: boolean;
+  /**
+   * The recovery was applied, now or before, and processes are to be started again for it: until then they commit
+   * nothing. `members`: node ids of those that live, none for a server that stands alone, which is to be itself.
+   */
+  readonly restart: { readonly members: readonly string[] } | undefined;
 }
 
 /** `quorate recover`. */
 export interface ClusterRecovery {
   /**
    * Without `apply` nothing changes. With it, heads that are behind are raised and the coordinator is accepted as it
-   * is, if that was refused. `failed-precondition` when nothing is frozen or behind, or when some heads cannot be raised and `force` is not given:
+   * is, if that was refused. `failed-precondition` when nothing is frozen or behind, or it was applied before, or when some heads cannot be raised and `force` is not given:
    * those repositories then stay as the coordinator says, or frozen where a disk contradicts it.
    */
   run(options: {

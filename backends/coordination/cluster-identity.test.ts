@@ -192,9 +192,14 @@ test('what is frozen still looks after the recovery, and tells of nothing that w
   const decides = await scene.identity(restored, 'decides.json');
   const frozen = await scene.identity(restored, 'frozen.json');
   await decides.accept();
+  assert.deepEqual([decides.recoveredAs, frozen.recoveredAs], [2, undefined]);
   for (const one of [decides, frozen]) {
     await one.check();
-    assert.equal(one.frozen?.reason, 'went-back');
+    // Nothing is committed by it still; but what is to be done is another thing.
+    assert.equal(one.frozen?.reason, 'recovered');
+    assert.match(one.frozen.message, /applied since: start this process again/);
+    assert.equal(one.recoveredAs, 2);
+    await assert.rejects(put(guardCoordinator(restored, one), 'k'), { code: 'unavailable' });
   }
   for (const name of names) {
     assert.equal((await scene.identity(restored, name)).frozen, undefined, name);

@@ -34,7 +34,7 @@ type SeenRecord = z.infer<typeof seenRecord>;
 
 /** Why nothing may be committed. */
 export interface Frozen {
-  readonly reason: 'went-back' | 'another-store' | 'another-cluster' | 'record-gone';
+  readonly reason: 'went-back' | 'another-store' | 'another-cluster' | 'record-gone' | 'recovered';
   /** One sentence that says what was found, and one that says what to do. */
   readonly message: string;
   readonly details: Readonly<Record<string, unknown>>;
@@ -61,6 +61,11 @@ export interface ClusterIdentity {
   readonly incarnation: number;
   /** Undefined as long as all is well. */
   readonly frozen: Frozen | undefined;
+  /**
+   * The incarnation in which people went on from what froze this process (`reason` is `recovered` then): it takes that
+   * over when it is started again. As the last look found.
+   */
+  readonly recoveredAs: number | undefined;
   /** Notes the revision of an answer that was asked for when `atLeast` had been seen; freezes when it is below. */
   observe(revision: number, atLeast: number): void;
   /** Freezes: what was done at this revision, and stays, is not there. */
@@ -109,6 +114,7 @@ class RememberedIdentity implements ClusterIdentity {
   #frozen: Frozen | undefined;
   /** The incarnation in which that was found. */
   #frozenIn = 0;
+  #recoveredAs: number | undefined;
   #watching: Promise<void> | undefined;
   #telling: Promise<void> | undefined;
 
@@ -126,7 +132,11 @@ class RememberedIdentity implements ClusterIdentity {
   }
 
   get frozen(): Frozen | undefined {
-    return this.#frozen;
+    return this.#recoveredAs === undefined ? this.#frozen : recovered(this.#recoveredAs);
+  }
+
+  get recoveredAs(): number | undefined {
+    return this.#recoveredAs;
   }
 
   get revision(): number {
@@ -162,6 +172,7 @@ class RememberedIdentity implements ClusterIdentity {
     const problem = findProblem(this.#seen, record, clusterId);
     if (problem !== undefined) this.#freeze(problem);
     else if (!takenOver) this.observe(revision, atLeast);
+    this.#noteRecovery(record?.id === this.#seen.id ? record.incarnation : 0);
     if (entry !== undefined && record !== undefined) await this.#tellOthers(entry, record);
   }
 
@@ -179,7 +190,18 @@ class RememberedIdentity implements ClusterIdentity {
       throw new QuorateError('aborted', 'somebody else recovers the cluster');
     }
     this.#seen = { version: 1, id, incarnation, storeId: clusterId, revision };
+    this.#noteRecovery(incarnation);
     await this.remember();
+  }
+
+  /** Whether people have decided since this process froze: what is to be done is another thing then. */
+  #noteRecovery(incarnation: number): void {
+    const isRecovered = this.#frozen !== undefined && incarnation > this.#frozenIn;
+    const before = this.#recoveredAs;
+    this.#recoveredAs = isRecovered ? incarnation : undefined;
+    if (this.#recoveredAs === undefined || this.#recoveredAs === before) return;
+    const { message, details } = recovered(incarnation);
+    this.#options.logger.warn({ component: 'cluster', ...details }, message);
   }
 
   /** Of an older copy of our own cluster only: another cluster's record is nothing of ours. */
@@ -343,6 +365,16 @@ function findProblem(
 const remedy =
   'Nothing is committed, since pushes that were acknowledged in between may be missing: stop all servers and put the ' +
   'latest copy of the coordinator back, or have an administrator run quorate recover';
+
+function recovered(incarnation: number): Frozen {
+  return {
+    reason: 'recovered',
+    message:
+      'the coordinator was an older copy, and a recovery from it was applied since: start this process again, which ' +
+      'commits nothing until then (quorate recover names all that are to be)',
+    details: { incarnation },
+  };
+}
 
 function wentBack(revision: number, seen: number): Frozen {
   return {

@@ -42,6 +42,8 @@ export interface StorageNodeDependencies {
   readonly lease: ProcessLease;
   /** Of the coordinator: whose stores belong to it. */
   readonly clusterId: string;
+  /** Of the cluster, when this process began. */
+  readonly incarnation: number;
   readonly credentials: ClusterCredentials;
   readonly git: GitRunner;
   readonly indexer: PackIndexer;
@@ -248,7 +250,7 @@ export class StorageNode {
   }
 
   async #describe(): Promise<NodeRecord> {
-    const { options, dataDirectory } = this.#dependencies;
+    const { options, dataDirectory, incarnation } = this.#dependencies;
     return {
       nodeId: options.nodeId,
       storeId: this.#store.replica.storeId,
@@ -258,6 +260,7 @@ export class StorageNode {
       ...(await spaceOf(dataDirectory)),
       draining: this.#draining,
       version: options.version,
+      incarnation,
     };
   }
 

@@ -48,7 +48,15 @@ function nameAt(host: string, nodeId = 'front'): FrontEndName {
   const lease = createProcessLease({ coordinator, clock: systemClock, logger });
   leases.push(lease);
   const place = { host, directory: '/data' };
-  const name = new FrontEndName({ coordinator, lease, clock, logger, nodeId, place });
+  const name = new FrontEndName({
+    coordinator,
+    lease,
+    clock,
+    logger,
+    nodeId,
+    place,
+    incarnation: 1,
+  });
   names.push(name);
   return name;
 }

@@ -14,9 +14,16 @@ export interface FrontEndNameDependencies {
   readonly nodeId: string;
   /** Where its data directory is, which one process at a time uses: who comes again is not taken for another. */
   readonly place: { readonly host: string; readonly directory: string };
+  /** Of the cluster, in which this process began. */
+  readonly incarnation: number;
 }
 
-const schema = z.object({ host: z.string(), directory: z.string() });
+const schema = z.object({
+  host: z.string(),
+  directory: z.string(),
+  /** Absent in records of earlier versions. */
+  incarnation: z.int().min(1).optional(),
+});
 
 /** What a process that is gone left is gone by then: a new leader of etcd gives leases all their time. */
 const patienceMs = 2 * processLeaseMs + 3_000;
@@ -83,7 +90,7 @@ export class FrontEndName {
 
   /** Returns what is aborted when the lease is lost that it is under. */
   async #put(): Promise<AbortSignal> {
-    const { coordinator, lease, nodeId, place } = this.#dependencies;
+    const { coordinator, lease, nodeId, place, incarnation } = this.#dependencies;
     const { id, lost } = await lease.current();
     const found = await coordinator.get(this.#key);
     const other = found === undefined ? undefined : placeIn(found);
@@ -95,14 +102,16 @@ export class FrontEndName {
         'failed-precondition',
         `the node id ${nodeId} is taken by the front-end with the data directory ${other.directory} on ${other.host}: give this one another with --node-id, ` +
           'or none (one is made from the host name), so that both may run side by side; or start it when that one has stopped',
-        { details: { nodeId, ...other } },
+        { details: { nodeId, host: other.host, directory: other.directory } },
       );
     }
     const { succeeded } = await coordinator.transaction({
       compares: [
         { key: this.#key, target: 'modRevision', op: '=', operand: found?.modRevision ?? 0 },
       ],
-      success: [{ type: 'put', key: this.#key, value: encodeRecord(place), lease: id }],
+      success: [
+        { type: 'put', key: this.#key, value: encodeRecord({ ...place, incarnation }), lease: id },
+      ],
       failure: [],
     });
     if (!succeeded) {
@@ -126,4 +135,9 @@ function firstOf(...signals: readonly AbortSignal[]): Promise<void> {
 /** Undefined for a record of a later version. */
 function placeIn({ value }: KeyValue): z.infer<typeof schema> | undefined {
   return schema.safeParse(JSON.parse(new TextDecoder().decode(value))).data;
+}
+
+/** The incarnation of the cluster in which the front-end began whose record this is. */
+export function beganIn(record: KeyValue): number {
+  return placeIn(record)?.incarnation ?? 1;
 }

@@ -15,6 +15,8 @@ const nodeSchema = z.object({
   /** It is shutting down. */
   draining: z.boolean(),
   version: z.string(),
+  /** Of the cluster, in which the process began; absent in records of earlier versions. */
+  incarnation: z.int().min(1).optional(),
 });
 export type NodeRecord = z.infer<typeof nodeSchema> & { readonly nodeId: string };
 

@@ -50,8 +50,17 @@ test('a cluster whose etcd was put back refuses pushes, and loses none to the re
   const copies = await ground.admin(0, 'repo', 'replicas', 'team/changed');
   assert.match(copies, /this disk is at generation 2, .*: .* quorate recover/);
   assert.match(await ground.admin(0, 'recover'), /team\/changed +behind +1 +2\n/);
-  await ground.admin(0, 'recover', '--apply');
+  assert.match(
+    await ground.admin(0, 'recover', '--apply'),
+    /^applied; restart these: front-end-1, storage-1, storage-2, storage-3$/m,
+  );
+  await waitFor('a member to say so', async () =>
+    /"warnings":\{"coordinator":"[^"]+ start this process again/.test(
+      await (await fetch(`${cluster.storageNode(0).fact('opsUrl')}/readyz`)).text(),
+    ),
+  );
   await restartAll();
+  assert.match(await ground.admin(0, 'recover'), /^nothing is frozen$/m);
 
   for (const url of [changed, unchanged]) {
     const pushed = await push(url);

@@ -111,7 +111,11 @@ test('npm run cluster: tells where everything is, keeps its data, and stops all 
   assert.ok(recovers !== undefined, restored.said());
   const args = [mainScript, ...recovers.split(' '), '--apply'];
   const recovered = await scene.run(process.execPath, args);
-  assert.match(recovered.stdout, /now start every server/);
+  const these = /^applied; restart these: front-end-1, storage-1, storage-2$/m;
+  assert.match(recovered.stdout, these);
+  // Also later, until they were.
+  const asked = await scene.run(process.execPath, args.slice(0, -1));
+  assert.match(asked.stdout, these);
   assert.equal(await restored.stop(), 0);
 });
 

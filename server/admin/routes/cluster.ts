@@ -156,12 +156,15 @@ export function clusterEndpoints(options: ClusterOptions): Endpoint[] {
       }),
       run: async (call, { apply, force }) => {
         requireServerAdmin(call.principal, 'recovering the cluster');
-        const { frozen, ...report } = await options.recovery.run({
+        const { frozen, restart, ...report } = await options.recovery.run({
           apply,
           force,
           signal: call.signal,
         });
-        return { status: 200, body: { recovery: { frozen: frozen ?? null, ...report } } };
+        return {
+          status: 200,
+          body: { recovery: { frozen: frozen ?? null, restart: restart ?? null, ...report } },
+        };
       },
     }),
   ];

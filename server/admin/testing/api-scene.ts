@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
+import type { RecoveryReport } from '../../../backends/contract/recovery.js';
 import type { Coordinator } from '../../../backends/contract/coordinator.js';
 import type { Clock, Logger, Meter } from '../../../backends/contract/environment.js';
 import { createAuthorizer } from '../../auth/access-rules.js';
@@ -111,6 +112,8 @@ export class ApiScene {
       readonly draining?: AbortSignal;
       readonly clock?: Clock;
       readonly rates?: Partial<RateLimits>;
+      /** What a recovery of the cluster reports. */
+      readonly recovered?: Partial<RecoveryReport>;
       /** Shared with another scene: another front-end. */
       readonly coordinator?: Coordinator;
     } = {},
@@ -132,7 +135,15 @@ export class ApiScene {
     const api: AdminApiOptions = {
       backend,
       recovery: {
-        run: () => Promise.resolve({ compared: 0, found: [], frozen: undefined, applied: false }),
+        run: () =>
+          Promise.resolve({
+            compared: 0,
+            found: [],
+            frozen: undefined,
+            applied: false,
+            restart: undefined,
+            ...options.recovered,
+          }),
       },
       accounts,
       directory: createAccessDirectory({ coordinator, clock }),

@@ -114,3 +114,35 @@ test('removing a node passes on whether somebody insists, and says what is next'
     ['c', true],
   ]);
 });
+
+test('a recovery that was applied names who is to be started again, until all were', async (t) => {
+  for (const { recovered, says } of [
+    { recovered: {}, says: /\nnothing is frozen\n$/ },
+    {
+      recovered: { frozen: 'old' },
+      says: /\nnothing was changed; quorate recover --apply does it\n$/,
+    },
+    {
+      recovered: { frozen: 'old', applied: true, restart: { members: ['front-1', 'node-1'] } },
+      says: /\napplied; restart these: front-1, node-1\n$/,
+    },
+    {
+      recovered: { frozen: 'recovered', restart: { members: ['node-1'] } },
+      says: /\napplied; restart these: node-1\n$/,
+    },
+    {
+      recovered: { frozen: 'recovered', restart: { members: [] } },
+      says: /\napplied; now start this server again\n$/,
+    },
+    { recovered: { applied: true }, says: /\nrecovered; the repositories are served again\n$/ },
+  ]) {
+    const scene = await ApiScene.open({ recovered });
+    t.after(() => scene.close());
+    const env = {
+      QUORATE_URL: scene.url,
+      QUORATE_TOKEN: await scene.token('root', { admin: true }),
+    };
+    const { stdout, stderr } = await runQuorate(['recover'], { env });
+    assert.match(stdout, says, stderr);
+  }
+});

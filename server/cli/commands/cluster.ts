@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import type { Json } from '../api-client.js';
+import { isJson, type Json } from '../api-client.js';
 import { CliError } from '../cli-error.js';
 import { contextOf, field } from '../context.js';
 import { printList } from '../list.js';
@@ -239,18 +239,21 @@ function counted(repositories: unknown): string {
 
 /** What was done, or is to be done. */
 function recoveryVerdict(
-  { applied, frozen }: Readonly<Record<string, unknown>>,
+  { applied, frozen, restart }: Readonly<Record<string, unknown>>,
   found: readonly Readonly<Record<string, unknown>>[],
 ): string {
-  if (applied === true) {
-    return frozen === null
-      ? 'recovered; the repositories are served again'
-      : 'recovered; now start every server and storage node again';
-  }
+  if (isJson(restart)) return restartWords(restart['members']);
+  if (applied === true) return 'recovered; the repositories are served again';
   if (frozen !== null || found.some(({ verdict }) => verdict === 'behind')) {
     return 'nothing was changed; quorate recover --apply does it';
   }
   return 'nothing is frozen';
+}
+
+function restartWords(members: unknown): string {
+  const names = Array.isArray(members) ? members.map(String) : [];
+  if (names.length === 0) return 'applied; now start this server again';
+  return `applied; restart these: ${names.join(', ')}`;
 }
 
 function copiesIn(value: unknown): readonly Record<string, unknown>[] {
