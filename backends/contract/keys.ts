@@ -15,6 +15,7 @@ export function paddedGeneration(generation: number): string {
 export const keys = {
   repos: 'repos/',
   repo: (id: string) => `repos/${id}`,
+  heads: 'heads/',
   head: (id: string) => `heads/${id}`,
   names: 'names/',
   name: (path: string) => `names/${path}`,

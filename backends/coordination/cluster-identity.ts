@@ -5,6 +5,7 @@ import type { Clock, Logger, Random } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
 import { writeFileDurably } from '../git/repository-files.js';
+import { type Witness, Witnesses } from './witnesses.js';
 
 /** In the coordinator. */
 const clusterRecord = z.object({
@@ -27,6 +28,8 @@ const seenRecord = z.object({
   /** `CoordinatorIdentity.clusterId`. */
   storeId: z.string(),
   revision: z.number().int().min(0),
+  /** A head that was there, and its revision. */
+  witness: z.object({ key: z.string(), revision: z.number().int().min(1) }).optional(),
 });
 
 type ClusterRecord = z.infer<typeof clusterRecord>;
@@ -47,7 +50,7 @@ export interface ClusterIdentityOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly logger: Logger;
-  /** Default 10 s: a process that was killed has forgotten so much. */
+  /** Default 2 s: a process that was killed has forgotten so much, and an older copy is told so soon, by all who can. */
   readonly checkEveryMs?: number;
 }
 
@@ -72,6 +75,10 @@ export interface ClusterIdentity {
   missing(revision: number): void;
   /** The highest revision seen. */
   readonly revision: number;
+  /** Of the cluster's record when it was looked at last: with it, nobody has said that this is an older copy. */
+  readonly recordRevision: number;
+  /** What is known to be there, looked for with each look. */
+  readonly witnesses: Witnesses;
   /** Looks at the coordinator now. Fails as its reads do. */
   check(): Promise<void>;
   /**
@@ -104,12 +111,14 @@ export async function openClusterIdentity(
   return identity;
 }
 
-const defaultCheckEveryMs = 10_000;
+const defaultCheckEveryMs = 2_000;
 
 class RememberedIdentity implements ClusterIdentity {
   readonly #options: ClusterIdentityOptions;
   readonly #stopped = new AbortController();
+  readonly witnesses: Witnesses;
   #seen: SeenRecord;
+  #recordRevision = 0;
   #remembered: SeenRecord | undefined;
   #frozen: Frozen | undefined;
   /** The incarnation in which that was found. */
@@ -121,6 +130,7 @@ class RememberedIdentity implements ClusterIdentity {
   constructor(options: ClusterIdentityOptions, seen: SeenRecord) {
     this.#options = options;
     this.#seen = seen;
+    this.witnesses = new Witnesses(seen.witness);
   }
 
   get id(): string {
@@ -141,6 +151,10 @@ class RememberedIdentity implements ClusterIdentity {
 
   get revision(): number {
     return this.#seen.revision;
+  }
+
+  get recordRevision(): number {
+    return this.#recordRevision;
   }
 
   observe(revision: number, atLeast: number): void {
@@ -165,15 +179,38 @@ class RememberedIdentity implements ClusterIdentity {
   async check(): Promise<void> {
     const { coordinator } = this.#options;
     const atLeast = this.#seen.revision;
+    const witnesses = this.witnesses.all;
     const { clusterId, revision } = await coordinator.identity();
-    const entry = await coordinator.get(keys.cluster);
+    const [entry, ...found] = await Promise.all(
+      [keys.cluster, ...witnesses.map(({ key }) => key)].map((key) => coordinator.get(key)),
+    );
     const record = entry === undefined ? undefined : decode(clusterRecord, entry.value);
     const takenOver = this.#takeOver(record, { storeId: clusterId, revision });
     const problem = findProblem(this.#seen, record, clusterId);
     if (problem !== undefined) this.#freeze(problem);
-    else if (!takenOver) this.observe(revision, atLeast);
+    else if (!takenOver) {
+      this.observe(revision, atLeast);
+      this.#compare(witnesses, found);
+    }
     this.#noteRecovery(record?.id === this.#seen.id ? record.incarnation : 0);
+    this.#recordRevision = entry?.modRevision ?? 0;
     if (entry !== undefined && record !== undefined) await this.#tellOthers(entry, record);
+  }
+
+  #compare(witnesses: readonly Witness[], found: readonly (KeyValue | undefined)[]): void {
+    const there: Witness[] = [];
+    witnesses.forEach((witness, index) => {
+      const entry = found[index];
+      if (entry === undefined) this.witnesses.forget(witness);
+      else if (entry.modRevision < witness.revision) this.missing(witness.revision);
+      else there.push(witness);
+    });
+    if (this.#frozen !== undefined) return;
+    this.witnesses.settle(there);
+    const { settled: witness } = this.witnesses;
+    if (witness !== undefined && witness !== this.#seen.witness) {
+      this.#seen = { ...this.#seen, witness };
+    }
   }
 
   async accept(): Promise<void> {
@@ -189,6 +226,7 @@ class RememberedIdentity implements ClusterIdentity {
     if (!(await this.#replace(entry, { id, incarnation }))) {
       throw new QuorateError('aborted', 'somebody else recovers the cluster');
     }
+    this.witnesses.clear();
     this.#seen = { version: 1, id, incarnation, storeId: clusterId, revision };
     this.#noteRecovery(incarnation);
     await this.remember();
@@ -279,6 +317,7 @@ class RememberedIdentity implements ClusterIdentity {
     if (record.id !== this.#seen.id || record.incarnation <= this.#seen.incarnation) return false;
     const { id, incarnation } = record;
     this.#options.logger.warn({ component: 'cluster', incarnation }, 'a recovery is taken over');
+    this.witnesses.clear();
     this.#seen = { version: 1, id, incarnation, ...store };
     return true;
   }

@@ -15,6 +15,8 @@ let directory: string;
 let store: Coordinator;
 let identity: ClusterIdentity;
 let guarded: Coordinator;
+/** Another process, or the same one after it was started again. */
+let openIdentity: (name?: string) => Promise<ClusterIdentity>;
 
 beforeEach(async () => {
   directory = await mkdtemp(join(tmpdir(), 'quorate-guard-'));
@@ -31,9 +33,12 @@ beforeEach(async () => {
     ping: () => store.ping(),
     close: () => store.close(),
   };
-  const file = join(directory, 'cluster.json');
-  const around = { clock: systemClock, random: realRandom, logger: silentLogger };
-  identity = await openClusterIdentity({ ...around, coordinator: reached, file });
+  openIdentity = (name = 'cluster.json') => {
+    const file = join(directory, name);
+    const around = { clock: systemClock, random: realRandom, logger: silentLogger };
+    return openClusterIdentity({ ...around, coordinator: reached, file });
+  };
+  identity = await openIdentity();
   guarded = guardCoordinator(reached, identity);
 });
 afterEach(async () => {
@@ -45,6 +50,24 @@ afterEach(async () => {
 function open(): Promise<Coordinator> {
   const own = join(directory, 'store');
   return openEmbeddedCoordinator({ directory: own, clock: systemClock, logger: silentLogger });
+}
+
+async function backUp(): Promise<void> {
+  await store.close();
+  await cp(join(directory, 'store'), join(directory, 'backup'), { recursive: true });
+  store = await open();
+}
+
+/** The copy is further than what it was copied from has ever been. */
+async function putBack(): Promise<void> {
+  const { revision } = await store.identity();
+  await store.close();
+  await rm(join(directory, 'store'), { recursive: true });
+  await cp(join(directory, 'backup'), join(directory, 'store'), { recursive: true });
+  store = await open();
+  for (let now = 0; now <= revision; now = (await store.identity()).revision) {
+    await write({ type: 'put', key: 'alive', value });
+  }
 }
 
 const value = new Uint8Array();
@@ -65,19 +88,11 @@ const write = (...success: Operation[]): Promise<TransactionResult> =>
 test('an older copy that has gone past what was seen is told by what was committed last', async () => {
   await write({ type: 'put', key: 'heads/unchanged', value });
   await commit('heads/a');
-  await store.close();
-  await cp(join(directory, 'store'), join(directory, 'backup'), { recursive: true });
-  store = await open();
+  await backUp();
   await commit('heads/a');
   // Of a repository of which the copy knows nothing.
-  const { revision } = await commit('heads/new');
-  await store.close();
-  await rm(join(directory, 'store'), { recursive: true });
-  await cp(join(directory, 'backup'), join(directory, 'store'), { recursive: true });
-  store = await open();
-  for (let n = 0; n < 10; n++) await write({ type: 'put', key: 'alive', value });
-  const before = await store.identity();
-  assert.ok(before.revision > revision);
+  await commit('heads/new');
+  await putBack();
   await assert.rejects(commit('heads/unchanged'), {
     code: 'unavailable',
     message: /an older copy: what was done at revision \d+ is not there\. .*quorate recover/,
@@ -108,4 +123,74 @@ test('who fails is answered what was asked, and nothing else', async () => {
     assert.ok(read?.type === 'get' && read.entries[0]?.key === 'lock');
   }
   assert.equal(await store.get('heads/b'), undefined);
+});
+
+test('once one process has said that it is an older copy, no other commits', async () => {
+  const other = await openIdentity('other.json');
+  try {
+    await commit('heads/a');
+    other.missing(1_000);
+    await other.check();
+    await assert.rejects(commit('heads/a'), { code: 'unavailable', message: /an older copy/ });
+    assert.equal(identity.frozen?.reason, 'went-back');
+    assert.equal((await store.get('heads/a'))?.version, 1, 'nothing was done');
+  } finally {
+    await other.close();
+  }
+});
+
+test("a change of the cluster's record that freezes nobody keeps nobody from committing", async () => {
+  const record = await store.get('cluster/identity');
+  assert.ok(record !== undefined);
+  await write({ type: 'put', key: record.key, value: record.value });
+  assert.ok((await commit('heads/a')).succeeded);
+  assert.equal((await store.get('heads/a'))?.version, 1);
+  await write({ type: 'put', key: record.key, value: record.value });
+  await write({ type: 'put', key: 'lock', value });
+  assert.equal((await commit('heads/b', 'lock')).results.length, 1);
+});
+
+const readings = {
+  head: () => guarded.get('heads/b'),
+  'entry of the log': () => guarded.range('log/b/1', { rangeEnd: 'log/b/2', linearizable: false }),
+  'head in a transaction': () =>
+    guarded.transaction({ compares: [], success: [{ type: 'get', key: 'heads/b' }], failure: [] }),
+};
+
+for (const [desc, read] of Object.entries(readings)) {
+  test(`an older copy is told by who has seen what it lacks, without a commit: ${desc}`, async () => {
+    await write({ type: 'put', key: 'heads/b', value });
+    await backUp();
+    // By another process. Here it is only read.
+    await write({ type: 'put', key: 'heads/b', value }, { type: 'put', key: 'log/b/1', value });
+    await read();
+    await putBack();
+    await identity.check();
+    assert.equal(identity.frozen?.reason, 'went-back');
+  });
+}
+
+test('what was seen is looked for by the next process on the same disk, until people go on', async () => {
+  await write({ type: 'put', key: 'heads/b', value });
+  await backUp();
+  await write({ type: 'put', key: 'heads/b', value });
+  await guarded.get('heads/b');
+  await identity.check();
+  await identity.close();
+  await putBack();
+  identity = await openIdentity();
+  assert.equal(identity.frozen?.reason, 'went-back');
+  await identity.accept();
+  await identity.close();
+  identity = await openIdentity();
+  assert.equal(identity.frozen, undefined);
+});
+
+test('what was seen and is deleted since is no older copy', async () => {
+  await write({ type: 'put', key: 'heads/b', value });
+  await guarded.get('heads/b');
+  await identity.check();
+  await write({ type: 'delete', key: 'heads/b' });
+  await identity.check();
+  assert.equal(identity.frozen, undefined);
 });

@@ -1,4 +1,5 @@
 import type {
+  Compare,
   Coordinator,
   KeyValue,
   Operation,
@@ -9,7 +10,9 @@ import type {
   TransactionResult,
 } from '../contract/coordinator.js';
 import { type ErrorCode, QuorateError } from '../contract/errors.js';
+import { keys } from '../contract/keys.js';
 import type { ClusterIdentity } from './cluster-identity.js';
+import type { Witness, Witnesses } from './witnesses.js';
 
 /**
  * The coordinator for everybody but the one who recovers it: once it has turned out to be an older copy, or another
@@ -20,30 +23,38 @@ import type { ClusterIdentity } from './cluster-identity.js';
  * a server that is just starting would end: what they say (that it lives) is not worth that.
  *
  * The revision does not tell a copy that has gone past what this process has seen, before it was asked. So what binds
- * compares that what the last one put is there, as it was or changed since (`Witness`): a copy that
- * lacks what was acknowledged through this process takes nothing from it, if one of the last repositories is there.
+ * compares that what the last one put is there, as it was or changed since (`Witnesses`): a copy that
+ * lacks what was acknowledged through this process takes nothing from it, if one of the last repositories is there. And
+ * that the cluster's record is as it was: from when one process has said there that this is an older copy, nobody
+ * commits. What was shown by answers is looked for by `ClusterIdentity.check`.
  */
 export function guardCoordinator(coordinator: Coordinator, identity: ClusterIdentity): Coordinator {
   const observed = observeCoordinator(coordinator, identity);
-  /** By key, the latest last. */
-  const witnesses = new Map<string, Witness>();
+  const { witnesses } = identity;
   const bind = async (transaction: Transaction): Promise<TransactionResult> => {
     for (;;) {
-      const witness = [...witnesses.values()].at(-1);
-      const asked = witness === undefined ? transaction : witnessed(transaction, witness);
+      const { recordRevision } = identity;
+      const witness = witnesses.latest;
+      const asked = insisting(transaction, recordRevision, witness);
       const result = await observed.transaction(asked);
       if (result.succeeded) {
         remember(witnesses, transaction, result.revision);
         return result;
       }
-      if (witness === undefined || asked === transaction) return result;
-      const [found] = entriesOf(result.results.at(-1));
-      if (found !== undefined) {
-        if (found.modRevision < witness.revision) identity.missing(witness.revision);
-        return { ...result, results: result.results.slice(0, -1) };
+      if (asked === transaction) return result;
+      // It has failed, and nothing was done; whether by what it asks itself, the two reads at its end say.
+      const own = transaction.failure.length;
+      const [record, found] = result.results.slice(own).map((one) => entriesOf(one)[0]);
+      const isKnown = record?.modRevision === recordRevision;
+      if (!isKnown) await lookAgain(identity, recordRevision);
+      if (witness !== undefined && found === undefined) {
+        // Deleted, with its repository; or not there yet, which one before it tells.
+        witnesses.forget(witness);
+      } else if (witness !== undefined && (found?.modRevision ?? 0) < witness.revision) {
+        identity.missing(witness.revision);
+      } else if (isKnown) {
+        return { ...result, results: result.results.slice(0, own) };
       }
-      // Deleted, with its repository; or not there yet, which one before it tells. Nothing was done: it is asked again.
-      if (witnesses.get(witness.key) === witness) witnesses.delete(witness.key);
       refuseFrozen(identity, 'unavailable');
     }
   };
@@ -61,41 +72,45 @@ export function guardCoordinator(coordinator: Coordinator, identity: ClusterIden
   };
 }
 
-/** What a binding transaction of this process put, and since when it is there. */
-interface Witness {
-  readonly key: string;
-  readonly revision: number;
-}
-
-/** So many repositories may be deleted, or not have been there when a backup was made. */
-const maxWitnesses = 8;
-
-function remember(
-  witnesses: Map<string, Witness>,
-  { success }: Transaction,
-  revision: number,
-): void {
+function remember(witnesses: Witnesses, { success }: Transaction, revision: number): void {
   const put = success.find(stays);
-  if (put === undefined) return;
-  const { key } = put;
-  witnesses.delete(key);
-  witnesses.set(key, { key, revision });
-  const [oldest] = witnesses.keys();
-  if (witnesses.size > maxWitnesses && oldest !== undefined) witnesses.delete(oldest);
+  if (put !== undefined) witnesses.put({ key: put.key, revision });
 }
 
-/** The same transaction, as long as the witness is there; otherwise the last of its results says what is. */
-function witnessed(transaction: Transaction, { key, revision }: Witness): Transaction {
+/** The same transaction, as long as record and witness are as they were; otherwise the last two results say what is. */
+function insisting(
+  transaction: Transaction,
+  recordRevision: number,
+  witness: Witness | undefined,
+): Transaction {
   // One that fails may be asked again: only when it has done nothing.
   if (!transaction.failure.every(isRead)) return transaction;
+  const compares: Compare[] = [
+    { key: keys.cluster, target: 'modRevision', op: '=', operand: recordRevision },
+  ];
+  const reads: Operation[] = [{ type: 'get', key: keys.cluster }];
+  if (witness !== undefined) {
+    const { key, revision } = witness;
+    compares.push({ key, target: 'modRevision', op: '>', operand: revision - 1 });
+    reads.push({ type: 'get', key });
+  }
   return {
     ...transaction,
-    compares: [
-      ...transaction.compares,
-      { key, target: 'modRevision', op: '>', operand: revision - 1 },
-    ],
-    failure: [...transaction.failure, { type: 'get', key }],
+    compares: [...transaction.compares, ...compares],
+    failure: [...transaction.failure, ...reads],
   };
+}
+
+/** Somebody has changed the cluster's record: that this is an older copy, perhaps. */
+async function lookAgain(identity: ClusterIdentity, before: number): Promise<void> {
+  let cause: unknown;
+  await identity.check().catch((error: unknown) => {
+    cause = error;
+  });
+  refuseFrozen(identity, 'unavailable');
+  if (identity.recordRevision !== before) return;
+  const message = 'the record of the cluster was changed, and cannot be read; nothing was done';
+  throw new QuorateError('unavailable', message, { cause });
 }
 
 const isRead = ({ type }: Operation): boolean => type === 'get';
@@ -120,17 +135,23 @@ export function observeCoordinator(
 ): Coordinator {
   return {
     limits: coordinator.limits,
-    get: (key, options): Promise<KeyValue | undefined> => coordinator.get(key, options),
+    async get(key, options): Promise<KeyValue | undefined> {
+      const entry = await coordinator.get(key, options);
+      if (entry !== undefined) identity.witnesses.note([entry]);
+      return entry;
+    },
     async range(key: string, options: RangeOptions = {}): Promise<RangeResult> {
       const atLeast = identity.revision;
       const result = await coordinator.range(key, options);
       if (options.linearizable !== false) identity.observe(result.revision, atLeast);
+      identity.witnesses.note(result.entries);
       return result;
     },
     async transaction(transaction: Transaction): Promise<TransactionResult> {
       const atLeast = identity.revision;
       const result = await coordinator.transaction(transaction);
       identity.observe(result.revision, atLeast);
+      for (const read of result.results) identity.witnesses.note(entriesOf(read));
       return result;
     },
     grantLease: (ttlMs) => coordinator.grantLease(ttlMs),

@@ -186,6 +186,7 @@ export class Registry {
         voters.every(({ storeId }) => storeId !== one.storeId),
       );
       const { succeeded } = await coordinator.transaction({
+        binding: true,
         compares: [...nameFree(name), stillBeingMade(id)],
         success: [
           { type: 'put', key: keys.name(name), value: encodeRecord({ id }) },
@@ -416,6 +417,7 @@ export class Registry {
       const { record, compares, operations, change: told } = await change(current);
       const next = { ...record, epoch: current.epoch + 1 };
       const { succeeded } = await coordinator.transaction({
+        binding: true,
         compares: [
           { key: keys.repo(id), target: 'modRevision', op: '=', operand: stored.modRevision },
           ...compares,

@@ -128,6 +128,7 @@ class CoordinatedHooks implements HookStore {
       history: before === undefined ? [] : historyWith(before),
     };
     const { succeeded } = await this.#coordinator.transaction({
+      binding: true,
       compares: [{ key, target: 'modRevision', op: '=', operand: entry?.modRevision ?? 0 }],
       success: [{ type: 'put', key, value: Buffer.from(JSON.stringify(record)) }],
       failure: [],
@@ -141,6 +142,7 @@ class CoordinatedHooks implements HookStore {
     const key = keys.hook(nameOf(scope), stage);
     const parts = keys.hookParts(nameOf(scope), stage);
     const { succeeded } = await this.#coordinator.transaction({
+      binding: true,
       compares: [{ key, target: 'version', op: '>', operand: 0 }],
       success: [
         { type: 'delete', key },

@@ -141,6 +141,7 @@ class Store implements QuotaStore {
       const before = await coordinator.get(key);
       const { operations, result } = await decide();
       const { succeeded } = await coordinator.transaction({
+        binding: true,
         compares: [{ key, target: 'modRevision', op: '=', operand: before?.modRevision ?? 0 }],
         success: [...operations, { type: 'put', key, value: encode({}) }],
         failure: [],

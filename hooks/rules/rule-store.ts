@@ -48,6 +48,7 @@ export function createRuleStore(coordinator: Coordinator): RuleStore {
         throw new QuorateError('resource-exhausted', `at most ${maxRules} rules can be set here`);
       }
       const { succeeded } = await coordinator.transaction({
+        binding: true,
         compares: [{ key, target: 'modRevision', op: '=', operand: current?.modRevision ?? 0 }],
         success: [{ type: 'put', key, value: Buffer.from(JSON.stringify(fields)) }],
         failure: [],
@@ -58,6 +59,7 @@ export function createRuleStore(coordinator: Coordinator): RuleStore {
     async remove(scope, name) {
       const key = `${prefixOf(scope)}${name}`;
       const { succeeded } = await coordinator.transaction({
+        binding: true,
         compares: [{ key, target: 'version', op: '>', operand: 0 }],
         success: [{ type: 'delete', key }],
         failure: [],

@@ -86,6 +86,7 @@ export class WebhookStore {
       const { by, createdAtMs } = found;
       const record = webhookRecord.parse({ url, events, secret, by, createdAtMs });
       const { succeeded } = await this.#coordinator.transaction({
+        binding: true,
         compares: [{ key, target: 'modRevision', op: '=', operand: entry.modRevision }],
         success: [{ type: 'put', key, value: Buffer.from(JSON.stringify(record)) }],
         failure: [],
@@ -99,6 +100,7 @@ export class WebhookStore {
   async remove(scope: WebhookScope, id: string): Promise<void> {
     const key = keys.webhook(scopeKey(scope), id);
     const { succeeded } = await this.#coordinator.transaction({
+      binding: true,
       compares: [{ key, target: 'version', op: '>', operand: 0 }],
       success: [
         { type: 'delete', key },
@@ -174,6 +176,7 @@ export class WebhookStore {
     const key = keys.webhook(scopeKey(scope), id);
     const value = Buffer.from(JSON.stringify(webhookRecord.parse(record)));
     await this.#coordinator.transaction({
+      binding: true,
       compares: [],
       success: [{ type: 'put', key, value }],
       failure: [],

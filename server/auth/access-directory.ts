@@ -243,6 +243,7 @@ class CoordinatedDirectory implements AccessDirectory {
       value: Buffer.from('1'),
     };
     const result = await this.#coordinator.transaction({
+      binding: true,
       compares,
       success: [...success, revision],
       failure: [],

@@ -116,6 +116,7 @@ class CoordinatedAccounts implements Accounts {
     };
     const key = keys.user(user.name);
     const result = await this.#coordinator.transaction({
+      binding: true,
       compares: [absent(key)],
       success: [{ type: 'put', key, value: encodeRecord(record) }],
       failure: [],
@@ -145,6 +146,7 @@ class CoordinatedAccounts implements Accounts {
       if (entry === undefined) throw noSuchUser(name);
       const record = { ...decodeRecord(userRecord, entry), disabled };
       const result = await this.#coordinator.transaction({
+        binding: true,
         compares: [{ key, target: 'modRevision', op: '=', operand: entry.modRevision }],
         success: [{ type: 'put', key, value: encodeRecord(record) }],
         failure: [],
@@ -167,6 +169,7 @@ class CoordinatedAccounts implements Accounts {
     };
     const storeKey = keys.sshKey(key.fingerprint);
     const result = await this.#coordinator.transaction({
+      binding: true,
       compares: [present(keys.user(user)), absent(storeKey)],
       success: [{ type: 'put', key: storeKey, value: encodeRecord(record) }],
       failure: [{ type: 'get', key: storeKey }],
@@ -221,6 +224,7 @@ class CoordinatedAccounts implements Accounts {
     };
     const storeKey = keys.sshKey(key.fingerprint);
     const result = await this.#coordinator.transaction({
+      binding: true,
       compares: [absent(storeKey)],
       success: [{ type: 'put', key: storeKey, value: encodeRecord(record) }],
       failure: [],
@@ -253,6 +257,7 @@ class CoordinatedAccounts implements Accounts {
           ? { type: 'delete', key }
           : { type: 'put', key, value: encodeRecord({ ...record, repositoryId: successorId }) };
       await this.#coordinator.transaction({
+        binding: true,
         compares: [present(key)],
         success: [changed],
         failure: [],
@@ -277,6 +282,7 @@ class CoordinatedAccounts implements Accounts {
     };
     const sameId = keys.token(record.id);
     const result = await this.#coordinator.transaction({
+      binding: true,
       compares: [
         present(keys.user(token.user)),
         // The id is a prefix of the key, so this says that no token has the id.
@@ -420,6 +426,7 @@ class CoordinatedAccounts implements Accounts {
   /** Deletes `key`, and with it what belongs to it. False when there is no such key. */
   async #deleteKey(key: string, ...also: readonly string[]): Promise<boolean> {
     const result = await this.#coordinator.transaction({
+      binding: true,
       compares: [present(key)],
       success: [key, ...also].map((each): Operation => ({ type: 'delete', key: each })),
       failure: [],

@@ -100,6 +100,7 @@ class CoordinatedAuthorities implements CertificateAuthorities {
     };
     const storeKey = keys.authority(key.fingerprint);
     const result = await this.#coordinator.transaction({
+      binding: true,
       compares: [{ key: storeKey, target: 'createRevision', op: '=', operand: 0 }],
       success: [{ type: 'put', key: storeKey, value: encodeRecord(record) }],
       failure: [],
@@ -133,6 +134,7 @@ class CoordinatedAuthorities implements CertificateAuthorities {
     };
     const key = keys.revocation(id);
     await this.#coordinator.transaction({
+      binding: true,
       compares: [{ key, target: 'createRevision', op: '=', operand: 0 }],
       success: [{ type: 'put', key, value: encodeRecord(record) }],
       failure: [],
@@ -205,6 +207,7 @@ class CoordinatedAuthorities implements CertificateAuthorities {
 
   async #delete(key: string): Promise<boolean> {
     const result = await this.#coordinator.transaction({
+      binding: true,
       compares: [{ key, target: 'createRevision', op: '>', operand: 0 }],
       success: [{ type: 'delete', key }],
       failure: [],

@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import type {
   Compare,
   Coordinator,
@@ -6,6 +7,9 @@ import type {
   OperationResult,
   Transaction,
 } from '../../backends/contract/coordinator.js';
+
+/** Accounts, rights and what they rest on: whoever changes them is told of it, and relies on it. */
+const toldOf = /^(users|keys|tokens|groups|grants|authorities|revocations|issuers|openpgp-keys)\//;
 
 /** What accounts use of a coordinator, in a Map: the embedded one is tested end to end. */
 export class MemoryCoordinator {
@@ -26,6 +30,9 @@ export class MemoryCoordinator {
 
   async transaction(transaction: Transaction) {
     this.beforeTransaction();
+    const written = transaction.success.filter(({ type }) => type !== 'get');
+    const relied = written.some(({ key }) => toldOf.test(key));
+    assert.ok(!relied || transaction.binding === true, 'an older copy must not take it');
     const succeeded = transaction.compares.every((compare) => this.#holds(compare));
     const operations = succeeded ? transaction.success : transaction.failure;
     if (operations.some((operation) => operation.type !== 'get')) this.revision++;

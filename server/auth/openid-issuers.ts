@@ -104,6 +104,7 @@ class CoordinatedIssuers implements OpenIdIssuers {
       throw new QuorateError('resource-exhausted', `there are at most ${maxTrusts} issuers`);
     }
     await this.#coordinator.transaction({
+      binding: true,
       compares: [],
       success: [{ type: 'put', key: keys.issuer(trust.name), value: encodeRecord(trust) }],
       failure: [],
@@ -121,6 +122,7 @@ class CoordinatedIssuers implements OpenIdIssuers {
     const gone =
       isUserName(name) &&
       (await this.#coordinator.transaction({
+        binding: true,
         compares: [{ key, target: 'createRevision', op: '>', operand: 0 }],
         success: [{ type: 'delete', key }],
         failure: [],

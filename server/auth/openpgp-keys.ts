@@ -50,6 +50,7 @@ export function createOpenpgpKeys(parts: {
       };
       const storeKey = keys.openpgpKey(fingerprint);
       const { succeeded, results } = await coordinator.transaction({
+        binding: true,
         compares: [
           { key: keys.user(user), target: 'createRevision', op: '>', operand: 0 },
           { key: storeKey, target: 'createRevision', op: '=', operand: 0 },
@@ -72,6 +73,7 @@ export function createOpenpgpKeys(parts: {
       if (!/^[0-9a-f]{64}$/.test(fingerprint)) throw noSuchKey;
       const key = keys.openpgpKey(fingerprint);
       const { succeeded } = await coordinator.transaction({
+        binding: true,
         compares: [{ key, target: 'createRevision', op: '>', operand: 0 }],
         success: [{ type: 'delete', key }],
         failure: [],
