@@ -10,6 +10,7 @@ import { createScene, type Scene, waitFor } from '../harness.js';
 import type { ClusterDescription } from './cluster.js';
 
 const script = fileURLToPath(new URL('main.js', import.meta.url));
+const root = fileURLToPath(new URL('../../..', import.meta.url));
 
 /** What `npm run cluster` starts, once all of it serves. */
 async function run(
@@ -142,6 +143,24 @@ test('npm run cluster: what a cluster that was killed left running is named, and
       });
     }
   }
+});
+
+test('npm run cluster: ends with its npm, and takes its members along', async (t) => {
+  const scene = await createScene(t);
+  const json = scene.path('cluster.json');
+  const flags = ['--data', scene.path('ended'), '--storage', '1', '--front-ends', '1'];
+  const args = ['run', '--silent', 'cluster', '--', '--json', json, ...flags];
+  const npm = spawn('npm', args, { cwd: root, env: { ...scene.env }, stdio: 'ignore' });
+  await waitFor('the cluster to serve', () => {
+    assert.equal(npm.exitCode, null);
+    return readFile(json, 'utf8').catch(() => undefined);
+  });
+  const members = (): ReturnType<typeof processesUsing> => processesUsing(scene.path('ended'));
+  t.after(async () => {
+    for (const { pid } of await members()) sendSignal(pid, 'SIGKILL');
+  });
+  npm.kill('SIGTERM');
+  await waitFor('all of it to end', async () => (await members()).length === 0);
 });
 
 test('npm run cluster: wrong arguments are named', async (t) => {
