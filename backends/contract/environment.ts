@@ -44,7 +44,7 @@ export type CounterName =
   | 'quorum_failures' // labels: consistency (eventual | quorum | strong)
   | 'replica_set_steps' // labels: step (add-learner | fill | promote | demote | remove-voter | drop-learner | declare)
   | 'node_calls' // labels: call, outcome (ok | an error code)
-  | 'copies_verified' // labels: outcome (sound | damaged)
+  | 'copies_verified' // labels: outcome (sound | damaged | unknown)
   | 'maintenance_runs'; // labels: outcome
 
 export type HistogramName =

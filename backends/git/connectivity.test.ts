@@ -8,6 +8,7 @@ import { findUnconnected } from './connectivity.js';
 import type { GitRunner } from './git-runner.js';
 import { createObjectReader, type ObjectReader } from './object-reader.js';
 import { createGitRunner } from './runner.js';
+import { limitGit } from './testing/limited-git.js';
 import { noMeter, quietLogger, realClock, TestRepository } from './testing/repository.js';
 
 let git: GitRunner;
@@ -32,6 +33,24 @@ describe('connectivity', () => {
     const check = { git, gitDir, newOids: [tip], knownTips: [base] };
     assert.deepEqual(await findUnconnected(check), { connected: true, unconnected: [] });
     assert.equal((await findUnconnected({ ...check, newOids: [] })).connected, true);
+  });
+
+  it('says nothing of objects that git had no memory, or no files, to read', async () => {
+    const limited = limitGit();
+    const short = await createGitRunner({ logger: quietLogger, meter: noMeter });
+    try {
+      const tip = repository.commit();
+      const check = { git: short, gitDir: repository.gitDir, newOids: [tip], knownTips: [] };
+      for (const limit of ['ulimit -v 1000', 'ulimit -n 3', 'kill -9 $$']) {
+        limited.limit('rev-list', limit);
+        await assert.rejects(findUnconnected(check), { code: 'storage-failure' }, limit);
+      }
+      limited.limit('rev-list');
+      assert.equal((await findUnconnected(check)).connected, true);
+    } finally {
+      await short.close();
+      limited.remove();
+    }
   });
 
   const holes: { desc: string; make: () => { whole: Oid; broken: Oid; lost: Oid } }[] = [

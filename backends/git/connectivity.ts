@@ -1,6 +1,7 @@
 import { QuorateError } from '../contract/errors.js';
 import type { Oid } from '../contract/objects.js';
 import type { GitRunner } from './git-runner.js';
+import { troubleIn } from './machine-trouble.js';
 import { objectEnvironment, type ObjectSources } from './object-environment.js';
 
 export interface ConnectivityCheck extends ObjectSources {
@@ -28,7 +29,7 @@ const maxSingleChecks = 256;
 
 /**
  * Whether everything that the new values reach is there: one walk from them down to `knownTips`, as
- * `git receive-pack` does it. Errors: `cancelled`, `unavailable`, `storage-failure` (git was killed).
+ * `git receive-pack` does it. Errors: `cancelled`, `unavailable`, `storage-failure` (the machine kept git from it).
  */
 export async function findUnconnected(check: ConnectivityCheck): Promise<Connectivity> {
   const newOids = [...new Set(check.newOids)];
@@ -45,7 +46,7 @@ export async function findUnconnected(check: ConnectivityCheck): Promise<Connect
 
 async function isConnected(check: ConnectivityCheck, oids: readonly Oid[]): Promise<boolean> {
   const { git, knownTips, shallowFile, signal } = check;
-  const { exitCode } = await git.run({
+  const result = await git.run({
     args: ['rev-list', '--objects', '--quiet', '--stdin'],
     env: {
       ...objectEnvironment(check),
@@ -54,10 +55,15 @@ async function isConnected(check: ConnectivityCheck, oids: readonly Oid[]): Prom
     stdin: writeRevisions(oids, knownTips),
     ...(signal === undefined ? {} : { signal }),
   });
-  if (exitCode === null) {
-    throw new QuorateError('storage-failure', 'git was ended while it walked the new objects');
+  const trouble = troubleIn(result);
+  if (result.exitCode === null || trouble.trouble !== undefined) {
+    throw new QuorateError(
+      'storage-failure',
+      'git could not walk the new objects to their end: see whether memory, files or time are short',
+      { details: trouble },
+    );
   }
-  return exitCode === 0;
+  return result.exitCode === 0;
 }
 
 /** Input of `git rev-list --stdin`: what to walk from, and what not to enter. */

@@ -1,7 +1,7 @@
 import type { Readable } from 'node:stream';
 import type { Clock } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
-import type { GitConversation, GitRunner } from './git-runner.js';
+import type { GitConversation, GitResult, GitRunner } from './git-runner.js';
 import { Slots } from './spawner/slots.js';
 
 /** What the answers of one conversation are read with. */
@@ -10,7 +10,7 @@ export interface Dialogue {
   /** The next line without its newline; undefined when git has ended. */
   readLine(): Promise<string | undefined>;
   /** How git ended; for an exchange that finds that it has. */
-  ended(): Promise<{ readonly exitCode: number | null; readonly signal: string | null }>;
+  ended(): Promise<Pick<GitResult, 'exitCode' | 'signal' | 'stderr'>>;
 }
 
 export interface ConversationPoolOptions {

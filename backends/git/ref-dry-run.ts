@@ -3,6 +3,7 @@ import type { RefCommand } from '../contract/objects.js';
 import type { GitRunner } from './git-runner.js';
 import { objectEnvironment, type ObjectSources } from './object-environment.js';
 import { isZero, writeDryRun } from './ref-commands.js';
+import { troubleIn } from './machine-trouble.js';
 import { removeLocksOfKilled } from './ref-files.js';
 import { refConfig } from './ref-config.js';
 import { readRefValues, valueOf } from './ref-values.js';
@@ -83,7 +84,17 @@ async function prepares(
       const refs = updates.map(({ ref }) => ref);
       await removeLocksOfKilled(run.gitDir, refs);
     }
-    throw new QuorateError('storage-failure', 'git was ended while it judged the ref updates');
+    throw new QuorateError('storage-failure', 'git was ended while it judged the ref updates', {
+      details: troubleIn(result),
+    });
+  }
+  const trouble = troubleIn(result);
+  if (result.exitCode !== 0 && trouble.trouble !== undefined) {
+    throw new QuorateError(
+      'storage-failure',
+      'git could not judge the ref updates: see whether memory or files are short',
+      { details: trouble },
+    );
   }
   // The exit status alone would also be 0 for an input that was cut short.
   return (

@@ -211,7 +211,11 @@ export async function areRefsLocked(gitDir: string, refs: readonly string[]): Pr
   return false;
 }
 
-async function filesUnder(root: string, wanted: (name: string) => boolean): Promise<string[]> {
+/** Paths of the files below a directory; of none when it is not there. Errors: `storage-failure`. */
+export async function filesUnder(
+  root: string,
+  wanted: (name: string) => boolean,
+): Promise<string[]> {
   const found: string[] = [];
   const directories = [root];
   for (let next = directories.pop(); next !== undefined; next = directories.pop()) {

@@ -8,10 +8,12 @@ import type {
   RefSnapshot,
 } from '../contract/objects.js';
 import type { GitRunner } from './git-runner.js';
-import { wasKilled } from './killed.js';
+import { troubleOf } from './machine-trouble.js';
+import { digestOf } from './digest.js';
 import { isZero } from './ref-commands.js';
 import { parseRefListing, writeListRequest } from './ref-listing.js';
 import { compareBytewise } from './ref-order.js';
+import { readRefsOnDisk } from './refs-on-disk.js';
 
 /** 1,000,000 refs with long names. */
 const maxListingBytes = 512 * 1024 * 1024;
@@ -28,7 +30,8 @@ export interface ReadRefSnapshot {
 /**
  * All refs as they are on disk, hidden ones included. Left out are broken and dangling refs, and names that are not
  * UTF-8 (nothing can ask for them). A ref whose object is missing is listed: its value is what it is.
- * Errors: `data-corrupt` (no HEAD that can be read), `storage-failure`, `unavailable` (git was killed or does not run).
+ * Errors: `data-corrupt` (no HEAD that can be read), `storage-failure`, `unavailable` (the machine kept git from it).
+ * What git cannot open it may pass over without an error: see `readKnownRefs`.
  */
 export async function readRefSnapshot(options: ReadRefSnapshot): Promise<RefSnapshot> {
   const { git, gitDir, generation } = options;
@@ -46,8 +49,10 @@ export async function readRefSnapshot(options: ReadRefSnapshot): Promise<RefSnap
     maxStdoutBytes: maxListingBytes,
     ...signal,
   });
-  if (wasKilled(result)) {
-    throw new QuorateError('unavailable', 'git was killed while it read the refs; try again', {
+  const trouble = troubleOf(result);
+  if (trouble !== undefined) {
+    const why = trouble.replaceAll(gitDir, '.');
+    throw new QuorateError('unavailable', `the refs could not be read: ${why}; try again`, {
       details: { signal: result.signal },
     });
   }
@@ -58,9 +63,39 @@ export async function readRefSnapshot(options: ReadRefSnapshot): Promise<RefSnap
   }
   const { head, refs } = parseRefListing(result.stdout);
   if (head === undefined) {
+    const onDisk = await readRefsOnDisk(gitDir);
+    // git passes over one that names a broken ref.
+    const isBroken =
+      onDisk.head === undefined ||
+      ('symref' in onDisk.head && onDisk.broken.has(onDisk.head.symref));
+    if (!isBroken) throw misread();
     throw new QuorateError('data-corrupt', 'the HEAD of the repository cannot be read');
   }
   return createRefSnapshot({ generation, head, refs });
+}
+
+/**
+ * As `readRefSnapshot`, of refs whose digest is known. Where git says otherwise, the files have the last word: a git
+ * that is short of file descriptors says that refs are not there, or zero. Errors: `unavailable` then.
+ */
+export async function readKnownRefs(
+  options: ReadRefSnapshot & { readonly digest: string },
+): Promise<{ readonly snapshot: RefSnapshot; readonly digest: string }> {
+  const snapshot = await readRefSnapshot(options);
+  const digest = digestOf(snapshot);
+  if (digest === options.digest) return { snapshot, digest };
+  const { head, refs } = await readRefsOnDisk(options.gitDir);
+  if (head === undefined) return { snapshot, digest };
+  const onDisk = createRefSnapshot({ generation: options.generation, head, refs });
+  if (digestOf(onDisk) === options.digest) throw misread();
+  return { snapshot, digest };
+}
+
+function misread(): QuorateError {
+  return new QuorateError(
+    'unavailable',
+    'git did not see the refs that are on the disk: see whether files or memory are short, and try again',
+  );
 }
 
 /** `sha1` or `sha256`, as the repository's configuration says. */

@@ -9,6 +9,8 @@ import { RefJudge } from './ref-judge.js';
 import { refConfig } from './ref-config.js';
 import { dryRunRefs, type DryRun, type RefFailure } from './ref-dry-run.js';
 import { RefDirectories, removeLocksOfKilled, writeHead } from './ref-files.js';
+import { troubleOf } from './machine-trouble.js';
+import { readValuesOnDisk } from './refs-on-disk.js';
 import { readRefValues, valueOf, type RefValuesOptions } from './ref-values.js';
 
 /** The one writer of refs. */
@@ -68,12 +70,12 @@ export function createRefTransactions(options: RefTransactionsOptions): RefTrans
     updates: readonly RefCommand[],
     after: readonly FileStep[] = [],
   ): Promise<Outcome> {
-    if (updates.length === 0) return 'applied';
+    if (updates.length === 0) return applied;
     const commands = writeRefCommands(updates);
     const outcome = await pool.exchange(gitDir, (dialogue) => transact(dialogue, commands, begun));
-    if (outcome === 'applied') await directories.sync(gitDir, updates, after);
+    if (outcome.type === 'applied') await directories.sync(gitDir, updates, after);
     // Otherwise its locks would be in the way of every transaction to come.
-    if (outcome === 'killed') await removeLocksOfKilled(gitDir, refsOf(updates));
+    if (outcome.type === 'killed') await removeLocksOfKilled(gitDir, refsOf(updates));
     return outcome;
   }
 
@@ -83,13 +85,14 @@ export function createRefTransactions(options: RefTransactionsOptions): RefTrans
     async commitEither(gitDir, updates, how = {}) {
       const { restarted = false, before = [], after = [] } = how;
       if (before.length > 0) await files(before);
-      if ((await apply(gitDir, updates, after)) === 'applied') return;
+      if ((await apply(gitDir, updates, after)).type === 'applied') return;
       const expected = restarted ? 'old or new, or it goes' : 'old or new';
       const values = await assertValues({ git, gitDir }, updates, expected);
       const left = updates
         .map((update) => ({ ...update, oldOid: valueOf(values, update) }))
         .filter(({ oldOid, newOid }) => oldOid !== newOid);
-      if ((await apply(gitDir, left)) !== 'applied') throw refsNotWritten();
+      const outcome = await apply(gitDir, left);
+      if (outcome.type !== 'applied') throw refsNotWritten(undefined, outcome.trouble);
       // What a run before this one had written may not be on disk yet.
       await directories.sync(gitDir, updates, after);
     },
@@ -114,8 +117,15 @@ export function createRefTransactions(options: RefTransactionsOptions): RefTrans
   };
 }
 
-/** `ended`: git went on the way, and may have applied all, some or none; `killed`: that, by a signal that was seen. */
-type Outcome = 'applied' | 'ended' | 'killed';
+/**
+ * `ended`: git went on the way, and may have applied all, some or none; `killed`: that, by a signal that was seen.
+ * `trouble`: what it said of the machine.
+ */
+type Outcome =
+  | { readonly type: 'applied' }
+  | { readonly type: 'ended' | 'killed'; readonly trouble: string | undefined };
+
+const applied: Outcome = { type: 'applied' };
 
 /** Processes that have begun their next transaction. */
 type Begun = WeakSet<Dialogue>;
@@ -130,10 +140,10 @@ async function transact(dialogue: Dialogue, commands: string, begun: Begun): Pro
   await dialogue.write(`${first}${commands}commit\0start\0`).catch(ignoreEnd);
   for (const expected of ['start: ok', 'commit: ok']) {
     if ((await dialogue.readLine()) === expected) continue;
-    const { signal } = await dialogue.ended();
-    return signal === null ? 'ended' : 'killed';
+    const end = await dialogue.ended();
+    return { type: end.signal === null ? 'ended' : 'killed', trouble: troubleOf(end) };
   }
-  return 'applied';
+  return applied;
 }
 
 /** A git that ends while it is written to says on its output, or by its exit, how far it came. */
@@ -151,12 +161,19 @@ async function assertValues(
     options,
     updates.map(({ ref }) => ref),
   );
-  const stale = updates.filter((update) => {
-    const value = valueOf(values, update);
+  const isStale = (update: RefCommand, value: Oid): boolean => {
     if (value === update.oldOid || value === update.newOid) return false;
     return expected !== 'old or new, or it goes' || !isZero(update.newOid);
-  });
+  };
+  const stale = updates.filter((update) => isStale(update, valueOf(values, update)));
   if (stale.length > 0) {
+    // A git that cannot open a file says that the ref has no value.
+    const onDisk = await readValuesOnDisk(options.gitDir, refsOf(stale)).catch((error: unknown) => {
+      throw refsNotWritten(error);
+    });
+    if (!stale.some((update) => isStale(update, valueOf(onDisk, update)))) {
+      throw refsNotWritten(undefined, 'git did not see the refs that are on the disk');
+    }
     throw new QuorateError('failed-precondition', 'a ref has another value than expected', {
       details: { refs: stale.map(({ ref }) => ref) },
     });
@@ -168,6 +185,10 @@ function refsOf(updates: readonly RefCommand[]): string[] {
   return updates.map(({ ref }) => ref);
 }
 
-function refsNotWritten(): QuorateError {
-  return new QuorateError('storage-failure', 'the refs could not be written');
+/** `trouble`: why that says nothing of the repository. */
+function refsNotWritten(cause?: unknown, trouble?: string): QuorateError {
+  return new QuorateError('storage-failure', 'the refs could not be written', {
+    cause,
+    details: trouble === undefined ? {} : { trouble },
+  });
 }

@@ -1,6 +1,7 @@
 import type { Oid, RefCommand } from '../contract/objects.js';
 import { QuorateError } from '../contract/errors.js';
 import type { GitRunner } from './git-runner.js';
+import { troubleIn } from './machine-trouble.js';
 
 /** Above this many, all refs are read: argv has a bound, and one pass over packed-refs is cheaper then. */
 const maxNamed = 200;
@@ -30,7 +31,7 @@ export async function readRefValues(
   });
   if (result.exitCode !== 0) {
     throw new QuorateError('storage-failure', 'the refs of the repository cannot be read', {
-      details: { stderr: result.stderr },
+      details: { stderr: result.stderr, ...troubleIn(result) },
     });
   }
   const values = new Map<string, Oid>();

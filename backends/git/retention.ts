@@ -10,6 +10,7 @@ import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/
 import { join } from 'node:path';
 import { QuorateError } from '../contract/errors.js';
 import type { Oid } from '../contract/objects.js';
+import { readRefsOnDisk } from './refs-on-disk.js';
 import {
   isMissing,
   readObjectStoreStats,
@@ -163,8 +164,10 @@ async function currentTips(context: MaintenanceContext): Promise<readonly Oid[]>
     maxStdoutBytes: MAX_LIST_BYTES,
   });
   const tips = new Set(lines(listed.stdout));
-  const head = (await readFile(join(context.gitDir, 'HEAD'), 'latin1')).trim();
-  if (/^[0-9a-f]{40,64}$/.test(head)) tips.add(head);
+  // git passes over refs that it cannot open; what they reach must not go for that.
+  const { head, refs } = await readRefsOnDisk(context.gitDir);
+  for (const { oid } of refs) tips.add(oid);
+  if (head !== undefined && 'oid' in head) tips.add(head.oid);
   return [...tips].sort();
 }
 

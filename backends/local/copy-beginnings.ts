@@ -99,15 +99,15 @@ export class CopyBeginnings {
     await makeFiles(id, { objectFormat, head: branchOf(head), begun: true });
   }
 
-  /** As `state`, where every kind of damage is called by the same name. */
+  /** As `state`, where every kind of damage is called by the same name. Rejects when nobody can say what is here. */
   async #stateIfSound(id: string, signal: AbortSignal): Promise<ReplicaState | undefined> {
     const { replica, found } = this.#dependencies;
     const known = await found(id).catch(() => unreadable);
     if (known === undefined || known.frozen !== undefined) return known;
-    const { problems } = await replica.verify(id, { signal });
-    const [problem] = problems;
-    if (known !== unreadable) return problem === undefined ? known : { ...known, frozen: problem };
-    return { ...unreadable, frozen: problem ?? 'it could not be read a moment ago' };
+    const [problem] = (await replica.verify(id, { signal })).problems;
+    if (problem !== undefined) return { ...known, frozen: problem };
+    // What it failed at a moment ago was not the copy's fault.
+    return known === unreadable ? found(id) : known;
   }
 }
 

@@ -30,7 +30,11 @@ export async function copyState(
     if (code === 'not-found') return undefined;
     if (code !== 'data-corrupt') throw error;
     const directory = store.repositoryDirectory(repositoryId);
-    const known = await readState(directory).catch(() => ({ generation: 0, digest: '' }));
+    const known = await readState(directory).catch((failure: unknown) => {
+      // What cannot be read now may be ahead of the head, and must not be taken for less.
+      if (asQuorateError(failure).code === 'storage-failure') throw failure;
+      return { generation: 0, digest: '' };
+    });
     const { generation, digest } = known;
     return { state: { generation, digest, frozen: message }, begun: false };
   }

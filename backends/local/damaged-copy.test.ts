@@ -248,6 +248,7 @@ test('a copy that cannot be opened while git does not run is left alone', async 
     objects: scene.objects,
     store: { works: () => Promise.resolve(true), viewsDirectory: views },
     open: { with: () => Promise.reject(failed) },
+    pools: { still: unused },
   };
   await assert.rejects(verifyCopy(dependencies, scene.id, signal), failed);
   assert.equal(runs, 1);

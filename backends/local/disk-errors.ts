@@ -19,3 +19,22 @@ export function storageFailure(error: unknown): unknown {
     details: { code },
   });
 }
+
+/** Codes of errors that say nothing of the data, whatever it was that was read or written. */
+const machineCodes: ReadonlySet<unknown> = new Set(
+  (
+    'ENOSPC EDQUOT EROFS ESTALE ENODEV ENXIO EBUSY EACCES EPERM EMFILE ENFILE ENOMEM EAGAIN ' +
+    'ETIMEDOUT ENOTCONN EINTR'
+  ).split(' '),
+);
+
+/** Whether something failed since the machine is short of something, or does not let us: no copy is damaged by that. */
+export function isOfTheMachine(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  if ('code' in error && machineCodes.has(error.code)) return true;
+  if (error instanceof QuorateError) {
+    const { code, trouble } = error.details;
+    if (trouble !== undefined || machineCodes.has(code)) return true;
+  }
+  return isOfTheMachine(error.cause);
+}

@@ -1,9 +1,8 @@
 import { rm } from 'node:fs/promises';
 import type { RefSnapshot } from '../contract/objects.js';
-import { digestOf } from '../git/digest.js';
 import { removeAllLeftovers } from '../git/maintenance.js';
 import { removeStaleLocks } from '../git/ref-files.js';
-import { readRefSnapshot } from '../git/ref-snapshot.js';
+import { readKnownRefs } from '../git/ref-snapshot.js';
 import { removeHalfWritten } from '../git/repository-files.js';
 import { type ApplyDependencies, cleanUp, stateAfter, writeEffects } from './apply-entries.js';
 import { frozen, unlessDiffering } from './frozen.js';
@@ -62,16 +61,13 @@ export async function loadRepository(
     await cleanUp(dependencies, id, { intent: applying, keeps });
   }
   if (afterStart) await removeStaleKeeps(store.objectsDirectory(id));
-  const snapshot = await readRefSnapshot({
-    git,
-    gitDir,
-    generation: state.generation,
-    objectFormat: state.objectFormat,
-  });
-  if (digestOf(snapshot) !== state.digest) {
+  const { objectFormat, generation, digest: known } = state;
+  const refs = { git, gitDir, generation, objectFormat, digest: known };
+  const { snapshot, digest } = await readKnownRefs(refs);
+  if (digest !== known) {
     throw frozen('the refs on this disk are not those of the generation that it claims', {
       id,
-      generation: state.generation,
+      generation,
     });
   }
   const wholePack = await readWholePack(store.wholePackPath(id));

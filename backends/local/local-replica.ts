@@ -56,7 +56,7 @@ import { type MaintainOptions, Upkeep } from './upkeep.js';
 import { UploadPacks } from './upload-packs.js';
 import { LocalRead, type ReadDependencies } from './replica-read.js';
 import { Store, unlessFull } from './store.js';
-import { verifyCopy } from './verify-copy.js';
+import { verifyTold } from './verify-copy.js';
 
 const never = Promise.resolve(false);
 
@@ -435,19 +435,12 @@ export class LocalReplica implements Replica {
     });
   }
 
-  async verify(
+  verify(
     repositoryId: string,
     { signal }: { readonly signal: AbortSignal },
   ): Promise<VerifyReport> {
-    const { logger, meter } = this.#dependencies;
-    const dependencies = { ...this.#dependencies, store: this.#store, open: this.#open };
-    const report = await verifyCopy(dependencies, repositoryId, signal);
-    const { problems } = report;
-    meter.count('copies_verified', { outcome: problems.length === 0 ? 'sound' : 'damaged' });
-    if (problems.length > 0) {
-      logger.error({ component: 'verify', repo: repositoryId, problems }, 'a copy is damaged');
-    }
-    return report;
+    const own = { store: this.#store, open: this.#open, pools: this.#pools };
+    return verifyTold({ ...this.#dependencies, ...own }, repositoryId, signal);
   }
 
   /**

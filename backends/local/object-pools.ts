@@ -144,6 +144,17 @@ export class ObjectPools {
     );
   }
 
+  /** Runs what reads a repository while nothing repacks it, nor the pool that it borrows from; see `runLong`. */
+  still<T>(repository: OpenRepository, read: (ended: AbortSignal) => Promise<T>): Promise<T> {
+    return repository.maintenanceQueue.runLong(async (ended) => {
+      const poolId = await this.#poolOf(repository.objectsDirectory);
+      if (poolId === undefined) return read(ended);
+      return this.#inPool(poolId, (queue) =>
+        queue.runLong((endedToo) => read(AbortSignal.any([ended, endedToo]))),
+      );
+    });
+  }
+
   async needsMaintenance(objectsDirectory: string): Promise<boolean> {
     const poolId = await this.#poolOf(objectsDirectory);
     return poolId !== undefined && (await poolNeedsRepack(this.#objectsOf(poolId)));

@@ -1,12 +1,14 @@
+import type { Logger, Meter } from '../contract/environment.js';
 import { asQuorateError, QuorateError, refuseCancelled } from '../contract/errors.js';
 import type { VerifyReport } from '../contract/replica.js';
 import type { Oid, RefSnapshot } from '../contract/objects.js';
-import { digestOf } from '../git/digest.js';
-import { findBroken } from '../git/fsck.js';
+import { findBroken, isSound } from '../git/fsck.js';
 import type { GitRunner } from '../git/git-runner.js';
 import type { ObjectReader } from '../git/object-reader.js';
-import { readRefSnapshot } from '../git/ref-snapshot.js';
+import { readKnownRefs, readRefSnapshot } from '../git/ref-snapshot.js';
 import { createRepositoryFiles, removeTree } from '../git/repository-files.js';
+import { isOfTheMachine } from './disk-errors.js';
+import type { ObjectPools } from './object-pools.js';
 import type { OpenRepositories } from './open-repositories.js';
 import type { OpenRepository } from './open-repository.js';
 import type { Store } from './store.js';
@@ -16,6 +18,29 @@ export interface VerifyDependencies {
   readonly objects: Pick<ObjectReader, 'peel'>;
   readonly store: Pick<Store, 'works' | 'viewsDirectory'>;
   readonly open: Pick<OpenRepositories, 'with'>;
+  readonly pools: Pick<ObjectPools, 'still'>;
+}
+
+/** As `verifyCopy`, and says in log and metrics what came of it. */
+export async function verifyTold(
+  dependencies: VerifyDependencies & { readonly logger: Logger; readonly meter: Meter },
+  id: string,
+  signal: AbortSignal,
+): Promise<VerifyReport> {
+  const { logger, meter } = dependencies;
+  const about = { component: 'verify', repo: id };
+  try {
+    const report = await verifyCopy(dependencies, id, signal);
+    const { problems } = report;
+    meter.count('copies_verified', { outcome: problems.length === 0 ? 'sound' : 'damaged' });
+    if (problems.length > 0) logger.error({ ...about, problems }, 'a copy is damaged');
+    return report;
+  } catch (error) {
+    if (signal.aborted) throw error;
+    meter.count('copies_verified', { outcome: 'unknown' });
+    logger.warn({ ...about, err: error }, 'a copy could not be verified');
+    throw error;
+  }
 }
 
 /** So often it has to fail while the disk works, one right after the other, to be the copy's own trouble. */
@@ -24,7 +49,8 @@ const maxOpenings = 2;
 /**
  * Reads a copy from the disk again: every object, and the refs against the digest that is known of them. A copy that
  * cannot be opened, or cannot finish an entry, although the disk takes and keeps what is written to it and git runs is
- * damaged as well. While they do not, `storage-failure`: nothing is known of the copy then.
+ * damaged as well. While they do not, `storage-failure`, and while the machine is short of what it takes to read it,
+ * that or `unavailable`: nothing is known of the copy then.
  */
 export async function verifyCopy(
   dependencies: VerifyDependencies,
@@ -37,7 +63,8 @@ export async function verifyCopy(
       return await open.with(id, (repository) => verifyOpen(dependencies, repository, signal));
     } catch (error) {
       const { code, message } = asQuorateError(error);
-      if (code !== 'storage-failure' || !(await worksElsewhere(dependencies, id))) throw error;
+      const maybeOurs = code === 'storage-failure' && !isOfTheMachine(error);
+      if (!maybeOurs || !(await worksElsewhere(dependencies, id, signal))) throw error;
       if (openings === maxOpenings) return { generation: 0, digest: '', problems: [message] };
     }
   }
@@ -47,6 +74,7 @@ export async function verifyCopy(
 async function worksElsewhere(
   { git, store }: Pick<VerifyDependencies, 'git' | 'store'>,
   id: string,
+  signal: AbortSignal,
 ): Promise<boolean> {
   if (!(await store.works(id))) return false;
   const gitDir = `${store.viewsDirectory}/probe-${id}`;
@@ -54,7 +82,7 @@ async function worksElsewhere(
     await removeTree(gitDir);
     await createRepositoryFiles({ git, gitDir, objectFormat: 'sha1', head: 'refs/heads/main' });
     await readRefSnapshot({ git, gitDir, generation: 0, objectFormat: 'sha1' });
-    return true;
+    return await isSound({ git, gitDir, signal });
   } catch {
     return false;
   } finally {
@@ -63,37 +91,32 @@ async function worksElsewhere(
 }
 
 async function verifyOpen(
-  { git, objects }: VerifyDependencies,
+  { git, objects, pools }: VerifyDependencies,
   repository: OpenRepository,
   signal: AbortSignal,
 ): Promise<VerifyReport> {
   const { gitDirectory: gitDir } = repository;
   const unfinished = await unfinishedBy(repository);
   const refs = await repository.refsQueue.run(async () => {
-    const { generation, objectFormat, interrupted } = repository;
-    const options = { git, gitDir, generation, objectFormat, signal };
-    const snapshot = await readRefSnapshot(options).catch((error: unknown) => {
+    const { generation, objectFormat, interrupted, digest: known } = repository;
+    const options = { git, gitDir, generation, objectFormat, digest: known, signal };
+    const { snapshot, digest } = await readKnownRefs(options).catch((error: unknown) => {
       // Whether it is the copy's fault that git could not list them has to be found out first.
       if (asQuorateError(error).code !== 'data-corrupt') throw error;
-      return undefined;
+      return { snapshot: undefined, digest: '' };
     });
     refuseCancelled(signal);
-    const digest = snapshot === undefined ? '' : digestOf(snapshot);
-    const problems = problemsOf(digest, repository.digest, interrupted);
-    return { generation, digest, problems, snapshot };
+    return { generation, digest, problems: problemsOf(digest, known, interrupted), snapshot };
   });
   if (signal.aborted) throw new QuorateError('cancelled', 'the verification was given up');
   const { snapshot, problems, ...verified } = refs;
   const peeling = snapshot === undefined ? [] : await wronglyPeeled(objects, gitDir, snapshot);
-  const looked = { git, gitDir };
-  const seen = await findBroken({ ...looked, signal });
-  // A repack takes packs away that git fsck has listed, which it calls an error: what is damage is so without one.
-  const broken =
-    seen.length === 0
-      ? seen
-      : await repository.maintenanceQueue.runLong((ended) =>
-          findBroken({ ...looked, signal: AbortSignal.any([signal, ended]) }),
-        );
+  const broken = await findBroken({
+    git,
+    gitDir,
+    signal,
+    still: (look) => pools.still(repository, (ended) => look(AbortSignal.any([signal, ended]))),
+  });
   return { ...verified, problems: [...unfinished, ...problems, ...peeling, ...broken] };
 }
 

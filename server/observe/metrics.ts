@@ -116,7 +116,7 @@ const counters: Record<CounterName, MetricDefinition> = {
   },
   copies_verified: {
     name: 'quorate_copies_verified_total',
-    help: 'Copies of repositories that were read from the disk of this process, by outcome (sound, damaged).',
+    help: 'Copies of repositories that were read from the disk of this process, by outcome (sound, damaged; unknown: the machine kept it from being read).',
     labels: ['outcome'],
   },
   maintenance_runs: {

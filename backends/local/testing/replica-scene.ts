@@ -223,8 +223,9 @@ export async function openReplica(): Promise<ReplicaScene> {
     commit: async (content, ...parents) => {
       const blob = (await runGit(source, ['hash-object', '-w', '--stdin'], content)).trim();
       const tree = (await runGit(source, ['mktree'], `100644 blob ${blob}\tfile\n`)).trim();
-      const args = ['commit-tree', tree, '-m', content, ...parents.flatMap((oid) => ['-p', oid])];
-      return (await runGit(source, args)).trim();
+      const args = ['commit-tree', tree, ...parents.flatMap((oid) => ['-p', oid])];
+      // As its input: arguments have a limit.
+      return (await runGit(source, args, content.slice(0, 100))).trim();
     },
     prepare: async (commands, have = []) => {
       const key = { repositoryId: id, pushId: randomBytes(12).toString('hex'), attempt: 1 };
