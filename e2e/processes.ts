@@ -22,6 +22,12 @@ export async function processesUsing(directory: string): Promise<readonly Proces
   );
 }
 
+/** Whether a process (Linux) was started with this variable in its environment. */
+export async function wasStartedWith(pid: number, name: string, value: string): Promise<boolean> {
+  const text = await readFile(`/proc/${pid}/environ`, 'utf8').catch(() => '');
+  return text.split('\0').includes(`${name}=${value}`);
+}
+
 /** Ids of a process and of everything it started, as far as their parents still live. */
 export async function processTree(root: number): Promise<readonly number[]> {
   const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number);

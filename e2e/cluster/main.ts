@@ -2,7 +2,7 @@ import { mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { openDataDirectory } from '../../server/data-directory.js';
-import { processesUsing } from '../processes.js';
+import { processesUsing, wasStartedWith } from '../processes.js';
 import { Cluster, type ClusterDescription } from './cluster.js';
 import { makeDeveloper } from './developer.js';
 import { parseOptions } from './options.js';
@@ -18,6 +18,7 @@ async function main(): Promise<void> {
   const directory = place.path;
   try {
     await refuseOrphans(directory);
+    process.env[runVariable] = directory;
     process.stdout.write(`starting a cluster in ${directory} ...\n`);
     const cluster = await Cluster.start({
       directory,
@@ -45,17 +46,23 @@ async function main(): Promise<void> {
 }
 
 const isMember = / serve |(?:^|\/)etcd /;
+/** In the environment of what this command starts, and of nothing that people start by hand. */
+const runVariable = 'CLUSTER_RUN_DIRECTORY';
 
-/** Members whose `npm run cluster` was killed go on, and have the ports and files that this one's would have. */
+/**
+ * Members whose `npm run cluster` was killed go on, and have the ports and files that this one's would have. Nodes that
+ * were started by hand with the cluster's secret are none of those.
+ */
 async function refuseOrphans(directory: string): Promise<void> {
   if (process.platform !== 'linux') return;
-  const members = (await processesUsing(directory)).filter(
-    ({ commandLine }) => commandLine.includes(`${directory}/`) && isMember.test(commandLine),
-  );
-  if (members.length === 0) return;
-  const pids = members.map(({ pid }) => pid).join(' ');
+  const pids: number[] = [];
+  for (const { pid, commandLine } of await processesUsing(directory)) {
+    if (!isMember.test(commandLine)) continue;
+    if (await wasStartedWith(pid, runVariable, directory)) pids.push(pid);
+  }
+  if (pids.length === 0) return;
   throw new Error(
-    `a cluster that was killed left processes on ${directory}, which still run: end them with kill ${pids}`,
+    `a cluster that was killed left processes on ${directory}, which still run: end them with kill ${pids.join(' ')}`,
   );
 }
 

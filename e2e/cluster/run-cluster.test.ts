@@ -1,13 +1,16 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { cp, readFile, rm } from 'node:fs/promises';
+import { cp, mkdir, readFile, rm } from 'node:fs/promises';
+import path from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { processesUsing, sendSignal } from '../processes.js';
 import { mainScript } from '../server-process.js';
 import { createScene, type Scene, waitFor } from '../harness.js';
+import { pickPort } from '../../backends/contract/testing/ports.js';
 import type { ClusterDescription } from './cluster.js';
+import { MemberProcess } from './member-process.js';
 
 const script = fileURLToPath(new URL('main.js', import.meta.url));
 const root = fileURLToPath(new URL('../../..', import.meta.url));
@@ -120,6 +123,27 @@ test('npm run cluster: tells where everything is, keeps its data, and stops all 
   assert.equal(await restored.stop(), 0);
 });
 
+/** A storage node that somebody adds to a cluster, beside what `npm run cluster` started. */
+async function addByHand(scene: Scene, directory: string, etcd: string): Promise<MemberProcess> {
+  const dataDirectory = path.join(directory, 'by-hand');
+  await mkdir(dataDirectory);
+  const node = new MemberProcess({
+    name: 'by-hand',
+    dataDirectory,
+    readyFile: 'node.json',
+    env: scene.env,
+    detached: false,
+    flags: [
+      '--role=storage',
+      `--coordinator=${etcd.replace('http:', 'etcd:')}`,
+      `--cluster-secret-file=${path.join(directory, 'cluster-secret')}`,
+      `--node=127.0.0.1:${await pickPort()}`,
+      `--ops=127.0.0.1:${await pickPort()}`,
+    ],
+  });
+  return node.start().ready();
+}
+
 test('npm run cluster: what a cluster that was killed left running is named, and left alone', async (t) => {
   const scene = await createScene(t);
   const flags = ['--data', scene.path('orphans'), '--storage', '1', '--front-ends', '1'];
@@ -127,21 +151,30 @@ test('npm run cluster: what a cluster that was killed left running is named, and
   await first.kill();
   const { etcd, storage, frontEnds } = first.description;
   const pids = [...etcd, ...storage, ...frontEnds].map(({ pid }) => pid);
+  const byHand = await addByHand(scene, scene.path('orphans'), etcd[0]?.url ?? '');
   try {
-    const { exitCode, stderr } = await scene.run(process.execPath, [script, ...flags]);
-    assert.equal(exitCode, 1);
-    const named =
-      /^cluster: a cluster that was killed left .*: end them with kill ([\d ]+)\n$/.exec(stderr);
-    assert.deepEqual(new Set(named?.[1]?.split(' ').map(Number)), new Set(pids), stderr);
-    for (const pid of pids) process.kill(pid, 0);
-  } finally {
-    for (const group of [frontEnds, storage, etcd]) {
-      for (const { pid } of group) sendSignal(pid, 'SIGTERM');
-      await waitFor('them to end', async () => {
-        const left = await processesUsing(scene.path('orphans'));
-        return !left.some(({ pid }) => group.some((one) => one.pid === pid));
-      });
+    try {
+      const { exitCode, stderr } = await scene.run(process.execPath, [script, ...flags]);
+      assert.equal(exitCode, 1);
+      const named =
+        /^cluster: a cluster that was killed left .*: end them with kill ([\d ]+)\n$/.exec(stderr);
+      assert.deepEqual(new Set(named?.[1]?.split(' ').map(Number)), new Set(pids), stderr);
+      for (const pid of pids) process.kill(pid, 0);
+    } finally {
+      for (const group of [frontEnds, storage, etcd]) {
+        for (const { pid } of group) sendSignal(pid, 'SIGTERM');
+        await waitFor('them to end', async () => {
+          const left = await processesUsing(scene.path('orphans'));
+          return !left.some(({ pid }) => group.some((one) => one.pid === pid));
+        });
+      }
     }
+    // What was started by hand, with the cluster's secret and in its directory, is no leftover.
+    const second = await run(scene, ...flags);
+    assert.ok(byHand.running);
+    assert.equal(await second.stop(), 0);
+  } finally {
+    await byHand.kill();
   }
 });
 
