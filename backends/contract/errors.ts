@@ -50,6 +50,15 @@ export class QuorateError extends Error {
   }
 }
 
+/**
+ * Details of an `unavailable` that waiting does not mend: people have to do something first, which the message names.
+ * Nobody is told to try again then.
+ */
+export const noRetry: Readonly<Record<string, unknown>> = { retryAfterSeconds: null };
+
+/** Details of a limit that is free again soon: of what runs or waits now. */
+export const retrySoon: Readonly<Record<string, unknown>> = { retryAfterSeconds: 10 };
+
 /** The error as a QuorateError; anything unforeseen becomes `internal` and keeps its cause. */
 export function asQuorateError(error: unknown): QuorateError {
   if (error instanceof QuorateError) return error;

@@ -9,7 +9,7 @@ import type {
   Transaction,
   TransactionResult,
 } from '../contract/coordinator.js';
-import { type ErrorCode, QuorateError } from '../contract/errors.js';
+import { type ErrorCode, noRetry, QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
 import type { ClusterIdentity } from './cluster-identity.js';
 import type { Witness, Witnesses } from './witnesses.js';
@@ -125,7 +125,7 @@ function entriesOf(result: OperationResult | undefined): readonly KeyValue[] {
 
 function refuseFrozen({ frozen }: ClusterIdentity, code: ErrorCode): void {
   if (frozen === undefined) return;
-  throw new QuorateError(code, frozen.message, { details: frozen.details });
+  throw new QuorateError(code, frozen.message, { details: { ...frozen.details, ...noRetry } });
 }
 
 /** Refuses nothing, and looks at the revisions all the same. */

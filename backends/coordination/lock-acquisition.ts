@@ -7,7 +7,7 @@ import type {
   TransactionResult,
 } from '../contract/coordinator.js';
 import type { Clock } from '../contract/environment.js';
-import { asQuorateError, nothingChanged, QuorateError } from '../contract/errors.js';
+import { asQuorateError, nothingChanged, QuorateError, retrySoon } from '../contract/errors.js';
 import { prefixEnd } from '../contract/keys.js';
 import type { LockEvents, LockSubscription } from './lock-events.js';
 import { type LockJanitor, type OwnKey, stillOurs } from './lock-janitor.js';
@@ -364,7 +364,9 @@ async function findOwn(coordinator: Coordinator, wish: LockWish): Promise<readon
 
 /** What was taken without an answer is being released by now: for the caller nothing has happened. */
 function tooManyWaiters(): QuorateError {
-  return new QuorateError('resource-exhausted', 'too many pushes wait for this repository');
+  return new QuorateError('resource-exhausted', 'too many pushes wait for this repository', {
+    details: { ...retrySoon },
+  });
 }
 
 /** Names what holds the lock; else the first that waits before us. */

@@ -1,5 +1,5 @@
 import type { Clock, Logger, Random } from '../contract/environment.js';
-import { asQuorateError, QuorateError } from '../contract/errors.js';
+import { asQuorateError, noRetry, QuorateError } from '../contract/errors.js';
 import type { Compare, Coordinator, KeyValue, Operation } from '../contract/coordinator.js';
 import { keys, prefixEnd } from '../contract/keys.js';
 import type { RepositoryChange } from '../contract/pipeline.js';
@@ -238,6 +238,7 @@ export class Registry {
     throw new QuorateError(
       'unavailable',
       `a repository is put on ${count} storage nodes, and only ${stores.length} can take one now; start more, or lower replication.factor`,
+      { details: { ...noRetry } },
     );
   }
 

@@ -1,5 +1,5 @@
 import type { Clock } from '../contract/environment.js';
-import { QuorateError, refuseCancelled } from '../contract/errors.js';
+import { noRetry, QuorateError, refuseCancelled } from '../contract/errors.js';
 import type { Replica } from '../contract/replica.js';
 import type { Voter } from './records.js';
 
@@ -167,6 +167,11 @@ export function nobodyReachable(
     isReplaced
       ? 'no storage node with this repository answers: a disk was replaced or is not mounted'
       : 'no storage node with this repository answers; try again, and see quorate node list if it stays so',
-    { details: { voters: voters.map((voter) => voter.storeId) } },
+    {
+      details: {
+        voters: voters.map((voter) => voter.storeId),
+        ...(isReplaced ? noRetry : {}),
+      },
+    },
   );
 }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { connect } from 'node:net';
 import { afterEach, beforeEach, describe, test } from 'node:test';
-import { QuorateError } from '../../backends/contract/errors.js';
+import { noRetry, QuorateError } from '../../backends/contract/errors.js';
 import { newKey } from './testing/access-table.js';
 import { ApiScene, objectIn } from './testing/api-scene.js';
 
@@ -314,6 +314,22 @@ describe('what is left behind', () => {
     const answer = await scene.request('GET', '/status', { token: admin });
     assert.equal(answer.status, 503);
     assert.equal(answer.headers.get('retry-after'), '2');
+  });
+
+  test('trouble that waiting does not mend says nothing of trying again', async () => {
+    for (const error of [
+      new QuorateError('unavailable', 'an older copy: recover', { details: { ...noRetry } }),
+      new QuorateError('resource-exhausted', 'at most 5 rules can be set here'),
+      new QuorateError('not-found', 'there is none'),
+      new QuorateError('data-corrupt', 'frozen'),
+    ]) {
+      scene.backend.status = async () => {
+        throw error;
+      };
+      const { headers, status } = await scene.request('GET', '/status', { token: admin });
+      assert.ok(status >= 400);
+      assert.equal(headers.get('retry-after'), null, error.message);
+    }
   });
 });
 

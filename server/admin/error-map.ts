@@ -20,12 +20,15 @@ const statusByCode: Record<ErrorCode, number> = {
   internal: 500,
 };
 
-/** Seconds after which a retry makes sense; codes that are not listed do not get better by waiting. */
+/**
+ * Seconds after which a retry makes sense; codes that are not listed do not get better by waiting, unless the error
+ * itself says so (a limit of what runs now, a rate). `details.retryAfterSeconds` goes before this; null: a retry mends
+ * nothing.
+ */
 const retryAfterByCode: Partial<Record<ErrorCode, number>> = {
   aborted: 1,
   unavailable: 2,
   'deadline-exceeded': 5,
-  'resource-exhausted': 10,
 };
 
 /** What the audit log calls a failure: a `refused` request was judged, an `error` could not be served. */
@@ -109,7 +112,8 @@ export function mapError(error: unknown, requestId: string): MappedError {
   const http = fromBodyParser(error);
   const cause = http?.error ?? asQuorateError(error);
   const { retryAfterSeconds: said } = cause.details;
-  const retryAfter = typeof said === 'number' ? said : retryAfterByCode[cause.code];
+  const retryAfter =
+    typeof said === 'number' ? said : said === null ? undefined : retryAfterByCode[cause.code];
   const hidden = cause.code === 'internal';
   const status = http?.status ?? statusByCode[cause.code];
   return {

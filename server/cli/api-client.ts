@@ -201,9 +201,9 @@ function refusal(
     );
   }
   const retryAfter = response.headers['retry-after'];
-  return new CliError(
-    retryAfter === undefined ? message : `${message}; try again in ${retryAfter} s`,
-  );
+  if (retryAfter === undefined) return new CliError(message);
+  const says = message.endsWith('try again') ? message : `${message}; try again`;
+  return new CliError(`${says} in ${retryAfter} s`);
 }
 
 function asCliError(server: ServerAddress, error: unknown, signal: AbortSignal): CliError {

@@ -48,6 +48,8 @@ export function refusalOf(error: QuorateError, requestId: string): HttpRefusal {
     return new HttpRefusal(status, `The server failed; its log has the details as ${requestId}.`);
   }
   const { retryAfterSeconds: seconds } = error.details;
+  // A retry mends nothing.
+  if (seconds === null) return new HttpRefusal(status, error.message);
   return new HttpRefusal(status, error.message, {
     ...headersOfStatus[status],
     ...(typeof seconds === 'number' ? { 'Retry-After': String(seconds) } : {}),

@@ -1,6 +1,6 @@
 import type { Transaction, TransactionResult, WatchBatch } from '../../contract/coordinator.js';
 import type { Clock, Logger } from '../../contract/environment.js';
-import { asQuorateError, QuorateError } from '../../contract/errors.js';
+import { asQuorateError, noRetry, QuorateError } from '../../contract/errors.js';
 import { Batch } from './batch.js';
 import type { LeaseTable } from './leases.js';
 import type { Store } from './store.js';
@@ -54,6 +54,7 @@ export class WriteQueue {
   check(): void {
     if (this.#failed !== undefined) {
       throw new QuorateError('unavailable', "the coordinator's disk failed: restart the server", {
+        details: { ...noRetry },
         cause: this.#failed,
       });
     }

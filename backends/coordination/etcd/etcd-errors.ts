@@ -13,7 +13,7 @@ import {
   GRPCUnavailableError,
   GRPCUnknownError,
 } from 'etcd3';
-import { QuorateError } from '../../contract/errors.js';
+import { noRetry, QuorateError } from '../../contract/errors.js';
 import { RequestNotTaken } from './grpc-status.js';
 
 /**
@@ -117,7 +117,9 @@ export function refusalOf(error: unknown, where: string): QuorateError {
   const message = isFull(error)
     ? fullMessage(where)
     : `the coordinator at ${where} does not answer: ${reasonOf(error)}`;
-  return new QuorateError('unavailable', message, { cause: error });
+  // A full database waits for people.
+  const details = isFull(error) ? { ...noRetry } : {};
+  return new QuorateError('unavailable', message, { details, cause: error });
 }
 
 /** An error's own words, without the class and code that etcd3 puts before them. */

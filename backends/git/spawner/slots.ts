@@ -1,4 +1,4 @@
-import { QuorateError } from '../../contract/errors.js';
+import { QuorateError, retrySoon } from '../../contract/errors.js';
 
 /** Bounded concurrency with a bounded FIFO queue. */
 export class Slots {
@@ -28,7 +28,9 @@ export class Slots {
       return;
     }
     if (this.#queue.size >= this.#maxQueued) {
-      throw new QuorateError('resource-exhausted', 'too many git processes are waiting to start');
+      throw new QuorateError('resource-exhausted', 'too many git processes are waiting to start', {
+        details: { ...retrySoon },
+      });
     }
     await new Promise<void>((resolve, reject) => {
       const settle = (error?: Error): void => {

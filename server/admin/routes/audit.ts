@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import type { Clock } from '../../../backends/contract/environment.js';
-import { QuorateError } from '../../../backends/contract/errors.js';
+import { QuorateError, retrySoon } from '../../../backends/contract/errors.js';
 import type { AuditFilter } from '../../observe/audit-trail.js';
 import { type Call, endpoint, type Endpoint } from '../endpoint.js';
 import type { AdminApiOptions } from '../options.js';
@@ -75,7 +75,13 @@ export function auditEndpoints(options: AuditOptions): Endpoint[] {
     run: async (call, { last, from, ...filter }) => {
       requireServerAdmin(call.principal, 'reading the audit log');
       if (followers >= maxFollowers) {
-        throw new QuorateError('resource-exhausted', `the audit log has ${maxFollowers} followers`);
+        throw new QuorateError(
+          'resource-exhausted',
+          `the audit log has ${maxFollowers} followers`,
+          {
+            details: { ...retrySoon },
+          },
+        );
       }
       followers += 1;
       try {

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { asQuorateError, QuorateError } from '../../../backends/contract/errors.js';
+import { asQuorateError, QuorateError, retrySoon } from '../../../backends/contract/errors.js';
 import type { Repository } from '../../../backends/contract/repository.js';
 import { principalName } from '../../auth/principal.js';
 import { parseRepositoryName } from '../../core/repository-name.js';
@@ -30,6 +30,7 @@ export function longRunningEndpoints(options: LongRunningOptions): Endpoint[] {
       throw new QuorateError(
         'resource-exhausted',
         `${maxRunning} imports and maintenance runs are at work already`,
+        { details: { ...retrySoon } },
       );
     }
     running += 1;
