@@ -1,5 +1,5 @@
 import type { Dirent } from 'node:fs';
-import { open, readdir, rename, stat, unlink, type FileHandle } from 'node:fs/promises';
+import { open, readdir, rename, unlink, type FileHandle } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Clock } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
@@ -173,42 +173,9 @@ export async function removeLocksOfKilled(gitDir: string, refs: readonly string[
   }
 }
 
-/** Far longer than a transaction's locks live, and than a git whose end was not seen outlives its helper. */
-const abandonedAfterMs = 60_000;
-
-/**
- * Removes the locks of these refs that a git which was killed left behind, so that they do not stay until the next
- * start. The caller lets no ref transaction run meanwhile.
- */
-export async function removeAbandonedRefLocks(
-  gitDir: string,
-  refs: readonly string[],
-  nowMs: number,
-): Promise<number> {
-  let removed = 0;
-  for (const name of ['HEAD', 'packed-refs', ...refs.filter(isRefName)]) {
-    const path = join(gitDir, `${name}.lock`);
-    const modifiedMs = await stat(path).then(
-      ({ mtimeMs }) => mtimeMs,
-      () => Infinity,
-    );
-    if (modifiedMs > nowMs - abandonedAfterMs) continue;
-    await unlink(path);
-    removed += 1;
-  }
-  return removed;
-}
-
-/** Whether a git that runs, or was killed a moment ago, has a lock in the way of a transaction on these refs. */
-export async function areRefsLocked(gitDir: string, refs: readonly string[]): Promise<boolean> {
-  for (const name of ['HEAD', 'packed-refs', ...refs.filter(isRefName)]) {
-    const isThere = await stat(join(gitDir, `${name}.lock`)).then(
-      () => true,
-      () => false,
-    );
-    if (isThere) return true;
-  }
-  return false;
+/** Locks that a transaction on these refs takes, by their names in the git directory. */
+export function refLockNames(refs: readonly string[]): readonly string[] {
+  return ['HEAD', 'packed-refs', ...refs.filter(isRefName)].map((name) => `${name}.lock`);
 }
 
 /** Paths of the files below a directory; of none when it is not there. Errors: `storage-failure`. */
@@ -235,7 +202,8 @@ export async function filesUnder(
   return found;
 }
 
-function storageFailure(error: unknown): QuorateError {
+/** What the file system said. */
+export function storageFailure(error: unknown): QuorateError {
   return new QuorateError('storage-failure', 'the refs could not be written', {
     cause: error,
     details: { code: errorCode(error) },

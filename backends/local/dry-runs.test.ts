@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { DryRun, RefFailure } from '../git/ref-dry-run.js';
 import type { RefTransactions } from '../git/ref-transaction.js';
-import { systemClock } from './testing/local-fixture.js';
 import { DryRuns } from './dry-runs.js';
 import { RefsQueue } from './refs-queue.js';
 
@@ -53,8 +52,8 @@ async function judgeAtOnce(
 ): Promise<{ asked: readonly string[]; ends: readonly string[] }> {
   const asked: string[] = [];
   const queue = new RefsQueue();
-  const dryRuns = new DryRuns(queue);
-  const dependencies = { refs: fakeRefs(asked, together), clock: systemClock };
+  const dryRuns = new DryRuns(queue, { remove: never });
+  const dependencies = { refs: fakeRefs(asked, together) };
   // Something runs already, so that all wait.
   const before = queue.run(() => new Promise<void>((resolve) => setImmediate(resolve)));
   const ends = await Promise.allSettled(runs.map((run) => dryRuns.judge(dependencies, run)));

@@ -1,7 +1,6 @@
 import type { DryRun, RefFailure } from '../git/ref-dry-run.js';
-import { removeAbandonedRefLocks } from '../git/ref-files.js';
+import type { AbandonedLocks } from '../git/abandoned-locks.js';
 import type { RefTransactions } from '../git/ref-transaction.js';
-import type { Clock } from '../contract/environment.js';
 import type { RefsQueue } from './refs-queue.js';
 
 type Failures = ReadonlyMap<string, RefFailure>;
@@ -13,7 +12,6 @@ interface Waiting {
 
 export interface DryRunDependencies {
   readonly refs: RefTransactions;
-  readonly clock: Clock;
 }
 
 /** As many updates as one apply takes together. */
@@ -25,10 +23,12 @@ const maxUpdatesTogether = 1000;
  */
 export class DryRuns {
   readonly #queue: RefsQueue;
+  readonly #locks: Pick<AbandonedLocks, 'remove'>;
   #waiting: Waiting[] = [];
 
-  constructor(queue: RefsQueue) {
+  constructor(queue: RefsQueue, locks: Pick<AbandonedLocks, 'remove'>) {
     this.#queue = queue;
+    this.#locks = locks;
   }
 
   /** Which updates git would not apply; the others it would apply all together. Changes nothing. */
@@ -45,10 +45,21 @@ export class DryRuns {
     const group = this.#takeGroup();
     const together = group.length > 1 && (await passTogether(dependencies, group));
     for (const { run, settle } of group) {
-      const failures = together ? Promise.resolve<Failures>(new Map()) : dryRun(dependencies, run);
+      const failures = together
+        ? Promise.resolve<Failures>(new Map())
+        : this.#dryRun(dependencies, run);
       settle(failures);
       await failures.catch(() => undefined);
     }
+  }
+
+  /** A ref that git does not take may only be locked by a git that was killed: then it is tried again. */
+  async #dryRun({ refs }: DryRunDependencies, run: DryRun): Promise<Failures> {
+    const failures = await refs.dryRun(run);
+    const refused = [...failures].flatMap(([ref, failure]) => (failure === 'refused' ? [ref] : []));
+    if (refused.length === 0) return failures;
+    const removed = await this.#locks.remove(run.gitDir, refused);
+    return removed === 0 ? failures : refs.dryRun(run);
   }
 
   /** Those whose refs are different. What stays has a turn of its own in the queue. */
@@ -73,13 +84,4 @@ export class DryRuns {
 function passTogether({ refs }: DryRunDependencies, group: readonly Waiting[]): Promise<boolean> {
   // Each finds out by itself what is wrong.
   return refs.passTogether(group.map(({ run }) => run)).catch(() => false);
-}
-
-/** A ref that git does not take may only be locked by a git that was killed: then it is tried again. */
-async function dryRun({ refs, clock }: DryRunDependencies, run: DryRun): Promise<Failures> {
-  const failures = await refs.dryRun(run);
-  const refused = [...failures].flatMap(([ref, failure]) => (failure === 'refused' ? [ref] : []));
-  if (refused.length === 0) return failures;
-  const removed = await removeAbandonedRefLocks(run.gitDir, refused, clock.nowMs());
-  return removed === 0 ? failures : refs.dryRun(run);
 }

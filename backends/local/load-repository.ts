@@ -1,10 +1,18 @@
 import { rm } from 'node:fs/promises';
+import { asQuorateError, QuorateError } from '../contract/errors.js';
 import type { RefSnapshot } from '../contract/objects.js';
+import type { AbandonedLocks } from '../git/abandoned-locks.js';
 import { removeAllLeftovers } from '../git/maintenance.js';
 import { removeStaleLocks } from '../git/ref-files.js';
 import { readKnownRefs } from '../git/ref-snapshot.js';
 import { removeHalfWritten } from '../git/repository-files.js';
-import { type ApplyDependencies, cleanUp, stateAfter, writeEffects } from './apply-entries.js';
+import {
+  type ApplyDependencies,
+  cleanUp,
+  type Intent,
+  stateAfter,
+  writeEffects,
+} from './apply-entries.js';
 import { frozen, unlessDiffering } from './frozen.js';
 import { type IntentDependencies, packsIn } from './intents.js';
 import { removeStaleKeeps } from './quarantine.js';
@@ -17,7 +25,8 @@ import {
 } from './state-file.js';
 import { readWholePack, type WholePack } from './whole-pack-record.js';
 
-export type LoadDependencies = ApplyDependencies & IntentDependencies;
+export type LoadDependencies = ApplyDependencies &
+  IntentDependencies & { readonly locks: AbandonedLocks };
 
 /** What lies on the disk of a repository. */
 export interface LoadedRepository {
@@ -53,8 +62,10 @@ export async function loadRepository(
     const keeps = new Set<string>();
     const packs = await packsIn(dependencies, applying);
     const restarted = { intent: applying, keeps, packs, restarted: true };
-    await writeEffects(dependencies, id, restarted).catch((error: unknown) => {
-      throw unlessDiffering(error, id);
+    await dependencies.locks.remove(gitDir, refsOf(applying));
+    await writeEffects(dependencies, id, restarted).catch(async (failure: unknown) => {
+      const error = unlessDiffering(failure, id);
+      throw await unlessLocked(dependencies, gitDir, { error, intent: applying });
     });
     state = stateAfter(state, applying);
     await store.take(markerSteps(directory, state));
@@ -72,4 +83,19 @@ export async function loadRepository(
   }
   const wholePack = await readWholePack(store.wholePackPath(id));
   return { state, snapshot, wholePack };
+}
+
+/** An error in writing the refs of an intent; `unavailable` while a git that may be running has them locked. */
+export async function unlessLocked(
+  { locks }: Pick<LoadDependencies, 'locks'>,
+  gitDir: string,
+  { error, intent }: { readonly error: unknown; readonly intent: Intent },
+): Promise<unknown> {
+  const mayBeLocked = asQuorateError(error).code === 'storage-failure';
+  if (!mayBeLocked || !(await locks.areInTheWay(gitDir, refsOf(intent)))) return error;
+  return new QuorateError('unavailable', 'the refs of the repository are locked; try again');
+}
+
+export function refsOf({ entries }: Intent): readonly string[] {
+  return entries.flatMap(({ updates }) => updates.map(({ ref }) => ref));
 }

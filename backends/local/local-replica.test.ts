@@ -5,6 +5,7 @@ import {
   readdirSync,
   readFileSync,
   rmdirSync,
+  rmSync,
   utimesSync,
   writeFileSync,
 } from 'node:fs';
@@ -360,31 +361,54 @@ test('maintenance that was given up before its turn is cancelled', async () => {
   });
 });
 
+const lockOut = async (pushId: string): Promise<number> => {
+  const key = { repositoryId: scene.id, pushId, attempt: 1 };
+  const tip = await scene.commit('locked');
+  return (await scene.replica.prepare(scene.request(key, [create(main, tip)]))).refused.size;
+};
+
 test('a ref lock that a killed git left holds up neither a judgement nor an apply for long', async () => {
   await seen();
   const lock = join(scene.gitDir, `${main}.lock`);
-  const old = new Date(Date.now() - 120_000);
-  const leaveLock = (): void => {
-    writeFileSync(lock, '');
-    utimesSync(lock, old, old);
-  };
-  leaveLock();
+  writeFileSync(lock, '');
+  assert.equal(await lockOut('locked-out'), 1);
+  scene.advance(61_000);
   const tip = await commitPush();
   assert.ok(!existsSync(lock), 'judged in spite of it');
   scene.failures.set('commitEither', 1);
   await assert.rejects(scene.replica.apply(scene.id, 1), { code: 'storage-failure' });
-  leaveLock();
+  writeFileSync(lock, '');
+  await assert.rejects(scene.replica.apply(scene.id, 1), { code: 'storage-failure' });
+  scene.advance(61_000);
   assert.deepEqual(await seen(), { [main]: tip });
 });
 
-test('a lock that may be in use stays', async () => {
+test('a lock that may be in use stays, whatever its time says, and however the clock is put', async () => {
   await seen();
-  writeFileSync(join(scene.gitDir, `${main}.lock`), '');
-  const tip = await scene.commit('locked');
-  const key = { repositoryId: scene.id, pushId: 'locked-out', attempt: 1 };
-  const { refused } = await scene.replica.prepare(scene.request(key, [create(main, tip)]));
-  assert.equal(refused.size, 1);
-  assert.ok(existsSync(join(scene.gitDir, `${main}.lock`)));
+  const lock = join(scene.gitDir, `${main}.lock`);
+  writeFileSync(lock, '');
+  const old = new Date(Date.now() - 3_600_000);
+  utimesSync(lock, old, old);
+  assert.equal(await lockOut('locked-out-1'), 1);
+  scene.step(3_600_000);
+  assert.equal(await lockOut('locked-out-2'), 1);
+  scene.advance(61_000);
+  // Another git's, in the place of the one that was met.
+  rmSync(lock);
+  writeFileSync(lock, 'another');
+  assert.equal(await lockOut('locked-out-3'), 1);
+  assert.ok(existsSync(lock));
+});
+
+test('a lock that a killed git left is removed though the clock was put back', async () => {
+  await seen();
+  const lock = join(scene.gitDir, `${main}.lock`);
+  writeFileSync(lock, '');
+  scene.step(-3_600_000);
+  assert.equal(await lockOut('locked-out'), 1);
+  scene.advance(61_000);
+  await commitPush();
+  assert.ok(!existsSync(lock));
 });
 
 test('a disk that does not take a quarantine is a storage failure, not a bug', async () => {

@@ -1,4 +1,5 @@
 import { asQuorateError, QuorateError } from '../contract/errors.js';
+import { AbandonedLocks } from '../git/abandoned-locks.js';
 import { storageFailure } from './disk-errors.js';
 import { type OpenDependencies, OpenRepository } from './open-repository.js';
 
@@ -33,8 +34,9 @@ export class OpenRepositories {
   readonly #seen = new Set<string>();
   readonly #retiring = new Set<string>();
 
-  constructor(dependencies: OpenDependencies, limits = defaultLimits) {
-    this.#dependencies = dependencies;
+  constructor(dependencies: Omit<OpenDependencies, 'locks'>, limits = defaultLimits) {
+    // Of all repositories: what was met in one that has gone out of memory is known when it is back.
+    this.#dependencies = { ...dependencies, locks: new AbandonedLocks(dependencies.clock) };
     this.#limits = limits;
   }
 

@@ -8,7 +8,6 @@ import type { LogEntry } from '../contract/repository.js';
 import { digestAfter } from '../git/digest.js';
 import type { ObjectReader } from '../git/object-reader.js';
 import { nextSnapshot } from '../git/ref-snapshot.js';
-import { areRefsLocked, removeAbandonedRefLocks } from '../git/ref-files.js';
 import {
   applicableTogether,
   cleanUp,
@@ -29,7 +28,13 @@ import { differenceOf } from './ref-difference.js';
 import { DryRuns } from './dry-runs.js';
 import { RefsQueue } from './refs-queue.js';
 import { KeptShape } from './kept-shape.js';
-import { type LoadDependencies, type LoadedRepository, loadRepository } from './load-repository.js';
+import {
+  type LoadDependencies,
+  type LoadedRepository,
+  loadRepository,
+  refsOf,
+  unlessLocked,
+} from './load-repository.js';
 import { SerialQueue } from './serial-queue.js';
 import { intentSteps, markerSteps, replaceMarker, type RepositoryState } from './state-file.js';
 import { type RefsIdentity, type WholePack, writeWholePack } from './whole-pack-record.js';
@@ -58,7 +63,7 @@ export class OpenRepository {
   readonly objectsDirectory: string;
   /** Ref transactions, dry runs and ref packing: one at a time, so that none meets another's `.lock` files. */
   readonly refsQueue = new RefsQueue();
-  readonly dryRuns = new DryRuns(this.refsQueue);
+  readonly dryRuns: DryRuns;
   /** Maintenance, one run at a time. What shares or takes back the objects of a pool ends a run, which begins again. */
   readonly maintenanceQueue = new InterruptibleQueue();
   /** Transfers from a peer. */
@@ -89,6 +94,7 @@ export class OpenRepository {
     this.gitDirectory = dependencies.store.gitDirectory(id);
     this.objectsDirectory = dependencies.store.objectsDirectory(id);
     this.#dependencies = dependencies;
+    this.dryRuns = new DryRuns(this.refsQueue, dependencies.locks);
     this.gathering = new Gathering(dependencies.clock, this.pruneGate);
     this.#shape = new KeptShape(dependencies.clock, this.objectsDirectory);
     this.#state = loaded.state;
@@ -241,10 +247,7 @@ export class OpenRepository {
       try {
         await this.#carryOut(intent);
       } catch (error) {
-        const { code } = asQuorateError(error);
-        const mayBeLocked = code === 'storage-failure';
-        if (!mayBeLocked || !(await areRefsLocked(this.gitDirectory, refsOf(intent)))) throw error;
-        throw new QuorateError('unavailable', 'the refs of the repository are locked; try again');
+        throw await unlessLocked(this.#dependencies, this.gitDirectory, { error, intent });
       }
     });
   }
@@ -372,7 +375,8 @@ export class OpenRepository {
     const updates = intent.entries.flatMap((entry) => entry.updates);
     const startedMs = dependencies.clock.monotonicMs();
     const again = this.interrupted;
-    if (again) await this.#removeAbandonedLocks(updates);
+    // Those of a git that was killed; ours is the only one that writes refs, and none runs now.
+    if (again) await dependencies.locks.remove(this.gitDirectory, refsOf(intent));
     // What was interrupted may have moved some of them.
     const known = again ? undefined : dependencies.packsOf;
     this.#interrupted = intent;
@@ -424,12 +428,6 @@ export class OpenRepository {
     this.#cleaning = undefined;
   }
 
-  /** Those of a git that was killed; ours is the only one that writes refs, and none runs now. */
-  async #removeAbandonedLocks(updates: readonly RefCommand[]): Promise<void> {
-    const refs = updates.map(({ ref }) => ref);
-    await removeAbandonedRefLocks(this.gitDirectory, refs, this.#dependencies.clock.nowMs());
-  }
-
   /** What the annotated tags among the new values point at. */
   async #peel(updates: readonly RefCommand[]): Promise<ReadonlyMap<string, string>> {
     // git lets a branch point at nothing but a commit.
@@ -437,8 +435,4 @@ export class OpenRepository {
     const oids = [...new Set(others.map(({ newOid }) => newOid).filter((oid) => !isZero(oid)))];
     return oids.length === 0 ? new Map() : this.#dependencies.objects.peel(this.gitDirectory, oids);
   }
-}
-
-function refsOf({ entries }: Intent): readonly string[] {
-  return entries.flatMap(({ updates }) => updates.map(({ ref }) => ref));
 }

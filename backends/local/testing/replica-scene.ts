@@ -96,8 +96,10 @@ export interface ReplicaScene {
     basis?: number,
   ): Parameters<LocalReplica['prepare']>[0];
   git(...args: string[]): Promise<string>;
-  /** Moves the wall clock on. */
+  /** Lets time pass, for both clocks. */
   advance(ms: number): void;
+  /** Puts the wall clock forth, or back. */
+  step(ms: number): void;
   close(): Promise<void>;
 }
 
@@ -152,7 +154,12 @@ export async function openReplica(): Promise<ReplicaScene> {
   };
   const suspected: string[] = [];
   let aheadMs = 0;
-  const clock = { ...systemClock, nowMs: () => systemClock.nowMs() + aheadMs };
+  let steppedMs = 0;
+  const clock = {
+    ...systemClock,
+    nowMs: () => systemClock.nowMs() + aheadMs + steppedMs,
+    monotonicMs: () => systemClock.monotonicMs() + aheadMs,
+  };
   const refs = createRefTransactions({ git: runner, clock: systemClock });
   const objects = createObjectReader({ git: runner, clock: systemClock });
   const open = (
@@ -244,6 +251,9 @@ export async function openReplica(): Promise<ReplicaScene> {
     git: async (...args) => (await runGit(gitDir, args)).trim(),
     advance: (ms) => {
       aheadMs += ms;
+    },
+    step: (ms) => {
+      steppedMs += ms;
     },
     close: async () => {
       await refs.close();
