@@ -141,8 +141,13 @@ export interface LossRecovery {
 export interface CopyVerified extends Partial<VerifyReport> {
   readonly nodeId: string;
   readonly storeId: string;
-  /** Why it was not read: its node is away, or failed. Nothing is said of such a copy. */
+  /**
+   * Why it could not be verified: its node is away, or its machine is short of what it takes. Nothing is said of such a
+   * copy.
+   */
   readonly unread?: string;
+  /** Why what was found damaged could not be noted: nothing heals it before it is found again. */
+  readonly unreported?: string;
 }
 
 /** What people see of the stores, the copies on them and the pushes to them. Errors: `not-found`, `unavailable`. */

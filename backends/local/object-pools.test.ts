@@ -6,6 +6,7 @@ import { afterEach, beforeEach, test } from 'node:test';
 import { keys, prefixEnd } from '../contract/keys.js';
 import type { Repository } from '../contract/repository.js';
 import { allRefs } from '../contract/visible-refs.js';
+import { limitGit, type LimitedGit } from '../git/testing/limited-git.js';
 import { comeTo } from './testing/come-to.js';
 import { type LocalFixture, runGit, startLocal, zeroOid } from './testing/local-fixture.js';
 import { create, openReplica } from './testing/replica-scene.js';
@@ -15,11 +16,14 @@ const { signal } = new AbortController();
 const main = 'refs/heads/main';
 
 let local: LocalFixture;
+let git: LimitedGit;
 beforeEach(async () => {
+  git = limitGit();
   local = await startLocal();
 });
 afterEach(async () => {
   await local.remove();
+  git.remove();
 });
 
 const repositoryDirectory = ({ id }: Repository): string =>
@@ -242,6 +246,54 @@ test('the packs of a pool are merged when forks have brought many', async () => 
   await maintain(source);
   assert.ok(packs(join(pool, 'pack')).length <= 4);
   await assertSound(source, ...forks);
+});
+
+/**
+ * A git fsck that meets a repack of the pool at both of its looks: at the first one it is always there, and the second
+ * one waits for it, for three seconds. What it says is what git fsck says of packs that it has listed and that go.
+ */
+const fsckBesideRepack = `
+if [ ! -e "$HERE/looked" ]; then
+  : >"$HERE/looked"
+  echo 'error: packfile ./objects/pack/pack-1.pack index not opened' >&2
+  exit 4
+fi
+: >"$HERE/looking"
+for wait in $(seq 30); do
+  if [ -e "$HERE/repacked" ]; then
+    echo 'error: 1111111111111111111111111111111111111111: object corrupt or missing' >&2
+    exit 1
+  fi
+  sleep 0.1
+done
+rm "$HERE/looking"
+`;
+const repackOfPool = `
+case "$GIT_DIR" in
+*/pools/*) [ ! -e "$HERE/looking" ] || : >"$HERE/repacked" ;;
+esac
+`;
+
+test('a fork is not taken for damaged when the packs of its pool go while it is verified', async () => {
+  const source = await local.create('source');
+  const forks: Repository[] = [];
+  for (let count = 0; count < 14; count++) {
+    await pushOn(source, `commit ${count}`);
+    forks.push(await fork(source, `fork-${count}`));
+  }
+  const [forked] = forks;
+  const { stores } = local.backend;
+  assert.ok(forked !== undefined && stores !== undefined);
+  longAgo(source);
+  git.limit('fsck', fsckBesideRepack);
+  git.limit('repack', repackOfPool);
+  const verifying = stores.verify(forked.id, { signal, progress: () => undefined });
+  await until('git fsck looks again', () => existsSync(join(git.directory, 'looking')));
+  await maintain(source);
+  const [copy] = await verifying;
+  assert.deepEqual([copy?.problems, copy?.unread], [[], undefined]);
+  const [pool = ''] = pools();
+  assert.ok(packs(join(pool, 'pack')).length <= 4, 'it was only put off');
 });
 
 test('one bitmap is in sight, also after the fork: git tells clients of a second one', async () => {

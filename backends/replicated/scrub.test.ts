@@ -131,3 +131,50 @@ test('what could not be read is read when it is suspected again, and what was da
   await scrub.close();
   await local.remove();
 });
+
+test('what could not be verified is tried again, ever later, and not for ever', async () => {
+  const local = await startLocal();
+  const clock = createManualClock();
+  const readAtMs: number[] = [];
+  let refuses = true;
+  const reported: string[] = [];
+  const scrub = new Scrub({
+    coordinator: local.coordinator,
+    replica: {
+      storeId: 'store',
+      verify: async () => {
+        readAtMs.push(clock.monotonicMs());
+        await Promise.resolve();
+        if (refuses) throw new QuorateError('unavailable', 'git fsck has too little memory');
+        return { generation: 0, digest: '', problems: ['a bit is wrong'] };
+      },
+    },
+    clock,
+    random: { bytes: (length) => randomBytes(length) },
+    logger: silentLogger,
+    intervalMs: 0,
+    reportDamage: (id) => Promise.resolve(void reported.push(id)),
+  });
+  const minuteMs = 60_000;
+  const readInAll = (count: number): Promise<void> =>
+    comeTo(count, () => {
+      if (readAtMs.length < count) clock.advance(minuteMs);
+      return readAtMs.length;
+    });
+  scrub.suspect('app');
+  await readInAll(6);
+  const pauses = readAtMs.slice(1).map((atMs, index) => atMs - (readAtMs[index] ?? 0));
+  pauses.forEach((ms, tries) => assert.ok(ms >= 10 * minuteMs * 2 ** tries, `${tries}: ${ms} ms`));
+  for (let hours = 0; hours < 24; hours++) {
+    clock.advance(hourMs);
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  assert.equal(readAtMs.length, 6, 'whoever meets it again brings it up');
+  scrub.suspect('app');
+  await readInAll(7);
+  refuses = false;
+  await readInAll(8);
+  await scrub.close();
+  assert.deepEqual(reported, ['app']);
+  await local.remove();
+});

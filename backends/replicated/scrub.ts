@@ -1,5 +1,6 @@
 import type { Coordinator } from '../contract/coordinator.js';
 import type { Clock, Logger, Random } from '../contract/environment.js';
+import { asQuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
 import type { Replica } from '../contract/replica.js';
 import { decodeRepository, scan } from './records.js';
@@ -24,8 +25,17 @@ const believedMs = 60 * 60_000;
 const knownDamagedMs = 5 * 60_000;
 /** Of which it is known when; what is beyond is left to the next round. */
 const maxSuspects = 10_000;
+/**
+ * What could not be verified, or not be reported, is tried again after this, each time twice as long: a shortage of the
+ * machine passes. After so many times it is left to the next round, or to whoever meets trouble with it.
+ */
+const againMs = 10 * 60_000;
+const maxAgain = 5;
 /** How soon a node that has nothing looks again. */
 const idlePauseMs = 60_000;
+
+/** `gone`: there is no such copy any more. */
+type Found = 'sound' | 'damaged' | 'unknown' | 'gone';
 
 /**
  * Reads what a store has from its disk again, one repository at a time, spread over the interval. Equal digests say
@@ -39,6 +49,9 @@ export class Scrub {
   /** Until when what was suspected is not read again, by repository. */
   readonly #believed = new Map<string, number>();
   #suspecting: Promise<void> | undefined;
+  /** What is to be tried again: how often it was, and when it will be. */
+  readonly #unverified = new Map<string, { readonly tries: number; readonly dueMs: number }>();
+  #retrying: Promise<void> | undefined;
 
   constructor(dependencies: ScrubDependencies) {
     this.#dependencies = dependencies;
@@ -64,6 +77,7 @@ export class Scrub {
   async close(): Promise<void> {
     this.#closing.abort();
     await this.#running;
+    await this.#retrying;
     await this.#suspecting;
   }
 
@@ -87,7 +101,7 @@ export class Scrub {
       const found = await this.#verify(id);
       if (found === 'damaged') this.#believed.set(id, clock.monotonicMs() + knownDamagedMs);
       // Whoever meets it again brings it up again.
-      if (found === 'unknown') this.#believed.delete(id);
+      if (found === 'unknown' || found === 'gone') this.#believed.delete(id);
     }
   }
 
@@ -136,8 +150,49 @@ export class Scrub {
     return ids;
   }
 
-  /** What cannot be verified now is left to the next round, or to the next who meets trouble with it. Never rejects. */
-  async #verify(id: string): Promise<'sound' | 'damaged' | 'unknown'> {
+  /** What cannot be verified now is tried again. Never rejects. */
+  async #verify(id: string): Promise<Found> {
+    const found = await this.#found(id);
+    if (found === 'unknown') this.#tryAgain(id);
+    else this.#unverified.delete(id);
+    return found;
+  }
+
+  #tryAgain(id: string): void {
+    const { clock } = this.#dependencies;
+    const tries = this.#unverified.get(id)?.tries ?? 0;
+    this.#unverified.delete(id);
+    if (tries === maxAgain || this.#unverified.size >= maxSuspects) return;
+    const dueMs = clock.monotonicMs() + againMs * 2 ** tries;
+    this.#unverified.set(id, { tries: tries + 1, dueMs });
+    this.#beginRetrying();
+  }
+
+  #beginRetrying(): void {
+    this.#retrying ??= this.#retry().finally(() => {
+      this.#retrying = undefined;
+      // One may have come after the last look.
+      if (this.#unverified.size > 0 && !this.#closing.signal.aborted) this.#beginRetrying();
+    });
+  }
+
+  /** Never rejects. */
+  async #retry(): Promise<void> {
+    const { clock } = this.#dependencies;
+    const { signal } = this.#closing;
+    while (this.#unverified.size > 0 && !signal.aborted) {
+      await clock.sleep(idlePauseMs, signal);
+      const nowMs = clock.monotonicMs();
+      for (const [id, { dueMs }] of this.#unverified) {
+        if (signal.aborted || dueMs > nowMs) continue;
+        this.#suspects.delete(id);
+        await this.#verify(id);
+        await clock.sleep(minPauseMs, signal);
+      }
+    }
+  }
+
+  async #found(id: string): Promise<Found> {
     const { replica, reportDamage, logger } = this.#dependencies;
     try {
       const { problems } = await replica.verify(id, { signal: this.#closing.signal });
@@ -145,7 +200,12 @@ export class Scrub {
       await reportDamage?.(id, replica.storeId);
       return 'damaged';
     } catch (error) {
-      logger.warn({ component: 'scrub', repo: id, err: error }, 'a copy could not be verified');
+      const { code } = asQuorateError(error);
+      if (this.#closing.signal.aborted || code === 'not-found') return 'gone';
+      logger.warn(
+        { component: 'scrub', repo: id, err: error },
+        'a copy is not known to be sound; it is verified again later',
+      );
       return 'unknown';
     }
   }

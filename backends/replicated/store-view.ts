@@ -8,6 +8,7 @@ import type {
 import type { Coordinator } from '../contract/coordinator.js';
 import { QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
+import type { VerifyReport } from '../contract/replica.js';
 import type { HeadRecord } from '../contract/repository.js';
 import { deleted } from './basis.js';
 import { decodeNode, type NodeRecord } from './node-record.js';
@@ -71,15 +72,23 @@ export function createStoreView(dependencies: StoreViewDependencies): StoreView 
           verified.push({ nodeId, storeId, unread: 'the storage node does not answer' });
           continue;
         }
-        try {
-          const report = await replica.verify(repositoryId, { signal });
-          verified.push({ nodeId, storeId, ...report });
-          if (report.problems.length > 0) await reportDamage?.(repositoryId, storeId);
-        } catch (error) {
-          // What one node cannot say is no reason not to ask the others.
+        // What one node cannot say is no reason not to ask the others.
+        const refused = (error: unknown): string => {
           if (signal.aborted || !(error instanceof QuorateError)) throw error;
-          verified.push({ nodeId, storeId, unread: error.message });
+          return error.message;
+        };
+        let report: VerifyReport;
+        try {
+          report = await replica.verify(repositoryId, { signal });
+        } catch (error) {
+          verified.push({ nodeId, storeId, unread: refused(error) });
+          continue;
         }
+        const damaged = report.problems.length > 0;
+        const noted = damaged ? reportDamage?.(repositoryId, storeId) : undefined;
+        const unreported = await noted?.then(() => undefined, refused);
+        const copy = { nodeId, storeId, ...report };
+        verified.push(unreported === undefined ? copy : { ...copy, unreported });
       }
       return verified;
     },

@@ -147,7 +147,7 @@ describe('a cluster: three storage nodes, two front-ends, three members of etcd'
     assert.equal(await tipSeen(ground.httpUrl(1, 'team/killed.git')), tips.at(-1));
     await assert.rejects(
       ground.admin(0, 'repo', 'verify', '--all'),
-      /quorate: \d+ of \d+ copies could not be read: PROBLEMS says why\n/,
+      /quorate: \d+ of \d+ copies could not be verified: PROBLEMS says why\n/,
     );
     await node.start().ready();
     const { generation } = await ground.converged(id, 3);

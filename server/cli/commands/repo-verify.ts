@@ -87,7 +87,9 @@ function failWhenUnsound(copies: readonly Json[]): void {
   const names = [
     ...new Set(lost.map((one) => `${plain(one['repository'])} (id ${plain(one['repositoryId'])})`)),
   ];
-  const healing = damaged.length - lost.length;
+  const unreported = damaged.filter((copy) => 'unreported' in copy);
+  const healed = (one: Json): boolean => !lost.includes(one) && !unreported.includes(one);
+  const healing = damaged.filter(healed).length;
   const unread = copies.filter((copy) => 'unread' in copy).length;
   const all = copies.length;
   const said = [
@@ -97,7 +99,14 @@ function failWhenUnsound(copies: readonly Json[]): void {
       : [
           `damaged, and without another copy to be healed from: ${listed(names)}; docs/operations.md, "A damaged repository", says what to do`,
         ]),
-    ...(unread === 0 ? [] : [`${unread} of ${all} copies could not be read: PROBLEMS says why`]),
+    ...(unreported.length === 0
+      ? []
+      : [
+          `that ${unreported.length} of ${all} copies are damaged could not be noted, so that nothing heals them: ${plain(unreported[0]?.['unreported'])}; verify them again`,
+        ]),
+    ...(unread === 0
+      ? []
+      : [`${unread} of ${all} copies could not be verified: PROBLEMS says why`]),
   ];
   if (said.length > 0) throw new CliError(said.join('; '));
 }
@@ -125,7 +134,7 @@ function allProblems({ repository, nodeId, problems }: Json): string {
 }
 
 function firstProblem(problems: unknown, { unread }: Json): string {
-  if (typeof unread === 'string') return `not read: ${unread}`;
+  if (typeof unread === 'string') return `could not be verified: ${unread}`;
   if (!Array.isArray(problems) || problems.length === 0) return 'none';
   return `${problems.length}: ${plain(problems[0])}`;
 }
