@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { QuorateError } from '../contract/errors.js';
-import type { Replica } from '../contract/replica.js';
-import { startLocal } from '../local/testing/local-fixture.js';
+import { silentLogger } from '../coordination/test-environment.js';
+import { startLocal, systemClock } from '../local/testing/local-fixture.js';
+import { stubReplica } from '../node/testing/stub-replica.js';
+import { PushTraces } from './push-trace.js';
 import { createStoreView } from './store-view.js';
-import type { PushTraces } from './push-trace.js';
-import type { ReplicaDirectory } from './voters.js';
 
 const { signal } = new AbortController();
 
@@ -14,14 +14,19 @@ test('a damaged copy is listed once, also when its damage cannot be noted', asyn
   try {
     const { id } = await local.create('app');
     const problems = ['a bit is wrong'];
-    const replica: Pick<Replica, 'verify'> = {
+    const replica = stubReplica({
       verify: () => Promise.resolve({ generation: 3, digest: 'd', problems }),
-    };
+    });
     const why = 'the coordinator does not answer';
     const view = createStoreView({
       coordinator: local.coordinator,
-      replicas: { find: () => replica } as unknown as ReplicaDirectory,
-      traces: {} as PushTraces,
+      replicas: { nodes: () => [], find: () => replica, load: () => 0, place: () => [] },
+      traces: new PushTraces({
+        coordinator: local.coordinator,
+        clock: systemClock,
+        logger: silentLogger,
+        frontEnd: 'one',
+      }),
       reportDamage: () => Promise.reject(new QuorateError('unavailable', why)),
     });
     const copies = await view.verify(id, { signal, progress: () => undefined });
