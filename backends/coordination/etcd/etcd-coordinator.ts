@@ -1,5 +1,5 @@
 import { setMaxListeners } from 'node:events';
-import type { IRangeRequest } from 'etcd3';
+import type { IRangeRequest, IResponseHeader } from 'etcd3';
 import type {
   Coordinator,
   CoordinatorIdentity,
@@ -23,7 +23,7 @@ import {
   coordinatorLimits,
 } from '../request-check.js';
 import { isCompacted } from './etcd-errors.js';
-import { followRange } from './etcd-watch.js';
+import { followRange, watchStreams } from './etcd-watch.js';
 import { LeaseKeeper } from './lease-keeper.js';
 import type { EtcdSettings } from './member-client.js';
 import { MemberPool, type Attempt } from './member-pool.js';
@@ -158,7 +158,8 @@ class EtcdCoordinator implements Coordinator {
     // not seen yet may come along.
     const fromRevision = options.fromRevision ?? this.#pool.revision + 1;
     const parts = {
-      pool: this.#pool,
+      connect: watchStreams(this.#pool, this.#format),
+      observe: (header: IResponseHeader) => this.#pool.observe(header),
       format: this.#format,
       logger: this.#logger,
       closing: this.#ending.signal,

@@ -1,6 +1,6 @@
 import { Duplex } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { IEvent, IWatchResponse } from 'etcd3';
+import type { IEvent, IResponseHeader, IWatchResponse } from 'etcd3';
 import type { WatchBatch, WatchEvent } from '../../contract/coordinator.js';
 import type { Logger } from '../../contract/environment.js';
 import { QuorateError } from '../../contract/errors.js';
@@ -16,15 +16,59 @@ export interface WatchRequest {
 }
 
 export interface WatchParts {
-  readonly pool: MemberPool;
+  /** Undefined: no member serves now. Fails as `MemberPool.repeat`. */
+  readonly connect: (request: WatchRequest) => Promise<WatchStream | undefined>;
+  /** Told of the header of every response. */
+  readonly observe: (header: IResponseHeader) => void;
   readonly format: WireFormat;
   readonly logger: Logger;
   /** The coordinator closes: every watch ends. */
   readonly closing: AbortSignal;
+  readonly patience?: WatchPatience;
 }
+
+/** A stream to one member, on which nothing was asked for yet. */
+export interface WatchStream {
+  readonly duplex: Duplex;
+  cancel(): void;
+  /** It failed: another member is to be asked next. */
+  avoid(): void;
+}
+
+/** How long a stream may be silent before another one is begun in its place. */
+export interface WatchPatience {
+  /** After events. */
+  readonly afterEventsMs: number;
+  readonly signOfLifeMs: number;
+}
+
+/**
+ * etcd forgets a watcher at times that lagged when its history was compacted: it sends it nothing more, and never says
+ * that it has ended. Only who was sent events can lag, so after those a stream is not believed for long. Where nothing
+ * happens etcd says so every 10 to 11 minutes (`progress_notify`), and to a forgotten watcher not even that.
+ */
+const usualPatience: WatchPatience = { afterEventsMs: 60_000, signOfLifeMs: 12 * 60_000 };
 
 const firstPauseMs = 50;
 const longestPauseMs = 1_000;
+
+/** Streams to whichever member of the pool serves. */
+export function watchStreams(pool: MemberPool, format: WireFormat): WatchParts['connect'] {
+  return async ({ key }) => {
+    // Finds a member that serves, and signs in again to one that has forgotten us, which a stream could not.
+    const probe = { key: format.key(key), keys_only: true, limit: 1, serializable: true };
+    await pool.repeat((member) => member.askRange(probe));
+    const member = await pool.connected();
+    if (member === undefined) return undefined;
+    const stream = await member.watchClient.watch();
+    if (!(stream instanceof Duplex)) throw new QuorateError('internal', 'the watch is no stream');
+    return {
+      duplex: stream,
+      cancel: () => stream.cancel(),
+      avoid: () => pool.avoid(member),
+    };
+  };
+}
 
 /**
  * Follows a range through any number of connections, each begun where the one before ended. Nothing is queued here: a
@@ -74,6 +118,7 @@ class WatchConnection {
   readonly #signal: AbortSignal;
   readonly #onAbort = (): void => this.close();
   #cancel: (() => void) | undefined;
+  #silence: NodeJS.Timeout | undefined;
   #closed = false;
 
   constructor(parts: WatchParts, signal: AbortSignal) {
@@ -82,52 +127,59 @@ class WatchConnection {
     for (const one of [signal, parts.closing]) one.addEventListener('abort', this.#onAbort);
   }
 
-  /** Ends, or fails, when the stream does. Throws `failed-precondition` when the history is gone. */
+  /** Ends, or fails, when the stream does, or is silent. Throws `failed-precondition` when the history is gone. */
   async *open(
-    { key, rangeEnd }: WatchRequest,
+    request: WatchRequest,
     fromRevision: number,
   ): AsyncGenerator<IWatchResponse, void, void> {
-    const { pool, format } = this.#parts;
-    // Finds a member that serves, and signs in again to one that has forgotten us, which a stream could not.
-    const probe = { key: format.key(key), keys_only: true, limit: 1, serializable: true };
-    await pool.repeat((member) => member.askRange(probe));
-    const member = await pool.connected();
-    if (member === undefined || this.#closed) return;
-    const stream = await member.watchClient.watch();
-    if (!(stream instanceof Duplex)) throw new QuorateError('internal', 'the watch is no stream');
+    const { connect, observe, format, patience = usualPatience } = this.#parts;
+    const stream = await connect(request);
+    if (stream === undefined) return;
+    const { duplex } = stream;
     this.#cancel = () => {
-      stream.end();
+      duplex.end();
       stream.cancel();
     };
     // A stream that was cancelled fails once more, when nobody reads it any more.
-    stream.on('error', () => undefined);
+    duplex.on('error', () => undefined);
     if (this.#closed) {
       this.#cancel();
       return;
     }
-    stream.write({
+    duplex.write({
       create_request: {
-        ...format.range(key, rangeEnd),
+        ...format.range(request.key, request.rangeEnd),
         start_revision: String(fromRevision),
         progress_notify: true,
       },
     });
+    this.#closeAfter(patience.signOfLifeMs);
     try {
-      for await (const chunk of stream) {
+      for await (const chunk of duplex) {
+        clearTimeout(this.#silence);
         const response: IWatchResponse = chunk;
-        pool.observe(response.header);
+        observe(response.header);
         if (response.canceled) throw whyCanceled(response);
         yield response;
+        const isEvent = response.events.length > 0;
+        this.#closeAfter(isEvent ? patience.afterEventsMs : patience.signOfLifeMs);
       }
     } catch (error) {
-      if (!(error instanceof QuorateError) && !this.#closed) pool.avoid(member);
+      if (!(error instanceof QuorateError) && !this.#closed) stream.avoid();
       throw error;
     }
+  }
+
+  /** While it is waited for the next response, not for who takes the one before. */
+  #closeAfter(silenceMs: number): void {
+    if (this.#closed) return;
+    this.#silence = setTimeout(() => this.close(), silenceMs).unref();
   }
 
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
+    clearTimeout(this.#silence);
     for (const one of [this.#signal, this.#parts.closing]) {
       one.removeEventListener('abort', this.#onAbort);
     }
