@@ -244,6 +244,27 @@ test('a run that is stopped while it packs refs leaves no lock', async () => {
   assert.ok(readFileSync(join(fixture.gitDir, 'packed-refs'), 'utf8').includes(tip));
 });
 
+test('a git that is killed while it packs refs leaves no lock, and one that fails leaves those of others', async () => {
+  const tip = history(1);
+  const lock = join(fixture.gitDir, 'packed-refs.lock');
+  const context = { gitDir: fixture.gitDir, background: false, signal };
+  const ending = (exitCode: number | null): GitRunner['run'] => {
+    return async () => {
+      writeFileSync(lock, '');
+      const signal = exitCode === null ? 'SIGKILL' : null;
+      return { exitCode, signal, stdout: Buffer.alloc(0), stderr: '' };
+    };
+  };
+  for (const exitCode of [null, 128]) {
+    const git = { ...fixture.git, run: ending(exitCode) };
+    await assert.rejects(packRefs({ ...context, git }), { code: 'storage-failure' });
+    assert.equal(existsSync(lock), exitCode !== null);
+  }
+  rmSync(lock);
+  await packRefs({ ...context, git: fixture.git });
+  assert.ok(readFileSync(join(fixture.gitDir, 'packed-refs'), 'utf8').includes(tip));
+});
+
 describe('who borrows objects', () => {
   let pool: string;
   let pooled: string;

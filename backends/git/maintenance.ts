@@ -183,8 +183,11 @@ export async function packRefs(context: MaintenanceContext): Promise<void> {
     // Packs the same values again.
     await runMaintenanceGit(context, { args: ['pack-refs', '--all', '--prune'], config });
   } catch (error) {
-    // It has ended, perhaps by SIGKILL; its lock would be in the way of all that comes, and nobody else has one now.
-    if (asQuorateError(error).code === 'cancelled') await removeLocksOfKilled(context.gitDir, []);
+    // It has ended, perhaps by SIGKILL (ours, or for want of memory or time); its lock would be in the way of all that
+    // comes, and nobody else has one now. A git that ends by itself removes its own: then it is another's.
+    const { code, details } = asQuorateError(error);
+    const wasKilled = typeof details['signal'] === 'string';
+    if (code === 'cancelled' || wasKilled) await removeLocksOfKilled(context.gitDir, []);
     throw error;
   }
 }

@@ -44,7 +44,7 @@ export async function runMaintenanceGit(
   if (context.signal.aborted) throw new QuorateError('cancelled', 'maintenance was stopped');
   if (result.exitCode !== 0) {
     throw new QuorateError('storage-failure', `git ${command.args[0]} failed in maintenance`, {
-      details: { exitCode: result.exitCode, stderr: result.stderr },
+      details: { exitCode: result.exitCode, signal: result.signal, stderr: result.stderr },
     });
   }
   return result;
