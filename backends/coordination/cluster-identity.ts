@@ -120,6 +120,7 @@ class RememberedIdentity implements ClusterIdentity {
   #seen: SeenRecord;
   #recordRevision = 0;
   #remembered: SeenRecord | undefined;
+  #isUnwritten = false;
   #frozen: Frozen | undefined;
   /** The incarnation in which that was found. */
   #frozenIn = 0;
@@ -280,9 +281,13 @@ class RememberedIdentity implements ClusterIdentity {
     try {
       await writeFileDurably(this.#options.file, `${JSON.stringify(seen)}\n`);
       this.#remembered = seen;
+      this.#isUnwritten = false;
     } catch (error) {
       const { logger, file } = this.#options;
-      logger.warn({ component: 'cluster', file, err: error }, 'what was seen cannot be written');
+      const told = { component: 'cluster', file, err: error };
+      // Once, for as long as it lasts.
+      if (!this.#isUnwritten) logger.warn(told, 'what was seen cannot be written');
+      this.#isUnwritten = true;
     }
   }
 
