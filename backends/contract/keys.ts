@@ -39,6 +39,8 @@ export const keys = {
   logEntry: (id: string, generation: number) => `log/${id}/${paddedGeneration(generation)}`,
   /** Front-ends that are alive, each under its lease. */
   frontEnd: (id: string) => `frontEnds/${id}`,
+  /** Under the lease of that front-end: its pushes without locks are committed only while this is there. */
+  fence: (frontEnd: string) => `fences/${frontEnd}`,
   /** Node ids of front-ends without a store, each under its lease. */
   frontEndName: (nodeId: string) => `front-end-names/${nodeId}`,
   /** What is read often through a front-end, under its lease. */

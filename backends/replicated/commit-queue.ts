@@ -17,7 +17,7 @@ import type { HeadRecord, LogEntry } from '../contract/repository.js';
 import { digestAfter } from '../git/digest.js';
 import type { HeadSeen } from './basis.js';
 import { decodeHead, decodeLogEntry, encodeRecord } from './records.js';
-import { closingOff, type ExactHead, type Hold } from './without-locks.js';
+import { closingOff, type ExactHead, fenceDown, type Hold } from './without-locks.js';
 
 /** What the coordinator says when it is sure; after anything else the commit may have happened. */
 const nothingHappened: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
@@ -282,11 +282,7 @@ export class CommitQueue {
   async #settleUnknown({ push, settle, fail }: Waiting, failure: QuorateError): Promise<void> {
     const id = this.#repositoryId;
     const isOver = failure.details['answered'] === true;
-    const lookup: readonly Operation[] = [
-      this.#entriesAfter(push.basis),
-      { type: 'get', key: keys.outbox(id, push.entry.pushId) },
-      ...push.held.locks.map(({ key }): Operation => ({ type: 'get', key })),
-    ];
+    const lookup = this.#lookup(push);
     try {
       const { succeeded, results } = await retryUnknown(this.#dependencies, () =>
         this.#dependencies.coordinator.transaction(
@@ -300,29 +296,19 @@ export class CommitQueue {
         settle({ status: 'lost-lock' });
         return;
       }
-      const [log, outbox, ...locks] = results.map(entriesOf);
-      const entry = log?.map(decodeLogEntry).find(({ pushId }) => pushId === push.entry.pushId);
-      if (entry === undefined && outbox?.length === 0 && stillHeld(push.held, locks.flat())) {
-        if (isOver) {
-          fail(nothingChanged(failure));
-          return;
-        }
-        if (push.exactHead !== undefined) {
-          // Overtaken: the head has moved. While its front-end's key is there, and the push runs, nobody else removes
-          // its outbox record.
-          settle({ status: 'lost-lock' });
-          return;
-        }
-      }
-      if (entry === undefined) throw unknownOutcome();
-      push.held.released();
-      settle({ status: 'committed', entry });
+      const found = judgeFound(push, results);
+      if (found === 'not committed' && isOver) fail(nothingChanged(failure));
+      else if (found === 'not committed' && push.exactHead !== undefined) {
+        // Overtaken: the head has moved. While its front-end's key is there, and the push runs, nobody else removes
+        // its outbox record.
+        settle({ status: 'lost-lock' });
+      } else if (typeof found === 'string') throw unknownOutcome();
+      else settle(found);
     } catch (error) {
-      // A coordinator that is full takes no put any more, and says all the same what it took before.
-      const entry = await this.#committedEntry(push).catch(() => undefined);
-      if (entry !== undefined) {
-        push.held.released();
-        settle({ status: 'committed', entry });
+      // A coordinator that is full takes no put any more; what it took before it says, and deletions it takes.
+      const found = await this.#settleFull(push).catch(() => undefined);
+      if (found !== undefined) {
+        settle(found);
         return;
       }
       this.#dependencies.logger.warn(
@@ -334,16 +320,51 @@ export class CommitQueue {
     }
   }
 
-  async #committedEntry({ basis, entry: { pushId } }: ReadyPush): Promise<LogEntry | undefined> {
+  /** What tells whether it was committed; see `judgeFound`. */
+  #lookup({ basis, entry, held }: ReadyPush): readonly Operation[] {
+    return [
+      this.#entriesAfter(basis),
+      { type: 'get', key: keys.outbox(this.#repositoryId, entry.pushId) },
+      ...held.locks.map(({ key }): Operation => ({ type: 'get', key })),
+    ];
+  }
+
+  /** Without a put. Undefined: nobody can say. */
+  async #settleFull(push: ReadyPush): Promise<CommitOutcome | undefined> {
+    const { fence } = push.held;
+    const shut = fence === undefined ? undefined : await this.#shutOut(push, fence);
+    // Nobody can commit it any more; it is judged again, or refused.
+    if (shut === 'not committed') return { status: 'lost-lock' };
+    const found = shut ?? judgeFound(push, await this.#read(this.#lookup(push)));
+    return typeof found === 'string' ? undefined : found;
+  }
+
+  /** What was found when the fence of a push without locks was down for certain; undefined: it may be up. */
+  async #shutOut(
+    push: ReadyPush,
+    fence: NonNullable<Hold['fence']>,
+  ): Promise<ReturnType<typeof judgeFound> | undefined> {
+    const lookup = this.#lookup(push);
+    const { compares, success } = fenceDown(fence);
+    try {
+      const { results } = await this.#dependencies.coordinator.transaction({
+        compares,
+        success: [...lookup, ...success],
+        failure: lookup,
+        binding: true,
+      });
+      return judgeFound(push, results);
+    } catch {
+      return undefined;
+    } finally {
+      // Also when the answer was lost: perhaps.
+      fence.gone();
+    }
+  }
+
+  async #read(success: readonly Operation[]): Promise<TransactionResult['results']> {
     const { coordinator } = this.#dependencies;
-    const { results } = await coordinator.transaction({
-      compares: [],
-      success: [this.#entriesAfter(basis)],
-      failure: [],
-    });
-    return entriesOf(results[0])
-      .map(decodeLogEntry)
-      .find((entry) => entry.pushId === pushId);
+    return (await coordinator.transaction({ compares: [], success, failure: [] })).results;
   }
 
   #entriesAfter(basis: number): Operation {
@@ -416,6 +437,24 @@ function entriesOf(result: TransactionResult['results'][number] | undefined): re
   return result?.type === 'get' ? result.entries : [];
 }
 
+/**
+ * What the answer to `#lookup` says of a push. `not committed`: by then, and what else was there keeps nobody from
+ * committing it later. `nobody knows`: its entry may have been applied everywhere and trimmed.
+ */
+function judgeFound(
+  { held, entry: { pushId } }: ReadyPush,
+  results: TransactionResult['results'],
+): Extract<CommitOutcome, { status: 'committed' }> | 'not committed' | 'nobody knows' {
+  const [log, outbox, ...locks] = results.map(entriesOf);
+  const entry = log?.map(decodeLogEntry).find((one) => one.pushId === pushId);
+  if (entry !== undefined) {
+    held.released();
+    return { status: 'committed', entry };
+  }
+  const isKnown = outbox?.length === 0 && stillHeld(held, locks.flat());
+  return isKnown ? 'not committed' : 'nobody knows';
+}
+
 function stillHeld(held: Hold, current: readonly KeyValue[]): boolean {
   return held.locks.every(({ key, createRevision }) =>
     current.some((kv) => kv.key === key && kv.createRevision === createRevision),
@@ -440,6 +479,8 @@ async function retryUnknown<T>(
       return await attempt();
     } catch (error) {
       const { code } = asQuorateError(error);
+      // A coordinator that is full stays so.
+      if (asQuorateError(error).details['answered'] === true) throw error;
       // 20 tries 250 ms apart outlast the election of a new coordinator leader.
       if (tries >= 20 || (code !== 'outcome-unknown' && code !== 'unavailable')) throw error;
       await clock.sleep(250);

@@ -17,6 +17,7 @@ import { intercepting, isCommit, isResolution, type Step } from './testing/fault
 const signal = new AbortController().signal;
 
 const lost = new QuorateError('outcome-unknown', 'the answer was lost');
+const full = new QuorateError('outcome-unknown', 'full', { details: { answered: true } });
 
 async function logOf({ coordinator }: LocalFixture, { id }: Repository): Promise<number> {
   const head = await coordinator.get(keys.head(id));
@@ -91,6 +92,36 @@ test('a coordinator that takes no changes any more is asked what it took before'
   try {
     const { result } = await pushOne(local, 'full');
     assert.deepEqual([result.refs[0]?.status, result.generation], ['ok', 1]);
+  } finally {
+    await local.remove();
+  }
+});
+
+test('a push without locks that cannot be closed off is shut out by its fence, and the next has another', async () => {
+  const fences: number[] = [];
+  let losing = true;
+  const local = await startLocal({
+    wrap: (coordinator) =>
+      intercepting(coordinator, (transaction) => async (run) => {
+        const fence = transaction.compares.find(({ key }) => key.startsWith(keys.fence('')));
+        if (isCommit(transaction)) {
+          if (fence !== undefined) fences.push(Number(fence.operand));
+          if (losing) throw lost;
+        }
+        // As of a coordinator that is full.
+        const puts = transaction.success.some(({ type }) => type === 'put');
+        if (isResolution(transaction) && puts) throw full;
+        if (isResolution(transaction)) losing = false;
+        return run();
+      }),
+  });
+  try {
+    const { result } = await pushOne(local, 'full');
+    assert.deepEqual([result.refs[0]?.status, result.generation], ['ok', 1]);
+    // Another repository, in whose way nobody seems to be.
+    await pushOne(local, 'next');
+    const [before = 0, after = 0] = fences;
+    assert.ok(fences.length === 2 && after > before, fences.join());
   } finally {
     await local.remove();
   }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, test } from 'node:test';
 import type { Coordinator } from '../contract/coordinator.js';
-import { asQuorateError, type QuorateError } from '../contract/errors.js';
+import { asQuorateError, QuorateError } from '../contract/errors.js';
 import { openEtcd, type OpenEtcd } from '../coordination/etcd/testing/etcd-fixture.js';
 import { type LocalFixture, startLocal, zeroOid } from '../local/testing/local-fixture.js';
 import { intercepting, isCommit, type Step } from './testing/fault-coordinator.js';
@@ -9,13 +9,25 @@ import { intercepting, isCommit, type Step } from './testing/fault-coordinator.j
 let etcd: OpenEtcd;
 let local: LocalFixture;
 let atCommit: Step | undefined;
+/** What commits compared to be as it was. */
+let insistedOn: Set<string>;
 
 beforeEach(async () => {
   // Enough for its own pages, and for some records.
   etcd = await openEtcd({ extraArguments: [`--quota-backend-bytes=${2 * 1024 * 1024}`] });
   atCommit = undefined;
+  insistedOn = new Set();
   local = await startLocal({
-    wrap: () => intercepting(etcd.coordinator, (one) => (isCommit(one) ? atCommit : undefined)),
+    wrap: () =>
+      intercepting(etcd.coordinator, (one) => {
+        if (!isCommit(one)) return undefined;
+        for (const compare of one.compares) {
+          if (compare.target !== 'createRevision' || compare.operand === 0) continue;
+          if (/^(fences|locks)\//.test(compare.key))
+            insistedOn.add(compare.key.split('/')[0] ?? '');
+        }
+        return atCommit;
+      }),
   });
 });
 afterEach(async () => {
@@ -66,4 +78,25 @@ test('the commit by which etcd becomes full, and which is done, is known to be d
   const command = { ref: 'refs/heads/main', oldOid: zeroOid, newOid: tip };
   const { refs, generation } = await local.push(repository, [command]);
   assert.deepEqual([refs[0]?.status, generation], ['ok', 1]);
+});
+
+test('a commit whose answer is lost while etcd is full has a verdict, under locks and without', async () => {
+  const repository = await local.create('lost');
+  atCommit = async () => {
+    await fill(etcd.coordinator);
+    throw new QuorateError('outcome-unknown', 'the answer was lost');
+  };
+  const tip = await local.commit('one');
+  const pushes = ['refs/heads/one', 'refs/heads/two'].map((ref) =>
+    assert.rejects(local.push(repository, [{ ref, oldOid: zeroOid, newOid: tip }]), (error) => {
+      const { code, message } = asQuorateError(error);
+      assert.equal(code, 'unavailable', message);
+      assert.match(message, /is full .*; nothing changed, .*safe/);
+      return true;
+    }),
+  );
+  await Promise.all(pushes);
+  assert.deepEqual(insistedOn, new Set(['fences', 'locks']));
+  assert.equal((await local.backend.status()).quarantines, 0);
+  assert.deepEqual(await local.backend.locks(), []);
 });

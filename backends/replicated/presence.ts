@@ -1,4 +1,4 @@
-import type { Coordinator, Lease, ProcessLease } from '../contract/coordinator.js';
+import type { Coordinator, Lease, Operation, ProcessLease } from '../contract/coordinator.js';
 import type { Clock, Logger, Random } from '../contract/environment.js';
 import { asQuorateError, QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
@@ -12,7 +12,11 @@ export interface Announced {
   readonly id: string;
   /** Of `frontEnds/{id}`: as long as the key has it, this front-end has lost nothing that hung on its lease. */
   readonly createRevision: number;
+  /** Create revision of `fences/{id}`: pushes without locks are committed only while the key has it. */
+  readonly fenceRevision: number;
   readonly lease: Lease;
+  /** To be called when the fence is gone: another one is put before it is needed. */
+  readonly unfenced: () => void;
 }
 
 /**
@@ -30,6 +34,8 @@ export class Presence {
   /** Being announced, perhaps without an answer. */
   #next: Pick<Announced, 'id' | 'lease'> | undefined;
   #announcing: Promise<Announced> | undefined;
+  /** Whose end is waited for. */
+  #heard: Lease | undefined;
 
   constructor(dependencies: {
     readonly coordinator: Coordinator;
@@ -61,7 +67,7 @@ export class Presence {
     this.#closing.abort();
     await this.#announcing?.catch(() => undefined);
     const ids = new Set([this.#current, this.#next].flatMap((one) => one?.id ?? []));
-    const left = [...ids].flatMap((id) => [keys.readRate(id), keys.frontEnd(id)]);
+    const left = [...ids].flatMap((id) => [keys.readRate(id), keys.fence(id), keys.frontEnd(id)]);
     await Promise.all(left.map((key) => this.#lease.leave(key)));
   }
 
@@ -84,24 +90,34 @@ export class Presence {
       this.#next = { id: Buffer.from(this.#random.bytes(12)).toString('hex'), lease };
     }
     const { id } = this.#next;
-    const key = keys.frontEnd(id);
+    const own = [keys.frontEnd(id), keys.fence(id)];
+    const value = encodeRecord({ id });
     const { results } = await this.#coordinator.transaction({
       compares: [],
-      // A put whose answer was lost may have made the key before this one.
+      // A put whose answer was lost may have made the keys before this one.
       success: [
-        { type: 'put', key, value: encodeRecord({ id }), lease: lease.id },
-        { type: 'get', key },
+        ...own.map((key): Operation => ({ type: 'put', key, value, lease: lease.id })),
+        ...own.map((key): Operation => ({ type: 'get', key })),
       ],
       failure: [],
     });
-    const [, read] = results;
-    const entry = read?.type === 'get' ? read.entries[0] : undefined;
-    if (entry === undefined) throw new QuorateError('internal', 'what was put cannot be read');
-    const announced = { id, lease, createRevision: entry.createRevision };
+    const [createRevision, fenceRevision] = results.flatMap((read) =>
+      read.type === 'get' ? read.entries.map((entry) => entry.createRevision) : [],
+    );
+    if (createRevision === undefined || fenceRevision === undefined) {
+      throw new QuorateError('internal', 'what was put cannot be read');
+    }
+    const unfenced = (): void => {
+      if (this.#current === announced) this.#current = undefined;
+    };
+    const announced: Announced = { id, lease, createRevision, fenceRevision, unfenced };
     this.#current = announced;
-    const lost = (): void => void this.#announceAgain();
-    lease.lost.addEventListener('abort', lost, { once: true });
-    if (lease.lost.aborted) lost();
+    if (this.#heard !== lease) {
+      this.#heard = lease;
+      const lost = (): void => void this.#announceAgain();
+      lease.lost.addEventListener('abort', lost, { once: true });
+      if (lease.lost.aborted) lost();
+    }
     return announced;
   }
 

@@ -5,7 +5,15 @@ import type { Basis } from './basis.js';
 import type { Announced } from './presence.js';
 
 /** What a change insists on when it is committed: its locks, or, without them, that nothing is in its way. */
-export type Hold = Omit<HeldLocks, 'scope' | 'reads'>;
+export interface Hold extends Omit<HeldLocks, 'scope' | 'reads'> {
+  /** Of a push without locks: once the key is not as it is here, the push can never be committed. */
+  readonly fence?: {
+    readonly key: string;
+    readonly createRevision: number;
+    /** To be called when it was deleted. */
+    readonly gone: () => void;
+  };
+}
 
 /** The head at which a push without locks was judged. Its commit has to find just this. */
 export type ExactHead = Pick<Basis, 'headRevision' | 'headValue'>;
@@ -26,14 +34,17 @@ export function withoutLocks(
   { record, headRevision, headValue }: Basis,
   { refs, presence }: { readonly refs: readonly string[]; readonly presence: Announced },
 ): Unlocked {
-  const { id, createRevision, lease } = presence;
+  const { id, createRevision, fenceRevision, lease } = presence;
   const key = keys.frontEnd(id);
+  const fence = { key: keys.fence(id), createRevision: fenceRevision, gone: presence.unfenced };
   return {
     exactHead: { headRevision, headValue },
     hold: {
       locks: [{ key, createRevision }],
+      fence,
       compares: [
         { key, target: 'createRevision', op: '=', operand: createRevision },
+        { key: fence.key, target: 'createRevision', op: '=', operand: fenceRevision },
         // The commit compares its revision. After a restored backup of the coordinator that may be another's.
         { key: keys.head(record.id), target: 'value', op: '=', operand: headValue },
         ...locks.nothingInTheWay(record.id, refs),
@@ -43,6 +54,20 @@ export function withoutLocks(
       release: () => Promise.resolve(),
       lost: lease.lost,
     },
+  };
+}
+
+/**
+ * A transaction after which no push without locks of a front-end that is under way can be committed any more. It puts
+ * nothing: a coordinator that is full takes it.
+ */
+export function fenceDown({ key, createRevision }: NonNullable<Hold['fence']>): {
+  readonly compares: readonly Compare[];
+  readonly success: readonly Operation[];
+} {
+  return {
+    compares: [{ key, target: 'createRevision', op: '=', operand: createRevision }],
+    success: [{ type: 'delete', key }],
   };
 }
 

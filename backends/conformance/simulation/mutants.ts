@@ -95,8 +95,8 @@ export const mutants: readonly Mutation[] = [
     edits: [
       edit(
         'replicated/commit-queue.js',
-        String.raw`if \(entry === undefined\)\s+throw unknownOutcome\(\);`,
-        "if (entry === undefined) { push.held.released(); settle({ status: 'lost-lock' }); return; }",
+        String.raw`else if \(typeof found === 'string'\)\s+throw unknownOutcome\(\);`,
+        "else if (typeof found === 'string') { push.held.released(); settle({ status: 'lost-lock' }); return; }",
       ),
       edit(
         'replicated/commit-queue.js',

@@ -35,7 +35,7 @@ export const unlockedMutants: readonly Mutation[] = [
     edits: [
       edit(
         'replicated/without-locks.js',
-        String.raw`\{ key, target: 'createRevision', op: '=', operand: createRevision \},`,
+        String.raw`\{ key, target: 'createRevision', op: '=', operand: createRevision \},\s+\{ key: fence\.key, target: 'createRevision', op: '=', operand: fenceRevision \},`,
         '',
       ),
     ],
@@ -52,8 +52,8 @@ export const unlockedMutants: readonly Mutation[] = [
       ),
       edit(
         'replicated/commit-queue.js',
-        String.raw`if \(isOver\) \{`,
-        "if (push.exactHead) { fail(new QuorateError('aborted', 'not seen')); return; } if (isOver) {",
+        String.raw`if \(found === 'not committed' && isOver\)`,
+        "if (found === 'not committed' && push.exactHead) { fail(new QuorateError('aborted', 'not seen')); return; } if (isOver)",
       ),
     ],
   },

@@ -20,7 +20,7 @@ import { type Basis, basisUnderLocks } from '../basis.js';
 import { CommitQueue, type ReadyPush } from '../commit-queue.js';
 import { Presence } from '../presence.js';
 import { decodeLogEntry, encodeRecord } from '../records.js';
-import { withoutLocks } from '../without-locks.js';
+import { fenceDown, withoutLocks } from '../without-locks.js';
 import { intercepting, isCommit, type Step } from './fault-coordinator.js';
 import { plainRecord } from './plain-record.js';
 
@@ -214,6 +214,23 @@ export function defineUnlockedSuite(
       assert.equal((await queue().commit(push)).status, 'lost-lock');
       // It announces itself anew by itself, under another name.
       assert.equal((await queue().commit(await ready('b'))).status, 'committed');
+      await assertLog(['b']);
+    });
+
+    test('is not committed once the fence of its front-end is down, whichever key is there else', async () => {
+      const push = await ready('a');
+      const { fence } = push.held;
+      assert.ok(fence !== undefined);
+      const { succeeded } = await coordinator.transaction({ ...fenceDown(fence), failure: [] });
+      assert.ok(succeeded);
+      assert.equal((await queue().commit(push)).status, 'lost-lock');
+      fence.gone();
+      // Under the same name: nobody takes over what it has left to do.
+      const next = await ready('b');
+      assert.deepEqual(next.held.locks, push.held.locks);
+      assert.equal((await queue().commit(next)).status, 'committed');
+      // The first one is of no use any more, though there is a fence.
+      assert.equal((await queue().commit(push)).status, 'lost-lock');
       await assertLog(['b']);
     });
 
