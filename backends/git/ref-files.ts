@@ -114,7 +114,7 @@ export function isBranchName(name: string): boolean {
 }
 
 /** git-check-ref-format(1), for a full name. */
-function isRefName(name: string): boolean {
+export function isRefName(name: string): boolean {
   return (
     name.startsWith('refs/') &&
     !/[\x00-\x20\x7f~^:?*[\\]|\.\.|@\{|\/\/|\/\.|\.lock(?:\/|$)|[./]$/.test(name)

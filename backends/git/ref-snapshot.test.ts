@@ -89,10 +89,13 @@ describe('ref snapshot', () => {
         snapshot.refs.map(({ name }) => name),
         ['refs/heads/main', 'refs/heads/missing'],
       );
-      writeFileSync(join(repository.gitDir, 'HEAD'), 'ref: refs/heads/garbage\n');
-      await assert.rejects(readRefSnapshot({ git, gitDir: repository.gitDir, generation: 1 }), {
-        code: 'data-corrupt',
-      });
+      // What names a broken ref, or what git can take for no ref.
+      for (const name of ['garbage', 'mai~', 'main.', 'main.lock', 'a//b']) {
+        writeFileSync(join(repository.gitDir, 'HEAD'), `ref: refs/heads/${name}\n`);
+        await assert.rejects(readRefSnapshot({ git, gitDir: repository.gitDir, generation: 1 }), {
+          code: 'data-corrupt',
+        });
+      }
       writeFileSync(join(repository.gitDir, 'HEAD'), 'garbage\n');
       await assert.rejects(readRefSnapshot({ git, gitDir: repository.gitDir, generation: 1 }), {
         code: 'storage-failure',

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Head, Oid, RefEntry } from '../contract/objects.js';
-import { filesUnder } from './ref-files.js';
+import { filesUnder, isRefName } from './ref-files.js';
 import { errorCode, isMissing } from './repository-files.js';
 
 const looseRef = /^([0-9a-f]{40}|[0-9a-f]{64})\s*$/;
@@ -32,7 +32,7 @@ export async function readRefsOnDisk(gitDir: string): Promise<RefsOnDisk> {
     const oid = looseRef.exec(text)?.[1];
     if (oid === undefined) refs.delete(name);
     else refs.set(name, oid);
-    if (oid === undefined && !symref.test(text)) broken.add(name);
+    if (oid === undefined && targetIn(text) === undefined) broken.add(name);
   }
   const head = parseHead((await readOrMissing(join(gitDir, 'HEAD'))) ?? '');
   return { head, refs: [...refs].map(([name, oid]) => ({ name, oid })), broken };
@@ -63,10 +63,16 @@ async function packedRefs(gitDir: string): Promise<Map<string, Oid>> {
 }
 
 function parseHead(text: string): Head | undefined {
-  const target = symref.exec(text)?.[1];
+  const target = targetIn(text);
   if (target !== undefined) return { symref: target };
   const oid = looseRef.exec(text)?.[1];
   return oid === undefined ? undefined : { oid };
+}
+
+/** What a symbolic ref names. git takes one that names what can be no ref for broken, and lists no HEAD then. */
+function targetIn(text: string): string | undefined {
+  const target = symref.exec(text)?.[1];
+  return target !== undefined && isRefName(target) ? target : undefined;
 }
 
 /** A directory in the place of a ref is none; nor is what would be below another ref. */

@@ -70,6 +70,16 @@ test('refs that changed behind its back are found by a verification, although al
   assert.deepEqual(problems, ['the refs are not those of the generation']);
 });
 
+for (const head of ['ref: refs/heads/mai~', 'ref: refs/heads/mai.', 'ref:`refs/heads/main']) {
+  test(`a bit that turned over in HEAD is found by a verification: ${head}`, async () => {
+    const one = await scene.commit('one');
+    await scene.replica.apply(scene.id, await commitPush(create(main, one)));
+    damage('HEAD', head);
+    const { problems } = await scene.replica.verify(scene.id, { signal });
+    assert.notDeepEqual(problems, []);
+  });
+}
+
 test('a bit that turned over in what a packed tag points at is found by a verification', async () => {
   const [one, other] = [await scene.commit('one'), await scene.commit('other')];
   await runGit(scene.source, ['tag', '-a', '-m', 'first', 'v1', one]);
