@@ -100,6 +100,23 @@ test('a lost lease ends what hung on it, for all, and the front-end is there und
   await presence.close();
 });
 
+test('a front-end whose fence is down is known by the same name, and gets another when it needs one', async () => {
+  const presence = new Presence({ coordinator, lease: leaseOf(0), clock, random, logger });
+  const { id, fenceRevision, unfenced } = await presence.announced();
+  const key = keys.fence(id);
+  await coordinator.transaction({ compares: [], success: [{ type: 'delete', key }], failure: [] });
+  unfenced();
+  assert.equal(await presence.id(), id);
+  assert.deepEqual(await stored(keys.fence('')), [], 'a coordinator that is full takes none');
+  const again = await presence.announced();
+  assert.equal(again.id, id);
+  assert.ok(again.fenceRevision > fenceRevision);
+  assert.equal(again.fenceRevision, (await coordinator.get(key))?.createRevision);
+  unfenced();
+  assert.equal(await presence.announced(), again, 'that was another one');
+  await presence.close();
+});
+
 test('a front-end that leaves is gone, with all that is known under its id', async () => {
   const lease = leaseOf(0);
   const presence = new Presence({ coordinator: losingOne(), lease, clock, random, logger });
@@ -118,6 +135,7 @@ test('a front-end that leaves is gone, with all that is known under its id', asy
   await other.id();
   await presence.close();
   assert.deepEqual(await stored(keys.frontEnd('')), [await other.id()]);
+  assert.deepEqual(await stored(keys.fence('')), [await other.id()]);
   assert.deepEqual(await stored(keys.readRates), []);
   assert.equal((await lease.current()).lost.aborted, false);
   await other.close();

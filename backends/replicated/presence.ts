@@ -31,6 +31,8 @@ export class Presence {
   readonly #logger: Logger;
   readonly #closing = new AbortController();
   #current: Announced | undefined;
+  /** As far as anybody has said. */
+  #isFenced = false;
   /** Being announced, perhaps without an answer. */
   #next: Pick<Announced, 'id' | 'lease'> | undefined;
   #announcing: Promise<Announced> | undefined;
@@ -53,12 +55,12 @@ export class Presence {
 
   /** The id under which this front-end is known now; announced when there is none. */
   async id(): Promise<string> {
-    return (await this.announced()).id;
+    return (await this.#known()).id;
   }
 
   /** The same, with the lease on which everything is to hang that goes with this front-end. */
   async lease(): Promise<{ readonly id: string; readonly lease: string }> {
-    const { id, lease } = await this.announced();
+    const { id, lease } = await this.#known();
     return { id, lease: lease.id };
   }
 
@@ -71,9 +73,15 @@ export class Presence {
     await Promise.all(left.map((key) => this.#lease.leave(key)));
   }
 
-  /** How it is known now; announced when it is not. */
+  /** How it is known now, with its fence or without; announced when it is not. */
+  async #known(): Promise<Announced> {
+    const current = this.#current;
+    return current?.lease.lost.aborted === false ? current : this.announced();
+  }
+
+  /** How it is known now, with its fence; announced when it is not. */
   async announced(): Promise<Announced> {
-    if (this.#current !== undefined && !this.#current.lease.lost.aborted) return this.#current;
+    if (this.#isFenced && this.#current?.lease.lost.aborted === false) return this.#current;
     if (this.#closing.signal.aborted) {
       throw new QuorateError('unavailable', 'the server is stopping');
     }
@@ -108,10 +116,11 @@ export class Presence {
       throw new QuorateError('internal', 'what was put cannot be read');
     }
     const unfenced = (): void => {
-      if (this.#current === announced) this.#current = undefined;
+      if (this.#current === announced) this.#isFenced = false;
     };
     const announced: Announced = { id, lease, createRevision, fenceRevision, unfenced };
     this.#current = announced;
+    this.#isFenced = true;
     if (this.#heard !== lease) {
       this.#heard = lease;
       const lost = (): void => void this.#announceAgain();
