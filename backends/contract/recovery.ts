@@ -4,13 +4,16 @@ export interface CopyFound {
   readonly storeId: string;
   /** Generation that its disk says it has; undefined when it has nothing, or does not answer. */
   readonly generation: number | undefined;
+  /** It does not answer, and may come back: it might hold more than the others. */
+  readonly silent: boolean;
 }
 
 /**
  * What a repository's voters hold against what the coordinator says is committed:
  * - `behind`: the coordinator; its head can be raised to the generation that a voter holds;
  * - `split`: copies differ at one generation, so something else was committed on an older copy of the coordinator;
- * - `unreachable`: a voter does not answer, and might hold more;
+ * - `unreachable`: a voter does not answer, and might hold more. One that is gone for good (its node was removed, or came
+ *   back with another disk) is not waited for where a majority of the voters answers;
  * - `missing`: no voter has anything (deleted after the coordinator's copy was made).
  */
 export type HeadVerdict = 'behind' | 'split' | 'unreachable' | 'missing';

@@ -71,7 +71,10 @@ async function findNode(
 ): Promise<NodeInfo> {
   const node = (await listNodes(dependencies)).find((one) => one.nodeId === nodeId);
   if (node === undefined) {
-    throw new QuorateError('not-found', `no storage node is named ${nodeId}`);
+    throw new QuorateError(
+      'not-found',
+      `no storage node is named ${nodeId}; quorate node list shows all`,
+    );
   }
   return node;
 }

@@ -12,6 +12,7 @@ import { create } from '../local/testing/replica-scene.js';
 import { basisUnderLocks } from './basis.js';
 import { CommitQueue } from './commit-queue.js';
 import { createHeadRecovery } from './head-recovery.js';
+import { markNode } from './node-marks.js';
 import { encodeRecord } from './records.js';
 import { openReplicaSet, type ReplicaSet, type TestStore } from './testing/replica-set.js';
 
@@ -188,4 +189,30 @@ test('a repository of which no disk has anything is told apart', async (t) => {
   const found = await find();
   assert.equal(found?.verdict, 'missing');
   assert.equal(found.generation, 0);
+});
+
+test('who is gone for good is not waited for, where a majority of the voters answers', async (t) => {
+  const { set, recovery, find, putHead, old, newest, repository, store } = await makeRewound(t);
+  await putHead(old);
+  const { nodeId } = set.replicas.nodes()[2] ?? { nodeId: '' };
+  store(2).down = true;
+  const waits = await find();
+  assert.equal(waits?.verdict, 'unreachable');
+  assert.deepEqual(
+    waits.copies.filter(({ silent }) => silent).map((copy) => copy.nodeId),
+    [nodeId],
+  );
+  await markNode(set.coordinator, nodeId, 'removed');
+  const found = await find();
+  assert.equal(found?.verdict, 'behind');
+  assert.ok(found.copies.every(({ silent }) => !silent));
+  // One voter alone may lack what the two that are gone acknowledged.
+  store(1).down = true;
+  await markNode(set.coordinator, 'node-1', 'removed');
+  const alone = await find();
+  assert.equal(alone?.verdict, 'unreachable');
+  await assert.rejects(recovery.raise(found), { code: 'aborted' });
+  store(1).down = false;
+  await recovery.raise(found);
+  assert.deepEqual((await set.coordinator.get(keys.head(repository.id)))?.value, newest);
 });

@@ -10,6 +10,9 @@ import type {
 } from '../contract/recovery.js';
 import type { ReplicaState } from '../contract/replica.js';
 import type { HeadRecord } from '../contract/repository.js';
+import { goneForGood } from './gone-stores.js';
+import { readNodeMarks } from './node-marks.js';
+import { majorityOf } from './quorum.js';
 import {
   copiesOf,
   decodeHead,
@@ -20,8 +23,8 @@ import {
 } from './records.js';
 import type { ReplicaDirectory } from './voters.js';
 
-/** A voter's answer: what it holds, nothing, or none. */
-type Answer = ReplicaState | 'nothing' | 'silent';
+/** A voter's answer: what it holds, nothing, or none; or none for ever. */
+type Answer = ReplicaState | 'nothing' | 'silent' | 'gone';
 
 interface Judged extends HeadFound {
   readonly head: HeadRecord | undefined;
@@ -95,10 +98,13 @@ async function judge(
   const head = entry === undefined ? undefined : decodeHead(entry);
   // Learners and readers hold nothing but what was committed; whoever has the most tells how far that was.
   const asked = copiesOf(record);
+  const marks = await readNodeMarks(coordinator);
   const answers = await Promise.all(
-    asked.map(async ({ storeId }): Promise<Answer> => {
-      const replica = replicas.find(storeId);
-      if (replica === undefined) return 'silent';
+    asked.map(async (copy): Promise<Answer> => {
+      const replica = replicas.find(copy.storeId);
+      if (replica === undefined) {
+        return goneForGood(copy, replicas.nodes(), marks) === undefined ? 'silent' : 'gone';
+      }
       try {
         return (await replica.state(record.id)) ?? 'nothing';
       } catch {
@@ -106,15 +112,23 @@ async function judge(
       }
     }),
   );
+  const stores = asked.map(({ storeId }) => storeId);
   const states = answers.filter((answer) => typeof answer !== 'string');
   const headGeneration = head?.generation ?? 0;
   const generation = Math.max(0, ...states.map((state) => state.generation));
-  const verdict = verdictOf({ answers, states, head, generation });
+  // What was acknowledged is on a majority of the voters: one that answers has it, whatever is on those that are gone.
+  const isHeld = (storeId: string) => typeof answers[stores.indexOf(storeId)] === 'object';
+  const voting = record.voters.filter(({ storeId }) => isHeld(storeId)).length;
+  const isEnough = voting >= majorityOf(record.voters);
+  const isSilent = (answer: Answer | undefined) =>
+    answer === 'silent' || (answer === 'gone' && !isEnough);
+  const isComplete = !answers.some(isSilent);
+  const verdict = verdictOf({ isComplete, states, head, generation });
   if (verdict === undefined) return undefined;
   const copies = asked.map(({ nodeId, storeId }, i): CopyFound => {
     const answer = answers[i];
     const known = typeof answer === 'object' ? answer.generation : undefined;
-    return { nodeId, storeId, generation: known };
+    return { nodeId, storeId, generation: known, silent: isSilent(answer) };
   });
   const best = states.find((state) => state.generation === generation);
   return {
@@ -130,12 +144,13 @@ async function judge(
 }
 
 function verdictOf({
-  answers,
+  isComplete,
   states,
   head,
   generation,
 }: {
-  readonly answers: readonly Answer[];
+  /** Nobody is silent who might hold more. */
+  readonly isComplete: boolean;
   readonly states: readonly ReplicaState[];
   readonly head: HeadRecord | undefined;
   readonly generation: number;
@@ -147,7 +162,7 @@ function verdictOf({
     if (known !== undefined && known !== state.digest) return 'split';
     digests.set(state.generation, state.digest);
   }
-  if (answers.includes('silent')) return 'unreachable';
+  if (!isComplete) return 'unreachable';
   if (states.length === 0) return 'missing';
   return generation > (head?.generation ?? 0) ? 'behind' : undefined;
 }

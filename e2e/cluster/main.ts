@@ -153,7 +153,7 @@ function frozenAnnouncement(
     '',
     ...addresses(description),
     '',
-    `Nothing is committed: ${frozen}.`,
+    `${frozen.slice(0, 1).toUpperCase()}${frozen.slice(1)}.`,
     '',
     'To put the latest copy of etcd back: Ctrl-C, put it into',
     `  ${path.join(directory, 'etcd')}`,

@@ -135,7 +135,7 @@ describe('a cluster whose clocks are apart by hours', () => {
       );
       assert.match(
         (await quorate('node', 'list')).stderr,
-        /^3 of them can take copies; fewer than replication\.factor \(7\)$/m,
+        /^3 of 3 nodes can take copies; fewer than replication\.factor \(7\)$/m,
       );
       const made = await quorate('repo', 'create', 'team/more');
       assert.match(

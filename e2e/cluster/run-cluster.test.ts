@@ -107,7 +107,7 @@ test('npm run cluster: tells where everything is, keeps its data, and stops all 
   await waitFor('the words to be said', () => restored.said().includes('Ctrl-C'));
   assert.match(
     restored.said(),
-    /Nothing is committed: the coordinator is an older copy: .*\n\nTo put the latest copy of etcd back: /,
+    /\nThe coordinator is an older copy: .* Nothing is committed, .*\n\nTo put the latest copy of etcd back: /,
   );
   const recovers = /node dist\/server\/main\.js (--data \S+ recover) {2}/.exec(
     restored.said(),

@@ -77,11 +77,13 @@ async function hintAfterMark(command: Command, name: string): Promise<void> {
   const { terminal, request } = contextOf(command);
   const answer = await request('GET', '/nodes');
   const nodes = copiesIn(answer['nodes']);
-  if (nodes.some((node) => node['nodeId'] === name && stillRuns(node))) {
-    terminal.hint(`${name} still runs: stop it when quorate node list shows no copies`);
+  const node = nodes.find(({ nodeId }) => nodeId === name);
+  if (node !== undefined && stillRuns(node)) {
+    const when = node['copies'] === 0 ? 'now' : 'when quorate node list shows no copies';
+    terminal.hint(`${name} still runs: stop it ${when}`);
   }
   const few = fewNodes(nodes, answer);
-  if (few !== undefined) terminal.hint(few);
+  if (few !== undefined) terminal.hint(`${few}: copies that have nowhere to go stay`);
 }
 
 /** A node that was removed, and runs again, or on. */
@@ -98,7 +100,7 @@ function markSince(mark: unknown, { markedAtMs }: Json): string {
 function fewNodes(nodes: readonly Json[], { replicationFactor }: Json): string | undefined {
   const fit = nodes.filter((node) => node['alive'] === true && (node['mark'] ?? null) === null);
   if (typeof replicationFactor !== 'number' || fit.length >= replicationFactor) return undefined;
-  return `${fit.length} of them can take copies; fewer than replication.factor (${replicationFactor})`;
+  return `${fit.length} of ${nodes.length} nodes can take copies; fewer than replication.factor (${replicationFactor})`;
 }
 
 function addMarkCommand(
@@ -230,6 +232,8 @@ export function addRecoverCommand(program: Command): void {
         `${counted(recovery['compared'])} compared, ${found.length} with something to tell\n`,
       );
       terminal.print(`${recoveryVerdict(recovery, found)}\n`);
+      const silent = silentWords(recovery['frozen'], found);
+      if (silent !== undefined) terminal.hint(silent);
     });
 }
 
@@ -244,10 +248,30 @@ function recoveryVerdict(
 ): string {
   if (isJson(restart)) return restartWords(restart['members']);
   if (applied === true) return 'recovered; the repositories are served again';
-  if (frozen !== null || found.some(({ verdict }) => verdict === 'behind')) {
-    return 'nothing was changed; quorate recover --apply does it';
+  const others = found.filter(({ verdict }) => verdict !== 'behind').length;
+  if (frozen !== null || others < found.length) {
+    return others === 0
+      ? 'nothing was changed; quorate recover --apply does it'
+      : 'nothing was changed; quorate recover --apply does it when nothing but "behind" is found, or with --force, which leaves the others as they are';
   }
-  return 'nothing is frozen';
+  return others === 0 ? 'nothing is frozen' : 'nothing can be raised as it is';
+}
+
+/** Who is waited for, and what else may be done. */
+function silentWords(
+  frozen: unknown,
+  found: readonly Readonly<Record<string, unknown>>[],
+): string | undefined {
+  const silent = found
+    .flatMap(({ copies }) => copiesIn(copies))
+    .flatMap((copy) => (copy['silent'] === true ? [plain(copy['nodeId'])] : []));
+  const names = [...new Set(silent)].toSorted();
+  if (names.length === 0) return undefined;
+  const otherwise =
+    frozen === null
+      ? 'quorate node remove NODE for those that will not come back, then quorate recover again'
+      : 'those that will not come back can be removed once the rest was recovered with --force';
+  return `no answer from ${names.join(', ')}, which might hold more: start them; ${otherwise}`;
 }
 
 function restartWords(members: unknown): string {
