@@ -62,9 +62,9 @@ export interface Transaction {
   readonly success: readonly Operation[];
   readonly failure: readonly Operation[];
   /**
-   * Somebody will be told of what it did (a push is acknowledged, a token is revoked). When it is an older copy of the
-   * coordinator that did it, by whatever restored it, it fails with `outcome-unknown`, or nothing is done
-   * (`guarded-coordinator.ts`; the stores do not look at it).
+   * Somebody will be told of what it did (a push is acknowledged, a token is revoked), or what it read is the word by
+   * which something is dropped. When it is an older copy of the coordinator that did it, by whatever restored it, it
+   * fails with `outcome-unknown`, or nothing is done (`guarded-coordinator.ts`; the stores do not look at it).
    */
   readonly binding?: true;
 }

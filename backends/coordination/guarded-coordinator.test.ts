@@ -139,6 +139,19 @@ test('once one process has said that it is an older copy, no other commits', asy
   }
 });
 
+test('once one process has said that it is an older copy, no other drops anything by its word', async () => {
+  const other = await openIdentity('other.json');
+  try {
+    other.missing(1_000);
+    await other.check();
+    const success = [{ type: 'get', key: 'log/a/1' } as const];
+    const reading = guarded.transaction({ compares: [], success, failure: [], binding: true });
+    await assert.rejects(reading, { code: 'unavailable', message: /an older copy/ });
+  } finally {
+    await other.close();
+  }
+});
+
 test("a change of the cluster's record that freezes nobody keeps nobody from committing", async () => {
   const record = await store.get('cluster/identity');
   assert.ok(record !== undefined);
@@ -167,6 +180,20 @@ for (const [desc, read] of Object.entries(readings)) {
     await putBack();
     await identity.check();
     assert.equal(identity.frozen?.reason, 'went-back');
+  });
+
+  test(`an older copy that lacks what was seen takes nothing, whatever was read there: ${desc}`, async () => {
+    await write({ type: 'put', key: 'heads/b', value });
+    await backUp();
+    await write({ type: 'put', key: 'heads/b', value }, { type: 'put', key: 'log/b/1', value });
+    await read();
+    await identity.check();
+    await putBack();
+    await write({ type: 'put', key: 'heads/c', value });
+    // That is later than all that was seen before.
+    await guarded.get('heads/c');
+    await assert.rejects(commit('heads/a'), { code: 'unavailable', message: /an older copy/ });
+    assert.equal(await store.get('heads/a'), undefined);
   });
 }
 

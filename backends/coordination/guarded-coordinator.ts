@@ -23,10 +23,10 @@ import type { Witness, Witnesses } from './witnesses.js';
  * a server that is just starting would end: what they say (that it lives) is not worth that.
  *
  * The revision does not tell a copy that has gone past what this process has seen, before it was asked. So what binds
- * compares that what the last one put is there, as it was or changed since (`Witnesses`): a copy that
- * lacks what was acknowledged through this process takes nothing from it, if one of the last repositories is there. And
+ * compares that what the last one put is there, as it was or changed since, and what answers showed (`Witnesses`): a copy
+ * that lacks what was acknowledged through this process takes nothing from it, if one of the last repositories is there. And
  * that the cluster's record is as it was: from when one process has said there that this is an older copy, nobody
- * commits. What was shown by answers is looked for by `ClusterIdentity.check`.
+ * commits.
  */
 export function guardCoordinator(coordinator: Coordinator, identity: ClusterIdentity): Coordinator {
   const observed = observeCoordinator(coordinator, identity);
@@ -34,25 +34,21 @@ export function guardCoordinator(coordinator: Coordinator, identity: ClusterIden
   const bind = async (transaction: Transaction): Promise<TransactionResult> => {
     for (;;) {
       const { recordRevision } = identity;
-      const witness = witnesses.latest;
-      const asked = insisting(transaction, recordRevision, witness);
+      const known = witnesses.all;
+      const asked = insisting(transaction, recordRevision, known);
       const result = await observed.transaction(asked);
       if (result.succeeded) {
         remember(witnesses, transaction, result.revision);
         return result;
       }
       if (asked === transaction) return result;
-      // It has failed, and nothing was done; whether by what it asks itself, the two reads at its end say.
+      // It has failed, and nothing was done; whether by what it asks itself, the reads at its end say.
       const own = transaction.failure.length;
-      const [record, found] = result.results.slice(own).map((one) => entriesOf(one)[0]);
+      const [record, ...found] = result.results.slice(own).map((one) => entriesOf(one)[0]);
       const isKnown = record?.modRevision === recordRevision;
       if (!isKnown) await lookAgain(identity, recordRevision);
-      if (witness !== undefined && found === undefined) {
-        // Deleted, with its repository; or not there yet, which one before it tells.
-        witnesses.forget(witness);
-      } else if (witness !== undefined && (found?.modRevision ?? 0) < witness.revision) {
-        identity.missing(witness.revision);
-      } else if (isKnown) {
+      const there = known.filter((witness, index) => isThere(identity, witness, found[index]));
+      if (isKnown && there.length === known.length) {
         return { ...result, results: result.results.slice(0, own) };
       }
       refuseFrozen(identity, 'unavailable');
@@ -77,28 +73,41 @@ function remember(witnesses: Witnesses, { success }: Transaction, revision: numb
   if (put !== undefined) witnesses.put({ key: put.key, revision });
 }
 
-/** The same transaction, as long as record and witness are as they were; otherwise the last two results say what is. */
+/** The same transaction, as long as record and witnesses are as they were; the last of its results say what is, otherwise. */
 function insisting(
   transaction: Transaction,
   recordRevision: number,
-  witness: Witness | undefined,
+  witnesses: readonly Witness[],
 ): Transaction {
   // One that fails may be asked again: only when it has done nothing.
   if (!transaction.failure.every(isRead)) return transaction;
-  const compares: Compare[] = [
-    { key: keys.cluster, target: 'modRevision', op: '=', operand: recordRevision },
-  ];
-  const reads: Operation[] = [{ type: 'get', key: keys.cluster }];
-  if (witness !== undefined) {
-    const { key, revision } = witness;
-    compares.push({ key, target: 'modRevision', op: '>', operand: revision - 1 });
-    reads.push({ type: 'get', key });
-  }
+  const record: Compare = {
+    key: keys.cluster,
+    target: 'modRevision',
+    op: '=',
+    operand: recordRevision,
+  };
+  const seen = witnesses.map(({ key, revision }): Compare => {
+    return { key, target: 'modRevision', op: '>', operand: revision - 1 };
+  });
+  const asked = [record, ...seen];
   return {
     ...transaction,
-    compares: [...transaction.compares, ...compares],
-    failure: [...transaction.failure, ...reads],
+    compares: [...transaction.compares, ...asked],
+    failure: [...transaction.failure, ...asked.map(({ key }): Operation => ({ type: 'get', key }))],
   };
+}
+
+/** Freezes when something else is; and forgets what is deleted, with its repository, or not there yet, which another tells. */
+function isThere(
+  identity: ClusterIdentity,
+  witness: Witness,
+  found: KeyValue | undefined,
+): boolean {
+  if (found === undefined) identity.witnesses.forget(witness);
+  else if (found.modRevision < witness.revision) identity.missing(witness.revision);
+  else return true;
+  return false;
 }
 
 /** Somebody has changed the cluster's record: that this is an older copy, perhaps. */

@@ -36,7 +36,7 @@ export class Witnesses {
     return this.#settled;
   }
 
-  /** To be looked for. */
+  /** To be looked for: three at most. */
   get all(): readonly Witness[] {
     return [this.#settled, this.#noted, this.latest].filter((one) => one !== undefined);
   }

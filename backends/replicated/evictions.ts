@@ -69,6 +69,7 @@ async function isEvicted(
   id: string,
 ): Promise<boolean> {
   const { results } = await coordinator.transaction({
+    binding: true,
     compares: [],
     success: [
       { type: 'get', key },

@@ -70,6 +70,8 @@ async function isPushOver(
 ): Promise<boolean> {
   const { lockRevisions: locks = [], headRevision } = prepared ?? {};
   const { results } = await coordinator.transaction({
+    // It reads only; what it says is the word by which objects go.
+    binding: true,
     compares: [],
     success: [
       { type: 'get', key: keys.head(key.repositoryId) },
