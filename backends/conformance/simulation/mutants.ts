@@ -114,7 +114,7 @@ export const mutants: readonly Mutation[] = [
     edits: [
       edit(
         'git/ref-transaction.js',
-        String.raw`if \(outcome === 'applied'\)\s+await directories\.sync`,
+        String.raw`if \(outcome\.type === 'applied'\)\s+await directories\.sync`,
         'if (false) await directories.sync',
       ),
       edit('git/ref-config.js', ',reference', ''),
@@ -327,7 +327,7 @@ export const mutants: readonly Mutation[] = [
     name: 'refs on the disk are not compared with their digest',
     troubles: ['flipped bits', 'store crashes'],
     edits: [
-      edit('local/load-repository.js', String.raw`digestOf\(snapshot\) !== state\.digest`, 'false'),
+      edit('local/load-repository.js', String.raw`digest !== known`, 'false'),
       edit('local/verify-copy.js', String.raw`found === known \|\| interrupted`, 'true'),
     ],
   },
