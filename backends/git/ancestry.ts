@@ -2,6 +2,7 @@ import { QuorateError } from '../contract/errors.js';
 import type { Oid } from '../contract/objects.js';
 import { writeRevisions } from './connectivity.js';
 import type { GitRunner } from './git-runner.js';
+import { troubleOf } from './machine-trouble.js';
 import { objectEnvironment, type ObjectSources } from './object-environment.js';
 import type { ObjectReader } from './object-reader.js';
 
@@ -99,13 +100,15 @@ async function revList(
   args: readonly string[],
   stdin: Buffer,
 ): Promise<string> {
-  const { exitCode, stdout, stderr } = await check.git.run({
+  const result = await check.git.run({
     args: ['rev-list', ...args, '--stdin'],
     env: { GIT_DIR: check.gitDir },
     stdin,
     ...(check.signal === undefined ? {} : { signal: check.signal }),
   });
-  if (exitCode === null) throw ended();
+  const { exitCode, stdout, stderr } = result;
+  const trouble = troubleOf(result);
+  if (exitCode === null || (exitCode !== 0 && trouble !== undefined)) throw ended(trouble);
   if (exitCode !== 0) {
     throw new QuorateError('data-corrupt', 'the history of the repository cannot be walked', {
       details: { stderr },
@@ -114,6 +117,9 @@ async function revList(
   return stdout.toString('latin1');
 }
 
-function ended(): QuorateError {
-  return new QuorateError('storage-failure', 'git was ended while it walked the history');
+/** `trouble`: what it said of the machine. */
+function ended(trouble?: string): QuorateError {
+  return new QuorateError('storage-failure', 'git was ended while it walked the history', {
+    details: trouble === undefined ? {} : { trouble },
+  });
 }

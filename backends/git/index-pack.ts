@@ -4,6 +4,7 @@ import { QuorateError } from '../contract/errors.js';
 import type { ObjectFormat } from '../contract/objects.js';
 import { isIgnorableFsckId } from '../contract/fsck-messages.js';
 import type { GitRunner } from './git-runner.js';
+import { troubleOf } from './machine-trouble.js';
 import type { IndexedPack } from './pack-indexer.js';
 import { orAborted, PackFeed, type PackSource } from './pack-source.js';
 import { syncDirectory } from './repository-files.js';
@@ -263,6 +264,13 @@ async function refusal(run: IndexPackRun, result: GitEnd): Promise<QuorateError>
   if (problem !== undefined) return problem;
   if (result.exitCode === null) {
     return new QuorateError('resource-exhausted', 'git index-pack was killed: too much memory?');
+  }
+  const trouble = troubleOf({ ...result, signal: null });
+  // Its own memory is limited: that may be the pack's fault.
+  if (trouble !== undefined && !/memory/i.test(trouble)) {
+    return new QuorateError('storage-failure', 'git could not index the pack', {
+      details: { trouble },
+    });
   }
   return new QuorateError('invalid-argument', gitWords(run, result.stderr));
 }

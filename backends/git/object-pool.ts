@@ -109,7 +109,11 @@ export async function twins(
 ): Promise<{ readonly packs: readonly string[]; readonly sizeBytes: number }> {
   const packs: string[] = [];
   let sizeBytes = 0;
-  for (const name of await readdir(join(objectsDir, 'pack')).catch(() => [])) {
+  const names = await readdir(join(objectsDir, 'pack')).catch((error: unknown) => {
+    if (isMissing(error)) return [];
+    throw error;
+  });
+  for (const name of names) {
     if (!/\.(?:pack|idx|rev)$/.test(name)) continue;
     const [own, pooled] = await Promise.all([
       fileOf(join(objectsDir, 'pack', name)),
@@ -123,5 +127,8 @@ export async function twins(
 }
 
 async function fileOf(path: string): Promise<{ ino: number; size: number } | undefined> {
-  return stat(path).catch(() => undefined);
+  return stat(path).catch((error: unknown) => {
+    if (isMissing(error)) return undefined;
+    throw error;
+  });
 }

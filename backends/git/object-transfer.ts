@@ -2,6 +2,7 @@ import { QuorateError } from '../contract/errors.js';
 import type { Oid } from '../contract/objects.js';
 import { writeRevisions } from './connectivity.js';
 import type { GitRunner } from './git-runner.js';
+import { troubleIn } from './machine-trouble.js';
 import type { ObjectReader } from './object-reader.js';
 
 export interface PackRequest {
@@ -22,7 +23,8 @@ const transferTimeoutMs = 60 * 60_000;
 
 /**
  * One self-contained pack of what `tips` reach and `have` does not, for another store; undefined when that is nothing.
- * git runs once the pack is read. Errors while it is read: `cancelled`, `data-corrupt` (an object is missing here).
+ * git runs once the pack is read. Errors while it is read: `cancelled`, `data-corrupt` (an object is missing here),
+ * `storage-failure` (the machine kept git from it).
  */
 export async function packMissing(
   request: PackRequest,
@@ -55,9 +57,18 @@ async function* runPackObjects(
   } finally {
     if (!ended) child.kill();
   }
-  const { exitCode, stderr } = await child.exited;
+  const end = await child.exited;
+  const { exitCode, stderr } = end;
   if (exitCode === 0) return;
   if (signal.aborted) throw new QuorateError('cancelled', 'the transfer was given up');
+  const trouble = troubleIn(end);
+  if (exitCode === null || trouble.trouble !== undefined) {
+    throw new QuorateError(
+      'storage-failure',
+      'git could not pack what another store needs: see whether memory, files or time are short',
+      { details: trouble },
+    );
+  }
   throw new QuorateError('data-corrupt', 'git could not pack what another store needs', {
     details: { exitCode, stderr },
   });

@@ -4,7 +4,8 @@ import type { GitRunner } from './git-runner.js';
 import { objectEnvironment, type ObjectSources } from './object-environment.js';
 import { isZero, writeDryRun } from './ref-commands.js';
 import { troubleIn } from './machine-trouble.js';
-import { removeLocksOfKilled } from './ref-files.js';
+import { removeLocksOfKilled, storageFailure } from './ref-files.js';
+import { readValuesOnDisk } from './refs-on-disk.js';
 import { refConfig } from './ref-config.js';
 import { readRefValues, valueOf } from './ref-values.js';
 
@@ -125,6 +126,26 @@ async function largestPrepared(
   return taken;
 }
 
+/** A git that cannot open a ref says that there is none: then the update is not stale, and git has to be asked again. */
+async function refuseMisread(
+  gitDir: string,
+  values: ReadonlyMap<string, string>,
+  updates: readonly RefCommand[],
+): Promise<void> {
+  const gone = updates.filter(({ ref, oldOid }) => !isZero(oldOid) && !values.has(ref));
+  if (gone.length === 0) return;
+  const refs = gone.map(({ ref }) => ref);
+  const onDisk = await readValuesOnDisk(gitDir, refs).catch((error: unknown) => {
+    throw storageFailure(error);
+  });
+  if (!gone.some(({ ref, oldOid }) => onDisk.get(ref) === oldOid)) return;
+  throw new QuorateError(
+    'storage-failure',
+    'git did not see the refs that are on the disk: see whether files or memory are short',
+    { details: { trouble: 'misread' } },
+  );
+}
+
 /** What values and names alone tell. */
 async function conflicts(
   git: GitRunner,
@@ -136,6 +157,7 @@ async function conflicts(
   const failures = new Map<string, RefFailure>();
   // Names that the transaction deletes still count: git refuses to delete `a` and to create `a/b` in one.
   const names = new Set(values.keys());
+  await refuseMisread(gitDir, values, updates);
   for (const update of updates) {
     if (valueOf(values, update) !== update.oldOid) failures.set(update.ref, 'stale');
     else names.add(update.ref);

@@ -2,6 +2,7 @@ import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { QuorateError } from '../contract/errors.js';
 import { whileKept } from './kept-objects.js';
+import { troubleIn } from './machine-trouble.js';
 import type { GitCommand, GitResult, GitRunner } from './git-runner.js';
 
 /** How a step of maintenance runs git. */
@@ -42,9 +43,16 @@ export async function runMaintenanceGit(
     memoryLimitBytes: MEMORY_LIMIT_BYTES,
   });
   if (context.signal.aborted) throw new QuorateError('cancelled', 'maintenance was stopped');
-  if (result.exitCode !== 0) {
+  // What git could not open it takes for absent, and exits 0.
+  const trouble = troubleIn(result);
+  if (result.exitCode !== 0 || trouble.trouble !== undefined) {
     throw new QuorateError('storage-failure', `git ${command.args[0]} failed in maintenance`, {
-      details: { exitCode: result.exitCode, signal: result.signal, stderr: result.stderr },
+      details: {
+        exitCode: result.exitCode,
+        signal: result.signal,
+        stderr: result.stderr,
+        ...trouble,
+      },
     });
   }
   return result;

@@ -11,6 +11,8 @@ import type { IndexedPack } from '../git/pack-indexer.js';
 import type { ObjectSources } from '../git/object-environment.js';
 import type { RefFailure } from '../git/ref-dry-run.js';
 import type { RefTransactions } from '../git/ref-transaction.js';
+import { isMissing } from '../git/repository-files.js';
+import { storageFailure } from './disk-errors.js';
 import { isZero, judgeNames } from './judge-names.js';
 import type { OpenRepository } from './open-repository.js';
 import { stepsOfPlainMoves } from './plain-moves.js';
@@ -45,7 +47,10 @@ export async function objectSources(
 ): Promise<ObjectSources> {
   const present = await stat(join(quarantineDirectory, 'pack')).then(
     () => true,
-    () => false,
+    (error: unknown) => {
+      if (isMissing(error)) return false;
+      throw storageFailure(error);
+    },
   );
   return {
     gitDir: repository.gitDirectory,

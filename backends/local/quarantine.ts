@@ -189,6 +189,8 @@ export async function loadUpdates(
   digest: string,
 ): Promise<readonly RefCommand[]> {
   const text = await readFile(join(directory, updatesName), 'utf8').catch((cause: unknown) => {
+    // Whatever else keeps it from being read says nothing of what is there.
+    if (!isMissing(cause)) throw cause;
     throw new QuorateError(
       'data-corrupt',
       'the updates of a large push are missing from this disk',
@@ -205,7 +207,10 @@ export async function loadUpdates(
 
 /** The updates that `storeUpdates` kept, whatever they are; undefined when there are none. */
 export async function keptUpdates(directory: string): Promise<readonly RefCommand[] | undefined> {
-  const text = await readFile(join(directory, updatesName), 'utf8').catch(() => '');
+  const text = await readFile(join(directory, updatesName), 'utf8').catch((error: unknown) => {
+    if (isMissing(error)) return '';
+    throw error;
+  });
   const parsed = updatesSchema.safeParse(text === '' ? undefined : JSON.parse(text));
   return parsed.success ? parsed.data : undefined;
 }

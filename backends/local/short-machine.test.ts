@@ -6,7 +6,10 @@ import { afterEach, beforeEach, test } from 'node:test';
 import type { RefCommand } from '../contract/objects.js';
 import type { PeerSource } from '../contract/replica.js';
 import { limitGit, type LimitedGit } from '../git/testing/limited-git.js';
-import { runGit } from './testing/local-fixture.js';
+import { createGitRunner } from '../git/runner.js';
+import { RECORDS, recordTips } from '../git/retention.js';
+import { silentLogger } from '../coordination/test-environment.js';
+import { runGit, silentMeter } from './testing/local-fixture.js';
 import { create, openReplica, type ReplicaScene } from './testing/replica-scene.js';
 
 const { signal } = new AbortController();
@@ -153,4 +156,48 @@ test('a copy that could not be read for a moment is not set aside for one that i
   });
   assert.ok(!existsSync(join(scene.root, 'set-aside')));
   assert.equal((await replica.state(scene.id))?.generation, 1);
+});
+
+test('a push is not called stale when the git that judges it is short of files', async () => {
+  const one = await pushed();
+  const two = await scene.commit('two', one);
+  await scene.refs.release(scene.gitDir);
+  git.limit('update-ref', 'ulimit -n 4');
+  git.limit('for-each-ref', 'ulimit -n 4');
+  const move = { ref: main, oldOid: one, newOid: two };
+  // In the way of the short cut that reads the files itself.
+  const other = create(`${main}-and/more`, two);
+  const key = { repositoryId: scene.id, pushId: 'short-of-files', attempt: 1 };
+  const prepare = () => scene.replica.prepare(scene.request(key, [move, other]));
+  await assert.rejects(prepare(), { code: 'storage-failure' });
+});
+
+test('what a store could not pack for want of memory is not called damaged, or lost', async () => {
+  await pushed();
+  const second = await scene.second();
+  const source: PeerSource = (have, atLeast, ended) =>
+    scene.replica.export(scene.id, { have, atLeast, signal: ended });
+  const fill = () => second.catchUp(scene.id, { atLeast: 1, source, signal });
+  for (const limit of ['ulimit -v 1000', 'kill -9 $$', 'ulimit -n 3']) {
+    git.limit('pack-objects', limit);
+    await assert.rejects(fill(), { code: 'storage-failure' }, limit);
+  }
+  git.limit('pack-objects');
+  await fill();
+  assert.equal((await second.state(scene.id))?.generation, 1);
+});
+
+test('what a ref reaches is kept when the git that lists the refs cannot open it', async () => {
+  const tip = await pushed();
+  const runner = await createGitRunner({ logger: silentLogger, meter: silentMeter });
+  git.limit('for-each-ref', 'ulimit -n 4');
+  try {
+    const context = { git: runner, gitDir: scene.gitDir, signal };
+    await recordTips(context, { nowMs: Date.now(), graceMs: 1000 });
+  } finally {
+    await runner.close();
+  }
+  const records = join(scene.gitDir, RECORDS);
+  const [record = ''] = readdirSync(records);
+  assert.equal(readFileSync(join(records, record), 'utf8'), `${tip}\n`);
 });

@@ -9,6 +9,7 @@ import {
   needsMaintenance,
 } from '../git/maintenance.js';
 import { hasMoreLooseRefs } from '../git/repository-files.js';
+import { isOfTheMachine } from './disk-errors.js';
 import { MissedClones } from './missed-clones.js';
 import type { ObjectPools } from './object-pools.js';
 import type { OpenRepositories } from './open-repositories.js';
@@ -131,7 +132,7 @@ export class Upkeep {
     } catch (error) {
       const { code } = asQuorateError(error);
       const ofTheCopy = code === 'storage-failure' || code === 'data-corrupt';
-      if (ofTheCopy) this.#options.dependencies.suspect?.(repositoryId);
+      if (ofTheCopy && !isOfTheMachine(error)) this.#options.dependencies.suspect?.(repositoryId);
       throw error;
     }
   }
