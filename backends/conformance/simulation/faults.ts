@@ -7,6 +7,7 @@ import type { CrashPoint } from './simulated-process.js';
 import type { PowerCut } from './simulated-disk.js';
 import { fairWeather } from './network.js';
 import type { SeededRandom } from './seeded-random.js';
+import { isHalfApplied } from './store-inspection.js';
 import type { FrontEndHost, StorageHost } from './hosts.js';
 import type { FaultKind } from './trouble-kinds.js';
 import type { World } from './world.js';
@@ -170,10 +171,9 @@ const faults: Readonly<Record<FaultKind, Fault>> = {
     if (!world.mayLoseDisk && world.decaying === undefined) return;
     world.mayLoseDisk = false;
     const host = (world.decaying ??= random.pick(world.stores));
-    const flipped = world.flippedBits.flip(host.disk, random);
-    if (flipped === undefined) return;
-    world.count('bits flipped');
-    world.say(`a bit of ${host.name} turned over, in ${flipped.path}`);
+    if (random.chance(0.25))
+      whenHalfApplied(world, host, (id) => flipBit(world, random, { host, id }));
+    else flipBit(world, random, { host });
   },
   'disk full': ({ stores, scheduler }, random) => {
     const { disk } = random.pick(stores);
@@ -220,6 +220,30 @@ function whenPrepared(world: World, random: SeededRandom, then: () => void): voi
     else if (triesLeft > 0) world.scheduler.after(4, () => look(triesLeft - 1));
   };
   look(150);
+}
+
+/** Of what a disk has of one repository, or of any. */
+function flipBit(
+  world: World,
+  random: SeededRandom,
+  { host, id }: { readonly host: StorageHost; readonly id?: string },
+): void {
+  const flipped = world.flippedBits.flip(host.disk, random, id);
+  if (flipped === undefined) return;
+  world.count(`bits flipped${id === undefined ? '' : ' in half-applied copies'}`);
+  world.say(`a bit of ${host.name} turned over, in ${flipped.path}`);
+}
+
+/** Calls `then` in the moment in which a store applies an entry, or has failed at one, if that comes soon. */
+function whenHalfApplied(world: World, host: StorageHost, then: (id: string) => void): void {
+  const look = (triesLeft: number): void => {
+    const id = [...world.observer.configurations.keys()].find((one) =>
+      isHalfApplied(host.disk, one),
+    );
+    if (id !== undefined) then(id);
+    else if (triesLeft > 0) world.scheduler.after(2, () => look(triesLeft - 1));
+  };
+  look(300);
 }
 
 /** A repository of which a front-end holds refs. */

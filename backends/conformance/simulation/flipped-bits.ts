@@ -24,10 +24,12 @@ const pools = 'store/pools';
 export class FlippedBits {
   readonly #flips: Flip[] = [];
 
-  /** Turns over one bit of what lies at rest. False: there is nothing yet. */
-  flip(disk: SimulatedDisk, random: SeededRandom): Pick<Flip, 'path'> | undefined {
-    const files = [repositories, pools]
+  /** Turns over one bit of what lies at rest, anywhere or of one repository. Undefined: there is nothing yet. */
+  flip(disk: SimulatedDisk, random: SeededRandom, id?: string): Pick<Flip, 'path'> | undefined {
+    const roots = id === undefined ? [repositories, pools] : [`${repositories}/${id.slice(0, 2)}`];
+    const files = roots
       .flatMap((root) => [...filesBelow(disk.find(root), root)])
+      .filter(([path]) => id === undefined || path.includes(id))
       .filter(
         ([path, { data, synced }]) => fragile.test(path) && data === synced && data.length > 1,
       );

@@ -75,4 +75,9 @@ export const membershipMutants: readonly Mutation[] = [
       edit('replicated/set-recovery.js', String.raw`\.\.\.setAsideLost\(record, next\),`, ''),
     ],
   },
+  {
+    name: 'a copy that is made again is judged as the one before',
+    troubles: [...moving],
+    edits: [edit('git/ref-judge.js', String.raw`this\.#made\.delete\(gitDir\);`, '')],
+  },
 ];

@@ -6,7 +6,7 @@ import type {
   ReplicaRead,
 } from '../../contract/replica.js';
 import type { Network } from './network.js';
-import type { SimulatedProcess } from './simulated-process.js';
+import { describeValue, type SimulatedProcess } from './simulated-process.js';
 import type { LocalReplica } from '../../local/local-replica.js';
 
 /** A storage node while it runs. */
@@ -130,7 +130,9 @@ export class NodeConnection {
         } catch (error) {
           // An error crosses the network by its code and message.
           const { code, message, details } = asQuorateError(error);
-          answer(() => reject(new QuorateError(code, message, { details })));
+          const sent = new QuorateError(code, message, { details });
+          originals.set(sent, error);
+          answer(() => reject(sent));
         }
       };
       this.#caller.passes('message');
@@ -141,6 +143,14 @@ export class NodeConnection {
       this.#caller.passes('message');
     });
   }
+}
+
+/** What errors were before they crossed the network: for people who read of them, and nothing that a caller sees. */
+const originals = new WeakMap<Error, unknown>();
+
+/** An error as it was where it came about. */
+export function describeError(error: unknown): string {
+  return describeValue(error instanceof Error ? (originals.get(error) ?? error) : error);
 }
 
 function unreachable(): QuorateError {

@@ -205,7 +205,8 @@ function describe(facts: object): string {
     .join(' ');
 }
 
-function describeValue(value: unknown): string {
+/** An error with its code and what brought it about; anything else as it is. */
+export function describeValue(value: unknown): string {
   if (!(value instanceof Error)) return typeof value === 'string' ? value : JSON.stringify(value);
   const code = 'code' in value && typeof value.code === 'string' ? `${value.code}: ` : '';
   const cause = value.cause === undefined ? '' : ` <- ${describeValue(value.cause)}`;

@@ -15,6 +15,7 @@ import {
 import { checkNames } from './name-checks.js';
 import { NameClient } from './name-client.js';
 import { PastReader } from './past-reader.js';
+import { checkPrepares } from './prepare-checks.js';
 import { checkPools } from './pool-checks.js';
 import { checkRepositories } from './repository-checks.js';
 import { keepEnoughNodes } from './membership-faults.js';
@@ -247,6 +248,8 @@ export async function conclude(
     readonly backup: CoordinatorBackup | undefined;
   },
 ): Promise<void> {
+  const strong = new Client(world, 'client-s', random.fork('strong client'), repositories);
+  await checkPrepares(world, strong, repositories);
   // What a restart has to find again, and what only a restart clears.
   for (const host of world.stores)
     world.crashStore(host, random.pick(['everything', 'any part', undefined]));
@@ -265,6 +268,7 @@ export async function conclude(
   await checkLiveness(world, last, living);
   await checkHealed(world);
   await checkPlaced(world);
+  await checkPrepares(world, last, living);
   await checkRest(world);
   await checkPools(world);
   checkRepositories(world);

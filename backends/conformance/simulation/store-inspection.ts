@@ -35,6 +35,17 @@ export function presentCopy(disk: SimulatedDisk, repositoryId: string, pushId?: 
   return copyIn(look, repositoryId, pushId);
 }
 
+/** An entry is being applied, or was when its process or its disk failed. */
+export function isHalfApplied(disk: SimulatedDisk, id: string): boolean {
+  const base = `store/repos/${id.slice(0, 2)}/${id}`;
+  const [marker, intent] = ['state', 'intent'].map((name) => {
+    const node = disk.find(`${base}/${name}`);
+    return node?.kind === 'file' ? node.data : undefined;
+  });
+  const { generation = 0, recoverable } = stateOf(marker, intent);
+  return recoverable > generation;
+}
+
 /** Names of everything in `quarantine/`. */
 export function quarantinesOn(disk: SimulatedDisk): readonly string[] {
   const node = disk.find('store/quarantine');

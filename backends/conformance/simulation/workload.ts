@@ -40,6 +40,12 @@ export interface SimulatedRepository {
   readonly byName?: true;
 }
 
+interface Pushed {
+  readonly commands: readonly RefCommand[];
+  readonly objects: readonly ModelObject[];
+  readonly pushOptions?: readonly string[];
+}
+
 /** One user: reads, pushes, changes things, one after the other, against any front-end that answers. */
 export class Client {
   readonly #world: World;
@@ -116,14 +122,18 @@ export class Client {
     }
   }
 
-  /** A push that has to work, now that nothing is broken. */
-  async pushOnce(repository: SimulatedRepository, host: FrontEndHost): Promise<PushAnswer> {
+  /** A push that has to work, now that nothing is broken; `pushOptions`: as of `git push -o`. */
+  async pushOnce(
+    repository: SimulatedRepository,
+    host: FrontEndHost,
+    pushOptions: readonly string[] = [],
+  ): Promise<PushAnswer> {
     await this.read(repository, host);
     const ref = `refs/heads/last-${this.#name}`;
     const oldOid = this.#seen.get(repository.id)?.get(ref) ?? zeroOid;
     const object = this.#commit(oldOid === zeroOid ? [] : [oldOid]);
     const command = { ref, oldOid, newOid: object.oid };
-    return this.#push(repository, host, { commands: [command], objects: [object] });
+    return this.#push(repository, host, { commands: [command], objects: [object], pushOptions });
   }
 
   async read(repository: SimulatedRepository, host: FrontEndHost): Promise<boolean> {
@@ -294,7 +304,7 @@ export class Client {
   async #push(
     target: SimulatedRepository,
     host: FrontEndHost,
-    { commands, objects }: { commands: readonly RefCommand[]; objects: readonly ModelObject[] },
+    { commands, objects, pushOptions = [] }: Pushed,
   ): Promise<PushAnswer> {
     const { scheduler, history } = this.#world;
     const { id } = target;
@@ -314,10 +324,10 @@ export class Client {
       scheduler.after(this.#random.between(0, 200), () => leaving.abort());
     }
     const answer = await askFrontEnd(host, async ({ backend }) =>
-      backend.push(
-        await this.#current(backend, target),
-        requestOf(operation, this.#send(objects), leaving.signal),
-      ),
+      backend.push(await this.#current(backend, target), {
+        ...requestOf(operation, this.#send(objects), leaving.signal),
+        pushOptions,
+      }),
     );
     if (answer !== broken) {
       operation.answer = answer instanceof Error ? failureOf(answer) : reportOf(answer);
@@ -334,10 +344,7 @@ export class Client {
   }
 
   /** Updates, creations and deletions of what this client believes to be there, and objects for them. */
-  #choose({ id }: SimulatedRepository): {
-    commands: readonly RefCommand[];
-    objects: readonly ModelObject[];
-  } {
+  #choose({ id }: SimulatedRepository): Pushed {
     const random = this.#random;
     const seen = this.#seen.get(id) ?? new Map<string, Oid>();
     const count = random.chance(0.6) ? 1 : 1 + random.below(4);
@@ -482,7 +489,7 @@ function describe(commands: readonly RefCommand[]): string {
     .join(', ');
 }
 
-function describeAnswer(answer: PushAnswer): string {
+export function describeAnswer(answer: PushAnswer): string {
   if (answer.status === 'reported') return `${answer.ok.size} ok at ${answer.generation ?? '-'}`;
   return answer.status === 'failed' ? `${answer.code}: ${answer.message}` : 'unknown';
 }

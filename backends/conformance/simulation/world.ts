@@ -20,6 +20,7 @@ import { NameObserver } from './name-observer.js';
 import { Network } from './network.js';
 import { zeroOid } from './pack-model.js';
 import { NodeConnection, remoteReplica } from './remote-replica.js';
+import { Prepares } from './prepares.js';
 import { Scheduler } from './scheduler.js';
 import type { SeededRandom } from './seeded-random.js';
 import { SimulatedCoordinator } from './simulated-coordinator.js';
@@ -66,6 +67,7 @@ export class World {
   /** How often what came to pass, so that a trouble which never comes is noticed. */
   readonly happened = new Map<string, number>();
   readonly flippedBits = new FlippedBits();
+  readonly prepares = new Prepares();
   readonly #begunCopies = new BegunCopies(
     () => this.stores.map(({ disk }) => disk),
     (text) => this.violate(text),
@@ -359,7 +361,7 @@ export class World {
       shown: (...read) => host && this.#begunCopies.shown(host, ...read),
     });
     const { scheduler } = this;
-    const remote = remoteReplica(storeId, connection);
+    const remote = this.prepares.noting(remoteReplica(storeId, connection));
     const phase = caller.random.below(loads);
     return {
       replica: {
@@ -392,8 +394,7 @@ export class World {
     );
     const names = [...counted].map((id) => this.stores.find((one) => one.storeId === id)?.name);
     this.say(`${entry.pushId} is committed as ${entry.generation}, on ${names.join()}`);
-    const whole = counted.size === voters.size ? 'all voters' : 'some of the voters';
-    this.count(`commits on ${whole}`);
+    this.count(`commits on ${counted.size === voters.size ? 'all' : 'some of the'} voters`);
     const majority = Math.floor(voters.size / 2) + 1;
     const undeclared = [...voters.values()].filter((state) => state === '').length;
     const needed = { eventual: 1, quorum: majority, strong: Math.max(majority, undeclared) };
