@@ -36,7 +36,6 @@ export const expected: readonly string[] = [
   ...['fsync', 'rename', 'disk', 'message'].map((point) => `crashes at: ${point}`),
   'copies sent between stores',
   'bits flipped',
-  'bits flipped in half-applied copies',
   'damage found by scrubbing',
   'eventual reads',
   'eventual reads with a token',
