@@ -4,9 +4,10 @@ import type { Head, Oid, RefEntry } from '../contract/objects.js';
 import { filesUnder, isRefName } from './ref-files.js';
 import { errorCode, isMissing } from './repository-files.js';
 
-const looseRef = /^([0-9a-f]{40}|[0-9a-f]{64})\s*$/;
+// git's white space, which has no vertical tab and no form feed: a bit that turned over makes one of a newline.
+const looseRef = /^([0-9a-f]{40}|[0-9a-f]{64})[ \t\r\n]*$/;
 const packedRef = /^([0-9a-f]{40}|[0-9a-f]{64}) (refs\/.+)$/;
-const symref = /^ref: *(\S+)\s*$/;
+const symref = /^ref: *([^ \t\r\n]+)[ \t\r\n]*$/;
 
 export interface RefsOnDisk {
   /** Undefined when the file holds none. */

@@ -70,7 +70,12 @@ test('refs that changed behind its back are found by a verification, although al
   assert.deepEqual(problems, ['the refs are not those of the generation']);
 });
 
-for (const head of ['ref: refs/heads/mai~', 'ref: refs/heads/mai.', 'ref:`refs/heads/main']) {
+for (const head of [
+  'ref: refs/heads/mai~',
+  'ref: refs/heads/mai.',
+  'ref:`refs/heads/main',
+  'ref: refs/heads/main\v',
+]) {
   test(`a bit that turned over in HEAD is found by a verification: ${head}`, async () => {
     const one = await scene.commit('one');
     await scene.replica.apply(scene.id, await commitPush(create(main, one)));
