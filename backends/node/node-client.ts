@@ -15,6 +15,7 @@ import {
   encodeMessage,
   isSmallCallName,
 } from './messages.js';
+import { misfitWords } from './misfit.js';
 import { gaveUp, type NodeAddress, NodeRequests } from './node-requests.js';
 
 export interface NodeClientLimits {
@@ -87,6 +88,8 @@ export class NodeClient {
   #channelLess = false;
   #onChannel = 0;
   #reachable = false;
+  /** At least once. */
+  #answered = false;
   #refused = false;
   /** Why it does not answer was said, and nothing has changed since. */
   #complained = false;
@@ -305,11 +308,18 @@ export class NodeClient {
   #note(reachable: boolean): void {
     if (reachable === this.#reachable) return;
     this.#reachable = reachable;
+    this.#answered ||= reachable;
     const { host, port } = this.address;
     const facts = { component: 'node-client', store: this.storeId, node: `${host}:${port}` };
     if (reachable) this.#options.logger.info(facts, 'a storage node answers');
     else this.#options.logger.warn(facts, 'a storage node does not answer');
     this.#options.onChange?.();
+  }
+
+  /** Credentials that do not fit, when there never was an answer: one that was killed ends connections, too. */
+  #misfit(error: unknown): string | undefined {
+    if (this.#answered) return undefined;
+    return misfitWords(error, this.#options.credentials.tls !== undefined);
   }
 
   #complain(error: unknown): void {
@@ -320,7 +330,7 @@ export class NodeClient {
       { component: 'node-client', store: this.storeId, node, err: error },
       this.#refused
         ? 'a storage node has another cluster secret than this process: all members need the same'
-        : 'a storage node did not answer a sign of life',
+        : (this.#misfit(error) ?? 'a storage node did not answer a sign of life'),
     );
   }
 

@@ -22,6 +22,7 @@ import { systemClock } from '../local/testing/local-fixture.js';
 import { connect, secret, serveReplica } from './testing/node-scene.js';
 import { startProxy } from './testing/stallable-proxy.js';
 import { stubReplica } from './testing/stub-replica.js';
+import { pickPort } from '../contract/testing/ports.js';
 import { until } from '../contract/testing/until.js';
 
 const repositoryId = '12'.repeat(16);
@@ -162,6 +163,42 @@ describe('mutual TLS', () => {
     const both = await served(t, { ...one, ...secret });
     assert.equal(await ask(t, both, { credentials: { ...two, ...secret } }), 7);
     await rejectsWith(ask(t, both, { credentials: two }), 'unavailable');
+  });
+
+  test('a client whose credentials do not fit is told so by its log, before anybody answered it', async (t) => {
+    const directory = await mkdtemp(join(tmpdir(), 'quorate-node-misfit-'));
+    t.after(() => rm(directory, { recursive: true }));
+    const authority = await TestAuthority.make(directory);
+    const foreign = await TestAuthority.make(directory, 'foreign');
+    const member = await credentials(authority, authority, 'member');
+    // It believes the members, who do not believe it; and the other way round.
+    const unknown = await credentials(authority, foreign, 'unknown');
+    const doubting = await credentials(foreign, authority, 'doubting');
+    const overTls = await served(t, member);
+    const plain = await served(t, secret);
+    for (const [address, own, says] of [
+      [overTls, secret, /at once: it may want TLS, .* no certificates \(cluster\.tls\.ca, /],
+      [plain, member, /does not speak TLS as this process does: all members need certificates/],
+      [overTls, unknown, /at once: it may not take the certificate of this process/],
+      [
+        overTls,
+        doubting,
+        /certificate of a storage node is not taken \([A-Z_]+\): .*cluster\.tls\.ca/,
+      ],
+    ] as const) {
+      const said: string[] = [];
+      const logger = { ...silentLogger, warn: (_: object, message: string) => said.push(message) };
+      const { client } = await connect(address, storeId, { credentials: own, logger });
+      await client.close();
+      assert.match(said.join('\n'), says);
+    }
+    const said: string[] = [];
+    const logger = { ...silentLogger, warn: (_: object, message: string) => said.push(message) };
+    const { client } = await connect({ host: '127.0.0.1', port: await pickPort() }, storeId, {
+      logger,
+    });
+    await client.close();
+    assert.match(said.join('\n'), /^a storage node did not answer a sign of life/);
   });
 });
 
