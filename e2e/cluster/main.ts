@@ -33,6 +33,7 @@ async function main(): Promise<void> {
     try {
       const description = await cluster.describe();
       process.stdout.write(await greeting(description, directory));
+      tellOfEnds(cluster, stopped);
       if (options.json !== undefined) await writeWhole(options.json, description);
       await stopped;
       process.stdout.write('\nstopping ...\n');
@@ -42,6 +43,20 @@ async function main(): Promise<void> {
   } finally {
     await place.release();
     if (options.data === undefined) await rm(directory, { recursive: true, force: true });
+  }
+}
+
+/** Whoever kills a member to see what happens wants it back, too. */
+function tellOfEnds(cluster: Cluster, stopped: Promise<void>): void {
+  let isStopping = false;
+  void stopped.then(() => (isStopping = true));
+  for (const member of [...cluster.storage, ...cluster.frontEnds]) {
+    member.onEnd((how) => {
+      if (isStopping) return;
+      process.stdout.write(
+        `${member.name} has ended (${how}); to start it again, apart from this command:\n  ${member.command.join(' ')}\n`,
+      );
+    });
   }
 }
 

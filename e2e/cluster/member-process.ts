@@ -64,12 +64,22 @@ export class MemberProcess {
     throw new Error(`${this.name} did not tell its ${key}`);
   }
 
+  /** What starts it: a program and its arguments. */
+  get command(): readonly [string, ...string[]] {
+    const { dataDirectory, flags, enter = [] } = this.places;
+    const [program, ...rest] = [...enter, process.execPath];
+    return [program, ...rest, mainScript, 'serve', '--data', dataDirectory, ...flags];
+  }
+
+  /** Calls when the process that runs now has ended, with its signal or exit status. */
+  onEnd(told: (how: NodeJS.Signals | number | null) => void): void {
+    this.#child?.once('exit', (status, signal) => told(signal ?? status));
+  }
+
   start(): this {
     if (this.running) throw new Error(`${this.name} runs already`);
-    const { dataDirectory, flags, env, detached, enter = [] } = this.places;
-    const command = [...enter, process.execPath];
-    const [program = process.execPath, ...rest] = command;
-    const args = [...rest, mainScript, 'serve', '--data', dataDirectory, ...flags];
+    const { env, detached } = this.places;
+    const [program, ...args] = this.command;
     const log = openSync(this.logFile, 'a', 0o600);
     try {
       this.#child = spawn(program, args, {

@@ -93,6 +93,12 @@ test('npm run cluster: tells where everything is, keeps its data, and stops all 
   await cp(etcdFiles, scene.path('older'), { recursive: true });
 
   const second = await run(scene, ...flags);
+  process.kill(second.description.storage[1]?.pid ?? 0, 'SIGKILL');
+  await waitFor('its end to be told', () =>
+    /^storage-2 has ended \(SIGKILL\); to start it again, .*:\n {2}\S*node \S+main\.js serve --data \S+storage-2 .*$/m.test(
+      second.said(),
+    ),
+  );
   assert.equal(second.description.adminToken, adminToken);
   assert.equal(second.description.frontEnds[0]?.http, frontEnds[0]?.http);
   await waitFor('what was pushed to be served', async () => {
