@@ -155,7 +155,7 @@ test('etcd put back to an old snapshot: nothing is pushed, reads go on, and a re
   const shown = await scene.admin(server, 'recover');
   assert.match(shown, /team\/changed +behind +1 +2\n/);
   assert.match(shown, /2 repositories compared, 1 with something to tell\nnothing was changed/);
-  assert.match(await scene.admin(server, 'recover', '--apply'), /now start every server/);
+  assert.match(await scene.admin(server, 'recover', '--apply'), /now start this server again/);
   await server.restart();
   await scene.git(['push', '-q', changed, 'main'], { cwd: repository });
   await scene.git(['push', '-q', unchanged, 'main'], { cwd: repository });
