@@ -45,6 +45,7 @@ export async function serve(given: ServeArguments): Promise<number> {
     return 2;
   }
   const logger = createLogger({ level: config['log.level'] });
+  logWarnings(logger);
   // Nothing else keeps the process alive while parts are being closed; unfinished work must not end it silently.
   const alive = setInterval(() => undefined, 60_000);
   const signals = new StopSignals(logger);
@@ -191,6 +192,15 @@ class StopSignals {
     process.on(signal, handler);
     this.#handlers.push(() => process.off(signal, handler));
   }
+}
+
+/** Node prints its warnings between the lines of the log, which are JSON. What a library should do otherwise is ours to read. */
+function logWarnings(logger: RootLogger): void {
+  process.removeAllListeners('warning');
+  process.on('warning', (warning) => {
+    const level = warning.name === 'DeprecationWarning' ? 'debug' : 'warn';
+    logger[level]({ component: 'server', err: warning }, 'a warning of Node');
+  });
 }
 
 function endNow(logger: RootLogger, why: string): never {

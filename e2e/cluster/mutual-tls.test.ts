@@ -76,6 +76,13 @@ describe('a cluster in which everybody proves who it is: TLS and a user to etcd,
     await parts().pushing.survive('nothing', () => Promise.resolve());
   });
 
+  test('logs are JSON beside the words of a start: Node prints no warnings of its own', () => {
+    const { cluster } = parts().whole;
+    for (const { log } of [...cluster.storage, ...cluster.frontEnds]) {
+      assert.doesNotMatch(log, /^\(node:|DeprecationWarning.*\n\(Use/m);
+    }
+  });
+
   test('whoever has certificates of another authority is no member, and no client of etcd', async () => {
     const { whole } = parts();
     const foreign = await TestAuthority.make(ground.directory, 'foreign');

@@ -18,6 +18,9 @@ import { MemberPool } from './member-pool.js';
  * does not lose its locks. A main loop that hangs for good must lose them: its heartbeat is the gate.
  */
 
+// The client of etcd names servers by their IP addresses, too, which Node says it should not: nobody can act on that.
+process.noDeprecation = true;
+
 /** A lease is renewed when a fifth of its time has passed: an election of etcd's leader fits into the rest. */
 const renewalsInTtl = 5;
 const retryMs = 100;
