@@ -137,7 +137,7 @@ export const mutants: readonly Mutation[] = [
   },
   {
     name: 'a replay insists on the old value',
-    from: 81,
+    from: 267,
     troubles: ['store crashes at a step'],
     edits: [
       edit(
