@@ -254,6 +254,11 @@ export class Losses {
   }
 
   async #finish(): Promise<void> {
+    // Sets cannot be whole, and are not judged, before the machines are back that they are to be on.
+    if (this.#fate === 'replaced' && this.#lost.some(({ presence }) => presence === 'gone')) {
+      this.#world.scheduler.after(tendEveryMs, () => void this.#finish());
+      return;
+    }
     this.#world.say('the operator has nothing more to recover');
     for (const host of this.#lost) {
       if (this.#fate === 'back') {
