@@ -10,17 +10,22 @@ describe('a cluster whose etcd has lost its quorum', () => {
   let tip: string;
 
   before(async () => {
-    ground = await createClusterScene({ frontEnds: 1 });
+    ground = await createClusterScene({ frontEnds: 2 });
     const { scene } = ground;
     directory = await scene.makeRepository({ commits: 2 });
     const key = await scene.sshKey();
     await ground.admin(0, 'key', 'add', 'admin', key.publicKeyFile);
     ssh = { ...(await key.environment(ground.sshServer(0))) };
-    for (const name of ['team/calm', 'team/strict', 'team/unread']) {
-      await scene.git(['push', '-q', ground.httpUrl(0, `${name}.git`), 'main'], { cwd: directory });
-    }
-    for (const name of ['team/calm', 'team/unread']) {
-      await ground.admin(0, 'repo', 'set', name, 'replication.readConsistency=eventual');
+    // The first front-end is the one that is asked for them, and never hears of one of them before.
+    for (const [name, by] of [
+      ['team/calm', 0],
+      ['team/strict', 0],
+      ['team/unread', 1],
+    ] as const) {
+      const url = ground.httpUrl(by, `${name}.git`);
+      await scene.git(['push', '-q', url, 'main'], { cwd: directory });
+      if (name === 'team/strict') continue;
+      await ground.admin(by, 'repo', 'set', name, 'replication.readConsistency=eventual');
     }
     tip = (await scene.git(['rev-parse', 'main'], { cwd: directory })).trim();
     // What is to be recalled has to have been read.
