@@ -1,3 +1,4 @@
+import type { PeerSource } from '../../contract/replica.js';
 import type { LocalReplica } from '../../local/local-replica.js';
 import type { FrontEnd } from './front-end-host.js';
 import type { SimulatedDisk } from './simulated-disk.js';
@@ -18,6 +19,8 @@ export interface StorageHost extends Host {
   /** Known once it has run. */
   storeId: string | undefined;
   replica: LocalReplica | undefined;
+  /** Where its copies get what they lack. */
+  source: ((id: string) => PeerSource) | undefined;
   /** When it was last known to run. */
   lastSeenMs: number;
   readonly zone: string;

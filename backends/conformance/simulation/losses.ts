@@ -29,6 +29,8 @@ export class Losses {
   /** Stores that are lost: their machines may get others. */
   #lostStores: ReadonlySet<string> = new Set();
   #fate: Fate;
+  /** Machines that come back with new disks; some of them are lost again after that. */
+  #awaited = 0;
 
   constructor(world: World, random: SeededRandom) {
     this.#world = world;
@@ -58,7 +60,9 @@ export class Losses {
     }
     if (this.#fate === 'replaced') {
       for (const host of lost) {
+        this.#awaited += 1;
         world.scheduler.after(random.between(0, 40_000), () => {
+          this.#awaited -= 1;
           host.presence = 'here';
           world.wipe(host);
           world.startStore(host);
@@ -255,7 +259,7 @@ export class Losses {
 
   async #finish(): Promise<void> {
     // Sets cannot be whole, and are not judged, before the machines are back that they are to be on.
-    if (this.#fate === 'replaced' && this.#lost.some(({ presence }) => presence === 'gone')) {
+    if (this.#awaited > 0) {
       this.#world.scheduler.after(tendEveryMs, () => void this.#finish());
       return;
     }

@@ -71,12 +71,14 @@ function needed(
     .map(([storeId]) => [storeId, stores.find((one) => one.storeId === storeId)]);
 }
 
-/** No voter is away without that being said, or has lost bits. */
+/** No voter is away without that being said, or has lost bits, and most are there. */
 function isWell(world: World, id: string): boolean {
   const { stores, frontEnds, losses } = world;
   if (!isUp(world) || losses?.settled === false) return false;
   if ([...stores, ...frontEnds].some(({ process }) => process?.paused === true)) return false;
-  return needed(world, id).every(
-    ([, host]) => host?.presence === 'here' && !world.isDamaged(host, id),
-  );
+  const must = needed(world, id);
+  const voters = world.observer.configurations.get(id)?.voters.size ?? 0;
+  // Never fewer than a majority, whatever is declared: of two voters, for which there is no third node, both.
+  if (must.length <= voters / 2) return false;
+  return must.every(([, host]) => host?.presence === 'here' && !world.isDamaged(host, id));
 }

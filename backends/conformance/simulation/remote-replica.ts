@@ -1,5 +1,6 @@
 import { asQuorateError, QuorateError } from '../../contract/errors.js';
 import type {
+  PeerSource,
   PrepareRequest,
   Replica,
   ReplicaExport,
@@ -14,6 +15,8 @@ export interface RunningStore {
   readonly process: SimulatedProcess;
   /** Undefined until it has started. */
   readonly replica: LocalReplica | undefined;
+  /** Where it gets what its copies lack. */
+  readonly source: ((id: string) => PeerSource) | undefined;
 }
 
 /** A node hears no more of a caller for so long before it lets go what it held for that one. */
@@ -59,7 +62,7 @@ export class NodeConnection {
    * what a result holds at the node, when the caller does not get it or is gone.
    */
   call<T>(
-    run: (replica: LocalReplica, ended: AbortSignal) => Promise<T>,
+    run: (replica: LocalReplica, ended: AbortSignal, node: RunningStore) => Promise<T>,
     {
       again = true,
       name,
@@ -112,12 +115,13 @@ export class NodeConnection {
         else if (name !== undefined && arrivals > 1) this.happened(`${name} comes twice`);
         node.process.after(0, () => {
           node.process.passes('message');
-          if (node.process.alive) void serve(node.process, replica);
+          if (node.process.alive) void serve(node, replica);
         });
       };
-      const serve = async (process: SimulatedProcess, replica: LocalReplica): Promise<void> => {
+      const serve = async (node: RunningStore, replica: LocalReplica): Promise<void> => {
+        const { process } = node;
         try {
-          const result = await run(replica, ended.signal);
+          const result = await run(replica, ended.signal, node);
           if (!process.alive) return;
           if (release !== undefined) held.push(result);
           if (ended.signal.aborted || !this.#caller.alive) letGo();
@@ -195,8 +199,13 @@ export function remoteReplica(storeId: string, node: NodeConnection): Replica {
     state: (id) => node.call((replica) => replica.state(id)),
     stats: (id) => node.call((replica) => replica.stats(id)),
     export: (id, options) => node.call((replica) => sendExport(replica, node, { ...options, id })),
+    // A node asks its peers itself: who told it to may be gone before they answer.
     catchUp: (id, options) =>
-      node.call((replica) => replica.catchUp(id, options), { name: 'fill' }),
+      node.call(
+        (replica, signal, { source = unopened }) =>
+          replica.catchUp(id, { ...options, source: source(id), signal }),
+        { name: 'fill' },
+      ),
     verify: (id, options) => node.call((replica) => replica.verify(id, options)),
   };
 }
@@ -204,6 +213,10 @@ export function remoteReplica(storeId: string, node: NodeConnection): Replica {
 /** A request that was received does not hear its sender's signal any more; the node may hear of it by other means. */
 function detached(request: PrepareRequest): PrepareRequest {
   return { ...request, signal: new AbortController().signal };
+}
+
+function unopened(): never {
+  throw unreachable();
 }
 
 function unused(): never {

@@ -3,6 +3,7 @@ import { createProcessLease } from '../../coordination/process-lease.js';
 import { guardCoordinator } from '../../coordination/guarded-coordinator.js';
 import { shareReads } from '../../coordination/shared-reads.js';
 import type { Coordinator } from '../../contract/coordinator.js';
+import type { PeerSource } from '../../contract/replica.js';
 import { createObjectReader } from '../../git/object-reader.js';
 import { createRefTransactions } from '../../git/ref-transaction.js';
 import { LocalReplica } from '../../local/local-replica.js';
@@ -28,7 +29,7 @@ export interface StorageParts {
   readonly root: string;
   readonly zone: string;
   /** Told when the store can be called. */
-  readonly opened: (replica: LocalReplica) => void;
+  readonly opened: (replica: LocalReplica, source: (id: string) => PeerSource) => void;
 }
 
 /** As `backends/node/storage-node.ts`, with a simulated network in place of HTTP. */
@@ -75,7 +76,10 @@ export async function startStorage(parts: StorageParts): Promise<void> {
       return node === undefined ? undefined : { node, replica };
     },
   });
-  parts.opened(replica);
+  const { storeId } = replica;
+  parts.opened(replica, (id) =>
+    peerSourceOf({ coordinator, replicas: directory }, { id, storeId }),
+  );
   await directory.start();
   await membership.join();
   const quarantines = replica.leftQuarantines;

@@ -144,6 +144,7 @@ export class World {
       kind: 'store',
       storeId: undefined,
       replica: undefined,
+      source: undefined,
       lastSeenMs: 0,
       zone: `zone-${i % zones}`,
       presence: i < stores ? 'here' : 'spare',
@@ -211,6 +212,7 @@ export class World {
     this.say(`${host.name} crashes${cut === undefined ? '' : `, losing ${cut}`}`);
     host.process.die();
     host.replica = undefined;
+    host.source = undefined;
     host.lastSeenMs = this.scheduler.nowMs;
     this.count(cut === undefined ? 'stores killed' : `power cuts that lose ${cut}`);
     if (cut !== undefined) host.disk.cutPower(this.random, cut);
@@ -311,9 +313,10 @@ export class World {
         connect: (to) => this.#connect(process, to),
         root: rootOf(host),
         zone: host.zone,
-        opened: (replica) => {
+        opened: (replica, source) => {
           if (!process.alive) return;
           host.replica = replica;
+          host.source = source;
           host.storeId = replica.storeId;
         },
       });
@@ -356,7 +359,9 @@ export class World {
       nodeName: address,
       storeId,
       node: () =>
-        host?.process === undefined ? undefined : { process: host.process, replica: host.replica },
+        host?.process === undefined
+          ? undefined
+          : { process: host.process, replica: host.replica, source: host.source },
       happened: (what) => this.count(what),
       shown: (...read) => host && this.#begunCopies.shown(host, ...read),
     });
