@@ -17,7 +17,14 @@ import type { HeadRecord, LogEntry } from '../contract/repository.js';
 import { digestAfter } from '../git/digest.js';
 import type { HeadSeen } from './basis.js';
 import { decodeHead, decodeLogEntry, encodeRecord } from './records.js';
-import { closingOff, type ExactHead, fenceDown, type Hold } from './without-locks.js';
+import {
+  closingOff,
+  type ExactHead,
+  fenceDown,
+  type Hold,
+  noticeFence,
+  stillHeld,
+} from './without-locks.js';
 
 /** What the coordinator says when it is sure; after anything else the commit may have happened. */
 const nothingHappened: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
@@ -211,6 +218,7 @@ export class CommitQueue {
     const head = entries.at(-1);
     if (head === undefined) throw new QuorateError('internal', 'a commit without an entry');
     const lockKeys = live.flatMap(({ push }) => push.held.locks.map((lock) => lock.key));
+    const fenceKeys = live.flatMap(({ push }) => push.held.fence?.key ?? []);
     let result: TransactionResult;
     try {
       result = await this.#dependencies.coordinator.transaction({
@@ -234,7 +242,7 @@ export class CommitQueue {
         failure: [
           { type: 'get', key: keys.head(id) },
           { type: 'get', key: keys.repo(id) },
-          ...lockKeys.map((key): Operation => ({ type: 'get', key })),
+          ...[...lockKeys, ...fenceKeys].map((key): Operation => ({ type: 'get', key })),
         ],
       });
     } catch (error) {
@@ -258,9 +266,11 @@ export class CommitQueue {
       return 'settled';
     }
     const [headResult, repositoryResult, ...lockResults] = result.results;
+    const locks = lockResults.flatMap(entriesOf);
+    for (const { push } of live) noticeFence(push.held, locks);
     return {
       state: headFrom(id, entriesOf(headResult), entriesOf(repositoryResult)),
-      locks: lockResults.flatMap(entriesOf),
+      locks,
     };
   }
 
@@ -453,12 +463,6 @@ function judgeFound(
   }
   const isKnown = outbox?.length === 0 && stillHeld(held, locks.flat());
   return isKnown ? 'not committed' : 'nobody knows';
-}
-
-function stillHeld(held: Hold, current: readonly KeyValue[]): boolean {
-  return held.locks.every(({ key, createRevision }) =>
-    current.some((kv) => kv.key === key && kv.createRevision === createRevision),
-  );
 }
 
 function unknownOutcome(cause?: unknown): QuorateError {

@@ -117,6 +117,21 @@ test('a front-end whose fence is down is known by the same name, and gets anothe
   await presence.close();
 });
 
+test('a fence that goes after it was found up once more is put anew', async () => {
+  const presence = new Presence({ coordinator, lease: leaseOf(0), clock, random, logger });
+  const first = await presence.announced();
+  // Of two pushes that want it down, the one that is told nothing is the first.
+  first.unfenced();
+  const second = await presence.announced();
+  assert.equal(second.fenceRevision, first.fenceRevision);
+  const key = keys.fence(first.id);
+  await coordinator.transaction({ compares: [], success: [{ type: 'delete', key }], failure: [] });
+  first.unfenced();
+  const third = await presence.announced();
+  assert.equal(third.fenceRevision, (await coordinator.get(key))?.createRevision);
+  await presence.close();
+});
+
 test('a front-end that leaves is gone, with all that is known under its id', async () => {
   const lease = leaseOf(0);
   const presence = new Presence({ coordinator: losingOne(), lease, clock, random, logger });

@@ -116,7 +116,7 @@ export class Presence {
       throw new QuorateError('internal', 'what was put cannot be read');
     }
     const unfenced = (): void => {
-      if (this.#current === announced) this.#isFenced = false;
+      if (this.#current?.fenceRevision === fenceRevision) this.#isFenced = false;
     };
     const announced: Announced = { id, lease, createRevision, fenceRevision, unfenced };
     this.#current = announced;

@@ -1,5 +1,5 @@
 import type { HeldLocks, Locks } from '../coordination/locks.js';
-import type { Compare, Operation } from '../contract/coordinator.js';
+import type { Compare, KeyValue, Operation } from '../contract/coordinator.js';
 import { keys } from '../contract/keys.js';
 import type { Basis } from './basis.js';
 import type { Announced } from './presence.js';
@@ -69,6 +69,29 @@ export function fenceDown({ key, createRevision }: NonNullable<Hold['fence']>): 
     compares: [{ key, target: 'createRevision', op: '=', operand: createRevision }],
     success: [{ type: 'delete', key }],
   };
+}
+
+/** Whether the keys by which a change holds what it holds are among those that were read, as they were. */
+export function stillHeld({ locks }: Pick<Hold, 'locks'>, read: readonly KeyValue[]): boolean {
+  return locks.every((lock) => isThere(lock, read));
+}
+
+/**
+ * Has another fence put when it is down, and only that: what takes one down may come late, after its answer was given
+ * up, and nobody else says so. `read`: what `stillHeld` needs, and the fence.
+ */
+export function noticeFence(held: Pick<Hold, 'locks' | 'fence'>, read: readonly KeyValue[]): void {
+  const { fence } = held;
+  if (fence === undefined || isThere(fence, read)) return;
+  // With the lease it is gone as well, and the next one brings its own.
+  if (stillHeld(held, read)) fence.gone();
+}
+
+function isThere(
+  { key, createRevision }: Pick<KeyValue, 'key' | 'createRevision'>,
+  read: readonly KeyValue[],
+): boolean {
+  return read.some((entry) => entry.key === key && entry.createRevision === createRevision);
 }
 
 /**

@@ -234,6 +234,17 @@ export function defineUnlockedSuite(
       await assertLog(['b']);
     });
 
+    test('costs one push its commit when the fence of its front-end is gone without a word, and no more', async () => {
+      const push = await ready('a');
+      const { fence } = push.held;
+      assert.ok(fence !== undefined);
+      // Taken down by a request whose answer was lost, and which came late.
+      await coordinator.transaction({ ...fenceDown(fence), failure: [] });
+      assert.equal((await queue().commit(push)).status, 'lost-lock');
+      assert.equal((await queue().commit(await ready('b'))).status, 'committed');
+      await assertLog(['b']);
+    });
+
     test('does not follow a head that has its revision and is another', async () => {
       const push = await ready('a');
       const { locks, presence } = of(0);
