@@ -317,3 +317,23 @@ test('a push without locks of which nothing is heard for long is shut out, and t
   assert.ok(now !== undefined && now.modRevision > prepared.headRevision);
   assert.deepEqual(JSON.parse(Buffer.from(now.value).toString('utf8')), head);
 });
+
+/** As a guarded coordinator that is an older copy: of what binds it does not answer what gets, or puts, anything. */
+function refusing(what: 'get' | 'put'): Coordinator {
+  return intercepting(coordinator, ({ binding, success }) =>
+    binding === true && success.some(({ type }) => type === what)
+      ? () => Promise.reject(new QuorateError('unavailable', 'it is an older copy'))
+      : undefined,
+  );
+}
+
+test('no quarantine goes by the word of an older copy of the coordinator', async () => {
+  const headRevision = await put(keys.head('r'), { generation: 3, digest: '' });
+  const key = keys.frontEnd('lives');
+  const lives = { lockRevisions: [{ key, createRevision: await put(key, {}) }], headRevision };
+  const gone = { lockRevisions: [{ key: keys.frontEnd('gone'), createRevision: 1 }], headRevision };
+  assert.equal(await settleUnlocked(gone, { idle: false, wrap: refusing('get') }), false);
+  assert.equal(await settleUnlocked(gone, { idle: false, wrap: refusing('put') }), true);
+  assert.equal(await settleUnlocked(lives, { idle: true, wrap: refusing('put') }), false);
+  assert.equal(await settleUnlocked(lives, { idle: true }), true);
+});
