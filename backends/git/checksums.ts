@@ -5,7 +5,7 @@ import { pipeline } from 'node:stream/promises';
 import { createInflate } from 'node:zlib';
 import { refuseCancelled } from '../contract/errors.js';
 import { alternatesOf } from './object-pool.js';
-import { errorCode } from './repository-files.js';
+import { errorCode, isMissing } from './repository-files.js';
 
 /** Findings beyond this many say nothing new. */
 const maxProblems = 100;
@@ -14,8 +14,8 @@ const chunkBytes = 1024 * 1024;
 const damageCodes = new Set(['EIO', 'EUCLEAN', 'EBADMSG']);
 
 /**
- * Packs, their indexes and loose objects that do not hold what their own checksums say, or that the disk does not give:
- * one line each. Needs a megabyte and one file at a time, so that it can tell of a bit that turned over where
+ * Packs, their indexes and loose objects that do not hold what their own checksums say, do not fit together, or that the
+ * disk does not give: one line each. Needs a megabyte and two files at a time, so that it can tell of a bit that turned over where
  * `git fsck` is short of memory or files; what is missing it does not see. Errors: `cancelled`, and those of the file
  * system that say nothing of the data.
  */
@@ -40,10 +40,18 @@ async function* objectFiles(directory: string): AsyncGenerator<string> {
   for (const name of await readdir(directory)) {
     if (name !== 'pack' && !/^[0-9a-f]{2}$/.test(name)) continue;
     const wanted = name === 'pack' ? /^pack-[0-9a-f]{40,64}\.(?:pack|idx)$/ : /^[0-9a-f]{38,62}$/;
-    for (const file of await readdir(join(directory, name))) {
+    for (const file of await namesIn(join(directory, name))) {
       if (wanted.test(file)) yield join(directory, name, file);
     }
   }
+}
+
+/** Of a directory that a repack has emptied, and removed, none. */
+async function namesIn(directory: string): Promise<readonly string[]> {
+  return readdir(directory).catch((error: unknown) => {
+    if (isMissing(error)) return [];
+    throw error;
+  });
 }
 
 async function problemOf(path: string, signal: AbortSignal): Promise<string | undefined> {
@@ -53,7 +61,9 @@ async function problemOf(path: string, signal: AbortSignal): Promise<string | un
     const isSound = /\.(?:pack|idx)$/.test(path)
       ? await endsWithItsHash(file, hashOf(path), signal)
       : await isNamedByItsHash(file, path);
-    return isSound ? undefined : 'does not hold what its checksum says';
+    if (!isSound) return 'does not hold what its checksum says';
+    const fits = !path.endsWith('.idx') || (await fitsItsPack(file, path));
+    return fits ? undefined : 'is not the index of its pack';
   } catch (error) {
     const code = errorCode(error);
     if (damageCodes.has(code)) return `cannot be read from the disk (${code})`;
@@ -94,9 +104,28 @@ async function endsWithItsHash(
     hash.update(chunk.subarray(0, bytesRead));
     at += bytesRead;
   }
-  const stored = Buffer.alloc(bytes);
-  const { bytesRead } = await file.read(stored, 0, bytes, end);
-  return bytesRead === bytes && hash.digest().equals(stored);
+  return hash.digest().equals(await bytesAt(file, end, bytes));
+}
+
+/** gitformat-pack(5): an index holds the hash with which its pack ends, before its own. */
+async function fitsItsPack(index: FileHandle, path: string): Promise<boolean> {
+  const { bytes } = hashOf(path);
+  const pack = await open(path.replace(/idx$/, 'pack'), 'r');
+  try {
+    const [{ size: indexBytes }, { size: packBytes }] = [await index.stat(), await pack.stat()];
+    const named = await bytesAt(index, indexBytes - 2 * bytes, bytes);
+    return named.equals(await bytesAt(pack, packBytes - bytes, bytes));
+  } finally {
+    await pack.close();
+  }
+}
+
+/** Fewer at the end of the file, or when the place is none. */
+async function bytesAt(file: FileHandle, at: number, bytes: number): Promise<Buffer> {
+  if (at < 0) return Buffer.alloc(0);
+  const found = Buffer.alloc(bytes);
+  const { bytesRead } = await file.read(found, 0, bytes, at);
+  return found.subarray(0, bytesRead);
 }
 
 /** A loose object is named by the hash of what it is when it is unpacked. */

@@ -53,6 +53,14 @@ describe('connectivity', () => {
     }
   });
 
+  it('does not take what is pushed for words of the machine', async () => {
+    const content = `object ${repository.commit()}\ntype x: out of memory\ntag a\n\n`;
+    const write = ['hash-object', '-t', 'tag', '-w', '--literally', '--stdin'];
+    const tag = repository.git(write, content);
+    const check = { git, gitDir: repository.gitDir, newOids: [tag], knownTips: [] };
+    assert.equal((await findUnconnected(check)).connected, false);
+  });
+
   const holes: { desc: string; make: () => { whole: Oid; broken: Oid; lost: Oid } }[] = [
     {
       desc: 'a missing blob',

@@ -265,7 +265,7 @@ async function refusal(run: IndexPackRun, result: GitEnd): Promise<QuorateError>
   if (result.exitCode === null) {
     return new QuorateError('resource-exhausted', 'git index-pack was killed: too much memory?');
   }
-  const trouble = troubleOf({ ...result, signal: null });
+  const trouble = troubleOf({ ...result, signal: null, stderr: ownWords(result.stderr) });
   // Its own memory is limited: that may be the pack's fault.
   if (trouble !== undefined && !/memory/i.test(trouble)) {
     return new QuorateError('storage-failure', 'git could not index the pack', {
@@ -274,6 +274,21 @@ async function refusal(run: IndexPackRun, result: GitEnd): Promise<QuorateError>
   }
   return new QuorateError('invalid-argument', gitWords(run, result.stderr));
 }
+
+/**
+ * Without what fsck quotes of the pack: names and addresses that a pusher chose may read like words of the machine, and
+ * hold newlines. Nothing at all where fsck found what is wrong in itself; that something is missing may be for want of
+ * files.
+ */
+function ownWords(stderr: string): string {
+  const lines = stderr.trimEnd().split('\n');
+  const found = lines.filter((line) => aboutObject.test(line));
+  const wrong = found.some((line) => !/^\S+ \S+ \S+ \w+Missing: /.test(line));
+  if (wrong && lines.at(-1)?.startsWith('fatal: fsck error in ') === true) return '';
+  return lines.filter((line) => !aboutObject.test(line)).join('\n');
+}
+
+const aboutObject = /^(?:error|warning): object [0-9a-f]{40,64}: /;
 
 const PROBE_BYTES = 4096;
 

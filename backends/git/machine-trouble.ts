@@ -32,9 +32,10 @@ const errnos = [
  */
 const troubleLine = new RegExp(
   `^(?:error|fatal|warning): (?:.*: (?:${errnos.join('|')})$` +
-    '|(?:.*: )?[Oo]ut of memory\\b' +
+    '|(?:\\w+: )?[Oo]ut of memory\\b' +
     '|packfile \\S+ (?:index not opened|index unavailable|cannot be accessed|cannot be opened)$' +
-    '|\\S+ died of signal \\d+$)',
+    // Not those with which a program ends over what it reads (`wasKilled`).
+    '|\\S+ died of signal (?!(?:4|6|7|8|11)$)\\d+$)',
 );
 
 /** A line of git's is at most a few paths long; of a longer one the beginning counts. */

@@ -163,8 +163,7 @@ export async function removeStaleLocks(gitDir: string): Promise<number> {
 
 /** Removes the locks that a transaction on these refs took, whose git was seen to be killed, and nobody else has. */
 export async function removeLocksOfKilled(gitDir: string, refs: readonly string[]): Promise<void> {
-  const names = ['HEAD.lock', 'packed-refs.lock', 'packed-refs.new'];
-  for (const name of [...names, ...refs.filter(isRefName).map((ref) => `${ref}.lock`)]) {
+  for (const name of refLockNames(refs)) {
     try {
       await unlink(join(gitDir, name));
     } catch (error) {
@@ -173,9 +172,10 @@ export async function removeLocksOfKilled(gitDir: string, refs: readonly string[
   }
 }
 
-/** Locks that a transaction on these refs takes, by their names in the git directory. */
+/** What a transaction on these refs makes, and finds in its way, by names in the git directory. */
 export function refLockNames(refs: readonly string[]): readonly string[] {
-  return ['HEAD', 'packed-refs', ...refs.filter(isRefName)].map((name) => `${name}.lock`);
+  const locks = ['HEAD', 'packed-refs', ...refs.filter(isRefName)].map((name) => `${name}.lock`);
+  return [...locks, 'packed-refs.new'];
 }
 
 /** Paths of the files below a directory; of none when it is not there. Errors: `storage-failure`. */

@@ -5,9 +5,11 @@ import { after, before, describe, it } from 'node:test';
 import * as fc from 'fast-check';
 import type { Oid } from '../contract/objects.js';
 import type { GitRunner } from './git-runner.js';
+import { digestOf } from './digest.js';
 import { parseRefListing } from './ref-listing.js';
 import { compareBytewise } from './ref-order.js';
 import { createRefSnapshot, nextSnapshot, readRefSnapshot } from './ref-snapshot.js';
+import { readRefsOnDisk } from './refs-on-disk.js';
 import { createGitRunner } from './runner.js';
 import { noMeter, quietLogger, TestRepository, zero } from './testing/repository.js';
 
@@ -100,6 +102,24 @@ describe('ref snapshot', () => {
       await assert.rejects(readRefSnapshot({ git, gitDir: repository.gitDir, generation: 1 }), {
         code: 'storage-failure',
       });
+    });
+  });
+
+  it('is told without git as well, whatever the names', async () => {
+    await withRepository(async (repository) => {
+      const commit = repository.commit();
+      const names = ['main', 'a\u{2028}b', 'a\u{85}b', '\u{fffd}', '\u{feff}', "it's", '\u{1f600}'];
+      for (const name of names) repository.git(['update-ref', `refs/heads/${name}`, commit]);
+      repository.git(['tag', '-a', '-m', 'x', 'v1', commit]);
+      for (const packed of [false, true]) {
+        if (packed) repository.git(['pack-refs', '--all']);
+        const snapshot = await readRefSnapshot({ git, gitDir: repository.gitDir, generation: 1 });
+        const { head, refs } = await readRefsOnDisk(repository.gitDir);
+        assert.ok(head);
+        const onDisk = createRefSnapshot({ generation: 1, head, refs });
+        assert.equal(snapshot.refs.length, names.length + 1);
+        assert.equal(digestOf(onDisk), digestOf(snapshot), packed ? 'packed' : 'loose');
+      }
     });
   });
 

@@ -6,7 +6,8 @@ import { errorCode, isMissing } from './repository-files.js';
 
 // git's white space, which has no vertical tab and no form feed: a bit that turned over makes one of a newline.
 const looseRef = /^([0-9a-f]{40}|[0-9a-f]{64})[ \t\r\n]*$/;
-const packedRef = /^([0-9a-f]{40}|[0-9a-f]{64}) (refs\/.+)$/;
+// A name may hold what JavaScript takes for the end of a line (U+2028).
+const packedRef = /^([0-9a-f]{40}|[0-9a-f]{64}) (refs\/.+)$/s;
 const symref = /^ref: *([^ \t\r\n]+)[ \t\r\n]*$/;
 
 export interface RefsOnDisk {

@@ -383,6 +383,23 @@ test('a ref lock that a killed git left holds up neither a judgement nor an appl
   assert.deepEqual(await seen(), { [main]: tip });
 });
 
+test('packed refs that a killed git left half-written hold up no deletion for long', async () => {
+  const tip = await commitPush();
+  await scene.replica.apply(scene.id, 1);
+  await scene.git('pack-refs', '--all');
+  const left = ['packed-refs.lock', 'packed-refs.new'].map((name) => join(scene.gitDir, name));
+  for (const path of left) writeFileSync(path, '');
+  const removal = { ref: main, oldOid: tip, newOid: '0'.repeat(tip.length) };
+  const remove = async (pushId: string): Promise<number> => {
+    const key = { repositoryId: scene.id, pushId, attempt: 1 };
+    return (await scene.replica.prepare(scene.request(key, [removal], 1))).refused.size;
+  };
+  assert.equal(await remove('held-up-for-now'), 1);
+  scene.advance(61_000);
+  assert.equal(await remove('goes-on-again'), 0);
+  for (const path of left) assert.ok(!existsSync(path), path);
+});
+
 test('a lock that may be in use stays, whatever its time says, and however the clock is put', async () => {
   await seen();
   const lock = join(scene.gitDir, `${main}.lock`);

@@ -1,6 +1,13 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import type { RefCommand } from '../contract/objects.js';
@@ -77,6 +84,12 @@ for (const [desc, limit, said] of shortages) {
   });
 }
 
+test('what a helper of git fsck died over is damage', async () => {
+  await pushed();
+  git.limit('fsck', 'echo "error: commit-graph died of signal 11" >&2; exit 16');
+  assert.deepEqual((await verify()).problems, ['error: commit-graph died of signal 11']);
+});
+
 function damagePack(): void {
   const directory = join(scene.gitDir, 'objects/pack');
   const name = readdirSync(directory).find((file) => file.endsWith('.pack'));
@@ -96,6 +109,19 @@ test('a bit that turned over is damage, also where git fsck is short of memory, 
     const { problems } = await verify();
     assert.match(problems.join('\n'), /^\S+\.pack does not hold what its checksum says$/m);
   }
+});
+
+test('a pack that is another than its index says is damage', async () => {
+  const one = await pushed();
+  const two = await scene.commit('two', one);
+  const move = { ref: main, oldOid: one, newOid: two };
+  await scene.replica.apply(scene.id, await push(move, [one]));
+  const directory = join(scene.gitDir, 'objects/pack');
+  const [first = '', second = ''] = readdirSync(directory).filter((name) => name.endsWith('.pack'));
+  rmSync(join(directory, first));
+  copyFileSync(join(directory, second), join(directory, first));
+  const { problems } = await verify();
+  assert.deepEqual(problems, [`${first.replace(/pack$/, 'idx')} is not the index of its pack`]);
 });
 
 test('a loose object in which a bit turned over is damage, also where git fsck is short of files', async () => {
