@@ -30,6 +30,7 @@ import {
 } from './records.js';
 import type { ReplicatedBackend } from './replicated-backend.js';
 import { recoverSet } from './set-recovery.js';
+import { intercepting } from './testing/fault-coordinator.js';
 import {
   away,
   openReplicaSet,
@@ -97,9 +98,12 @@ async function head(): Promise<number> {
   return decodeHead(kv).generation;
 }
 
-function recover(recovery: Partial<LossRecovery> = {}): Promise<LossReport> {
+function recover(
+  recovery: Partial<LossRecovery> = {},
+  coordinator = set.coordinator,
+): Promise<LossReport> {
   const dependencies = {
-    coordinator: set.coordinator,
+    coordinator,
     replicas: set.replicas,
     awayMs: () => 1_000,
     repairAfterMs: 60_000,
@@ -169,6 +173,21 @@ describe('the majority is gone', () => {
     const two = await set.commit('two', one);
     await push(main, one, two);
     assert.equal(await head(), 2);
+  });
+
+  test('nothing is recovered by an older copy of the coordinator, which knows less than was acknowledged', async () => {
+    await everywhere(1, set.stores.slice(0, 3));
+    lose(store(1), store(2));
+    const before = await record();
+    const older = intercepting(set.coordinator, ({ binding }) =>
+      binding === true
+        ? () => Promise.reject(new QuorateError('unavailable', 'it is an older copy'))
+        : undefined,
+    );
+    const recovery = { accept: 1, gone: ['node-1', 'node-2'] };
+    await assert.rejects(recover(recovery, older), { code: 'unavailable' });
+    assert.deepEqual(await record(), before);
+    assert.equal((await recover(recovery)).recovered, 1);
   });
 
   test('a survivor that is behind the head: what is lost is named, what it has of it is kept as refs', async () => {

@@ -183,6 +183,7 @@ async function carryOut(
   const next = recoveredRecord(record, loss);
   const entry = await entryOf(dependencies, { ground, survivor, kept, key, recovery });
   const { succeeded } = await coordinator.transaction({
+    binding: true,
     compares: [
       { key: keys.repo(record.id), target: 'modRevision', op: '=', operand: configRevision },
       { key: keys.head(record.id), target: 'modRevision', op: '=', operand: headRevision },
