@@ -5,8 +5,6 @@ import {
   readdirSync,
   readFileSync,
   rmdirSync,
-  rmSync,
-  utimesSync,
   writeFileSync,
 } from 'node:fs';
 import { rm, writeFile } from 'node:fs/promises';
@@ -359,73 +357,6 @@ test('maintenance that was given up before its turn is cancelled', async () => {
   await assert.rejects(scene.replica.maintain(scene.id, { signal: AbortSignal.abort() }), {
     code: 'cancelled',
   });
-});
-
-const lockOut = async (pushId: string): Promise<number> => {
-  const key = { repositoryId: scene.id, pushId, attempt: 1 };
-  const tip = await scene.commit('locked');
-  return (await scene.replica.prepare(scene.request(key, [create(main, tip)]))).refused.size;
-};
-
-test('a ref lock that a killed git left holds up neither a judgement nor an apply for long', async () => {
-  await seen();
-  const lock = join(scene.gitDir, `${main}.lock`);
-  writeFileSync(lock, '');
-  assert.equal(await lockOut('locked-out'), 1);
-  scene.advance(61_000);
-  const tip = await commitPush();
-  assert.ok(!existsSync(lock), 'judged in spite of it');
-  scene.failures.set('commitEither', 1);
-  await assert.rejects(scene.replica.apply(scene.id, 1), { code: 'storage-failure' });
-  writeFileSync(lock, '');
-  await assert.rejects(scene.replica.apply(scene.id, 1), { code: 'storage-failure' });
-  scene.advance(61_000);
-  assert.deepEqual(await seen(), { [main]: tip });
-});
-
-test('packed refs that a killed git left half-written hold up no deletion for long', async () => {
-  const tip = await commitPush();
-  await scene.replica.apply(scene.id, 1);
-  await scene.git('pack-refs', '--all');
-  const left = ['packed-refs.lock', 'packed-refs.new'].map((name) => join(scene.gitDir, name));
-  for (const path of left) writeFileSync(path, '');
-  const removal = { ref: main, oldOid: tip, newOid: '0'.repeat(tip.length) };
-  const remove = async (pushId: string): Promise<number> => {
-    const key = { repositoryId: scene.id, pushId, attempt: 1 };
-    return (await scene.replica.prepare(scene.request(key, [removal], 1))).refused.size;
-  };
-  assert.equal(await remove('held-up-for-now'), 1);
-  scene.advance(61_000);
-  assert.equal(await remove('goes-on-again'), 0);
-  for (const path of left) assert.ok(!existsSync(path), path);
-});
-
-test('a lock that may be in use stays, whatever its time says, and however the clock is put', async () => {
-  await seen();
-  const lock = join(scene.gitDir, `${main}.lock`);
-  writeFileSync(lock, '');
-  const old = new Date(Date.now() - 3_600_000);
-  utimesSync(lock, old, old);
-  assert.equal(await lockOut('locked-out-1'), 1);
-  scene.step(3_600_000);
-  assert.equal(await lockOut('locked-out-2'), 1);
-  scene.advance(61_000);
-  // Another git's, in the place of the one that was met.
-  rmSync(lock);
-  writeFileSync(lock, 'another');
-  assert.equal(await lockOut('locked-out-3'), 1);
-  assert.ok(existsSync(lock));
-});
-
-test('a lock that a killed git left is removed though the clock was put back', async () => {
-  await seen();
-  const lock = join(scene.gitDir, `${main}.lock`);
-  writeFileSync(lock, '');
-  scene.step(-3_600_000);
-  assert.equal(await lockOut('locked-out'), 1);
-  scene.advance(61_000);
-  await commitPush();
-  assert.ok(!existsSync(lock));
 });
 
 test('a disk that does not take a quarantine is a storage failure, not a bug', async () => {

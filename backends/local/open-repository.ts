@@ -252,6 +252,11 @@ export class OpenRepository {
     });
   }
 
+  /** Removes what a git that was killed unseen left in the way of packing refs; by who holds their queue. */
+  async removeAbandonedLocks(): Promise<void> {
+    await this.#dependencies.locks.remove(this.gitDirectory, []);
+  }
+
   /** Why the last apply found that what is on this disk is not what it claims to be. */
   get contradiction(): string | undefined {
     return this.#contradiction;

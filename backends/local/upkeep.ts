@@ -106,7 +106,11 @@ export class Upkeep {
       clock,
       signal: either,
       keepPacks: await pools.packsToKeep(repository.objectsDirectory),
-      holdRefs: (step) => repository.refsQueue.run(step),
+      holdRefs: (step) =>
+        repository.refsQueue.run(async () => {
+          await repository.removeAbandonedLocks();
+          await step();
+        }),
       holdJudging: async (step) =>
         !isLeft(repository.id) && (await repository.pruneGate.tryPrune(step)),
       aroundRepack: (repackKind, repack) =>

@@ -132,6 +132,41 @@ test('what could not be read is read when it is suspected again, and what was da
   await local.remove();
 });
 
+test('a copy that could not be verified after long is not read all the time, whoever meets trouble with it', async () => {
+  const local = await startLocal();
+  const clock = createManualClock();
+  const minuteMs = 60_000;
+  let read = 0;
+  const scrub = new Scrub({
+    coordinator: local.coordinator,
+    replica: {
+      storeId: 'store',
+      verify: async () => {
+        read += 1;
+        await Promise.resolve();
+        clock.advance(minuteMs);
+        throw new QuorateError('unavailable', 'git fsck has too little memory');
+      },
+    },
+    clock,
+    random: { bytes: (length) => randomBytes(length) },
+    logger: silentLogger,
+    intervalMs: 0,
+  });
+  const readAt: number[] = [];
+  for (let seconds = 0; seconds < 19 * 60; seconds++) {
+    scrub.suspect('app');
+    const before = read;
+    clock.advance(1_000);
+    await new Promise((resolve) => setImmediate(resolve));
+    if (read > before) readAt.push(seconds);
+  }
+  await scrub.close();
+  await local.remove();
+  // Nine times as long as it took lies in between, or the ten minutes after which it is tried again in any case.
+  assert.ok(readAt.length >= 2 && readAt.length <= 4, readAt.join());
+});
+
 test('what could not be verified is tried again, ever later, and not for ever', async () => {
   const local = await startLocal();
   const clock = createManualClock();

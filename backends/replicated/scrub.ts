@@ -23,6 +23,11 @@ const minPauseMs = 1_000;
 const believedMs = 60 * 60_000;
 /** What is known to be damaged may have been filled anew by then, and be damaged again. */
 const knownDamagedMs = 5 * 60_000;
+/**
+ * So many times as long as a verification took that came to nothing, the copy is not read again for a mere suspicion:
+ * what git is short of it may be short of for long, and reading takes hours of a large repository.
+ */
+const pauseTimes = 9;
 /** Of which it is known when; what is beyond is left to the next round. */
 const maxSuspects = 10_000;
 /**
@@ -98,10 +103,14 @@ export class Scrub {
       await clock.sleep(minPauseMs, signal);
       if (signal.aborted) return;
       this.#suspects.delete(id);
+      const startedMs = clock.monotonicMs();
       const found = await this.#verify(id);
-      if (found === 'damaged') this.#believed.set(id, clock.monotonicMs() + knownDamagedMs);
+      const endedMs = clock.monotonicMs();
+      if (found === 'damaged') this.#believed.set(id, endedMs + knownDamagedMs);
       // Whoever meets it again brings it up again.
-      if (found === 'unknown' || found === 'gone') this.#believed.delete(id);
+      const pauseMs = Math.min(believedMs, (endedMs - startedMs) * pauseTimes);
+      if (found === 'unknown') this.#believed.set(id, endedMs + pauseMs);
+      if (found === 'gone') this.#believed.delete(id);
     }
   }
 
