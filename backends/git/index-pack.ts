@@ -281,7 +281,8 @@ async function refusal(run: IndexPackRun, result: GitEnd): Promise<QuorateError>
  * files.
  */
 function ownWords(stderr: string): string {
-  const lines = stderr.trimEnd().split('\n');
+  // Progress ends with a carriage return.
+  const lines = stderr.trimEnd().split(/[\r\n]+/);
   const found = lines.filter((line) => aboutObject.test(line));
   const wrong = found.some((line) => !/^\S+ \S+ \S+ \w+Missing: /.test(line));
   if (wrong && lines.at(-1)?.startsWith('fatal: fsck error in ') === true) return '';

@@ -291,28 +291,6 @@ describe('packs that are refused, by both engines alike, leaving nothing', () =>
     });
   }
 
-  test('what it says itself is not taken for words of the machine', async () => {
-    for (const end of [
-      ': Permission denied',
-      '\\nfatal: x: Too many open files',
-      ': out of memory at all',
-    ]) {
-      const config = `[submodule "a"]\n\tpath = a\n\turl = "-x${end}"\n`;
-      const tip = commit({ '.gitmodules': config }, []);
-      const ending = await sameEnding(packObjects(['--revs'], `${tip}\n`));
-      assert.equal(ending.code, 'invalid-argument', `${end}: ${ending.message}`);
-    }
-    const tag = fixture.write(
-      'tag',
-      `object ${baseBlob}\ntype blob\ntag a: Permission denied\ntagger A <a@example.org> 1 +0000\n\n`,
-    );
-    const tip = commit({ '.gitmodules': '[submodule "a"]\n\tpath = a\n\turl = "-x"\n' }, []);
-    const ending = await sameEnding(
-      packObjects([], `${tag}\n${fixture.run(['rev-list', '--objects', tip]).toString()}`),
-    );
-    assert.equal(ending.code, 'invalid-argument', ending.message);
-  });
-
   test('garbage that comes when git is done', async () => {
     const late = (async function* () {
       yield thin;

@@ -38,6 +38,8 @@ const troubleLine = new RegExp(
     '|\\S+ died of signal (?!(?:4|6|7|8|11)$)\\d+$)',
 );
 
+/** Progress ends with a carriage return. */
+const lineEnd = /[\r\n]/;
 /** A line of git's is at most a few paths long; of a longer one the beginning counts. */
 const maxLineChars = 8192;
 
@@ -48,7 +50,7 @@ export class TroubleWatch {
 
   readonly onStderr = (bytes: Uint8Array): void => {
     if (this.#found !== undefined) return;
-    const lines = `${this.#rest}${Buffer.from(bytes).toString('latin1')}`.split('\n');
+    const lines = `${this.#rest}${Buffer.from(bytes).toString('latin1')}`.split(lineEnd);
     this.#rest = (lines.pop() ?? '').slice(0, maxLineChars);
     this.#found = lines.find(isTrouble);
   };
@@ -66,7 +68,7 @@ export function troubleOf(
   if (wasKilled(result)) return 'git was killed: see whether memory or time is short';
   const { exitCode, stderr } = result;
   if (exitCode !== null && couldNotRun(exitCode)) return 'git could not be run';
-  return stderr.split('\n').find(isTrouble);
+  return stderr.split(lineEnd).find(isTrouble);
 }
 
 /** `troubleOf`, as details of an error: then it says nothing of the repository. */
