@@ -1,12 +1,15 @@
 import assert from 'node:assert/strict';
 import { test, type TestContext } from 'node:test';
 import type { ClusterControl } from '../contract/cluster.js';
+import type { Coordinator } from '../contract/coordinator.js';
 import type { Clock } from '../contract/environment.js';
+import { QuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
 import { silentLogger } from '../coordination/test-environment.js';
 import { createClusterControl } from './cluster-control.js';
 import { encodeNode } from './node-record.js';
 import { listNodes } from './store-view.js';
+import { intercepting } from './testing/fault-coordinator.js';
 import { openReplicaSet, type ReplicaSet } from './testing/replica-set.js';
 
 interface Scene {
@@ -17,7 +20,10 @@ interface Scene {
 
 const nowMs = Date.UTC(2026, 0, 2, 3, 4);
 
-async function open(t: TestContext): Promise<Scene> {
+async function open(
+  t: TestContext,
+  seenAs: (coordinator: Coordinator) => Coordinator = (coordinator) => coordinator,
+): Promise<Scene> {
   const set = await openReplicaSet(4);
   t.after(() => set.close());
   const { backend, locks } = await set.frontEnd();
@@ -30,7 +36,7 @@ async function open(t: TestContext): Promise<Scene> {
     access: { public: false, grants: {} },
   });
   const cluster = createClusterControl({
-    coordinator: set.coordinator,
+    coordinator: seenAs(set.coordinator),
     replicas: set.replicas,
     controller: { awayMs: () => 0 },
     replicationFactor: 3,
@@ -173,3 +179,37 @@ async function onlyRepository({
   assert.ok(entry !== undefined);
   return { repositoryId: entry.key.slice(keys.repos.length) };
 }
+
+test('nothing about nodes, or where repositories are to be, is decided in an older copy of the coordinator', async (t) => {
+  let isOlder = false;
+  const scene = await open(t, (coordinator) =>
+    intercepting(coordinator, ({ binding }) =>
+      isOlder && binding === true
+        ? () => Promise.reject(new QuorateError('unavailable', 'it is an older copy'))
+        : undefined,
+    ),
+  );
+  const { set, cluster, mark } = scene;
+  const [full, empty] = await withAndWithout(scene);
+  const { repositoryId: id } = await onlyRepository(set);
+  const before = await set.coordinator.get(keys.repo(id));
+  const others = ['node-0', 'node-1', 'node-2', 'node-3'].filter((nodeId) => nodeId !== full);
+  await cluster.mark(full, 'draining');
+  isOlder = true;
+  const decisions = [
+    () => cluster.mark(empty, 'draining'),
+    () => cluster.mark(full, undefined),
+    () => cluster.remove(empty, { force: true }),
+    () => cluster.move(id, others),
+    () => cluster.move(id, undefined),
+  ];
+  for (const decide of decisions) await assert.rejects(decide(), { code: 'unavailable' });
+  assert.deepEqual(
+    [await mark(full), await mark(empty)],
+    [
+      ['draining', nowMs],
+      [undefined, undefined],
+    ],
+  );
+  assert.deepEqual(await set.coordinator.get(keys.repo(id)), before);
+});

@@ -138,6 +138,7 @@ async function setTarget(
       epoch: record.epoch + 1,
     };
     const { succeeded } = await coordinator.transaction({
+      binding: true,
       compares: [{ key: kv.key, target: 'modRevision', op: '=', operand: kv.modRevision }],
       success: [{ type: 'put', key: kv.key, value: encodeRepository(next) }],
       failure: [],

@@ -50,6 +50,7 @@ export async function markNode(
 ): Promise<void> {
   const key = keys.nodeMark(nodeId);
   await coordinator.transaction({
+    binding: true,
     compares: [],
     success: [
       mark === undefined
