@@ -81,6 +81,8 @@ export interface CompositionParts {
   readonly lifecycle: Lifecycle;
   /** Gets a way to close each part as it is opened. */
   readonly teardown: Teardown;
+  /** Aborted when the process stops and nothing that it serves runs any more. */
+  readonly stopping: AbortSignal;
   readonly version: string;
 }
 

@@ -28,6 +28,8 @@ export interface CoordinatorParts {
   readonly clock: Clock;
   readonly random: Random;
   readonly logger: Logger;
+  /** Aborted when the process stops and nothing that it serves runs any more. */
+  readonly stopping: AbortSignal;
 }
 
 export interface OpenedCoordinator {
@@ -107,7 +109,7 @@ async function openConfigured(
   parts: CoordinatorParts,
   tls: TlsFiles | undefined,
 ): Promise<Coordinator> {
-  const { config, dataDirectory, clock, random, logger } = parts;
+  const { config, dataDirectory, clock, random, logger, stopping } = parts;
   const { coordinator } = config;
   if (coordinator.type === 'embedded') {
     const directory = path.join(dataDirectory, 'coordinator');
@@ -123,6 +125,7 @@ async function openConfigured(
       settings,
       random,
       logger,
+      stopping,
       ...(onTlsChange === undefined ? {} : { onTlsChange }),
     }),
   );

@@ -51,9 +51,10 @@ export async function serve(given: ServeArguments): Promise<number> {
   const signals = new StopSignals(logger);
   const lifecycle = new Lifecycle();
   const teardown = new Teardown({ clock: systemClock, logger });
+  const stopping = new AbortController();
   let served = false;
   try {
-    const server = await start({ config, logger, lifecycle, teardown });
+    const server = await start({ config, logger, lifecycle, teardown, stopping: stopping.signal });
     lifecycle.enter({ phase: 'serving' });
     served = true;
     logger.info({ component: 'server', version, node: process.version }, 'serving');
@@ -73,6 +74,7 @@ export async function serve(given: ServeArguments): Promise<number> {
       () => endNow(logger, 'the server did not close in time'),
       teardownTimeoutMs,
     );
+    stopping.abort();
     await teardown.run();
     clearTimeout(overdue);
     lifecycle.enter({ phase: 'stopped' });
@@ -89,6 +91,7 @@ interface Starting {
   readonly logger: Logger;
   readonly lifecycle: Lifecycle;
   readonly teardown: Teardown;
+  readonly stopping: AbortSignal;
 }
 
 /** What can be told to stop. */

@@ -62,6 +62,8 @@ export interface StorageNodeDependencies {
 const settleEveryMs = 60_000;
 /** A push that has its objects here may wait for its locks: never for so long. While its hooks run, it says so. */
 const idleMs = 600_000;
+/** How long it waits until others can see that it drains: a coordinator that is away is not waited for. */
+const tellMs = 1_000;
 /** How often it looks for copies that are to go. */
 const evictEveryMs = 5_000;
 
@@ -196,13 +198,15 @@ export class StorageNode {
     this.#scrub.start();
   }
 
-  /** No new work comes here, and what runs may finish. Idempotent. */
+  /** No new work comes here, and what runs may finish. `close` takes the node's record away. Idempotent. */
   async drain(graceMs: number): Promise<void> {
     this.#draining = true;
     // Others see it in the record; those that do not yet are refused and go elsewhere.
-    await this.#membership.update().catch(() => undefined);
+    const told = new AbortController();
+    const telling = this.#membership.update().catch(() => undefined);
+    await Promise.race([telling, this.#dependencies.clock.sleep(tellMs, told.signal)]);
+    told.abort();
     await this.#server.drain(graceMs);
-    await this.#membership.leave();
   }
 
   async close(): Promise<void> {

@@ -34,6 +34,7 @@ export class NodeMembership {
   readonly #dependencies: MembershipDependencies;
   readonly #closing = new AbortController();
   #keeping: Promise<void> | undefined;
+  #updating: Promise<void> | undefined;
   #record: NodeRecord | undefined;
   /** The lease that the record is under. */
   #under: Lease | undefined;
@@ -73,7 +74,8 @@ export class NodeMembership {
 
   /** Says at once what has changed. */
   async update(): Promise<void> {
-    await this.#announce();
+    this.#updating = this.#announce();
+    await this.#updating;
     this.#refresh.abort();
   }
 
@@ -82,6 +84,8 @@ export class NodeMembership {
     this.#closing.abort();
     this.#refresh.abort();
     await this.#keeping;
+    // Else it might put the record again that is taken away here.
+    await this.#updating?.catch(() => undefined);
     if (this.#nodeId !== undefined) await this.#dependencies.lease.leave(keys.node(this.#nodeId));
   }
 

@@ -116,4 +116,20 @@ describe('a cluster whose etcd has lost its quorum', () => {
     assert.match(audit, /"how":\s*"recalled"/);
     await waitFor('it to be ready', async () => (await ops('/readyz')).status === 200);
   });
+
+  test('members that cannot reach it stop all the same, without being ended', async () => {
+    const { cluster } = ground;
+    for (const member of cluster.etcd.members) member.pause();
+    try {
+      const stopped = [cluster.storageNode(0), ...cluster.frontEnds];
+      const ended = await Promise.all(stopped.map((member) => member.stop()));
+      assert.deepEqual(ended, [0, 0, 0]);
+      for (const { log } of stopped) {
+        assert.doesNotMatch(log, /did not close in time/);
+        assert.match(log, /"msg":"the lease is left to expire"/);
+      }
+    } finally {
+      for (const member of cluster.etcd.members) member.resume();
+    }
+  });
 });

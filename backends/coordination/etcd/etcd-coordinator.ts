@@ -36,6 +36,11 @@ export interface EtcdCoordinatorOptions {
   readonly settings: EtcdSettings;
   /** Tells of new certificates, for new connections. Returns how to stop that. */
   readonly onTlsChange?: (listener: (tls: NonNullable<EtcdSettings['tls']>) => void) => () => void;
+  /**
+   * Aborted when the process stops and serves nobody any more. Then requests fail with `unavailable` (transactions that
+   * were sent, with `outcome-unknown`) as soon as etcd has answered none of them for 1.5 s, and all later ones at once.
+   */
+  readonly stopping?: AbortSignal;
   readonly random: Random;
   readonly logger: Logger;
   /** How long the first answer is waited for. Default 10 s: etcd may be starting at the same time. */
@@ -79,6 +84,7 @@ class EtcdCoordinator implements Coordinator {
   readonly #logger: Logger;
   readonly #leases: LeaseKeeper;
   readonly #forgetTls: (() => void) | undefined;
+  readonly #forgetStop: () => void;
   readonly #ending = new AbortController();
   #closing: Promise<void> | undefined;
 
@@ -95,6 +101,9 @@ class EtcdCoordinator implements Coordinator {
       this.#pool.renew(tls);
       this.#leases.renew(tls);
     });
+    const leave = (): void => pool.leave();
+    options.stopping?.addEventListener('abort', leave, { once: true });
+    this.#forgetStop = () => options.stopping?.removeEventListener('abort', leave);
     // Every watch listens.
     setMaxListeners(0, this.#ending.signal);
   }
@@ -199,6 +208,7 @@ class EtcdCoordinator implements Coordinator {
   async #close(): Promise<void> {
     this.#ending.abort();
     this.#forgetTls?.();
+    this.#forgetStop();
     await this.#leases.close();
     this.#pool.close();
   }

@@ -187,6 +187,42 @@ test('a watch that nobody reads holds up nothing else, and ends in the compactio
   }
 });
 
+test('who stops waits once for an etcd that says nothing, for all that is asked, and not at all for one that answers', async () => {
+  const cluster = await EtcdCluster.start();
+  const stopping = new AbortController();
+  // Whoever waited for it would wait for longer than a test may take.
+  const settings = { ...settingsFor(cluster), patienceMs: 3_600_000 };
+  const coordinator = await openEtcdCoordinator({
+    settings,
+    stopping: stopping.signal,
+    random: realRandom,
+    logger: silentLogger,
+  });
+  try {
+    await put(coordinator, 'k', '1');
+    const before = await coordinator.grantLease(5_000);
+    stopping.abort();
+    assert.equal((await coordinator.get('k'))?.key, 'k');
+    await coordinator.grantLease(5_000);
+    cluster.member(0).pause();
+    const asked = [
+      ...Array.from({ length: 10 }, () => coordinator.get('k')),
+      coordinator.grantLease(5_000),
+      before.revoke(),
+    ];
+    for (const result of await Promise.allSettled(asked)) {
+      assert.equal(result.status, 'rejected');
+      assert.equal(asQuorateError(result.reason).code, 'unavailable');
+    }
+    await assert.rejects(coordinator.get('k'), { code: 'unavailable' });
+    await assert.rejects(put(coordinator, 'k', '2'), { code: 'unavailable' });
+  } finally {
+    cluster.member(0).resume();
+    await coordinator.close();
+    await cluster.stop();
+  }
+});
+
 test('members of two clusters are refused', async () => {
   const one = await EtcdCluster.start();
   const two = await EtcdCluster.start();

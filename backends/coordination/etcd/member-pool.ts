@@ -15,6 +15,9 @@ const longestPauseMs = 150;
 
 /** Longer than any request; a watch that is cut off then lists anew. */
 const retiredMs = 30_000;
+/** How long a process that stops waits for members of which none says anything: others wait for it to be gone. */
+const leavingPatienceMs = 1_500;
+const leavingCheckMs = 100;
 
 export interface Attempt {
   readonly signal?: AbortSignal | undefined;
@@ -43,6 +46,11 @@ export class MemberPool {
   #clusterId: string | undefined;
   #revision = 0;
   #closed = false;
+  /** Requests that run, and since when there are some; and when the latest answer came. */
+  #running = 0;
+  #runningSinceMs = 0;
+  #answeredMs = 0;
+  #leaving: NodeJS.Timeout | undefined;
 
   constructor(settings: EtcdSettings) {
     this.#settings = settings;
@@ -69,11 +77,25 @@ export class MemberPool {
 
   close(): void {
     this.#closed = true;
+    clearInterval(this.#leaving);
     for (const [timer, members] of this.#retired) {
       clearTimeout(timer);
       for (const member of members) member.close();
     }
     for (const member of this.#members) member.close();
+  }
+
+  /**
+   * The process stops: from now on, whenever requests have run for 1.5 s and no member answers any, the pool closes. All
+   * requests share that wait, however many come one after the other. Idempotent.
+   */
+  leave(): void {
+    if (this.#closed || this.#leaving !== undefined) return;
+    const leftMs = performance.now();
+    this.#leaving = setInterval(() => {
+      const sinceMs = Math.max(leftMs, this.#runningSinceMs, this.#answeredMs);
+      if (this.#running > 0 && performance.now() - sinceMs > leavingPatienceMs) this.close();
+    }, leavingCheckMs).unref();
   }
 
   /** From now on connections are made with these certificates. Those that there are close when no request is on them. */
@@ -176,11 +198,25 @@ export class MemberPool {
   }
 
   #note(member: MemberClient, { header }: Answer): void {
+    this.#answeredMs = performance.now();
     this.observe(header);
     this.#leaders.observe(member, Number(header.raft_term));
   }
 
   async #untilTaken<T>(attempt: Attempt, send: (member: MemberClient) => Promise<T>): Promise<T> {
+    if (this.#running === 0) this.#runningSinceMs = performance.now();
+    this.#running += 1;
+    try {
+      return await this.#tryUntilTaken(attempt, send);
+    } finally {
+      this.#running -= 1;
+    }
+  }
+
+  async #tryUntilTaken<T>(
+    attempt: Attempt,
+    send: (member: MemberClient) => Promise<T>,
+  ): Promise<T> {
     const deadlineMs = performance.now() + (attempt.patienceMs ?? this.#patienceMs);
     let last: unknown = new Error('no member accepts connections');
     for (let pauseMs = pauseStepMs; ; pauseMs = Math.min(pauseMs + pauseStepMs, longestPauseMs)) {
