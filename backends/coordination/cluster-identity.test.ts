@@ -206,6 +206,77 @@ test('what is frozen still looks after the recovery, and tells of nothing that w
   }
 });
 
+/** Two processes and a copy of their coordinator; then a recovery from that which only `one` knows of. */
+async function recoverOnce(t: TestContext): Promise<ClusterScene> {
+  const scene = await ClusterScene.make(t);
+  const coordinator = await scene.coordinator();
+  const names = ['one.json', 'other.json'];
+  for (const name of names) await scene.identity(coordinator, name);
+  await scene.close();
+  await scene.copy('coordinator', 'backup');
+  const later = await scene.coordinator();
+  await put(later, 'lost');
+  for (const name of names) await scene.identity(later, name);
+  await scene.close();
+  await scene.copy('backup', 'coordinator');
+  const restored = await scene.coordinator();
+  await (await scene.identity(restored, 'one.json')).accept();
+  await scene.close();
+  const recovered = await scene.coordinator();
+  assert.equal((await scene.identity(recovered, 'one.json')).incarnation, 2);
+  await scene.close();
+  await scene.copy('backup', 'coordinator');
+  return scene;
+}
+
+test('a second recovery, by who knows nothing of the first, goes on from what any process that lives has seen', async (t) => {
+  const scene = await recoverOnce(t);
+  const restored = await scene.coordinator();
+  const other = await scene.identity(restored, 'other.json');
+  await scene.identity(restored, 'one.json');
+  await other.accept();
+  for (const name of ['one.json', 'other.json']) {
+    const { incarnation, frozen } = await scene.identity(restored, name);
+    assert.deepEqual([incarnation, frozen], [3, undefined], name);
+  }
+});
+
+test('two recoveries that know nothing of each other are told apart, until one more has been made', async (t) => {
+  const scene = await recoverOnce(t);
+  const restored = await scene.coordinator();
+  await (await scene.identity(restored, 'other.json')).accept();
+  assert.equal((await scene.identity(restored, 'other.json')).incarnation, 2);
+  // No revision tells it any more.
+  for (let i = 0; i < 20; i += 1) await put(restored, 'alive');
+  const one = await scene.identity(restored, 'one.json');
+  assert.equal(one.frozen?.reason, 'went-back');
+  assert.match(one.frozen.message, /another recovery .* quorate recover/);
+  await one.accept();
+  for (const name of ['one.json', 'other.json']) {
+    const { incarnation, frozen } = await scene.identity(restored, name);
+    assert.deepEqual([incarnation, frozen], [3, undefined], name);
+  }
+});
+
+test('what has not been started again since a recovery can recover from the next older copy', async (t) => {
+  const scene = await ClusterScene.make(t);
+  const coordinator = await scene.coordinator();
+  const early = await scene.identity(coordinator, 'early.json');
+  early.missing(1_000);
+  await early.check();
+  await (await scene.identity(coordinator, 'decides.json')).accept();
+  await early.check();
+  assert.equal(early.recoveredAs, 2);
+  const later = await scene.identity(coordinator, 'later.json');
+  later.missing(2_000);
+  await later.check();
+  await early.check();
+  assert.deepEqual([early.recoveredAs, early.frozen?.reason], [undefined, 'went-back']);
+  await early.accept();
+  await later.check();
+  assert.deepEqual([early.recoveredAs, later.recoveredAs], [3, 3]);
+});
+
 test('a recovery is taken over with what was found since', async (t) => {
   const scene = await ClusterScene.make(t);
   const coordinator = await scene.coordinator();

@@ -1,39 +1,16 @@
-import { readFile } from 'node:fs/promises';
-import { z } from 'zod';
 import type { Coordinator, KeyValue } from '../contract/coordinator.js';
 import type { Clock, Logger, Random } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
 import { writeFileDurably } from '../git/repository-files.js';
+import {
+  type ClusterRecord,
+  decodeCluster,
+  encodeCluster,
+  readSeen,
+  type SeenRecord,
+} from './cluster-record.js';
 import { type Witness, Witnesses } from './witnesses.js';
-
-/** In the coordinator. */
-const clusterRecord = z.object({
-  /** Random, for ever. */
-  id: z.string().regex(/^[0-9a-f]{32}$/),
-  /** Raised by one whenever people decided to go on from an older copy of the coordinator. */
-  incarnation: z.number().int().min(1),
-  /**
-   * A process found that this is an older copy. Said here for all others: what they remember may be less, and whatever
-   * is still written (that processes are alive) soon carries the revision past it.
-   */
-  frozen: z.object({ message: z.string() }).optional(),
-});
-
-/** On this process' disk: what it saw last. */
-const seenRecord = z.object({
-  version: z.literal(1),
-  id: clusterRecord.shape.id,
-  incarnation: clusterRecord.shape.incarnation,
-  /** `CoordinatorIdentity.clusterId`. */
-  storeId: z.string(),
-  revision: z.number().int().min(0),
-  /** A head that was there, and its revision. */
-  witness: z.object({ key: z.string(), revision: z.number().int().min(1) }).optional(),
-});
-
-type ClusterRecord = z.infer<typeof clusterRecord>;
-type SeenRecord = z.infer<typeof seenRecord>;
 
 /** Why nothing may be committed. */
 export interface Frozen {
@@ -113,6 +90,9 @@ export async function openClusterIdentity(
 
 const defaultCheckEveryMs = 2_000;
 
+/** Each process says once in an incarnation that this is an older copy; so many in a row are not found by chance. */
+const maxRaces = 30;
+
 class RememberedIdentity implements ClusterIdentity {
   readonly #options: ClusterIdentityOptions;
   readonly #stopped = new AbortController();
@@ -185,15 +165,16 @@ class RememberedIdentity implements ClusterIdentity {
     const [entry, ...found] = await Promise.all(
       [keys.cluster, ...witnesses.map(({ key }) => key)].map((key) => coordinator.get(key)),
     );
-    const record = entry === undefined ? undefined : decode(clusterRecord, entry.value);
+    const record = entry === undefined ? undefined : decodeCluster(entry.value);
     const takenOver = this.#takeOver(record, { storeId: clusterId, revision });
     const problem = findProblem(this.#seen, record, clusterId);
     if (problem !== undefined) this.#freeze(problem);
     else if (!takenOver) {
+      this.#learnRecovery(record);
       this.observe(revision, atLeast);
       this.#compare(witnesses, found);
     }
-    this.#noteRecovery(record?.id === this.#seen.id ? record.incarnation : 0);
+    this.#noteRecovery(record);
     this.#recordRevision = entry?.modRevision ?? 0;
     if (entry !== undefined && record !== undefined) await this.#tellOthers(entry, record);
   }
@@ -215,26 +196,36 @@ class RememberedIdentity implements ClusterIdentity {
   }
 
   async accept(): Promise<void> {
-    const { coordinator } = this.#options;
-    const { clusterId, revision } = await coordinator.identity();
-    const entry = await coordinator.get(keys.cluster);
-    if (entry === undefined) {
-      throw new QuorateError('failed-precondition', 'the coordinator knows of no cluster');
+    const { coordinator, random } = this.#options;
+    const recovery = hexOf(random.bytes(16));
+    let before: number | undefined;
+    for (let race = 0; race < maxRaces; race++) {
+      const { clusterId: storeId, revision } = await coordinator.identity();
+      const entry = await coordinator.get(keys.cluster);
+      if (entry === undefined) {
+        throw new QuorateError('failed-precondition', 'the coordinator knows of no cluster');
+      }
+      const record = decodeCluster(entry.value);
+      if (before !== undefined && record.incarnation !== before) break;
+      before = record.incarnation;
+      const { id } = record;
+      const incarnation = 1 + Math.max(before, this.#seen.incarnation, incarnationTold(record));
+      const next = { id, incarnation, recovery };
+      // Whoever finds meanwhile that this is an older copy, says so once; what he has seen counts, too.
+      if (!(await this.#replace(entry, next))) continue;
+      this.witnesses.clear();
+      this.#seen = { version: 1, ...next, storeId, revision };
+      this.#noteRecovery(next);
+      await this.remember();
+      return;
     }
-    const record = decode(clusterRecord, entry.value);
-    const { id } = record;
-    const incarnation = Math.max(record.incarnation, this.#seen.incarnation) + 1;
-    if (!(await this.#replace(entry, { id, incarnation }))) {
-      throw new QuorateError('aborted', 'somebody else recovers the cluster');
-    }
-    this.witnesses.clear();
-    this.#seen = { version: 1, id, incarnation, storeId: clusterId, revision };
-    this.#noteRecovery(incarnation);
-    await this.remember();
+    throw new QuorateError('aborted', 'somebody else recovers the cluster');
   }
 
-  /** Whether people have decided since this process froze: what is to be done is another thing then. */
-  #noteRecovery(incarnation: number): void {
+  /** Whether people have decided since this process froze, and nobody has been frozen since: what is to be done is another thing then. */
+  #noteRecovery(record: ClusterRecord | undefined): void {
+    const isOurs = record?.id === this.#seen.id && record.frozen === undefined;
+    const incarnation = isOurs ? record.incarnation : 0;
     const isRecovered = this.#frozen !== undefined && incarnation > this.#frozenIn;
     const before = this.#recoveredAs;
     this.#recoveredAs = isRecovered ? incarnation : undefined;
@@ -243,22 +234,33 @@ class RememberedIdentity implements ClusterIdentity {
     this.#options.logger.warn({ component: 'cluster', ...details }, message);
   }
 
+  /** What a process of an earlier version did not write down. */
+  #learnRecovery(record: ClusterRecord | undefined): void {
+    const { incarnation, recovery } = this.#seen;
+    if (record?.recovery === undefined || recovery !== undefined) return;
+    if (record.incarnation !== incarnation) return;
+    this.#seen = { ...this.#seen, recovery: record.recovery };
+  }
+
   /** Of an older copy of our own cluster only: another cluster's record is nothing of ours. */
   async #tellOthers(entry: KeyValue, record: ClusterRecord): Promise<void> {
     const { reason, message } = this.#frozen ?? {};
-    if (message === undefined || record.frozen !== undefined || record.id !== this.#seen.id) return;
+    if (message === undefined || record.id !== this.#seen.id) return;
     if (reason !== 'went-back' && reason !== 'another-store') return;
     // People have decided since, and this process has not been started again yet.
-    if (record.incarnation > this.#frozenIn) return;
+    if (record.frozen === undefined && record.incarnation > this.#frozenIn) return;
+    const { incarnation } = this.#seen;
+    if (record.frozen !== undefined && incarnationTold(record) >= incarnation) return;
+    const told = record.frozen?.message ?? message;
     // When somebody else has changed it, the next look tells.
-    await this.#replace(entry, { ...record, frozen: { message } });
+    await this.#replace(entry, { ...record, frozen: { message: told, incarnation } });
   }
 
   async #replace(entry: KeyValue, record: ClusterRecord): Promise<boolean> {
     const { key, modRevision } = entry;
     const { succeeded } = await this.#options.coordinator.transaction({
       compares: [{ key, target: 'modRevision', op: '=', operand: modRevision }],
-      success: [{ type: 'put', key, value: encode(record) }],
+      success: [{ type: 'put', key, value: encodeCluster(record) }],
       failure: [],
     });
     return succeeded;
@@ -320,10 +322,10 @@ class RememberedIdentity implements ClusterIdentity {
   ): boolean {
     if (record === undefined || this.#watching !== undefined) return false;
     if (record.id !== this.#seen.id || record.incarnation <= this.#seen.incarnation) return false;
-    const { id, incarnation } = record;
+    const { id, incarnation, recovery } = record;
     this.#options.logger.warn({ component: 'cluster', incarnation }, 'a recovery is taken over');
     this.witnesses.clear();
-    this.#seen = { version: 1, id, incarnation, ...store };
+    this.#seen = { version: 1, id, incarnation, recovery, ...store };
     return true;
   }
 
@@ -339,7 +341,7 @@ class RememberedIdentity implements ClusterIdentity {
 /** First contact of this disk with its coordinator. */
 async function meet({ coordinator, random }: ClusterIdentityOptions): Promise<SeenRecord> {
   const made: ClusterRecord = {
-    id: Buffer.from(random.bytes(16)).toString('hex'),
+    id: hexOf(random.bytes(16)),
     incarnation: 1,
   };
   // Repeated without harm: whichever was first stays.
@@ -347,13 +349,13 @@ async function meet({ coordinator, random }: ClusterIdentityOptions): Promise<Se
     const entry = await coordinator.get(keys.cluster);
     if (entry !== undefined) {
       const { clusterId, revision } = await coordinator.identity();
-      const { id, incarnation } = decode(clusterRecord, entry.value);
-      return { version: 1, id, incarnation, storeId: clusterId, revision };
+      const { id, incarnation, recovery } = decodeCluster(entry.value);
+      return { version: 1, id, incarnation, recovery, storeId: clusterId, revision };
     }
     try {
       await coordinator.transaction({
         compares: [{ key: keys.cluster, target: 'createRevision', op: '=', operand: 0 }],
-        success: [{ type: 'put', key: keys.cluster, value: encode(made) }],
+        success: [{ type: 'put', key: keys.cluster, value: encodeCluster(made) }],
         failure: [],
       });
     } catch (error) {
@@ -396,6 +398,14 @@ function findProblem(
       details: { incarnation: record.incarnation, seen: seen.incarnation },
     };
   }
+  // Whoever made it did not know of the one that was seen: what was acknowledged since that is not looked for by it.
+  if (isAnotherRecovery(seen, record)) {
+    return {
+      reason: 'went-back',
+      message: `the coordinator is an older copy: incarnation ${seen.incarnation} of another recovery than was seen. ${remedy}`,
+      details: { incarnation: record.incarnation, seen: seen.incarnation },
+    };
+  }
   if (storeId !== seen.storeId) {
     return {
       reason: 'another-store',
@@ -404,6 +414,20 @@ function findProblem(
     };
   }
   return undefined;
+}
+
+function isAnotherRecovery(seen: SeenRecord, record: ClusterRecord): boolean {
+  if (record.incarnation !== seen.incarnation || seen.recovery === undefined) return false;
+  return record.recovery !== seen.recovery;
+}
+
+/** The highest that somebody has seen who found that this is an older copy; 0: nobody has. */
+function incarnationTold({ frozen }: ClusterRecord): number {
+  return frozen === undefined ? 0 : (frozen.incarnation ?? 0);
+}
+
+function hexOf(bytes: Uint8Array): string {
+  return Buffer.from(bytes).toString('hex');
 }
 
 const remedy =
@@ -426,35 +450,4 @@ function wentBack(revision: number, seen: number): Frozen {
     message: `the coordinator is an older copy: revision ${revision} after ${seen}. ${remedy}`,
     details: { revision, seen },
   };
-}
-
-async function readSeen(file: string): Promise<SeenRecord | undefined> {
-  let text: string;
-  try {
-    text = await readFile(file, 'utf8');
-  } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
-    throw error;
-  }
-  try {
-    return seenRecord.parse(JSON.parse(text));
-  } catch (error) {
-    throw new QuorateError('data-corrupt', `${file} does not say which cluster this data is of`, {
-      cause: error,
-    });
-  }
-}
-
-function encode(record: ClusterRecord): Uint8Array {
-  return Buffer.from(JSON.stringify(record));
-}
-
-function decode<T>(schema: z.ZodType<T>, value: Uint8Array): T {
-  try {
-    return schema.parse(JSON.parse(Buffer.from(value).toString('utf8')));
-  } catch (error) {
-    throw new QuorateError('data-corrupt', `the coordinator's ${keys.cluster} is damaged`, {
-      cause: error,
-    });
-  }
 }
