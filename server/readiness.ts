@@ -1,19 +1,14 @@
-import { constants } from 'node:fs';
-import { access, statfs } from 'node:fs/promises';
 import type { Clock } from '../backends/contract/environment.js';
 import { asQuorateError } from '../backends/contract/errors.js';
 import type { PastReads } from '../backends/contract/past-reads.js';
 import type { GitRunner } from '../backends/git/git-runner.js';
+import { diskProblem } from '../backends/local/disk-space.js';
 import type { Config } from './config.js';
-
-/** Below this a push fails soon, and so may the coordinator's store: no more requests should come here. */
-const minFreeBytes = 64 * 1024 * 1024;
 
 /** For readiness: rejects when a directory cannot be written to, or its disk is full. */
 export async function checkStorage(directory: string): Promise<void> {
-  await access(directory, constants.R_OK | constants.W_OK);
-  const { bavail, bsize } = await statfs(directory);
-  if (bavail * bsize < minFreeBytes) throw new Error('the disk is full');
+  const problem = await diskProblem(directory);
+  if (problem !== undefined) throw new Error(problem);
 }
 
 /** For how long one start of git tells; probes come every few seconds, from several places. */

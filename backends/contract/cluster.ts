@@ -20,6 +20,8 @@ export interface NodeInfo {
   readonly weight: number | undefined;
   readonly capacityBytes: number | undefined;
   readonly usedBytes: number | undefined;
+  /** Why it takes nothing new although it runs (its disk is full, say), and the remedy; in its own words. */
+  readonly problem: string | undefined;
   /** By how much its clock on the wall is ahead of the asked process'; undefined while they are together, or it is away. */
   readonly clockApartMs: number | undefined;
   /** Copies that it has, learners and readers included. */

@@ -16,7 +16,8 @@ import { ReplicatedBackend } from '../replicated/replicated-backend.js';
 import { Scrub } from '../replicated/scrub.js';
 import { createStoreView } from '../replicated/store-view.js';
 import { singleReplica } from '../replicated/voters.js';
-import { openLocalStore, spaceOf } from './local-store.js';
+import { spaceOf } from './disk-space.js';
+import { openLocalStore } from './local-store.js';
 
 export interface LocalBackendOptions {
   /** Name of this process in lock holders and logs. */

@@ -1,4 +1,3 @@
-import { statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Coordinator } from '../contract/coordinator.js';
 import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
@@ -49,14 +48,6 @@ export interface LocalStore {
 /** Where the store is below a data directory. */
 export function storeRoot(dataDirectory: string): string {
   return join(dataDirectory, 'store');
-}
-
-/** How large the disk below a data directory is, and how full. */
-export async function spaceOf(
-  dataDirectory: string,
-): Promise<{ readonly capacityBytes: number; readonly usedBytes: number }> {
-  const { blocks, bfree, bsize } = await statfs(dataDirectory);
-  return { capacityBytes: blocks * bsize, usedBytes: (blocks - bfree) * bsize };
 }
 
 export async function openLocalStore(dependencies: LocalStoreDependencies): Promise<LocalStore> {

@@ -6,7 +6,8 @@ import type { PeerSource, Replica } from '../contract/replica.js';
 import type { TakeFileSteps } from '../git/file-steps.js';
 import type { GitRunner } from '../git/git-runner.js';
 import type { PackIndexer } from '../git/pack-indexer.js';
-import { type LocalStore, openLocalStore, spaceOf, storeRoot } from '../local/local-store.js';
+import { diskProblem, spaceOf } from '../local/disk-space.js';
+import { type LocalStore, openLocalStore, storeRoot } from '../local/local-store.js';
 import { claimStore } from '../local/store-owner.js';
 import { reportDamage } from '../replicated/damage.js';
 import { obeyEvictions } from '../replicated/evictions.js';
@@ -64,6 +65,8 @@ const settleEveryMs = 60_000;
 const idleMs = 600_000;
 /** How long it waits until others can see that it drains: a coordinator that is away is not waited for. */
 const tellMs = 1_000;
+/** How often it looks whether its disk takes what is written. */
+const lookEveryMs = 5_000;
 /** How often it looks for copies that are to go. */
 const evictEveryMs = 5_000;
 
@@ -194,7 +197,11 @@ export class StorageNode {
     this.#address = `${host.includes(':') ? `[${host}]` : host}:${port === 0 ? bound.port : port}`;
     await this.directory.start();
     await this.#membership.join();
-    this.#settling = Promise.all([this.#settleForEver(), this.#evictForEver()]);
+    this.#settling = Promise.all([
+      this.#settleForEver(),
+      this.#evictForEver(),
+      this.#watchDiskForEver(),
+    ]);
     this.#scrub.start();
   }
 
@@ -255,17 +262,39 @@ export class StorageNode {
 
   async #describe(): Promise<NodeRecord> {
     const { options, dataDirectory, incarnation } = this.#dependencies;
+    const problem = await diskProblem(dataDirectory);
     return {
       nodeId: options.nodeId,
       storeId: this.#store.replica.storeId,
       address: this.#address,
       zone: options.zone,
       weight: options.weight,
-      ...(await spaceOf(dataDirectory)),
+      // A disk that says nothing of itself is no reason to say nothing of the node.
+      ...(problem === undefined
+        ? await spaceOf(dataDirectory)
+        : await spaceOf(dataDirectory).catch(() => unknownSpace)),
       draining: this.#draining,
       version: options.version,
+      ...(problem === undefined ? {} : { problem }),
       incarnation,
     };
+  }
+
+  /** What is wrong with its disk all see soon, in its record; and so that it is well again. */
+  async #watchDiskForEver(): Promise<void> {
+    const { clock, dataDirectory, logger, options } = this.#dependencies;
+    const { signal } = this.#closing;
+    const about = { component: 'store', node: options.nodeId };
+    while (!signal.aborted) {
+      await clock.sleep(lookEveryMs, signal);
+      const problem = await diskProblem(dataDirectory);
+      if (signal.aborted || problem === this.#membership.record?.problem) continue;
+      if (problem === undefined) logger.info(about, 'the disk takes what is written again');
+      else logger.error(about, problem);
+      await this.#membership.update().catch((error: unknown) => {
+        logger.debug({ ...about, err: error }, 'what became of the disk is told later');
+      });
+    }
   }
 
   /** Removes the copies that went elsewhere. */
@@ -295,6 +324,9 @@ export class StorageNode {
     }
   }
 }
+
+/** Nothing is put on such a node by how full it is. */
+const unknownSpace = { capacityBytes: 0, usedBytes: 0 };
 
 function isAnyAddress(host: string): boolean {
   return host === '0.0.0.0' || host === '::';

@@ -140,9 +140,10 @@ export class NodeDirectory implements ReplicaDirectory {
   }
 
   #storageNode(record: NodeRecord, local: boolean): StorageNode {
-    const { nodeId, storeId, address, zone, weight, capacityBytes, usedBytes } = record;
+    const { nodeId, storeId, address, zone, weight, capacityBytes, usedBytes, problem } = record;
     const draining = record.draining || this.#marks.has(nodeId);
-    return { nodeId, storeId, address, zone, weight, capacityBytes, usedBytes, draining, local };
+    const space = { capacityBytes, usedBytes };
+    return { nodeId, storeId, address, zone, weight, ...space, draining, problem, local };
   }
 
   #count(answering: boolean): number {

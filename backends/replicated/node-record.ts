@@ -15,6 +15,8 @@ const nodeSchema = z.object({
   /** It is shutting down. */
   draining: z.boolean(),
   version: z.string(),
+  /** Why it takes nothing new, and the remedy, in words; absent while all is well. */
+  problem: z.string().optional(),
   /** Of the cluster, in which the process began; absent in records of earlier versions. */
   incarnation: z.int().min(1).optional(),
 });

@@ -35,6 +35,17 @@ test('each repository gets different nodes, evenly by weight, and always the sam
   }
 });
 
+test('a node that takes nothing new gets something only where there is no other', () => {
+  const ring = new Ring([
+    ...names(3).map((name) => node(name)),
+    node('full', { zone: 'y', problem: 'the disk is full' }),
+  ]);
+  for (const id of repositories.slice(0, 100)) {
+    assert.ok(!place(ring, id).includes('full'));
+    assert.ok(place(ring, id, 4).includes('full'));
+  }
+});
+
 test('a node that comes takes only its own share, one that goes leaves only that', () => {
   const before = new Ring(names(5).map((name) => node(name)));
   const after = new Ring(names(6).map((name) => node(name)));

@@ -8,7 +8,7 @@ const fullAt = 0.9;
 
 type Placeable = Pick<
   StorageNode,
-  'nodeId' | 'storeId' | 'zone' | 'weight' | 'capacityBytes' | 'usedBytes' | 'draining'
+  'nodeId' | 'storeId' | 'zone' | 'weight' | 'capacityBytes' | 'usedBytes' | 'draining' | 'problem'
 >;
 
 /**
@@ -106,6 +106,8 @@ function hashOf(text: string): bigint {
 export function isFull({
   capacityBytes,
   usedBytes,
-}: Pick<Placeable, 'capacityBytes' | 'usedBytes'>): boolean {
+  problem,
+}: Pick<Placeable, 'capacityBytes' | 'usedBytes' | 'problem'>): boolean {
+  if (problem !== undefined) return true;
   return capacityBytes > 0 && usedBytes >= capacityBytes * fullAt;
 }

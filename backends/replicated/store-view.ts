@@ -168,6 +168,7 @@ function infoOf(
     weight: node?.weight,
     capacityBytes: node?.capacityBytes,
     usedBytes: node?.usedBytes,
+    problem: node?.problem,
     clockApartMs: node?.clockApartMs,
     copies: copies?.count ?? 0,
   };

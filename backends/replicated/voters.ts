@@ -16,6 +16,8 @@ export interface StorageNode {
   readonly usedBytes: number;
   /** Gets nothing new, and what it has moves away. */
   readonly draining: boolean;
+  /** Why it takes nothing new although it runs, and the remedy; absent while all is well. */
+  readonly problem?: string | undefined;
   /** By how much its clock on the wall is ahead of ours, in ms; absent while they are together. */
   readonly clockApartMs?: number;
   /** In this process. */

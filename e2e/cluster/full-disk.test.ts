@@ -45,15 +45,26 @@ describe('a storage node whose disk is full, while clients push', () => {
     }
   });
 
-  function parts(): { readonly cluster: ClusterScene['cluster']; readonly pushing: PushLoad } {
+  function parts(): {
+    readonly ground: ClusterScene;
+    readonly cluster: ClusterScene['cluster'];
+    readonly pushing: PushLoad;
+  } {
     if (ground === undefined || load === undefined) throw new Error('the cluster is not there');
-    return { cluster: ground.cluster, pushing: load };
+    return { ground, cluster: ground.cluster, pushing: load };
   }
 
   async function readiness(): Promise<{ readonly status: number; readonly text: string }> {
     const { cluster } = parts();
     const answer = await fetch(`${cluster.storageNode(2).fact('opsUrl')}/readyz`);
     return { status: answer.status, text: await answer.text() };
+  }
+
+  /** What `quorate status` says of the node, at a front-end. */
+  async function problem(): Promise<string | undefined> {
+    const { ground: scene } = parts();
+    const text = await scene.admin(0, 'status');
+    return new RegExp(`^problem of ${small}: +(.+)$`, 'm').exec(text)?.[1];
   }
 
   async function fill(): Promise<void> {
@@ -91,10 +102,15 @@ describe('a storage node whose disk is full, while clients push', () => {
     await pushing.survive('a full disk', async () => {
       await fill();
       await pushing.acknowledged(20, 'while a disk is full');
+      assert.match(
+        await waitFor('the status to tell', () => problem()),
+        /^the disk of \S+data is full: less than 64 MiB are left; make room on it, /,
+      );
       await rm(path.join(disk, 'ballast'));
     });
     await pushing.converge();
     await pushing.checkDisks();
+    await waitFor('the status to be well', async () => (await problem()) === undefined);
     await waitFor('the node to be ready', async () => (await readiness()).status === 200);
   });
 });

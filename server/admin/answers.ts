@@ -139,6 +139,10 @@ const storageNode = z.strictObject({
   weight: z.number().optional(),
   capacityBytes: z.number().optional(),
   usedBytes: z.number().optional(),
+  problem: z
+    .string()
+    .optional()
+    .describe('why it takes nothing new although it runs (its disk is full, say), and the remedy'),
   clockApartMs: z
     .number()
     .optional()

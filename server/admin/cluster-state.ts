@@ -13,11 +13,16 @@ export async function clusterState({
     nodes: nodes.length,
     nodesAlive: nodes.filter(({ alive }) => alive).length,
     nodesAway: nodes.flatMap(({ alive, silent, nodeId }) => (alive || silent ? [] : [nodeId])),
-    nodesTaking: nodes.filter(({ alive, mark }) => alive && mark === undefined).length,
+    nodesTaking: nodes.filter(takesCopies).length,
     nodesRemoved: nodes.flatMap(({ alive, silent, mark, nodeId }) =>
       mark === 'removed' && (alive || silent) ? [nodeId] : [],
     ),
     nodesSilent: nodes.flatMap(({ silent, nodeId }) => (silent ? [nodeId] : [])),
+    nodeProblems: Object.fromEntries(
+      nodes.flatMap(({ nodeId, problem }) =>
+        problem === undefined ? [] : [[nodeId, problem] as const],
+      ),
+    ),
     clocksApart: Object.fromEntries(
       nodes.flatMap(({ nodeId, clockApartMs }) =>
         clockApartMs === undefined ? [] : [[nodeId, clockApartMs] as const],
@@ -28,6 +33,10 @@ export async function clusterState({
     repairing: await cluster.repairing(),
     lagging: await cluster.lagging(),
   };
+}
+
+function takesCopies({ alive, mark, problem }: NodeInfo): boolean {
+  return alive && mark === undefined && problem === undefined;
 }
 
 /** Removed, without a copy, and not there: nobody waits for it. `node list` shows it for as long as its mark is kept. */

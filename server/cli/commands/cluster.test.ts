@@ -19,6 +19,7 @@ function nodeInfo(nodeId: string, more: Partial<NodeInfo> = {}): NodeInfo {
     weight: 1,
     capacityBytes: 1,
     usedBytes: 0,
+    problem: undefined,
     clockApartMs: undefined,
     copies: 0,
     ...more,
@@ -79,6 +80,29 @@ test('a node that was removed and runs is told of, with what to do', async (t) =
   assert.equal(listed.stderr, `${words}\n`);
   const { stdout } = await ground.quorate('status');
   assert.match(stdout, /^storage nodes: +4 of 4 alive; removed and still running: d$/m);
+});
+
+test('a node that takes nothing new although it runs is told of, with why and what to do', async (t) => {
+  const ground = await openNodes(t);
+  const problem = 'the disk of /data is full: less than 64 MiB are left; make room on it';
+  ground.nodes = [...ground.nodes.slice(0, 2), nodeInfo('c', { problem })];
+  const listed = await ground.quorate('node', 'list');
+  assert.equal(
+    listed.stderr,
+    `c: ${problem}\n2 of 3 nodes can take copies; fewer than replication.factor (3)\n`,
+  );
+  const nodes: readonly NodeInfo[] = JSON.parse(
+    (await ground.quorate('node', 'list', '--json')).stdout,
+  );
+  assert.deepEqual(
+    nodes.map((node) => node.problem),
+    [undefined, undefined, problem],
+  );
+  const { stdout } = await ground.quorate('status');
+  assert.match(stdout, /^storage nodes: +3 of 3 alive; 2 can take copies, fewer than /m);
+  assert.ok(
+    stdout.split('\n').some((line) => /^problem of c: +/.test(line) && line.endsWith(problem)),
+  );
 });
 
 test('removing a node passes on whether somebody insists, and says what is next', async (t) => {

@@ -39,6 +39,9 @@ export function addNodeCommands(program: Command): void {
           `${name} was removed and still runs: stop it, or quorate node undrain ${name} takes it back`,
         );
       }
+      for (const { nodeId, problem } of nodes) {
+        if (typeof problem === 'string') terminal.hint(`${plain(nodeId)}: ${problem}`);
+      }
       const few = fewNodes(nodes, await request('GET', '/nodes'));
       if (few !== undefined) terminal.hint(few);
     });
@@ -98,7 +101,9 @@ function markSince(mark: unknown, { markedAtMs }: Json): string {
 
 /** Undefined when as many nodes can take copies as a repository is to have. */
 function fewNodes(nodes: readonly Json[], { replicationFactor }: Json): string | undefined {
-  const fit = nodes.filter((node) => node['alive'] === true && (node['mark'] ?? null) === null);
+  const fit = nodes.filter(({ alive, mark, problem }) => {
+    return alive === true && (mark ?? null) === null && (problem ?? null) === null;
+  });
   if (typeof replicationFactor !== 'number' || fit.length >= replicationFactor) return undefined;
   return `${fit.length} of ${nodes.length} nodes can take copies; fewer than replication.factor (${replicationFactor})`;
 }

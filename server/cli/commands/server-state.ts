@@ -82,6 +82,12 @@ function clockFacts(apart: unknown): readonly (readonly [string, unknown])[] {
   return [['clocks apart', `${each.join(', ')} of this server's; set them right (NTP)`]];
 }
 
+/** Of each node with which something is wrong, what, and the remedy; in its own words. */
+function problemFacts(problems: unknown): readonly (readonly [string, unknown])[] {
+  const each = typeof problems === 'object' && problems !== null ? Object.entries(problems) : [];
+  return each.map(([nodeId, problem]) => [`problem of ${nodeId}`, problem]);
+}
+
 function fewFacts({ nodesTaking: taking, replicationFactor: factor }: Json): string {
   if (Number(taking) >= Number(factor)) return '';
   return `; ${plain(taking)} can take copies, fewer than replication.factor (${plain(factor)})`;
@@ -94,6 +100,7 @@ function clusterFacts(cluster: unknown): readonly (readonly [string, unknown])[]
   const list = `${named('away', known['nodesAway'])}${named('silent', known['nodesSilent'])}${named('removed and still running', known['nodesRemoved'])}${fewFacts(known)}`;
   return [
     ['storage nodes', `${plain(known['nodesAlive'])} of ${plain(known['nodes'])} alive${list}`],
+    ...problemFacts(known['nodeProblems']),
     ...clockFacts(known['clocksApart']),
     ['zones', known['zones']],
     ['repairs', known['repairing']],
