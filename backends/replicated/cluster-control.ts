@@ -73,7 +73,7 @@ async function findNode(
   if (node === undefined) {
     throw new QuorateError(
       'not-found',
-      `no storage node is named ${nodeId}; quorate node list shows all`,
+      `no storage node is named ${nodeId}; quorate node list --all shows all`,
     );
   }
   return node;

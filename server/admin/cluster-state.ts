@@ -39,7 +39,7 @@ function takesCopies({ alive, mark, problem }: NodeInfo): boolean {
   return alive && mark === undefined && problem === undefined;
 }
 
-/** Removed, without a copy, and not there: nobody waits for it. `node list` shows it for as long as its mark is kept. */
+/** Removed, without a copy, and not there: nobody waits for it. `node list --all` shows it: its mark is kept, so that it is known should it come back. */
 function isGone({ mark, alive, silent, copies }: NodeInfo): boolean {
   return mark === 'removed' && !alive && !silent && copies === 0;
 }

@@ -9,15 +9,17 @@ export interface List {
   /** Name of the list in the answer. */
   readonly rows: string;
   readonly columns: readonly Column[];
+  /** Whether a row is shown; default all are. */
+  readonly shows?: (row: Json) => boolean;
 }
 
-/** What most `list` commands do: all pages of a list, as a table or as JSON. */
+/** What most `list` commands do: all pages of a list, as a table or as JSON. Resolves with what was shown. */
 export async function printList(
   command: Command,
-  { path, rows, columns }: List,
+  { path, rows, columns, shows = () => true }: List,
 ): Promise<readonly Json[]> {
   const { terminal, request } = contextOf(command);
-  const found = await allRows(request, path, rows);
+  const found = (await allRows(request, path, rows)).filter(shows);
   if (terminal.json) terminal.printJson(found);
   else if (found.length > 0) terminal.print(table(columns, found));
   else

@@ -71,7 +71,7 @@ test('a node that was removed and runs is told of, with what to do', async (t) =
   ground.nodes = [
     ...ground.nodes,
     nodeInfo('d', { mark: 'removed', markedAtMs }),
-    nodeInfo('e', { mark: 'removed', markedAtMs, alive: false }),
+    nodeInfo('e', { mark: 'removed', markedAtMs, alive: false, copies: 1 }),
   ];
   const listed = await ground.quorate('node', 'list');
   assert.match(listed.stdout, /^d +alive +removed 2026-01-02 03:04 /m);
@@ -79,7 +79,30 @@ test('a node that was removed and runs is told of, with what to do', async (t) =
   const words = 'd was removed and still runs: stop it, or quorate node undrain d takes it back';
   assert.equal(listed.stderr, `${words}\n`);
   const { stdout } = await ground.quorate('status');
-  assert.match(stdout, /^storage nodes: +4 of 4 alive; removed and still running: d$/m);
+  assert.match(stdout, /^storage nodes: +4 of 5 alive; away: e; removed and still running: d$/m);
+});
+
+test('a node of which nothing is left but that it was removed is listed with --all only', async (t) => {
+  const ground = await openNodes(t);
+  const away = { mark: 'removed', alive: false } as const;
+  ground.nodes = [
+    ...ground.nodes.slice(0, 2),
+    nodeInfo('left', { ...away, copies: 1 }),
+    nodeInfo('gone', away),
+    nodeInfo('silent', { ...away, silent: true }),
+  ];
+  const listed = async (...more: readonly string[]): Promise<readonly string[]> => {
+    const { stdout } = await ground.quorate('node', 'list', '--json', ...more);
+    const nodes: readonly NodeInfo[] = JSON.parse(stdout);
+    return nodes.map(({ nodeId }) => nodeId);
+  };
+  assert.deepEqual(await listed(), ['a', 'b', 'left', 'silent']);
+  assert.deepEqual(await listed('--all'), ['a', 'b', 'gone', 'left', 'silent']);
+  const shown = await ground.quorate('node', 'list');
+  assert.doesNotMatch(shown.stdout, /gone/);
+  assert.match(shown.stderr, /^2 of 4 nodes can take copies; fewer than /m);
+  const all = await ground.quorate('node', 'list', '--all');
+  assert.match(all.stdout, /^gone +away +removed /m);
 });
 
 test('a node that takes nothing new although it runs is told of, with why and what to do', async (t) => {

@@ -15,10 +15,12 @@ export function addNodeCommands(program: Command): void {
     .description(
       'list the storage nodes: alive, silent (there, and does not answer this server), or away',
     )
-    .action(async (_options: object, command: Command) => {
+    .option('--all', 'also those that were removed, are gone and have no copy any more')
+    .action(async ({ all }: { readonly all?: true }, command: Command) => {
       const nodes = await printList(command, {
         path: '/nodes',
         rows: 'nodes',
+        shows: (row) => all === true || !isGone(row),
         columns: [
           { title: 'NODE', key: 'nodeId' },
           { title: 'STATE', key: 'alive', show: nodeState },
@@ -89,6 +91,11 @@ async function hintAfterMark(command: Command, name: string): Promise<void> {
   if (few !== undefined) terminal.hint(`${few}: copies that have nowhere to go stay`);
 }
 
+/** Removed, and nothing of it is left but that it is not to come back. */
+function isGone(node: Json): boolean {
+  return node['mark'] === 'removed' && node['copies'] === 0 && !stillRuns(node);
+}
+
 /** A node that was removed, and runs again, or on. */
 function stillRuns({ mark, alive, silent }: Json): boolean {
   return mark === 'removed' && (alive === true || silent === true);
@@ -101,11 +108,12 @@ function markSince(mark: unknown, { markedAtMs }: Json): string {
 
 /** Undefined when as many nodes can take copies as a repository is to have. */
 function fewNodes(nodes: readonly Json[], { replicationFactor }: Json): string | undefined {
-  const fit = nodes.filter(({ alive, mark, problem }) => {
+  const there = nodes.filter((node) => !isGone(node));
+  const fit = there.filter(({ alive, mark, problem }) => {
     return alive === true && (mark ?? null) === null && (problem ?? null) === null;
   });
   if (typeof replicationFactor !== 'number' || fit.length >= replicationFactor) return undefined;
-  return `${fit.length} of ${nodes.length} nodes can take copies; fewer than replication.factor (${replicationFactor})`;
+  return `${fit.length} of ${there.length} nodes can take copies; fewer than replication.factor (${replicationFactor})`;
 }
 
 function addMarkCommand(
