@@ -50,7 +50,7 @@ async function main(): Promise<void> {
 function tellOfEnds(cluster: Cluster, stopped: Promise<void>): void {
   let isStopping = false;
   void stopped.then(() => (isStopping = true));
-  for (const member of [...cluster.storage, ...cluster.frontEnds]) {
+  for (const member of [...cluster.etcd.members, ...cluster.storage, ...cluster.frontEnds]) {
     member.onEnd((how) => {
       if (isStopping) return;
       process.stdout.write(

@@ -99,6 +99,22 @@ test('npm run cluster: tells where everything is, keeps its data, and stops all 
       second.said(),
     ),
   );
+  process.kill(second.description.etcd[2]?.pid ?? 0, 'SIGKILL');
+  const again = await waitFor('its end to be told', () => {
+    const told =
+      /^etcd-3 has ended \(SIGKILL\); to start it again, .*:\n {2}etcd (--name etcd-3 .*)$/m;
+    return told.exec(second.said())?.[1];
+  });
+  const member = spawn('etcd', again.split(' '), { env: scene.env, stdio: 'ignore' });
+  t.after(() => member.kill('SIGKILL'));
+  const url = etcd[2]?.url ?? '';
+  await waitFor('it to serve again', async () => {
+    const health = await fetch(`${url}/health`).catch(() => undefined);
+    return (await health?.text())?.includes('"true"');
+  });
+  const ended = once(member, 'close');
+  member.kill('SIGKILL');
+  await ended;
   assert.equal(second.description.adminToken, adminToken);
   assert.equal(second.description.frontEnds[0]?.http, frontEnds[0]?.http);
   await waitFor('what was pushed to be served', async () => {

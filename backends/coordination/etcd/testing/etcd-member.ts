@@ -73,17 +73,10 @@ export class EtcdMember {
     return child?.pid !== undefined && child.exitCode === null && child.signalCode === null;
   }
 
-  /** The last of what it wrote. */
-  get log(): string {
-    return this.#log;
-  }
-
-  /** Starts the process; `health` says when it serves. */
-  start(): void {
-    if (this.running) throw new Error(`${this.name} runs already`);
+  /** What starts it: a program and its arguments. */
+  get command(): readonly [string, ...string[]] {
     const { place } = this;
-    const { initialCluster, token, heartbeatMs, electionMs, tls, detached, extraArguments } =
-      this.#start;
+    const { initialCluster, token, heartbeatMs, electionMs, tls, extraArguments } = this.#start;
     const args = [
       ['--name', place.name],
       ['--data-dir', place.dataDirectory],
@@ -104,7 +97,25 @@ export class EtcdMember {
       extraArguments,
     ].flat();
     const [program = 'etcd', ...rest] = [...(place.enter ?? []), 'etcd', ...args];
-    const child = spawn(program, rest, { stdio: ['ignore', 'pipe', 'pipe'], detached });
+    return [program, ...rest];
+  }
+
+  /** Calls when the process that runs now has ended, with its signal or exit status. */
+  onEnd(told: (how: NodeJS.Signals | number | null) => void): void {
+    this.#child?.once('exit', (status, signal) => told(signal ?? status));
+  }
+
+  /** The last of what it wrote. */
+  get log(): string {
+    return this.#log;
+  }
+
+  /** Starts the process; `health` says when it serves. */
+  start(): void {
+    if (this.running) throw new Error(`${this.name} runs already`);
+    const { detached } = this.#start;
+    const [program, ...args] = this.command;
+    const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'], detached });
     for (const stream of [child.stdout, child.stderr]) {
       stream.setEncoding('utf8').on('data', (text: string) => {
         this.#log = (this.#log + text).slice(-maxLogBytes);
