@@ -29,9 +29,10 @@ const oddIsSound = Object.fromEntries([...ignorableFsckIds].map((id) => [`fsck.$
 /**
  * Reads every object of a repository and follows all that its refs reach (`git fsck`), niced. What is broken, one line
  * each; empty when all is sound. `still` runs a second look while nothing is repacked: packs that go while git reads
- * them it calls damaged.
- * Errors: `cancelled`; `unavailable` when the machine kept git from reading all (what checksums tell is damage all the
- * same); `storage-failure` when git ended over the repository, and nobody knows yet whether it would over any.
+ * them it calls damaged. Where git did not get to its end, what checksums tell is damage at once: each look may take
+ * hours, and git is read twice at most, once more only where it ends over the one look and finds fault in the other.
+ * Errors: `cancelled`; `unavailable` when the machine kept git from reading all; `storage-failure` when git ended over
+ * the repository twice, and nobody knows yet whether it would over any.
  */
 export async function findBroken({
   still,
@@ -39,35 +40,51 @@ export async function findBroken({
 }: Looked & {
   readonly still: <T>(look: (signal: AbortSignal) => Promise<T>) => Promise<T>;
 }): Promise<readonly string[]> {
-  let seen = await look(looked);
-  if ('broken' in seen && seen.broken.length === 0) return [];
-  // One that was killed would be again.
-  const killed = 'unclear' in seen && seen.unclear.details['killed'] === true;
-  if (!killed) seen = await still((signal) => look({ ...looked, signal }));
-  if ('broken' in seen) return seen.broken;
-  if (seen.unclear.code !== 'unavailable') throw seen.unclear;
-  const wrong = await findWrongChecksums(looked.gitDir, looked.signal);
+  const first = await fsck(looked, oddIsSound);
+  if ('broken' in first && first.broken.length === 0) return [];
+  if ('unclear' in first) {
+    const wrong = await findWrongChecksums(looked.gitDir, looked.signal);
+    if (wrong.length > 0) return wrong;
+    // One that was killed would be again.
+    if (first.unclear.details['killed'] === true) throw first.unclear;
+  }
+  const second = await still((signal) => {
+    const stillLooked = { ...looked, signal };
+    return hasEnded(first) ? lookOtherwise(stillLooked) : fsck(stillLooked, oddIsSound);
+  });
+  if ('broken' in second) return second.broken;
+  const wrong = 'broken' in first ? await findWrongChecksums(looked.gitDir, looked.signal) : [];
   if (wrong.length > 0) return wrong;
-  throw seen.unclear;
+  throw second.unclear;
 }
 
 /** Whether git finds nothing in a repository. Errors: `cancelled`, `unavailable`. */
 export async function isSound(looked: Looked): Promise<boolean> {
-  const seen = await look(looked);
+  const first = await fsck(looked, oddIsSound);
+  const seen = hasEnded(first) ? await lookOtherwise(looked) : first;
   return 'broken' in seen && seen.broken.length === 0;
 }
 
-async function look(looked: Looked): Promise<Seen> {
-  const { signal } = looked;
-  let seen = await fsck(looked, oddIsSound);
-  // It died before it looked: of damage, or since this git does not know one of the messages.
-  const again = 'unclear' in seen && seen.unclear.code === 'storage-failure' && !signal.aborted;
-  if (again) seen = await fsck(looked, {});
-  if (signal.aborted) throw new QuorateError('cancelled', 'the verification was given up');
-  return seen;
+/** git ended over what it was to read, or over what it was told: which, nobody knows yet. */
+function hasEnded(seen: Seen): boolean {
+  return 'unclear' in seen && seen.unclear.code === 'storage-failure';
 }
 
-/** Missing and broken objects come on stdout, packs that do not match their index on stderr. */
+/**
+ * Without what is told of odd objects, since this git may not know one of the messages. What it finds then counts
+ * unless it gets to its end the other way after all, by which odd objects are sound.
+ */
+async function lookOtherwise(looked: Looked): Promise<Seen> {
+  const plain = await fsck(looked, {});
+  if ('unclear' in plain || plain.broken.length === 0) return plain;
+  const told = await fsck(looked, oddIsSound);
+  return hasEnded(told) ? plain : told;
+}
+
+/**
+ * Missing and broken objects come on stdout, packs that do not match their index on stderr. Errors: `cancelled`, and what
+ * `GitRunner.run` fails with.
+ */
 async function fsck(
   { git, gitDir, signal }: Looked,
   config: Readonly<Record<string, string>>,
@@ -90,6 +107,7 @@ async function fsck(
     const broken = ['git fsck finds more than can be listed'];
     return watch.found === undefined ? { broken } : { unclear: unclear(watch.found) };
   }
+  if (signal.aborted) throw new QuorateError('cancelled', 'the verification was given up');
   const trouble = troubleOf(result) ?? watch.found;
   const { exitCode } = result;
   if (trouble !== undefined) {

@@ -111,6 +111,39 @@ test('a bit that turned over is damage, also where git fsck is short of memory, 
   }
 });
 
+/** How often the git fsck of a copy was begun that ends over it, and over no other repository. */
+async function endedOver(look: () => Promise<unknown>): Promise<number> {
+  const count = join(git.directory, 'begun');
+  writeFileSync(count, '');
+  const ends = `echo >> ${count}; echo "fatal: it makes no sense" >&2; exit 128`;
+  git.limit('fsck', `case "$GIT_DIR" in */probe-*) ;; *) ${ends} ;; esac`);
+  await look();
+  git.limit('fsck');
+  return readFileSync(count, 'utf8').length;
+}
+
+test('a copy in which a bit turned over is read by git once, when git ends over it, and once by its checksums', async () => {
+  await pushed();
+  damagePack();
+  const begun = await endedOver(async () => {
+    assert.match(
+      (await verify()).problems.join('\n'),
+      /\.pack does not hold what its checksum says$/,
+    );
+  });
+  assert.equal(begun, 1);
+});
+
+test('a copy over which git ends again and again, whatever its checksums say, is damaged after two times two', async () => {
+  await pushed();
+  const begun = await endedOver(async () => {
+    assert.deepEqual((await verify()).problems, [
+      'git fsck ended before it had read all: fatal: it makes no sense',
+    ]);
+  });
+  assert.equal(begun, 4);
+});
+
 test('a pack that is another than its index says is damage', async () => {
   const one = await pushed();
   const two = await scene.commit('two', one);
