@@ -58,6 +58,8 @@ export async function openEtcdCoordinator(options: EtcdCoordinatorOptions): Prom
   const pool = new MemberPool(options.settings);
   try {
     await findCluster(pool, {
+      settings: options.settings,
+      logger,
       probe: probeOf(new WireFormat(options.settings.prefix)),
       patienceMs: options.startPatienceMs ?? defaultStartPatienceMs,
     });

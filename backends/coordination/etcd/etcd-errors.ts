@@ -125,5 +125,5 @@ export function refusalOf(error: unknown, where: string): QuorateError {
 /** An error's own words, without the class and code that etcd3 puts before them. */
 export function reasonOf(error: unknown): string {
   const message = error instanceof Error ? error.message : String(error);
-  return message.replace(/^\w+Error: /, '').replace(/^\d+ [A-Z_]+: /, '');
+  return message.replace(/^\w+Error: /, '').replace(/^\d+( [A-Z_]+)?: /, '');
 }

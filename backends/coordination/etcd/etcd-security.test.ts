@@ -1,10 +1,13 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { Range } from 'etcd3';
 import type { Coordinator } from '../../contract/coordinator.js';
+import type { Logger } from '../../contract/environment.js';
 import { prefixEnd } from '../../contract/keys.js';
 import { silentLogger } from '../test-environment.js';
 import { openEtcdCoordinator } from './etcd-coordinator.js';
@@ -50,6 +53,7 @@ describe('etcd over TLS', () => {
   let cluster: EtcdCluster;
   let settings: EtcdSettings;
   let strangers: EtcdSettings['tls'];
+  let otherAuthority: Buffer;
   before(async () => {
     directory = await mkdtemp(join(tmpdir(), 'quorate-etcd-tls-'));
     const authority = await TestAuthority.make(directory);
@@ -62,6 +66,7 @@ describe('etcd over TLS', () => {
       tls: { ca, cert: await readFile(client.certFile), key: await readFile(client.keyFile) },
     };
     const other = await TestAuthority.make(directory, 'other');
+    otherAuthority = await readFile(other.caFile);
     const stranger = await other.sign('stranger');
     strangers = {
       ca,
@@ -82,19 +87,37 @@ describe('etcd over TLS', () => {
       await coordinator.close();
     }
   });
-  const wrong: readonly (readonly [string, () => Partial<EtcdSettings>])[] = [
-    ['no TLS', () => ({})],
-    [
-      'a certificate of another authority',
-      () => (strangers === undefined ? {} : { tls: strangers }),
-    ],
-    ['no certificate', () => (settings.tls === undefined ? {} : { tls: { ca: settings.tls.ca } })],
+  const wrong: readonly {
+    readonly desc: string;
+    readonly tls: () => EtcdSettings['tls'];
+    readonly says: RegExp;
+  }[] = [
+    { desc: 'no TLS', tls: () => undefined, says: /speaks TLS: .*etcd\.ca/ },
+    {
+      desc: 'an authority that is not that of etcd',
+      tls: () => (settings.tls === undefined ? undefined : { ...settings.tls, ca: otherAuthority }),
+      says: /certificate that is not taken \(.*authority in etcd\.ca/,
+    },
+    {
+      desc: 'a certificate of another authority',
+      tls: () => strangers,
+      says: /does not take the certificate in etcd\.cert/,
+    },
+    {
+      desc: 'no certificate',
+      tls: () => (settings.tls === undefined ? undefined : { ca: settings.tls.ca }),
+      says: /wants a certificate of its clients: .*etcd\.cert and etcd\.key/,
+    },
   ];
-  for (const [desc, change] of wrong) {
-    test(`the start is refused, within bounded time: ${desc}`, async () => {
+  for (const { desc, tls, says } of wrong) {
+    test(`the start is refused, within bounded time, and says why: ${desc}`, async () => {
       const { endpoints, prefix } = settings;
-      const opening = open({ endpoints, prefix, ...change() }, 2_000);
-      await assert.rejects(opening, { code: 'unavailable', message: /etcd\.ca, etcd\.cert/ });
+      const material = tls();
+      const opening = open(
+        { endpoints, prefix, ...(material === undefined ? {} : { tls: material }) },
+        2_000,
+      );
+      await assert.rejects(opening, { code: 'unavailable', message: says });
     });
   }
 });
@@ -168,14 +191,66 @@ describe('etcd with users', () => {
   });
   test('a wrong password is told at once', async () => {
     const opening = open(as('wrong'));
-    await assert.rejects(opening, { code: 'unavailable', message: /invalid user ID or password/ });
+    const message = /invalid user ID or password\): look at etcd\.user and .*etcd\.passwordFile/;
+    await assert.rejects(opening, { code: 'unavailable', message });
   });
   test('no user at all is told at once', async () => {
     const opening = open(settingsFor(cluster));
-    await assert.rejects(opening, { code: 'unavailable', message: /etcd\.user/ });
+    const message = /it asks for a user: etcd\.user and etcd\.passwordFile/;
+    await assert.rejects(opening, { code: 'unavailable', message });
   });
-  test('a user without rights below the prefix is told so', async () => {
+  test('a user without rights below the prefix is told so, and how to get them', async () => {
     const opening = open({ ...as('right'), prefix: 'elsewhere/' });
-    await assert.rejects(opening, { code: 'unavailable', message: /permission denied/ });
+    const message =
+      /permission denied\): the user quorate .*etcd\.prefix: etcdctl role .* elsewhere\/$/;
+    await assert.rejects(opening, { code: 'unavailable', message });
+  });
+});
+
+describe('etcd without users', () => {
+  let cluster: EtcdCluster;
+  before(async () => {
+    cluster = await EtcdCluster.start();
+  });
+  after(() => cluster.stop());
+
+  test('a user is told that there are none', async () => {
+    const opening = open({
+      ...settingsFor(cluster),
+      auth: { user: 'quorate', password: 'right' },
+    });
+    const message = /it has no users: leave etcd\.user away/;
+    await assert.rejects(opening, { code: 'unavailable', message });
+  });
+  test('an address that is no member is told in the log, and the others are used', async () => {
+    const other = createServer((socket) => {
+      socket.on('error', () => undefined);
+      socket.end('SSH-2.0-other\r\n');
+    });
+    other.listen(0, '127.0.0.1');
+    await once(other, 'listening');
+    const address = other.address();
+    assert.ok(address !== null && typeof address === 'object');
+    const member = `127.0.0.1:${address.port}`;
+    const warnings: unknown[] = [];
+    const logger: Logger = {
+      ...silentLogger,
+      warn: (fields) => warnings.push(fields),
+      child: () => logger,
+    };
+    const { endpoints, prefix } = settingsFor(cluster);
+    const coordinator = await openEtcdCoordinator({
+      settings: { endpoints: [...endpoints, member], prefix },
+      random: realRandom,
+      logger,
+    });
+    try {
+      await useAll(coordinator);
+      const found = `what listens on ${member} is no etcd that we may use`;
+      assert.deepEqual(warnings, [{ member, found, reason: 'no connection' }]);
+    } finally {
+      await coordinator.close();
+      other.close();
+    }
   });
 });
