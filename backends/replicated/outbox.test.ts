@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -28,6 +29,10 @@ let trimmedLater: string[];
 let leftThen: Promise<readonly string[]> | undefined;
 /** Ends the pause of the outbox. */
 let wake: (() => void)[];
+/** What the stage of a push waits for at its end. */
+let running: Promise<unknown> | undefined;
+/** Monotonic time, as the outbox sees it. */
+let nowMs: number;
 
 beforeEach(async () => {
   directory = await mkdtemp(join(tmpdir(), 'quorate-outbox-'));
@@ -41,6 +46,8 @@ beforeEach(async () => {
   lagging = new Set();
   trimmedLater = [];
   wake = [];
+  running = undefined;
+  nowMs = 0;
 });
 afterEach(async () => {
   await coordinator.close();
@@ -68,6 +75,7 @@ function outbox(inner = coordinator, name = 'me'): Outbox {
       ...permissivePipeline,
       postReceive: async ({ entry }) => {
         told.push(entry.pushId);
+        await running;
       },
     },
     runHook: () => Promise.reject(new Error('no hook is run')),
@@ -82,6 +90,7 @@ function outbox(inner = coordinator, name = 'me'): Outbox {
     frontEnd: () => Promise.resolve(name),
     clock: {
       ...systemClock,
+      monotonicMs: () => nowMs,
       sleep: (ms, signal) =>
         new Promise((resolve) => {
           // The pause that gathers deletions, not one before another try.
@@ -102,6 +111,12 @@ async function left(): Promise<readonly string[]> {
     found.push(...entries.map(({ key }) => key));
   }
   return found;
+}
+
+/** All pauses are over. */
+function goOn(): void {
+  nowMs += 60_000;
+  wake.splice(0).forEach((end) => end());
 }
 
 function untilLeft(count: number): Promise<void> {
@@ -152,13 +167,56 @@ test('an entry stays until it is applied; another repository does not wait for i
   await untilLeft(2);
   assert.deepEqual(told, ['b-push-1']);
   assert.deepEqual(await left(), [keys.logEntry('a', 1), keys.outbox('a', 'a-push-1')]);
-  wake.splice(0).forEach((end) => end());
+  goOn();
   await until('it sleeps', () => wake.length > 0);
   assert.equal((await left()).length, 2, 'still stuck');
   stuck.delete('a');
-  wake.splice(0).forEach((end) => end());
+  goOn();
   await untilLeft(0);
   assert.deepEqual(told, ['b-push-1', 'a-push-1']);
+  await box.close();
+});
+
+test('what was put off is tried again while the stage of another push goes on', async () => {
+  stuck.add('a');
+  const stage = new AbortController();
+  running = once(stage.signal, 'abort');
+  const box = outbox();
+  box.notify('b', await commit('b', 1));
+  await until('it has begun', () => told.length > 0);
+  box.notify('a', await commit('a', 1));
+  await until('it sleeps', () => wake.length > 0);
+  goOn();
+  await until('it was tried, and waits for the next time', () => wake.length > 0);
+  stuck.delete('a');
+  goOn();
+  running = undefined;
+  await until('it is told', () => told.length > 1);
+  assert.deepEqual(told, ['b-push-1', 'a-push-1']);
+  stage.abort();
+  await untilLeft(0);
+  await box.close();
+});
+
+test('an entry that stays is trimmed later also when the answer was lost', async () => {
+  lagging.add('a');
+  let lost = 0;
+  const box = outbox(
+    intercepting(coordinator, ({ success }) => {
+      if (lost > 0 || !success.some(({ type }) => type === 'delete')) return undefined;
+      lost++;
+      return async (run) => {
+        await run();
+        throw new QuorateError('outcome-unknown', 'the answer was lost');
+      };
+    }),
+  );
+  box.notify('a', await commit('a', 1));
+  await until('it sleeps', () => wake.length > 0);
+  assert.deepEqual(await left(), [keys.logEntry('a', 1)]);
+  goOn();
+  await until('the entry is left to be trimmed later', () => trimmedLater.length > 0);
+  assert.deepEqual([told, trimmedLater], [['a-push-1'], ['a']]);
   await box.close();
 });
 
@@ -175,7 +233,7 @@ test('a coordinator in trouble loses nothing', async () => {
   await until('it sleeps', () => wake.length > 0);
   failing = false;
   box.notify('a', pushId);
-  wake.splice(0).forEach((end) => end());
+  goOn();
   await untilLeft(0);
   assert.deepEqual(told, [pushId]);
   await box.close();

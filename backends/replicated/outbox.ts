@@ -56,6 +56,14 @@ interface Item {
   readonly fresh?: FreshCommit;
   /** Of one that was made by this process. */
   readonly trace?: PushTrace;
+  /** How often it was put off; absent: never. */
+  readonly tries?: number;
+}
+
+/** Looked at again when that is due, on the monotonic clock. */
+interface Postponed {
+  readonly item: Item;
+  readonly dueMs: number;
 }
 
 /** A push of which nothing is left to be done but to delete what the coordinator keeps of it. */
@@ -97,7 +105,7 @@ const maxDeletes = 120;
 const maxItems = 10_000;
 /** A hook may take half a minute; so many batches may have one before others wait for it. */
 const maxBatches = 8;
-/** Pauses before what failed, or waits for a voter to apply it, is looked at again. */
+/** Pauses before what failed is tried again, each twice as long as the one before. */
 const firstRetryMs = 500;
 const lastRetryMs = 60_000;
 
@@ -109,7 +117,7 @@ export class Outbox {
   readonly #dependencies: OutboxDependencies;
   readonly #pending = new Map<string, Item>();
   /** Looked at again after a pause: its repository, or the coordinator, is in trouble. */
-  readonly #postponed = new Map<string, Item>();
+  readonly #postponed = new Map<string, Postponed>();
   readonly #working = new Set<string>();
   readonly #done: Done[] = [];
   #forgetting: Promise<void> | undefined;
@@ -232,14 +240,16 @@ export class Outbox {
     });
   }
 
-  #postpone({ fresh: _old, ...item }: Item, error: unknown): void {
+  #postpone({ fresh: _old, tries = 0, ...item }: Item, error: unknown): void {
+    const { clock, logger } = this.#dependencies;
     this.#working.delete(nameOf(item));
-    this.#dependencies.logger.warn(
+    logger.warn(
       { component: 'outbox', repo: item.repositoryId, push_id: item.pushId, err: error },
       'work after a commit is put off',
     );
     this.#attendants.get(item.pushId)?.over.abort();
-    this.#postponed.set(nameOf(item), item);
+    const dueMs = clock.monotonicMs() + Math.min(firstRetryMs * 2 ** tries, lastRetryMs);
+    this.#postponed.set(nameOf(item), { item: { ...item, tries: tries + 1 }, dueMs });
     this.#beginRetrying();
   }
 
@@ -251,17 +261,20 @@ export class Outbox {
     });
   }
 
+  /** Each has its own pauses, and waits for nobody's work: a hook of another may run for long. */
   async #retry(): Promise<void> {
+    const { clock } = this.#dependencies;
     const { signal } = this.#closing;
-    let pauseMs = firstRetryMs;
     while (this.#postponed.size > 0) {
-      await this.#dependencies.clock.sleep(pauseMs, signal);
+      await clock.sleep(firstRetryMs, signal);
       if (signal.aborted) return;
-      pauseMs = Math.min(2 * pauseMs, lastRetryMs);
-      for (const [name, item] of this.#postponed) this.#pending.set(name, item);
-      this.#postponed.clear();
+      const nowMs = clock.monotonicMs();
+      for (const [name, { item, dueMs }] of this.#postponed) {
+        if (dueMs > nowMs) continue;
+        this.#postponed.delete(name);
+        this.#pending.set(name, item);
+      }
       this.#begin();
-      await this.#idle();
     }
   }
 
@@ -279,6 +292,7 @@ export class Outbox {
 
   /** What is still to be done, with the log entries as far as they are there. */
   async #open(batch: readonly Item[]): Promise<readonly Open[]> {
+    const { trimLater } = this.#dependencies;
     const fresh = batch.flatMap((item) => {
       const entry = item.fresh?.entry;
       return entry === undefined ? [] : [{ item, entry, generation: entry.generation }];
@@ -291,6 +305,8 @@ export class Outbox {
       const kv = records[index];
       if (kv !== undefined) return [{ item, generation: decodeOutbox(kv).generation }];
       this.#working.delete(nameOf(item));
+      // Deleted by a transaction whose answer was lost, perhaps, and its entry may have had to stay.
+      if (item.tries !== undefined) trimLater(item.repositoryId);
       return [];
     });
     const entries = await this.#read(
