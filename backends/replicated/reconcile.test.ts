@@ -14,6 +14,9 @@ const away = (awayMs: number): StoreView => ({ alive: false, awayMs, leaving: fa
 const behind: StoreView = { ...sound, state: { generation: 3, digest: 'c' } };
 const frozen: StoreView = { ...sound, state: { ...head, frozen: 'refs' } };
 
+/** Its disk takes nothing: what was tried just now failed, as it has for so long. */
+const unfilled = (forMs: number): StoreView => ({ ...behind, unfilledMs: forMs });
+
 const damaged: StoreView = { ...sound, damaged: true };
 const ahead: StoreView = { ...frozen, state: { ...head, generation: 8, frozen: 'an old copy' } };
 
@@ -263,6 +266,76 @@ const scenes: readonly Scene[] = [
     stores: three,
     declared: { c: 'stale' },
     step: { type: 'declare', storeId: 'c', state: undefined },
+  },
+  {
+    desc: 'a stale voter whose node is to leave is not filled first',
+    stores: { ...three, c: { ...behind, leaving: true } },
+    declared: { c: 'stale' },
+    step: { type: 'add-learner' },
+  },
+  {
+    desc: 'it is where nobody could take its place',
+    stores: { ...three, c: { ...behind, leaving: true } },
+    declared: { c: 'stale' },
+    nobodyToAdd: true,
+    step: { type: 'fill', storeId: 'c', fresh: false },
+  },
+  {
+    desc: 'and where who learns needs it for a majority',
+    stores: { a: sound, b: away(10), c: { ...behind, leaving: true }, l: sound },
+    declared: { c: 'stale' },
+    step: { type: 'fill', storeId: 'c', fresh: false },
+  },
+  {
+    desc: 'a stale voter that could not be filled just now holds up nothing else',
+    stores: { a: sound, b: away(10_000), c: unfilled(10) },
+    declared: { b: 'down', c: 'stale' },
+    step: { type: 'add-learner' },
+  },
+  {
+    desc: 'it has its time to be filled',
+    stores: { ...three, c: unfilled(9_999) },
+    declared: { c: 'stale' },
+    step: undefined,
+  },
+  {
+    desc: 'then it is replaced as if it were gone',
+    stores: { ...three, c: unfilled(10_000) },
+    declared: { c: 'stale' },
+    step: { type: 'add-learner' },
+  },
+  {
+    desc: 'a learner that could not be filled just now holds up no other one',
+    stores: { a: sound, b: away(10_000), c: away(10_000), l1: unfilled(10), l2: behind },
+    declared: { b: 'down', c: 'down' },
+    step: { type: 'fill', storeId: 'l2', fresh: false },
+  },
+  {
+    desc: 'nor is another one taken at once',
+    stores: { a: sound, b: sound, l: unfilled(9_999) },
+    step: undefined,
+  },
+  {
+    desc: 'a learner that cannot be filled for too long: another one learns',
+    stores: { a: sound, b: sound, l: unfilled(10_000) },
+    step: { type: 'add-learner' },
+  },
+  {
+    desc: 'one more, and not whoever there is: what is to send it may be in trouble',
+    stores: { a: sound, b: sound, l1: unfilled(10_000), l2: unfilled(10_000) },
+    step: undefined,
+  },
+  {
+    desc: 'when that one votes, the first is given up',
+    stores: { ...three, l: unfilled(10_000) },
+    step: { type: 'drop-learner', storeId: 'l' },
+  },
+  {
+    desc: 'a reader that cannot be filled holds up no other one',
+    stores: { ...three, r1: unfilled(10), r2: behind },
+    declared: { r1: 'stale', r2: 'stale' },
+    wantedReaders: 2,
+    step: { type: 'fill', storeId: 'r2', fresh: false },
   },
   {
     desc: 'read much: a reader',

@@ -19,6 +19,8 @@ export interface StoreView {
   };
   /** A verification found damage. */
   readonly damaged?: boolean;
+  /** It could not be filled just now, and for how long it could not; absent: that was not tried. */
+  readonly unfilledMs?: number;
 }
 
 export interface SetView {
@@ -75,7 +77,8 @@ export function nextStep(view: SetView, limits: ReconcileLimits): Step | undefin
     fillLearner(view, limits) ??
     replace(view, limits) ??
     shrink(view, limits) ??
-    keepReaders(view, limits)
+    keepReaders(view, limits) ??
+    fillLeaving(view)
   );
 }
 
@@ -108,7 +111,8 @@ function declare(view: SetView, { downAfterMs, maxLog }: ReconcileLimits): Step 
     const current = isCurrent(view, store);
     if (state !== undefined && current) return { type: 'declare', storeId, state: undefined };
     if (state === 'stale') {
-      if (store.alive && !isDamaged(view, store)) return { type: 'fill', storeId, fresh: false };
+      const isNeeded = !store.leaving || view.nobodyToAdd === true;
+      if (isNeeded && mayBeFilled(view, store)) return { type: 'fill', storeId, fresh: false };
       continue;
     }
     const counting = voters.filter((voter) => voter.storeId !== storeId && voter.state !== 'stale');
@@ -123,6 +127,19 @@ function declare(view: SetView, { downAfterMs, maxLog }: ReconcileLimits): Step 
   return undefined;
 }
 
+function mayBeFilled(view: SetView, store: StoreView): boolean {
+  return store.alive && store.unfilledMs === undefined && !isDamaged(view, store);
+}
+
+/** Somebody takes its place. Until then it may make up a majority for that one. */
+function fillLeaving(view: SetView): Step | undefined {
+  const stale = view.record.voters.find(({ storeId, state }) => {
+    const store = view.stores.get(storeId);
+    return state === 'stale' && store !== undefined && mayBeFilled(view, store);
+  });
+  return stale === undefined ? undefined : { type: 'fill', storeId: stale.storeId, fresh: false };
+}
+
 function fillLearner(view: SetView, limits: ReconcileLimits): Step | undefined {
   const { voters, learners } = view.record;
   const wanted = limits.replicationFactor - staying(view, limits).length;
@@ -130,7 +147,7 @@ function fillLearner(view: SetView, limits: ReconcileLimits): Step | undefined {
     const store = view.stores.get(storeId);
     const lost = store === undefined || store.leaving || isLost(store, limits);
     if (lost || wanted <= 0) return { type: 'drop-learner', storeId };
-    if (!store.alive) continue;
+    if (!store.alive || store.unfilledMs !== undefined) continue;
     if (!isCurrent(view, store)) return { type: 'fill', storeId, fresh: isDamaged(view, store) };
     const next = [...voters, { storeId }];
     if (holdsHead(view, next)) return { type: 'promote', storeId };
@@ -154,7 +171,9 @@ function isRelieved(view: SetView, voter: Voter, learner: Pick<Voter, 'storeId'>
 function replace(view: SetView, limits: ReconcileLimits): Step | undefined {
   const { voters, learners } = view.record;
   const stay = staying(view, limits);
-  if (stay.length + learners.length < limits.replicationFactor) {
+  // One more than learners that cannot be filled: that may be the fault of who is to send it.
+  const isSpare = learners.some(({ storeId }) => isUnfit(view.stores.get(storeId), limits));
+  if (stay.length + learners.length - (isSpare ? 1 : 0) < limits.replicationFactor) {
     return (view.nobodyToAdd === true ? setAsideAlone(view, limits) : undefined) ?? addLearner;
   }
   if (stay.length < limits.replicationFactor) return undefined;
@@ -203,7 +222,7 @@ function keepReaders(view: SetView, limits: ReconcileLimits): Step | undefined {
     const store = view.stores.get(storeId);
     const lost = store === undefined || store.leaving || store.awayMs >= limits.downAfterMs;
     if (lost || isDamaged(view, store)) return { type: 'drop-reader', storeId };
-    if (state === undefined || !store.alive) continue;
+    if (state === undefined || !store.alive || store.unfilledMs !== undefined) continue;
     return isCurrent(view, store)
       ? { type: 'declare', storeId, state: undefined }
       : { type: 'fill', storeId, fresh: false };
@@ -220,11 +239,12 @@ function removal(view: SetView, { storeId }: Voter): Step | undefined {
   return holdsHead(view, rest) ? { type: 'remove-voter', storeId } : undefined;
 }
 
-/** Voters that are neither lost nor to move away, nor wait for somebody to take their place. */
+/** Voters that are neither lost, nor unfit, nor to move away, nor wait for somebody to take their place. */
 function staying(view: SetView, limits: ReconcileLimits): readonly Voter[] {
   return view.record.voters.filter((voter) => {
     const store = view.stores.get(voter.storeId);
     if (store === undefined || store.leaving || isLost(store, limits)) return false;
+    if (isUnfit(store, limits)) return false;
     return !isDamaged(view, store) || !needsRelief(view, voter, limits);
   });
 }
@@ -244,6 +264,11 @@ function needsRelief(view: SetView, voter: Voter, limits: ReconcileLimits): bool
 
 function isLost(store: StoreView, { repairAfterMs }: ReconcileLimits): boolean {
   return !store.alive && (store.replaced === true || store.awayMs >= repairAfterMs);
+}
+
+/** It lives, and takes nothing: its disk fails, perhaps. */
+function isUnfit(store: StoreView | undefined, { repairAfterMs }: ReconcileLimits): boolean {
+  return (store?.unfilledMs ?? 0) >= repairAfterMs;
 }
 
 /**

@@ -6,6 +6,7 @@ import { afterEach, beforeEach, test } from 'node:test';
 import { silentLogger } from '../coordination/test-environment.js';
 import { keys } from '../contract/keys.js';
 import type { Clock } from '../contract/environment.js';
+import { QuorateError } from '../contract/errors.js';
 import type { Repository } from '../contract/repository.js';
 import {
   packOf,
@@ -326,6 +327,51 @@ test('a node that was asked for and is gone is replaced; when it is back, the re
   await obeyEvictions({ coordinator, replica: lost.replica, logger: silentLogger });
   await until('it is as it was asked for', votersAre(stores(0, 1, 2)));
   await assertSound(stores(0, 1, 2));
+});
+
+const full = (): Promise<never> => Promise.reject(new QuorateError('storage-failure', 'full'));
+
+test('a copy that cannot be filled any more leaves the node that drains', async () => {
+  const [broken] = stores(1);
+  assert.ok(broken !== undefined);
+  broken.interfere = (call, go) =>
+    ['catchUp', 'apply', 'prepare'].includes(String(call)) ? full() : go();
+  const second = await set.commit('two', tip);
+  await pushTip(tip, second);
+  const { coordinator } = set;
+  const now = await record();
+  const voters = now.voters.map((voter) =>
+    voter.storeId === broken.storeId ? { ...voter, state: 'stale' as const } : voter,
+  );
+  const value = encodeRepository({ ...now, voters, epoch: now.epoch + 1 });
+  const success = [{ type: 'put' as const, key: keys.repo(now.id), value }];
+  await coordinator.transaction({ compares: [], success, failure: [] });
+  await markNode(coordinator, 'node-1', 'draining');
+  controller.start();
+  await until('it is elsewhere', votersAre(stores(0, 2, 3)));
+  await assertSound(stores(0, 2, 3));
+});
+
+test('a copy that cannot be filled keeps no other from being made', async () => {
+  const [broken, lost] = stores(1, 2);
+  assert.ok(broken !== undefined && lost !== undefined);
+  broken.interfere = (call, go) => (call === 'catchUp' ? full() : go());
+  lost.down = true;
+  const now = await record();
+  const [, demoted] = now.voters;
+  assert.ok(demoted?.storeId === broken.storeId);
+  // A copy that was set aside, on a disk that takes nothing any more.
+  await broken.replica.destroy(now.id);
+  const voters = now.voters.filter((voter) => voter !== demoted);
+  const value = encodeRepository({ ...now, voters, learners: [demoted], epoch: now.epoch + 1 });
+  const success = [{ type: 'put' as const, key: keys.repo(now.id), value }];
+  await set.coordinator.transaction({ compares: [], success, failure: [] });
+  controller.start();
+  const [other] = stores(3);
+  await until('another one has it', async () => {
+    const state = await other?.replica.state(now.id);
+    return state?.generation === 1;
+  });
 });
 
 test('nobody becomes a voter of a set in which too few have the head', async () => {

@@ -6,6 +6,7 @@ import { keys, prefixEnd } from '../contract/keys.js';
 import { AwayTimes } from './away-times.js';
 import { Leadership } from './leadership.js';
 import { readDamages } from './damage.js';
+import { FailedFills } from './failed-fills.js';
 import { NodeCount } from './node-count.js';
 import { readNodeMarks } from './node-marks.js';
 import { Ring } from './placement.js';
@@ -71,6 +72,7 @@ export class SetController {
   #damaged: ReadonlySet<string> = new Set();
   /** Repositories to look at: the revision of the record for which that is. */
   readonly #waiting = new Map<string, number>();
+  readonly #failedFills: FailedFills;
   /** Tried and failed: monotonic time of the next try. */
   readonly #later = new Map<string, number>();
   readonly #working = new Map<string, Promise<void>>();
@@ -93,6 +95,7 @@ export class SetController {
     this.#dependencies = dependencies;
     const { meter } = dependencies;
     this.#away = new AwayTimes(dependencies.clock);
+    this.#failedFills = new FailedFills(dependencies.clock);
     this.#nodeCount = new NodeCount({ ...dependencies, ...dependencies.settings });
     this.#wanted = new WantedReaders(dependencies.settings.readReplicas, dependencies.clock);
     this.#leadership = new Leadership(dependencies);
@@ -143,6 +146,7 @@ export class SetController {
     this.#waiting.clear();
     this.#queued.clear();
     this.#later.clear();
+    this.#failedFills.forget();
     this.#scannedMs = -Infinity;
   }
 
@@ -327,39 +331,71 @@ export class SetController {
 
   /** Takes steps until there is none left to take now. Never rejects. */
   async #keep(id: string): Promise<void> {
+    const { logger } = this.#dependencies;
+    try {
+      if ((await this.#takeSteps(id)) === 'all') return;
+    } catch (error) {
+      const context = { component: 'controller', repo: id };
+      logger.warn({ ...context, err: asQuorateError(error) }, 'a replica set is kept up later');
+    }
+    if (this.#later.size < maxWaiting) {
+      this.#later.set(id, this.#dependencies.clock.monotonicMs() + retryMs);
+    }
+  }
+
+  /** What cannot be filled now keeps no other step from being taken. Returns whether that was to be tried again. */
+  async #takeSteps(id: string): Promise<'all' | 'again'> {
     const { coordinator, logger, settings } = this.#dependencies;
     const { signal } = this.#closing;
     const context = { component: 'controller', repo: id };
-    try {
-      while (!signal.aborted && this.#leadership.leads) {
-        const ground = await readGround(coordinator, id);
-        if (ground === undefined) return;
-        // Our own changes, too, are seen as somebody's.
-        if ((this.#waiting.get(id) ?? Infinity) <= ground.configRevision) this.#waiting.delete(id);
-        const view = await viewOf(this.#viewing, ground);
-        const stepping = { ...this.#dependencies, ring: () => this.#ring(), target: view.target };
-        let step = nextStep(view, settings);
-        if (step?.type === 'add-learner' && !isSomebodyToAdd(stepping, ground)) {
-          step = nextStep({ ...view, nobodyToAdd: true }, settings);
-        }
-        if (step === undefined) return;
-        this.#changing.add(id);
-        if (makesCopies.has(step.type) && !this.#mayCopy(id)) return;
-        const taken = await takeStep(stepping, ground, step, signal);
-        // In many clusters every node has a copy, and it is asked for again and again.
-        if (!taken && step.type === 'add-reader') return;
-        const { type, ...about } = step;
-        this.#dependencies.meter.count('replica_set_steps', { step: type });
-        logger.info({ ...context, step: type, ...about, taken }, 'a step for a replica set');
-        // Nobody to take it with: the next change among the nodes brings it up again.
-        if (!taken && step.type === 'add-learner') return;
+    const unfilled = new Set<string>();
+    const viewing: ViewDependencies = {
+      ...this.#viewing,
+      unfilledMs: (storeId) =>
+        unfilled.has(storeId) ? this.#failedFills.forMs(id, storeId) : undefined,
+    };
+    const done = (): 'all' | 'again' => (unfilled.size === 0 ? 'all' : 'again');
+    while (!signal.aborted && this.#leadership.leads) {
+      const ground = await readGround(coordinator, id);
+      if (ground === undefined) {
+        this.#failedFills.forget(id);
+        return 'all';
       }
-    } catch (error) {
-      logger.warn({ ...context, err: asQuorateError(error) }, 'a replica set is kept up later');
-      if (this.#later.size < maxWaiting) {
-        this.#later.set(id, this.#dependencies.clock.monotonicMs() + retryMs);
+      // Our own changes, too, are seen as somebody's.
+      if ((this.#waiting.get(id) ?? Infinity) <= ground.configRevision) this.#waiting.delete(id);
+      const view = await viewOf(viewing, ground);
+      const stepping = { ...this.#dependencies, ring: () => this.#ring(), target: view.target };
+      let step = nextStep(view, settings);
+      if (step?.type === 'add-learner' && !isSomebodyToAdd(stepping, ground)) {
+        step = nextStep({ ...view, nobodyToAdd: true }, settings);
       }
+      if (step === undefined) {
+        if (unfilled.size === 0) this.#failedFills.forget(id);
+        return done();
+      }
+      this.#changing.add(id);
+      if (makesCopies.has(step.type) && !this.#mayCopy(id)) return done();
+      let taken: boolean;
+      try {
+        taken = await takeStep(stepping, ground, step, signal);
+      } catch (error) {
+        if (step.type !== 'fill' || signal.aborted) throw error;
+        const store = step.storeId;
+        logger.warn({ ...context, store, err: asQuorateError(error) }, 'a copy is filled later');
+        this.#failedFills.failed(id, store);
+        unfilled.add(store);
+        continue;
+      }
+      if (step.type === 'fill') this.#failedFills.filled(id, step.storeId);
+      // In many clusters every node has a copy, and it is asked for again and again.
+      if (!taken && step.type === 'add-reader') return done();
+      const { type, ...about } = step;
+      this.#dependencies.meter.count('replica_set_steps', { step: type });
+      logger.info({ ...context, step: type, ...about, taken }, 'a step for a replica set');
+      // Nobody to take it with: the next change among the nodes brings it up again.
+      if (!taken && step.type === 'add-learner') return done();
     }
+    return 'all';
   }
 
   #ring(): Ring {
@@ -379,6 +415,7 @@ export class SetController {
       replicas,
       awayMs: (storeId) => this.awayMs(storeId),
       leaving: (nodeId) => this.#marks.has(nodeId),
+      unfilledMs: () => undefined,
       maxLog: settings.maxLog,
       repairAfterMs: settings.repairAfterMs,
       wantedReaders: (record) => this.#wanted.of(record),

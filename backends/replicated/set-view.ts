@@ -53,6 +53,8 @@ export interface ViewDependencies {
   readonly awayMs: (storeId: string) => number;
   /** Whether what a node has is to move away. */
   readonly leaving: (nodeId: string) => boolean;
+  /** For how long a store could not be filled; undefined: that was not tried just now. */
+  readonly unfilledMs: (storeId: string) => number | undefined;
   readonly maxLog: number;
   readonly repairAfterMs: number;
   /** Copies that are only read, as many as it should have now. */
@@ -126,7 +128,7 @@ export async function viewOf(
 }
 
 async function storeView(
-  { replicas, awayMs, leaving }: ViewDependencies,
+  { replicas, awayMs, leaving, unfilledMs: unfilledFor }: ViewDependencies,
   { record, head, damages }: SetGround,
   { nodeId, storeId }: { readonly nodeId: string; readonly storeId: string },
 ): Promise<StoreView> {
@@ -134,7 +136,9 @@ async function storeView(
   // Also of one that cannot even say how far it is.
   const reported = damages.has(storeId);
   const replaced = goneForGood({ nodeId, storeId }, replicas.nodes(), new Map()) !== undefined;
+  const unfilledMs = unfilledFor(storeId);
   const known = {
+    ...(unfilledMs === undefined ? {} : { unfilledMs }),
     awayMs: awayMs(storeId),
     leaving: leaving(nodeId),
     damaged: reported,
