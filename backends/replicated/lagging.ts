@@ -6,19 +6,26 @@ import { keys, prefixEnd } from '../contract/keys.js';
 const laggingAfterMs = 500;
 const pageSize = 500;
 
+interface LaggingDependencies {
+  readonly coordinator: Coordinator;
+  readonly clock: Pick<Clock, 'sleep'>;
+}
+
 /** How many repositories have an entry in their log that was there a moment ago, too. */
-export async function countLagging({
+export async function countLagging(dependencies: LaggingDependencies): Promise<number> {
+  return (await findLagging(dependencies)).length;
+}
+
+/** Their ids. */
+export async function findLagging({
   coordinator,
   clock,
-}: {
-  readonly coordinator: Coordinator;
-  readonly clock: Clock;
-}): Promise<number> {
+}: LaggingDependencies): Promise<readonly string[]> {
   const before = await oldestEntries(coordinator);
-  if (before.size === 0) return 0;
+  if (before.size === 0) return [];
   await clock.sleep(laggingAfterMs);
   const now = await oldestEntries(coordinator);
-  return [...now].filter(([id, key]) => before.get(id) === key).length;
+  return [...now].flatMap(([id, key]) => (before.get(id) === key ? [id] : []));
 }
 
 /** The key of the oldest entry of each repository whose log is not empty. */

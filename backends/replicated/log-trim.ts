@@ -32,6 +32,7 @@ export class LogTrim {
   readonly #left = new Map<string, Lag>();
   readonly #closing = new AbortController();
   #running: Promise<void> | undefined;
+  #finishing: Promise<void> | undefined;
 
   constructor(dependencies: LogTrimDependencies) {
     this.#dependencies = dependencies;
@@ -70,27 +71,52 @@ export class LogTrim {
     }
   }
 
+  /**
+   * Looks once, in the background, at repositories whose log holds what others left, who may be gone. Where a voter is
+   * still away, the next time is soon enough: of each outage one front-end tells already.
+   */
+  finish(repositoryIds: readonly string[]): void {
+    this.#finishing ??= this.#finish(repositoryIds).finally(() => {
+      this.#finishing = undefined;
+    });
+  }
+
   async close(): Promise<void> {
     this.#closing.abort();
-    await this.#running;
+    await Promise.all([this.#running, this.#finishing]);
+  }
+
+  async #finish(repositoryIds: readonly string[]): Promise<void> {
+    const sinceMs = this.#dependencies.clock.monotonicMs();
+    for (const repositoryId of repositoryIds) {
+      if (this.#closing.signal.aborted) return;
+      if (this.#left.has(repositoryId)) continue;
+      await this.#tryToLook(repositoryId, { sinceMs, generations: 0 });
+    }
   }
 
   async #run(): Promise<void> {
-    const { clock, logger } = this.#dependencies;
+    const { clock } = this.#dependencies;
     const { signal } = this.#closing;
     while (this.#left.size > 0) {
       await clock.sleep(trimEveryMs, signal);
       if (signal.aborted) return;
       for (const [repositoryId, lag] of this.#left) {
-        try {
-          if (await this.#look(repositoryId, lag)) this.#left.delete(repositoryId);
-        } catch (error) {
-          logger.warn(
-            { component: 'log', repo: repositoryId, err: error },
-            'the push log was not trimmed yet',
-          );
-        }
+        if (await this.#tryToLook(repositoryId, lag)) this.#left.delete(repositoryId);
       }
+    }
+  }
+
+  /** Never rejects. */
+  async #tryToLook(repositoryId: string, lag: Lag): Promise<boolean> {
+    try {
+      return await this.#look(repositoryId, lag);
+    } catch (error) {
+      this.#dependencies.logger.warn(
+        { component: 'log', repo: repositoryId, err: error },
+        'the push log was not trimmed yet',
+      );
+      return false;
     }
   }
 

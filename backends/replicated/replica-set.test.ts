@@ -13,6 +13,7 @@ import {
   permissivePipeline,
   pushRequest,
   runGit,
+  systemClock,
   zeroOid,
 } from '../local/testing/local-fixture.js';
 import { create } from '../local/testing/replica-scene.js';
@@ -450,6 +451,36 @@ test('a front-end that dies after the commit point: another finishes its work', 
   });
   await other.takeOver();
   await until('it is told', () => told.length === 1);
+});
+
+test('what a front-end that is gone left in the log, since a voter lacked it, another trims', async () => {
+  const rounds: (() => void)[] = [];
+  await set.frontEnd({
+    clock: {
+      ...systemClock,
+      sleep: (ms, stop) =>
+        ms < 15_000
+          ? systemClock.sleep(ms, stop)
+          : new Promise((resolve) => {
+              rounds.push(resolve);
+              stop?.addEventListener('abort', () => resolve(), { once: true });
+            }),
+    },
+  });
+  const { backend: leaving } = await set.frontEnd();
+  const [, , third] = set.stores;
+  assert.ok(third !== undefined);
+  third.down = true;
+  await push([create(main, await set.commit('one'))], { through: leaving });
+  const entry = keys.logEntry(repository.id, 1);
+  await until('it is only left to be trimmed', async () => (await leftInLog()).join() === entry);
+  await leaving.close(1_000);
+  third.down = false;
+  await until('it is trimmed', async () => {
+    rounds.splice(0).forEach((end) => end());
+    return (await leftInLog()).length === 0;
+  });
+  await assertConverged();
 });
 
 test('the life of a push names each voter when it has applied it', async () => {

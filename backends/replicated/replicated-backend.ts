@@ -23,6 +23,7 @@ import type { ReplicatedBackendDependencies } from './backend-dependencies.js';
 import { CommitQueue } from './commit-queue.js';
 import { createHeadRecovery } from './head-recovery.js';
 import { importRepository } from './import.js';
+import { findLagging } from './lagging.js';
 import { LogTrim } from './log-trim.js';
 import { namedLocks } from './named-locks.js';
 import { Patience } from './patience.js';
@@ -391,6 +392,7 @@ export class ReplicatedBackend implements Backend {
         await this.#registry.sweep();
         await this.#registry.sweepPools();
         schedule.swept(this.#registry.left);
+        this.#trim.finish(await findLagging(this.#dependencies));
       } catch (error) {
         if (isDue) schedule.swept(undefined);
         logger.warn({ component: 'backend', err: error }, 'a sweep failed; it is tried again');
