@@ -273,7 +273,13 @@ async function openBackend(below: Omit<Foundation, 'backend'>): Promise<Backend>
   const fileThreads = new FileThreads({ threads: config['store.threads'], logger });
   teardown.add('file threads', () => fileThreads.close());
   const files = fileThreads.take;
-  const indexer = await createPackIndexer({ git, logger, meter: below.meter, files });
+  const indexer = await createPackIndexer({
+    git,
+    logger,
+    meter: below.meter,
+    files,
+    gitMemoryBytes: config['limits.indexMemory'],
+  });
   teardown.add('pack indexer', () => indexer.close());
   if (isMember) return openClusterBackend({ ...below, pipeline, indexer, files });
   return createLocalBackend({

@@ -46,7 +46,13 @@ export async function composeStorageNode(parts: CompositionParts): Promise<Compo
   const fileThreads = new FileThreads({ threads: config['store.threads'], logger });
   teardown.add('file threads', () => fileThreads.close());
   const files = fileThreads.take;
-  const indexer = await createPackIndexer({ git, logger, meter: metrics, files });
+  const indexer = await createPackIndexer({
+    git,
+    logger,
+    meter: metrics,
+    files,
+    gitMemoryBytes: config['limits.indexMemory'],
+  });
   teardown.add('pack indexer', () => indexer.close());
   const credentials = await openCredentials({ ...parts, meter: metrics });
   const node = await openStorageNode({

@@ -21,6 +21,8 @@ export interface IndexPackRun {
   readonly progress: (text: Uint8Array) => void;
   readonly threads: number;
   readonly memoryLimitBytes: number;
+  /** Which limit that is, for messages: its setting, if it has one. */
+  readonly memoryLimitName: string;
   readonly timeoutMs: number;
 }
 
@@ -266,13 +268,30 @@ async function refusal(run: IndexPackRun, result: GitEnd): Promise<QuorateError>
     return new QuorateError('resource-exhausted', 'git index-pack was killed: too much memory?');
   }
   const trouble = troubleOf({ ...result, signal: null, stderr: ownWords(result.stderr) });
-  // Its own memory is limited: that may be the pack's fault.
-  if (trouble !== undefined && !/memory/i.test(trouble)) {
+  // Its own memory is limited, far below the machine's.
+  if (trouble !== undefined && /memory/i.test(trouble)) return tooMuchMemory(run, trouble);
+  if (trouble !== undefined) {
     return new QuorateError('storage-failure', 'git could not index the pack', {
       details: { trouble },
     });
   }
   return new QuorateError('invalid-argument', gitWords(run, result.stderr));
+}
+
+const MIB = 1024 ** 2;
+
+/** Whether the pack is sound nobody knows then, nor whether it would be with more. */
+function tooMuchMemory(
+  { memoryLimitBytes, memoryLimitName }: IndexPackRun,
+  trouble: string,
+): QuorateError {
+  const limit = `${Math.floor(memoryLimitBytes / MIB)} MiB (${memoryLimitName})`;
+  return new QuorateError(
+    'resource-exhausted',
+    `to index the pack git needs more memory than this server gives it, ${limit}; ` +
+      'large files that are sent whole need less: git -c pack.depth=0 push',
+    { details: { trouble, memoryLimitBytes } },
+  );
 }
 
 /**

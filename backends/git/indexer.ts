@@ -22,6 +22,8 @@ export interface PackIndexerOptions {
   readonly logger: Logger;
   readonly meter: Meter;
   readonly files?: TakeFileSteps;
+  /** Memory that git may take to index one pack; 0 or absent: a quarter of the machine's, from 1 to 4 GiB. */
+  readonly gitMemoryBytes?: number;
   /** libgit2 worker processes. 0: git does everything. Default: 2, or 1 on a single core. */
   readonly workers?: number;
   /** Packs up to this size go to libgit2; larger ones, which git indexes faster and smaller, to git. */
@@ -52,11 +54,13 @@ const GIT_TIMEOUT_MS = 3_600_000;
  * each of up to three threads, seldom at once, and caches of 96 MiB each. No push gets more than a part of the machine.
  */
 const GIT_MEMORY_BYTES = Math.min(4096 * MIB, Math.max(1024 * MIB, totalmem() / 4));
+/** What an administrator raises. */
+const memorySetting = 'limits.indexMemory';
 /**
  * A small pack that libgit2 would not vouch for may be a bomb of kilobytes. One thread, and memory for one such pair;
  * and since the pack is here already, no client sets the pace, so that few at once suffice for all.
  */
-const SMALL_PACK_GIT_MEMORY_BYTES = Math.min(1280 * MIB, GIT_MEMORY_BYTES);
+const SMALL_PACK_GIT_MEMORY_BYTES = 1280 * MIB;
 const SMALL_PACK_GITS = Math.max(2, Math.min(4, availableParallelism()));
 /** Waiting for such a place. Their packs are within the budget of buffered bytes. */
 const MAX_WAITING_FOR_GIT = 1_000;
@@ -91,6 +95,7 @@ class RoutingIndexer implements PackIndexer {
   readonly #options: PackIndexerOptions;
   readonly #pool: Libgit2Pool | undefined;
   readonly #smallPackBytes: number;
+  readonly #gitMemoryBytes: number;
   readonly #smallPackGits = new Slots(SMALL_PACK_GITS, MAX_WAITING_FOR_GIT);
   #bufferedBytes = 0;
 
@@ -98,6 +103,7 @@ class RoutingIndexer implements PackIndexer {
     this.#options = options;
     this.#pool = pool;
     this.#smallPackBytes = options.smallPackBytes ?? SMALL_PACK_BYTES;
+    this.#gitMemoryBytes = options.gitMemoryBytes || GIT_MEMORY_BYTES;
     const { version } = options.git;
     this.description =
       pool === undefined
@@ -141,7 +147,8 @@ class RoutingIndexer implements PackIndexer {
       this.#release(held);
       return this.#byGit(request, source, {
         threads: Math.min(MAX_GIT_THREADS, availableParallelism()),
-        memoryLimitBytes: GIT_MEMORY_BYTES,
+        memoryLimitBytes: this.#gitMemoryBytes,
+        memoryLimitName: memorySetting,
         timeoutMs: GIT_TIMEOUT_MS,
       });
     }
@@ -156,12 +163,19 @@ class RoutingIndexer implements PackIndexer {
     try {
       return await this.#byGit(request, source, {
         threads: 1,
-        memoryLimitBytes: SMALL_PACK_GIT_MEMORY_BYTES,
+        ...this.#smallPackMemory(),
         timeoutMs: SMALL_PACK_GIT_TIMEOUT_MS,
       });
     } finally {
       this.#smallPackGits.release();
     }
+  }
+
+  #smallPackMemory(): Pick<IndexPackRun, 'memoryLimitBytes' | 'memoryLimitName'> {
+    const [bytes, most] = [this.#gitMemoryBytes, SMALL_PACK_GIT_MEMORY_BYTES];
+    if (bytes < most) return { memoryLimitBytes: bytes, memoryLimitName: memorySetting };
+    const name = `of a pack of up to ${Math.floor(this.#smallPackBytes / MIB)} MiB, which no setting raises`;
+    return { memoryLimitBytes: most, memoryLimitName: name };
   }
 
   /** The whole pack when it is small; else undefined, and the source gives all of it again. */
@@ -224,7 +238,7 @@ class RoutingIndexer implements PackIndexer {
   #byGit(
     request: IndexPackRequest,
     source: PackSource,
-    bounds: Pick<IndexPackRun, 'threads' | 'memoryLimitBytes' | 'timeoutMs'>,
+    bounds: Pick<IndexPackRun, 'threads' | 'memoryLimitBytes' | 'memoryLimitName' | 'timeoutMs'>,
   ): Promise<IndexedPack> {
     const { quarantinePackDir, objectsDir, objectFormat, maxObjectBytes, fsck, signal } = request;
     return indexPackWithGit({

@@ -85,6 +85,11 @@ export const limitSettings = {
     default: '0',
     help: "memory for the packs that fetches make or send, of HTTP, and of SSH, each (0: an eighth of the machine's or container's memory, at most 256m); more fetches wait",
   },
+  'limits.indexMemory': {
+    kind: 'size',
+    default: '0',
+    help: "memory that git may take to index one pushed pack (0: a quarter of the machine's, from 1g to 4g); for a pack of up to 4 MiB it is 1280m at most",
+  },
   'limits.failedSignIns': {
     kind: 'count',
     minimum: 0,
