@@ -1,8 +1,9 @@
-import { asQuorateError, QuorateError } from '../contract/errors.js';
+import { QuorateError } from '../contract/errors.js';
 import { ignorableFsckIds } from '../contract/fsck-messages.js';
 import { findWrongChecksums } from './checksums.js';
 import type { GitResult, GitRunner } from './git-runner.js';
-import { couldNotRun, TroubleWatch, troubleOf } from './machine-trouble.js';
+import { couldNotRun, isTrouble, StderrLines, troubleOf } from './machine-trouble.js';
+import { isTooMuchOutput } from './too-much-output.js';
 
 /** Findings beyond this many say nothing new. */
 const maxProblems = 100;
@@ -27,12 +28,22 @@ type Seen = { readonly broken: readonly string[] } | { readonly unclear: Quorate
 const oddIsSound = Object.fromEntries([...ignorableFsckIds].map((id) => [`fsck.${id}`, 'ignore']));
 
 /**
+ * What cannot be ignored (`nulInHeader`), or came with a later git, is said so, of an object whose hash git has found
+ * right. The bits for it in the exit status are those for broken objects, and for the packs with them, too.
+ */
+const oddObject = /^(?:error|warning) in \w+ [0-9a-f]{40,64}: \w+: /;
+const oddBits = 1 | 4;
+/** A HEAD whose branch is still to be made, or no ref at all. */
+const notice = /^notice: /;
+
+/**
  * Reads every object of a repository and follows all that its refs reach (`git fsck`), niced. What is broken, one line
  * each; empty when all is sound. `still` runs a second look while nothing is repacked: packs that go while git reads
  * them it calls damaged. Where git did not get to its end, what checksums tell is damage at once: each look may take
  * hours, and git is read twice at most, once more only where it ends over the one look and finds fault in the other.
  * Errors: `cancelled`; `unavailable` when the machine kept git from reading all; `storage-failure` when git ended over
- * the repository twice, and nobody knows yet whether it would over any.
+ * the repository twice, and nobody knows yet whether it would over any; `resource-exhausted` when too many gits wait
+ * for their turn.
  */
 export async function findBroken({
   still,
@@ -89,7 +100,14 @@ async function fsck(
   { git, gitDir, signal }: Looked,
   config: Readonly<Record<string, string>>,
 ): Promise<Seen> {
-  const watch = new TroubleWatch();
+  let trouble: string | undefined;
+  let odd = false;
+  const said: string[] = [];
+  const stderr = new StderrLines((line) => {
+    if (isTrouble(line)) trouble ??= line;
+    if (oddObject.test(line)) odd = true;
+    else if (line !== '' && !notice.test(line) && said.length < maxProblems) said.push(line);
+  });
   let result: GitResult;
   try {
     result = await git.run({
@@ -99,34 +117,38 @@ async function fsck(
       signal,
       background: true,
       timeoutMs: fsckTimeoutMs,
-      onStderr: watch.onStderr,
+      onStderr: stderr.onStderr,
     });
   } catch (error) {
-    if (asQuorateError(error).code !== 'resource-exhausted') throw error;
+    if (!isTooMuchOutput(error)) throw error;
     // Nothing else makes it say so much.
     const broken = ['git fsck finds more than can be listed'];
-    return watch.found === undefined ? { broken } : { unclear: unclear(watch.found) };
+    return trouble === undefined
+      ? { broken }
+      : { unclear: unclear(trouble.replaceAll(gitDir, '.')) };
   }
+  stderr.end();
   if (signal.aborted) throw new QuorateError('cancelled', 'the verification was given up');
-  const trouble = troubleOf(result) ?? watch.found;
-  const { exitCode } = result;
-  if (trouble !== undefined) {
+  const why = troubleOf(result) ?? trouble;
+  const { exitCode, stdout } = result;
+  if (why !== undefined) {
     const killed = exitCode === null || couldNotRun(exitCode);
-    return { unclear: unclear(trouble.replaceAll(gitDir, '.'), killed) };
+    return { unclear: unclear(why.replaceAll(gitDir, '.'), killed) };
   }
   if (exitCode === 0) return { broken: [] };
-  const lines = linesOf(result).map((line) => line.replaceAll(gitDir, '.'));
+  const found = stdout.toString().split('\n', maxProblems);
+  const lines = [...found, ...said]
+    .filter((line) => line !== '')
+    .map((line) => line.replaceAll(gitDir, '.'))
+    .slice(0, maxProblems);
   if (exitCode !== null && exitCode < fatalExit) {
-    return { broken: lines.length > 0 ? lines : ['git fsck failed without a word'] };
+    if (lines.length > 0) return { broken: lines };
+    const isSound = odd && (exitCode & ~oddBits) === 0;
+    return { broken: isSound ? [] : ['git fsck failed without a word'] };
   }
   const ended = exitCode === null ? `by ${result.signal}` : 'before it had read all';
-  const said = lines.at(-1) ?? 'without a word';
-  return { unclear: new QuorateError('storage-failure', `git fsck ended ${ended}: ${said}`) };
-}
-
-function linesOf({ stdout, stderr }: GitResult): readonly string[] {
-  const lines = `${stdout.toString()}\n${stderr}`.split('\n').filter((line) => line !== '');
-  return lines.slice(0, maxProblems);
+  const last = lines.at(-1) ?? 'without a word';
+  return { unclear: new QuorateError('storage-failure', `git fsck ended ${ended}: ${last}`) };
 }
 
 function unclear(why: string, killed = false): QuorateError {

@@ -54,7 +54,10 @@ export interface GitConversation extends GitStream {
 export interface GitRunner {
   /** `2.39.5` */
   readonly version: string;
-  /** Runs to the end. Rejects only when git could not be run (`unavailable`, `cancelled`) or its stdout passes `maxStdoutBytes` (default 64 MiB, `resource-exhausted`). */
+  /**
+   * Runs to the end. Rejects only when git could not be run (`unavailable`, `cancelled`; `resource-exhausted` when too
+   * many wait for their turn) or its stdout passes `maxStdoutBytes` (default 64 MiB; see `isTooMuchOutput`).
+   */
   run(command: GitCommand & { readonly maxStdoutBytes?: number }): Promise<GitResult>;
   /** Output is streamed; the child writes straight into the socket that `stdout` reads. */
   stream(command: GitCommand): Promise<GitStream>;

@@ -10,11 +10,11 @@ export interface HistorySource extends ObjectSources {
   readonly signal: AbortSignal;
 }
 
-/** A git over the objects of a push, as they are: replacement refs do not count. */
+/** A git over the objects of a push. */
 export function gitOver(source: HistorySource, args: readonly string[]): GitCommand {
   return {
     args,
-    env: { ...objectEnvironment(source), GIT_NO_REPLACE_OBJECTS: '1' },
+    env: objectEnvironment(source),
     timeoutMs,
     signal: source.signal,
   };

@@ -43,21 +43,25 @@ const lineEnd = /[\r\n]/;
 /** A line of git's is at most a few paths long; of a longer one the beginning counts. */
 const maxLineChars = 8192;
 
-/** Looks through all that a git writes to its stderr, of which `GitResult` keeps the end. */
-export class TroubleWatch {
+/** Tells of each line that a git writes to its stderr, of which `GitResult` keeps the end. */
+export class StderrLines {
+  readonly #onLine: (line: string) => void;
   #rest = '';
-  #found: string | undefined;
+
+  constructor(onLine: (line: string) => void) {
+    this.#onLine = onLine;
+  }
 
   readonly onStderr = (bytes: Uint8Array): void => {
-    if (this.#found !== undefined) return;
     const lines = `${this.#rest}${Buffer.from(bytes).toString('latin1')}`.split(lineEnd);
     this.#rest = (lines.pop() ?? '').slice(0, maxLineChars);
-    this.#found = lines.find(isTrouble);
+    for (const line of lines) this.#onLine(line);
   };
 
-  /** The first line that says what the machine is short of, when git has ended. */
-  get found(): string | undefined {
-    return this.#found ?? (isTrouble(this.#rest) ? this.#rest : undefined);
+  /** git has ended, and its last line perhaps without a newline. */
+  end(): void {
+    this.#onLine(this.#rest);
+    this.#rest = '';
   }
 }
 
@@ -68,7 +72,16 @@ export function troubleOf(
   if (wasKilled(result)) return 'git was killed: see whether memory or time is short';
   const { exitCode, stderr } = result;
   if (exitCode !== null && couldNotRun(exitCode)) return 'git could not be run';
-  return stderr.split(lineEnd).find(isTrouble);
+  return ownWords(stderr).split(lineEnd).find(isTrouble);
+}
+
+/**
+ * What git says of an entry of a tree that is no file, or no directory, as it should be, holds its name: a pusher chose
+ * it, newlines and all. It is the last that git says, and perhaps cut short.
+ */
+function ownWords(stderr: string): string {
+  const quoted = /^fatal: entry '/m.exec(stderr);
+  return quoted === null ? stderr : stderr.slice(0, quoted.index);
 }
 
 /** `troubleOf`, as details of an error: then it says nothing of the repository. */
@@ -84,6 +97,7 @@ export function couldNotRun(exitCode: number): boolean {
   return (exitCode >= 125 && exitCode <= 127) || exitCode > 128;
 }
 
-function isTrouble(line: string): boolean {
+/** Whether git says in this line what the machine is short of. */
+export function isTrouble(line: string): boolean {
   return troubleLine.test(line);
 }

@@ -20,6 +20,7 @@ import { type ProgramCommand, watchProgram } from './program.js';
 import { takeRunLock } from './spawner/run-lock.js';
 import { cancelled, Slots } from './spawner/slots.js';
 import { Spawner, type Spawned } from './spawner/spawner.js';
+import { tooMuchOutput } from './too-much-output.js';
 
 export interface GitRunnerOptions {
   readonly logger: Logger;
@@ -135,6 +136,12 @@ async function emptied(directory: string): Promise<string> {
 
 /** What the server itself may start while a hook runs. */
 const spareTasks = 1_024;
+/**
+ * Objects are what their ids say. Else `refs/replace/`, which is a pusher's to write, would have an incomplete history
+ * pass for a whole one, and tags point elsewhere than clients see.
+ */
+const asTheyAre: Readonly<Record<string, string>> = { GIT_NO_REPLACE_OBJECTS: '1' };
+
 /** Niceness of background git: well below the foreground, above idle. */
 const backgroundNice = '10';
 
@@ -234,7 +241,7 @@ class HelperGitRunner implements GitRunner {
     });
     const { exitCode, signal, stderr } = await child.exited;
     if (sizeBytes > maxBytes) {
-      throw new QuorateError('resource-exhausted', 'git answered with more than expected');
+      throw tooMuchOutput(maxBytes);
     }
     if (command.signal?.aborted === true && exitCode !== 0) throw cancelled();
     if ((await child.left).lost) {
@@ -310,6 +317,7 @@ class HelperGitRunner implements GitRunner {
     if (source instanceof Readable) source.on('error', () => {});
     const env = {
       ...this.#environment.variables,
+      ...asTheyAre,
       ...command.env,
       ...configVariables(command.config ?? {}),
     };

@@ -141,11 +141,14 @@ export async function openReplica(): Promise<ReplicaScene> {
     version: runner.version,
     conversations: runner.conversations,
     running: 0,
-    run: (command) => {
+    run: async (command) => {
       const [name = ''] = command.args;
       const ends = gitEnds.get(name);
       gitEnds.delete(name);
-      return ends === undefined ? runner.run(command) : ends();
+      if (ends === undefined) return runner.run(command);
+      const end = await ends();
+      command.onStderr?.(Buffer.from(end.stderr));
+      return end;
     },
     stream: (command) => runner.stream(command),
     converse: (command) => runner.converse(command),
