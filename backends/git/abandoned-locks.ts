@@ -1,7 +1,7 @@
-import { stat, unlink } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '../contract/environment.js';
-import { refLockNames, storageFailure } from './ref-files.js';
+import { refLockNames, storageFailure, unlinkLock } from './ref-files.js';
 import { errorCode } from './repository-files.js';
 
 /** Far longer than a transaction's locks live, and than a git whose end was not seen outlives its helper. */
@@ -40,10 +40,8 @@ export class AbandonedLocks {
       const file = await fileAt(path);
       if (file === undefined || !this.#isAbandoned(path, file)) continue;
       this.#met.delete(path);
-      await unlink(path).catch((error: unknown) => {
-        throw storageFailure(error);
-      });
-      removed += 1;
+      // A git that lives after all may have been quicker.
+      if (await unlinkLock(path)) removed += 1;
     }
     return removed;
   }

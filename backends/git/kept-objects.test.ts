@@ -101,6 +101,24 @@ test('what a repack removes has another name on disk until the new packs have th
   fixture.run(['rev-list', '--objects', tip]);
 });
 
+test('what a repack removed that could not read all is brought back', async () => {
+  const tip = history();
+  const { gitDir, objectsDir, git } = fixture;
+  const short: GitRunner = {
+    ...told(),
+    run: async (command) => {
+      const result = await git.run(command);
+      // What it could not open it took for absent, and went on.
+      for (const name of packs()) rmSync(join(objectsDir, 'pack', name));
+      return { ...result, stderr: 'error: unable to open ./pack: Too many open files\n' };
+    },
+  };
+  const repack = repackObjects({ git: short, gitDir, signal }, 'full');
+  await assert.rejects(repack, { code: 'storage-failure' });
+  fixture.run(['rev-list', '--objects', tip]);
+  assert.ok(!existsSync(join(gitDir, 'quorate-kept')));
+});
+
 test('removals of a repack that outlived its new packs are undone at the next start', async () => {
   const tip = history();
   const before = packs().toSorted();

@@ -11,17 +11,22 @@ import { isMissing, syncDirectory } from './repository-files.js';
 /** Beside the object directory, where git does not look. */
 const KEPT = 'quorate-kept';
 
-/** Runs `repack`, and puts its outcome on disk, whatever it is, before what was there before goes. */
+/**
+ * Runs `repack`, and puts its outcome on disk before what was there before goes. When it fails, whatever it removed comes
+ * back: what git could not open for want of files, say, it took for absent.
+ */
 export async function whileKept(objectsDir: string, repack: () => Promise<void>): Promise<void> {
   await restoreKept(objectsDir);
   await keep(objectsDir);
   try {
     await repack();
-  } finally {
+  } catch (error) {
     // When this fails the second names stay: for the next run, or the next start.
-    await syncDirectory(join(objectsDir, 'pack'));
-    await forget(objectsDir);
+    await restoreKept(objectsDir).catch(() => undefined);
+    throw error;
   }
+  await syncDirectory(join(objectsDir, 'pack'));
+  await forget(objectsDir);
 }
 
 /** Brings back what a repack removed whose outcome may not have come to the disk. While none runs. */

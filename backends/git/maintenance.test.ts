@@ -246,11 +246,13 @@ test('a run that is stopped while it packs refs leaves no lock', async () => {
 
 test('a git that is killed while it packs refs leaves no lock, and one that fails leaves those of others', async () => {
   const tip = history(1);
-  const lock = join(fixture.gitDir, 'packed-refs.lock');
+  // It has one of each of the refs whose files it removes.
+  const locks = ['packed-refs.lock', 'refs/heads/main.lock'];
+  const paths = locks.map((name) => join(fixture.gitDir, name));
   const context = { gitDir: fixture.gitDir, background: false, signal };
   const ending = (exitCode: number | null): GitRunner['run'] => {
     return async () => {
-      writeFileSync(lock, '');
+      for (const path of paths) writeFileSync(path, '');
       const signal = exitCode === null ? 'SIGKILL' : null;
       return { exitCode, signal, stdout: Buffer.alloc(0), stderr: '' };
     };
@@ -258,9 +260,9 @@ test('a git that is killed while it packs refs leaves no lock, and one that fail
   for (const exitCode of [null, 128]) {
     const git = { ...fixture.git, run: ending(exitCode) };
     await assert.rejects(packRefs({ ...context, git }), { code: 'storage-failure' });
-    assert.equal(existsSync(lock), exitCode !== null);
+    for (const path of paths) assert.equal(existsSync(path), exitCode !== null, path);
   }
-  rmSync(lock);
+  for (const path of paths) rmSync(path);
   await packRefs({ ...context, git: fixture.git });
   assert.ok(readFileSync(join(fixture.gitDir, 'packed-refs'), 'utf8').includes(tip));
 });

@@ -4,7 +4,7 @@ import type { Clock } from '../contract/environment.js';
 import { asQuorateError } from '../contract/errors.js';
 import type { Oid } from '../contract/objects.js';
 import { restoreKept } from './kept-objects.js';
-import { removeLocksOfKilled } from './ref-files.js';
+import { removeLocksOfPacking } from './ref-files.js';
 import {
   readObjectStoreStats,
   removeHalfWritten,
@@ -183,11 +183,11 @@ export async function packRefs(context: MaintenanceContext): Promise<void> {
     // Packs the same values again.
     await runMaintenanceGit(context, { args: ['pack-refs', '--all', '--prune'], config });
   } catch (error) {
-    // It has ended, perhaps by SIGKILL (ours, or for want of memory or time); its lock would be in the way of all that
-    // comes, and nobody else has one now. A git that ends by itself removes its own: then it is another's.
+    // It has ended, perhaps by SIGKILL (ours, or for want of memory or time); its locks would be in the way of all that
+    // comes, and nobody else has any now. A git that ends by itself removes its own: then they are another's.
     const { code, details } = asQuorateError(error);
     const wasKilled = typeof details['signal'] === 'string';
-    if (code === 'cancelled' || wasKilled) await removeLocksOfKilled(context.gitDir, []);
+    if (code === 'cancelled' || wasKilled) await removeLocksOfPacking(context.gitDir);
     throw error;
   }
 }

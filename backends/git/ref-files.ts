@@ -146,30 +146,39 @@ export async function removeStaleLocks(gitDir: string): Promise<number> {
     'objects/info/commit-graphs/commit-graph-chain.lock',
     'objects/pack/multi-pack-index.lock',
   ];
-  // No ref can be named like this: git refuses names that end with `.lock`.
-  const refLocks = await filesUnder(join(gitDir, 'refs'), (name) => name.endsWith('.lock'));
-  const candidates = [...[...files, ...objectFiles].map((name) => join(gitDir, name)), ...refLocks];
+  const candidates = [...files, ...objectFiles].map((name) => join(gitDir, name));
   let removed = 0;
-  for (const path of candidates) {
-    try {
-      await unlink(path);
-      removed += 1;
-    } catch (error) {
-      if (!['ENOENT', 'ENOTDIR'].includes(errorCode(error))) throw storageFailure(error);
-    }
+  for (const path of [...candidates, ...(await locksOfRefs(gitDir))]) {
+    if (await unlinkLock(path)) removed += 1;
   }
   return removed;
 }
 
+/** No ref can be named like this: git refuses names that end with `.lock`. */
+function locksOfRefs(gitDir: string): Promise<readonly string[]> {
+  return filesUnder(join(gitDir, 'refs'), (name) => name.endsWith('.lock'));
+}
+
+/** Whether there was one to remove. */
+export async function unlinkLock(path: string): Promise<boolean> {
+  try {
+    await unlink(path);
+    return true;
+  } catch (error) {
+    if (['ENOENT', 'ENOTDIR'].includes(errorCode(error))) return false;
+    throw storageFailure(error);
+  }
+}
+
 /** Removes the locks that a transaction on these refs took, whose git was seen to be killed, and nobody else has. */
 export async function removeLocksOfKilled(gitDir: string, refs: readonly string[]): Promise<void> {
-  for (const name of refLockNames(refs)) {
-    try {
-      await unlink(join(gitDir, name));
-    } catch (error) {
-      if (!['ENOENT', 'ENOTDIR'].includes(errorCode(error))) throw storageFailure(error);
-    }
-  }
+  for (const name of refLockNames(refs)) await unlinkLock(join(gitDir, name));
+}
+
+/** As `removeLocksOfKilled`, of a git that takes the locks of any refs: those whose files it removes when it packs them. */
+export async function removeLocksOfPacking(gitDir: string): Promise<void> {
+  await removeLocksOfKilled(gitDir, []);
+  for (const path of await locksOfRefs(gitDir)) await unlinkLock(path);
 }
 
 /** What a transaction on these refs makes, and finds in its way, by names in the git directory. */

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { EventEmitter, once } from 'node:events';
 import { test } from 'node:test';
 import { QuorateError } from '../contract/errors.js';
 import { InterruptibleQueue } from './interruptible-queue.js';
@@ -56,4 +57,35 @@ test('a long task that is ended again and again is given up', async () => {
     await new Promise((resolve) => setImmediate(resolve));
   }
   await given;
+});
+
+const never = (): never => assert.fail('it was given up');
+
+test('a long task that is given up waits for its turn no more, and never begins', async () => {
+  const queue = new InterruptibleQueue();
+  const givingUp = new AbortController();
+  const events = new EventEmitter();
+  const before = queue.runLong(() => once(events, 'finish'));
+  await new Promise((resolve) => setImmediate(resolve));
+  const given = queue.runLong(never, givingUp.signal);
+  givingUp.abort();
+  await assert.rejects(given, { code: 'cancelled' });
+  await assert.rejects(queue.runLong(never, givingUp.signal), { code: 'cancelled' });
+  events.emit('finish');
+  await before;
+  assert.equal(await queue.runLong(() => Promise.resolve(1), new AbortController().signal), 1);
+});
+
+test('a long task that is given up when it runs keeps its turn to its end', async () => {
+  const queue = new InterruptibleQueue();
+  const givingUp = new AbortController();
+  const order: string[] = [];
+  const long = queue.runLong(async () => {
+    givingUp.abort();
+    await new Promise((resolve) => setImmediate(resolve));
+    order.push('long');
+  }, givingUp.signal);
+  const next = queue.runLong(async () => void order.push('next'));
+  await Promise.all([long, next]);
+  assert.deepEqual(order, ['long', 'next']);
 });

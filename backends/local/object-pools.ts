@@ -49,6 +49,8 @@ export interface PoolDependencies {
  */
 const unawareMs = 60 * 60_000;
 
+type Borrower = Pick<OpenRepository, 'maintenanceQueue' | 'objectsDirectory'>;
+
 /** What a repository shares, in bytes; its own objects less those that the pool has, too. */
 export interface Shared {
   readonly sharedBytes: number;
@@ -138,21 +140,27 @@ export class ObjectPools {
     const { git, store } = this.#dependencies;
     const gitDir = store.poolGitDirectory(poolId);
     await this.#inPool(poolId, (queue) =>
-      queue.runLong((ended) =>
-        repackPool({ git, gitDir, signal: AbortSignal.any([signal, ended]) }),
+      queue.runLong(
+        (ended) => repackPool({ git, gitDir, signal: AbortSignal.any([signal, ended]) }),
+        signal,
       ),
     );
   }
 
   /** Runs what reads a repository while nothing repacks it, nor the pool that it borrows from; see `runLong`. */
-  still<T>(repository: OpenRepository, read: (ended: AbortSignal) => Promise<T>): Promise<T> {
-    return repository.maintenanceQueue.runLong(async (ended) => {
-      const poolId = await this.#poolOf(repository.objectsDirectory);
-      if (poolId === undefined) return read(ended);
+  still<T>(
+    { maintenanceQueue, objectsDirectory }: Borrower,
+    read: (ended: AbortSignal) => Promise<T>,
+    signal: AbortSignal,
+  ): Promise<T> {
+    return maintenanceQueue.runLong(async (ended) => {
+      const either = AbortSignal.any([signal, ended]);
+      const poolId = await this.#poolOf(objectsDirectory);
+      if (poolId === undefined) return read(either);
       return this.#inPool(poolId, (queue) =>
-        queue.runLong((endedToo) => read(AbortSignal.any([ended, endedToo]))),
+        queue.runLong((endedToo) => read(AbortSignal.any([either, endedToo])), either),
       );
-    });
+    }, signal);
   }
 
   async needsMaintenance(objectsDirectory: string): Promise<boolean> {

@@ -83,7 +83,10 @@ export class Upkeep {
 
   maintain(repositoryId: string, options: MaintainOptions): Promise<MaintenanceReport> {
     return this.#options.open.with(repositoryId, (repository) =>
-      repository.maintenanceQueue.runLong((ended) => this.#run(repository, ended, options)),
+      repository.maintenanceQueue.runLong(
+        (ended) => this.#run(repository, ended, options),
+        options.signal,
+      ),
     );
   }
 

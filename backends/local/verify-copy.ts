@@ -115,7 +115,7 @@ async function verifyOpen(
     git,
     gitDir,
     signal,
-    still: (look) => pools.still(repository, (ended) => look(AbortSignal.any([signal, ended]))),
+    still: (look) => pools.still(repository, look, signal),
   });
   return { ...verified, problems: [...unfinished, ...problems, ...peeling, ...broken] };
 }
