@@ -1,5 +1,5 @@
 import type { HeldLocks } from '../coordination/locks.js';
-import type { Clock, Logger } from '../contract/environment.js';
+import type { Clock, Logger, Meter } from '../contract/environment.js';
 import { asQuorateError, type ErrorCode, QuorateError } from '../contract/errors.js';
 import type { Prepared, PrepareRequest } from '../contract/replica.js';
 import type { Patience } from './patience.js';
@@ -30,6 +30,7 @@ export interface PrepareEverywhere {
   readonly answered?: (storeId: string, tookPack: boolean) => void;
   readonly patience: Patience;
   readonly clock: Clock;
+  readonly meter: Meter;
   readonly logger: Logger;
 }
 
@@ -69,7 +70,7 @@ export async function prepareEverywhere(ask: PrepareEverywhere): Promise<Prepare
 }
 
 async function collect(ask: PrepareEverywhere, ended: AbortController): Promise<PreparedSet> {
-  const { voters, consistency, clock, patience } = ask;
+  const { voters, consistency, clock, meter, patience } = ask;
   const startedMs = clock.monotonicMs();
   const answers = new Map<string, Prepared>();
   const errors = new Map<string, QuorateError>();
@@ -121,7 +122,9 @@ async function collect(ask: PrepareEverywhere, ended: AbortController): Promise<
     const [only] = errors.values();
     if (only !== undefined && voters.length === 1) throw only;
     const ofPack = [...errors.values()].find(isPackProblem);
-    throw ofPack ?? quorumMissing(consistency, voters, new Set(answers.keys()));
+    if (ofPack !== undefined) throw ofPack;
+    meter.count('quorum_failures', { consistency });
+    throw quorumMissing(consistency, voters, new Set(answers.keys()), errors);
   }
   // Until now it might have been the pack.
   for (const [store, error] of errors) if (isPackProblem(error)) leftOut(ask, store, error);

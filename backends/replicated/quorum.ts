@@ -37,14 +37,26 @@ export function suffices(
   }
 }
 
+/**
+ * Too few `stores` take part. Those that are missing are named, with the trouble that each told of, if it did:
+ * administrators go there.
+ */
 export function quorumMissing(
   consistency: Consistency,
   voters: readonly Voter[],
   stores: ReadonlySet<string>,
+  troubles: ReadonlyMap<string, QuorateError> = new Map(),
 ): QuorateError {
+  const missing = voters.flatMap(({ nodeId, storeId }) => {
+    if (stores.has(storeId)) return [];
+    // What follows a semicolon is of that store alone.
+    const [trouble] = troubles.get(storeId)?.message.split(';') ?? [];
+    return [trouble === undefined ? nodeId : `${nodeId} (${trouble})`];
+  });
+  const without = missing.length === 0 ? '' : `, without ${missing.join(', ')}`;
   return new QuorateError(
     'unavailable',
-    `not accepted: ${stores.size} of ${voters.length} storage nodes answer, too few for ${consistency}; nothing changed, it is safe to push again`,
+    `not accepted: ${stores.size} of ${voters.length} storage nodes can take it, too few for ${consistency}${without}; nothing changed, it is safe to push again`,
     { details: { consistency, voters: voters.length, stores: [...stores] } },
   );
 }

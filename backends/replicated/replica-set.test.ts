@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { silentLogger } from '../coordination/test-environment.js';
+import type { Meter } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
 import type { RefCommand } from '../contract/objects.js';
@@ -13,6 +14,7 @@ import {
   permissivePipeline,
   pushRequest,
   runGit,
+  silentMeter,
   systemClock,
   zeroOid,
 } from '../local/testing/local-fixture.js';
@@ -232,9 +234,12 @@ test('without a majority nothing is accepted, and nothing is left', async () => 
   second.interfere = (name, go) => (name === 'prepare' ? away() : go());
   third.down = true;
   const one = await set.commit('one');
-  await assert.rejects(push([create(main, one)]), { code: 'unavailable' });
+  await assert.rejects(push([create(main, one)]), {
+    code: 'unavailable',
+    message: /^not accepted: 1 of 3 .* too few for quorum, without node-1 .*, node-2; nothing/,
+  });
   first.down = true;
-  await assert.rejects(push([create(main, one)]), /1 of 3 storage nodes answer/);
+  await assert.rejects(push([create(main, one)]), /1 of 3 storage nodes can take it/);
   for (const store of set.stores) {
     store.down = false;
     store.interfere = undefined;
@@ -243,6 +248,26 @@ test('without a majority nothing is accepted, and nothing is left', async () => 
   assert.deepEqual(await leftInLog(), []);
   assert.deepEqual(await refsSeen(), {});
   assert.equal((await push([create(main, one)])).generation, 1);
+});
+
+test('who could not take a push is named, with what it said, and the refusal is counted', async () => {
+  const [, , third] = set.stores;
+  assert.ok(third !== undefined);
+  const counted: unknown[] = [];
+  const count: Meter['count'] = (...what) => what[0] === 'quorum_failures' && counted.push(what[1]);
+  const { backend: counting } = await set.frontEnd({ meter: { ...silentMeter, count } });
+  third.interfere = (name, go) =>
+    name === 'prepare'
+      ? Promise.reject(new QuorateError('storage-failure', 'the disk is full; nothing changed'))
+      : go();
+  const one = await set.commit('one');
+  const options = ['consistency=strong'];
+  await assert.rejects(push([create(main, one)], { options, through: counting }), {
+    code: 'unavailable',
+    message:
+      'not accepted: 2 of 3 storage nodes can take it, too few for strong, without node-2 (the disk is full); nothing changed, it is safe to push again',
+  });
+  assert.deepEqual(counted, [{ consistency: 'strong' }]);
 });
 
 test('strong waits for every voter, eventual for one; a push may choose', async () => {

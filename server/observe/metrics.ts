@@ -106,7 +106,7 @@ const counters: Record<CounterName, MetricDefinition> = {
   },
   quorum_failures: {
     name: 'quorate_quorum_failures_total',
-    help: 'Pushes that were refused since too few storage nodes answered, by the consistency that was asked for.',
+    help: 'Pushes that were refused since too few storage nodes could take them, by the consistency that was asked for.',
     labels: ['consistency'],
   },
   replica_set_steps: {

@@ -7,7 +7,7 @@ import { openEmbeddedCoordinator } from '../../coordination/embedded/embedded-co
 import { createProcessLease } from '../../coordination/process-lease.js';
 import { silentLogger } from '../../coordination/test-environment.js';
 import type { Coordinator, ProcessLease } from '../../contract/coordinator.js';
-import type { Clock } from '../../contract/environment.js';
+import type { Clock, Meter } from '../../contract/environment.js';
 import { QuorateError } from '../../contract/errors.js';
 import type { PushPipeline } from '../../contract/pipeline.js';
 import type { Replica } from '../../contract/replica.js';
@@ -59,6 +59,7 @@ export interface ReplicaSet {
     readonly wrap?: (coordinator: Coordinator) => Coordinator;
     readonly clock?: Clock;
     readonly damages?: KnownDamages;
+    readonly meter?: Meter;
   }): Promise<{
     readonly backend: ReplicatedBackend;
     readonly locks: Locks;
@@ -133,6 +134,7 @@ export async function openReplicaSet(count = 3): Promise<ReplicaSet> {
       wrap,
       clock = systemClock,
       damages,
+      meter = silentMeter,
     } = {}) => {
       const seen = wrap?.(coordinator) ?? coordinator;
       const scratchDirectory = await mkdtemp(join(directory, 'scratch-'));
@@ -148,6 +150,7 @@ export async function openReplicaSet(count = 3): Promise<ReplicaSet> {
         consistency,
         scratchDirectory,
         clock,
+        meter,
         ...(damages === undefined ? {} : { damages, companions: [damages] }),
       });
       await backend.start();
@@ -185,6 +188,7 @@ function newBackend(parts: {
   readonly consistency: Consistency;
   readonly scratchDirectory: string;
   readonly clock: Clock;
+  readonly meter: Meter;
   readonly damages?: KnownDamages;
   readonly companions?: readonly KnownDamages[];
 }): ReplicatedBackend {
