@@ -18,6 +18,8 @@ import type { EtcdSettings } from '../backends/coordination/etcd/member-client.j
 import { createProcessLease, processLeaseMs } from '../backends/coordination/process-lease.js';
 import { PastMemory } from '../backends/coordination/past-reads.js';
 import { shareReads } from '../backends/coordination/shared-reads.js';
+import { storeRoot } from '../backends/local/local-store.js';
+import { ownerOf } from '../backends/local/store-owner.js';
 import { TlsFiles, type TlsMaterial } from '../backends/node/tls-files.js';
 import type { Config } from './config.js';
 import type { Teardown } from './teardown.js';
@@ -61,7 +63,8 @@ export async function openCoordinator(
   const past = rememberReads(parts, configured);
   const opened = past?.coordinator ?? configured;
   const file = path.join(parts.dataDirectory, 'cluster.json');
-  const identity = await openClusterIdentity({ ...parts, coordinator: opened, file });
+  const owner = await ownerOf(storeRoot(parts.dataDirectory));
+  const identity = await openClusterIdentity({ ...parts, coordinator: opened, file, owner });
   parts.teardown.add('cluster identity', () => identity.close());
   const unguarded = observeCoordinator(opened, identity);
   const isEmbedded = parts.config.coordinator.type === 'embedded';

@@ -39,13 +39,18 @@ class ClusterScene {
     return opened;
   }
 
-  async identity(coordinator: Coordinator, name = 'cluster.json'): Promise<ClusterIdentity> {
+  async identity(
+    coordinator: Coordinator,
+    name = 'cluster.json',
+    owner?: string,
+  ): Promise<ClusterIdentity> {
     const file = join(this.directory, name);
     const { clock } = this;
     const logger = silentLogger;
     const opened = await openClusterIdentity({
       coordinator,
       file,
+      owner,
       clock,
       random: realRandom,
       logger,
@@ -386,4 +391,23 @@ test('data of another cluster stops the start, as does a coordinator that knows 
     code: 'failed-precondition',
     message: /choose another data directory/,
   });
+});
+
+test('a store of another cluster whose memory is lost stops the start, and nothing is written', async (t) => {
+  const scene = await ClusterScene.make(t);
+  const ours = await scene.coordinator('ours');
+  const { id } = await scene.identity(ours, 'ours.json');
+  const theirs = await scene.coordinator('theirs');
+  const lost = 'lost.json';
+  await assert.rejects(scene.identity(theirs, lost, id), {
+    code: 'failed-precondition',
+    message: /knows of no cluster/,
+  });
+  assert.equal(await theirs.get(keys.cluster), undefined);
+  await scene.identity(theirs, 'their.json');
+  await assert.rejects(scene.identity(theirs, lost, id), {
+    code: 'failed-precondition',
+    message: /choose another data directory/,
+  });
+  assert.equal((await scene.identity(ours, lost, id)).id, id, 'it is taken where it belongs');
 });

@@ -24,6 +24,11 @@ export interface ClusterIdentityOptions {
   readonly coordinator: Coordinator;
   /** Where this process remembers what it saw; beside its data, so that both are lost or kept together. */
   readonly file: string;
+  /**
+   * The cluster that the store beside that file says it is of; undefined when there is none, or it says nothing. Where
+   * the file is lost, another cluster's coordinator is known by it.
+   */
+  readonly owner?: string | undefined;
   readonly clock: Clock;
   readonly random: Random;
   readonly logger: Logger;
@@ -77,6 +82,7 @@ export async function openClusterIdentity(
   options: ClusterIdentityOptions,
 ): Promise<ClusterIdentity> {
   const seen = await readSeen(options.file);
+  if (seen === undefined) await refuseStranger(options);
   const identity = new RememberedIdentity(options, seen ?? (await meet(options)));
   await identity.check();
   const { frozen } = identity;
@@ -338,6 +344,16 @@ class RememberedIdentity implements ClusterIdentity {
   }
 }
 
+/** Before anything is written, here or there: a disk that has lost its memory, and not its owner, goes nowhere else. */
+async function refuseStranger({ coordinator, owner }: ClusterIdentityOptions): Promise<void> {
+  if (owner === undefined) return;
+  const entry = await coordinator.get(keys.cluster);
+  const record = entry === undefined ? undefined : decodeCluster(entry.value);
+  if (record?.id === owner) return;
+  const { message, details } = record === undefined ? recordGone(owner) : another(owner, record);
+  throw new QuorateError('failed-precondition', message, { details });
+}
+
 /** First contact of this disk with its coordinator. */
 async function meet({ coordinator, random }: ClusterIdentityOptions): Promise<SeenRecord> {
   const made: ClusterRecord = {
@@ -369,24 +385,8 @@ function findProblem(
   record: ClusterRecord | undefined,
   storeId: string,
 ): Frozen | undefined {
-  if (record === undefined) {
-    return {
-      reason: 'record-gone',
-      message:
-        `this data belongs to the cluster ${seen.id}, and the coordinator knows of no cluster: point coordinator and ` +
-        'etcd.prefix to the one it was used with, or restore that from its backup, or choose another data directory',
-      details: { cluster: seen.id },
-    };
-  }
-  if (record.id !== seen.id) {
-    return {
-      reason: 'another-cluster',
-      message:
-        `this data belongs to the cluster ${seen.id}, and the coordinator to the cluster ${record.id}: point ` +
-        'coordinator and etcd.prefix to the one it was used with, or choose another data directory',
-      details: { cluster: seen.id, found: record.id },
-    };
-  }
+  if (record === undefined) return recordGone(seen.id);
+  if (record.id !== seen.id) return another(seen.id, record);
   if (record.frozen !== undefined) {
     const { message } = record.frozen;
     return { reason: 'went-back', message, details: { incarnation: record.incarnation } };
@@ -449,5 +449,25 @@ function wentBack(revision: number, seen: number): Frozen {
     reason: 'went-back',
     message: `the coordinator is an older copy: revision ${revision} after ${seen}. ${remedy}`,
     details: { revision, seen },
+  };
+}
+
+function recordGone(id: string): Frozen {
+  return {
+    reason: 'record-gone',
+    message:
+      `this data belongs to the cluster ${id}, and the coordinator knows of no cluster: point coordinator and ` +
+      'etcd.prefix to the one it was used with, or restore that from its backup, or choose another data directory',
+    details: { cluster: id },
+  };
+}
+
+function another(id: string, record: ClusterRecord): Frozen {
+  return {
+    reason: 'another-cluster',
+    message:
+      `this data belongs to the cluster ${id}, and the coordinator to the cluster ${record.id}: point ` +
+      'coordinator and etcd.prefix to the one it was used with, or choose another data directory',
+    details: { cluster: id, found: record.id },
   };
 }

@@ -6,6 +6,16 @@ import { isMissing, syncDirectory, writeFileDurably } from '../git/repository-fi
 /** Repositories that are asked about before a store without an owner's name is taken for ours. */
 const askedAbout = 100;
 
+/** The id of the cluster that a store says it is of; undefined when there is no store, or it says nothing. */
+export async function ownerOf(root: string): Promise<string | undefined> {
+  try {
+    return await readFile(join(root, 'cluster-id'), 'utf8');
+  } catch (error) {
+    if (isMissing(error)) return undefined;
+    throw error;
+  }
+}
+
 /**
  * Makes sure that a store belongs to this cluster, whose id is written into it when it is used first. Throws
  * `failed-precondition`, and touches nothing, when it is another's. A store of before there were ids is ours when the
@@ -16,11 +26,7 @@ export async function claimStore(
   clusterId: string,
   isKnown: (repositoryId: string) => Promise<boolean>,
 ): Promise<void> {
-  const file = join(root, 'cluster-id');
-  const owner = await readFile(file, 'utf8').catch((error: unknown) => {
-    if (isMissing(error)) return undefined;
-    throw error;
-  });
+  const owner = await ownerOf(root);
   if (owner === clusterId) return;
   if (owner !== undefined || !(await isOurs(root, isKnown))) {
     throw new QuorateError(
@@ -30,7 +36,7 @@ export async function claimStore(
     );
   }
   await mkdir(root, { recursive: true, mode: 0o700 });
-  await writeFileDurably(file, clusterId);
+  await writeFileDurably(join(root, 'cluster-id'), clusterId);
   await syncDirectory(root);
 }
 
