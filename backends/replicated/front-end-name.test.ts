@@ -13,6 +13,7 @@ import { keys } from '../contract/keys.js';
 import { until } from '../contract/testing/until.js';
 import { systemClock } from '../local/testing/local-fixture.js';
 import { FrontEndName } from './front-end-name.js';
+import { NodeMembership } from './node-membership.js';
 
 const logger = silentLogger;
 /** On which a wait takes no time, and the time goes by all the same. */
@@ -43,10 +44,15 @@ afterEach(async () => {
   await rm(directory, { recursive: true });
 });
 
-/** Of a process of its own. */
-function nameAt(host: string, nodeId = 'front'): FrontEndName {
+function leaseOfOne(): OwnedProcessLease {
   const lease = createProcessLease({ coordinator, clock: systemClock, logger });
   leases.push(lease);
+  return lease;
+}
+
+/** Of a process of its own. */
+function nameAt(host: string, nodeId = 'front'): FrontEndName {
+  const lease = leaseOfOne();
   const place = { host, directory: '/data' };
   const name = new FrontEndName({
     coordinator,
@@ -89,6 +95,42 @@ test("who left, or is gone, is in nobody's way; who comes again does not wait", 
   await names[1]?.leave();
   assert.equal(await stored(), undefined);
   await nameAt('two').take();
+});
+
+test('a front-end and a storage node are told apart by their node ids, whichever was first', async () => {
+  const node = new NodeMembership({
+    coordinator,
+    lease: leaseOfOne(),
+    clock,
+    logger,
+    describe: () =>
+      Promise.resolve({
+        nodeId: 'front',
+        storeId: '1'.repeat(32),
+        address: '10.0.0.1:7420',
+        zone: 'default',
+        weight: 1,
+        capacityBytes: 1,
+        usedBytes: 0,
+        draining: false,
+        version: '1',
+      }),
+  });
+  const name = nameAt('one');
+  await name.take();
+  await assert.rejects(node.join(), {
+    code: 'failed-precondition',
+    message:
+      'the node id front is taken by the front-end with the data directory /data on one: give this one another with --node-id, or start it when that one has stopped',
+  });
+  await name.leave();
+  await node.join();
+  await assert.rejects(nameAt('one').take(), {
+    code: 'failed-precondition',
+    message:
+      'the node id front is taken by the storage node at 10.0.0.1:7420: give this front-end another with --node-id, or none (one is made from the host name)',
+  });
+  await node.leave();
 });
 
 test('with the next lease the name is there again', async () => {

@@ -4,6 +4,7 @@ import type { Clock, Logger } from '../contract/environment.js';
 import { asQuorateError, QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
 import { processLeaseMs } from '../coordination/process-lease.js';
+import { understood } from './node-record.js';
 import { encodeRecord } from './records.js';
 
 export interface FrontEndNameDependencies {
@@ -30,8 +31,8 @@ const patienceMs = 2 * processLeaseMs + 3_000;
 const retryMs = 500;
 
 /**
- * The node id of a front-end without a store, which no other has as long as it lives: people tell front-ends by it, in
- * locks, in lives of pushes and in logs.
+ * The node id of a front-end without a store, which no other process has as long as it lives, with a store or without:
+ * people tell members by it, in locks, in lives of pushes and in logs.
  */
 export class FrontEndName {
   readonly #dependencies: FrontEndNameDependencies;
@@ -93,6 +94,8 @@ export class FrontEndName {
     const { coordinator, lease, nodeId, place, incarnation } = this.#dependencies;
     const { id, lost } = await lease.current();
     const found = await coordinator.get(this.#key);
+    const store = await coordinator.get(keys.node(nodeId));
+    if (store !== undefined) throw takenByNode(nodeId, store);
     const other = found === undefined ? undefined : placeIn(found);
     if (
       other !== undefined &&
@@ -108,6 +111,7 @@ export class FrontEndName {
     const { succeeded } = await coordinator.transaction({
       compares: [
         { key: this.#key, target: 'modRevision', op: '=', operand: found?.modRevision ?? 0 },
+        { key: keys.node(nodeId), target: 'createRevision', op: '=', operand: 0 },
       ],
       success: [
         { type: 'put', key: this.#key, value: encodeRecord({ ...place, incarnation }), lease: id },
@@ -132,8 +136,18 @@ function firstOf(...signals: readonly AbortSignal[]): Promise<void> {
   });
 }
 
+function takenByNode(nodeId: string, record: KeyValue): QuorateError {
+  const address = understood(record)?.address ?? 'an address that only later versions can read';
+  return new QuorateError(
+    'failed-precondition',
+    `the node id ${nodeId} is taken by the storage node at ${address}: give this front-end another with --node-id, ` +
+      'or none (one is made from the host name)',
+    { details: { nodeId, address } },
+  );
+}
+
 /** Undefined for a record of a later version. */
-function placeIn({ value }: KeyValue): z.infer<typeof schema> | undefined {
+export function placeIn({ value }: KeyValue): z.infer<typeof schema> | undefined {
   return schema.safeParse(JSON.parse(new TextDecoder().decode(value))).data;
 }
 

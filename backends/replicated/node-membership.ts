@@ -3,7 +3,8 @@ import type { Coordinator, KeyValue, Lease, ProcessLease } from '../contract/coo
 import type { Clock, Logger } from '../contract/environment.js';
 import { asQuorateError, QuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
-import { decodeNode, encodeNode, type NodeRecord } from './node-record.js';
+import { placeIn } from './front-end-name.js';
+import { encodeNode, type NodeRecord, understood } from './node-record.js';
 
 export interface MembershipDependencies {
   readonly coordinator: Coordinator;
@@ -53,7 +54,7 @@ export class NodeMembership {
 
   /**
    * Announces the node. Throws `failed-precondition`, naming the remedy, when another store goes by the same node id,
-   * or the same store by another one.
+   * the same store by another one, or a front-end by this one.
    */
   async join(): Promise<void> {
     const { clock } = this.#dependencies;
@@ -115,6 +116,8 @@ export class NodeMembership {
     const before = entries.find(({ key }) => key === keys.node(record.nodeId));
     const replaced = before !== undefined && (await this.#isReplaced(before, record));
     refuseTwins(record, replaced ? entries.filter((entry) => entry !== before) : entries);
+    const frontEnd = await coordinator.get(keys.frontEndName(record.nodeId));
+    if (frontEnd !== undefined) throw takenByFrontEnd(record.nodeId, frontEnd);
     this.#nodeId = record.nodeId;
     const { succeeded } = await coordinator.transaction({
       compares: [
@@ -123,6 +126,12 @@ export class NodeMembership {
           target: 'modRevision',
           op: '=',
           operand: before?.modRevision ?? 0,
+        },
+        {
+          key: keys.frontEndName(record.nodeId),
+          target: 'createRevision',
+          op: '=',
+          operand: 0,
         },
       ],
       success: [putRecord(record, lease)],
@@ -183,11 +192,13 @@ function refuseTwins({ nodeId, storeId, address }: NodeRecord, entries: readonly
   }
 }
 
-/** Undefined for a record of a later version. */
-function understood(kv: KeyValue): NodeRecord | undefined {
-  try {
-    return decodeNode(kv);
-  } catch {
-    return undefined;
-  }
+function takenByFrontEnd(nodeId: string, record: KeyValue): QuorateError {
+  const place = placeIn(record);
+  const where =
+    place === undefined ? '' : ` with the data directory ${place.directory} on ${place.host}`;
+  return new QuorateError(
+    'failed-precondition',
+    `the node id ${nodeId} is taken by the front-end${where}: give this one another with --node-id, or start it when that one has stopped`,
+    { details: { nodeId, ...place } },
+  );
 }

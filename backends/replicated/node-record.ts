@@ -46,3 +46,12 @@ export function decodeNode(kv: KeyValue): NodeRecord {
 export function encodeNode({ nodeId: _nodeId, ...record }: NodeRecord): Uint8Array {
   return Buffer.from(JSON.stringify(record));
 }
+
+/** Undefined for a record of a later version. */
+export function understood(kv: KeyValue): NodeRecord | undefined {
+  try {
+    return decodeNode(kv);
+  } catch {
+    return undefined;
+  }
+}
