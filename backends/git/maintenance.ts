@@ -22,6 +22,8 @@ import {
 
 export interface MaintainOptions extends MaintenanceContext {
   readonly clock: Clock;
+  /** By it is told what is old enough to go; see `evenTime`. Default: the clock's time on the wall. */
+  readonly evenNowMs?: () => number;
   /**
    * Runs a step while no ref transaction of ours runs in this repository: `git pack-refs` takes the lock of
    * packed-refs, on which a transaction would fail.
@@ -125,14 +127,14 @@ function repackKind(stats: ObjectStoreStats): 'geometric' | 'full' {
  * Interrupted anywhere, it leaves a sound repository and temporary files, which a later run removes.
  */
 export async function maintainRepository(options: MaintainOptions): Promise<MaintenanceReport> {
-  const { clock, gitDir, progress } = options;
+  const { clock, gitDir, progress, evenNowMs = () => clock.nowMs() } = options;
   const objectsDir = join(gitDir, 'objects');
   const startedMs = clock.monotonicMs();
   const before = await readObjectStoreStats(objectsDir);
   const graceMs = options.graceMs ?? GRACE_MS;
   const { keepPacks = [] } = options;
   const steps: readonly (readonly [string, () => Promise<unknown>])[] = [
-    ['clean', () => removeLeftovers(gitDir, { nowMs: clock.nowMs(), olderThanMs: DAY_MS })],
+    ['clean', () => removeLeftovers(gitDir, { nowMs: evenNowMs(), olderThanMs: DAY_MS })],
     ['refs', () => options.holdRefs(() => packRefs(options))],
     ['tips', () => recordTips(options, { nowMs: clock.nowMs(), graceMs })],
     [
@@ -146,7 +148,10 @@ export async function maintainRepository(options: MaintainOptions): Promise<Main
       },
     ],
     ['graph', () => writeCommitGraph(options, 'added')],
-    ['prune', async () => keepPacks.length > 0 || (await prune(options, graceMs))],
+    [
+      'prune',
+      async () => keepPacks.length > 0 || (await prune(options, { nowMs: evenNowMs, graceMs })),
+    ],
   ];
   for (const [done, [step, run]] of steps.entries()) {
     progress?.({ step, done, total: steps.length });
@@ -163,11 +168,14 @@ export async function maintainRepository(options: MaintainOptions): Promise<Main
   };
 }
 
-function prune(options: MaintainOptions, graceMs: number): Promise<boolean> {
-  const { clock, pinned } = options;
+function prune(
+  options: MaintainOptions,
+  { nowMs, graceMs }: { readonly nowMs: () => number; readonly graceMs: number },
+): Promise<boolean> {
+  const { pinned } = options;
   return options.holdJudging(async (ended) => {
     const signal = AbortSignal.any([options.signal, ended]);
-    await pruneUnreachable({ ...options, signal }, { nowMs: clock.nowMs(), graceMs, pinned });
+    await pruneUnreachable({ ...options, signal }, { nowMs: nowMs(), graceMs, pinned });
   });
 }
 

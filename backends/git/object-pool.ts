@@ -38,16 +38,6 @@ export async function stopBorrowing(objectsDir: string): Promise<void> {
   await syncDirectory(dirname(alternatesPath(objectsDir)));
 }
 
-/** When the borrowing began, or undefined. */
-export async function borrowingSinceMs(objectsDir: string): Promise<number | undefined> {
-  try {
-    return (await stat(alternatesPath(objectsDir))).mtimeMs;
-  } catch (error) {
-    if (isMissing(error)) return undefined;
-    throw error;
-  }
-}
-
 const alternatesPath = (objectsDir: string): string => join(objectsDir, 'info', 'alternates');
 
 /**

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { existsSync, lstatSync, readdirSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import { existsSync, lstatSync, readdirSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { keys, prefixEnd } from '../contract/keys.js';
@@ -8,7 +8,13 @@ import type { Repository } from '../contract/repository.js';
 import { allRefs } from '../contract/visible-refs.js';
 import { limitGit, type LimitedGit } from '../git/testing/limited-git.js';
 import { comeTo } from './testing/come-to.js';
-import { type LocalFixture, runGit, startLocal, zeroOid } from './testing/local-fixture.js';
+import {
+  type LocalFixture,
+  runGit,
+  startLocal,
+  systemClock,
+  zeroOid,
+} from './testing/local-fixture.js';
 import { create, openReplica } from './testing/replica-scene.js';
 import { until } from '../contract/testing/until.js';
 
@@ -17,9 +23,19 @@ const main = 'refs/heads/main';
 
 let local: LocalFixture;
 let git: LimitedGit;
+/** Of the backend's clocks: of both, and of the one on the wall alone. */
+let aheadMs: number;
+let steppedMs: number;
 beforeEach(async () => {
   git = limitGit();
-  local = await startLocal();
+  [aheadMs, steppedMs] = [0, 0];
+  local = await startLocal({
+    clock: {
+      nowMs: () => systemClock.nowMs() + aheadMs + steppedMs,
+      monotonicMs: () => systemClock.monotonicMs() + aheadMs,
+      sleep: (ms, ended) => systemClock.sleep(ms, ended),
+    },
+  });
 });
 afterEach(async () => {
   await local.remove();
@@ -70,9 +86,9 @@ async function maintain(repository: Repository): Promise<void> {
   await local.backend.maintain(repository, { signal });
 }
 
-/** As if the repository had borrowed for longer than any git runs. */
-function longAgo(repository: Repository): void {
-  utimesSync(alternates(repository), new Date(0), new Date(0));
+/** As if all had borrowed for longer than any git runs. */
+function longAgo(): void {
+  aheadMs += 3_700_000;
 }
 
 async function assertSound(...repositories: readonly Repository[]): Promise<void> {
@@ -143,7 +159,7 @@ test('the source gives up its copies once no git of before can run; nothing is c
   assert.ok(packs(packDirectory(source)).includes(whole ?? ''), 'a git that runs finds its packs');
   const shared = await local.backend.repositories.stats(source.id);
   assert.ok(shared.sizeBytes < 20_000, `${shared.sizeBytes} bytes of its own`);
-  longAgo(source);
+  longAgo();
   await maintain(source);
   assert.ok(!packs(packDirectory(source)).includes(whole ?? ''));
   await pushOn(forked, 'three');
@@ -153,6 +169,17 @@ test('the source gives up its copies once no git of before can run; nothing is c
     assert.ok(sizeBytes < 20_000 && sharedBytes > 100_000, `${sizeBytes}, ${sharedBytes}`);
   }
   await assertSound(source, forked);
+});
+
+test('a clock on the wall that is put forward takes nothing from a git that runs', async () => {
+  const source = await local.create('source');
+  await pushOn(source, randomBytes(100_000).toString('hex'));
+  await maintain(source);
+  const whole = packs(packDirectory(source));
+  await fork(source, 'forked');
+  steppedMs += 365 * 86_400_000;
+  await maintain(source);
+  for (const name of whole) assert.ok(packs(packDirectory(source)).includes(name));
 });
 
 test('a clone of a fork right away is the stored pack of its source, and later a whole one', async () => {
@@ -168,13 +195,13 @@ test('a clone of a fork right away is the stored pack of its source, and later a
     return pack?.objectCount;
   };
   assert.deepEqual([await wholePack(source), await wholePack(forked)], [3, 3]);
-  longAgo(source);
+  longAgo();
   await maintain(source);
   assert.deepEqual(packs(packDirectory(source)), []);
   assert.equal(await wholePack(source), 3, 'it is in the pool');
   await pushOn(forked, 'two');
   assert.equal(await wholePack(forked), undefined);
-  longAgo(forked);
+  longAgo();
   await maintain(forked);
   assert.equal(packs(packDirectory(forked)).length, 1);
   assert.equal(await wholePack(forked), undefined, 'its pack lacks what it borrows');
@@ -190,7 +217,7 @@ test('a pool goes with its last but one member, which has its objects back by th
     await pushOn(source, 'source two');
     await pushOn(forked, 'fork two');
     for (const repository of [source, forked]) {
-      longAgo(repository);
+      longAgo();
       await maintain(repository);
     }
     assert.equal(pools().length, 1);
@@ -242,7 +269,7 @@ test('the packs of a pool are merged when forks have brought many', async () => 
   }
   const [pool = ''] = pools();
   assert.ok(packs(join(pool, 'pack')).length > 12);
-  longAgo(source);
+  longAgo();
   await maintain(source);
   assert.ok(packs(join(pool, 'pack')).length <= 4);
   await assertSound(source, ...forks);
@@ -284,7 +311,7 @@ test('a fork is not taken for damaged when the packs of its pool go while it is 
   const [forked] = forks;
   const { stores } = local.backend;
   assert.ok(forked !== undefined && stores !== undefined);
-  longAgo(source);
+  longAgo();
   git.limit('fsck', fsckBesideRepack);
   git.limit('repack', repackOfPool);
   const verifying = stores.verify(forked.id, { signal, progress: () => undefined });
@@ -305,7 +332,7 @@ test('one bitmap is in sight, also after the fork: git tells clients of a second
   const [pool = ''] = pools();
   for (const repository of [source, forked]) assert.equal(bitmaps(packDirectory(repository)), 0);
   assert.equal(bitmaps(join(pool, 'pack')), 1);
-  longAgo(source);
+  longAgo();
   await pushOn(source, 'more');
   await maintain(source);
   assert.equal(bitmaps(packDirectory(source)), 0);
@@ -352,7 +379,7 @@ test('a repository that borrows from a pool of which nobody knows is forked from
   const source = await local.create('source');
   await pushOn(source, 'one');
   const first = await fork(source, 'first');
-  longAgo(source);
+  longAgo();
   await maintain(source);
   // An older copy of the coordinator was put back: the source is in no pool.
   const kv = await local.coordinator.get(keys.repo(source.id));

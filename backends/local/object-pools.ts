@@ -11,7 +11,6 @@ import { removeAllLeftovers } from '../git/maintenance.js';
 import {
   alternatesOf,
   borrowFrom,
-  borrowingSinceMs,
   handOverBitmap,
   poolNeedsRepack,
   removeHalfLinked,
@@ -45,7 +44,8 @@ export interface PoolDependencies {
 
 /**
  * git looks for alternates when it starts. One that started before its repository borrowed, and that may run for as
- * long as this, needs the packs where they were.
+ * long as this, needs the packs where they were. It ends with this process: by no clock on the wall is told how long
+ * that is.
  */
 const unawareMs = 60 * 60_000;
 
@@ -64,6 +64,8 @@ export interface Shared {
  */
 export class ObjectPools {
   readonly #dependencies: PoolDependencies;
+  /** Object directories that began to borrow in this process: when, on the monotonic clock. */
+  readonly #borrowingSince = new Map<string, number>();
   readonly #queues = new Map<string, { readonly queue: InterruptibleQueue; users: number }>();
 
   constructor(dependencies: PoolDependencies) {
@@ -170,10 +172,9 @@ export class ObjectPools {
 
   /** Packs that maintenance has to leave where they are, for what runs since before the repository borrowed. */
   async packsToKeep(objectsDirectory: string): Promise<readonly string[]> {
-    const sinceMs = await borrowingSinceMs(objectsDirectory);
+    this.#forgetOldBorrowers();
     const poolId = await this.#poolOf(objectsDirectory);
-    if (sinceMs === undefined || poolId === undefined) return [];
-    if (sinceMs < this.#dependencies.clock.nowMs() - unawareMs) return [];
+    if (poolId === undefined || !this.#borrowingSince.has(objectsDirectory)) return [];
     return (await twins(objectsDirectory, this.#objectsOf(poolId))).packs;
   }
 
@@ -216,7 +217,17 @@ export class ObjectPools {
         await handOverBitmap(objectsDirectory, pool);
       }),
     );
-    if (borrows.length === 0) await borrowFrom(objectsDirectory, pool);
+    if (borrows.length > 0) return;
+    this.#forgetOldBorrowers();
+    this.#borrowingSince.set(objectsDirectory, this.#dependencies.clock.monotonicMs());
+    await borrowFrom(objectsDirectory, pool);
+  }
+
+  #forgetOldBorrowers(): void {
+    const beforeMs = this.#dependencies.clock.monotonicMs() - unawareMs;
+    for (const [directory, sinceMs] of this.#borrowingSince) {
+      if (sinceMs < beforeMs) this.#borrowingSince.delete(directory);
+    }
   }
 
   async #makePool(poolId: string, objectFormat: ObjectFormat): Promise<void> {

@@ -1,6 +1,7 @@
 import type { MaintenanceProgress, MaintenanceReport } from '../contract/backend.js';
 import { asQuorateError, refuseCancelled } from '../contract/errors.js';
 import type { RepositoryStats } from '../contract/repository.js';
+import { evenTime } from '../git/even-time.js';
 import {
   MAX_LOOSE_REFS,
   maintainRepository,
@@ -39,9 +40,11 @@ export interface UpkeepOptions {
 export class Upkeep {
   readonly #options: UpkeepOptions;
   readonly #missedClones = new MissedClones();
+  readonly #evenNowMs: () => number;
 
   constructor(options: UpkeepOptions) {
     this.#options = options;
+    this.#evenNowMs = evenTime(options.dependencies.clock);
   }
 
   /** A clone of everything that git has to serve. When they are many, a repack may be due. */
@@ -107,6 +110,7 @@ export class Upkeep {
       git,
       gitDir: repository.gitDirectory,
       clock,
+      evenNowMs: this.#evenNowMs,
       signal: either,
       keepPacks: await pools.packsToKeep(repository.objectsDirectory),
       holdRefs: (step) =>

@@ -85,6 +85,8 @@ export interface FixtureOptions {
   readonly pipeline?: PushPipeline;
   /** libgit2 workers; 0: git indexes every pack, as it does large ones. */
   readonly indexWorkers?: number;
+  /** Of the backend alone. Default: the system's. */
+  readonly clock?: Clock;
   /** Puts something between the backend and its coordinator. */
   readonly wrap?: (coordinator: Coordinator) => Coordinator;
 }
@@ -123,7 +125,7 @@ export async function startLocal(options: FixtureOptions = {}): Promise<LocalFix
     git: runner,
     indexer,
     pipeline: options.pipeline ?? permissivePipeline,
-    clock: systemClock,
+    clock: options.clock ?? systemClock,
     random,
     logger: silentLogger,
     meter: silentMeter,
