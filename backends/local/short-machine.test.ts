@@ -157,17 +157,23 @@ test('a pack that is another than its index says is damage', async () => {
   assert.deepEqual(problems, [`${first.replace(/pack$/, 'idx')} is not the index of its pack`]);
 });
 
-test('a loose object in which a bit turned over is damage, also where git fsck is short of files', async () => {
+test('a loose object that is not what it was is damage, also where git fsck is short of files', async () => {
   await pushed();
-  const blob = (await runGit(scene.gitDir, ['hash-object', '-w', '--stdin'], 'loose')).trim();
-  const path = join(scene.gitDir, 'objects', blob.slice(0, 2), blob.slice(2));
-  const bytes = readFileSync(path);
+  const loose = async (content: string): Promise<string> => {
+    const made = await runGit(scene.gitDir, ['hash-object', '-w', '--stdin'], content);
+    const blob = made.trim();
+    return join(scene.gitDir, 'objects', blob.slice(0, 2), blob.slice(2));
+  };
+  const [path, other] = [await loose('loose'), await loose('other')];
+  const turned = readFileSync(path);
   git.limit('fsck', 'ulimit -n 4');
   await assert.rejects(verify(), { code: 'unavailable' });
-  bytes[8] = (bytes[8] ?? 0) ^ 0x01;
-  rmSync(path);
-  writeFileSync(path, bytes);
-  assert.equal((await verify()).problems.length, 1);
+  turned[8] = (turned[8] ?? 0) ^ 0x01;
+  for (const bytes of [turned, readFileSync(other)]) {
+    rmSync(path);
+    writeFileSync(path, bytes);
+    assert.equal((await verify()).problems.length, 1);
+  }
 });
 
 for (const [desc, limit] of [
@@ -217,19 +223,25 @@ test('a copy that could not be read for a moment is not set aside for one that i
   assert.equal((await replica.state(scene.id))?.generation, 1);
 });
 
-test('a push is not called stale when the git that judges it is short of files', async () => {
-  const one = await pushed();
-  const two = await scene.commit('two', one);
-  await scene.refs.release(scene.gitDir);
-  git.limit('update-ref', 'ulimit -n 4');
-  git.limit('for-each-ref', 'ulimit -n 4');
-  const move = { ref: main, oldOid: one, newOid: two };
-  // In the way of the short cut that reads the files itself.
-  const other = create(`${main}-and/more`, two);
-  const key = { repositoryId: scene.id, pushId: 'short-of-files', attempt: 1 };
-  const prepare = () => scene.replica.prepare(scene.request(key, [move, other]));
-  await assert.rejects(prepare(), { code: 'storage-failure' });
-});
+for (const [desc, update, list] of [
+  ['says so', 'ulimit -n 4', 'ulimit -n 4'],
+  // As one does that passes over what it cannot open.
+  ['says nothing', 'exit 128', 'exit 0'],
+] as const) {
+  test(`a push is not called stale when the git that judges it is short of files, and ${desc}`, async () => {
+    const one = await pushed();
+    const two = await scene.commit('two', one);
+    await scene.refs.release(scene.gitDir);
+    git.limit('update-ref', update);
+    git.limit('for-each-ref', list);
+    const move = { ref: main, oldOid: one, newOid: two };
+    // In the way of the short cut that reads the files itself.
+    const other = create(`${main}-and/more`, two);
+    const key = { repositoryId: scene.id, pushId: 'short-of-files', attempt: 1 };
+    const prepare = () => scene.replica.prepare(scene.request(key, [move, other]));
+    await assert.rejects(prepare(), { code: 'storage-failure' });
+  });
+}
 
 test('what a store could not pack for want of memory is not called damaged, or lost', async () => {
   await pushed();
