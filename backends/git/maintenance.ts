@@ -1,7 +1,6 @@
 import { join } from 'node:path';
 import type { MaintenanceProgress, MaintenanceReport } from '../contract/backend.js';
 import type { Clock } from '../contract/environment.js';
-import { asQuorateError } from '../contract/errors.js';
 import type { Oid } from '../contract/objects.js';
 import { restoreKept } from './kept-objects.js';
 import { removeLocksOfPacking } from './ref-files.js';
@@ -14,6 +13,7 @@ import {
 } from './repository-files.js';
 import { pruneUnreachable, recordTips, RECORDS, removeStaleViews } from './retention.js';
 import {
+  mayHaveBeenKilled,
   runMaintenanceGit,
   runRepack,
   writeCommitGraph,
@@ -191,11 +191,8 @@ export async function packRefs(context: MaintenanceContext): Promise<void> {
     // Packs the same values again.
     await runMaintenanceGit(context, { args: ['pack-refs', '--all', '--prune'], config });
   } catch (error) {
-    // It has ended, perhaps by SIGKILL (ours, or for want of memory or time); its locks would be in the way of all that
-    // comes, and nobody else has any now. A git that ends by itself removes its own: then they are another's.
-    const { code, details } = asQuorateError(error);
-    const wasKilled = typeof details['signal'] === 'string';
-    if (code === 'cancelled' || wasKilled) await removeLocksOfPacking(context.gitDir);
+    // Its locks would be in the way of all that comes, and nobody else has any now.
+    if (mayHaveBeenKilled(error)) await removeLocksOfPacking(context.gitDir);
     throw error;
   }
 }

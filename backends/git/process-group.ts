@@ -1,4 +1,5 @@
-import { readdir, readFile } from 'node:fs/promises';
+import { readdir, readFile, readlink } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
 
 /** Processes of a group, from /proc (proc(5)); those that end meanwhile do not count. */
 export async function groupSize(groupId: number): Promise<number> {
@@ -42,6 +43,19 @@ export async function hardTaskLimit(): Promise<number | undefined> {
   const limits = await readFile('/proc/self/limits', 'latin1').catch(() => '');
   const hard = /^Max processes +\S+ +(\S+)/m.exec(limits)?.[1];
   return hard === undefined || hard === 'unlimited' ? undefined : Number(hard);
+}
+
+/** Names of the files in a directory (its real path) that processes of this user have open. */
+export async function openFilesIn(directory: string): Promise<ReadonlySet<string>> {
+  const names = new Set<string>();
+  for (const pid of await processIds()) {
+    const descriptors = join('/proc', pid, 'fd');
+    for (const descriptor of await readdir(descriptors).catch((): string[] => [])) {
+      const path = await readlink(join(descriptors, descriptor)).catch(() => '');
+      if (dirname(path) === directory) names.add(basename(path));
+    }
+  }
+  return names;
 }
 
 async function processIds(): Promise<readonly string[]> {

@@ -1,8 +1,9 @@
-import { readdir, rm } from 'node:fs/promises';
+import { readdir, realpath, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { QuorateError } from '../contract/errors.js';
+import { asQuorateError, QuorateError } from '../contract/errors.js';
 import { whileKept } from './kept-objects.js';
 import { troubleIn } from './machine-trouble.js';
+import { openFilesIn } from './process-group.js';
 import type { GitCommand, GitResult, GitRunner } from './git-runner.js';
 
 /** How a step of maintenance runs git. */
@@ -72,13 +73,30 @@ export async function runRepack(
   const packs = join(objectsDir, 'pack');
   await removeInterruptedRepack(packs);
   await whileKept(objectsDir, async () => {
+    const before = new Set(await readdir(packs));
     try {
       await runMaintenanceGit(context, { args: ['repack', '-d', '-n', '-q', ...args], env });
     } catch (error) {
       await removeInterruptedRepack(packs);
+      await removeHalfPacked(packs, before);
       throw error;
     }
   });
+}
+
+/**
+ * What it was writing, which may be as large as all the repository; git leaves it behind, also when it is told to end,
+ * and the next run begins another. A file that somebody has open is another's: of a hook's git, say.
+ */
+async function removeHalfPacked(packs: string, before: ReadonlySet<string>): Promise<void> {
+  const names = await readdir(packs);
+  const begun = names.filter((name) => name.startsWith('tmp_') && !before.has(name));
+  if (begun.length === 0) return;
+  const directory = await realpath(packs);
+  const open = await openFilesIn(directory);
+  for (const name of begun) {
+    if (!open.has(name)) await rm(join(directory, name), { force: true });
+  }
 }
 
 /** Indexes first: without, the rest counts for nothing. */
@@ -102,7 +120,29 @@ export async function writeCommitGraph(
   mode: 'added' | 'anew',
 ): Promise<void> {
   const split = mode === 'added' ? '--split' : '--split=replace';
-  await runMaintenanceGit(context, {
-    args: ['commit-graph', 'write', '--reachable', split, '--no-progress'],
-  });
+  try {
+    await runMaintenanceGit(context, {
+      args: ['commit-graph', 'write', '--reachable', split, '--no-progress'],
+    });
+  } catch (error) {
+    if (mayHaveBeenKilled(error)) await removeGraphLocks(context.gitDir);
+    throw error;
+  }
+}
+
+/** Nobody else writes graphs; what a git that was killed holds no more would be in the way of every one to come. */
+async function removeGraphLocks(gitDir: string): Promise<void> {
+  const info = join(gitDir, 'objects', 'info');
+  for (const name of ['commit-graph.lock', 'commit-graphs/commit-graph-chain.lock']) {
+    await rm(join(info, name), { force: true });
+  }
+}
+
+/**
+ * Whether the git of `runMaintenanceGit` was ended, perhaps by SIGKILL (ours, or for want of memory or time), so that it
+ * may have left locks. One that ends by itself removes its own: then they are another's.
+ */
+export function mayHaveBeenKilled(error: unknown): boolean {
+  const { code, details } = asQuorateError(error);
+  return code === 'cancelled' || typeof details['signal'] === 'string';
 }

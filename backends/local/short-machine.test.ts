@@ -157,13 +157,15 @@ test('a pack that is another than its index says is damage', async () => {
   assert.deepEqual(problems, [`${first.replace(/pack$/, 'idx')} is not the index of its pack`]);
 });
 
+/** Path of a loose object that holds this. */
+async function loose(content: string): Promise<string> {
+  const made = await runGit(scene.gitDir, ['hash-object', '-w', '--stdin'], content);
+  const blob = made.trim();
+  return join(scene.gitDir, 'objects', blob.slice(0, 2), blob.slice(2));
+}
+
 test('a loose object that is not what it was is damage, also where git fsck is short of files', async () => {
   await pushed();
-  const loose = async (content: string): Promise<string> => {
-    const made = await runGit(scene.gitDir, ['hash-object', '-w', '--stdin'], content);
-    const blob = made.trim();
-    return join(scene.gitDir, 'objects', blob.slice(0, 2), blob.slice(2));
-  };
   const [path, other] = [await loose('loose'), await loose('other')];
   const turned = readFileSync(path);
   git.limit('fsck', 'ulimit -n 4');

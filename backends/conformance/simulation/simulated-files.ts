@@ -373,4 +373,12 @@ export async function symlink(): Promise<void> {
   throw new Error('the simulation has no symbolic links');
 }
 
+export async function readlink(): Promise<string> {
+  throw new Error('the simulation has no symbolic links');
+}
+
+export async function realpath(path: string): Promise<string> {
+  return path;
+}
+
 export const constants = { F_OK: 0, R_OK: 4, W_OK: 2, X_OK: 1 };
