@@ -1,6 +1,6 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { pickPort } from '../../backends/contract/testing/ports.js';
+import { isFree, pickPort } from '../../backends/contract/testing/ports.js';
 
 export interface MemberCounts {
   readonly etcd: number;
@@ -24,7 +24,8 @@ const perKind = 10;
 
 /**
  * The ports of a cluster: from `basePort` on, at most 80; else those that the directory was used with before, since
- * members keep their addresses; else free ones.
+ * members keep their addresses; else free ones. Throws, naming them, when other programs have some of them: were these
+ * the ports of another cluster's etcd, its members would be taken for this one's.
  */
 export async function claimPorts(
   directory: string,
@@ -37,13 +38,13 @@ export async function claimPorts(
   const file = path.join(directory, 'ports.json');
   const kept = await readFile(file, 'utf8').catch(() => '{}');
   const known = new Map<string, number>(Object.entries(JSON.parse(kept)));
+  const taken: number[] = [];
   const kind = async (place: number, count: number): Promise<readonly number[]> => {
     const ports: number[] = [];
     for (let index = place * perKind; index < place * perKind + count; index += 1) {
-      const port =
-        basePort === undefined
-          ? (known.get(String(index)) ?? (await pickPort()))
-          : basePort + index;
+      const given = basePort === undefined ? known.get(String(index)) : basePort + index;
+      if (given !== undefined && !(await isFree(given))) taken.push(given);
+      const port = given ?? (await pickPort());
       known.set(String(index), port);
       ports.push(port);
     }
@@ -59,6 +60,12 @@ export async function claimPorts(
     etcdPeers: await kind(6, counts.etcd),
     etcdHealth: await kind(7, counts.etcd),
   };
+  if (taken.length > 0) {
+    const which = taken.length === 1 ? 'port' : 'ports';
+    throw new Error(
+      `other programs use the ${which} ${taken.join(', ')} (another cluster, perhaps): stop them, or choose other ports with --base-port P`,
+    );
+  }
   await writeFile(file, JSON.stringify(Object.fromEntries(known)));
   return ports;
 }

@@ -37,7 +37,8 @@ async function claimBlock(): Promise<number[]> {
   throw new Error(`no block of ports is free from ${firstPort} to ${endPort - 1}`);
 }
 
-async function isFree(port: number): Promise<boolean> {
+/** Whether nothing listens on a loopback port. */
+export async function isFree(port: number): Promise<boolean> {
   const probe = await listen(port);
   if (probe === undefined) return false;
   await new Promise((resolve) => probe.close(resolve));
