@@ -102,6 +102,12 @@ const maxInlineUpdatesBytes = 256 * 1024;
 /** Of a log entry. Options are for hooks: words, not documents. */
 const maxPushOptionsBytes = 16 * 1024;
 
+/**
+ * A store that has not applied a push after so long is not waited for alone: its disk hangs, perhaps. The others are
+ * about to apply it anyway.
+ */
+const applyPatienceMs = 3_000;
+
 /** What a round goes by. */
 interface Ground {
   readonly held: Hold;
@@ -430,7 +436,10 @@ async function applyCommitted(
   members: readonly Member[],
   { repositoryId, generation }: { repositoryId: string; generation: number },
 ): Promise<string | undefined> {
-  for (const { storeId, replica } of members) {
+  const left = [...members];
+  const asked: Promise<string>[] = [];
+  const over = new AbortController();
+  const apply = async ({ storeId, replica }: Member): Promise<string> => {
     try {
       await timed(dependencies, 'apply', () => replica.apply(repositoryId, generation));
       return storeId;
@@ -439,9 +448,24 @@ async function applyCommitted(
         { component: 'commit', repo: repositoryId, generation, store: storeId, err: error },
         'a committed push could not be applied yet',
       );
+      throw error;
     }
+  };
+  const late = async (): Promise<undefined> => {
+    await dependencies.clock.sleep(applyPatienceMs, over.signal);
+  };
+  try {
+    for (let next = left.shift(); next !== undefined; next = left.shift()) {
+      asked.push(apply(next));
+      // Fails when all of them have.
+      const first = Promise.any(asked).catch(() => undefined);
+      const applied = await (left.length === 0 ? first : Promise.race([first, late()]));
+      if (applied !== undefined) return applied;
+    }
+    return undefined;
+  } finally {
+    over.abort('over');
   }
-  return undefined;
 }
 
 /** Runs a step of a push and records how long it took. */

@@ -4,14 +4,13 @@ import type { RefCommand } from '../contract/objects.js';
 import type { PushContext, PushJudges, PushPipeline } from '../contract/pipeline.js';
 import type { QuarantineKey } from '../contract/replica.js';
 import type { RefOutcome } from '../contract/repository.js';
-import { type StoredSettings, wordSetting } from '../contract/settings.js';
 import { isZero } from '../git/ref-commands.js';
 import { commitChange, type CommitDependencies, type Judged } from './commit.js';
 import type { Attendance } from './outbox.js';
 import type { PushBeginning } from './push-ahead.js';
 import { abortUpload, type NotTaken, notTaken, upload } from './push-upload.js';
 import { isPackProblem, type SmallPacks } from './small-packs.js';
-import { type Consistency, isConsistency } from './quorum.js';
+import { configuredConsistency, type Consistency, isConsistency } from './quorum.js';
 import type { PushTrace } from './push-trace.js';
 import type { RepositoryRecord } from './records.js';
 import { reachable } from './voters.js';
@@ -151,11 +150,6 @@ function askedConsistency(pushOptions: readonly string[]): Consistency | 'unknow
   if (option === undefined) return undefined;
   const word = option.slice(consistencyOption.length);
   return isConsistency(word) ? word : 'unknown';
-}
-
-function configuredConsistency(settings: StoredSettings): Consistency | undefined {
-  const word = wordSetting(settings, 'replication.consistency');
-  return isConsistency(word) ? word : undefined;
 }
 
 async function runStages(

@@ -1,4 +1,5 @@
 import { QuorateError } from '../contract/errors.js';
+import { type StoredSettings, wordSetting } from '../contract/settings.js';
 import type { Voter } from './records.js';
 
 /**
@@ -59,4 +60,10 @@ export function quorumMissing(
     `not accepted: ${stores.size} of ${voters.length} storage nodes can take it, too few for ${consistency}${without}; nothing changed, it is safe to push again`,
     { details: { consistency, voters: voters.length, stores: [...stores] } },
   );
+}
+
+/** What a repository's settings ask for; undefined: nothing. */
+export function configuredConsistency(settings: StoredSettings): Consistency | undefined {
+  const word = wordSetting(settings, 'replication.consistency');
+  return isConsistency(word) ? word : undefined;
 }

@@ -19,7 +19,7 @@ import {
   zeroOid,
 } from '../local/testing/local-fixture.js';
 import { create } from '../local/testing/replica-scene.js';
-import { decodeRepository } from './records.js';
+import { decodeRepository, encodeRecord } from './records.js';
 import { applyEverywhere } from './replicate.js';
 import type { ReplicatedBackend } from './replicated-backend.js';
 import { settleQuarantines } from './settle-quarantines.js';
@@ -31,6 +31,7 @@ import {
   unhurried,
 } from './testing/replica-set.js';
 import { until } from '../contract/testing/until.js';
+import { inRounds } from './testing/rounds.js';
 
 const { signal } = new AbortController();
 const main = 'refs/heads/main';
@@ -478,20 +479,16 @@ test('a front-end that dies after the commit point: another finishes its work', 
   await until('it is told', () => told.length === 1);
 });
 
-test('what a front-end that is gone left in the log, since a voter lacked it, another trims', async () => {
-  const rounds: (() => void)[] = [];
-  await set.frontEnd({
-    clock: {
-      ...systemClock,
-      sleep: (ms, stop) =>
-        ms < 15_000
-          ? systemClock.sleep(ms, stop)
-          : new Promise((resolve) => {
-              rounds.push(resolve);
-              stop?.addEventListener('abort', () => resolve(), { once: true });
-            }),
-    },
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    signal.addEventListener('abort', () => resolve(), { once: true });
+    if (signal.aborted) resolve();
   });
+}
+
+test('what a front-end that is gone left in the log, since a voter lacked it, another trims', async () => {
+  const { clock, round } = inRounds();
+  await set.frontEnd({ clock });
   const { backend: leaving } = await set.frontEnd();
   const [, , third] = set.stores;
   assert.ok(third !== undefined);
@@ -501,11 +498,84 @@ test('what a front-end that is gone left in the log, since a voter lacked it, an
   await until('it is only left to be trimmed', async () => (await leftInLog()).join() === entry);
   await leaving.close(1_000);
   third.down = false;
-  await until('it is trimmed', async () => {
-    rounds.splice(0).forEach((end) => end());
-    return (await leftInLog()).length === 0;
-  });
+  await round();
+  await until('it is trimmed', async () => (await leftInLog()).length === 0);
   await assertConverged();
+});
+
+test('a committed push is reported when another store has applied it than the one whose disk hangs', async () => {
+  const [first] = set.stores;
+  assert.ok(first !== undefined);
+  const hangs = new AbortController();
+  first.interfere = async (call, go) => {
+    if (call === 'apply') await aborted(hangs.signal);
+    return go();
+  };
+  const { generation } = await push([create(main, await set.commit('one'))]);
+  assert.equal(generation, 1);
+  assert.equal(hangs.signal.aborted, false);
+  hangs.abort();
+  await until('nothing is left to do', async () => (await leftInLog()).length === 0);
+  await assertConverged();
+});
+
+test('a change of HEAD is as consistent as its repository wants it', async () => {
+  const [, , third] = set.stores;
+  assert.ok(third !== undefined);
+  const strong = await createRepository(backend, 'team/strong', {
+    'replication.consistency': 'strong',
+  });
+  third.down = true;
+  await backend.repositories.setHead(repository.id, 'refs/heads/other');
+  await assert.rejects(backend.repositories.setHead(strong.id, 'refs/heads/other'), {
+    code: 'unavailable',
+  });
+  third.down = false;
+  await backend.repositories.setHead(strong.id, 'refs/heads/other');
+});
+
+test('files that are long in going hold up no start, and nothing that the dead left', async () => {
+  const [, second] = set.stores;
+  assert.ok(second !== undefined);
+  // Somebody clones what was deleted, over a slow line.
+  const cloned = new AbortController();
+  second.interfere = async (call, go) => {
+    if (call === 'destroy') await aborted(cloned.signal);
+    return go();
+  };
+  const other = await createRepository(backend, 'team/other');
+  await backend.repositories.delete(other.id);
+  await backend.close(100);
+  const { clock, round } = inRounds();
+  const told: string[] = [];
+  const { backend: started } = await set.frontEnd({
+    clock,
+    pipeline: {
+      ...permissivePipeline,
+      postReceive: async ({ entry }) => {
+        told.push(entry.pushId);
+      },
+    },
+  });
+  await push([create(main, await set.commit('one'))], { through: started });
+  const entry = { pushId: 'of-the-dead', updates: [], prepared: [], digest: '', actor: 'a' };
+  const value = encodeRecord({ ...entry, generation: 1, atMs: 1 });
+  const left = encodeRecord({ generation: 1, frontEnd: 'dead' });
+  await set.coordinator.transaction({
+    compares: [],
+    success: [
+      { type: 'put', key: keys.logEntry(repository.id, 1), value },
+      { type: 'put', key: keys.outbox(repository.id, entry.pushId), value: left },
+    ],
+    failure: [],
+  });
+  await round();
+  await until('it is told', () => told.includes(entry.pushId));
+  cloned.abort();
+  for (let rounds = 0; (await set.coordinator.get(keys.repo(other.id))) !== undefined; rounds++) {
+    assert.ok(rounds < 4, 'it stays');
+    await round();
+  }
 });
 
 test('the life of a push names each voter when it has applied it', async () => {

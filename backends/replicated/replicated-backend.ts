@@ -50,6 +50,8 @@ import { SweepSchedule } from './sweep-schedule.js';
 import { applyEverywhere, appliedEverywhere } from './replicate.js';
 import { nobodyReachable, primaryOf, reachable } from './voters.js';
 
+/** So long a start, or a round, waits for what is left to be removed: files may have readers for hours. */
+const cleanPatienceMs = 3_000;
 /** How long what a dead front-end left waits, after its lease. */
 const sweepEveryMs = 15_000;
 
@@ -88,6 +90,8 @@ export class ReplicatedBackend implements Backend {
   #state: BackendState = 'starting';
   #closing: Promise<void> | undefined;
   #sweeping: Promise<void> | undefined;
+  /** Files that are removed may have readers for long: nothing waits for this to its end. */
+  #cleaning: Promise<void> | undefined;
   readonly #stopped = new AbortController();
 
   constructor(dependencies: ReplicatedBackendDependencies) {
@@ -174,11 +178,14 @@ export class ReplicatedBackend implements Backend {
       logger.warn({ component: 'backend' }, 'nothing is recovered, and only reads are served');
       return;
     }
-    const repositories = await this.#registry.sweep();
+    let repositories: number | undefined;
+    await this.#cleanAtMost(async () => {
+      repositories = await this.#registry.sweep();
+    });
     const applied = await applyLog({ ...this.#dependencies, readRecord: (id) => this.#find(id) });
     await this.#dependencies.local.resolveQuarantines();
     await this.#outbox.resume();
-    await this.#registry.sweepPools();
+    await this.#cleanAtMost(() => this.#registry.sweepPools());
     this.#events.notify();
     await this.#trim.resume();
     this.#sweeping = this.#sweep();
@@ -293,7 +300,7 @@ export class ReplicatedBackend implements Backend {
 
   async #close(graceMs: number): Promise<void> {
     this.#state = 'draining';
-    const finished = Promise.allSettled([...this.#running, this.#registry.close()]);
+    const finished = Promise.allSettled([...this.#running, this.#registry.close(), this.#cleaning]);
     await Promise.race([finished, this.#dependencies.clock.sleep(graceMs)]);
     this.#state = 'stopped';
     this.#stopped.abort();
@@ -384,20 +391,49 @@ export class ReplicatedBackend implements Backend {
     for (;;) {
       await clock.sleep(sweepEveryMs, signal);
       if (signal.aborted) return;
-      const stores = schedule.stays ? await this.#storesAsKnown() : undefined;
-      const isDue = schedule.due(this.#registry.left, stores);
       try {
         await this.takeOver();
-        if (!isDue) continue;
-        await this.#registry.sweep();
-        await this.#registry.sweepPools();
-        schedule.swept(this.#registry.left);
-        this.#trim.finish(await findLagging(this.#dependencies));
+        await this.#cleanAtMost(() => this.#sweepIfDue(schedule));
       } catch (error) {
-        if (isDue) schedule.swept(undefined);
         logger.warn({ component: 'backend', err: error }, 'a sweep failed; it is tried again');
       }
     }
+  }
+
+  /** Never rejects. */
+  async #sweepIfDue(schedule: SweepSchedule): Promise<void> {
+    const stores = schedule.stays ? await this.#storesAsKnown() : undefined;
+    if (!schedule.due(this.#registry.left, stores)) return;
+    try {
+      await this.#registry.sweep();
+      await this.#registry.sweepPools();
+      schedule.swept(this.#registry.left);
+      this.#trim.finish(await findLagging(this.#dependencies));
+    } catch (error) {
+      schedule.swept(undefined);
+      const { logger } = this.#dependencies;
+      logger.warn({ component: 'backend', err: error }, 'a sweep failed; it is tried again');
+    }
+  }
+
+  /** One at a time: while another runs, that one. */
+  #clean(work: () => Promise<void>): Promise<void> {
+    this.#cleaning ??= work().finally(() => {
+      this.#cleaning = undefined;
+    });
+    return this.#cleaning;
+  }
+
+  /** Goes on in the background when it takes long; fails as the work does, if that ends in time. */
+  async #cleanAtMost(work: () => Promise<void>): Promise<void> {
+    const { clock, logger } = this.#dependencies;
+    const over = new AbortController();
+    const cleaning = this.#clean(work);
+    const late = clock.sleep(cleanPatienceMs, over.signal);
+    await Promise.race([cleaning, late]).finally(() => over.abort('over'));
+    cleaning.catch((error: unknown) => {
+      logger.warn({ component: 'backend', err: error }, 'a sweep failed; it is tried again');
+    });
   }
 
   #storesAsKnown(): Promise<string | undefined> {

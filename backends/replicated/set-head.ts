@@ -3,7 +3,7 @@ import { asQuorateError, QuorateError } from '../contract/errors.js';
 import type { LogReader } from '../contract/replica.js';
 import { isBranchName } from '../git/ref-files.js';
 import { commitChange, type CommitDependencies } from './commit.js';
-import type { Consistency } from './quorum.js';
+import { configuredConsistency, type Consistency } from './quorum.js';
 import type { RepositoryRecord } from './records.js';
 import { primaryOf, reachable, type ReplicaDirectory } from './voters.js';
 
@@ -12,6 +12,7 @@ export interface SetHeadDependencies {
   readonly log: LogReader;
   readonly replicas: ReplicaDirectory;
   readonly random: Random;
+  /** Of repositories that say nothing else. */
   readonly consistency: Consistency;
 }
 
@@ -42,7 +43,7 @@ export async function setHead(
       commands: [],
       head: { old: head, new: { symref: branch } },
       shallow: [],
-      consistency: () => consistency,
+      consistency: ({ settings }) => configuredConsistency(settings) ?? consistency,
       signal: new AbortController().signal,
       judge: () => Promise.resolve([]),
     });
