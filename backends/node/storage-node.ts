@@ -10,7 +10,7 @@ import { diskProblem, spaceOf } from '../local/disk-space.js';
 import { type LocalStore, openLocalStore, storeRoot } from '../local/local-store.js';
 import { claimStore } from '../local/store-owner.js';
 import { reportDamage } from '../replicated/damage.js';
-import { obeyEvictions } from '../replicated/evictions.js';
+import { beginEvictions } from '../replicated/evictions.js';
 import { NodeDirectory } from '../replicated/node-directory.js';
 import { NodeMembership } from '../replicated/node-membership.js';
 import type { NodeRecord } from '../replicated/node-record.js';
@@ -302,14 +302,16 @@ export class StorageNode {
     const { clock, coordinator, logger } = this.#dependencies;
     const { replica } = this.#store;
     const { signal } = this.#closing;
+    const underWay = new Map<string, Promise<void>>();
     while (!signal.aborted) {
       try {
-        await obeyEvictions({ coordinator, replica, logger });
+        await beginEvictions({ coordinator, replica, logger }, underWay);
       } catch (error) {
         logger.debug({ component: 'store', err: error }, 'evictions could not be read');
       }
       await clock.sleep(evictEveryMs, signal);
     }
+    await Promise.all(underWay.values());
   }
 
   /** At once what an earlier process left; then what nothing has happened to for long. */

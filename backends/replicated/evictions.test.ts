@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { test } from 'node:test';
 import { silentLogger } from '../coordination/test-environment.js';
 import { QuorateError } from '../contract/errors.js';
-import { keys } from '../contract/keys.js';
-import { obeyEvictions } from './evictions.js';
+import { keys, prefixEnd } from '../contract/keys.js';
+import { until } from '../contract/testing/until.js';
+import { beginEvictions, obeyEvictions } from './evictions.js';
 import { encodeRecord, encodeRepository } from './records.js';
 import { intercepting } from './testing/fault-coordinator.js';
 import { openReplicaSet, type ReplicaSet } from './testing/replica-set.js';
@@ -38,6 +40,39 @@ function olderCopy(coordinator: ReplicaSet['coordinator']): ReplicaSet['coordina
       : undefined,
   );
 }
+
+test('a copy that somebody still reads keeps no other from going, and is waited for once', async () => {
+  const set = await openReplicaSet(1);
+  const other = 'ef'.repeat(16);
+  const reader = new AbortController();
+  const read = once(reader.signal, 'abort');
+  const asked: string[] = [];
+  const destroy = async (one: string): Promise<void> => {
+    asked.push(one);
+    if (one === id) await read;
+  };
+  const replica = { storeId, destroy, destroyPool: destroy, setAside: destroy };
+  const underWay = new Map<string, Promise<void>>();
+  const obeying = { coordinator: set.coordinator, replica, logger: silentLogger };
+  const left = async (): Promise<number> => {
+    const prefix = keys.evictions(storeId);
+    const range = { rangeEnd: prefixEnd(prefix) };
+    return (await set.coordinator.range(prefix, range)).entries.length;
+  };
+  try {
+    await put(set, keys.eviction(storeId, id), encodeRecord({}));
+    await put(set, keys.eviction(storeId, other), encodeRecord({}));
+    await beginEvictions(obeying, underWay);
+    await until('the other one is gone', async () => (await left()) === 1 && underWay.size === 1);
+    await beginEvictions(obeying, underWay);
+    assert.deepEqual(asked.toSorted(), [id, other]);
+    reader.abort();
+    await until('the first one is gone', () => underWay.size === 0);
+    assert.equal(await left(), 0);
+  } finally {
+    await set.close();
+  }
+});
 
 test('a copy is removed on a word that counts, and on no other', async (t) => {
   const set = await openReplicaSet(1);

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import type { Coordinator, Operation } from '../contract/coordinator.js';
+import type { Coordinator, KeyValue, Operation } from '../contract/coordinator.js';
 import type { Logger } from '../contract/environment.js';
 import { keys } from '../contract/keys.js';
 import type { Replica } from '../contract/replica.js';
@@ -32,30 +32,61 @@ interface EvictionDependencies {
   readonly logger: Logger;
 }
 
+/** Copies that are being removed at a time, many of which wait for their readers. */
+const maxUnderWay = 8;
+
 /**
  * Removes the copies that a change of configuration took from this store. The word for it is positive: a record that is
  * absent removes nothing. While the word is there, the store is not given the repository anew.
  */
 export async function obeyEvictions(dependencies: EvictionDependencies): Promise<void> {
-  const { coordinator, replica, logger } = dependencies;
+  const underWay = new Map<string, Promise<void>>();
+  await beginEvictions(dependencies, underWay);
+  await Promise.all(underWay.values());
+}
+
+/**
+ * The same, and does not wait for the end: a copy may have readers for hours. `underWay` is told what is being removed,
+ * and what is there already is left alone. Waits while that is much.
+ */
+export async function beginEvictions(
+  dependencies: EvictionDependencies,
+  underWay: Map<string, Promise<void>>,
+): Promise<void> {
+  const { coordinator, replica } = dependencies;
   const prefix = keys.evictions(replica.storeId);
-  for await (const { key, value } of scan(coordinator, prefix)) {
-    const id = key.slice(prefix.length);
-    try {
-      if (!(await isEvicted(dependencies, key, id))) continue;
-      const word = decodeWord(value);
-      if (word.setAside === true) await replica.setAside(id, { prepared: true });
-      else if (word.pool === true) await replica.destroyPool(id);
-      else await replica.destroy(id);
-      await coordinator.transaction({
-        compares: [],
-        success: [{ type: 'delete', key }],
-        failure: [],
-      });
-      logger.info({ component: 'store', repo: id }, 'a copy that went elsewhere was removed');
-    } catch (error) {
-      logger.warn({ component: 'store', repo: id, err: error }, 'a copy is removed later');
-    }
+  for await (const entry of scan(coordinator, prefix)) {
+    const id = entry.key.slice(prefix.length);
+    if (underWay.has(id)) continue;
+    while (underWay.size >= maxUnderWay) await Promise.race(underWay.values());
+    underWay.set(
+      id,
+      obey(dependencies, entry, id).finally(() => underWay.delete(id)),
+    );
+  }
+}
+
+/** Never rejects. */
+async function obey(
+  dependencies: EvictionDependencies,
+  { key, value }: KeyValue,
+  id: string,
+): Promise<void> {
+  const { coordinator, replica, logger } = dependencies;
+  try {
+    if (!(await isEvicted(dependencies, key, id))) return;
+    const word = decodeWord(value);
+    if (word.setAside === true) await replica.setAside(id, { prepared: true });
+    else if (word.pool === true) await replica.destroyPool(id);
+    else await replica.destroy(id);
+    await coordinator.transaction({
+      compares: [],
+      success: [{ type: 'delete', key }],
+      failure: [],
+    });
+    logger.info({ component: 'store', repo: id }, 'a copy that went elsewhere was removed');
+  } catch (error) {
+    logger.warn({ component: 'store', repo: id, err: error }, 'a copy is removed later');
   }
 }
 

@@ -206,13 +206,16 @@ function withAllowance(
   return { settings: tighter, isTighter: true };
 }
 
-/** Drops the quarantines of a push that is not committed. Never fails. */
+/** So long a pusher waits until nothing is left of what was refused: a store whose disk hangs finds it later. */
+const abortPatienceMs = 3_000;
+
+/** Drops the quarantines of a push that is not committed; in the background what takes long. Never fails. */
 export async function abortUpload(
-  { logger }: Pick<UploadDependencies, 'logger'>,
+  { clock, logger }: Pick<UploadDependencies, 'clock' | 'logger'>,
   key: QuarantineKey,
   members: readonly Member[],
 ): Promise<void> {
-  await Promise.all(
+  const dropped = Promise.all(
     members.map(async ({ storeId, replica }) => {
       try {
         await replica.abort(key);
@@ -231,4 +234,7 @@ export async function abortUpload(
       }
     }),
   );
+  const over = new AbortController();
+  await Promise.race([dropped, clock.sleep(abortPatienceMs, over.signal)]);
+  over.abort('over');
 }

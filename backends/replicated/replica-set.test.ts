@@ -519,6 +519,22 @@ test('a committed push is reported when another store has applied it than the on
   await assertConverged();
 });
 
+test('a refused push is reported though a store whose disk hangs keeps what it has of it', async () => {
+  const [first] = set.stores;
+  assert.ok(first !== undefined);
+  const hangs = new AbortController();
+  first.interfere = async (call, go) => {
+    if (call === 'abort') await aborted(hangs.signal);
+    return go();
+  };
+  const moved = { ref: main, oldOid: 'a'.repeat(40), newOid: await set.commit('one') };
+  const { reasons } = await push([moved]);
+  assert.equal(reasons.length, 1);
+  await assert.rejects(backend.repositories.setHead(repository.id, 'refs/heads/a..b'));
+  assert.equal(hangs.signal.aborted, false);
+  hangs.abort();
+});
+
 test('a change of HEAD is as consistent as its repository wants it', async () => {
   const [, , third] = set.stores;
   assert.ok(third !== undefined);

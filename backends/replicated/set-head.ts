@@ -3,6 +3,7 @@ import { asQuorateError, QuorateError } from '../contract/errors.js';
 import type { LogReader } from '../contract/replica.js';
 import { isBranchName } from '../git/ref-files.js';
 import { commitChange, type CommitDependencies } from './commit.js';
+import { abortUpload } from './push-upload.js';
 import { configuredConsistency, type Consistency } from './quorum.js';
 import type { RepositoryRecord } from './records.js';
 import { primaryOf, reachable, type ReplicaDirectory } from './voters.js';
@@ -49,8 +50,7 @@ export async function setHead(
     });
   } catch (error) {
     if (asQuorateError(error).code !== 'outcome-unknown') {
-      const members = reachable(replicas, voters);
-      await Promise.allSettled(members.map((member) => member.replica.abort(key)));
+      await abortUpload(commit, key, reachable(replicas, voters));
     }
     throw error;
   }
