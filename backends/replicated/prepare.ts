@@ -34,6 +34,12 @@ export interface PrepareEverywhere {
   readonly logger: Logger;
 }
 
+/**
+ * So long whoever leaves, or lost his locks, waits for stores to stop what they do for him: one whose disk hangs does not,
+ * and is not to keep the locks.
+ */
+const leavingPatienceMs = 1_000;
+
 /** A reason: without one, `abort` makes an error with its stack each time. */
 const over = 'over';
 
@@ -90,6 +96,10 @@ async function collect(ask: PrepareEverywhere, ended: AbortController): Promise<
     suffices(consistency, voters, new Set(stores));
   const enough = (): boolean => suffice(answers.keys());
   const grace = new AbortController();
+  const givenUp = afterAbort(ended.signal).then(async () => {
+    await clock.sleep(leavingPatienceMs, grace.signal);
+    return 'given up' as const;
+  });
   let late: Promise<'late'> | undefined;
   while (open.length > 0) {
     if (enough()) {
@@ -104,7 +114,8 @@ async function collect(ask: PrepareEverywhere, ended: AbortController): Promise<
         return one;
       }),
     );
-    const done = await Promise.race(late === undefined ? [next] : [next, late]);
+    const done = await Promise.race([next, givenUp, ...(late === undefined ? [] : [late])]);
+    if (done === 'given up') break;
     if (done === 'late') {
       for (const { member } of open) patience.late(member.storeId);
       break;
@@ -114,7 +125,10 @@ async function collect(ask: PrepareEverywhere, ended: AbortController): Promise<
     const hoped = [...answers.keys(), ...open.map(({ member }) => member.storeId)];
     if (!suffice(hoped) && [...errors.values()].some(isPackProblem)) break;
   }
-  if (late !== undefined) grace.abort(over);
+  grace.abort(over);
+  if (open.length > 0 && ended.signal.aborted) {
+    throw new QuorateError('cancelled', 'the push was given up');
+  }
   if (open.length > 0) ended.abort(over);
   const fault = faultOf(errors.values());
   if (fault !== undefined) throw fault;
@@ -129,6 +143,13 @@ async function collect(ask: PrepareEverywhere, ended: AbortController): Promise<
   // Until now it might have been the pack.
   for (const [store, error] of errors) if (isPackProblem(error)) leftOut(ask, store, error);
   return union(ask.members, answers);
+}
+
+function afterAbort(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    signal.addEventListener('abort', () => resolve(), { once: true });
+    if (signal.aborted) resolve();
+  });
 }
 
 /** The error of the push itself, if there is one. What one store says of a pack may be that store's trouble. */

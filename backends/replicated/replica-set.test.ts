@@ -519,6 +519,38 @@ test('a committed push is reported when another store has applied it than the on
   await assertConverged();
 });
 
+test('who leaves is not kept by stores whose disks hang, nor are his locks', async () => {
+  const hangs = new AbortController();
+  let asked = 0;
+  for (const store of set.stores) {
+    store.interfere = async (call, go) => {
+      if (call === 'prepare') {
+        asked++;
+        await aborted(hangs.signal);
+      }
+      return go();
+    };
+  }
+  const one = await set.commit('one');
+  const leaving = new AbortController();
+  const request = pushRequest([create(main, one)], { pack: await packOf(set.source, [one], []) });
+  // Beside another one it takes locks.
+  const pushes = ['a', 'b'].map((name) => {
+    const commands = [create(`${main}-${name}`, one)];
+    return backend.push(repository, {
+      ...request,
+      commands,
+      pushId: `push-of-${name}`,
+      signal: leaving.signal,
+    });
+  });
+  await until('all are asked by both', () => asked === 2 * set.stores.length);
+  leaving.abort();
+  for (const pushing of pushes) await assert.rejects(pushing, { code: 'cancelled' });
+  assert.deepEqual(await leftInLog(), []);
+  hangs.abort();
+});
+
 test('a refused push is reported though a store whose disk hangs keeps what it has of it', async () => {
   const [first] = set.stores;
   assert.ok(first !== undefined);
