@@ -9,11 +9,13 @@ import { createProcessLease, type OwnedProcessLease } from '../coordination/proc
 import { silentLogger } from '../coordination/test-environment.js';
 import type { Coordinator } from '../contract/coordinator.js';
 import type { Clock } from '../contract/environment.js';
+import { QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
 import { until } from '../contract/testing/until.js';
 import { systemClock } from '../local/testing/local-fixture.js';
 import { FrontEndName } from './front-end-name.js';
 import { NodeMembership } from './node-membership.js';
+import { intercepting } from './testing/fault-coordinator.js';
 
 const logger = silentLogger;
 /** On which a wait takes no time, and the time goes by all the same. */
@@ -51,11 +53,11 @@ function leaseOfOne(): OwnedProcessLease {
 }
 
 /** Of a process of its own. */
-function nameAt(host: string, nodeId = 'front'): FrontEndName {
+function nameAt(host: string, nodeId = 'front', seen = coordinator): FrontEndName {
   const lease = leaseOfOne();
   const place = { host, directory: '/data' };
   const name = new FrontEndName({
-    coordinator,
+    coordinator: seen,
     lease,
     clock,
     logger,
@@ -69,6 +71,21 @@ function nameAt(host: string, nodeId = 'front'): FrontEndName {
 
 const stored = async (): Promise<string | undefined> =>
   (await coordinator.get(keys.frontEndName('front')))?.lease;
+
+for (const happened of [true, false]) {
+  const desc = happened ? 'happened' : 'did not happen';
+  test(`a start goes on when an answer is lost, of what ${desc}`, async () => {
+    let lost = 0;
+    const losing = intercepting(coordinator, () => async (run) => {
+      if (lost++ > 0) return run();
+      if (happened) await run();
+      throw new QuorateError('outcome-unknown', 'the answer is lost');
+    });
+    await nameAt('one', 'front', losing).take();
+    assert.equal(lost, 2);
+    assert.notEqual(await stored(), undefined);
+  });
+}
 
 test('a second front-end of the same node id is refused, whatever others are called', async () => {
   await nameAt('one').take();

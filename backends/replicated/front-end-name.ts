@@ -54,9 +54,7 @@ export class FrontEndName {
       try {
         lost = await this.#put();
       } catch (error) {
-        const { code } = asQuorateError(error);
-        const mayPass = code === 'failed-precondition' || code === 'unavailable';
-        if (!mayPass || clock.monotonicMs() >= deadlineMs) throw error;
+        if (!mayPass(error) || clock.monotonicMs() >= deadlineMs) throw error;
         await clock.sleep(retryMs);
       }
     }
@@ -123,6 +121,16 @@ export class FrontEndName {
     }
     return lost;
   }
+}
+
+/**
+ * Whether what kept a process from saying who it is may pass. What it says may be said twice; a coordinator that is full
+ * stays so.
+ */
+export function mayPass(error: unknown): boolean {
+  const { code, details } = asQuorateError(error);
+  if (code === 'outcome-unknown') return details['answered'] !== true;
+  return code === 'failed-precondition' || code === 'unavailable';
 }
 
 function firstOf(...signals: readonly AbortSignal[]): Promise<void> {

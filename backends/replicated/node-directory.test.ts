@@ -14,6 +14,7 @@ import { stubReplica } from '../node/testing/stub-replica.js';
 import { type NodeConnection, NodeDirectory } from './node-directory.js';
 import { markNode } from './node-marks.js';
 import { NodeMembership } from './node-membership.js';
+import { intercepting } from './testing/fault-coordinator.js';
 import type { NodeRecord } from './node-record.js';
 import { until } from '../contract/testing/until.js';
 
@@ -226,6 +227,26 @@ test('twins are refused: a node id with another store, a store with another node
     message: /is running at a:7420 already: one process/,
   };
   await assert.rejects(announce(record('a', { address: 'x:1' }), hurried), twice);
+});
+
+test('a node that is announced without an answer is announced again', async () => {
+  for (const happened of [true, false]) {
+    let lost = 0;
+    const losing = intercepting(coordinator, () => async (run) => {
+      if (lost++ > 0) return run();
+      if (happened) await run();
+      throw new QuorateError('outcome-unknown', 'the answer is lost');
+    });
+    const membership = new NodeMembership({
+      ...environment,
+      coordinator: losing,
+      lease: createProcessLease({ ...environment, coordinator }),
+      describe: () => Promise.resolve(record('a')),
+    });
+    await membership.join();
+    assert.equal(lost, 2);
+    await membership.leave();
+  }
 });
 
 test('what an earlier process of the node left is waited for', async () => {

@@ -1,9 +1,9 @@
 import { processLeaseMs } from '../coordination/process-lease.js';
 import type { Coordinator, KeyValue, Lease, ProcessLease } from '../contract/coordinator.js';
 import type { Clock, Logger } from '../contract/environment.js';
-import { asQuorateError, QuorateError } from '../contract/errors.js';
+import { QuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
-import { placeIn } from './front-end-name.js';
+import { mayPass, placeIn } from './front-end-name.js';
 import { encodeNode, type NodeRecord, understood } from './node-record.js';
 
 export interface MembershipDependencies {
@@ -64,9 +64,7 @@ export class NodeMembership {
         await this.#announce();
         break;
       } catch (error) {
-        const { code } = asQuorateError(error);
-        const mayPass = code === 'failed-precondition' || code === 'unavailable';
-        if (!mayPass || clock.monotonicMs() >= deadlineMs) throw error;
+        if (!mayPass(error) || clock.monotonicMs() >= deadlineMs) throw error;
         await clock.sleep(retryMs);
       }
     }

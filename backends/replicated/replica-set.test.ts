@@ -15,7 +15,6 @@ import {
   pushRequest,
   runGit,
   silentMeter,
-  systemClock,
   zeroOid,
 } from '../local/testing/local-fixture.js';
 import { create } from '../local/testing/replica-scene.js';
