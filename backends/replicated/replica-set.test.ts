@@ -545,7 +545,7 @@ test('who leaves is not kept by stores whose disks hang, nor are his locks', asy
   });
   await until('all are asked by both', () => asked === 2 * set.stores.length);
   leaving.abort();
-  for (const pushing of pushes) await assert.rejects(pushing, { code: 'cancelled' });
+  await Promise.all(pushes.map((pushing) => assert.rejects(pushing, { code: 'cancelled' })));
   assert.deepEqual(await leftInLog(), []);
   hangs.abort();
 });
