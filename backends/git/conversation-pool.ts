@@ -19,6 +19,8 @@ export interface ConversationPoolOptions {
   /** git's arguments and configuration; GIT_DIR is set for each repository. */
   readonly args: readonly string[];
   readonly config?: Readonly<Record<string, string>>;
+  /** As for the runner's `converse`. */
+  readonly ownHead?: boolean;
   /** Processes kept (default: a quarter of the runner's conversations). An idle one has some 300 KB of its own. */
   readonly maxOpen?: number;
   /** Exchanges after which a process is replaced (default: none). */
@@ -167,10 +169,11 @@ export class ConversationPool {
     try {
       // Until it has exited it counts as a process like the others.
       await endPartner(evicted);
-      const { git, args, config } = this.#options;
+      const { git, args, config, ownHead = false } = this.#options;
       conversation = await git.converse({
         args,
         env: { ...env, GIT_DIR: gitDir },
+        ownHead,
         ...(config === undefined ? {} : { config }),
       });
     } finally {

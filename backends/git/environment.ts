@@ -1,4 +1,4 @@
-import { access, constants, mkdir, writeFile } from 'node:fs/promises';
+import { access, constants, mkdir, mkdtemp, writeFile } from 'node:fs/promises';
 import { delimiter, isAbsolute, join } from 'node:path';
 import { QuorateError } from '../contract/errors.js';
 import { withinPushVariable } from '../contract/within-push.js';
@@ -25,6 +25,8 @@ const globalConfig = `[core]
 export interface BaseEnvironment {
   /** An empty directory that is no repository: where git runs unless it is told otherwise. */
   readonly emptyDirectory: string;
+  /** Where git directories are that only have a HEAD. */
+  readonly headsDirectory: string;
   readonly variables: Readonly<Record<string, string>>;
 }
 
@@ -32,10 +34,13 @@ export interface BaseEnvironment {
 export async function createBaseEnvironment(directory: string): Promise<BaseEnvironment> {
   const emptyDirectory = join(directory, 'empty');
   const configFile = join(directory, 'gitconfig');
+  const headsDirectory = join(directory, 'heads');
   await mkdir(emptyDirectory, { mode: 0o700 });
+  await mkdir(headsDirectory, { mode: 0o700 });
   await writeFile(configFile, globalConfig, { mode: 0o600 });
   return {
     emptyDirectory,
+    headsDirectory,
     variables: {
       PATH: process.env['PATH'] ?? defaultPath,
       LC_ALL: 'C',
@@ -49,6 +54,17 @@ export async function createBaseEnvironment(directory: string): Promise<BaseEnvi
       GIT_CEILING_DIRECTORIES: directory,
     },
   };
+}
+
+/** Makes a git directory with a HEAD that names no branch, and of which all else is what `gitDir`, absolute, has. */
+export async function makeOwnHead(
+  { headsDirectory }: Pick<BaseEnvironment, 'headsDirectory'>,
+  gitDir: string,
+): Promise<string> {
+  const directory = await mkdtemp(join(headsDirectory, 'of-'));
+  await writeFile(join(directory, 'HEAD'), 'ref: refs/quorate/none\n');
+  await writeFile(join(directory, 'commondir'), `${gitDir}\n`);
+  return directory;
 }
 
 /** `command.config` as git takes it from the environment: nothing in argv, no quoting. */

@@ -30,6 +30,16 @@ export interface GitCommand {
   readonly leaveDescendants?: boolean;
 }
 
+/** How a git is run that answers for as long as it is fed. */
+export interface ConversationCommand extends Omit<GitCommand, 'stdin'> {
+  /**
+   * Gives git a HEAD of its own that names no branch, and else all that is in its GIT_DIR: it is a linked working tree of
+   * it (gitrepository-layout(5), `commondir`). Refs below `refs/bisect`, `refs/rewritten` and `refs/worktree` are others
+   * there.
+   */
+  readonly ownHead?: boolean;
+}
+
 export interface GitResult {
   /** null when a signal or the timeout ended it. */
   readonly exitCode: number | null;
@@ -61,7 +71,7 @@ export interface GitRunner {
   run(command: GitCommand & { readonly maxStdoutBytes?: number }): Promise<GitResult>;
   /** Output is streamed; the child writes straight into the socket that `stdout` reads. */
   stream(command: GitCommand): Promise<GitStream>;
-  converse(command: Omit<GitCommand, 'stdin'>): Promise<GitConversation>;
+  converse(command: ConversationCommand): Promise<GitConversation>;
   /**
    * Runs a program that is not git, from the same helpers, in the same environment, within its own bounds. Rejects
    * with `unavailable` when it could not be started.

@@ -1,8 +1,8 @@
 /**
  * Durable refs (git's own default does not sync them), and patience with the locks of a `pack-refs` or of another
- * push to the same repository: they are held for milliseconds, so that seconds mean a disk that hangs. HEAD's lock is
- * among them, since git takes it for each change of the current branch. No hook runs: rules are judged before. New
- * values are object ids; whether refs have such names, for the sake of a warning, takes git 24 looks at the disk each.
+ * push to the same repository: they are held for milliseconds, so that seconds mean a disk that hangs. No hook runs:
+ * rules are judged before. New values are object ids; whether refs have such names, for the sake of a warning, takes git
+ * 24 looks at the disk each.
  */
 export const refConfig: Readonly<Record<string, string>> = {
   'core.fsync': 'objects,derived-metadata,reference',

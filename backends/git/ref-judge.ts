@@ -1,10 +1,11 @@
 import { mkdir, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '../contract/environment.js';
-import { ConversationPool, type Dialogue } from './conversation-pool.js';
+import type { Dialogue } from './conversation-pool.js';
 import { takeFileSteps, type FileStep, type TakeFileSteps } from './file-steps.js';
 import type { GitRunner } from './git-runner.js';
 import { writeDryRun } from './ref-commands.js';
+import { RefConversations } from './ref-conversations.js';
 import { dryRunConfig, type DryRun } from './ref-dry-run.js';
 import { removeLocksOfKilled } from './ref-files.js';
 import { isMissing } from './repository-files.js';
@@ -23,7 +24,7 @@ export interface RefJudgeOptions {
  * git looks for the objects that refs are to point to. One dry run at a time on a repository.
  */
 export class RefJudge {
-  readonly #pool: ConversationPool;
+  readonly #conversations: RefConversations;
   readonly #take: TakeFileSteps;
   /** Repositories whose judging directory is there. */
   readonly #made = new Set<string>();
@@ -32,9 +33,8 @@ export class RefJudge {
 
   constructor(options: RefJudgeOptions) {
     this.#take = options.files ?? takeFileSteps;
-    this.#pool = new ConversationPool({
+    this.#conversations = new RefConversations({
       ...options,
-      args: ['update-ref', '--stdin', '-z'],
       config: dryRunConfig,
       // A push leaves its packs in the memory of the process that judged it.
       maxExchanges: 500,
@@ -57,11 +57,10 @@ export class RefJudge {
     try {
       await this.#link(gitDir, links);
       const commands = writeDryRun(updates);
-      const verdict = await this.#pool.exchange(
-        gitDir,
-        (dialogue) => prepares(dialogue, commands),
-        { GIT_ALTERNATE_OBJECT_DIRECTORIES: quoted(judgingDirectory) },
-      );
+      const verdict = await this.#conversations.exchange(gitDir, updates, {
+        talk: (dialogue) => prepares(dialogue, commands),
+        env: { GIT_ALTERNATE_OBJECT_DIRECTORIES: quoted(judgingDirectory) },
+      });
       // Otherwise its locks would be in the way of every transaction to come.
       if (verdict === 'killed') {
         await removeLocksOfKilled(
@@ -79,12 +78,12 @@ export class RefJudge {
   async release(gitDir: string): Promise<void> {
     this.#made.delete(gitDir);
     await Promise.all(this.#unlinking.values());
-    await this.#pool.release(gitDir);
+    await this.#conversations.release(gitDir);
   }
 
   async close(): Promise<void> {
     await Promise.all(this.#unlinking.values());
-    await this.#pool.close();
+    await this.#conversations.close();
   }
 
   /** While the verdict is on its way. What stays costs room until the next start. */

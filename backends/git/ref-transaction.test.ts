@@ -279,6 +279,38 @@ describe('ref transactions', () => {
     }
   });
 
+  it('leaves HEAD alone when the branch that it names moves', async () => {
+    for (const format of ['sha1', 'sha256'] as const) {
+      const other = new TestRepository(format);
+      const commit = other.commit();
+      const old = '0'.repeat(commit.length);
+      writeFileSync(join(other.gitDir, 'HEAD.lock'), '');
+      const update = { ref: 'refs/heads/main', oldOid: old, newOid: commit };
+      const judgingDirectory = join(other.directory, 'judging');
+      const dryRun = { gitDir: other.gitDir, updates: [update], judgingDirectory };
+      assert.deepEqual(await refs.dryRun(dryRun), new Map());
+      await refs.commitEither(other.gitDir, [update]);
+      assert.equal(other.git(['rev-parse', 'HEAD']), commit);
+      await refs.release(other.gitDir);
+      other.remove();
+    }
+  });
+
+  it('writes names that are of each working tree where all others are', async () => {
+    const { gitDir } = repository;
+    const names = ['refs/bisect/a', 'refs/heads/b', 'refs/rewritten/c', 'refs/worktree/d'];
+    await refs.commitEither(gitDir, [create('refs/heads/main')]);
+    await refs.commitEither(
+      gitDir,
+      names.map((name) => create(name)),
+    );
+    for (const name of names) {
+      assert.equal(readFileSync(join(gitDir, name), 'utf8').trim(), one);
+      await refs.commitEither(gitDir, [{ ref: name, oldOid: one, newOid: two }]);
+      assert.equal(readFileSync(join(gitDir, name), 'utf8').trim(), two);
+    }
+  });
+
   it('waits for a lock that is held, and removes those of a killed git on recovery', async () => {
     const { gitDir } = repository;
     await refs.commitEither(gitDir, [create('refs/heads/main'), create('refs/heads/x')]);

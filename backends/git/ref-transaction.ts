@@ -1,10 +1,11 @@
 import type { Clock } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import type { Oid, RefCommand } from '../contract/objects.js';
-import { ConversationPool, type Dialogue } from './conversation-pool.js';
+import type { Dialogue } from './conversation-pool.js';
 import { type FileStep, takeFileSteps, type TakeFileSteps } from './file-steps.js';
 import type { GitRunner } from './git-runner.js';
 import { isZero, writeRefCommands } from './ref-commands.js';
+import { RefConversations } from './ref-conversations.js';
 import { RefJudge } from './ref-judge.js';
 import { refConfig } from './ref-config.js';
 import { dryRunRefs, type DryRun, type RefFailure } from './ref-dry-run.js';
@@ -56,11 +57,7 @@ export interface RefTransactionsOptions {
 
 export function createRefTransactions(options: RefTransactionsOptions): RefTransactions {
   const { git, clock, files = takeFileSteps } = options;
-  const pool = new ConversationPool({
-    ...options,
-    args: ['update-ref', '--stdin', '-z'],
-    config: refConfig,
-  });
+  const conversations = new RefConversations({ ...options, config: refConfig });
 
   const directories = new RefDirectories(files);
   const begun: Begun = new WeakSet();
@@ -72,7 +69,9 @@ export function createRefTransactions(options: RefTransactionsOptions): RefTrans
   ): Promise<Outcome> {
     if (updates.length === 0) return applied;
     const commands = writeRefCommands(updates);
-    const outcome = await pool.exchange(gitDir, (dialogue) => transact(dialogue, commands, begun));
+    const outcome = await conversations.exchange(gitDir, updates, {
+      talk: (dialogue) => transact(dialogue, commands, begun),
+    });
     if (outcome.type === 'applied') await directories.sync(gitDir, updates, after);
     // Otherwise its locks would be in the way of every transaction to come.
     if (outcome.type === 'killed') await removeLocksOfKilled(gitDir, refsOf(updates));
@@ -107,11 +106,11 @@ export function createRefTransactions(options: RefTransactionsOptions): RefTrans
     passTogether: (runs) => judge.pass(runs),
     release: async (gitDir) => {
       directories.forget(gitDir);
-      await pool.release(gitDir);
+      await conversations.release(gitDir);
       await judge.release(gitDir);
     },
     close: async () => {
-      await pool.close();
+      await conversations.close();
       await judge.close();
     },
   };

@@ -12,9 +12,16 @@ import {
   configVariables,
   createBaseEnvironment,
   findProgram,
+  makeOwnHead,
   type BaseEnvironment,
 } from './environment.js';
-import type { GitCommand, GitConversation, GitResult, GitRunner } from './git-runner.js';
+import type {
+  ConversationCommand,
+  GitCommand,
+  GitConversation,
+  GitResult,
+  GitRunner,
+} from './git-runner.js';
 import { hardTaskLimit, tasksOfUser } from './process-group.js';
 import { type ProgramCommand, watchProgram } from './program.js';
 import { takeRunLock } from './spawner/run-lock.js';
@@ -254,7 +261,26 @@ class HelperGitRunner implements GitRunner {
     return this.#start(command, this.#streams);
   }
 
-  converse(command: Omit<GitCommand, 'stdin'>): Promise<GitConversation> {
+  async converse({ ownHead, ...command }: ConversationCommand): Promise<GitConversation> {
+    const gitDir = ownHead === true ? command.env?.['GIT_DIR'] : undefined;
+    if (gitDir === undefined) return this.#converse(command);
+    const directory = await makeOwnHead(this.#environment, gitDir);
+    const remove = (): Promise<void> => rm(directory, { recursive: true, force: true });
+    try {
+      const child = await this.#converse({
+        ...command,
+        env: { ...command.env, GIT_DIR: directory },
+      });
+      // What stays goes with the server.
+      void child.left.then(remove).catch(() => undefined);
+      return child;
+    } catch (error) {
+      await remove();
+      throw error;
+    }
+  }
+
+  #converse(command: GitCommand): Promise<GitChild> {
     return this.#start(
       { timeoutMs: conversationTimeoutMs, ...command },
       this.#conversations,

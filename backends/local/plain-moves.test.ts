@@ -76,7 +76,6 @@ describe('a look at the files finds what git would find', () => {
     ['a branch that is packed', () => rmSync(join(gitDir, 'refs/heads/main'))],
     ['a branch that is locked', () => put('refs/heads/a/b.lock', '')],
     ['a lock that leads nowhere', () => symlinkSync('no', join(gitDir, 'refs/heads/main.lock'))],
-    ['HEAD, locked', () => put('HEAD.lock', '')],
   ];
   for (const [what, make] of troubles) {
     test(what, async () => {
