@@ -11,7 +11,7 @@ const maxOpenOfOthers = 8;
 /**
  * Persistent `git update-ref --stdin`. Branches and tags are given to a git with a HEAD of its own, which names no branch:
  * git locks HEAD as well for the branch that it names, to note the change in a log that is not kept here, which is a file
- * made and removed and a third of all its looks at the disk. Some other names would be of that HEAD alone
+ * made and removed and a third of all its system calls. Some other names would be of that HEAD alone
  * (`refs/worktree/`): they go to a git with the repository's own HEAD.
  */
 export class RefConversations {

@@ -6,7 +6,7 @@ import type { IndexedPack } from '../git/pack-indexer.js';
 import { storageFailure } from './disk-errors.js';
 import type { LiveQuarantine, LiveQuarantines } from './live-quarantines.js';
 import type { OpenRepository } from './open-repository.js';
-import { takeQuarantine } from './quarantine.js';
+import { packDirectoryOf, takeQuarantine } from './quarantine.js';
 import type { LocalReplicaDependencies } from './replica-dependencies.js';
 import type { Store } from './store.js';
 
@@ -32,7 +32,10 @@ export class IncomingPacks {
     this.#quarantines = quarantines;
   }
 
-  /** Indexes a pack in a quarantine of its own. What cannot be taken leaves none. */
+  /**
+   * Indexes a pack in a quarantine of its own. What cannot be taken leaves none. What is synced later may be in a spare
+   * quarantine until then, or until `name`.
+   */
   async take(
     repository: OpenRepository,
     key: QuarantineKey,
@@ -40,11 +43,18 @@ export class IncomingPacks {
     { settings, ...options }: TakeOptions,
   ): Promise<IndexedPack> {
     const directory = this.#store.quarantineDirectory(key);
-    const quarantinePackDir = await takeQuarantine(this.#store, directory);
+    const spare = options.syncsLater === true ? this.#store.spares.take() : undefined;
+    const quarantinePackDir =
+      spare === undefined ? await takeQuarantine(this.#store, directory) : packDirectoryOf(spare);
     const live = this.#quarantines.remember(key);
     live.touchedMs = Infinity;
+    if (spare !== undefined) {
+      live.spare = spare;
+      this.#store.spares.marked(directory);
+    }
+    let indexed: IndexedPack;
     try {
-      const indexed = await this.#dependencies.indexer.index({
+      indexed = await this.#dependencies.indexer.index({
         ...options,
         pack,
         quarantinePackDir,
@@ -57,9 +67,8 @@ export class IncomingPacks {
           ignore: listSetting(settings, 'receive.fsck.ignore'),
         },
       });
-      live.indexed = indexed;
+      live.indexed = spare === undefined ? indexed : withName(indexed, spare, directory);
       live.touchedMs = this.#dependencies.clock.monotonicMs();
-      return indexed;
     } catch (error) {
       await this.#quarantines.remove(key).catch((left: unknown) => {
         this.#dependencies.logger.warn(
@@ -69,6 +78,9 @@ export class IncomingPacks {
       });
       throw error;
     }
+    // What has the name already, if anything does, is not to be removed for that.
+    if (indexed.unsynced === undefined) await this.name(live);
+    return indexed;
   }
 
   /** Runs `taking` for a push whose request to prepare has not come yet. */
@@ -127,6 +139,38 @@ export class IncomingPacks {
     }
   }
 
+  /** Gives the objects of a push their own place, unless they have it. */
+  async name(live: LiveQuarantine): Promise<void> {
+    try {
+      await this.#takeNamed(live, []);
+    } catch (error) {
+      throw ofPack(error);
+    }
+  }
+
+  /** Takes steps when the objects of a push have their own place: the first of them, perhaps, sees to that. */
+  async #takeNamed(live: LiveQuarantine, steps: readonly FileStep[]): Promise<void> {
+    if (live.spare === undefined || live.named !== undefined) {
+      await live.named;
+      if (live.spare !== undefined) {
+        throw new QuorateError('storage-failure', 'the pack of the push is not in its place');
+      }
+      if (steps.length > 0) await this.#store.take(steps);
+      return;
+    }
+    const directory = this.#store.quarantineDirectory(live.key);
+    const taking = this.#store.take([{ do: 'rename', from: live.spare, to: directory }, ...steps]);
+    const settle = (error?: unknown): void => {
+      if (error === undefined || (failedStep(error) ?? 0) > 0) delete live.spare;
+    };
+    live.named = taking.then(() => settle(), settle);
+    try {
+      await taking;
+    } catch (error) {
+      throw failedAt((failedStep(error) ?? 0) - 1, error);
+    }
+  }
+
   /**
    * Has on disk what `takeWith` left to be synced, and then takes steps that rely on it: all in one list. The pack is
    * tried once: a disk may tell of a failure once. An error of the steps is as if they were taken alone.
@@ -137,11 +181,11 @@ export class IncomingPacks {
       await live.synced?.catch((error: unknown) => {
         throw ofPack(error);
       });
-      if (then.length > 0) await this.#store.take(then);
+      await this.#takeNamed(live, then);
       return;
     }
     const syncs = unsynced.map((path): FileStep => ({ do: 'sync', path }));
-    const taking = this.#store.take([...syncs, ...then]);
+    const taking = this.#takeNamed(live, [...syncs, ...then]);
     const ofSteps = (error: unknown): number => (failedStep(error) ?? -1) - syncs.length;
     live.synced = taking.catch((error: unknown) => {
       if (ofSteps(error) < 0) throw error;
@@ -157,6 +201,13 @@ export class IncomingPacks {
 
 function nameOf({ repositoryId, pushId, attempt }: QuarantineKey): string {
   return `${repositoryId} ${pushId} ${attempt}`;
+}
+
+/** What was indexed in a spare quarantine, as it will be. */
+function withName(indexed: IndexedPack, spare: string, directory: string): IndexedPack {
+  const { unsynced } = indexed;
+  if (unsynced === undefined) return indexed;
+  return { ...indexed, unsynced: unsynced.map((path) => directory + path.slice(spare.length)) };
 }
 
 /** Says of what goes wrong that it is about the pack. */

@@ -156,6 +156,8 @@ async function unconnectedRefs(
   const complete = await completeByUpload(repository, [...unknown], objects);
   const newOids = [...unknown].filter((oid) => !complete.has(oid));
   if (newOids.length === 0) return [];
+  // Until then they may not have their own place.
+  await objects.passed;
   const { unconnected } = await findUnconnected({
     git,
     ...objects.sources,

@@ -29,6 +29,10 @@ export interface LiveQuarantine {
   marking?: Promise<void>;
   /** Resolves when a pack that was not synced at once is on disk. */
   synced?: Promise<void>;
+  /** The spare quarantine in which its objects may be yet, before that gets the push's name. */
+  spare?: string;
+  /** Settles, and never rejects, when that has been tried. */
+  named?: Promise<void>;
 }
 
 type QuarantinePlaces = Pick<Store, 'quarantineDirectory'> & {
@@ -138,10 +142,11 @@ export class LiveQuarantines {
   /** Forgets it, and takes it off the disk. When that fails it is known again. */
   async remove(key: QuarantineKey): Promise<void> {
     const name = nameOf(key);
+    const live = this.#live.get(name);
     this.forget(key);
     const directory = this.#store.quarantineDirectory(key);
     this.#store.spares.forget(directory);
-    const removal = removeTree(directory);
+    const removal = removeFiles(live, directory);
     this.#removals.set(name, removal);
     try {
       await removal;
@@ -172,6 +177,15 @@ function nameOf({ repositoryId, pushId }: Pick<QuarantineKey, 'repositoryId' | '
 }
 
 const nothing = (): void => undefined;
+
+async function removeFiles(
+  live: Pick<LiveQuarantine, 'named' | 'spare'> = {},
+  directory: string,
+): Promise<void> {
+  if (live.named !== undefined) await live.named;
+  await removeTree(directory);
+  if (live.spare !== undefined) await removeTree(live.spare);
+}
 
 /**
  * Marks a quarantine as prepared, one mark after the other. A push that went without locks goes on with them: by the

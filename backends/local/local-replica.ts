@@ -224,6 +224,8 @@ export class LocalReplica implements Replica {
           ? await objectSources(repository, directory)
           : { gitDir: repository.gitDirectory, objectDirectory: directory };
       const names = judgeFromMemory(repository, request, live.indexed);
+      // git is going to look into it.
+      if (names.look === undefined) await this.#incoming.name(live);
       const keeping =
         sources.objectDirectory === undefined
           ? this.#store.assertRoom().then(() => false)

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { QuarantineKey } from '../contract/replica.js';
 import { observeSyncs } from '../git/testing/observe-syncs.js';
 import { SpareQuarantines } from './spare-quarantines.js';
@@ -46,6 +47,15 @@ async function leaveSpare(): Promise<void> {
   assert.deepEqual([quarantines().length, spares().length], [0, 1]);
 }
 
+/** As `leaveSpare`, unless there is one. */
+async function leaveSpareAgain(): Promise<void> {
+  if (spares().length > 0) return;
+  await prepared(
+    `refs/heads/${scene.log.committed.generation === 0 ? 'first' : scene.log.committed.generation}`,
+  );
+  await apply();
+}
+
 async function upload(pushId: string, tip: string): Promise<QuarantineKey> {
   const key = { repositoryId: scene.id, pushId, attempt: 1 };
   const bytes = await packOf(scene.source, [tip], []);
@@ -78,6 +88,70 @@ test('what a push was quarantined in is used by the next, its name on disk befor
   await apply();
   assert.deepEqual([quarantines(), spares().length], [[], 1]);
   assert.deepEqual((await scene.replica.verify(scene.id, { signal })).problems, []);
+});
+
+/** A push to the branch that `leaveSpare` made, or to another one, whose pack comes with the request to prepare. */
+async function bringing(
+  ref: string,
+): Promise<Parameters<ReplicaScene['replica']['prepare']>[0] & { readonly pack: Buffer }> {
+  const oldOid = await scene.git('rev-parse', 'refs/heads/first');
+  const newOid = await scene.commit(`next of ${ref}`, oldOid);
+  const command = ref === 'refs/heads/first' ? { ref, oldOid, newOid } : create(ref, newOid);
+  const key = { repositoryId: scene.id, pushId: `bringing-${newOid.slice(0, 8)}`, attempt: 1 };
+  const pack = await packOf(scene.source, [newOid], [oldOid]);
+  return { ...scene.request(key, [command], scene.log.committed.generation), pack };
+}
+
+/** A branch that moves is judged without git's looking into the quarantine, a new one is not. */
+for (const ref of ['refs/heads/first', 'refs/heads/second']) {
+  test(`a pack that comes with the request is taken in what is spare, which then gets its name (${ref})`, async () => {
+    await leaveSpare();
+    const before = inodes(at('spares', spares()[0] ?? ''));
+    const request = await bringing(ref);
+    const synced: string[] = [];
+    await observeSyncs(
+      (path) => synced.push(path),
+      async () => {
+        const twice = [scene.replica.prepare(request), scene.replica.prepare(request)];
+        for (const { refused } of await Promise.all(twice)) assert.deepEqual([...refused], []);
+      },
+    );
+    const [name = ''] = quarantines();
+    assert.deepEqual([quarantines().length, spares()], [1, []]);
+    const path = at('quarantine', name);
+    assert.deepEqual(inodes(path), before);
+    const packs = readdirSync(join(path, 'pack')).map((file) => join(path, 'pack', file));
+    assert.equal(packs.length, 2);
+    for (const each of [...packs, join(path, 'pack')]) {
+      assert.ok(synced.indexOf(each) >= 0, each);
+      assert.ok(synced.indexOf(each) < synced.indexOf(at('quarantine')), each);
+    }
+    assert.equal((await scene.replica.heldPushes(scene.id)).length, 1);
+    scene.log.commit(request.key.pushId, request.commands);
+    await apply();
+    assert.deepEqual([quarantines(), spares().length], [[], 1]);
+    assert.deepEqual((await scene.replica.verify(scene.id, { signal })).problems, []);
+  });
+}
+
+test('what a pack was taken in before it is refused is not used again', async () => {
+  await leaveSpare();
+  const request = await bringing('refs/heads/first');
+  const pack = Buffer.from('PACK or not');
+  await assert.rejects(scene.replica.prepare({ ...request, pack }), { code: 'invalid-argument' });
+  assert.deepEqual([quarantines(), spares()], [[], []]);
+});
+
+test('a push that is over before what it was taken in has its name leaves nothing of it', async () => {
+  for (const wait of [20, 5, 1, 0]) {
+    await leaveSpareAgain();
+    const { key, pack, settings, basis } = await bringing('refs/heads/first');
+    scene.replica.startTaking({ key, pack, settings, basis });
+    await delay(wait);
+    await scene.replica.abort(key);
+    assert.deepEqual([quarantines(), scene.replica.quarantines], [[], []]);
+    for (const name of spares()) assert.deepEqual(readdirSync(at('spares', name, 'pack')), []);
+  }
 });
 
 test('the mark of the push before does not count', async () => {
