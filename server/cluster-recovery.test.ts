@@ -9,7 +9,13 @@ const { signal } = new AbortController();
 function scene(
   verdicts: readonly HeadVerdict[],
   frozen?: string,
-  members: Readonly<Record<string, number>> = {},
+  {
+    members = {},
+    unheard = [],
+  }: {
+    readonly members?: Readonly<Record<string, number>>;
+    readonly unheard?: readonly string[];
+  } = {},
 ) {
   const found = verdicts.map((verdict, n): HeadFound => ({
     repositoryId: `r${n}`,
@@ -20,14 +26,19 @@ function scene(
     copies: [],
   }));
   const raised: string[] = [];
+  const kept: string[] = [];
   let accepted = 0;
   let recoveredAs: number | undefined;
   const recovery = createClusterRecovery({
     backend: {
       recovery: {
-        compare: () => Promise.resolve({ compared: found.length, found }),
+        compare: () => Promise.resolve({ compared: found.length, found, unheard, unrecorded: [] }),
         raise: ({ repositoryId }) => {
           raised.push(repositoryId);
+          return Promise.resolve();
+        },
+        keepCopies: (stuck) => {
+          kept.push(...stuck.map(({ repositoryId }) => repositoryId));
           return Promise.resolve();
         },
       },
@@ -49,7 +60,7 @@ function scene(
     membersBehind: (incarnation) =>
       Promise.resolve(Object.keys(members).filter((name) => (members[name] ?? 0) < incarnation)),
   });
-  return { recovery, raised, accepted: () => accepted };
+  return { recovery, raised, kept, accepted: () => accepted };
 }
 
 test('heads behind their disks are raised though no process noticed an older copy of the coordinator', async () => {
@@ -73,17 +84,30 @@ test('where nothing is frozen and no head is behind, there is nothing to recover
 });
 
 test('an older copy is gone on from once its heads are raised, and stuck ones given up', async () => {
-  const { recovery, raised, accepted } = scene(['behind', 'split'], 'an older copy');
+  const verdicts = ['behind', 'split', 'moved'] as const;
+  const { recovery, raised, kept, accepted } = scene(verdicts, 'an older copy');
   const run = (force: boolean) => recovery.run({ apply: true, force, signal });
   await assert.rejects(run(false), { message: /^1 repository cannot be recovered .* team\/r1 / });
   assert.deepEqual([raised, accepted()], [[], 0]);
   assert.equal((await run(true)).applied, true);
+  assert.deepEqual([raised, kept, accepted()], [['r0', 'r2'], ['r1'], 1]);
+});
+
+test('while a node does not say what it holds, an older copy is gone on from by force only', async () => {
+  const { recovery, raised, accepted } = scene(['behind'], 'an older copy', { unheard: ['four'] });
+  const run = (force: boolean) => recovery.run({ apply: true, force, signal });
+  await assert.rejects(run(false), {
+    code: 'failed-precondition',
+    message: /might be the latest, from four: start .* --force$/,
+  });
+  assert.deepEqual([raised, accepted()], [[], 0]);
+  await run(true);
   assert.deepEqual([raised, accepted()], [['r0'], 1]);
 });
 
 test('between the decision and the last restart, those are named that are left', async () => {
   const members: Record<string, number> = { 'front-end-1': 1, 'storage-1': 1 };
-  const { recovery, accepted } = scene([], 'an older copy', members);
+  const { recovery, accepted } = scene([], 'an older copy', { members });
   const run = (apply: boolean) => recovery.run({ apply, force: false, signal });
   assert.equal((await run(false)).restart, undefined, 'nothing is decided yet');
   const { applied, restart } = await run(true);

@@ -1,6 +1,11 @@
 import type { Backend } from '../backends/contract/backend.js';
 import { QuorateError } from '../backends/contract/errors.js';
-import type { ClusterRecovery, RecoveryReport } from '../backends/contract/recovery.js';
+import type {
+  ClusterRecovery,
+  HeadFound,
+  HeadsCompared,
+  RecoveryReport,
+} from '../backends/contract/recovery.js';
 import type { ClusterIdentity } from '../backends/coordination/cluster-identity.js';
 
 export interface ClusterRecoveryParts {
@@ -32,17 +37,18 @@ export function createClusterRecovery({
       const awaits = identity.recoveredAs !== undefined;
       const frozen = awaits ? undefined : identity.frozen?.message;
       // Repositories of the directory backend are what is on the disk: there is no head to raise.
-      const compared = (await backend.recovery?.compare(signal)) ?? { compared: 0, found: [] };
+      const compared = (await backend.recovery?.compare(signal)) ?? nothingCompared;
       if (!apply) {
         const due = frozen === undefined ? await restart() : undefined;
         return { ...compared, frozen: identity.frozen?.message, applied: false, restart: due };
       }
-      const behind = compared.found.filter(({ verdict }) => verdict === 'behind');
+      const raisable = compared.found.filter(isRaisable);
       // A copy that is older by moments may be noticed by no process, and by the disks that are ahead of it.
-      if (frozen === undefined && behind.length === 0) {
+      if (frozen === undefined && raisable.length === 0) {
         throw new QuorateError('failed-precondition', nothingToDo(await restart()));
       }
-      const stuck = compared.found.filter(({ verdict }) => verdict !== 'behind');
+      const stuck = compared.found.filter((found) => !isRaisable(found));
+      if (compared.unheard.length > 0 && !force) throw unheardOf(compared.unheard);
       if (stuck.length > 0 && !force) {
         throw new QuorateError(
           'failed-precondition',
@@ -51,11 +57,29 @@ export function createClusterRecovery({
           { details: { repositories: stuck.length } },
         );
       }
-      for (const found of behind) await backend.recovery?.raise(found);
-      if (frozen !== undefined) await identity.accept();
+      for (const found of raisable) await backend.recovery?.raise(found);
+      if (frozen !== undefined) {
+        await backend.recovery?.keepCopies(stuck);
+        await identity.accept();
+      }
       return { ...compared, frozen, applied: true, restart: await restart() };
     },
   };
+}
+
+const nothingCompared: HeadsCompared = { compared: 0, found: [], unheard: [], unrecorded: [] };
+
+function isRaisable({ verdict }: HeadFound): boolean {
+  return verdict === 'behind' || verdict === 'moved';
+}
+
+function unheardOf(unheard: readonly string[]): QuorateError {
+  return new QuorateError(
+    'failed-precondition',
+    `no answer about its copies, which might be the latest, from ${unheard.join(', ')}: start what is stopped there and wait until quorate recover ` +
+      'names it no more, or go on without with --force',
+    { details: { nodes: unheard } },
+  );
 }
 
 function nothingToDo(due: RecoveryReport['restart']): string {

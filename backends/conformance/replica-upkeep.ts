@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { Replica } from '../contract/replica.js';
 import { create, rejectsWith, update } from './backend-harness.js';
 import { main, newKey, once, push, refsOf, type ReplicaSpace, signal } from './replica-harness.js';
 
@@ -85,11 +86,19 @@ export function defineReplicaUpkeep(space: () => ReplicaSpace): void {
   test('a new repository, and its end', async () => {
     const { replica } = space();
     const id = '12'.repeat(16);
+    assert.ok(!(await copiesIn(replica)).includes(id));
     await replica.create(id, { objectFormat: 'sha256', head: main });
+    const all = await copiesIn(replica);
+    assert.deepEqual(all, [space().repositoryId, id].sort());
+    for (const after of all) {
+      const { ids, more } = await replica.copies(after);
+      assert.deepEqual([ids, more], [all.slice(all.indexOf(after) + 1), false]);
+    }
     assert.equal((await replica.state(id))?.generation, 0);
     await replica.destroy(id);
     await replica.destroy(id);
     assert.equal(await replica.state(id), undefined);
+    assert.deepEqual(await copiesIn(replica), [space().repositoryId]);
     await rejectsWith(
       replica.create('34'.repeat(16), { objectFormat: 'sha1', head: 'refs/heads/a..b' }),
       'invalid-argument',
@@ -100,6 +109,10 @@ export function defineReplicaUpkeep(space: () => ReplicaSpace): void {
       'unimplemented',
     );
   });
+}
+
+async function copiesIn(replica: Replica): Promise<readonly string[]> {
+  return (await replica.copies('0'.repeat(32))).ids;
 }
 
 /** Reads an export to its end. The number of objects in its pack. */

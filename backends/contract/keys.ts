@@ -110,6 +110,7 @@ export const keys = {
   issuers: 'issuers/',
   issuer: (name: string) => `issuers/${name}`,
   /** Copies that are to go from a store while the repository goes on; deleted when they are gone. */
+  allEvictions: 'evictions/',
   evictions: (storeId: string) => `evictions/${storeId}/`,
   eviction: (storeId: string, id: string) => `evictions/${storeId}/${id}`,
   /** Copies in which a verification found damage, until they are filled anew. */

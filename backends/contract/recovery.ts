@@ -6,17 +6,22 @@ export interface CopyFound {
   readonly generation: number | undefined;
   /** It does not answer, and may come back: it might hold more than the others. */
   readonly silent: boolean;
+  /** The repository's record names it. Another one came to be after the coordinator's copy was made, or was left over. */
+  readonly named: boolean;
 }
 
 /**
- * What a repository's voters hold against what the coordinator says is committed:
- * - `behind`: the coordinator; its head can be raised to the generation that a voter holds;
+ * What the stores hold of a repository against what the coordinator says is committed, and where:
+ * - `behind`: the coordinator; its head can be raised to the generation that a store holds. Where that is on too few of
+ *   the voters, the stores that hold it, whether the record names them or not, become the voters;
+ * - `moved`: the head is right, and on too few of the voters: as above;
  * - `split`: copies differ at one generation, so something else was committed on an older copy of the coordinator;
- * - `unreachable`: a voter does not answer, and might hold more. One that is gone for good (its node was removed, or came
- *   back with another disk) is not waited for where a majority of the voters answers;
- * - `missing`: no voter has anything (deleted after the coordinator's copy was made).
+ * - `unreachable`: a store that the record names does not answer, and might hold more. One that is gone for good (its
+ *   node was removed, or came back with another disk) is not waited for where a majority of the voters answers, or as
+ *   many others hold the highest generation;
+ * - `missing`: no store has anything (deleted after the coordinator's copy was made).
  */
-export type HeadVerdict = 'behind' | 'split' | 'unreachable' | 'missing';
+export type HeadVerdict = 'behind' | 'moved' | 'split' | 'unreachable' | 'missing';
 
 export interface HeadFound {
   readonly repositoryId: string;
@@ -24,8 +29,9 @@ export interface HeadFound {
   readonly verdict: HeadVerdict;
   /** Generation that the coordinator says is committed. */
   readonly headGeneration: number;
-  /** The highest that a voter holds. */
+  /** The highest that a store holds. */
   readonly generation: number;
+  /** Those that the record names first. */
   readonly copies: readonly CopyFound[];
 }
 
@@ -34,16 +40,28 @@ export interface HeadsCompared {
   readonly compared: number;
   /** Those where something is not as it should be, in order of their ids. */
   readonly found: readonly HeadFound[];
+  /** Node ids: these announce themselves and do not say what they hold, which might be the latest of anything. */
+  readonly unheard: readonly string[];
+  /** Ids of repositories that are on stores and in no record: made after the coordinator's copy was. In order. */
+  readonly unrecorded: readonly string[];
 }
 
 /** Compares heads with what is on the disks, and raises them, after the coordinator was put back to an older copy. */
 export interface HeadRecovery {
+  /** Asks every storage node that lives what it holds, and who holds something of a repository, how far it is. */
   compare(signal: AbortSignal): Promise<HeadsCompared>;
   /**
-   * Raises a head that is behind. `aborted` when it changed since it was compared. Log entries in between are gone with
-   * the coordinator's newer copy: voters that lack them are filled from the one that has them.
+   * Raises a head that is `behind`, and has who holds it vote, as for `moved`. `aborted` when it changed since it was
+   * compared. Log entries in between are gone with the coordinator's newer copy: voters that lack them are filled from
+   * the one that has them.
    */
   raise(found: HeadFound): Promise<void>;
+  /**
+   * Before an older copy of the coordinator is gone on from: what it says is to be removed from a store may be of long
+   * ago, and the store have been given the repository anew since. What stores have of these repositories, which were
+   * not raised, stays, and so does what a store has that does not answer now: another recovery is to find it.
+   */
+  keepCopies(stuck: readonly HeadFound[]): Promise<void>;
 }
 
 export interface RecoveryReport extends HeadsCompared {
@@ -65,8 +83,9 @@ export interface RecoveryReport extends HeadsCompared {
 export interface ClusterRecovery {
   /**
    * Without `apply` nothing changes. With it, heads that are behind are raised and the coordinator is accepted as it
-   * is, if that was refused. `failed-precondition` when nothing is frozen or behind, or it was applied before, or when some heads cannot be raised and `force` is not given:
-   * those repositories then stay as the coordinator says, or frozen where a disk contradicts it.
+   * is, if that was refused. `failed-precondition` when nothing is frozen or behind, or it was applied before, or when
+   * some heads cannot be raised, or storage nodes do not say what they hold, and `force` is not given: those
+   * repositories then stay as the coordinator says, or frozen where a disk contradicts it.
    */
   run(options: {
     readonly apply: boolean;

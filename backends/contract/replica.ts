@@ -90,6 +90,12 @@ export interface ReplicaState {
   readonly frozen?: string;
 }
 
+/** Some of the repositories of a store. */
+export interface CopiesPage {
+  readonly ids: readonly string[];
+  readonly more: boolean;
+}
+
 /** A generation of a repository on its way to another store. */
 export interface ReplicaExport {
   readonly objectFormat: ObjectFormat;
@@ -252,6 +258,11 @@ export interface Replica {
   ): Promise<MaintenanceReport>;
   /** Removes the files, on a positive tombstone only. */
   destroy(repositoryId: string): Promise<void>;
+  /**
+   * Ids of repositories of which something lies in this store, in order, from after this one on, and whether there are
+   * more. `state` says of each whether it is a copy.
+   */
+  copies(after: string): Promise<CopiesPage>;
   /** What this store holds, without applying anything; undefined when it holds nothing of the repository. */
   state(repositoryId: string): Promise<ReplicaState | undefined>;
   stats(repositoryId: string): Promise<Omit<RepositoryStats, 'generation'>>;

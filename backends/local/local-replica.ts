@@ -5,6 +5,7 @@ import type { Head, RefCommand, RefSnapshot } from '../contract/objects.js';
 import type { HookEnd, HookRun } from '../contract/hook.js';
 import type { Inspection, PushFact } from '../contract/inspection.js';
 import type {
+  CopiesPage,
   EarlyPack,
   HeldPush,
   PeerSource,
@@ -403,6 +404,10 @@ export class LocalReplica implements Replica {
       await dropCatchUps(this.#store, repositoryId, this.abort.bind(this));
     };
     await this.#open.retire(repositoryId, () => this.#beginnings.apart(repositoryId, remove));
+  }
+
+  copies(after: string): Promise<CopiesPage> {
+    return this.#store.repositories(after, 10_000);
   }
 
   async state(repositoryId: string): Promise<ReplicaState | undefined> {

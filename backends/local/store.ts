@@ -2,7 +2,7 @@ import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promise
 import { basename, dirname, join } from 'node:path';
 import type { Random } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
-import type { QuarantineKey } from '../contract/replica.js';
+import type { CopiesPage, QuarantineKey } from '../contract/replica.js';
 import { type FileStep, noRoomCode, takeFileSteps, type TakeFileSteps } from '../git/file-steps.js';
 import {
   errorCode,
@@ -237,6 +237,21 @@ export class Store {
       throw new QuorateError('invalid-argument', 'that is not the id of a push');
     }
     return `${this.quarantineRoot}/${repositoryId}.${pushId}.${Math.trunc(attempt)}`;
+  }
+
+  /** Ids of repositories of which something is on the disk, in order, after this one; about so many. */
+  async repositories(after: string, count: number): Promise<CopiesPage> {
+    const root = join(this.#root, 'repos');
+    const shards = (await readdir(root)).filter((shard) => shard >= after.slice(0, 2)).sort();
+    const ids: string[] = [];
+    let looked = 0;
+    for (const shard of shards) {
+      if (ids.length >= count) break;
+      looked += 1;
+      const names = await readdir(join(root, shard));
+      ids.push(...names.filter((id) => repositoryIdPattern.test(id) && id > after).sort());
+    }
+    return { ids, more: looked < shards.length };
   }
 
   /** Every pool on the disk. */

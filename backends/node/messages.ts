@@ -79,6 +79,7 @@ export const calls = {
   applied: nothing,
   maintain: nothing,
   destroy: nothing,
+  copies: nothing,
   state: nothing,
   stats: nothing,
   export: z.object({
@@ -220,6 +221,7 @@ export const results = {
       .object({ generation: z.int(), digest: z.string(), frozen: z.string().optional() })
       .nullable(),
   }),
+  copies: z.object({ ids: z.array(z.string().regex(/^[0-9a-f]{32}$/)), more: z.boolean() }),
   stats: z.object({
     head,
     refCount: z.number(),

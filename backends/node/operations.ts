@@ -164,6 +164,10 @@ export const operations: Readonly<Record<CallName, Operation<ServerCall>>> = {
   destroy: operation(calls.destroy, ({ replica }, _args, { repositoryId }) =>
     replica.destroy(repositoryId),
   ),
+  // The id in the path is the one before the first that is wanted.
+  copies: operation(calls.copies, ({ replica }, _args, { repositoryId: after }) =>
+    replica.copies(after),
+  ),
   stats: operation(calls.stats, ({ replica }, _args, { repositoryId }) =>
     replica.stats(repositoryId),
   ),

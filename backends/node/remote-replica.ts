@@ -4,6 +4,7 @@ import type { HookEnd, HookRun } from '../contract/hook.js';
 import type { Inspection, PushFact } from '../contract/inspection.js';
 import type { ObjectFormat, RefCommand } from '../contract/objects.js';
 import type {
+  CopiesPage,
   HeldPush,
   PeerSource,
   Prepared,
@@ -220,6 +221,10 @@ export class RemoteReplica implements Replica {
 
   async destroy(repositoryId: string): Promise<void> {
     await this.#client.result(repositoryId, 'destroy', {});
+  }
+
+  async copies(after: string): Promise<CopiesPage> {
+    return decodeMessage(results.copies, await this.#client.result(after, 'copies', {}));
   }
 
   async state(repositoryId: string): Promise<ReplicaState | undefined> {

@@ -115,3 +115,32 @@ async function isEvicted(
   if (stored === undefined) return true;
   return !copiesOf(decodeRepository(stored)).some((member) => member.storeId === storeId);
 }
+
+/**
+ * Takes words back that an older copy of the coordinator has: they may be of long ago, and obeyed then, and what a store
+ * has of it now have been given to it since. Of those for a copy that `isKept` none is left, and of the others to whom
+ * does not answer now only those to put a copy aside: he may hold what nobody else does, and is to be asked for it when
+ * he is back. Those of pools stay: before a pool's files go, whoever borrows from it has got them.
+ */
+export async function takeBackEvictions(
+  coordinator: Coordinator,
+  {
+    isKept,
+    answers,
+  }: {
+    readonly isKept: (storeId: string, id: string) => boolean;
+    readonly answers: (storeId: string) => boolean;
+  },
+): Promise<void> {
+  for await (const { key, value, modRevision } of scan(coordinator, keys.allEvictions)) {
+    const [storeId = '', id = ''] = key.slice(keys.allEvictions.length).split('/');
+    const { pool, setAside } = decodeWord(value);
+    if (pool === true) continue;
+    if (!isKept(storeId, id) && (setAside === true || answers(storeId))) continue;
+    await coordinator.transaction({
+      compares: [{ key, target: 'modRevision', op: '=', operand: modRevision }],
+      success: [{ type: 'delete', key }],
+      failure: [],
+    });
+  }
+}

@@ -56,7 +56,7 @@ async function makeRewound(t: TestContext): Promise<Rewound> {
   };
   const old = await pushed('one');
   const newest = await pushed('two');
-  const recovery = createHeadRecovery(set);
+  const recovery = createHeadRecovery({ ...set, clock: systemClock, logger, replicationFactor: 3 });
   return {
     set,
     repository,

@@ -1,4 +1,5 @@
 import type { Coordinator } from '../contract/coordinator.js';
+import type { Clock, Logger } from '../contract/environment.js';
 import { QuorateError, refuseCancelled } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
 import type {
@@ -10,61 +11,87 @@ import type {
 } from '../contract/recovery.js';
 import type { ReplicaState } from '../contract/replica.js';
 import type { HeadRecord } from '../contract/repository.js';
+import { takeBackEvictions } from './evictions.js';
 import { goneForGood } from './gone-stores.js';
-import { readNodeMarks } from './node-marks.js';
+import { eachOf, type Holder, inTime, listCopies, withinTime } from './held-copies.js';
+import { type NodeMark, readNodeMarks } from './node-marks.js';
 import { majorityOf } from './quorum.js';
+import { type Answer, isElsewhere, raisedRecord, type StoreAnswer } from './raised-set.js';
 import {
   copiesOf,
   decodeHead,
   decodeRepository,
   encodeRecord,
+  encodeRepository,
   type RepositoryRecord,
   scan,
 } from './records.js';
 import type { ReplicaDirectory } from './voters.js';
 
-/** A voter's answer: what it holds, nothing, or none; or none for ever. */
-type Answer = ReplicaState | 'nothing' | 'silent' | 'gone';
-
 interface Judged extends HeadFound {
   readonly head: HeadRecord | undefined;
   /** Of the highest generation. */
   readonly digest: string;
+  readonly answers: readonly StoreAnswer[];
 }
 
 export interface HeadRecoveryDependencies {
   /** One that refuses nothing while commits are frozen. */
   readonly coordinator: Coordinator;
   readonly replicas: ReplicaDirectory;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly replicationFactor: number;
 }
+
+/** Who is asked of a repository besides those that its record names. */
+interface Ground {
+  readonly strays: readonly Holder[];
+  readonly marks: ReadonlyMap<string, NodeMark>;
+}
+
+/** Repositories that are looked at at the same time: 10,000 of them, on three stores each, are some ten seconds. */
+const maxJudged = 16;
 
 /** Heads against disks; see `HeadRecovery`. */
 export function createHeadRecovery(dependencies: HeadRecoveryDependencies): HeadRecovery {
-  const { coordinator } = dependencies;
+  const { coordinator, replicas, replicationFactor, logger } = dependencies;
   return {
     async compare(signal): Promise<HeadsCompared> {
       const found: HeadFound[] = [];
       let compared = 0;
-      for await (const entry of scan(coordinator, keys.repos)) {
+      const recorded = new Set<string>();
+      const { holders, unheard } = await listCopies(dependencies, signal);
+      const marks = await readNodeMarks(coordinator);
+      await eachOf(scan(coordinator, keys.repos), maxJudged, async (entry) => {
         refuseCancelled(signal);
         const record = decodeRepository(entry);
-        if (record.state !== 'active') continue;
+        recorded.add(record.id);
+        if (record.state !== 'active') return;
         compared += 1;
-        const judged = await judge(dependencies, record);
-        if (judged === undefined) continue;
-        const { head: _head, digest: _digest, ...shown } = judged;
+        const strays = holders.get(record.id) ?? [];
+        const judged = await judge(dependencies, record, { strays, marks });
+        if (judged === undefined) return;
+        const { head: _head, digest: _digest, answers: _answers, ...shown } = judged;
         found.push(shown);
-      }
-      return { compared, found };
+      });
+      const inOrder = found.toSorted((a, b) => (a.repositoryId < b.repositoryId ? -1 : 1));
+      const unrecorded = [...holders.keys()].filter((id) => !recorded.has(id)).sort();
+      return { compared, found: inOrder, unheard, unrecorded };
     },
 
-    async raise({ repositoryId, generation }): Promise<void> {
+    async raise({ repositoryId, generation, copies }): Promise<void> {
       const entry = await coordinator.get(keys.repo(repositoryId));
       if (entry === undefined) throw changed();
-      const now = await judge(dependencies, decodeRepository(entry));
-      if (now?.verdict !== 'behind' || now.generation !== generation) throw changed();
-      const { digest, head } = now;
+      const record = decodeRepository(entry);
+      const strays = copies.filter(({ named }) => !named);
+      const marks = await readNodeMarks(coordinator);
+      const now = await judge(dependencies, record, { strays, marks });
+      const isRaisable = now?.verdict === 'behind' || now?.verdict === 'moved';
+      if (!isRaisable || now.generation !== generation) throw changed();
+      const { digest, head, answers } = now;
       const headKey = keys.head(repositoryId);
+      const next = raisedRecord(record, answers, { generation, digest, replicationFactor });
       const { succeeded } = await coordinator.transaction({
         compares: [
           { key: entry.key, target: 'modRevision', op: '=', operand: entry.modRevision },
@@ -76,11 +103,32 @@ export function createHeadRecovery(dependencies: HeadRecoveryDependencies): Head
           { type: 'put', key: headKey, value: encodeRecord({ generation, digest }) },
           // Under a new revision: pushes that were judged by the head that was behind, and hold locks on refs which have
           // moved since, are judged again.
-          { type: 'put', key: entry.key, value: entry.value },
+          next === undefined
+            ? { type: 'put', key: entry.key, value: entry.value }
+            : { type: 'put', key: entry.key, value: encodeRepository(next.record) },
+          ...(next?.words ?? []),
         ],
         failure: [],
       });
       if (!succeeded) throw changed();
+      if (next === undefined) return;
+      const voters = next.record.voters.map(({ nodeId }) => nodeId);
+      logger.warn(
+        { component: 'recovery', repo: repositoryId, generation, voters },
+        'a repository goes on with other voters than its record named',
+      );
+    },
+
+    async keepCopies(stuck): Promise<void> {
+      const isKept = (storeId: string, id: string): boolean =>
+        stuck.some(
+          ({ repositoryId, copies }) =>
+            repositoryId === id && copies.some((copy) => copy.storeId === storeId),
+        );
+      await takeBackEvictions(coordinator, {
+        isKept,
+        answers: (storeId) => replicas.find(storeId) !== undefined,
+      });
     },
   };
 }
@@ -89,69 +137,113 @@ function changed(): QuorateError {
   return new QuorateError('aborted', 'a repository changed while it was recovered: try again');
 }
 
-/** Undefined when the disks hold what the head says, or less, which the log makes good. */
+/** Undefined when the disks hold what the head says, or less, which the log makes good, and where the record says. */
 async function judge(
-  { coordinator, replicas }: HeadRecoveryDependencies,
+  dependencies: HeadRecoveryDependencies,
   record: RepositoryRecord,
+  { strays, marks }: Ground,
 ): Promise<Judged | undefined> {
-  const entry = await coordinator.get(keys.head(record.id));
+  const entry = await dependencies.coordinator.get(keys.head(record.id));
   const head = entry === undefined ? undefined : decodeHead(entry);
-  // Learners and readers hold nothing but what was committed; whoever has the most tells how far that was.
-  const asked = copiesOf(record);
-  const marks = await readNodeMarks(coordinator);
-  const answers = await Promise.all(
-    asked.map(async (copy): Promise<Answer> => {
-      const replica = replicas.find(copy.storeId);
-      if (replica === undefined) {
-        return goneForGood(copy, replicas.nodes(), marks) === undefined ? 'silent' : 'gone';
-      }
-      try {
-        return (await replica.state(record.id)) ?? 'nothing';
-      } catch {
-        return 'silent';
-      }
-    }),
+  // Learners and readers hold nothing but what was committed, and so do those that are not named: whoever has the most
+  // tells how far that was.
+  const members = copiesOf(record).map((copy) => ({ ...copy, named: true }));
+  const isNamed = ({ storeId }: Holder): boolean =>
+    members.some((member) => member.storeId === storeId);
+  const others = strays
+    .filter((stray) => !isNamed(stray))
+    .toSorted((a, b) => a.nodeId.localeCompare(b.nodeId));
+  const asked = [...members, ...others.map((other) => ({ ...other, named: false }))];
+  const answers = await withinTime(dependencies.clock, (late) =>
+    Promise.all(
+      asked.map(async ({ nodeId, storeId, named }): Promise<StoreAnswer> => {
+        const answer = await ask(dependencies, record.id, { nodeId, storeId, marks, late });
+        return { nodeId, storeId, named, answer };
+      }),
+    ),
   );
-  const stores = asked.map(({ storeId }) => storeId);
-  const states = answers.filter((answer) => typeof answer !== 'string');
+  const states = answers.flatMap(({ answer }) => (typeof answer === 'string' ? [] : [answer]));
   const headGeneration = head?.generation ?? 0;
   const generation = Math.max(0, ...states.map((state) => state.generation));
-  // What was acknowledged is on a majority of the voters: one that answers has it, whatever is on those that are gone.
-  const isHeld = (storeId: string) => typeof answers[stores.indexOf(storeId)] === 'object';
-  const voting = record.voters.filter(({ storeId }) => isHeld(storeId)).length;
-  const isEnough = voting >= majorityOf(record.voters);
-  const isSilent = (answer: Answer | undefined) =>
-    answer === 'silent' || (answer === 'gone' && !isEnough);
-  const isComplete = !answers.some(isSilent);
-  const verdict = verdictOf({ isComplete, states, head, generation });
-  if (verdict === undefined) return undefined;
-  const copies = asked.map(({ nodeId, storeId }, i): CopyFound => {
-    const answer = answers[i];
-    const known = typeof answer === 'object' ? answer.generation : undefined;
-    return { nodeId, storeId, generation: known, silent: isSilent(answer) };
-  });
-  const best = states.find((state) => state.generation === generation);
-  return {
-    repositoryId: record.id,
-    name: record.name,
-    verdict,
-    headGeneration,
-    generation,
-    copies,
+  const digest = states.find((state) => state.generation === generation)?.digest ?? '';
+  const isEnough = suffices(record, answers, generation);
+  const isSilent = ({ answer, named }: StoreAnswer): boolean =>
+    answer === 'silent' || (named && answer === 'gone' && !isEnough);
+  const verdict = verdictOf({
+    isComplete: !answers.some(isSilent),
+    states,
+    isNamedHeld: answers.some(({ named, answer }) => named && typeof answer === 'object'),
+    isElsewhere: isElsewhere(record, answers, { generation, digest }),
     head,
-    digest: best?.digest ?? '',
-  };
+    generation,
+  });
+  if (verdict === undefined) return undefined;
+  const copies = answers.map((one): CopyFound => {
+    const { nodeId, storeId, named, answer } = one;
+    const known = typeof answer === 'object' ? answer.generation : undefined;
+    return { nodeId, storeId, generation: known, silent: isSilent(one), named };
+  });
+  const { id: repositoryId, name } = record;
+  const shown = { repositoryId, name, verdict, headGeneration, generation, copies };
+  return { ...shown, head, digest, answers };
+}
+
+async function ask(
+  { replicas }: HeadRecoveryDependencies,
+  id: string,
+  {
+    nodeId,
+    storeId,
+    marks,
+    late,
+  }: Holder & Pick<Ground, 'marks'> & { readonly late: Promise<void> },
+): Promise<Answer> {
+  const replica = replicas.find(storeId);
+  if (replica === undefined) {
+    const store = { nodeId, storeId };
+    return goneForGood(store, replicas.nodes(), marks) === undefined ? 'silent' : 'gone';
+  }
+  try {
+    return (await inTime(replica.state(id), late)) ?? 'nothing';
+  } catch {
+    return 'silent';
+  }
+}
+
+/**
+ * Whether what is on stores that are gone for good need not be known. What was acknowledged is on a majority of the
+ * voters: where so many answer, one of them has it. Where so many stores that the record does not name have the highest
+ * generation, the voters were others by then.
+ */
+function suffices(
+  { voters }: RepositoryRecord,
+  answers: readonly StoreAnswer[],
+  generation: number,
+): boolean {
+  const holding = answers.flatMap(({ storeId, named, answer }) =>
+    typeof answer === 'object' ? [{ storeId, named, generation: answer.generation }] : [],
+  );
+  const voting = holding.filter(({ storeId }) => voters.some((voter) => voter.storeId === storeId));
+  const later = holding.filter((one) => !one.named && one.generation === generation);
+  const majority = majorityOf(voters);
+  return voting.length >= majority || later.length >= majority;
 }
 
 function verdictOf({
   isComplete,
   states,
+  isNamedHeld,
+  isElsewhere: isMoved,
   head,
   generation,
 }: {
   /** Nobody is silent who might hold more. */
   readonly isComplete: boolean;
   readonly states: readonly ReplicaState[];
+  /** A store that the record names holds something. */
+  readonly isNamedHeld: boolean;
+  /** The highest generation is not on the voters, and will not be. */
+  readonly isElsewhere: boolean;
   readonly head: HeadRecord | undefined;
   readonly generation: number;
 }): HeadVerdict | undefined {
@@ -163,6 +255,8 @@ function verdictOf({
     digests.set(state.generation, state.digest);
   }
   if (!isComplete) return 'unreachable';
-  if (states.length === 0) return 'missing';
-  return generation > (head?.generation ?? 0) ? 'behind' : undefined;
+  const headGeneration = head?.generation ?? 0;
+  if (states.length > 0 && generation > headGeneration) return 'behind';
+  if (isMoved && generation === headGeneration) return 'moved';
+  return isNamedHeld ? undefined : 'missing';
 }

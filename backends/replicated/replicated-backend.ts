@@ -98,10 +98,8 @@ export class ReplicatedBackend implements Backend {
     this.#dependencies = dependencies;
     this.stores = dependencies.stores;
     this.cluster = dependencies.cluster;
-    this.recovery = createHeadRecovery({
-      coordinator: dependencies.unguarded ?? dependencies.coordinator,
-      replicas: dependencies.replicas,
-    });
+    const { unguarded: coordinator = dependencies.coordinator } = dependencies;
+    this.recovery = createHeadRecovery({ ...dependencies, coordinator });
     this.#events = new RepositoryEvents(dependencies);
     this.#presence = new Presence(dependencies);
     const frontEnd = (): Promise<string> => this.#presence.id();

@@ -196,6 +196,7 @@ export function remoteReplica(storeId: string, node: NodeConnection): Replica {
     fork: (fork) => node.call((replica) => replica.fork(fork)),
     leavePool: (id, poolId) => node.call((replica) => replica.leavePool(id, poolId)),
     destroyPool: (poolId) => node.call((replica) => replica.destroyPool(poolId)),
+    copies: (after) => node.call((replica) => replica.copies(after)),
     state: (id) => node.call((replica) => replica.state(id)),
     stats: (id) => node.call((replica) => replica.stats(id)),
     export: (id, options) => node.call((replica) => sendExport(replica, node, { ...options, id })),

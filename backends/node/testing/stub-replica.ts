@@ -28,6 +28,7 @@ export function stubReplica(calls: Partial<Replica>, storeId = 'ab'.repeat(16)):
     read: refuse,
     maintain: refuse,
     destroy: refuse,
+    copies: refuse,
     state: refuse,
     stats: refuse,
     export: refuse,

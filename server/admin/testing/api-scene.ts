@@ -139,6 +139,8 @@ export class ApiScene {
           Promise.resolve({
             compared: 0,
             found: [],
+            unheard: [],
+            unrecorded: [],
             frozen: undefined,
             applied: false,
             restart: undefined,

@@ -175,10 +175,21 @@ function waiting(nodeId: string): HeadFound {
     headGeneration: 1,
     generation: 2,
     copies: [
-      { nodeId: 'node-1', storeId: 'a', generation: 2, silent: false },
-      { nodeId, storeId: 'b', generation: undefined, silent: true },
+      { nodeId: 'node-1', storeId: 'a', generation: 2, silent: false, named: true },
+      { nodeId, storeId: 'b', generation: undefined, silent: true, named: true },
     ],
   };
+}
+
+/** A repository whose latest copy is where the record does not say. */
+function astray(nodeId: string): HeadFound {
+  const { copies, ...rest } = waiting(nodeId);
+  const moved = copies.map((copy) => {
+    return copy.nodeId === nodeId
+      ? { ...copy, generation: 2, silent: false, named: false }
+      : { ...copy, generation: undefined };
+  });
+  return { ...rest, verdict: 'moved', copies: moved };
 }
 
 test('a recovery that was applied names who is to be started again, until all were', async (t) => {
@@ -207,9 +218,24 @@ test('a recovery that was applied names who is to be started again, until all we
     },
     {
       recovered: { frozen: 'old', found: [waiting('node-2')] },
-      says: /\nnothing was changed; .* nothing but "behind" is found, or with --force, /,
+      says: /\nnothing was changed; .* nothing but "behind" and "moved" is found, or with --force, /,
       hints:
         /^no answer from node-2, .*: start them; those that will not come back can be removed /,
+    },
+    {
+      recovered: { frozen: 'old', found: [astray('node-3'), astray('node-3')] },
+      says: /\nnothing was changed; quorate recover --apply does it\n$/,
+      hints: /^node-3 has the latest of 2 repositories that the coordinator does not know /,
+    },
+    {
+      recovered: { frozen: 'old', unheard: ['node-4'] },
+      says: /\nnothing was changed; /,
+      hints: /^node-4: no answer about its copies, which might be the latest of anything\n$/,
+    },
+    {
+      recovered: { unrecorded: ['a', 'b', 'c', 'd', 'e', 'f'] },
+      says: /\nnothing is frozen\n$/,
+      hints: /^6 repositories on the disks, .*: a, b, c, d, e, \.\.\.; they stay there/,
     },
     { recovered: { applied: true }, says: /\nrecovered; the repositories are served again\n$/ },
   ]) {

@@ -245,8 +245,7 @@ export function addRecoverCommand(program: Command): void {
         `${counted(recovery['compared'])} compared, ${found.length} with something to tell\n`,
       );
       terminal.print(`${recoveryVerdict(recovery, found)}\n`);
-      const silent = silentWords(recovery['frozen'], found);
-      if (silent !== undefined) terminal.hint(silent);
+      for (const hint of recoveryHints(recovery, found)) terminal.hint(hint);
     });
 }
 
@@ -261,20 +260,62 @@ function recoveryVerdict(
 ): string {
   if (isJson(restart)) return restartWords(restart['members']);
   if (applied === true) return 'recovered; the repositories are served again';
-  const others = found.filter(({ verdict }) => verdict !== 'behind').length;
+  const others = found.filter(({ verdict }) => verdict !== 'behind' && verdict !== 'moved').length;
   if (frozen !== null || others < found.length) {
     return others === 0
       ? 'nothing was changed; quorate recover --apply does it'
-      : 'nothing was changed; quorate recover --apply does it when nothing but "behind" is found, or with --force, which leaves the others as they are';
+      : 'nothing was changed; quorate recover --apply does it when nothing but "behind" and "moved" is found, or with --force, which leaves the others as they are';
   }
   return others === 0 ? 'nothing is frozen' : 'nothing can be raised as it is';
+}
+
+/** What is not to be overlooked. */
+function recoveryHints(
+  recovery: Readonly<Record<string, unknown>>,
+  found: readonly Readonly<Record<string, unknown>>[],
+): readonly string[] {
+  const { frozen, unheard, unrecorded } = recovery;
+  return [
+    ...strayWords(found),
+    ...(Array.isArray(unheard) && unheard.length > 0
+      ? [`${some(unheard)}: no answer about its copies, which might be the latest of anything`]
+      : []),
+    ...(Array.isArray(unrecorded) && unrecorded.length > 0
+      ? [
+          `${counted(unrecorded.length)} on the disks, and unknown to the coordinator: ${some(unrecorded)}; they stay there, and are not served`,
+        ]
+      : []),
+    ...(silentWords(frozen, found) ?? []),
+  ];
+}
+
+/** Copies that no record names, and that are as far as any that one does. */
+function strayWords(found: readonly Readonly<Record<string, unknown>>[]): readonly string[] {
+  const byNode = new Map<string, number>();
+  for (const { copies, generation } of found) {
+    for (const copy of copiesIn(copies)) {
+      if (copy['named'] !== false || copy['generation'] !== generation) continue;
+      const node = plain(copy['nodeId']);
+      byNode.set(node, (byNode.get(node) ?? 0) + 1);
+    }
+  }
+  return [...byNode].map(
+    ([node, count]) =>
+      `${node} has the latest of ${counted(count)} that the coordinator does not know to be there`,
+  );
+}
+
+/** The first few of many. */
+function some(names: readonly unknown[]): string {
+  const shown = names.slice(0, 5).map(plain).join(', ');
+  return names.length > 5 ? `${shown}, ...` : shown;
 }
 
 /** Who is waited for, and what else may be done. */
 function silentWords(
   frozen: unknown,
   found: readonly Readonly<Record<string, unknown>>[],
-): string | undefined {
+): readonly string[] | undefined {
   const silent = found
     .flatMap(({ copies }) => copiesIn(copies))
     .flatMap((copy) => (copy['silent'] === true ? [plain(copy['nodeId'])] : []));
@@ -284,7 +325,7 @@ function silentWords(
     frozen === null
       ? 'quorate node remove NODE for those that will not come back, then quorate recover again'
       : 'those that will not come back can be removed once the rest was recovered with --force';
-  return `no answer from ${names.join(', ')}, which might hold more: start them; ${otherwise}`;
+  return [`no answer from ${names.join(', ')}, which might hold more: start them; ${otherwise}`];
 }
 
 function restartWords(members: unknown): string {

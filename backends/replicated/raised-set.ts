@@ -1,0 +1,109 @@
+import type { Operation } from '../contract/coordinator.js';
+import { keys } from '../contract/keys.js';
+import type { ReplicaState } from '../contract/replica.js';
+import type { HeadRecord } from '../contract/repository.js';
+import { evicted } from './evictions.js';
+import type { Holder } from './held-copies.js';
+import { majorityOf } from './quorum.js';
+import { copiesOf, type RepositoryRecord, type Voter } from './records.js';
+
+/** What a store says that it holds of a repository, nothing, or none; or none for ever. */
+export type Answer = ReplicaState | 'nothing' | 'silent' | 'gone';
+
+export interface StoreAnswer extends Holder {
+  readonly answer: Answer;
+  /** The repository's record names it. */
+  readonly named: boolean;
+}
+
+/**
+ * Whether the voters do not have a generation by a majority, and stores that are none of them do: these have to vote, or
+ * nobody could fill the voters, and the next stores that are lost might be all that have it.
+ */
+export function needsOthers(
+  { voters }: Pick<RepositoryRecord, 'voters'>,
+  answers: readonly StoreAnswer[],
+  head: HeadRecord,
+): boolean {
+  const holding = answers.filter(({ answer }) => holds(answer, head));
+  const voting = holding.filter((one) => isAmong(voters, one));
+  return voting.length < majorityOf(voters) && holding.length > voting.length;
+}
+
+/**
+ * Whether that is so of the head as it is, and will stay so: voters that are behind get it by the log, or from one that
+ * has it, where a majority of them has a copy at all.
+ */
+export function isElsewhere(
+  record: Pick<RepositoryRecord, 'voters'>,
+  answers: readonly StoreAnswer[],
+  head: HeadRecord,
+): boolean {
+  const voting = answers.filter((one) => isAmong(record.voters, one));
+  const copies = voting.filter(({ answer }) => typeof answer === 'object');
+  const isOnNone = !voting.some(({ answer }) => holds(answer, head));
+  const isAway = isOnNone || copies.length < majorityOf(record.voters);
+  return isAway && needsOthers(record, answers, head);
+}
+
+/**
+ * A record by which those vote that hold the head, and the words to stores that go with it; undefined when the voters
+ * need nobody else. Who has less of it learns; who has nothing is named no more. One that is gone for good is not
+ * either, and puts its copy aside should it come back.
+ */
+export function raisedRecord(
+  record: RepositoryRecord,
+  answers: readonly StoreAnswer[],
+  { replicationFactor, ...head }: HeadRecord & { readonly replicationFactor: number },
+): { readonly record: RepositoryRecord; readonly words: readonly Operation[] } | undefined {
+  if (!needsOthers(record, answers, head)) return undefined;
+  const { id, voters, learners, readers = [] } = record;
+  const epoch = record.epoch + 1;
+  const answerOf = ({ storeId }: Holder): Answer | undefined =>
+    answers.find((one) => one.storeId === storeId)?.answer;
+  const others: readonly Voter[] = answers
+    .filter(({ named }) => !named)
+    .map(({ nodeId, storeId }) => ({ nodeId, storeId, joinedEpoch: epoch }));
+  const has = (member: Holder): boolean => typeof answerOf(member) === 'object';
+  const holding = [...voters, ...learners, ...others, ...readers].filter((member) => {
+    const answer = answerOf(member);
+    return answer !== undefined && holds(answer, head);
+  });
+  const voting = holding.slice(0, Math.max(replicationFactor, voters.length));
+  // What is held beyond that is as good as what a learner has: it takes the place of who leaves, or goes.
+  const isLeft = (member: Holder): boolean => !isAmong(voting, member) && has(member);
+  const learning = [...voters, ...learners, ...holding.filter((one) => isAmong(others, one))];
+  const reading = readers.filter(isLeft);
+  const { readers: _before, ...rest } = record;
+  const next: RepositoryRecord = {
+    ...rest,
+    voters: voting.map(undeclared),
+    learners: learning.filter(isLeft).map(undeclared),
+    ...(reading.length === 0 ? {} : { readers: reading }),
+    epoch,
+  };
+  const gone = copiesOf(record).filter((member) => answerOf(member) === 'gone');
+  return {
+    record: next,
+    words: [
+      // Of long ago, for a copy that has come back since.
+      ...copiesOf(next).map(({ storeId }): Operation => {
+        return { type: 'delete', key: keys.eviction(storeId, id) };
+      }),
+      ...gone.map(({ storeId }) => evicted(id, storeId, { setAside: true })),
+    ],
+  };
+}
+
+function holds(answer: Answer, { generation, digest }: HeadRecord): boolean {
+  return typeof answer === 'object' && answer.generation === generation && answer.digest === digest;
+}
+
+function isAmong(members: readonly Holder[], { storeId }: Holder): boolean {
+  return members.some((member) => member.storeId === storeId);
+}
+
+/** What was declared of it was so when the coordinator's copy was made. */
+function undeclared({ state: _declared, ...member }: Voter): Voter {
+  return member;
+}
