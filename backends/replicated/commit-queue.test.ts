@@ -144,6 +144,28 @@ async function assertChain(pushIds: readonly string[]): Promise<void> {
   }
 }
 
+test('a head that was read with the locks stands against one of the same revision, of before the coordinator was put back', async () => {
+  const [before, after] = [await ready('before'), await ready('after')];
+  const commit = queue((inner) =>
+    intercepting(inner, (one) =>
+      isCommit(one) && commits.length === 1
+        ? async (run) => {
+            const result = await run();
+            return { ...result, revision: result.revision + 1 };
+          }
+        : undefined,
+    ),
+  );
+  assert.equal(generationOf(await commit.commit(before)), 1);
+  // The copy lacks that push, and its head has by chance the revision that it got.
+  const headRevision = await put(keys.head(id), start);
+  await erase(keys.logEntry(id, 1));
+  await erase(keys.outbox(id, 'before'));
+  const headSeen = { head: start, headRevision };
+  assert.equal(generationOf(await commit.commit({ ...after, headSeen })), 1);
+  await assertChain(['after']);
+});
+
 test('pushes that are ready together share a transaction, as consecutive entries', async () => {
   const pushes = await Promise.all(['a', 'b', 'c'].map((name) => ready(name)));
   const commit = queue();

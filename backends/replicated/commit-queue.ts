@@ -182,7 +182,9 @@ export class CommitQueue {
     let latest = this.#latest;
     for (const { push } of batch) {
       const { headSeen, configRevision } = push;
-      if (headSeen === undefined || headSeen.headRevision <= (latest?.headRevision ?? 0)) continue;
+      // What was read with the locks comes before what was committed at the same revision: of an older copy of the
+      // coordinator, which was put back since, that revision may be another head's.
+      if (headSeen === undefined || headSeen.headRevision < (latest?.headRevision ?? 0)) continue;
       latest = { ...headSeen, configRevision };
     }
     const agreed = batch.every(({ push }) => push.configRevision === latest?.configRevision);
