@@ -36,6 +36,16 @@ export async function findWrongChecksums(
   return problems;
 }
 
+/** Paths of the indexes of all packs, those of a lender included. */
+export async function packIndexesOf(gitDir: string): Promise<readonly string[]> {
+  const own = join(gitDir, 'objects');
+  const paths: string[] = [];
+  for (const directory of [own, ...(await alternatesOf(own))]) {
+    for await (const path of objectFiles(directory)) if (path.endsWith('.idx')) paths.push(path);
+  }
+  return paths;
+}
+
 async function* objectFiles(directory: string): AsyncGenerator<string> {
   for (const name of await readdir(directory)) {
     if (name !== 'pack' && !/^[0-9a-f]{2}$/.test(name)) continue;

@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { Readable } from 'node:stream';
 import { test } from 'node:test';
 import { findBroken } from './fsck.js';
@@ -26,6 +28,34 @@ test('a repository is not called broken while too many gits wait for their turn'
     assert.deepEqual(await findBroken({ ...looked, still: (look) => look(signal) }), []);
   } finally {
     busy.abort();
+    await git.close();
+    repository.remove();
+  }
+});
+
+/** Where the names begin in the index of a pack (gitformat-pack(5), version 2). */
+const namesAt = 8 + 256 * 4;
+
+test('an object that has another hash than its name is broken, whatever the checksums of its pack and index', async () => {
+  const git = await createGitRunner({ logger: quietLogger, meter: noMeter, helpers: 1 });
+  const repository = new TestRepository();
+  try {
+    const blob = repository.git(['hash-object', '-w', '--stdin'], 'x');
+    const pack = `${repository.objectsDir}/pack/pack`;
+    const name = repository.git(['pack-objects', '-q', pack], `${blob}\n`);
+    repository.git(['prune-packed']);
+    const path = `${pack}-${name}.idx`;
+    const index = readFileSync(path);
+    const last = namesAt + 19;
+    index[last] = (index[last] ?? 0) ^ 1;
+    const end = index.length - 20;
+    createHash('sha1').update(index.subarray(0, end)).digest().copy(index, end);
+    rmSync(path);
+    writeFileSync(path, index);
+    const looked = { git, gitDir: repository.gitDir, signal };
+    const broken = await findBroken({ ...looked, still: (look) => look(signal) });
+    assert.notDeepEqual(broken, []);
+  } finally {
     await git.close();
     repository.remove();
   }

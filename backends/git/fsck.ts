@@ -1,6 +1,6 @@
 import { QuorateError } from '../contract/errors.js';
 import { ignorableFsckIds } from '../contract/fsck-messages.js';
-import { findWrongChecksums } from './checksums.js';
+import { findWrongChecksums, packIndexesOf } from './checksums.js';
 import type { GitResult, GitRunner } from './git-runner.js';
 import { couldNotRun, isTrouble, StderrLines, troubleOf } from './machine-trouble.js';
 import { isTooMuchOutput } from './too-much-output.js';
@@ -18,8 +18,13 @@ interface Looked {
   readonly signal: AbortSignal;
 }
 
-/** What a look at all objects came to: what is broken, or why that is not known. */
-type Seen = { readonly broken: readonly string[] } | { readonly unclear: QuorateError };
+/**
+ * What a look at all objects came to: what is broken, or why that is not known. `ofObjects`: nothing is said to be
+ * missing, nor of refs.
+ */
+type Seen =
+  | { readonly broken: readonly string[]; readonly ofObjects?: boolean }
+  | { readonly unclear: QuorateError };
 
 /**
  * An object that is odd in itself (an address without its end, a tree out of order) and has the hash that it is named
@@ -63,10 +68,46 @@ export async function findBroken({
     const stillLooked = { ...looked, signal };
     return hasEnded(first) ? lookOtherwise(stillLooked) : fsck(stillLooked, oddIsSound);
   });
-  if ('broken' in second) return second.broken;
+  if ('broken' in second) {
+    const nothing =
+      second.ofObjects === true && (await still((signal) => isAsPushed({ ...looked, signal })));
+    return nothing ? [] : second.broken;
+  }
   const wrong = 'broken' in first ? await findWrongChecksums(looked.gitDir, looked.signal) : [];
   if (wrong.length > 0) return wrong;
   throw second.unclear;
+}
+
+/**
+ * Whether all is as somebody pushed it, whatever `git fsck` says of it: where settings let objects pass unread, a pack
+ * may hold some that are nothing (a tree of one word), beside what refs reach. Each object has its hash, and what refs
+ * reach is there and can be read. Errors: `cancelled`, `unavailable`.
+ */
+async function isAsPushed(looked: Looked): Promise<boolean> {
+  const { gitDir, signal } = looked;
+  if ((await findWrongChecksums(gitDir, signal)).length > 0) return false;
+  for (const index of await packIndexesOf(gitDir)) {
+    if (!(await succeeds(looked, ['verify-pack', index]))) return false;
+  }
+  return succeeds(looked, ['rev-list', '--objects', '--quiet', '--all']);
+}
+
+async function succeeds(
+  { git, gitDir, signal }: Looked,
+  args: readonly string[],
+): Promise<boolean> {
+  const result = await git.run({
+    args,
+    env: { GIT_DIR: gitDir },
+    // What it says of commits may be right where they are not.
+    config: { 'core.commitGraph': 'false' },
+    signal,
+    background: true,
+    timeoutMs: fsckTimeoutMs,
+  });
+  const trouble = troubleOf(result);
+  if (trouble !== undefined) throw unclear(trouble.replaceAll(gitDir, '.'));
+  return result.exitCode === 0;
 }
 
 /** Whether git finds nothing in a repository. Errors: `cancelled`, `unavailable`. */
@@ -142,9 +183,9 @@ async function fsck(
     .map((line) => line.replaceAll(gitDir, '.'))
     .slice(0, maxProblems);
   if (exitCode !== null && exitCode < fatalExit) {
-    if (lines.length > 0) return { broken: lines };
-    const isSound = odd && (exitCode & ~oddBits) === 0;
-    return { broken: isSound ? [] : ['git fsck failed without a word'] };
+    const ofObjects = (exitCode & ~oddBits) === 0;
+    if (lines.length > 0) return { broken: lines, ofObjects };
+    return { broken: odd && ofObjects ? [] : ['git fsck failed without a word'] };
   }
   const ended = exitCode === null ? `by ${result.signal}` : 'before it had read all';
   const last = lines.at(-1) ?? 'without a word';

@@ -118,3 +118,17 @@ test('names in a tree are not words of the machine', async () => {
   const { refused } = await judged([blob, tree, tip], [create(main, tip)]);
   assert.equal(refused.get(main), 'missing necessary objects');
 });
+
+test('what a pack brings beside what was pushed, and is nothing, is no damage', async () => {
+  const one = await scene.commit('one');
+  const tree = (await runGit(scene.source, ['rev-parse', `${one}^{tree}`])).trim();
+  const blob = (await runGit(scene.source, ['rev-parse', `${one}:file`])).trim();
+  const nothing = await Promise.all(
+    (['tree', 'commit', 'tag'] as const).map((type) => object(type, 'nothing')),
+  );
+  const commands = [create(main, one)];
+  const { key, refused } = await judged([one, tree, blob, ...nothing], commands);
+  assert.equal(refused.size, 0);
+  await scene.replica.apply(scene.id, scene.log.commit(key.pushId, commands));
+  assert.deepEqual(await verify(), []);
+});
