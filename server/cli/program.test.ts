@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -329,6 +329,18 @@ describe('finding the server', () => {
     assert.match(
       outcome.stderr,
       /^quorate: no server found: there is no data\/server\.json; start one with "quorate serve",/,
+    );
+  });
+
+  test('a storage node, which takes no commands', async () => {
+    const node = join(directory, 'node');
+    await mkdir(node);
+    await writeFile(join(node, 'node.json'), '{}');
+    const outcome = await quorate(['node', 'list', '--data', node], bare);
+    assert.equal(outcome.exitCode, 1);
+    assert.equal(
+      outcome.stderr,
+      `quorate: ${node} is a storage node's, and front-ends take commands: name the data directory of one on this machine with --data DIR, or set QUORATE_URL and QUORATE_TOKEN\n`,
     );
   });
 

@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises';
+import { access, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CliError } from './cli-error.js';
 
@@ -82,6 +82,12 @@ async function serverIn(
     text = await readFile(file, 'utf8');
   } catch (error) {
     if (codeOf(error) === 'EACCES') throw new CliError(`cannot read ${file}: permission denied`);
+    if (await isStorageNode(directory)) {
+      throw new CliError(
+        `${directory} is a storage node's, and front-ends take commands: name the data directory of one on this machine with --data DIR, or set QUORATE_URL and QUORATE_TOKEN`,
+        { cause: error },
+      );
+    }
     throw new CliError(
       `no server found: there is no ${file}; start one with "${startCommand(directory)}", name its data directory with --data DIR, or set QUORATE_URL and QUORATE_TOKEN`,
       { cause: error },
@@ -92,6 +98,15 @@ async function serverIn(
     throw new CliError(`${file} does not say where the server is; start the server again`);
   }
   return { url: checkedUrl(url, file), tlsCertFile: textIn(text, 'tlsCertFile') };
+}
+
+async function isStorageNode(directory: string): Promise<boolean> {
+  try {
+    await access(join(directory, 'node.json'));
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 function textIn(json: string, name: string): string | undefined {
