@@ -110,11 +110,15 @@ export class OpenRepositories {
     }
   }
 
-  /** Refuses new users, waits for those there are, then forgets the repository and removes its files. */
+  /** Refuses new users, waits for those there are (see `letGo`), then forgets the repository and removes its files. */
   async retire(id: string, remove: () => Promise<void>): Promise<void> {
     this.#retiring.add(id);
     try {
       const slot = this.#open.get(id);
+      void slot?.opening.then(
+        (repository) => repository.letGo(),
+        () => undefined,
+      );
       if (slot !== undefined && slot.users > 0) {
         await new Promise<void>((resolve) => slot.onIdle.push(resolve));
       }

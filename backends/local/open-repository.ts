@@ -71,6 +71,7 @@ export class OpenRepository {
   readonly pruneGate = new PruneGate();
   /** Where committed pushes wait for each other. */
   readonly gathering: Gathering;
+  readonly #going = new AbortController();
   readonly #dependencies: OpenDependencies;
   #state: RepositoryState;
   #snapshots: readonly RefSnapshot[];
@@ -119,6 +120,16 @@ export class OpenRepository {
 
   get confirmed(): boolean {
     return this.#confirmed === true;
+  }
+
+  /** Aborts when the copy is to go: for users that may stay for hours, and whom nobody needs then. */
+  get going(): AbortSignal {
+    return this.#going.signal;
+  }
+
+  /** Ends the users that look at `going`. */
+  letGo(): void {
+    this.#going.abort();
   }
 
   /** Makes sure, once, that what lay on the disk is not ahead of the coordinator, nor beside it. */

@@ -12,6 +12,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import type { RefCommand } from '../contract/objects.js';
 import type { PeerSource } from '../contract/replica.js';
+import { until } from '../contract/testing/until.js';
 import { limitGit, type LimitedGit } from '../git/testing/limited-git.js';
 import { createGitRunner } from '../git/runner.js';
 import { RECORDS, recordTips } from '../git/retention.js';
@@ -273,4 +274,17 @@ test('what a ref reaches is kept when the git that lists the refs cannot open it
   const records = join(scene.gitDir, RECORDS);
   const [record = ''] = readdirSync(records);
   assert.equal(readFileSync(join(records, record), 'utf8'), `${tip}\n`);
+});
+
+test('a copy that is to go does not wait for the git that verifies it', async () => {
+  await pushed();
+  const { directory } = git;
+  git.limit('fsck', ': >"$HERE/looking"; for wait in $(seq 300); do sleep 0.1; done');
+  const verifying = verify();
+  await until('git fsck looks', () => existsSync(join(directory, 'looking')));
+  await Promise.all([
+    scene.replica.destroy(scene.id),
+    assert.rejects(verifying, { code: 'cancelled' }),
+  ]);
+  assert.ok(!existsSync(scene.gitDir));
 });

@@ -50,7 +50,7 @@ const maxOpenings = 2;
  * Reads a copy from the disk again: every object, and the refs against the digest that is known of them. A copy that
  * cannot be opened, or cannot finish an entry, although the disk takes and keeps what is written to it and git runs is
  * damaged as well. While they do not, `storage-failure`, and while the machine is short of what it takes to read it,
- * that or `unavailable`: nothing is known of the copy then.
+ * that or `unavailable`: nothing is known of the copy then. `cancelled`, too, when the copy is to go.
  */
 export async function verifyCopy(
   dependencies: VerifyDependencies,
@@ -60,7 +60,9 @@ export async function verifyCopy(
   const { open } = dependencies;
   for (let openings = 1; ; openings++) {
     try {
-      return await open.with(id, (repository) => verifyOpen(dependencies, repository, signal));
+      return await open.with(id, (repository) =>
+        verifyOpen(dependencies, repository, AbortSignal.any([signal, repository.going])),
+      );
     } catch (error) {
       const { code, message } = asQuorateError(error);
       const maybeOurs = code === 'storage-failure' && !isOfTheMachine(error);
