@@ -10,6 +10,8 @@ import { packDirectoryOf, takeQuarantine } from './quarantine.js';
 import type { LocalReplicaDependencies } from './replica-dependencies.js';
 import type { Store } from './store.js';
 
+type IncomingDependencies = Pick<LocalReplicaDependencies, 'indexer' | 'clock' | 'logger'>;
+type Receiver = Pick<OpenRepository, 'objectsDirectory' | 'objectFormat'>;
 type TakeOptions = Omit<UploadOptions, 'basis'> & { readonly syncsLater?: true };
 
 interface Early {
@@ -20,13 +22,13 @@ interface Early {
 
 /** Packs of pushes on their way into quarantines. */
 export class IncomingPacks {
-  readonly #dependencies: LocalReplicaDependencies;
+  readonly #dependencies: IncomingDependencies;
   readonly #store: Store;
   readonly #quarantines: LiveQuarantines;
   /** By push: packs that are taken before the request to prepare; until that comes, or the push is aborted. */
   readonly #early = new Map<string, Early>();
 
-  constructor(dependencies: LocalReplicaDependencies, store: Store, quarantines: LiveQuarantines) {
+  constructor(dependencies: IncomingDependencies, store: Store, quarantines: LiveQuarantines) {
     this.#dependencies = dependencies;
     this.#store = store;
     this.#quarantines = quarantines;
@@ -37,7 +39,7 @@ export class IncomingPacks {
    * quarantine until then, or until `name`.
    */
   async take(
-    repository: OpenRepository,
+    repository: Receiver,
     key: QuarantineKey,
     pack: AsyncIterable<Uint8Array>,
     { settings, ...options }: TakeOptions,
@@ -111,7 +113,7 @@ export class IncomingPacks {
    * the same push while the pack of the first is being taken. `syncPack` is left to be done.
    */
   async takeWith(
-    repository: OpenRepository,
+    repository: Receiver,
     request: Pick<PrepareRequest, 'key' | 'pack' | 'settings' | 'signal'>,
   ): Promise<void> {
     const { key, pack, settings, signal } = request;

@@ -31,7 +31,7 @@ export interface LiveQuarantine {
   synced?: Promise<void>;
   /** The spare quarantine in which its objects may be yet, before that gets the push's name. */
   spare?: string;
-  /** Settles, and never rejects, when that has been tried. */
+  /** Settles, and never rejects, when that has been tried; it is tried once, and not when its push is over. */
   named?: Promise<void>;
 }
 
@@ -178,13 +178,16 @@ function nameOf({ repositoryId, pushId }: Pick<QuarantineKey, 'repositoryId' | '
 
 const nothing = (): void => undefined;
 
-async function removeFiles(
-  live: Pick<LiveQuarantine, 'named' | 'spare'> = {},
-  directory: string,
-): Promise<void> {
-  if (live.named !== undefined) await live.named;
-  await removeTree(directory);
-  if (live.spare !== undefined) await removeTree(live.spare);
+/** Whatever its push does now gets no place any more: nobody would remove that. */
+async function removeFiles(live: LiveQuarantine | undefined, directory: string): Promise<void> {
+  if (live === undefined) return removeTree(directory);
+  live.named ??= Promise.resolve();
+  await live.named;
+  try {
+    await removeTree(directory);
+  } finally {
+    if (live.spare !== undefined) await removeTree(live.spare);
+  }
 }
 
 /**
