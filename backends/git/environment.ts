@@ -1,4 +1,4 @@
-import { access, constants, mkdir, mkdtemp, writeFile } from 'node:fs/promises';
+import { access, constants, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { delimiter, isAbsolute, join } from 'node:path';
 import { QuorateError } from '../contract/errors.js';
 import { withinPushVariable } from '../contract/within-push.js';
@@ -56,15 +56,23 @@ export async function createBaseEnvironment(directory: string): Promise<BaseEnvi
   };
 }
 
-/** Makes a git directory with a HEAD that names no branch, and of which all else is what `gitDir`, absolute, has. */
+/**
+ * Makes a git directory with a HEAD that names no branch, and of which all else is what `gitDir`, absolute, has. Errors:
+ * those of the file system; nothing is left then.
+ */
 export async function makeOwnHead(
   { headsDirectory }: Pick<BaseEnvironment, 'headsDirectory'>,
   gitDir: string,
 ): Promise<string> {
   const directory = await mkdtemp(join(headsDirectory, 'of-'));
-  await writeFile(join(directory, 'HEAD'), 'ref: refs/quorate/none\n');
-  await writeFile(join(directory, 'commondir'), `${gitDir}\n`);
-  return directory;
+  try {
+    await writeFile(join(directory, 'HEAD'), 'ref: refs/quorate/none\n');
+    await writeFile(join(directory, 'commondir'), `${gitDir}\n`);
+    return directory;
+  } catch (error) {
+    await rm(directory, { recursive: true, force: true });
+    throw error;
+  }
 }
 
 /** `command.config` as git takes it from the environment: nothing in argv, no quoting. */
