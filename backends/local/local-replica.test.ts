@@ -247,6 +247,28 @@ test('deletion waits for reads, refuses new ones, then leaves nothing', async ()
   assert.deepEqual([quarantines(), scene.replica.quarantines], [[], []]);
 });
 
+for (const remove of ['destroy', 'setAside'] as const) {
+  test(`a copy stays when that is found out once nobody reads it any more (${remove})`, async () => {
+    await commitPush();
+    await scene.replica.apply(scene.id, 1);
+    const read = await scene.replica.read(scene.id, 1);
+    let asked = 0;
+    const confirm = async (): Promise<void> => {
+      asked += 1;
+      throw new QuorateError('aborted', 'it stays');
+    };
+    const removed = scene.replica[remove](scene.id, { confirm });
+    await assert.rejects(scene.replica.read(scene.id, 1), { code: 'not-found' });
+    assert.equal(asked, 0);
+    read.release();
+    await assert.rejects(removed, { code: 'aborted' });
+    assert.equal(asked, 1);
+    const again = await scene.replica.read(scene.id, 1);
+    again.release();
+    assert.deepEqual((await scene.replica.verify(scene.id, { signal })).problems, []);
+  });
+}
+
 test('a push between judgement and refs holds off pruning; so do the retained generations', async () => {
   const day = 86_400_000;
   const tip = await commitPush();

@@ -42,7 +42,7 @@ import { ObjectPools } from './object-pools.js';
 import { makeEmptyCopy } from './empty-copy.js';
 import { IncomingPacks } from './incoming-packs.js';
 import { inTurn, type LiveQuarantine, LiveQuarantines } from './live-quarantines.js';
-import { OpenRepositories } from './open-repositories.js';
+import { OpenRepositories, type PuttingAside, type Removal } from './open-repositories.js';
 import type { OpenRepository } from './open-repository.js';
 import {
   markOf,
@@ -394,8 +394,9 @@ export class LocalReplica implements Replica {
     return this.#upkeep.maintain(repositoryId, options);
   }
 
-  async destroy(repositoryId: string): Promise<void> {
+  async destroy(repositoryId: string, { confirm }: Removal = {}): Promise<void> {
     const remove = async (): Promise<void> => {
+      await confirm?.();
       for (const key of this.#quarantines.of(repositoryId)) await this.abort(key);
       const { objects, refs } = this.#dependencies;
       const gitDir = this.#store.gitDirectory(repositoryId);
@@ -454,11 +455,10 @@ export class LocalReplica implements Replica {
    * Takes a copy that counts for nothing any more out of the way. What waits in its quarantines stays, for the copy in
    * its place; or goes with it (`prepared`), when there is to be none: it may be all that is left of those pushes.
    */
-  async setAside(
-    repositoryId: string,
-    { prepared = false }: { readonly prepared?: boolean } = {},
-  ): Promise<void> {
+  async setAside(repositoryId: string, how: PuttingAside = {}): Promise<void> {
+    const { prepared = false, confirm } = how;
     await this.#open.retire(repositoryId, async () => {
+      await confirm?.();
       const gitDir = this.#store.gitDirectory(repositoryId);
       const { objects, refs, clock } = this.#dependencies;
       await Promise.all([objects.release(gitDir), refs.release(gitDir)]);

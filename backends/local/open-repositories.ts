@@ -21,6 +21,17 @@ interface Slot {
   readonly onIdle: (() => void)[];
 }
 
+/** How a copy goes. */
+export interface Removal {
+  /** Asked when nobody uses the copy any more, which may take hours: what it fails with keeps the copy. */
+  readonly confirm?: () => Promise<void>;
+}
+
+export interface PuttingAside extends Removal {
+  /** With the objects of pushes whose fate is not known. */
+  readonly prepared?: boolean;
+}
+
 /**
  * The repositories in use and the last ones used. There is one object for each repository at any time: its queues and
  * its prune gate are what keeps users apart, so it may go only while nobody uses it and no push is judged by it.

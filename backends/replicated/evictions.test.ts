@@ -6,12 +6,16 @@ import { QuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
 import { until } from '../contract/testing/until.js';
 import { beginEvictions, obeyEvictions } from './evictions.js';
-import { encodeRecord, encodeRepository } from './records.js';
+import { encodeRecord, encodeRepository, type RepositoryRecord } from './records.js';
 import { intercepting } from './testing/fault-coordinator.js';
 import { openReplicaSet, type ReplicaSet } from './testing/replica-set.js';
 
 const id = 'ab'.repeat(16);
 const storeId = 'cd'.repeat(16);
+
+interface Removal {
+  readonly confirm?: () => Promise<void>;
+}
 
 async function obey(
   set: ReplicaSet,
@@ -74,6 +78,59 @@ test('a copy that somebody still reads keeps no other from going, and is waited 
   }
 });
 
+/** A repository whose only voter is the store. */
+const votedFor: RepositoryRecord = {
+  id,
+  name: 'app',
+  objectFormat: 'sha1',
+  createdAtMs: 0,
+  state: 'active',
+  voters: [{ nodeId: 'a', storeId, joinedEpoch: 1 }],
+  learners: [],
+  epoch: 1,
+  settings: {},
+  access: { public: false, grants: {} },
+};
+
+for (const word of [{}, { setAside: true }] as const) {
+  test(`a word that was taken back while the copy had readers removes nothing (${JSON.stringify(word)})`, async () => {
+    const set = await openReplicaSet(1);
+    const reader = new AbortController();
+    const read = once(reader.signal, 'abort');
+    const waiting = new AbortController();
+    const gone: string[] = [];
+    const remove = async (one: string, { confirm }: Removal = {}): Promise<void> => {
+      waiting.abort();
+      await read;
+      await confirm?.();
+      gone.push(one);
+    };
+    const replica = { storeId, destroy: remove, destroyPool: remove, setAside: remove };
+    try {
+      await put(set, keys.eviction(storeId, id), encodeRecord(word));
+      const obeyed = obeyEvictions({
+        coordinator: set.coordinator,
+        replica,
+        logger: silentLogger,
+      });
+      await until('it waits for the reader', () => waiting.signal.aborted);
+      await set.coordinator.transaction({
+        compares: [],
+        success: [
+          { type: 'delete', key: keys.eviction(storeId, id) },
+          { type: 'put', key: keys.repo(id), value: encodeRepository(votedFor) },
+        ],
+        failure: [],
+      });
+      reader.abort();
+      await obeyed;
+      assert.deepEqual(gone, []);
+    } finally {
+      await set.close();
+    }
+  });
+}
+
 test('a copy is removed on a word that counts, and on no other', async (t) => {
   const set = await openReplicaSet(1);
   try {
@@ -84,18 +141,9 @@ test('a copy is removed on a word that counts, and on no other', async (t) => {
       assert.deepEqual(await obey(set, olderCopy(set.coordinator)), []);
     });
     await t.test('against the configuration', async () => {
-      const members = { voters: [{ nodeId: 'a', storeId, joinedEpoch: 1 }], learners: [] };
-      const record = {
-        name: 'app',
-        objectFormat: 'sha1',
-        createdAtMs: 0,
-        state: 'active',
-      } as const;
-      const access = { public: false, grants: {} };
-      const repository = { ...record, ...members, id, epoch: 1, settings: {}, access };
-      await put(set, keys.repo(id), encodeRepository(repository));
+      await put(set, keys.repo(id), encodeRepository(votedFor));
       assert.deepEqual(await obey(set), []);
-      await put(set, keys.repo(id), encodeRepository({ ...repository, voters: [] }));
+      await put(set, keys.repo(id), encodeRepository({ ...votedFor, voters: [] }));
     });
     await t.test('that holds', async () => {
       assert.deepEqual(await obey(set), [id]);

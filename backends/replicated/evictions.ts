@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import type { Coordinator, KeyValue, Operation } from '../contract/coordinator.js';
 import type { Logger } from '../contract/environment.js';
+import { QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
 import type { Replica } from '../contract/replica.js';
 import { copiesOf, decodeRepository, encodeRecord, scan } from './records.js';
@@ -23,11 +24,20 @@ function decodeWord(value: Uint8Array): Word {
   return wordSchema.parse(JSON.parse(new TextDecoder().decode(value)));
 }
 
+interface Removal {
+  /** Asked when nobody uses the copy any more: what it fails with keeps the copy. */
+  readonly confirm: () => Promise<void>;
+}
+
 interface EvictionDependencies {
   readonly coordinator: Coordinator;
-  readonly replica: Pick<Replica, 'storeId' | 'destroy' | 'destroyPool'> & {
+  readonly replica: Pick<Replica, 'storeId' | 'destroyPool'> & {
+    destroy(repositoryId: string, options: Removal): Promise<void>;
     /** Takes a copy out of the way, for people to look at, and with `prepared` the objects of pushes of unknown fate. */
-    setAside(repositoryId: string, options?: { readonly prepared?: boolean }): Promise<void>;
+    setAside(
+      repositoryId: string,
+      options: Removal & { readonly prepared: boolean },
+    ): Promise<void>;
   };
   readonly logger: Logger;
 }
@@ -66,19 +76,23 @@ export async function beginEvictions(
   }
 }
 
-/** Never rejects. */
+/** Never rejects. The word is looked at again when the readers are gone: it may have been taken back meanwhile. */
 async function obey(
   dependencies: EvictionDependencies,
   { key, value }: KeyValue,
   id: string,
 ): Promise<void> {
   const { coordinator, replica, logger } = dependencies;
+  const counts = (): Promise<boolean> => isEvicted(dependencies, key, id);
+  const confirm = async (): Promise<void> => {
+    if (!(await counts())) throw new QuorateError('aborted', 'the copy is to stay after all');
+  };
   try {
-    if (!(await isEvicted(dependencies, key, id))) return;
+    if (!(await counts())) return;
     const word = decodeWord(value);
-    if (word.setAside === true) await replica.setAside(id, { prepared: true });
+    if (word.setAside === true) await replica.setAside(id, { prepared: true, confirm });
     else if (word.pool === true) await replica.destroyPool(id);
-    else await replica.destroy(id);
+    else await replica.destroy(id, { confirm });
     await coordinator.transaction({
       compares: [],
       success: [{ type: 'delete', key }],
@@ -86,7 +100,8 @@ async function obey(
     });
     logger.info({ component: 'store', repo: id }, 'a copy that went elsewhere was removed');
   } catch (error) {
-    logger.warn({ component: 'store', repo: id, err: error }, 'a copy is removed later');
+    const about = { component: 'store', repo: id, err: error };
+    logger.warn(about, 'a copy is removed later, unless it is to stay by then');
   }
 }
 
