@@ -153,3 +153,60 @@ test('a copy is removed on a word that counts, and on no other', async (t) => {
     await set.close();
   }
 });
+
+test('a word that takes the place of another, while that waits for its turn or is obeyed, is obeyed', async (t) => {
+  const key = keys.eviction(storeId, id);
+  const aside = encodeRecord({ setAside: true });
+  const scene = async (
+    scan: (set: ReplicaSet, done: string[]) => Promise<void>,
+  ): Promise<readonly string[]> => {
+    const set = await openReplicaSet(1);
+    const done: string[] = [];
+    try {
+      await put(set, key, encodeRecord({}));
+      await scan(set, done);
+      return done;
+    } finally {
+      await set.close();
+    }
+  };
+  const replicaOf = (done: string[], removing: () => Promise<void>) => ({
+    storeId,
+    destroy: async () => {
+      done.push('destroyed');
+      await removing();
+    },
+    destroyPool: async () => void done.push('a pool'),
+    setAside: async () => void done.push('set aside'),
+  });
+  const nothing = async (): Promise<void> => undefined;
+
+  await t.test('waits', async () => {
+    const done = await scene(async (set, told) => {
+      let changed = false;
+      const coordinator = intercepting(set.coordinator, ({ binding }) =>
+        binding !== true || changed
+          ? undefined
+          : async (run) => {
+              changed = true;
+              await put(set, key, aside);
+              return run();
+            },
+      );
+      const replica = replicaOf(told, nothing);
+      for (let round = 0; round < 2; round++) {
+        await obeyEvictions({ coordinator, replica, logger: silentLogger });
+      }
+    });
+    assert.deepEqual(done, ['set aside']);
+  });
+  await t.test('is obeyed', async () => {
+    const done = await scene(async (set, told) => {
+      const replica = replicaOf(told, () => put(set, key, aside));
+      for (let round = 0; round < 2; round++) {
+        await obeyEvictions({ coordinator: set.coordinator, replica, logger: silentLogger });
+      }
+    });
+    assert.deepEqual(done, ['destroyed', 'set aside']);
+  });
+});

@@ -79,11 +79,12 @@ export async function beginEvictions(
 /** Never rejects. The word is looked at again when the readers are gone: it may have been taken back meanwhile. */
 async function obey(
   dependencies: EvictionDependencies,
-  { key, value }: KeyValue,
+  entry: KeyValue,
   id: string,
 ): Promise<void> {
   const { coordinator, replica, logger } = dependencies;
-  const counts = (): Promise<boolean> => isEvicted(dependencies, key, id);
+  const { key, value, modRevision } = entry;
+  const counts = (): Promise<boolean> => isEvicted(dependencies, entry, id);
   const confirm = async (): Promise<void> => {
     if (!(await counts())) throw new QuorateError('aborted', 'the copy is to stay after all');
   };
@@ -94,7 +95,8 @@ async function obey(
     else if (word.pool === true) await replica.destroyPool(id);
     else await replica.destroy(id, { confirm });
     await coordinator.transaction({
-      compares: [],
+      // A word that was given meanwhile is obeyed next.
+      compares: [{ key, target: 'modRevision', op: '=', operand: modRevision }],
       success: [{ type: 'delete', key }],
       failure: [],
     });
@@ -107,11 +109,12 @@ async function obey(
 
 /**
  * Asked in a transaction, which an older copy of the coordinator is not trusted with: there the word may be one of long
- * ago, and the copy one that counts. For the same reason nothing that a configuration names is removed.
+ * ago, and the copy one that counts. For the same reason nothing that a configuration names is removed. And it has to be
+ * the word that was read: another may be to put the copy aside.
  */
 async function isEvicted(
   { coordinator, replica: { storeId } }: EvictionDependencies,
-  key: string,
+  { key, modRevision }: KeyValue,
   id: string,
 ): Promise<boolean> {
   const { results } = await coordinator.transaction({
@@ -126,7 +129,7 @@ async function isEvicted(
   const [word, stored] = results.map((result) =>
     result.type === 'get' ? result.entries[0] : undefined,
   );
-  if (word === undefined) return false;
+  if (word?.modRevision !== modRevision) return false;
   if (stored === undefined) return true;
   return !copiesOf(decodeRepository(stored)).some((member) => member.storeId === storeId);
 }

@@ -64,7 +64,7 @@ beforeEach(async () => {
     random: { bytes: (length: number) => randomBytes(length) },
     logger: silentLogger,
   };
-  stepping = { ...around, ring: () => new Ring([]), target: undefined };
+  stepping = { ...around, clock, ring: () => new Ring([]), target: undefined };
   controller = new SetController({
     ...around,
     nodeId: 'controller',

@@ -1,10 +1,11 @@
 import type { Locks } from '../coordination/locks.js';
 import type { Compare, Coordinator, Operation } from '../contract/coordinator.js';
-import type { Logger, Random } from '../contract/environment.js';
+import type { Clock, Logger, Random } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
 import { damageGone, forgetDamage } from './damage.js';
 import { evicted } from './evictions.js';
+import { inTime } from './held-copies.js';
 import { peerSourceOf } from './peers.js';
 import { isFull, type Ring } from './placement.js';
 import { majorityOf } from './quorum.js';
@@ -26,12 +27,15 @@ export interface StepDependencies {
   readonly ring: () => Ring;
   /** The nodes that the set is to be on; undefined leaves it to placement. */
   readonly target: readonly string[] | undefined;
+  readonly clock: Pick<Clock, 'sleep'>;
   readonly random: Random;
   readonly logger: Logger;
 }
 
 /** How long pushes to a repository may hold up a change of its voters, before it is tried again later. */
 const lockTimeoutMs = 10_000;
+/** How long a change of its voters may hold up pushes: a store whose disk hangs is not waited for. */
+const holdTimeoutMs = 10_000;
 
 /**
  * Takes one step. Its change of configuration compares the head and the configuration that it was judged by, so that
@@ -225,7 +229,7 @@ async function promote(
   { storeId, inPlaceOf }: { readonly storeId: string; readonly inPlaceOf?: string },
   signal: AbortSignal,
 ): Promise<boolean> {
-  const { locks, random, coordinator, replicas } = dependencies;
+  const { locks, random, clock, coordinator } = dependencies;
   const held = await locks.acquire({
     repositoryId: id,
     scope: 'repository',
@@ -234,48 +238,67 @@ async function promote(
     signal,
     read: [],
   });
+  const over = new AbortController();
   try {
+    const late = clock.sleep(holdTimeoutMs, over.signal);
     const ground = await readGround(coordinator, id);
     if (ground === undefined) return false;
-    const { record, head } = ground;
+    const { record } = ground;
     const [waiting, [learner]] = apart(record.learners, storeId);
     const [staying, relieved] = apart(record.voters, inPlaceOf);
     if (learner === undefined || (inPlaceOf !== undefined && relieved.length === 0)) return false;
-    await fill(dependencies, ground, { storeId, fresh: false }, signal);
-    const state = await replicas.find(storeId)?.state(id);
-    if (state?.generation !== head.generation || state.digest !== head.digest) {
-      throw new QuorateError('aborted', 'a learner is not at the head; it is tried again');
-    }
     const voter: Voter = { ...learner, joinedEpoch: record.epoch + 1 };
     const voters = [...staying, voter];
     const learners = [...waiting, ...relieved.map(undeclared)];
-    // Pushes came in since the step was chosen; none does while the lock is held.
-    await refuseUnlessHeld(replicas, ground, voters);
+    const either = AbortSignal.any([signal, over.signal]);
+    await inTime(bringToHead(dependencies, ground, { storeId, voters }, either), late);
     // What was reported since is looked into first.
     const key = keys.damage(id, storeId);
     const sound: Compare = { key, target: 'createRevision', op: '=', operand: 0 };
     const compares = [...held.compares, sound];
     return await change(dependencies, ground, { learners, voters }, { compares });
   } finally {
+    over.abort();
     await held.release();
   }
 }
 
-/** A majority of what is to be the set has applied the head. */
+/** Pushes came in since the step was chosen; none does while the lock is held. */
+async function bringToHead(
+  dependencies: StepDependencies,
+  ground: SetGround,
+  { storeId, voters }: { readonly storeId: string; readonly voters: readonly Voter[] },
+  signal: AbortSignal,
+): Promise<void> {
+  const { replicas } = dependencies;
+  const { record, head } = ground;
+  await fill(dependencies, ground, { storeId, fresh: false }, signal);
+  const state = await replicas.find(storeId)?.state(record.id);
+  if (state?.generation !== head.generation || state.digest !== head.digest) {
+    throw new QuorateError('aborted', 'a learner is not at the head; it is tried again');
+  }
+  await refuseUnlessHeld(replicas, ground, voters);
+}
+
+/** A majority of what is to be the set has applied the head: the others are not waited for. */
 async function refuseUnlessHeld(
   replicas: ReplicaDirectory,
   { record: { id }, head: { generation } }: SetGround,
   voters: readonly Voter[],
 ): Promise<void> {
-  const applied = await Promise.allSettled(
-    voters.map(async ({ storeId }) => {
+  const enough = majorityOf(voters);
+  let count = 0;
+  await new Promise<void>((resolve) => {
+    const applying = voters.map(async ({ storeId }) => {
       const replica = replicas.find(storeId);
       if (replica === undefined) throw nobodyReachable(replicas, voters);
       await replica.apply(id, generation);
-    }),
-  );
-  const count = applied.filter(({ status }) => status === 'fulfilled').length;
-  if (count >= majorityOf(voters)) return;
+      count += 1;
+      if (count >= enough) resolve();
+    });
+    void Promise.allSettled(applying).then(() => resolve());
+  });
+  if (count >= enough) return;
   throw new QuorateError('aborted', 'too few copies have the newest push; it is tried again');
 }
 
