@@ -179,7 +179,6 @@ test('a word that takes the place of another, while that waits for its turn or i
     destroyPool: async () => void done.push('a pool'),
     setAside: async () => void done.push('set aside'),
   });
-  const nothing = async (): Promise<void> => undefined;
 
   await t.test('waits', async () => {
     const done = await scene(async (set, told) => {
@@ -193,7 +192,7 @@ test('a word that takes the place of another, while that waits for its turn or i
               return run();
             },
       );
-      const replica = replicaOf(told, nothing);
+      const replica = replicaOf(told, () => Promise.resolve());
       for (let round = 0; round < 2; round++) {
         await obeyEvictions({ coordinator, replica, logger: silentLogger });
       }

@@ -24,6 +24,10 @@ let told: string[];
 let stuck: Set<string>;
 /** Repositories with a voter that is away. */
 let lagging: Set<string>;
+/** Repositories with a voter whose disk hangs. */
+let hanging: Set<string>;
+/** Has the outbox wait no longer for voters. */
+let late: (() => void)[];
 let trimmedLater: string[];
 /** What was in the coordinator when it was told of an entry to trim later. */
 let leftThen: Promise<readonly string[]> | undefined;
@@ -44,6 +48,8 @@ beforeEach(async () => {
   told = [];
   stuck = new Set();
   lagging = new Set();
+  hanging = new Set();
+  late = [];
   trimmedLater = [];
   wake = [];
   running = undefined;
@@ -81,7 +87,10 @@ function outbox(inner = coordinator, name = 'me'): Outbox {
     runHook: () => Promise.reject(new Error('no hook is run')),
     applyEverywhere: async (id) => {
       if (stuck.has(id)) throw new QuorateError('storage-failure', 'full');
-      return { storeId: 's', everywhere: Promise.resolve(!lagging.has(id)) };
+      const everywhere = hanging.has(id)
+        ? new Promise<boolean>(() => undefined)
+        : Promise.resolve(!lagging.has(id));
+      return { storeId: 's', everywhere };
     },
     trimLater: (id) => {
       trimmedLater.push(id);
@@ -95,6 +104,7 @@ function outbox(inner = coordinator, name = 'me'): Outbox {
         new Promise((resolve) => {
           // The pause that gathers deletions, not one before another try.
           if (ms < 400) setImmediate(resolve);
+          else if (ms === 10_000) late.push(resolve);
           else wake.push(resolve);
           signal?.addEventListener('abort', () => resolve(), { once: true });
         }),
@@ -274,6 +284,23 @@ test('a voter that is away holds up no stage: the entry alone stays', async () =
   assert.deepEqual([told, trimmedLater], [['a-push-1'], ['a']]);
   assert.deepEqual(await leftThen, [keys.logEntry('a', 1)], 'or it would be left to the outbox');
   assert.deepEqual(await left(), [keys.logEntry('a', 1)]);
+  await box.close();
+});
+
+test('voters whose disks hang keep no other push waiting for its stage', async () => {
+  const many = 20;
+  hanging.add('a');
+  const box = outbox();
+  for (let generation = 1; generation <= many; generation++) {
+    box.notify('a', await commit('a', generation));
+    await until('it is told', () => told.length === generation);
+  }
+  box.notify('b', await commit('b', 1));
+  await until('nothing is left of the other', async () => (await left()).length === 2 * many);
+  assert.equal(trimmedLater.length, 0);
+  for (const goOnWithout of late.splice(0)) goOnWithout();
+  await until('their entries are trimmed later', () => trimmedLater.length === many);
+  assert.equal((await left()).filter((key) => key.startsWith(keys.outboxes)).length, 0);
   await box.close();
 });
 

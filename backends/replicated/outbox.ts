@@ -105,6 +105,8 @@ const maxDeletes = 120;
 const maxItems = 10_000;
 /** A hook may take half a minute; so many batches may have one before others wait for it. */
 const maxBatches = 8;
+/** How long an entry waits for all voters to have it: for one whose disk hangs it stays, and is trimmed later. */
+const everywhereMs = 10_000;
 /** Pauses before what failed is tried again, each twice as long as the one before. */
 const firstRetryMs = 500;
 const lastRetryMs = 60_000;
@@ -124,6 +126,8 @@ export class Outbox {
   readonly #attendants = new Map<string, Attendant>();
   #overflowed = false;
   readonly #running = new Set<Promise<void>>();
+  /** Of pushes whose stages are over, and which some voter may still be applying. */
+  readonly #settling = new Set<Promise<void>>();
   #retrying: Promise<void> | undefined;
   readonly #closing = new AbortController();
 
@@ -227,8 +231,8 @@ export class Outbox {
   }
 
   async #idle(): Promise<void> {
-    while (this.#running.size > 0 || this.#forgetting !== undefined) {
-      await Promise.all([...this.#running, this.#forgetting]);
+    while (this.#running.size + this.#settling.size > 0 || this.#forgetting !== undefined) {
+      await Promise.all([...this.#running, ...this.#settling, this.#forgetting]);
     }
   }
 
@@ -282,7 +286,11 @@ export class Outbox {
     await Promise.all(
       (await this.#open(batch)).map(async ({ item, generation, entry }) => {
         try {
-          this.#forget({ item, ...(await this.#finish(item, generation, entry)) });
+          const applied = await this.#finish(item, generation, entry);
+          const settling = this.#settle(item, generation, applied).finally(() =>
+            this.#settling.delete(settling),
+          );
+          this.#settling.add(settling);
         } catch (error) {
           this.#postpone(item, error);
         }
@@ -319,17 +327,17 @@ export class Outbox {
     return [...fresh, ...read];
   }
 
-  /** Returns what is to be deleted. Throws when no voter has applied the entry, or when a stage failed. */
+  /** Undefined: there is no entry any more. Throws when no voter has applied it, or when a stage failed. */
   async #finish(
     { repositoryId, pushId, updates, ...known }: Item,
     generation: number,
     entry: LogEntry | undefined,
-  ): Promise<Omit<Done, 'item'>> {
-    const done: Operation = { type: 'delete', key: keys.outbox(repositoryId, pushId) };
-    if (entry === undefined) return { deletes: [done], lags: false };
+  ): Promise<Applied | undefined> {
+    if (entry === undefined) return undefined;
     const { applyEverywhere, pipeline } = this.#dependencies;
     // An entry is the only way to the objects of a push for whoever has prepared it and not applied it.
-    const { storeId, everywhere } = await applyEverywhere(repositoryId, generation, known);
+    const applied = await applyEverywhere(repositoryId, generation, known);
+    const { storeId } = applied;
     await pipeline.postReceive({
       repositoryId,
       entry: updates === undefined ? entry : { ...entry, updates },
@@ -340,9 +348,20 @@ export class Outbox {
     });
     this.#attendants.get(pushId)?.over.abort();
     known.trace?.note('post-receive');
-    if (!(await everywhere)) return { deletes: [done], lags: true };
+    return applied;
+  }
+
+  /** Has deleted what nobody needs any more: the entry, too, if every voter has it in time. Never rejects. */
+  async #settle(item: Item, generation: number, applied: Applied | undefined): Promise<void> {
+    const { repositoryId, pushId } = item;
+    const done: Operation = { type: 'delete', key: keys.outbox(repositoryId, pushId) };
+    if (applied === undefined) return this.#forget({ item, deletes: [done], lags: false });
+    const over = new AbortController();
+    const late = this.#dependencies.clock.sleep(everywhereMs, over.signal).then(() => false);
+    const everywhere = Promise.race([applied.everywhere, late]).finally(() => over.abort('over'));
+    if (!(await everywhere)) return this.#forget({ item, deletes: [done], lags: true });
     const trimmed: Operation = { type: 'delete', key: keys.logEntry(repositoryId, generation) };
-    return { deletes: [trimmed, done], lags: false };
+    this.#forget({ item, deletes: [trimmed, done], lags: false });
   }
 
   #forget(done: Done): void {

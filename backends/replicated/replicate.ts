@@ -1,6 +1,7 @@
-import type { Logger } from '../contract/environment.js';
+import type { Clock, Logger } from '../contract/environment.js';
 import { asQuorateError } from '../contract/errors.js';
 import type { LogReader } from '../contract/replica.js';
+import { inTime } from './held-copies.js';
 import type { Applied } from './outbox.js';
 import { type PushTrace, untraced } from './push-trace.js';
 import type { RepositoryRecord, Voter } from './records.js';
@@ -86,17 +87,22 @@ export interface Progress {
   readonly applied: number | undefined;
 }
 
+/** For each answer: a disk that hangs keeps nothing else from being trimmed for long. */
+const answerTimeoutMs = 10_000;
+
 /**
- * What every voter has, after making them apply the head; unknown when one does not answer. Learners take what they lack
+ * What every voter has, after making them apply the head; unknown when one does not answer in time. Learners take what they lack
  * from a peer and need no log; stale voters return in the same way.
  */
 export async function appliedEverywhere(
   {
     replicas,
     log,
+    clock,
     readRecord,
-  }: ReplicateDependencies & {
-    readonly log: LogReader;
+  }: Pick<ReplicateDependencies, 'replicas'> & {
+    readonly log: Pick<LogReader, 'head'>;
+    readonly clock: Pick<Clock, 'sleep'>;
     readonly readRecord: (id: string) => Promise<RepositoryRecord | undefined>;
   },
   id: string,
@@ -106,6 +112,8 @@ export async function appliedEverywhere(
   const all = Number.MAX_SAFE_INTEGER;
   if (record === undefined) return { head: all, applied: all };
   const { generation } = await log.head(id);
+  const over = new AbortController();
+  const late = clock.sleep(answerTimeoutMs, over.signal);
   const applied = await Promise.all(
     record.voters
       .filter(({ state }) => state !== 'stale')
@@ -113,13 +121,14 @@ export async function appliedEverywhere(
         const replica = replicas.find(storeId);
         if (replica === undefined) return undefined;
         try {
-          await replica.apply(id, generation);
+          await inTime(replica.apply(id, generation), late);
           return generation;
         } catch {
-          return replica.applied(id).catch(() => undefined);
+          return inTime(replica.applied(id), late).catch(() => undefined);
         }
       }),
   );
+  over.abort('over');
   const known = applied.filter((one) => one !== undefined);
   const isKnown = known.length === applied.length;
   return { head: generation, applied: isKnown ? Math.min(...known) : undefined };
