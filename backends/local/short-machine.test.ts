@@ -276,15 +276,18 @@ test('what a ref reaches is kept when the git that lists the refs cannot open it
   assert.equal(readFileSync(join(records, record), 'utf8'), `${tip}\n`);
 });
 
-test('a copy that is to go does not wait for the git that verifies it', async () => {
-  await pushed();
-  const { directory } = git;
-  git.limit('fsck', ': >"$HERE/looking"; for wait in $(seq 300); do sleep 0.1; done');
-  const verifying = verify();
-  await until('git fsck looks', () => existsSync(join(directory, 'looking')));
-  await Promise.all([
-    scene.replica.destroy(scene.id),
-    assert.rejects(verifying, { code: 'cancelled' }),
-  ]);
-  assert.ok(!existsSync(scene.gitDir));
-});
+for (const command of ['fsck', 'repack'] as const) {
+  test(`a copy that is to go does not wait for the git that looks after it (${command})`, async () => {
+    await pushed();
+    const { directory } = git;
+    git.limit(command, ': >"$HERE/looking"; for wait in $(seq 300); do sleep 0.1; done');
+    const looking =
+      command === 'fsck' ? verify() : scene.replica.maintain(scene.id, { signal, kind: 'full' });
+    await until('git is at it', () => existsSync(join(directory, 'looking')));
+    await Promise.all([
+      scene.replica.destroy(scene.id),
+      assert.rejects(looking, { code: 'cancelled' }),
+    ]);
+    assert.ok(!existsSync(scene.gitDir));
+  });
+}

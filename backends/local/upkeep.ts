@@ -85,12 +85,13 @@ export class Upkeep {
   }
 
   maintain(repositoryId: string, options: MaintainOptions): Promise<MaintenanceReport> {
-    return this.#options.open.with(repositoryId, (repository) =>
-      repository.maintenanceQueue.runLong(
-        (ended) => this.#run(repository, ended, options),
-        options.signal,
-      ),
-    );
+    return this.#options.open.with(repositoryId, (repository) => {
+      const signal = AbortSignal.any([options.signal, repository.going]);
+      return repository.maintenanceQueue.runLong(
+        (ended) => this.#run(repository, ended, { ...options, signal }),
+        signal,
+      );
+    });
   }
 
   async #run(
