@@ -5,12 +5,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { silentLogger } from '../coordination/test-environment.js';
+import { QuorateError } from '../contract/errors.js';
 import { emptyDigest } from '../git/digest.js';
 import type { GitRunner } from '../git/git-runner.js';
 import { createObjectReader } from '../git/object-reader.js';
 import { createRefTransactions } from '../git/ref-transaction.js';
 import { createRepositoryFiles } from '../git/repository-files.js';
 import { createGitRunner } from '../git/runner.js';
+import { Deferred } from '../git/spawner/deferred.js';
 import { OpenRepositories } from './open-repositories.js';
 import { createState } from './state-file.js';
 import { Store } from './store.js';
@@ -112,4 +114,20 @@ test('a release counts once', async () => {
   two.release();
   await retired;
   assert.equal(removed, true);
+});
+
+test('nobody uses a copy while one who removes it is at it, though another has given up', async () => {
+  const open = openRepositories({ repositories: 10, refs: 1000 });
+  const id = await make();
+  const { release } = await open.acquire(id);
+  const stays = open.retire(id, () => Promise.reject(new QuorateError('aborted', 'it stays')));
+  const removing = new Deferred<void>();
+  const goes = open.retire(id, () => removing.promise);
+  release();
+  await assert.rejects(stays, { code: 'aborted' });
+  await assert.rejects(open.acquire(id), { code: 'not-found' });
+  removing.resolve();
+  await goes;
+  const again = await open.acquire(id);
+  again.release();
 });

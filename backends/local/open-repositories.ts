@@ -43,7 +43,8 @@ export class OpenRepositories {
   readonly #open = new Map<string, Slot>();
   /** Opened before in this process: what lies in them is our own. */
   readonly #seen = new Set<string>();
-  readonly #retiring = new Set<string>();
+  /** How many remove the files of a repository, or wait for that. */
+  readonly #retiring = new Map<string, number>();
 
   constructor(dependencies: Omit<OpenDependencies, 'locks'>, limits = defaultLimits) {
     // Of all repositories: what was met in one that has gone out of memory is known when it is back.
@@ -123,7 +124,7 @@ export class OpenRepositories {
 
   /** Refuses new users, waits for those there are (see `letGo`), then forgets the repository and removes its files. */
   async retire(id: string, remove: () => Promise<void>): Promise<void> {
-    this.#retiring.add(id);
+    this.#retiring.set(id, (this.#retiring.get(id) ?? 0) + 1);
     try {
       const slot = this.#open.get(id);
       void slot?.opening.then(
@@ -138,7 +139,9 @@ export class OpenRepositories {
       this.#seen.delete(id);
       await remove();
     } finally {
-      this.#retiring.delete(id);
+      const others = (this.#retiring.get(id) ?? 1) - 1;
+      if (others === 0) this.#retiring.delete(id);
+      else this.#retiring.set(id, others);
     }
   }
 
