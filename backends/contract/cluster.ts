@@ -169,6 +169,13 @@ export interface StoreView {
   explain(pushId: string): Promise<PushStory | undefined>;
 }
 
+/** Repositories of which too few voters answer for a push at `quorum`. */
+export interface MissedMajorities {
+  readonly repositories: number;
+  /** Nodes whose copies of these do not answer, or that came back without; in order of their ids. */
+  readonly nodes: readonly string[];
+}
+
 /** What people do with the nodes of a cluster and the copies on them. Errors: `not-found`, `invalid-argument`, `failed-precondition`, `unavailable`. */
 export interface ClusterControl {
   /** Copies that a repository is to have. */
@@ -193,4 +200,6 @@ export interface ClusterControl {
   repairing(): Promise<number>;
   /** How many repositories have a push that some voter has not applied, in the whole cluster. */
   lagging(): Promise<number>;
+  /** As this process sees the nodes, in the whole cluster. */
+  withoutMajority(): Promise<MissedMajorities>;
 }

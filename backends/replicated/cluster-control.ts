@@ -13,6 +13,7 @@ import { recoverSet } from './set-recovery.js';
 import type { SetController } from './set-controller.js';
 import { listNodes } from './store-view.js';
 import type { ReplicaDirectory } from './voters.js';
+import { findWithoutMajority } from './without-majority.js';
 
 export interface ClusterControlDependencies {
   readonly coordinator: Coordinator;
@@ -62,6 +63,7 @@ export function createClusterControl(dependencies: ClusterControlDependencies): 
       ),
     repairing: () => readRepairing(coordinator),
     lagging: () => countLagging(dependencies),
+    withoutMajority: () => findWithoutMajority(dependencies),
   };
 }
 

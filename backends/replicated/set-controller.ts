@@ -17,6 +17,7 @@ import { isSomebodyToAdd, takeStep } from './set-steps.js';
 import { fitTarget, readGround, viewOf, type ViewDependencies } from './set-view.js';
 import type { ReplicaDirectory } from './voters.js';
 import { type ReadReplicaSettings, WantedReaders } from './wanted-readers.js';
+import { lacksMajority } from './without-majority.js';
 
 export interface ControllerSettings extends ReconcileLimits {
   /** How often all sets are asked for their digests. */
@@ -70,6 +71,8 @@ export class SetController {
   /** Stores that members are on and that are not alive. */
   #absent: ReadonlySet<string> = new Set();
   #damaged: ReadonlySet<string> = new Set();
+  /** Sets of which too few voters were alive at the last scan. */
+  #withoutMajority = 0;
   /** Repositories to look at: the revision of the record for which that is. */
   readonly #waiting = new Map<string, number>();
   readonly #failedFills: FailedFills;
@@ -100,6 +103,9 @@ export class SetController {
     this.#wanted = new WantedReaders(dependencies.settings.readReplicas, dependencies.clock);
     this.#leadership = new Leadership(dependencies);
     meter.gauge('queue_depth', { queue: 'repair' }, () => this.#repairs);
+    meter.gauge('repositories_without_majority', {}, () =>
+      this.#leadership.leads ? this.#withoutMajority : 0,
+    );
   }
 
   start(): void {
@@ -148,6 +154,7 @@ export class SetController {
     this.#later.clear();
     this.#failedFills.forget();
     this.#scannedMs = -Infinity;
+    this.#withoutMajority = 0;
   }
 
   /**
@@ -257,16 +264,19 @@ export class SetController {
   async #scan(alive: ReadonlySet<string>, differs: boolean): Promise<void> {
     const { coordinator } = this.#dependencies;
     const absent = new Set<string>();
+    let withoutMajority = 0;
     for await (const entry of scan(coordinator, keys.repos)) {
       const record = decodeRepository(entry);
       if (record.state !== 'active') continue;
       for (const { storeId } of copiesOf(record)) {
         if (!alive.has(storeId)) absent.add(storeId);
       }
+      if (lacksMajority(record, alive)) withoutMajority++;
       if (!differs && this.#queued.has(record.id)) continue;
       if (!this.#looksWell(record, alive)) this.#look(record.id);
     }
     this.#absent = absent;
+    this.#withoutMajority = withoutMajority;
   }
 
   #alive(): readonly string[] {

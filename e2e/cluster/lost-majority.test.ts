@@ -78,6 +78,11 @@ describe('a repository that lost two of its three copies for good', () => {
       return refusal?.includes('nothing is lost') === true ? undefined : refusal;
     });
     assert.match(waiting, /storage-[23], storage-[23] may come back/);
+    const { cluster: state } = JSON.parse(await ground.admin(0, '--json', 'status'));
+    assert.deepEqual(
+      [state.repositoriesWithoutMajority, state.nodesMissedForMajority],
+      [1, ['storage-2', 'storage-3']],
+    );
     await assert.rejects(
       ground.admin(0, 'repo', 'recover', 'team/wiped', '--accept-loss', '1'),
       /may come back/,

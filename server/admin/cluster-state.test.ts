@@ -12,6 +12,7 @@ const cluster: ClusterControl = {
   recover: never,
   repairing: () => Promise.resolve(1),
   lagging: () => Promise.resolve(2),
+  withoutMajority: () => Promise.resolve({ repositories: 3, nodes: ['c', 'd'] }),
 };
 
 function node(nodeId: string, facts: Partial<NodeInfo> = {}): NodeInfo {
@@ -65,6 +66,8 @@ test('nodes are told by what is known of them, with zones, repairs and lag', asy
     replicationFactor: 3,
     repairing: 1,
     lagging: 2,
+    repositoriesWithoutMajority: 3,
+    nodesMissedForMajority: ['c', 'd'],
   });
 });
 

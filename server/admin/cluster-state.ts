@@ -9,6 +9,11 @@ export async function clusterState({
   if (cluster === undefined || stores === undefined) return null;
   const nodes = (await stores.nodes()).filter((node) => !isGone(node));
   const zones = new Set(nodes.flatMap(({ alive, zone }) => (alive && zone ? [zone] : [])));
+  const [repairing, lagging, withoutMajority] = await Promise.all([
+    cluster.repairing(),
+    cluster.lagging(),
+    cluster.withoutMajority(),
+  ]);
   return {
     nodes: nodes.length,
     nodesAlive: nodes.filter(({ alive }) => alive).length,
@@ -30,8 +35,10 @@ export async function clusterState({
     ),
     zones: zones.size,
     replicationFactor: cluster.replicationFactor,
-    repairing: await cluster.repairing(),
-    lagging: await cluster.lagging(),
+    repairing,
+    lagging,
+    repositoriesWithoutMajority: withoutMajority.repositories,
+    nodesMissedForMajority: withoutMajority.nodes,
   };
 }
 

@@ -188,6 +188,11 @@ const gauges: Record<GaugeName, MetricDefinition> = {
     help: 'Repositories of whose pushes through this process some voter has not applied all.',
     labels: [],
   },
+  repositories_without_majority: {
+    name: 'quorate_repositories_without_majority',
+    help: 'Repositories of which too few voters answer for a push, as the process sees that keeps the replica sets; 0 elsewhere.',
+    labels: [],
+  },
   replica_lag_generations: {
     name: 'quorate_replica_lag_generations',
     help: 'Generations that some voter of the repository that lags furthest may lack.',

@@ -52,6 +52,7 @@ export class MemoryBackend implements Backend {
     move: () => Promise.resolve(),
     repairing: () => Promise.resolve(0),
     lagging: () => Promise.resolve(0),
+    withoutMajority: () => Promise.resolve({ repositories: 0, nodes: [] }),
   };
   readonly recovery = undefined;
   readonly repositories: RepositoryRegistry;

@@ -65,6 +65,21 @@ test('a list of nodes says when they are fewer than a repository is to have copi
   assert.equal(await list('--json'), '');
 });
 
+test('status says how many repositories have no majority, and whose copies are missed', async (t) => {
+  const { scene, quorate } = await openNodes(t);
+  const row = async (): Promise<string> => {
+    const { exitCode, stdout, stderr } = await quorate('status');
+    assert.equal(exitCode, 0, stderr);
+    return /^repositories without a majority: +(.*)$/m.exec(stdout)?.[1] ?? stdout;
+  };
+  assert.equal(await row(), '0');
+  const { cluster } = scene.backend;
+  assert.ok(cluster !== undefined);
+  const missed = { repositories: 2, nodes: ['b', 'c'] };
+  scene.backend.cluster = { ...cluster, withoutMajority: () => Promise.resolve(missed) };
+  assert.equal(await row(), '2; too few copies for a push at quorum: bring back enough of b, c');
+});
+
 test('a node that was removed and runs is told of, with what to do', async (t) => {
   const ground = await openNodes(t);
   const markedAtMs = Date.UTC(2026, 0, 2, 3, 4);

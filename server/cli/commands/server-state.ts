@@ -93,6 +93,13 @@ function fewFacts({ nodesTaking: taking, replicationFactor: factor }: Json): str
   return `; ${plain(taking)} can take copies, fewer than replication.factor (${plain(factor)})`;
 }
 
+/** How many, and with whose copies they would have one. */
+function majorityText(cluster: Json): unknown {
+  const { repositoriesWithoutMajority: count, nodesMissedForMajority: nodes } = cluster;
+  if (!Array.isArray(nodes) || nodes.length === 0) return count;
+  return `${plain(count)}; too few copies for a push at quorum: bring back enough of ${nodes.map(String).join(', ')}`;
+}
+
 /** Nodes, zones and repairs, for a member of a cluster. */
 function clusterFacts(cluster: unknown): readonly (readonly [string, unknown])[] {
   if (typeof cluster !== 'object' || cluster === null) return [];
@@ -105,5 +112,6 @@ function clusterFacts(cluster: unknown): readonly (readonly [string, unknown])[]
     ['zones', known['zones']],
     ['repairs', known['repairing']],
     ['repositories lagging', known['lagging']],
+    ['repositories without a majority', majorityText(known)],
   ];
 }
