@@ -419,10 +419,11 @@ export class SetController {
 
   /** What is known of nodes and stores, beside what they say themselves. */
   get #viewing(): ViewDependencies {
-    const { coordinator, replicas, settings } = this.#dependencies;
+    const { coordinator, replicas, clock, settings } = this.#dependencies;
     return {
       coordinator,
       replicas,
+      clock,
       awayMs: (storeId) => this.awayMs(storeId),
       leaving: (nodeId) => this.#marks.has(nodeId),
       unfilledMs: () => undefined,

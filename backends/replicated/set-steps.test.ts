@@ -11,7 +11,7 @@ import { Ring } from './placement.js';
 import { decodeRepository, encodeRepository, type RepositoryRecord } from './records.js';
 import type { ReplicatedBackend } from './replicated-backend.js';
 import { type StepDependencies, takeStep } from './set-steps.js';
-import { readGround } from './set-view.js';
+import { readGround, viewOf } from './set-view.js';
 import {
   openReplicaSet,
   type ReplicaSet,
@@ -19,7 +19,8 @@ import {
   unhurried,
 } from './testing/replica-set.js';
 
-// While a voter is added pushes wait for the repository's lock: nothing that hangs may keep it.
+// While a voter is added pushes wait for the repository's lock, and other sets for whoever keeps them: nothing that hangs
+// may keep either.
 
 const signal = new AbortController().signal;
 let set: ReplicaSet;
@@ -160,4 +161,37 @@ test('disks that hang, of too many voters, leave all as it was, and no lock', as
   assert.equal((await record()).voters.length, 3);
   const [lock] = await backend.locks();
   assert.equal(lock, undefined);
+});
+
+test('a store whose disk hangs is taken for one that is away, and keeps no other set waiting', async () => {
+  const [first, second] = set.stores;
+  assert.ok(first !== undefined && second !== undefined);
+  hangsAt(second, 'state');
+  let hasAnswered = false;
+  first.interfere = async (call, go) => {
+    const answer = await go();
+    hasAnswered ||= call === 'state';
+    return answer;
+  };
+  const viewing = viewOf(
+    {
+      ...stepping,
+      awayMs: () => 0,
+      leaving: () => false,
+      unfilledMs: () => undefined,
+      maxLog: 5,
+      repairAfterMs: 1_500,
+      wantedReaders: () => 0,
+    },
+    await ground(),
+  );
+  await until('it hangs', isHanging);
+  await until('the other has answered', () => hasAnswered);
+  late.abort();
+  const { stores } = await viewing;
+  assert.equal(stores.get(first.storeId)?.state?.generation, 1);
+  assert.deepEqual(
+    [stores.get(second.storeId)?.alive, stores.get(second.storeId)?.awayMs],
+    [false, 0],
+  );
 });

@@ -1,10 +1,12 @@
 import type { Coordinator, KeyValue, OperationResult } from '../contract/coordinator.js';
+import type { Clock } from '../contract/environment.js';
 import { asQuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
 import type { ReplicaState } from '../contract/replica.js';
 import type { HeadRecord } from '../contract/repository.js';
 import { damagesOf, reportsIn } from './damage.js';
 import { goneForGood } from './gone-stores.js';
+import { inTime } from './held-copies.js';
 import type { SetView, StoreView } from './reconcile.js';
 import { copiesOf, decodeHead, decodeRepository, type RepositoryRecord } from './records.js';
 import type { ReplicaDirectory } from './voters.js';
@@ -49,6 +51,7 @@ export async function readGround(
 export interface ViewDependencies {
   readonly coordinator: Coordinator;
   readonly replicas: ReplicaDirectory;
+  readonly clock: Pick<Clock, 'sleep'>;
   /** How long a store has been away; 0 while it is alive. */
   readonly awayMs: (storeId: string) => number;
   /** Whether what a node has is to move away. */
@@ -86,14 +89,19 @@ export function fitTarget(
   return fit === true ? target : undefined;
 }
 
-/** Asks every member of a replica set how far it is. */
+/** For the answers of all stores: many sets are looked at, few at the same time, and a disk may hang. */
+const answerTimeoutMs = 10_000;
+
+/** Asks every member of a replica set how far it is. One that does not answer in time is taken for one that is away. */
 export async function viewOf(
   dependencies: ViewDependencies,
   ground: SetGround,
 ): Promise<SetView & { readonly target: readonly string[] | undefined }> {
   const { record, head } = ground;
   const { id } = record;
-  const { coordinator, maxLog } = dependencies;
+  const { coordinator, clock, maxLog } = dependencies;
+  const over = new AbortController();
+  const late = clock.sleep(answerTimeoutMs, over.signal);
   const members = copiesOf(record);
   const isReader = (storeId: string): boolean =>
     record.readers?.some((reader) => reader.storeId === storeId) === true;
@@ -105,9 +113,9 @@ export async function viewOf(
     }),
     ...members.map(async ({ nodeId, storeId }): Promise<readonly [string, StoreView]> => [
       storeId,
-      await storeView(dependencies, ground, { nodeId, storeId }),
+      await storeView(dependencies, ground, { nodeId, storeId, late }),
     ]),
-  ]);
+  ]).finally(() => over.abort('over'));
   const wanted = fitTarget(record, dependencies);
   const asked = (nodeId: string): boolean => wanted === undefined || wanted.includes(nodeId);
   return {
@@ -130,7 +138,11 @@ export async function viewOf(
 async function storeView(
   { replicas, awayMs, leaving, unfilledMs: unfilledFor }: ViewDependencies,
   { record, head, damages }: SetGround,
-  { nodeId, storeId }: { readonly nodeId: string; readonly storeId: string },
+  {
+    nodeId,
+    storeId,
+    late,
+  }: { readonly nodeId: string; readonly storeId: string; readonly late: Promise<void> },
 ): Promise<StoreView> {
   const replica = replicas.find(storeId);
   // Also of one that cannot even say how far it is.
@@ -147,7 +159,7 @@ async function storeView(
   if (replica === undefined) return { ...known, alive: false };
   let state: ReplicaState | undefined;
   try {
-    state = await replica.state(record.id);
+    state = await inTime(replica.state(record.id), late);
   } catch (error) {
     const alive = asQuorateError(error).code !== 'unavailable';
     return { ...known, alive };
