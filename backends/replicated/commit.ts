@@ -107,6 +107,8 @@ const maxPushOptionsBytes = 16 * 1024;
  * about to apply it anyway.
  */
 const applyPatienceMs = 3_000;
+/** When all have been asked: a push that no store has applied after so long is reported, too, since it is committed. */
+const reportPatienceMs = 30_000;
 
 /** What a round goes by. */
 interface Ground {
@@ -429,7 +431,7 @@ export async function inlineOrStored(
 
 /**
  * The push is committed by now, so nothing here may fail it. The first store that applies it is enough for the report:
- * a read finds it there, or applies it. An entry that nobody can apply (disks full) is left to the outbox.
+ * a read finds it there, or applies it. An entry that nobody can apply (disks full, or hanging) is left to the outbox.
  */
 async function applyCommitted(
   dependencies: CommitDependencies,
@@ -452,14 +454,15 @@ async function applyCommitted(
     }
   };
   const late = async (): Promise<undefined> => {
-    await dependencies.clock.sleep(applyPatienceMs, over.signal);
+    const patienceMs = left.length === 0 ? reportPatienceMs : applyPatienceMs;
+    await dependencies.clock.sleep(patienceMs, over.signal);
   };
   try {
     for (let next = left.shift(); next !== undefined; next = left.shift()) {
       asked.push(apply(next));
       // Fails when all of them have.
       const first = Promise.any(asked).catch(() => undefined);
-      const applied = await (left.length === 0 ? first : Promise.race([first, late()]));
+      const applied = await Promise.race([first, late()]);
       if (applied !== undefined) return applied;
     }
     return undefined;

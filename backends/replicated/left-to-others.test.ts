@@ -2,7 +2,12 @@ import assert from 'node:assert/strict';
 import { afterEach, beforeEach, test } from 'node:test';
 import { keys, prefixEnd } from '../contract/keys.js';
 import { until } from '../contract/testing/until.js';
-import { packOf, permissivePipeline, pushRequest } from '../local/testing/local-fixture.js';
+import {
+  packOf,
+  permissivePipeline,
+  pushRequest,
+  systemClock,
+} from '../local/testing/local-fixture.js';
 import { create } from '../local/testing/replica-scene.js';
 import { encodeRecord } from './records.js';
 import type { ReplicatedBackend } from './replicated-backend.js';
@@ -116,6 +121,31 @@ test('a committed push is reported when another store has applied it than the on
     return go();
   };
   const { generation } = await scene.push([create(main, await set.commit('one'))]);
+  assert.equal(generation, 1);
+  assert.equal(hangs.signal.aborted, false);
+  hangs.abort();
+  await until('nothing is left to do', async () => (await scene.leftInLog()).length === 0);
+  await scene.assertConverged();
+});
+
+test('a committed push is reported though all disks hang', async () => {
+  // What is waited for in seconds is over soon.
+  const { backend: hurried } = await set.frontEnd({
+    clock: {
+      ...systemClock,
+      sleep: (ms, signal) => systemClock.sleep(ms < 3_000 || ms > 30_000 ? ms : 50, signal),
+    },
+  });
+  const hangs = new AbortController();
+  for (const store of set.stores) {
+    store.interfere = async (call, go) => {
+      if (call === 'apply') await aborted(hangs.signal);
+      return go();
+    };
+  }
+  const { generation } = await scene.push([create(main, await set.commit('one'))], {
+    through: hurried,
+  });
   assert.equal(generation, 1);
   assert.equal(hangs.signal.aborted, false);
   hangs.abort();
