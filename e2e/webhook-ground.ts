@@ -87,11 +87,11 @@ export class WebhookGround {
 
   /**
    * Time passes as it does, but who sleeps for seconds soon looks whether it was turned; all but those that wait for a
-   * receiver's answer.
+   * receiver's answer. What is put forward passes for both clocks.
    */
   readonly clock: Clock = {
     nowMs: () => (this.#stoppedAtMs ?? Date.now()) + this.offsetMs,
-    monotonicMs: () => performance.now(),
+    monotonicMs: () => this.clock.nowMs() - performance.timeOrigin,
     sleep: (ms, signal) => realClock.sleep(ms >= 1000 && ms !== patienceMs ? 20 : ms, signal),
   };
 

@@ -1,9 +1,13 @@
 import { setMaxListeners } from 'node:events';
 import type { Lease, ProcessLease } from '../../backends/contract/coordinator.js';
 import { keys, prefixEnd } from '../../backends/contract/keys.js';
+import type { DeliveryQueue } from './delivery-queue.js';
+import type { WebhookStore } from './webhook-store.js';
 import { WebhookWorker, type WorkerParts } from './worker.js';
 
 export interface DispatcherParts extends WorkerParts {
+  readonly store: WebhookStore;
+  readonly queue: DeliveryQueue;
   readonly lease: ProcessLease;
 }
 

@@ -17,8 +17,11 @@ export interface DeliveryOptions {
 }
 
 export interface WorkerParts {
-  readonly store: WebhookStore;
-  readonly queue: DeliveryQueue;
+  readonly store: Pick<WebhookStore, 'subscriber' | 'removeRetired'>;
+  readonly queue: Pick<
+    DeliveryQueue,
+    'waiting' | 'read' | 'change' | 'unqueue' | 'forget' | 'prune' | 'release'
+  >;
   readonly send: Sender;
   readonly slots: Slots;
   readonly options: DeliveryOptions;
@@ -52,6 +55,7 @@ export class WebhookWorker {
   /** Attempts in a row that failed, those that ran together counted once. */
   #failures = 0;
   #round = 0;
+  /** On the monotonic clock, as what follows: one that is put back keeps nobody waiting. */
   #pausedUntilMs = 0;
   /** Not the receiver's trouble but this server's: then nothing is tried, whoever asks for it. */
   #troubledUntilMs = 0;
@@ -116,17 +120,16 @@ export class WebhookWorker {
 
   /** Starts what may be started. Returns how long nothing more can be, unless somebody nudges. */
   async #turn(): Promise<number | 'empty'> {
-    const { queue, clock } = this.#parts;
+    const { queue } = this.#parts;
     const waiting = await queue.waiting(this.#claim.webhook, windowSize);
     this.#waiting = waiting.length;
     if (waiting.length === 0 && this.#underWay.size === 0) return 'empty';
     this.#turns += 1;
     if (waiting.length === windowSize && this.#turns % shedEvery === 1) await this.#shed();
-    const nowMs = clock.nowMs();
     const limit = this.#failures > 0 ? 1 : perWebhook;
     for (const one of waiting) {
       if (this.#underWay.has(one.id)) continue;
-      const waitMs = this.#startsAtMs(one, nowMs) - nowMs;
+      const waitMs = this.#waitMs(one);
       if (waitMs > 0) return Math.min(waitMs, longestSleepMs);
       if (this.#underWay.size >= limit) break;
       this.#start(one);
@@ -134,11 +137,15 @@ export class WebhookWorker {
     return longestSleepMs;
   }
 
-  /** A time that lies further ahead than any pause is another clock's, and not waited for. */
-  #startsAtMs({ dueAtMs }: Waiting, nowMs: number): number {
-    if (dueAtMs === 0) return this.#troubledUntilMs;
-    const ahead = dueAtMs - nowMs > longestRetryMs + this.#parts.options.firstRetryMs;
-    return Math.max(ahead ? 0 : dueAtMs, this.#pausedUntilMs, this.#troubledUntilMs);
+  /** Until it may be tried. A time that lies further ahead than any pause is another clock's, and not waited for. */
+  #waitMs({ dueAtMs }: Waiting): number {
+    const { clock, options } = this.#parts;
+    const monotonicMs = clock.monotonicMs();
+    const troubledMs = this.#troubledUntilMs - monotonicMs;
+    if (dueAtMs === 0) return troubledMs;
+    const dueMs = dueAtMs - clock.nowMs();
+    const ahead = dueMs > longestRetryMs + options.firstRetryMs;
+    return Math.max(ahead ? 0 : dueMs, this.#pausedUntilMs - monotonicMs, troubledMs);
   }
 
   #start(waiting: Waiting): void {
@@ -266,7 +273,8 @@ export class WebhookWorker {
     const { clock, random, options } = this.#parts;
     this.#round += 1;
     this.#failures += 1;
-    this.#pausedUntilMs = clock.nowMs() + pauseMs(random, this.#failures, options.firstRetryMs);
+    const pausedMs = pauseMs(random, this.#failures, options.firstRetryMs);
+    this.#pausedUntilMs = clock.monotonicMs() + pausedMs;
   }
 
   /** Gives up the oldest of those that are too many. */
