@@ -84,13 +84,13 @@ test('where nothing is frozen and no head is behind, there is nothing to recover
 });
 
 test('an older copy is gone on from once its heads are raised, and stuck ones given up', async () => {
-  const verdicts = ['behind', 'split', 'moved'] as const;
+  const verdicts = ['behind', 'split', 'moved', 'unfinished'] as const;
   const { recovery, raised, kept, accepted } = scene(verdicts, 'an older copy');
   const run = (force: boolean) => recovery.run({ apply: true, force, signal });
   await assert.rejects(run(false), { message: /^1 repository cannot be recovered .* team\/r1 / });
   assert.deepEqual([raised, accepted()], [[], 0]);
   assert.equal((await run(true)).applied, true);
-  assert.deepEqual([raised, kept, accepted()], [['r0', 'r2'], ['r1'], 1]);
+  assert.deepEqual([raised, kept, accepted()], [['r0', 'r2', 'r3'], ['r1'], 1]);
 });
 
 test('while a node does not say what it holds, an older copy is gone on from by force only', async () => {

@@ -37,7 +37,9 @@ export function createClusterRecovery({
       const awaits = identity.recoveredAs !== undefined;
       const frozen = awaits ? undefined : identity.frozen?.message;
       // Repositories of the directory backend are what is on the disk: there is no head to raise.
-      const compared = (await backend.recovery?.compare(signal)) ?? nothingCompared;
+      const compared =
+        (await backend.recovery?.compare(signal, { frozen: frozen !== undefined })) ??
+        nothingCompared;
       if (!apply) {
         const due = frozen === undefined ? await restart() : undefined;
         return { ...compared, frozen: identity.frozen?.message, applied: false, restart: due };
@@ -70,7 +72,7 @@ export function createClusterRecovery({
 const nothingCompared: HeadsCompared = { compared: 0, found: [], unheard: [], unrecorded: [] };
 
 function isRaisable({ verdict }: HeadFound): boolean {
-  return verdict === 'behind' || verdict === 'moved';
+  return verdict === 'behind' || verdict === 'moved' || verdict === 'unfinished';
 }
 
 function unheardOf(unheard: readonly string[]): QuorateError {

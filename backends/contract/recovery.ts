@@ -19,9 +19,21 @@ export interface CopyFound {
  * - `unreachable`: a store that the record names does not answer, and might hold more. One that is gone for good (its
  *   node was removed, or came back with another disk) is not waited for where a majority of the voters answers, or as
  *   many others hold the highest generation;
- * - `missing`: no store has anything (deleted after the coordinator's copy was made).
+ * - `missing`: no store has anything (deleted after the coordinator's copy was made);
+ * - `unfinished`: by the coordinator it is still being made, or removed again, and the stores hold pushes of later, or,
+ *   while commits are frozen, as many of them have it as making one takes: it can be raised as for `behind`, and gets
+ *   its name;
+ * - `name-taken`: as `unfinished`, with pushes, and another has its name, or one above or below it, by the coordinator.
+ *   Nothing of it is removed; when that one is renamed or deleted, it is `unfinished`.
  */
-export type HeadVerdict = 'behind' | 'moved' | 'split' | 'unreachable' | 'missing';
+export type HeadVerdict =
+  | 'behind'
+  | 'moved'
+  | 'split'
+  | 'unreachable'
+  | 'missing'
+  | 'unfinished'
+  | 'name-taken';
 
 export interface HeadFound {
   readonly repositoryId: string;
@@ -36,7 +48,7 @@ export interface HeadFound {
 }
 
 export interface HeadsCompared {
-  /** Repositories looked at. */
+  /** Repositories looked at: those that are there by their records, and those of which something is found. */
   readonly compared: number;
   /** Those where something is not as it should be, in order of their ids. */
   readonly found: readonly HeadFound[];
@@ -48,10 +60,13 @@ export interface HeadsCompared {
 
 /** Compares heads with what is on the disks, and raises them, after the coordinator was put back to an older copy. */
 export interface HeadRecovery {
-  /** Asks every storage node that lives what it holds, and who holds something of a repository, how far it is. */
-  compare(signal: AbortSignal): Promise<HeadsCompared>;
   /**
-   * Raises a head that is `behind`, and has who holds it vote, as for `moved`. `aborted` when it changed since it was
+   * Asks every storage node that lives what it holds, and who holds something of a repository, how far it is. `frozen`:
+   * nobody commits anything, so that what is being made by its record is being made by nobody.
+   */
+  compare(signal: AbortSignal, options: { readonly frozen: boolean }): Promise<HeadsCompared>;
+  /**
+   * Raises a head that is `behind`, or `unfinished`, and has who holds it vote, as for `moved`. `aborted` when it changed since it was
    * compared. Log entries in between are gone with the coordinator's newer copy: voters that lack them are filled from
    * the one that has them.
    */

@@ -263,7 +263,10 @@ export interface Replica {
    * more. `state` says of each whether it is a copy.
    */
   copies(after: string): Promise<CopiesPage>;
-  /** What this store holds, without applying anything; undefined when it holds nothing of the repository. */
+  /**
+   * What this store holds, without applying anything; undefined when it holds nothing of the repository. Also where the
+   * coordinator has no head of it.
+   */
   state(repositoryId: string): Promise<ReplicaState | undefined>;
   stats(repositoryId: string): Promise<Omit<RepositoryStats, 'generation'>>;
   /**

@@ -27,9 +27,11 @@ export async function copyState(
     );
   } catch (error) {
     const { code, message } = asQuorateError(error);
-    if (code === 'not-found') return undefined;
-    if (code !== 'data-corrupt') throw error;
     const directory = store.repositoryDirectory(repositoryId);
+    // Nobody is to count on one that goes.
+    if (code === 'not-found')
+      return open.retires(repositoryId) ? undefined : withoutHead(directory);
+    if (code !== 'data-corrupt') throw error;
     const known = await readState(directory).catch((failure: unknown) => {
       // What cannot be read now may be ahead of the head, and must not be taken for less.
       if (asQuorateError(failure).code === 'storage-failure') throw failure;
@@ -37,5 +39,16 @@ export async function copyState(
     });
     const { generation, digest } = known;
     return { state: { generation, digest, frozen: message }, begun: false };
+  }
+}
+
+/** By an older copy of the coordinator there may be no head for what is here. Refs were compared with it when it was opened. */
+async function withoutHead(directory: string): Promise<FoundCopy | undefined> {
+  try {
+    const { generation, digest, begun = false } = await readState(directory);
+    return { state: { generation, digest }, begun };
+  } catch (error) {
+    if (asQuorateError(error).code === 'not-found') return undefined;
+    throw error;
   }
 }

@@ -145,6 +145,11 @@ export class OpenRepositories {
     }
   }
 
+  /** Somebody removes its files, or waits for that. */
+  retires(id: string): boolean {
+    return this.#retiring.has(id);
+  }
+
   /** Resolves when nothing is left of what was applied up to now. */
   async cleaned(): Promise<void> {
     for (const { repository } of this.#open.values()) await repository?.cleaning;

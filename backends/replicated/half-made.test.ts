@@ -98,6 +98,20 @@ test('so is a record of which nobody knew whether it was put', async () => {
   await settledInRounds();
 });
 
+test('a record that was put twice, since its first answer was lost, is made by nobody, and removed', async () => {
+  step = (one) => {
+    if (!puts(keys.repos)(one) || puts(keys.names)(one)) return undefined;
+    step = () => undefined;
+    return async (run) => {
+      await run();
+      return run();
+    };
+  };
+  await assert.rejects(backend.repositories.create(described));
+  await settledInRounds();
+  await backend.repositories.create(described);
+});
+
 test('what is being made by this process stays through its sweeps', async () => {
   let swept = false;
   step = (one) => {

@@ -73,7 +73,7 @@ async function makeRewound(t: TestContext): Promise<Rewound> {
       return store;
     },
     find: async () => {
-      const { compared, found } = await recovery.compare(signal);
+      const { compared, found } = await recovery.compare(signal, { frozen: true });
       assert.equal(compared, 1);
       return found[0];
     },

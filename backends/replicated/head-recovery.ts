@@ -1,4 +1,4 @@
-import type { Coordinator } from '../contract/coordinator.js';
+import type { Coordinator, Operation } from '../contract/coordinator.js';
 import type { Clock, Logger } from '../contract/environment.js';
 import { QuorateError, refuseCancelled } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
@@ -14,6 +14,7 @@ import type { HeadRecord } from '../contract/repository.js';
 import { takeBackEvictions } from './evictions.js';
 import { goneForGood } from './gone-stores.js';
 import { eachOf, type Holder, inTime, listCopies, withinTime } from './held-copies.js';
+import { nameFree } from './names.js';
 import { type NodeMark, readNodeMarks } from './node-marks.js';
 import { majorityOf } from './quorum.js';
 import { type Answer, isElsewhere, raisedRecord, type StoreAnswer } from './raised-set.js';
@@ -26,6 +27,7 @@ import {
   type RepositoryRecord,
   scan,
 } from './records.js';
+import { finished, judgeUnfinished, mostCommitted, oneByName } from './unfinished.js';
 import type { ReplicaDirectory } from './voters.js';
 
 interface Judged extends HeadFound {
@@ -33,6 +35,8 @@ interface Judged extends HeadFound {
   /** Of the highest generation. */
   readonly digest: string;
   readonly answers: readonly StoreAnswer[];
+  /** Stores hold more than the coordinator says was ever committed. */
+  readonly isPushed: boolean;
 }
 
 export interface HeadRecoveryDependencies {
@@ -48,6 +52,8 @@ export interface HeadRecoveryDependencies {
 interface Ground {
   readonly strays: readonly Holder[];
   readonly marks: ReadonlyMap<string, NodeMark>;
+  /** Nothing is committed, nor made, by anybody. */
+  readonly frozen: boolean;
 }
 
 /** Repositories that are looked at at the same time: 10,000 of them, on three stores each, are some ten seconds. */
@@ -57,8 +63,8 @@ const maxJudged = 16;
 export function createHeadRecovery(dependencies: HeadRecoveryDependencies): HeadRecovery {
   const { coordinator, replicas, replicationFactor, logger } = dependencies;
   return {
-    async compare(signal): Promise<HeadsCompared> {
-      const found: HeadFound[] = [];
+    async compare(signal, { frozen }): Promise<HeadsCompared> {
+      const judgements: Judged[] = [];
       let compared = 0;
       const recorded = new Set<string>();
       const { holders, unheard } = await listCopies(dependencies, signal);
@@ -67,15 +73,14 @@ export function createHeadRecovery(dependencies: HeadRecoveryDependencies): Head
         refuseCancelled(signal);
         const record = decodeRepository(entry);
         recorded.add(record.id);
-        if (record.state !== 'active') return;
-        compared += 1;
         const strays = holders.get(record.id) ?? [];
-        const judged = await judge(dependencies, record, { strays, marks });
-        if (judged === undefined) return;
-        const { head: _head, digest: _digest, answers: _answers, ...shown } = judged;
-        found.push(shown);
+        const judged = await judge(dependencies, record, { strays, marks, frozen });
+        if (record.state === 'active' || judged !== undefined) compared += 1;
+        if (judged !== undefined) judgements.push(judged);
       });
-      const inOrder = found.toSorted((a, b) => (a.repositoryId < b.repositoryId ? -1 : 1));
+      const inOrder = oneByName(
+        judgements.toSorted((a, b) => (a.repositoryId < b.repositoryId ? -1 : 1)),
+      ).map(shown);
       const unrecorded = [...holders.keys()].filter((id) => !recorded.has(id)).sort();
       return { compared, found: inOrder, unheard, unrecorded };
     },
@@ -86,26 +91,27 @@ export function createHeadRecovery(dependencies: HeadRecoveryDependencies): Head
       const record = decodeRepository(entry);
       const strays = copies.filter(({ named }) => !named);
       const marks = await readNodeMarks(coordinator);
-      const now = await judge(dependencies, record, { strays, marks });
-      const isRaisable = now?.verdict === 'behind' || now?.verdict === 'moved';
-      if (!isRaisable || now.generation !== generation) throw changed();
+      const now = await judge(dependencies, record, { strays, marks, frozen: true });
+      if (now === undefined || !isRaisable(now) || now.generation !== generation) throw changed();
       const { digest, head, answers } = now;
       const headKey = keys.head(repositoryId);
-      const next = raisedRecord(record, answers, { generation, digest, replicationFactor });
+      const isUnfinished = now.verdict === 'unfinished';
+      const base = isUnfinished ? finished(record) : record;
+      const next = raisedRecord(base, answers, { generation, digest, replicationFactor });
       const { succeeded } = await coordinator.transaction({
         compares: [
           { key: entry.key, target: 'modRevision', op: '=', operand: entry.modRevision },
           head === undefined
             ? { key: headKey, target: 'createRevision', op: '=', operand: 0 }
             : { key: headKey, target: 'value', op: '=', operand: encodeRecord(head) },
+          ...(isUnfinished ? nameFree(base.name) : []),
         ],
         success: [
           { type: 'put', key: headKey, value: encodeRecord({ generation, digest }) },
           // Under a new revision: pushes that were judged by the head that was behind, and hold locks on refs which have
           // moved since, are judged again.
-          next === undefined
-            ? { type: 'put', key: entry.key, value: entry.value }
-            : { type: 'put', key: entry.key, value: encodeRepository(next.record) },
+          { type: 'put', key: entry.key, value: encodeRepository(next?.record ?? base) },
+          ...(isUnfinished ? [nameOf(base)] : []),
           ...(next?.words ?? []),
         ],
         failure: [],
@@ -133,6 +139,19 @@ export function createHeadRecovery(dependencies: HeadRecoveryDependencies): Head
   };
 }
 
+function isRaisable({ verdict }: HeadFound): boolean {
+  return verdict === 'behind' || verdict === 'moved' || verdict === 'unfinished';
+}
+
+function nameOf({ id, name }: RepositoryRecord): Operation {
+  return { type: 'put', key: keys.name(name), value: encodeRecord({ id }) };
+}
+
+function shown(judged: Judged): HeadFound {
+  const { head: _head, digest: _digest, answers: _answers, isPushed: _pushed, ...found } = judged;
+  return found;
+}
+
 function changed(): QuorateError {
   return new QuorateError('aborted', 'a repository changed while it was recovered: try again');
 }
@@ -141,7 +160,7 @@ function changed(): QuorateError {
 async function judge(
   dependencies: HeadRecoveryDependencies,
   record: RepositoryRecord,
-  { strays, marks }: Ground,
+  { strays, marks, frozen }: Ground,
 ): Promise<Judged | undefined> {
   const entry = await dependencies.coordinator.get(keys.head(record.id));
   const head = entry === undefined ? undefined : decodeHead(entry);
@@ -169,14 +188,23 @@ async function judge(
   const isEnough = suffices(record, answers, generation);
   const isSilent = ({ answer, named }: StoreAnswer): boolean =>
     answer === 'silent' || (named && answer === 'gone' && !isEnough);
-  const verdict = verdictOf({
-    isComplete: !answers.some(isSilent),
+  const isComplete = !answers.some(isSilent);
+  const latest = { generation, digest };
+  const split = isSplit(head, states);
+  const unfinished = { head, answers, latest, isComplete, isSplit: split, frozen };
+  const heads = {
+    isComplete,
+    isSplit: split,
     states,
     isNamedHeld: answers.some(({ named, answer }) => named && typeof answer === 'object'),
-    isElsewhere: isElsewhere(record, answers, { generation, digest }),
+    isElsewhere: isElsewhere(record, answers, latest),
     head,
     generation,
-  });
+  };
+  const verdict =
+    record.state === 'active'
+      ? verdictOf(heads)
+      : await judgeUnfinished(dependencies.coordinator, record, unfinished);
   if (verdict === undefined) return undefined;
   const copies = answers.map((one): CopyFound => {
     const { nodeId, storeId, named, answer } = one;
@@ -184,8 +212,9 @@ async function judge(
     return { nodeId, storeId, generation: known, silent: isSilent(one), named };
   });
   const { id: repositoryId, name } = record;
-  const shown = { repositoryId, name, verdict, headGeneration, generation, copies };
-  return { ...shown, head, digest, answers };
+  const isPushed = generation > mostCommitted(record, head);
+  const found = { repositoryId, name, verdict, headGeneration, generation, copies };
+  return { ...found, head, digest, answers, isPushed };
 }
 
 async function ask(
@@ -229,8 +258,21 @@ function suffices(
   return voting.length >= majority || later.length >= majority;
 }
 
+/** Whether there are two digests at one generation. */
+function isSplit(head: HeadRecord | undefined, states: readonly ReplicaState[]): boolean {
+  const digests = new Map<number, string>();
+  if (head !== undefined) digests.set(head.generation, head.digest);
+  for (const state of states) {
+    const known = digests.get(state.generation);
+    if (known !== undefined && known !== state.digest) return true;
+    digests.set(state.generation, state.digest);
+  }
+  return false;
+}
+
 function verdictOf({
   isComplete,
+  isSplit: isContradicted,
   states,
   isNamedHeld,
   isElsewhere: isMoved,
@@ -239,6 +281,7 @@ function verdictOf({
 }: {
   /** Nobody is silent who might hold more. */
   readonly isComplete: boolean;
+  readonly isSplit: boolean;
   readonly states: readonly ReplicaState[];
   /** A store that the record names holds something. */
   readonly isNamedHeld: boolean;
@@ -247,13 +290,7 @@ function verdictOf({
   readonly head: HeadRecord | undefined;
   readonly generation: number;
 }): HeadVerdict | undefined {
-  const digests = new Map<number, string>();
-  if (head !== undefined) digests.set(head.generation, head.digest);
-  for (const state of states) {
-    const known = digests.get(state.generation);
-    if (known !== undefined && known !== state.digest) return 'split';
-    digests.set(state.generation, state.digest);
-  }
+  if (isContradicted) return 'split';
   if (!isComplete) return 'unreachable';
   const headGeneration = head?.generation ?? 0;
   if (states.length > 0 && generation > headGeneration) return 'behind';

@@ -134,7 +134,7 @@ class MovedScene {
   }
 
   async find(): Promise<HeadFound | undefined> {
-    return (await this.recovery.compare(signal)).found[0];
+    return (await this.recovery.compare(signal, { frozen: true })).found[0];
   }
 
   async raise(verdict: HeadFound['verdict']): Promise<void> {
@@ -252,7 +252,7 @@ test('a store that does not say what it holds is named; one that then does not s
   }
   await markNode(scene.set.coordinator, 'gone', 'removed');
   scene.store(3).interfere = (call, go) => (call === 'copies' ? away() : go());
-  const { unheard, found } = await scene.recovery.compare(signal);
+  const { unheard, found } = await scene.recovery.compare(signal, { frozen: true });
   assert.deepEqual([unheard, found], [['node-3', 'node-9'], []]);
   scene.store(3).interfere = (call, go) => (call === 'state' ? away() : go());
   const held = await scene.find();
@@ -326,5 +326,5 @@ test('a head without copies that would make it good is no news, and a tombstone 
   assert.equal(await scene.find(), undefined);
   const gone = encodeRepository({ ...(await scene.record()), state: 'deleted' });
   await scene.put({ type: 'put', key: keys.repo(id), value: gone });
-  assert.equal((await scene.recovery.compare(signal)).compared, 0);
+  assert.equal((await scene.recovery.compare(signal, { frozen: true })).compared, 0);
 });

@@ -95,7 +95,8 @@ export function raisedRecord(
   };
 }
 
-function holds(answer: Answer, { generation, digest }: HeadRecord): boolean {
+/** This very head. */
+export function holds(answer: Answer, { generation, digest }: HeadRecord): boolean {
   return typeof answer === 'object' && answer.generation === generation && answer.digest === digest;
 }
 

@@ -1,6 +1,8 @@
 import type { Compare, Coordinator, Operation } from '../contract/coordinator.js';
 import type { Logger } from '../contract/environment.js';
+import { QuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
+import type { HeadRecord } from '../contract/repository.js';
 import { damageGone } from './damage.js';
 import { evicted } from './evictions.js';
 import { goneForGood } from './gone-stores.js';
@@ -8,11 +10,13 @@ import { readNodeMarks } from './node-marks.js';
 import type { Pools } from './pools.js';
 import {
   copiesOf,
+  decodeHead,
   decodeRepository,
   encodeRepository,
   type RepositoryRecord,
   type Voter,
 } from './records.js';
+import { mostCommitted } from './unfinished.js';
 import { nobodyReachable, type ReplicaDirectory } from './voters.js';
 
 export interface RemovalsDependencies {
@@ -20,6 +24,12 @@ export interface RemovalsDependencies {
   readonly replicas: ReplicaDirectory;
   readonly pools: Pools;
   readonly logger: Logger;
+}
+
+/** As a sweep finds it, of which nobody knows how long ago it was put. */
+interface FoundTombstone {
+  readonly head: HeadRecord | undefined;
+  readonly revision: number;
 }
 
 /** The record was put once: the repository did not come to be, and nobody buried it. */
@@ -48,9 +58,9 @@ export class Removals {
     this.#left += 1;
   }
 
-  /** Removes the files of a buried repository in the background. */
+  /** Removes the files of a repository that was deleted just now, in the background. */
   begin(tombstone: RepositoryRecord): void {
-    const removal = this.#remove(tombstone)
+    const removal = this.#finish(tombstone)
       .catch((error: unknown) => {
         this.#left += 1;
         this.#dependencies.logger.error(
@@ -65,7 +75,8 @@ export class Removals {
   /**
    * Makes the record of a repository that is being made a tombstone, durably, and removes the files; of a tombstone, it
    * removes the files. Nothing happens to one that came to be meanwhile, whose record is returned then: whoever made it
-   * was only taken for dead, or was not told of it.
+   * was only taken for dead, or was not told of it. `failed-precondition` when a store holds more than was committed by
+   * what the coordinator says: that is an older copy then, and a recovery is to find the repository.
    */
   async bury(record: RepositoryRecord): Promise<RepositoryRecord | undefined> {
     try {
@@ -78,19 +89,40 @@ export class Removals {
 
   async #bury(record: RepositoryRecord): Promise<RepositoryRecord | undefined> {
     const { coordinator } = this.#dependencies;
-    const tombstone: RepositoryRecord = { ...record, state: 'deleted' };
+    const { id } = record;
     if (record.state === 'creating') {
-      const key = keys.repo(record.id);
+      const key = keys.repo(id);
+      try {
+        await this.#refuseAhead(record, undefined);
+      } catch (error) {
+        // It may have come to be, and have been pushed to, since its record was read.
+        const now = await coordinator.get(key);
+        const living = now === undefined ? undefined : decodeRepository(now);
+        if (living?.state === 'active') return living;
+        throw error;
+      }
+      const tombstone = encodeRepository({ ...record, state: 'deleted' });
       const { succeeded, results } = await coordinator.transaction({
-        compares: [stillBeingMade(record.id)],
-        success: [{ type: 'put', key, value: encodeRepository(tombstone) }],
+        binding: true,
+        compares: [stillBeingMade(id)],
+        success: [{ type: 'put', key, value: tombstone }],
         failure: [{ type: 'get', key }],
       });
       const [now] = results.flatMap((one) => (one.type === 'get' ? one.entries : []));
       const found = succeeded || now === undefined ? undefined : decodeRepository(now);
       if (found?.state === 'active') return found;
+      // Put twice, since the answer to the first was lost: whoever makes it fails by that, too.
+      if (found?.state === 'creating' && now !== undefined) {
+        const { succeeded: buried } = await coordinator.transaction({
+          binding: true,
+          compares: [{ key, target: 'modRevision', op: '=', operand: now.modRevision }],
+          success: [{ type: 'put', key, value: tombstone }],
+          failure: [],
+        });
+        if (!buried) throw recovered(record);
+      }
     }
-    await this.#remove(tombstone);
+    await this.#remove(id);
     return undefined;
   }
 
@@ -98,15 +130,44 @@ export class Removals {
     await Promise.all(this.#running);
   }
 
-  /** Files first, then the records: a crash in between finds the tombstone again. */
-  async #remove(tombstone: RepositoryRecord): Promise<void> {
+  /**
+   * Removes what was buried or deleted before. The tombstone is read in a transaction that an older copy of the
+   * coordinator is not trusted with.
+   */
+  async #remove(id: string): Promise<void> {
     const { coordinator } = this.#dependencies;
-    const { id, pool } = tombstone;
-    const words = await this.#removeFiles(id, copiesOf(tombstone));
-    await coordinator.transaction({
+    const { results } = await coordinator.transaction({
+      binding: true,
       compares: [],
       success: [
-        { type: 'delete', key: keys.repo(id) },
+        { type: 'get', key: keys.repo(id) },
+        { type: 'get', key: keys.head(id) },
+      ],
+      failure: [],
+    });
+    const [stored, head] = results.map((one) => (one.type === 'get' ? one.entries[0] : undefined));
+    // Somebody else has removed it.
+    if (stored === undefined) return;
+    const tombstone = decodeRepository(stored);
+    if (tombstone.state !== 'deleted') throw recovered(tombstone);
+    const known = head === undefined ? undefined : decodeHead(head);
+    await this.#refuseAhead(tombstone, known);
+    await this.#finish(tombstone, { head: known, revision: stored.modRevision });
+  }
+
+  /** Files first, then the records: a crash in between finds the tombstone again. */
+  async #finish(tombstone: RepositoryRecord, found?: FoundTombstone): Promise<void> {
+    const { coordinator } = this.#dependencies;
+    const { id, pool } = tombstone;
+    const key = keys.repo(id);
+    const words = await this.#removeFiles(tombstone, found);
+    const { succeeded } = await coordinator.transaction({
+      compares:
+        found === undefined
+          ? []
+          : [{ key, target: 'modRevision', op: '=', operand: found.revision }],
+      success: [
+        { type: 'delete', key },
         { type: 'delete', key: keys.head(id) },
         { type: 'delete', key: keys.log(id), rangeEnd: prefixEnd(keys.log(id)) },
         { type: 'delete', key: keys.outbox(id, ''), rangeEnd: prefixEnd(keys.outbox(id, '')) },
@@ -118,24 +179,59 @@ export class Removals {
       ],
       failure: [],
     });
+    if (!succeeded && (await coordinator.get(key)) !== undefined) throw recovered(tombstone);
     if (pool !== undefined) await this.#collect(pool);
+  }
+
+  /**
+   * Nothing goes while a store that answers holds more than the coordinator says was ever committed. Of what people
+   * deleted, a copy that cannot be read goes all the same; of what is taken for half-made, it may be the latest.
+   */
+  async #refuseAhead(
+    record: RepositoryRecord,
+    head: HeadRecord | undefined,
+    members: readonly Voter[] = copiesOf(record),
+  ): Promise<void> {
+    const { replicas } = this.#dependencies;
+    const { id, name } = record;
+    const states = await Promise.all(
+      members.map(async ({ storeId }) => {
+        const asked = replicas.find(storeId)?.state(id);
+        return head === undefined ? asked : asked?.catch(() => undefined);
+      }),
+    );
+    const generation = Math.max(0, ...states.map((state) => state?.generation ?? 0));
+    if (generation <= mostCommitted(record, head)) return;
+    throw new QuorateError(
+      'failed-precondition',
+      `stores hold pushes to ${name} of which the coordinator, an older copy, does not know: nothing of it is removed; ` +
+        'quorate recover shows it, and --apply makes it whole',
+      { details: { id, generation } },
+    );
   }
 
   /**
    * On every store that can be reached. One that is gone for good is not waited for; should it come back all the same,
    * a word of its own tells it, in the tombstone's place, to remove what it has. For any other the tombstone stays.
    */
-  async #removeFiles(id: string, members: readonly Voter[]): Promise<readonly Operation[]> {
+  async #removeFiles(
+    tombstone: RepositoryRecord,
+    found: FoundTombstone | undefined,
+  ): Promise<readonly Operation[]> {
     const { coordinator, replicas } = this.#dependencies;
+    const { id } = tombstone;
+    const members = copiesOf(tombstone);
     const lost = members.filter(({ storeId }) => replicas.find(storeId) === undefined);
     const marks = lost.length === 0 ? new Map() : await readNodeMarks(coordinator);
     const gone = lost.filter((member) => goneForGood(member, replicas.nodes(), marks));
     await Promise.all(
       members
         .filter((member) => !gone.includes(member))
-        .map(async ({ storeId }) => {
-          const replica = replicas.find(storeId);
+        .map(async (member) => {
+          const replica = replicas.find(member.storeId);
           if (replica === undefined) throw nobodyReachable(replicas, members);
+          // It may have been away when all were asked.
+          if (found !== undefined) await this.#refuseAhead(tombstone, found.head, [member]);
           await replica.destroy(id);
         }),
     );
@@ -153,4 +249,10 @@ export class Removals {
       );
     }
   }
+}
+
+function recovered({ id }: RepositoryRecord): QuorateError {
+  return new QuorateError('aborted', 'a repository that was being removed lives again', {
+    details: { id },
+  });
 }

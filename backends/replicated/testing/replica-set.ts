@@ -40,6 +40,8 @@ export type Interference = (
 export interface TestStore {
   readonly storeId: string;
   readonly replica: LocalReplica;
+  /** As when its process is started again: `replica` is another one then. */
+  readonly reopen: () => Promise<void>;
   readonly root: string;
   /** Not alive: the directory does not find it. */
   down: boolean;
@@ -96,27 +98,37 @@ export async function openReplicaSet(count = 3): Promise<ReplicaSet> {
   const closers: (() => Promise<unknown>)[] = [];
   for (let index = 0; index < count; index++) {
     const root = join(directory, `store-${index}`);
-    const refs = createRefTransactions({ git, clock: systemClock });
-    const objects = createObjectReader({ git, clock: systemClock });
-    closers.push(
-      () => refs.close(),
-      () => objects.close(),
-    );
-    const replica: LocalReplica = await LocalReplica.open({
-      ...environment,
-      root,
-      git,
-      refs,
-      objects,
-      indexer,
-      log: coordinatorLog(coordinator),
-      pruneGraceMs: 3_600_000,
-      applied: () => undefined,
-      peers: (id) => peerSourceOf({ coordinator, replicas }, { id, storeId: replica.storeId }),
-    });
+    const open = async (): Promise<LocalReplica> => {
+      const refs = createRefTransactions({ git, clock: systemClock });
+      const objects = createObjectReader({ git, clock: systemClock });
+      closers.push(
+        () => refs.close(),
+        () => objects.close(),
+      );
+      const opened: LocalReplica = await LocalReplica.open({
+        ...environment,
+        root,
+        git,
+        refs,
+        objects,
+        indexer,
+        log: coordinatorLog(coordinator),
+        pruneGraceMs: 3_600_000,
+        applied: () => undefined,
+        peers: (id) => peerSourceOf({ coordinator, replicas }, { id, storeId: opened.storeId }),
+      });
+      return opened;
+    };
+    let replica = await open();
     stores.push({
       storeId: replica.storeId,
-      replica,
+      get replica() {
+        return replica;
+      },
+      reopen: async () => {
+        await replica.close();
+        replica = await open();
+      },
       root,
       down: false,
       interfere: undefined,

@@ -233,7 +233,7 @@ test('a recovery that was applied names who is to be started again, until all we
     },
     {
       recovered: { frozen: 'old', found: [waiting('node-2')] },
-      says: /\nnothing was changed; .* nothing but "behind" and "moved" is found, or with --force, /,
+      says: /\nnothing was changed; .* nothing but "behind", "moved" and "unfinished" is found, or with --force, /,
       hints:
         /^no answer from node-2, .*: start them; those that will not come back can be removed /,
     },

@@ -253,6 +253,9 @@ function counted(repositories: unknown): string {
   return repositories === 1 ? '1 repository' : `${plain(repositories)} repositories`;
 }
 
+/** What `--apply` makes good. */
+const raisable: readonly unknown[] = ['behind', 'moved', 'unfinished'];
+
 /** What was done, or is to be done. */
 function recoveryVerdict(
   { applied, frozen, restart }: Readonly<Record<string, unknown>>,
@@ -260,11 +263,11 @@ function recoveryVerdict(
 ): string {
   if (isJson(restart)) return restartWords(restart['members']);
   if (applied === true) return 'recovered; the repositories are served again';
-  const others = found.filter(({ verdict }) => verdict !== 'behind' && verdict !== 'moved').length;
+  const others = found.filter(({ verdict }) => !raisable.includes(verdict)).length;
   if (frozen !== null || others < found.length) {
     return others === 0
       ? 'nothing was changed; quorate recover --apply does it'
-      : 'nothing was changed; quorate recover --apply does it when nothing but "behind" and "moved" is found, or with --force, which leaves the others as they are';
+      : 'nothing was changed; quorate recover --apply does it when nothing but "behind", "moved" and "unfinished" is found, or with --force, which leaves the others as they are';
   }
   return others === 0 ? 'nothing is frozen' : 'nothing can be raised as it is';
 }
