@@ -8,13 +8,14 @@ import { checkPushes } from './checker/check-pushes.js';
 import type { Refs } from './checker/check-pushes.js';
 import {
   Tracer,
+  changingCalls,
   cutShort,
   oneFileThread,
   straceArguments,
   wasHit,
 } from './checker/fault-injection.js';
 import type { Fault } from './checker/fault-injection.js';
-import { assertMet, cutCalls, maxPoints, points } from './checker/fault-points.js';
+import { maxPoints, points } from './checker/fault-points.js';
 import { Observer } from './checker/observer.js';
 import type { RecordedPush } from './checker/push-journal.js';
 import { readMarker } from './checker/store-on-disk.js';
@@ -143,7 +144,7 @@ interface Points {
 /** Pushes with a fault at one point after the other. Returns how many there were. */
 async function atEveryPoint(options: Points): Promise<number> {
   let count = 0;
-  for (const call of cutCalls()) {
+  for (const call of changingCalls) {
     for (const nth of points(options.stride)) {
       if (!(await hitsPoint(options, call, nth))) break;
       count += 1;
@@ -185,7 +186,7 @@ test('killed at every step of a push', async (t) => {
     push: () => bench.push('team/app', changes(bench)),
   });
   t.diagnostic(`${count} points`);
-  assertMet(count, 30);
+  assert.ok(count > 30, `only ${count} points were met`);
 });
 
 test('killed at any step of a push and of what tells webhooks of it', async (t) => {
@@ -201,7 +202,7 @@ test('killed at any step of a push and of what tells webhooks of it', async (t) 
     victims: () => Promise.resolve([bench.server.pid]),
     push: () => bench.push('team/app', changes(bench)),
   });
-  assertMet(count, 5);
+  assert.ok(count > 5, `only ${count} points were met`);
   const committed = (await bench.generation()) - before;
   const told = (): ReadonlySet<unknown> =>
     new Set(receiver.received.map(({ body }) => body['generation']));
@@ -224,7 +225,7 @@ test('killed at every step of a push that makes its repository', async (t) => {
     },
   });
   t.diagnostic(`${count} points`);
-  assertMet(count, 8);
+  assert.ok(count > 8, `only ${count} points were met`);
 });
 
 for (const signal of ['STOP', 'KILL'] as const) {
@@ -241,7 +242,7 @@ for (const signal of ['STOP', 'KILL'] as const) {
       mayLog: /a committed push could not be applied yet/,
     });
     t.diagnostic(`${count} points`);
-    assertMet(count, 3);
+    assert.ok(count > 3, `only ${count} points were met`);
   });
 }
 
@@ -254,7 +255,7 @@ test('killed at every step of the start that finishes an interrupted push', asyn
   const rewind = bench.observer.remember();
   await cp(server.dataDirectory, kept, copyOptions);
   let count = 0;
-  for (const call of cutCalls()) {
+  for (const call of changingCalls) {
     for (const nth of points(3)) {
       await rm(server.dataDirectory, { recursive: true });
       await cp(kept, server.dataDirectory, copyOptions);
@@ -276,7 +277,7 @@ test('killed at every step of the start that finishes an interrupted push', asyn
     }
   }
   t.diagnostic(`${count} points`);
-  assertMet(count, 8);
+  assert.ok(count > 8, `only ${count} points were met`);
 });
 
 const copyOptions = {

@@ -4,8 +4,14 @@ import { Agent } from 'node:http';
 import path from 'node:path';
 import { test } from 'node:test';
 import type { TestContext } from 'node:test';
-import { cutShort, oneFileThread, Tracer, type Fault } from './checker/fault-injection.js';
-import { assertMet, cutCalls, points } from './checker/fault-points.js';
+import {
+  changingCalls,
+  cutShort,
+  oneFileThread,
+  Tracer,
+  type Fault,
+} from './checker/fault-injection.js';
+import { points } from './checker/fault-points.js';
 import { zeroOid } from './checker/push-journal.js';
 import { emptyCommit, emptyTree, listRefs, pushBody, rawPush } from './checker/raw-git.js';
 import { fsck, leftovers, poolsOnDisk, repositoriesOnDisk } from './checker/store-on-disk.js';
@@ -146,7 +152,7 @@ const cuts: Readonly<Record<'server' | 'git', Cut>> = {
 async function atEveryPoint(t: TestContext, cut: Cut, round: Round): Promise<number> {
   const bench = await Bench.make(t);
   let count = 0;
-  for (const call of cutCalls()) {
+  for (const call of changingCalls) {
     for (const nth of points(cut.stride)) {
       await round.before(bench);
       const hit = await cutAt(bench, cut, { call, nth, act: round.act });
@@ -199,7 +205,7 @@ for (const [victim, cut] of Object.entries(cuts)) {
       act: (bench) => bench.fork('app', 'fork'),
       after: settleFork,
     });
-    assertMet(count, 1);
+    assert.ok(count > 1, `only ${count} points were met`);
   });
 
   test(`${victim} killed at every step of a further fork`, async (t) => {
@@ -213,7 +219,7 @@ for (const [victim, cut] of Object.entries(cuts)) {
       act: (bench) => bench.fork('app', 'fork'),
       after: settleFork,
     });
-    assertMet(count, 1);
+    assert.ok(count > 1, `only ${count} points were met`);
   });
 }
 
@@ -244,7 +250,7 @@ for (const gone of ['source', 'fork'] as const) {
     function doomed(): string {
       return gone === 'source' ? names.last : `r${names.made}`;
     }
-    assertMet(count, 3);
+    assert.ok(count > 3, `only ${count} points were met`);
   });
 }
 
@@ -270,7 +276,7 @@ for (const [victim, cut] of Object.entries(cuts)) {
         },
       },
     );
-    assertMet(count, 0);
+    assert.ok(count > 0, `only ${count} points were met`);
   });
 }
 
