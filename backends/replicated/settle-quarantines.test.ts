@@ -268,6 +268,31 @@ test('a quarantine goes exactly when its push is over for certain', async () => 
   assert.ok(!dropped.has('frozen'));
 });
 
+test('a push that goes on while another is settled keeps its objects, which have no mark yet', async () => {
+  const steps = new Map([
+    ['first', 0],
+    ['second', 0],
+  ]);
+  const dropped: string[] = [];
+  await settleQuarantines({
+    coordinator,
+    logger: silentLogger,
+    quarantines: [...steps.keys()].map((pushId) => ({ repositoryId: 'none', pushId, attempt: 1 })),
+    replica: {
+      storeId: store,
+      // As a store does it.
+      dropIfOver: async ({ pushId }, isOver) => {
+        const before = steps.get(pushId);
+        const isSo = await isOver(undefined);
+        if (pushId === 'first') steps.set('second', 1);
+        if (isSo && steps.get(pushId) === before) dropped.push(pushId);
+      },
+      applied: () => Promise.resolve(0),
+    },
+  });
+  assert.deepEqual(dropped, ['first']);
+});
+
 /** Settles one quarantine of a push that took no locks, at the head; tells whether it was dropped. */
 async function settleUnlocked(
   prepared: Prepared,

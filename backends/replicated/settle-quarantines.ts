@@ -45,18 +45,23 @@ export async function settleQuarantines({
   readonly idle?: boolean;
   readonly logger: Logger;
 }): Promise<void> {
-  for (const key of quarantines) {
-    try {
-      const isOver = (prepared: Prepared): Promise<boolean> =>
-        isPushOver(coordinator, replica, { key, prepared, idle });
-      await replica.dropIfOver(key, isOver);
-    } catch (error) {
+  let turn = Promise.resolve();
+  // Each is held on to now: a push that goes on while it waits for its turn is not over, mark or no mark.
+  const settled = quarantines.map((key) => {
+    const before = turn;
+    const isOver = async (prepared: Prepared): Promise<boolean> => {
+      await before;
+      return isPushOver(coordinator, replica, { key, prepared, idle });
+    };
+    turn = replica.dropIfOver(key, isOver).catch((error: unknown) => {
       logger.warn(
         { component: 'quarantine', repo: key.repositoryId, push_id: key.pushId, err: error },
         'a quarantine stays until its push is known to be over',
       );
-    }
-  }
+    });
+    return turn;
+  });
+  await Promise.all(settled);
 }
 
 async function isPushOver(
