@@ -147,14 +147,16 @@ export class LocalReplica implements Replica {
     return this.#quarantines.left;
   }
 
-  /** Drops a quarantine that nobody needs, unless its push goes on while that is found out. */
+  /** Drops a quarantine that nobody needs, unless its push goes on until its turn, or while that is found out. */
   async dropIfOver(
     key: QuarantineKey,
     isOver: (prepared: PreparedMark | undefined) => Promise<boolean>,
+    turn?: Promise<void>,
   ): Promise<void> {
     const steps = (): number | undefined =>
       this.#quarantines.find(key.repositoryId, key.pushId)?.steps;
     const before = steps();
+    await turn;
     const mark = await readPreparedMark(this.#store, key);
     if ((await isOver(mark)) && steps() === before) await this.abort(key);
   }

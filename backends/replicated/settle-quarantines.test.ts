@@ -281,8 +281,9 @@ test('a push that goes on while another is settled keeps its objects, which have
     replica: {
       storeId: store,
       // As a store does it.
-      dropIfOver: async ({ pushId }, isOver) => {
+      dropIfOver: async ({ pushId }, isOver, turn) => {
         const before = steps.get(pushId);
+        await turn;
         const isSo = await isOver(undefined);
         if (pushId === 'first') steps.set('second', 1);
         if (isSo && steps.get(pushId) === before) dropped.push(pushId);

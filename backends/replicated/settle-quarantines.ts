@@ -11,8 +11,12 @@ type Prepared = Pick<PrepareRequest, 'lockRevisions' | 'headRevision'> | undefin
 
 /** A store that holds objects of pushes. */
 export interface QuarantineStore extends Pick<Replica, 'applied' | 'storeId'> {
-  /** Drops one of which `isOver` says that nobody needs it, unless its push goes on meanwhile. */
-  dropIfOver(key: QuarantineKey, isOver: (prepared: Prepared) => Promise<boolean>): Promise<void>;
+  /** Drops one of which `isOver`, asked when it is its turn, says that nobody needs it, unless its push goes on from now on. */
+  dropIfOver(
+    key: QuarantineKey,
+    isOver: (prepared: Prepared) => Promise<boolean>,
+    turn?: Promise<void>,
+  ): Promise<void>;
 }
 
 /**
@@ -48,12 +52,9 @@ export async function settleQuarantines({
   let turn = Promise.resolve();
   // Each is held on to now: a push that goes on while it waits for its turn is not over, mark or no mark.
   const settled = quarantines.map((key) => {
-    const before = turn;
-    const isOver = async (prepared: Prepared): Promise<boolean> => {
-      await before;
-      return isPushOver(coordinator, replica, { key, prepared, idle });
-    };
-    turn = replica.dropIfOver(key, isOver).catch((error: unknown) => {
+    const isOver = (prepared: Prepared): Promise<boolean> =>
+      isPushOver(coordinator, replica, { key, prepared, idle });
+    turn = replica.dropIfOver(key, isOver, turn).catch((error: unknown) => {
       logger.warn(
         { component: 'quarantine', repo: key.repositoryId, push_id: key.pushId, err: error },
         'a quarantine stays until its push is known to be over',
