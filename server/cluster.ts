@@ -17,6 +17,7 @@ import {
   type LoadedCredentials,
   loadClusterCredentials,
 } from '../backends/node/cluster-credentials.js';
+import type { DiskWatch } from '../backends/local/disk-watch.js';
 import type { TlsFiles } from '../backends/node/tls-files.js';
 import { StorageNode } from '../backends/node/storage-node.js';
 import { FrontEndName } from '../backends/replicated/front-end-name.js';
@@ -146,6 +147,8 @@ function localAddressTo(endpoint: string): Promise<string | undefined> {
 export interface NodeParts {
   readonly config: Config;
   readonly data: DataDirectory;
+  /** Of the data directory. */
+  readonly disk: DiskWatch;
   readonly coordinator: Coordinator;
   readonly identity: ClusterIdentity;
   readonly unguarded: Coordinator;

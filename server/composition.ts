@@ -19,6 +19,7 @@ import { membersBehind } from '../backends/replicated/members-behind.js';
 import { loneNodeId } from '../backends/replicated/lone-store.js';
 import { repositoryName } from '../backends/replicated/records.js';
 import { createLocalBackend } from '../backends/local/local-backend.js';
+import { DiskWatch } from '../backends/local/disk-watch.js';
 import { createClusterBackend } from '../backends/node/cluster-backend.js';
 import { TlsFiles, type TlsPair } from '../backends/node/tls-files.js';
 import { createHookStore, type HookStore } from '../hooks/custom/hook-store.js';
@@ -59,7 +60,8 @@ import { createHttpListener } from './http/http-listener.js';
 import { openHostIdentity, type HostIdentity } from './host-identity.js';
 import { admissionLimits, gitLimits, httpLimits, sshLimits } from './listener-limits.js';
 import type { Lifecycle } from './lifecycle.js';
-import { formatAddress, listenOn, reachableAddress } from './listen.js';
+import { listenOn } from './listen.js';
+import { serverFile } from './server-file.js';
 import { openAuditLog } from './observe/audit-log.js';
 import type { FileAuditLog } from './observe/audit-log.js';
 import { createAuditTail } from './observe/audit-tail.js';
@@ -100,6 +102,8 @@ interface Foundation extends CompositionParts {
   readonly metrics: Metrics;
   readonly meter: Metrics;
   readonly audit: FileAuditLog;
+  /** Of the repositories, or else of the data directory. */
+  readonly disk: DiskWatch;
   readonly git: GitRunner;
   readonly coordinator: Coordinator;
   readonly identity: ClusterIdentity;
@@ -174,6 +178,7 @@ async function layFoundation(parts: CompositionParts): Promise<Foundation> {
     audit,
     tls,
     hostIdentity,
+    disk: openDisk({ ...parts, meter: metrics }),
     git,
     ...opened,
     rules,
@@ -190,6 +195,15 @@ async function layFoundation(parts: CompositionParts): Promise<Foundation> {
   // Requests were drained before; what the backend itself still does (maintenance) is cut short.
   teardown.add('backend', () => openedBackend.close(0));
   return { ...below, backend: openedBackend };
+}
+
+/** Nothing is written among repositories that other tools may have. */
+function openDisk(parts: CompositionParts & Pick<Foundation, 'meter'>): DiskWatch {
+  const { root } = parts.config;
+  const directory = root ?? parts.data.path;
+  const disk = new DiskWatch({ ...parts, directory, writes: root === undefined });
+  void disk.keepLooking(parts.stopping);
+  return disk;
 }
 
 function openQuotas(
@@ -340,7 +354,7 @@ async function openClusterBackend(
 }
 
 async function openOps(foundation: Foundation): Promise<Address> {
-  const { config, coordinator, backend, audit, data } = foundation;
+  const { config, coordinator, backend, audit } = foundation;
   const degraded = (): string | undefined => servingWithoutCoordinator(foundation);
   const server = createOpsServer({
     ...foundation,
@@ -350,7 +364,7 @@ async function openOps(foundation: Foundation): Promise<Address> {
       coordinator: async () => {
         if (degraded() === undefined) await coordinator.ping();
       },
-      storage: () => checkStorage(config.root ?? data.path),
+      storage: () => checkStorage(foundation.disk),
       git: createGitCheck(foundation),
       audit: async () => {
         const problem = audit.problem();
@@ -466,25 +480,5 @@ async function openDoors(foundation: Foundation, opsAddress: Address): Promise<C
         ...foundation.draining.map((drain) => drain(graceMs)),
       ]);
     },
-  };
-}
-
-/** Where this machine reaches the listeners. */
-function serverFile(
-  addresses: { http: Address; ssh: Address; ops: Address },
-  { config, version }: CompositionParts,
-): ServerFile {
-  const ssh = reachableAddress(addresses.ssh);
-  const certFile = config['tls.cert'];
-  const scheme = certFile === undefined ? 'http' : 'https';
-  return {
-    httpUrl: `${scheme}://${formatAddress(reachableAddress(addresses.http))}`,
-    ...(certFile === undefined ? {} : { tlsCertFile: certFile }),
-    sshUrl: `ssh://git@${formatAddress(ssh)}`,
-    sshHost: ssh.host,
-    sshPort: ssh.port,
-    opsUrl: `http://${formatAddress(reachableAddress(addresses.ops))}`,
-    pid: process.pid,
-    version,
   };
 }

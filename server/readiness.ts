@@ -2,13 +2,16 @@ import type { Clock } from '../backends/contract/environment.js';
 import { asQuorateError } from '../backends/contract/errors.js';
 import type { PastReads } from '../backends/contract/past-reads.js';
 import type { GitRunner } from '../backends/git/git-runner.js';
-import { diskProblem } from '../backends/local/disk-space.js';
+import type { DiskWatch } from '../backends/local/disk-watch.js';
 import type { Config } from './config.js';
 
-/** For readiness: rejects when a directory cannot be written to, or its disk is full. */
-export async function checkStorage(directory: string): Promise<void> {
-  const problem = await diskProblem(directory);
-  if (problem !== undefined) throw new Error(problem);
+/** A probe waits so long for the disk, and then goes by what was found before: less than probes are given. */
+const diskWaitMs = 1_000;
+
+/** For readiness: rejects when a disk takes nothing, is full, or hangs. */
+export async function checkStorage(disk: Pick<DiskWatch, 'look'>): Promise<void> {
+  const finding = await disk.look(diskWaitMs);
+  if (finding !== undefined) throw new Error(finding.problem);
 }
 
 /** For how long one start of git tells; probes come every few seconds, from several places. */

@@ -2,6 +2,7 @@ import path from 'node:path';
 import { FileThreads } from '../backends/git/file-threads/file-threads.js';
 import { createPackIndexer } from '../backends/git/indexer.js';
 import { createGitRunner } from '../backends/git/runner.js';
+import { DiskWatch } from '../backends/local/disk-watch.js';
 import { openCredentials, openStorageNode, tellEndOf } from './cluster.js';
 import type { CompositionParts } from './composition.js';
 import { openCoordinator } from './coordinator.js';
@@ -54,11 +55,20 @@ export async function composeStorageNode(parts: CompositionParts): Promise<Compo
     gitMemoryBytes: config['limits.indexMemory'],
   });
   teardown.add('pack indexer', () => indexer.close());
+  const disk = new DiskWatch({
+    directory: data.path,
+    writes: true,
+    clock,
+    logger,
+    meter: metrics,
+  });
+  void disk.keepLooking(parts.stopping);
   const credentials = await openCredentials({ ...parts, meter: metrics });
   const node = await openStorageNode({
     ...parts,
     ...opened,
     credentials,
+    disk,
     git,
     indexer,
     files,
@@ -71,7 +81,7 @@ export async function composeStorageNode(parts: CompositionParts): Promise<Compo
     phase: () => parts.lifecycle.state.phase,
     checks: {
       coordinator: () => coordinator.ping(),
-      storage: () => checkStorage(data.path),
+      storage: () => checkStorage(disk),
       git: createGitCheck({ git, clock }),
     },
     warnings: {

@@ -69,6 +69,7 @@ export type GaugeName =
   | 'certificate_not_after'
   | 'read_sessions'
   | 'storage_nodes' // labels: state (answering | silent)
+  | 'disk_trouble' // labels: kind (hangs | takes-nothing)
   | 'pack_memory' // labels: transport
   | 'queue_depth'; // labels: queue (spawn | libgit2 | maintenance | outbox | audit | webhooks | http-requests | http-fetches | ...)
 

@@ -26,8 +26,13 @@ export async function diskProblem(directory: string): Promise<string | undefined
     await access(directory, constants.R_OK | constants.W_OK);
     return fullness(directory, await statfs(directory));
   } catch (error) {
-    return `${directory} cannot be written to (${errorCode(error)}): see whether its disk is there, sound, mounted for writing, and this user's`;
+    return cannotBeWritten(directory, error);
   }
+}
+
+/** What an error of the file system says of a disk, and what to do. */
+export function cannotBeWritten(directory: string, error: unknown): string {
+  return `${directory} cannot be written to (${errorCode(error)}): see whether its disk is there, sound, mounted for writing, and this user's`;
 }
 
 /** What a disk has too little of, and what to do. Some file systems have no bound on files, and say 0 of them. */

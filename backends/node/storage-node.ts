@@ -6,7 +6,7 @@ import type { PeerSource, Replica } from '../contract/replica.js';
 import type { TakeFileSteps } from '../git/file-steps.js';
 import type { GitRunner } from '../git/git-runner.js';
 import type { PackIndexer } from '../git/pack-indexer.js';
-import { diskProblem, spaceOf } from '../local/disk-space.js';
+import type { DiskWatch } from '../local/disk-watch.js';
 import { type LocalStore, openLocalStore, storeRoot } from '../local/local-store.js';
 import { claimStore } from '../local/store-owner.js';
 import { reportDamage } from '../replicated/damage.js';
@@ -37,6 +37,8 @@ export interface StorageNodeOptions {
 
 export interface StorageNodeDependencies {
   readonly dataDirectory: string;
+  /** Of the data directory; somebody keeps looking. */
+  readonly disk: Pick<DiskWatch, 'look' | 'finding' | 'space'>;
   readonly coordinator: Coordinator;
   /** For the record that says that the node lives: it is there while commits are frozen, too. */
   readonly unguarded: Coordinator;
@@ -65,8 +67,10 @@ const settleEveryMs = 60_000;
 const idleMs = 600_000;
 /** How long it waits until others can see that it drains: a coordinator that is away is not waited for. */
 const tellMs = 1_000;
-/** How often it looks whether its disk takes what is written. */
-const lookEveryMs = 5_000;
+/** A disk that does not come back is told of when that is found: a node that drains does not wait for it. */
+const describeWaitMs = 500;
+/** How often it compares what it said of its disk with what was found. */
+const tellOfDiskEveryMs = 1_000;
 /** How often it looks for copies that are to go. */
 const evictEveryMs = 5_000;
 
@@ -200,7 +204,7 @@ export class StorageNode {
     this.#settling = Promise.all([
       this.#settleForEver(),
       this.#evictForEver(),
-      this.#watchDiskForEver(),
+      this.#tellOfDiskForEver(),
     ]);
     this.#scrub.start();
   }
@@ -261,8 +265,8 @@ export class StorageNode {
   }
 
   async #describe(): Promise<NodeRecord> {
-    const { options, dataDirectory, incarnation } = this.#dependencies;
-    const problem = await diskProblem(dataDirectory);
+    const { options, disk, incarnation } = this.#dependencies;
+    const finding = await disk.look(describeWaitMs);
     return {
       nodeId: options.nodeId,
       storeId: this.#store.replica.storeId,
@@ -270,27 +274,23 @@ export class StorageNode {
       zone: options.zone,
       weight: options.weight,
       // A disk that says nothing of itself is no reason to say nothing of the node.
-      ...(problem === undefined
-        ? await spaceOf(dataDirectory)
-        : await spaceOf(dataDirectory).catch(() => unknownSpace)),
+      ...(disk.space ?? unknownSpace),
       draining: this.#draining,
       version: options.version,
-      ...(problem === undefined ? {} : { problem }),
+      ...(finding === undefined ? {} : { problem: finding.problem }),
+      ...(finding?.hangs === true ? { hangs: true } : {}),
       incarnation,
     };
   }
 
   /** What is wrong with its disk all see soon, in its record; and so that it is well again. */
-  async #watchDiskForEver(): Promise<void> {
-    const { clock, dataDirectory, logger, options } = this.#dependencies;
+  async #tellOfDiskForEver(): Promise<void> {
+    const { clock, disk, logger, options } = this.#dependencies;
     const { signal } = this.#closing;
     const about = { component: 'store', node: options.nodeId };
     while (!signal.aborted) {
-      await clock.sleep(lookEveryMs, signal);
-      const problem = await diskProblem(dataDirectory);
-      if (signal.aborted || problem === this.#membership.record?.problem) continue;
-      if (problem === undefined) logger.info(about, 'the disk takes what is written again');
-      else logger.error(about, problem);
+      await clock.sleep(tellOfDiskEveryMs, signal);
+      if (signal.aborted || disk.finding?.problem === this.#membership.record?.problem) continue;
       await this.#membership.update().catch((error: unknown) => {
         logger.debug({ ...about, err: error }, 'what became of the disk is told later');
       });

@@ -16,6 +16,7 @@ import { markNode } from './node-marks.js';
 import { NodeMembership } from './node-membership.js';
 import { intercepting } from './testing/fault-coordinator.js';
 import type { NodeRecord } from './node-record.js';
+import { reachable } from './voters.js';
 import { until } from '../contract/testing/until.js';
 
 let directory: string;
@@ -163,6 +164,25 @@ test('a node that moves, or says something new, is known by what it says now', a
   await announce(record('a', { address: 'elsewhere:1' }));
   await until('the new address', () => nodes.nodes()[0]?.address === 'elsewhere:1');
   assert.equal(connections.size, 2);
+});
+
+test('a node whose disk hangs, by its own word, is asked last for whatever others have, too', async () => {
+  const { nodes, connections } = await open();
+  const problem = 'the disk hangs';
+  for (const name of ['a', 'b', 'c']) {
+    await announce(record(name, name === 'b' ? { problem, hangs: true } : {}));
+  }
+  await until('all of them', () => idsOf(nodes).length === 3);
+  const busy = connections.get('a:7420');
+  assert.ok(busy !== undefined);
+  busy.running = 5;
+  const voters = ['a', 'b', 'c'].map((name) => ({ ...record(name), joinedEpoch: 1 }));
+  const order = reachable(nodes, voters).map(({ storeId }) => storeId);
+  assert.deepEqual(
+    order,
+    ['c', 'a', 'b'].map((name) => record(name).storeId),
+  );
+  assert.ok(!nodes.place('some', 2).some(({ nodeId }) => nodeId === 'b'));
 });
 
 test('marks are known, with their time, and a change of one is told', async () => {

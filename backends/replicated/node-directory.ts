@@ -140,10 +140,11 @@ export class NodeDirectory implements ReplicaDirectory {
   }
 
   #storageNode(record: NodeRecord, local: boolean): StorageNode {
-    const { nodeId, storeId, address, zone, weight, capacityBytes, usedBytes, problem } = record;
+    const { nodeId, storeId, address, zone, weight, capacityBytes, usedBytes } = record;
+    const { problem, hangs } = record;
     const draining = record.draining || this.#marks.has(nodeId);
     const space = { capacityBytes, usedBytes };
-    return { nodeId, storeId, address, zone, weight, ...space, draining, problem, local };
+    return { nodeId, storeId, address, zone, weight, ...space, draining, problem, hangs, local };
   }
 
   #count(answering: boolean): number {

@@ -17,6 +17,8 @@ const nodeSchema = z.object({
   version: z.string(),
   /** Why it takes nothing new, and the remedy, in words; absent while all is well. */
   problem: z.string().optional(),
+  /** Its disk answers nothing: others are asked first, for reads too. */
+  hangs: z.boolean().optional(),
   /** Of the cluster, in which the process began; absent in records of earlier versions. */
   incarnation: z.int().min(1).optional(),
 });

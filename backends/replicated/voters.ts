@@ -18,6 +18,8 @@ export interface StorageNode {
   readonly draining: boolean;
   /** Why it takes nothing new although it runs, and the remedy; absent while all is well. */
   readonly problem?: string | undefined;
+  /** Its disk answers nothing: others are asked first. */
+  readonly hangs?: boolean | undefined;
   /** By how much its clock on the wall is ahead of ours, in ms; absent while they are together. */
   readonly clockApartMs?: number;
   /** In this process. */
@@ -65,7 +67,7 @@ export function singleReplica(nodeId: string, replica: Replica): ReplicaDirector
 
 /**
  * The voters that can be asked now, best first: the store of this process, then the one with the fewest requests from
- * here. Without those that a change of configuration declared stale.
+ * here; last those whose disk hangs, by their own word. Without those that a change of configuration declared stale.
  */
 export function reachable(directory: ReplicaDirectory, voters: readonly Voter[]): Member[] {
   const members = voters.flatMap(({ storeId, state }): Member[] => {
@@ -73,8 +75,13 @@ export function reachable(directory: ReplicaDirectory, voters: readonly Voter[])
     return replica === undefined ? [] : [{ storeId, replica }];
   });
   if (members.length < 2) return members;
-  const here = new Set(directory.nodes().flatMap((node) => (node.local ? [node.storeId] : [])));
-  const cost = ({ storeId }: Member): number => (here.has(storeId) ? -1 : directory.load(storeId));
+  const nodes = directory.nodes();
+  const here = new Set(nodes.flatMap((node) => (node.local ? [node.storeId] : [])));
+  const hanging = new Set(nodes.flatMap((node) => (node.hangs === true ? [node.storeId] : [])));
+  const cost = ({ storeId }: Member): number => {
+    if (hanging.has(storeId)) return Number.MAX_SAFE_INTEGER;
+    return here.has(storeId) ? -1 : directory.load(storeId);
+  };
   return members.sort((a, b) => cost(a) - cost(b));
 }
 

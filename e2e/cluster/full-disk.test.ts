@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { mkdir, mkdtemp, rm, rmdir, statfs, writeFile } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { mkdir, mkdtemp, open, rename, rm, rmdir, statfs, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -110,6 +111,29 @@ describe('a storage node whose disk is full, while clients push', () => {
     });
     await pushing.converge();
     await pushing.checkDisks();
+    await waitFor('the status to be well', async () => (await problem()) === undefined);
+    await waitFor('the node to be ready', async () => (await readiness()).status === 200);
+  });
+
+  test('a disk that hangs is told of, until it answers', async () => {
+    // Who opens a pipe to write waits in the kernel, as at a disk that hangs, until somebody reads.
+    const pipe = path.join(disk, 'pipe');
+    const probe = path.join(disk, 'data', 'disk-probe');
+    await run('mkfifo', [pipe]);
+    await rename(pipe, probe);
+    try {
+      assert.match(
+        await waitFor('the status to tell', () => problem()),
+        /^the disk of \S+data hangs: nothing that was asked of it has come back for 10 s; /,
+      );
+      const told = await readiness();
+      assert.equal(told.status, 503);
+      assert.match(told.text, /"storage":"the disk of \S+ hangs/);
+    } finally {
+      const reader = await open(probe, constants.O_RDONLY | constants.O_NONBLOCK);
+      await rm(probe);
+      await reader.close();
+    }
     await waitFor('the status to be well', async () => (await problem()) === undefined);
     await waitFor('the node to be ready', async () => (await readiness()).status === 200);
   });

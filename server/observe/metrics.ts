@@ -223,6 +223,11 @@ const gauges: Record<GaugeName, MetricDefinition> = {
     help: 'Other storage nodes that announce themselves, by whether they answer this process.',
     labels: ['state'],
   },
+  disk_trouble: {
+    name: 'quorate_disk_trouble',
+    help: '1 while the disk of this process is in trouble: it hangs, or it is full or otherwise takes nothing.',
+    labels: ['kind'],
+  },
   certificate_not_after: {
     name: 'quorate_certificate_not_after_seconds',
     help: 'When the TLS certificate in use ends, in seconds since 1970: https, between members of a cluster, or to etcd.',
