@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { z } from 'zod';
+import type { KeyValue } from '../contract/coordinator.js';
 import { QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
 
@@ -71,4 +72,14 @@ export function decodeCluster(value: Uint8Array): ClusterRecord {
       cause: error,
     });
   }
+}
+
+/**
+ * A name of the incarnation that the coordinator is in, by its entry of the cluster: no other one ever has it. Undefined
+ * without a cluster, and while somebody says that this is an older copy.
+ */
+export function incarnationName(entry: KeyValue | undefined): string | undefined {
+  if (entry === undefined) return undefined;
+  const { id, incarnation, recovery = id, frozen } = decodeCluster(entry.value);
+  return frozen === undefined ? `${incarnation}.${recovery}` : undefined;
 }

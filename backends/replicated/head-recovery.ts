@@ -11,6 +11,7 @@ import type {
 } from '../contract/recovery.js';
 import type { ReplicaState } from '../contract/replica.js';
 import type { HeadRecord } from '../contract/repository.js';
+import { incarnationName } from '../coordination/cluster-record.js';
 import { takeBackEvictions } from './evictions.js';
 import { goneForGood } from './gone-stores.js';
 import { eachOf, type Holder, inTime, listCopies, withinTime } from './held-copies.js';
@@ -54,6 +55,8 @@ interface Ground {
   readonly marks: ReadonlyMap<string, NodeMark>;
   /** Nothing is committed, nor made, by anybody. */
   readonly frozen: boolean;
+  /** The cluster's, if nothing is frozen. */
+  readonly incarnation: string | undefined;
 }
 
 /** Repositories that are looked at at the same time: 10,000 of them, on three stores each, are some ten seconds. */
@@ -69,12 +72,15 @@ export function createHeadRecovery(dependencies: HeadRecoveryDependencies): Head
       const recorded = new Set<string>();
       const { holders, unheard } = await listCopies(dependencies, signal);
       const marks = await readNodeMarks(coordinator);
+      const cluster = frozen ? undefined : await coordinator.get(keys.cluster);
+      const incarnation = incarnationName(cluster);
       await eachOf(scan(coordinator, keys.repos), maxJudged, async (entry) => {
         refuseCancelled(signal);
         const record = decodeRepository(entry);
         recorded.add(record.id);
         const strays = holders.get(record.id) ?? [];
-        const judged = await judge(dependencies, record, { strays, marks, frozen });
+        const ground = { strays, marks, frozen, incarnation };
+        const judged = await judge(dependencies, record, ground);
         if (record.state === 'active' || judged !== undefined) compared += 1;
         if (judged !== undefined) judgements.push(judged);
       });
@@ -85,14 +91,17 @@ export function createHeadRecovery(dependencies: HeadRecoveryDependencies): Head
       return { compared, found: inOrder, unheard, unrecorded };
     },
 
-    async raise({ repositoryId, generation, copies }): Promise<void> {
+    async raise({ repositoryId, verdict, generation, copies }): Promise<void> {
       const entry = await coordinator.get(keys.repo(repositoryId));
       if (entry === undefined) throw changed();
       const record = decodeRepository(entry);
       const strays = copies.filter(({ named }) => !named);
       const marks = await readNodeMarks(coordinator);
-      const now = await judge(dependencies, record, { strays, marks, frozen: true });
-      if (now === undefined || !isRaisable(now) || now.generation !== generation) throw changed();
+      const ground = { strays, marks, frozen: true, incarnation: undefined };
+      const now = await judge(dependencies, record, ground);
+      // Deleted meanwhile, for one: what was found to be behind would be taken for unfinished.
+      if (now?.verdict !== verdict || !isRaisable(now)) throw changed();
+      if (now.generation !== generation) throw changed();
       const { digest, head, answers } = now;
       const headKey = keys.head(repositoryId);
       const isUnfinished = now.verdict === 'unfinished';
@@ -160,7 +169,7 @@ function changed(): QuorateError {
 async function judge(
   dependencies: HeadRecoveryDependencies,
   record: RepositoryRecord,
-  { strays, marks, frozen }: Ground,
+  { strays, marks, frozen, incarnation }: Ground,
 ): Promise<Judged | undefined> {
   const entry = await dependencies.coordinator.get(keys.head(record.id));
   const head = entry === undefined ? undefined : decodeHead(entry);
@@ -191,7 +200,7 @@ async function judge(
   const isComplete = !answers.some(isSilent);
   const latest = { generation, digest };
   const split = isSplit(head, states);
-  const unfinished = { head, answers, latest, isComplete, isSplit: split, frozen };
+  const unfinished = { head, answers, latest, isComplete, isSplit: split, frozen, incarnation };
   const heads = {
     isComplete,
     isSplit: split,

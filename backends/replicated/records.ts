@@ -49,6 +49,11 @@ const repositorySchema = z.strictObject({
   target: z.array(z.string()).exactOptional(),
   /** Front-end that is creating it (`frontEnds/`), while the state is `creating`. */
   creator: z.string().exactOptional(),
+  /**
+   * Of a tombstone that somebody put: the cluster's incarnation in which that was (`incarnationName`). While it is this
+   * one, nobody has put an older copy of the coordinator back since: whatever stores hold, they held when it was deleted.
+   */
+  deletedIn: z.string().exactOptional(),
 });
 
 export type RepositoryRecord = Repository &

@@ -11,6 +11,7 @@ import type {
   RepositoryPatch,
 } from '../contract/repository.js';
 import type { StoredSettings } from '../contract/settings.js';
+import { incarnationName } from '../coordination/cluster-record.js';
 import { emptyDigest } from '../git/digest.js';
 import { deleted, type StoredRecord } from './basis.js';
 import { evicted } from './evictions.js';
@@ -334,12 +335,19 @@ export class Registry {
   async delete(id: string, by?: string): Promise<void> {
     const record = await this.#swap(
       id,
-      (current) => ({
-        record: { ...current, state: 'deleted' },
-        compares: [],
-        operations: [{ type: 'delete', key: keys.name(current.name) }],
-        change: { action: 'deleted' },
-      }),
+      async (current) => {
+        const deletedIn = incarnationName(await this.#dependencies.coordinator.get(keys.cluster));
+        return {
+          record: {
+            ...current,
+            state: 'deleted',
+            ...(deletedIn === undefined ? {} : { deletedIn }),
+          },
+          compares: [],
+          operations: [{ type: 'delete', key: keys.name(current.name) }],
+          change: { action: 'deleted' },
+        };
+      },
       by,
     );
     this.#removals.begin(record);

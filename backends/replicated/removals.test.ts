@@ -188,3 +188,24 @@ test('a repository that came to be while somebody was about to bury it stays', a
   assert.equal((await backend.repositories.get('slow'))?.id, id);
   assert.ok(set.stores.every(({ gitDir }) => existsSync(gitDir(id))));
 });
+
+test('a record that came back while files were being removed stays', async () => {
+  const key = keys.repo(repository.id);
+  const living = await set.coordinator.get(key);
+  assert.ok(living);
+  const asked = new EventEmitter();
+  const begun = once(asked, 'destroy');
+  lost().interfere = async (call, go) => {
+    if (call !== 'destroy') return go();
+    asked.emit('destroy');
+    await once(asked, 'go');
+    return go();
+  };
+  await backend.repositories.delete(repository.id);
+  await begun;
+  const success = [{ type: 'put' as const, key, value: living.value }];
+  await set.coordinator.transaction({ compares: [], success, failure: [] });
+  asked.emit('go');
+  await backend.close(1000);
+  assert.deepEqual((await set.coordinator.get(key))?.value, living.value);
+});

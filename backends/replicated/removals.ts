@@ -1,5 +1,6 @@
 import type { Compare, Coordinator, Operation } from '../contract/coordinator.js';
 import type { Logger } from '../contract/environment.js';
+import { incarnationName } from '../coordination/cluster-record.js';
 import { QuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
 import type { HeadRecord } from '../contract/repository.js';
@@ -26,10 +27,12 @@ export interface RemovalsDependencies {
   readonly logger: Logger;
 }
 
-/** As a sweep finds it, of which nobody knows how long ago it was put. */
+/** As it is found: nobody knows how long ago it was put, nor whether by this copy of the coordinator. */
 interface FoundTombstone {
   readonly head: HeadRecord | undefined;
   readonly revision: number;
+  /** Somebody deleted it, and no older copy was put back since. */
+  readonly isWanted: boolean;
 }
 
 /** The record was put once: the repository did not come to be, and nobody buried it. */
@@ -60,7 +63,7 @@ export class Removals {
 
   /** Removes the files of a repository that was deleted just now, in the background. */
   begin(tombstone: RepositoryRecord): void {
-    const removal = this.#finish(tombstone)
+    const removal = this.#remove(tombstone.id)
       .catch((error: unknown) => {
         this.#left += 1;
         this.#dependencies.logger.error(
@@ -142,30 +145,32 @@ export class Removals {
       success: [
         { type: 'get', key: keys.repo(id) },
         { type: 'get', key: keys.head(id) },
+        { type: 'get', key: keys.cluster },
       ],
       failure: [],
     });
-    const [stored, head] = results.map((one) => (one.type === 'get' ? one.entries[0] : undefined));
+    const [stored, head, cluster] = results.map((one) =>
+      one.type === 'get' ? one.entries[0] : undefined,
+    );
     // Somebody else has removed it.
     if (stored === undefined) return;
     const tombstone = decodeRepository(stored);
     if (tombstone.state !== 'deleted') throw recovered(tombstone);
     const known = head === undefined ? undefined : decodeHead(head);
-    await this.#refuseAhead(tombstone, known);
-    await this.#finish(tombstone, { head: known, revision: stored.modRevision });
+    const { deletedIn } = tombstone;
+    const isWanted = deletedIn !== undefined && deletedIn === incarnationName(cluster);
+    if (!isWanted) await this.#refuseAhead(tombstone, known);
+    await this.#finish(tombstone, { head: known, revision: stored.modRevision, isWanted });
   }
 
   /** Files first, then the records: a crash in between finds the tombstone again. */
-  async #finish(tombstone: RepositoryRecord, found?: FoundTombstone): Promise<void> {
+  async #finish(tombstone: RepositoryRecord, found: FoundTombstone): Promise<void> {
     const { coordinator } = this.#dependencies;
     const { id, pool } = tombstone;
     const key = keys.repo(id);
     const words = await this.#removeFiles(tombstone, found);
     const { succeeded } = await coordinator.transaction({
-      compares:
-        found === undefined
-          ? []
-          : [{ key, target: 'modRevision', op: '=', operand: found.revision }],
+      compares: [{ key, target: 'modRevision', op: '=', operand: found.revision }],
       success: [
         { type: 'delete', key },
         { type: 'delete', key: keys.head(id) },
@@ -184,7 +189,8 @@ export class Removals {
   }
 
   /**
-   * Nothing goes while a store that answers holds more than the coordinator says was ever committed. Of what people
+   * Nothing goes while a store that answers holds more than the coordinator says was ever committed: an older copy of it
+   * may say of what lives that it was deleted, or is half-made. Of what people
    * deleted, a copy that cannot be read goes all the same; of what is taken for half-made, it may be the latest.
    */
   async #refuseAhead(
@@ -216,7 +222,7 @@ export class Removals {
    */
   async #removeFiles(
     tombstone: RepositoryRecord,
-    found: FoundTombstone | undefined,
+    { head, isWanted }: FoundTombstone,
   ): Promise<readonly Operation[]> {
     const { coordinator, replicas } = this.#dependencies;
     const { id } = tombstone;
@@ -231,7 +237,7 @@ export class Removals {
           const replica = replicas.find(member.storeId);
           if (replica === undefined) throw nobodyReachable(replicas, members);
           // It may have been away when all were asked.
-          if (found !== undefined) await this.#refuseAhead(tombstone, found.head, [member]);
+          if (!isWanted) await this.#refuseAhead(tombstone, head, [member]);
           await replica.destroy(id);
         }),
     );

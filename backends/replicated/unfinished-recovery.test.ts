@@ -6,6 +6,7 @@ import { keys, prefixEnd } from '../contract/keys.js';
 import type { HeadFound, HeadRecovery } from '../contract/recovery.js';
 import type { NewRepository, Repository } from '../contract/repository.js';
 import { allRefs } from '../contract/visible-refs.js';
+import { encodeCluster } from '../coordination/cluster-record.js';
 import { silentLogger as logger } from '../coordination/test-environment.js';
 import { packOf, pushRequest, systemClock } from '../local/testing/local-fixture.js';
 import { create } from '../local/testing/replica-scene.js';
@@ -21,7 +22,7 @@ const { signal } = new AbortController();
 const access = { public: false, grants: {} };
 /** All that is in a copy, but what is under leases: whoever held them is gone. */
 const saved = ['repos/', 'names/', 'heads/', 'log/', 'outbox/', 'pools/', 'pool-members/'];
-saved.push('evictions/');
+saved.push('evictions/', 'cluster/');
 
 let set: ReplicaSet;
 let backend: ReplicatedBackend;
@@ -33,6 +34,7 @@ let saves: (transaction: Transaction) => boolean;
 
 beforeEach(async () => {
   set = await openReplicaSet(3);
+  await incarnate(1);
   copy = [];
   saves = () => false;
   const wrap: Parameters<typeof set.frontEnd>[0] = {
@@ -77,6 +79,14 @@ function put(...success: Operation[]): Promise<unknown> {
   return set.coordinator.transaction({ compares: [], success, failure: [] });
 }
 
+/** As a recovery does, which goes on from the coordinator as it is. */
+function incarnate(incarnation: number): Promise<unknown> {
+  const id = 'c'.repeat(32);
+  const recovery = incarnation === 1 ? {} : { recovery: String(incarnation).repeat(32) };
+  const value = encodeCluster({ id, incarnation, ...recovery });
+  return put({ type: 'put', key: keys.cluster, value });
+}
+
 /** As when all servers were stopped: whoever was there before is gone. */
 async function putBack(): Promise<void> {
   assert.ok(copy.length > 0, 'there is a copy');
@@ -87,13 +97,20 @@ async function putBack(): Promise<void> {
   for (const { reopen } of set.stores) await reopen();
 }
 
-async function push(repository: Repository, branch: string, by = backend): Promise<number> {
+async function push(
+  repository: Repository,
+  branch: string,
+  {
+    by = backend,
+    applied = [0, 1, 2],
+  }: { readonly by?: ReplicatedBackend; readonly applied?: readonly number[] } = {},
+): Promise<number> {
   const oid = await set.commit(branch);
   const pack = await packOf(set.source, [oid], []);
   const request = pushRequest([create(`refs/heads/${branch}`, oid)], { pack });
   const { generation = 0 } = await by.push(repository, request);
   assert.ok(generation > 0, 'it is acknowledged');
-  for (const { replica } of set.stores) await replica.apply(repository.id, generation);
+  for (const index of applied) await store(index).replica.apply(repository.id, generation);
   return generation;
 }
 
@@ -136,7 +153,7 @@ async function assertLives({ id, name }: Repository, generation: number): Promis
   const head = await set.coordinator.get(keys.head(id));
   assert.equal(head === undefined ? undefined : decodeHead(head).generation, generation);
   assert.deepEqual(await generationsOf(repository), [generation, generation, generation]);
-  assert.equal(await push(repository, 'later', front), generation + 1);
+  assert.equal(await push(repository, 'later', { by: front }), generation + 1);
 }
 
 /** Was being made when the copy was, and is pushed to after that. */
@@ -353,4 +370,65 @@ test('a repository that was renamed after the copy has its name of then, with al
   assert.ok(found);
   await recovery.raise(found);
   await assertLives({ ...repository, name: 'team/app' }, 1);
+});
+
+/** Deleted by somebody while its stores are ahead of an older copy of the coordinator, and only the last is away. */
+async function deletedThoughAhead(): Promise<Repository> {
+  const repository = await backend.repositories.create(described('team/app'));
+  await save();
+  await push(repository, 'one');
+  for (const index of [0, 1]) {
+    store(index).interfere = (call, go) => (call === 'apply' ? away() : go());
+  }
+  const latest = await push(repository, 'two', { applied: [2] });
+  await putBack();
+  for (const one of set.stores) one.interfere = undefined;
+  assert.deepEqual(await generationsOf(repository), [1, 1, latest]);
+  const front = await started();
+  store(2).down = true;
+  await front.repositories.delete(repository.id);
+  await front.close(1000);
+  assert.deepEqual(await generationsOf(repository), [undefined, undefined, latest]);
+  return repository;
+}
+
+test('what people deleted stays deleted, though a store that was away is ahead of the coordinator, and of all others', async () => {
+  const repository = await deletedThoughAhead();
+  store(2).down = false;
+  assert.deepEqual(await find(false), []);
+  await (await started()).close(1000);
+  assert.equal(await recordOf(repository), undefined);
+  assert.deepEqual(await generationsOf(repository), [undefined, undefined, undefined]);
+});
+
+test('a deletion that is in an older copy, put back again, removes nothing that stores are ahead with', async () => {
+  const repository = await deletedThoughAhead();
+  // The copy that has the tombstone is put back later: nobody knows what came to be in between.
+  await save();
+  await putBack();
+  store(2).down = false;
+  const [found] = await find();
+  assert.equal(found?.verdict, 'unfinished');
+  await incarnate(2);
+  await (await started()).close(1000);
+  assert.deepEqual(await generationsOf(repository), [undefined, undefined, 2]);
+  await raise(false);
+  assert.equal((await recordOf(repository))?.deletedIn, undefined);
+});
+
+test('what is deleted while a recovery is about to raise it is not revived by that', async () => {
+  const repository = await backend.repositories.create(described('team/app'));
+  await save();
+  await push(repository, 'one');
+  await putBack();
+  const [found] = await find(false);
+  assert.equal(found?.verdict, 'behind');
+  const front = await started();
+  for (const one of set.stores) {
+    one.interfere = (call, go) => (call === 'destroy' ? away() : go());
+  }
+  await front.repositories.delete(repository.id);
+  assert.ok(found);
+  await assert.rejects(recovery.raise(found), { code: 'aborted' });
+  assert.equal((await recordOf(repository))?.state, 'deleted');
 });

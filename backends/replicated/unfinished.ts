@@ -27,6 +27,8 @@ export interface UnfinishedAnswers {
   readonly isSplit: boolean;
   /** Nobody is making anything now. */
   readonly frozen: boolean;
+  /** The cluster's; undefined while all is frozen, when what the coordinator says of it may be of an older copy. */
+  readonly incarnation: string | undefined;
 }
 
 /**
@@ -37,8 +39,10 @@ export interface UnfinishedAnswers {
 export async function judgeUnfinished(
   coordinator: Coordinator,
   record: RepositoryRecord,
-  { head, answers, latest, isComplete, isSplit, frozen }: UnfinishedAnswers,
+  { head, answers, latest, isComplete, isSplit, frozen, incarnation }: UnfinishedAnswers,
 ): Promise<HeadVerdict | undefined> {
+  // Somebody deleted it as it is, in this incarnation: a clean-up removes what a store that was away still has.
+  if (record.deletedIn !== undefined && record.deletedIn === incarnation) return undefined;
   const isPushed = latest.generation > mostCommitted(record, head);
   // While all goes well somebody may be making it; and what is being removed may wait for a store that is away.
   if (!isPushed && (!frozen || record.state !== 'creating')) return undefined;
@@ -52,7 +56,11 @@ export async function judgeUnfinished(
 }
 
 /** The record of one that was made. */
-export function finished({ creator: _done, ...record }: RepositoryRecord): RepositoryRecord {
+export function finished({
+  creator: _done,
+  deletedIn: _undone,
+  ...record
+}: RepositoryRecord): RepositoryRecord {
   return { ...record, state: 'active' };
 }
 
