@@ -35,7 +35,10 @@ export class NodeMembership {
   readonly #dependencies: MembershipDependencies;
   readonly #closing = new AbortController();
   #keeping: Promise<void> | undefined;
-  #updating: Promise<void> | undefined;
+  /** Announcements follow each other: none overwrites what a later one was told. */
+  #announcing: Promise<void> = Promise.resolve();
+  /** Something has changed that was not announced yet. */
+  #owes = false;
   #record: NodeRecord | undefined;
   /** The lease that the record is under. */
   #under: Lease | undefined;
@@ -71,11 +74,14 @@ export class NodeMembership {
     this.#keeping = this.#keep();
   }
 
-  /** Says at once what has changed. */
+  /** Says at once what has changed. If that fails, it rejects, and it is said as soon as it can be, until `leave`. */
   async update(): Promise<void> {
-    this.#updating = this.#announce();
-    await this.#updating;
-    this.#refresh.abort();
+    this.#owes = true;
+    try {
+      await this.#announce();
+    } finally {
+      this.#refresh.abort();
+    }
   }
 
   /** Takes the record away. Idempotent. */
@@ -84,29 +90,53 @@ export class NodeMembership {
     this.#refresh.abort();
     await this.#keeping;
     // Else it might put the record again that is taken away here.
-    await this.#updating?.catch(() => undefined);
+    await this.#announcing.catch(() => undefined);
     if (this.#nodeId !== undefined) await this.#dependencies.lease.leave(keys.node(this.#nodeId));
   }
 
   async #keep(): Promise<void> {
     const { clock, logger } = this.#dependencies;
     const { signal } = this.#closing;
+    let failing = false;
     while (!signal.aborted) {
       this.#refresh = new AbortController();
       // Of the lease that the record is under: there may be another one already.
       const lost = this.#under === undefined ? [] : [this.#under.lost];
-      await clock.sleep(refreshMs, AbortSignal.any([signal, this.#refresh.signal, ...lost]));
+      if (!this.#owes) {
+        await clock.sleep(refreshMs, AbortSignal.any([signal, this.#refresh.signal, ...lost]));
+      }
       if (signal.aborted) return;
       try {
         await this.#announce();
+        failing = false;
       } catch (error) {
-        logger.warn({ component: 'membership', err: error }, 'the node cannot announce itself');
+        const context = { component: 'membership', err: error };
+        // What is owed is tried again often.
+        if (!failing) logger.warn(context, 'the node cannot announce itself');
+        failing = this.#owes;
         await clock.sleep(retryMs, signal);
       }
     }
   }
 
-  async #announce(): Promise<void> {
+  #announce(): Promise<void> {
+    const turn = this.#announcing.catch(() => undefined).then(() => this.#announceOnce());
+    this.#announcing = turn;
+    return turn;
+  }
+
+  async #announceOnce(): Promise<void> {
+    const owes = this.#owes;
+    this.#owes = false;
+    try {
+      await this.#put();
+    } catch (error) {
+      this.#owes ||= owes;
+      throw error;
+    }
+  }
+
+  async #put(): Promise<void> {
     const { coordinator } = this.#dependencies;
     const record = await this.#dependencies.describe();
     const lease = await this.#dependencies.lease.current();
