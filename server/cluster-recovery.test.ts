@@ -25,6 +25,9 @@ function scene(
     generation: 2,
     copies: [],
   }));
+  const nodes = unheard.map((nodeId) => {
+    return { nodeId, copies: undefined, trouble: 'it took too long' };
+  });
   const raised: string[] = [];
   const kept: string[] = [];
   let accepted = 0;
@@ -32,7 +35,8 @@ function scene(
   const recovery = createClusterRecovery({
     backend: {
       recovery: {
-        compare: () => Promise.resolve({ compared: found.length, found, unheard, unrecorded: [] }),
+        compare: () =>
+          Promise.resolve({ compared: found.length, found, nodes, unheard, unrecorded: [] }),
         raise: ({ repositoryId }) => {
           raised.push(repositoryId);
           return Promise.resolve();
@@ -98,7 +102,7 @@ test('while a node does not say what it holds, an older copy is gone on from by 
   const run = (force: boolean) => recovery.run({ apply: true, force, signal });
   await assert.rejects(run(false), {
     code: 'failed-precondition',
-    message: /might be the latest, from four: start .* --force$/,
+    message: /might be the latest, from four \(of four: it took too long\): start .* --force$/,
   });
   assert.deepEqual([raised, accepted()], [[], 0]);
   await run(true);

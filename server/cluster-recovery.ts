@@ -50,7 +50,7 @@ export function createClusterRecovery({
         throw new QuorateError('failed-precondition', nothingToDo(await restart()));
       }
       const stuck = compared.found.filter((found) => !isRaisable(found));
-      if (compared.unheard.length > 0 && !force) throw unheardOf(compared.unheard);
+      if (compared.unheard.length > 0 && !force) throw unheardOf(compared);
       if (stuck.length > 0 && !force) {
         throw new QuorateError(
           'failed-precondition',
@@ -69,17 +69,24 @@ export function createClusterRecovery({
   };
 }
 
-const nothingCompared: HeadsCompared = { compared: 0, found: [], unheard: [], unrecorded: [] };
+const nothingCompared: HeadsCompared = {
+  compared: 0,
+  found: [],
+  nodes: [],
+  unheard: [],
+  unrecorded: [],
+};
 
 function isRaisable({ verdict }: HeadFound): boolean {
   return verdict === 'behind' || verdict === 'moved' || verdict === 'unfinished';
 }
 
-function unheardOf(unheard: readonly string[]): QuorateError {
+function unheardOf({ nodes, unheard }: HeadsCompared): QuorateError {
+  const trouble = nodes.find(({ nodeId }) => nodeId === unheard[0])?.trouble ?? 'unknown trouble';
   return new QuorateError(
     'failed-precondition',
-    `no answer about its copies, which might be the latest, from ${unheard.join(', ')}: start what is stopped there and wait until quorate recover ` +
-      'names it no more, or go on without with --force',
+    `no answer about its copies, which might be the latest, from ${unheard.join(', ')} (of ${unheard[0] ?? ''}: ${trouble}): start what is ` +
+      'stopped there, or mend it, and wait until quorate recover names it no more, or go on without with --force',
     { details: { nodes: unheard } },
   );
 }

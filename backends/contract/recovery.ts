@@ -8,6 +8,20 @@ export interface CopyFound {
   readonly silent: boolean;
   /** The repository's record names it. Another one came to be after the coordinator's copy was made, or was left over. */
   readonly named: boolean;
+  /**
+   * Why it does not answer; or why its copy cannot be read, which is then never gone on from, and filled anew from the
+   * others. Undefined when neither is so.
+   */
+  readonly trouble: string | undefined;
+}
+
+/** A storage node that announces itself. */
+export interface NodeHeard {
+  readonly nodeId: string;
+  /** Repositories of which it holds something; undefined when it does not say. */
+  readonly copies: number | undefined;
+  /** Why it does not say. */
+  readonly trouble: string | undefined;
 }
 
 /**
@@ -16,9 +30,10 @@ export interface CopyFound {
  *   the voters, the stores that hold it, whether the record names them or not, become the voters;
  * - `moved`: the head is right, and on too few of the voters: as above;
  * - `split`: copies differ at one generation, so something else was committed on an older copy of the coordinator;
- * - `unreachable`: a store that the record names does not answer, and might hold more. One that is gone for good (its
- *   node was removed, or came back with another disk) is not waited for where a majority of the voters answers, or as
- *   many others hold the highest generation;
+ * - `unreachable`: a store that the record names does not say how far it is, and might hold more; or a copy that cannot
+ *   be read says that it is ahead of all that can. One that is gone for good (its node was removed, or came back with
+ *   another disk) is not waited for where a majority of the voters answers, or as many others hold the highest
+ *   generation;
  * - `missing`: no store has anything (deleted after the coordinator's copy was made);
  * - `unfinished`: by the coordinator it is still being made, or removed again, and the stores hold pushes of later, or,
  *   while commits are frozen, as many of them have it as making one takes: it can be raised as for `behind`, and gets
@@ -52,7 +67,9 @@ export interface HeadsCompared {
   readonly compared: number;
   /** Those where something is not as it should be, in order of their ids. */
   readonly found: readonly HeadFound[];
-  /** Node ids: these announce themselves and do not say what they hold, which might be the latest of anything. */
+  /** All that were asked what they hold, in order of their ids. Nobody can know of a node that is not among them. */
+  readonly nodes: readonly NodeHeard[];
+  /** Ids of those of them that do not say, which might be the latest of anything. */
   readonly unheard: readonly string[];
   /** Ids of repositories that are on stores and in no record: made after the coordinator's copy was. In order. */
   readonly unrecorded: readonly string[];

@@ -88,6 +88,11 @@ export interface ReplicaState {
   readonly digest: string;
   /** Why the store neither serves nor changes this copy, when it does not (refs that are not the marker's, ...). */
   readonly frozen?: string;
+  /**
+   * Why the copy cannot be read, when it cannot: its marker says all of this, and neither refs nor objects were looked
+   * at. Only for who asks for it.
+   */
+  readonly unread?: string;
 }
 
 /** Some of the repositories of a store. */
@@ -265,9 +270,13 @@ export interface Replica {
   copies(after: string): Promise<CopiesPage>;
   /**
    * What this store holds, without applying anything; undefined when it holds nothing of the repository. Also where the
-   * coordinator has no head of it.
+   * coordinator has no head of it. `unread`: also of a copy that cannot be read, by what it has applied or was about to;
+   * `data-corrupt` or `storage-failure` then when not even that can be told.
    */
-  state(repositoryId: string): Promise<ReplicaState | undefined>;
+  state(
+    repositoryId: string,
+    options?: { readonly unread?: boolean },
+  ): Promise<ReplicaState | undefined>;
   stats(repositoryId: string): Promise<Omit<RepositoryStats, 'generation'>>;
   /**
    * Pins a generation >= `atLeast`, after applying up to it, for another store that holds what the `have` reach;

@@ -1,4 +1,4 @@
-import { asQuorateError } from '../contract/errors.js';
+import { asQuorateError, type QuorateError } from '../contract/errors.js';
 import type { ReplicaState } from '../contract/replica.js';
 import type { OpenRepositories } from './open-repositories.js';
 import { readState } from './state-file.js';
@@ -11,12 +11,21 @@ export interface FoundCopy {
   readonly begun: boolean;
 }
 
-/** Undefined when there is nothing of the repository. Applies nothing, and says of a damaged copy that it is frozen. */
+/** As for `Replica.state`. */
+export interface StateOptions {
+  readonly unread?: boolean;
+}
+
+/**
+ * Undefined when there is nothing of the repository. Applies nothing, and says of a damaged copy that it is frozen.
+ * `unread`: also of one that cannot be read, as `Replica.state`.
+ */
 export async function copyState(
   open: OpenRepositories,
   store: Store,
-  repositoryId: string,
+  { repositoryId, unread = false }: StateOptions & { readonly repositoryId: string },
 ): Promise<FoundCopy | undefined> {
+  const directory = store.repositoryDirectory(repositoryId);
   try {
     return await open.with(
       repositoryId,
@@ -26,11 +35,13 @@ export async function copyState(
       }),
     );
   } catch (error) {
-    const { code, message } = asQuorateError(error);
-    const directory = store.repositoryDirectory(repositoryId);
+    const { code, message, details } = asQuorateError(error);
     // Nobody is to count on one that goes.
     if (code === 'not-found')
       return open.retires(repositoryId) ? undefined : withoutHead(directory);
+    if (code !== 'data-corrupt' && code !== 'storage-failure') throw error;
+    // What contradicts the coordinator alone was read.
+    if (unread && details['sound'] !== true) return unreadCopy(directory, { code, message });
     if (code !== 'data-corrupt') throw error;
     const known = await readState(directory).catch((failure: unknown) => {
       // What cannot be read now may be ahead of the head, and must not be taken for less.
@@ -40,6 +51,17 @@ export async function copyState(
     const { generation, digest } = known;
     return { state: { generation, digest, frozen: message }, begun: false };
   }
+}
+
+/** What was being applied was committed, and would have been applied by now, could it be read. */
+async function unreadCopy(
+  directory: string,
+  { code, message }: Pick<QuorateError, 'code' | 'message'>,
+): Promise<FoundCopy> {
+  const { begun = false, applying, ...marker } = await readState(directory);
+  const { generation, digest } = applying?.entries.at(-1) ?? marker;
+  const frozen = code === 'data-corrupt' ? { frozen: message } : {};
+  return { state: { generation, digest, ...frozen, unread: message }, begun };
 }
 
 /** By an older copy of the coordinator there may be no head for what is here. Refs were compared with it when it was opened. */

@@ -30,7 +30,7 @@ import type { ObjectSources } from '../git/object-environment.js';
 import { Advance } from './advance.js';
 import { dropCatchUps } from './catch-up.js';
 import { CopyBeginnings } from './copy-beginnings.js';
-import { copyState } from './copy-state.js';
+import { copyState, type StateOptions } from './copy-state.js';
 import { storageFailure } from './disk-errors.js';
 import { movedBranches } from './judge-names.js';
 import { gatherQuarantines, listHeldPushes } from './held-pushes.js';
@@ -57,6 +57,7 @@ import { type MaintainOptions, Upkeep } from './upkeep.js';
 import { UploadPacks } from './upload-packs.js';
 import { LocalRead, type ReadDependencies } from './replica-read.js';
 import { Store, unlessFull } from './store.js';
+import { storedCopies } from './stored-copies.js';
 import { verifyTold } from './verify-copy.js';
 
 const never = Promise.resolve(false);
@@ -83,7 +84,7 @@ export class LocalReplica implements Replica {
     this.#hooks = new HookPrograms(store.hooksDirectory);
     this.#beginnings = new CopyBeginnings({
       replica: this,
-      found: async (id) => (await copyState(this.#open, store, id))?.state,
+      found: async (repositoryId) => (await copyState(this.#open, store, { repositoryId }))?.state,
       wanted: (id) => dependencies.log.wantsCopy(id, store.id),
       makeFiles: (id, options) => makeEmptyCopy(dependencies.git, store, id, options),
       discard: (id) => store.destroy(id),
@@ -410,11 +411,11 @@ export class LocalReplica implements Replica {
   }
 
   copies(after: string): Promise<CopiesPage> {
-    return this.#store.repositories(after, 10_000);
+    return storedCopies(this.#store, this.#dependencies.logger, after);
   }
 
-  async state(repositoryId: string): Promise<ReplicaState | undefined> {
-    const found = await copyState(this.#open, this.#store, repositoryId);
+  async state(repositoryId: string, options?: StateOptions): Promise<ReplicaState | undefined> {
+    const found = await copyState(this.#open, this.#store, { repositoryId, ...options });
     return found?.begun === true ? undefined : found?.state;
   }
 

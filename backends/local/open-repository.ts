@@ -322,7 +322,7 @@ export class OpenRepository {
     const other = generation === head.generation ? ', with other refs' : '';
     throw frozen(
       `this disk is at generation ${generation}, and the coordinator, which seems to be an old copy, at ${head.generation}${other}`,
-      { id: this.id, generation, head: head.generation },
+      { id: this.id, generation, head: head.generation, sound: true },
       'put the latest copy of the coordinator back, or have an administrator run quorate recover',
     );
   }

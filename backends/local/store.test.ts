@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -25,4 +25,31 @@ test('what lies in a store is told page by page, in order, each of it once', asy
     }
     assert.deepEqual(told, ids, `${count} at a time`);
   }
+});
+
+test('what lies among the repositories, and is called as none, is told apart and in nobody’s way', async (t) => {
+  const root = await mkdtemp(join(tmpdir(), 'quorate-store-'));
+  t.after(() => rm(root, { recursive: true }));
+  const open = (): Promise<Store> => Store.open(root, { bytes: (length) => randomBytes(length) });
+  const store = await open();
+  const ids = ['0a', '3c'].map((shard) => shard + '1'.repeat(30));
+  for (const id of ids) {
+    await store.makeRepositoryDirectory(id);
+    await store.makePoolDirectory(id);
+  }
+  const elsewhere = `0a/${'f'.repeat(32)}`;
+  for (const kind of ['repos', 'pools']) {
+    for (const name of ['lost+found', '0b/README', elsewhere]) {
+      await mkdir(join(root, kind, name), { recursive: true });
+    }
+    for (const name of ['0c', 'note.txt', '.DS_Store']) await writeFile(join(root, kind, name), '');
+  }
+  // A page ends with the shard that the one of another shard's id lies in.
+  const first = await store.repositories('0'.repeat(32), 1);
+  assert.deepEqual([first.ids, first.more], [ids.slice(0, 1), true]);
+  const page = await store.repositories('0'.repeat(32), 100);
+  assert.deepEqual(page.ids, ids);
+  const strays = ['.DS_Store', elsewhere, '0b/README', '0c', 'lost+found', 'note.txt'];
+  assert.deepEqual(page.strays.toSorted(), strays);
+  assert.deepEqual(await (await open()).pools(), ids);
 });

@@ -2,7 +2,7 @@ import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promise
 import { basename, dirname, join } from 'node:path';
 import type { Random } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
-import type { CopiesPage, QuarantineKey } from '../contract/replica.js';
+import type { QuarantineKey } from '../contract/replica.js';
 import { type FileStep, noRoomCode, takeFileSteps, type TakeFileSteps } from '../git/file-steps.js';
 import {
   errorCode,
@@ -13,6 +13,7 @@ import {
   syncDirectory,
   writeFileDurably,
 } from '../git/repository-files.js';
+import { idsInShards, type ShardedPage } from './shards.js';
 import { SpareQuarantines } from './spare-quarantines.js';
 
 const storeIdPattern = /^[0-9a-f]{32}$/;
@@ -240,26 +241,13 @@ export class Store {
   }
 
   /** Ids of repositories of which something is on the disk, in order, after this one; about so many. */
-  async repositories(after: string, count: number): Promise<CopiesPage> {
-    const root = join(this.#root, 'repos');
-    const shards = (await readdir(root)).filter((shard) => shard >= after.slice(0, 2)).sort();
-    const ids: string[] = [];
-    let looked = 0;
-    for (const shard of shards) {
-      if (ids.length >= count) break;
-      looked += 1;
-      const names = await readdir(join(root, shard));
-      ids.push(...names.filter((id) => repositoryIdPattern.test(id) && id > after).sort());
-    }
-    return { ids, more: looked < shards.length };
+  repositories(after: string, count: number): Promise<ShardedPage> {
+    return idsInShards(join(this.#root, 'repos'), { after, count });
   }
 
   /** Every pool on the disk. */
   async pools(): Promise<readonly string[]> {
-    const root = join(this.#root, 'pools');
-    const shards = await readdir(root);
-    const names = await Promise.all(shards.map((shard) => readdir(join(root, shard))));
-    return names.flat().filter(isPoolId);
+    return (await idsInShards(join(this.#root, 'pools'))).ids;
   }
 
   /** Every quarantine on the disk. */

@@ -80,7 +80,7 @@ export const calls = {
   maintain: nothing,
   destroy: nothing,
   copies: nothing,
-  state: nothing,
+  state: z.object({ unread: z.boolean().optional() }),
   stats: nothing,
   export: z.object({
     atLeast: z.int().min(0),
@@ -218,7 +218,12 @@ export const results = {
   sizes: z.object({ sizes: z.array(z.number().nullable()) }),
   state: z.object({
     state: z
-      .object({ generation: z.int(), digest: z.string(), frozen: z.string().optional() })
+      .object({
+        generation: z.int(),
+        digest: z.string(),
+        frozen: z.string().optional(),
+        unread: z.string().optional(),
+      })
       .nullable(),
   }),
   copies: z.object({ ids: z.array(z.string().regex(/^[0-9a-f]{32}$/)), more: z.boolean() }),

@@ -71,8 +71,8 @@ export const smallOperations: Readonly<Record<SmallCallName, Operation<SmallCall
   applied: operation(calls.applied, async ({ replica }, _args, { repositoryId }) => ({
     generation: await replica.applied(repositoryId),
   })),
-  state: operation(calls.state, async ({ replica }, _args, { repositoryId }) => ({
-    state: (await replica.state(repositoryId)) ?? null,
+  state: operation(calls.state, async ({ replica }, { unread = false }, { repositoryId }) => ({
+    state: (await replica.state(repositoryId, { unread })) ?? null,
   })),
   read: operation(calls.read, openRead),
   firstForbiddenWant: operation(

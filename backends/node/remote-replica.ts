@@ -227,8 +227,11 @@ export class RemoteReplica implements Replica {
     return decodeMessage(results.copies, await this.#client.result(after, 'copies', {}));
   }
 
-  async state(repositoryId: string): Promise<ReplicaState | undefined> {
-    return stateOf(await this.#client.result(repositoryId, 'state', {}));
+  async state(
+    repositoryId: string,
+    options: Parameters<Replica['state']>[1] = {},
+  ): Promise<ReplicaState | undefined> {
+    return stateOf(await this.#client.result(repositoryId, 'state', options));
   }
 
   async stats(repositoryId: string): Promise<Omit<RepositoryStats, 'generation'>> {
@@ -277,8 +280,12 @@ export class RemoteReplica implements Replica {
 function stateOf(payload: Buffer): ReplicaState | undefined {
   const { state } = decodeMessage(results.state, payload);
   if (state === null) return undefined;
-  const { frozen, ...rest } = state;
-  return { ...rest, ...(frozen === undefined ? {} : { frozen }) };
+  const { frozen, unread, ...rest } = state;
+  return {
+    ...rest,
+    ...(frozen === undefined ? {} : { frozen }),
+    ...(unread === undefined ? {} : { unread }),
+  };
 }
 
 function progressing(options: {

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
+import { mkdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { keys } from '../contract/keys.js';
 import type { HeadFound, HeadRecovery } from '../contract/recovery.js';
@@ -13,7 +15,7 @@ import { basisUnderLocks } from './basis.js';
 import { CommitQueue } from './commit-queue.js';
 import { createHeadRecovery } from './head-recovery.js';
 import { markNode } from './node-marks.js';
-import { encodeRecord } from './records.js';
+import { decodeRepository, encodeRecord, encodeRepository } from './records.js';
 import { openReplicaSet, type ReplicaSet, type TestStore } from './testing/replica-set.js';
 
 const { signal } = new AbortController();
@@ -215,4 +217,94 @@ test('who is gone for good is not waited for, where a majority of the voters ans
   store(1).down = false;
   await recovery.raise(found);
   assert.deepEqual((await set.coordinator.get(keys.head(repository.id)))?.value, newest);
+});
+
+/** From the next start of its process on, refs of this copy cannot be read. */
+async function makeUnreadable({ repository }: Rewound, store: TestStore): Promise<void> {
+  const packed = join(store.gitDir(repository.id), 'packed-refs');
+  await rm(packed, { force: true });
+  await mkdir(packed);
+  await store.reopen();
+  await assert.rejects(store.replica.state(repository.id), { code: 'storage-failure' });
+}
+
+test('a copy that cannot be read is named, and the others are gone on from', async (t) => {
+  const scene = await makeRewound(t);
+  const { recovery, find, putHead, old, newest, set, repository, store } = scene;
+  await makeUnreadable(scene, store(2));
+  await putHead(old);
+  const found = await find();
+  assert.equal(found?.verdict, 'behind');
+  assert.deepEqual(
+    found.copies.map(({ generation, silent, trouble }) => [
+      generation,
+      silent,
+      trouble !== undefined,
+    ]),
+    [
+      [2, false, false],
+      [2, false, false],
+      [2, false, true],
+    ],
+  );
+  await recovery.raise(found);
+  assert.deepEqual((await set.coordinator.get(keys.head(repository.id)))?.value, newest);
+});
+
+test('what only a copy has that cannot be read is waited for', async (t) => {
+  const scene = await makeRewound(t);
+  const { recovery, find, putHead, old, store } = scene;
+  for (const index of [0, 1]) {
+    store(index).interfere = (call, go) =>
+      call === 'state' ? Promise.resolve(JSON.parse(new TextDecoder().decode(old))) : go();
+  }
+  await makeUnreadable(scene, store(2));
+  await putHead(old);
+  const found = await find();
+  assert.deepEqual([found?.verdict, found?.generation], ['unreachable', 2]);
+  const [, , latest] = found?.copies ?? [];
+  assert.deepEqual([latest?.silent, latest?.generation], [true, 2]);
+  assert.match(latest?.trouble ?? '', /the refs of the repository cannot be read/);
+  assert.ok(found);
+  await assert.rejects(recovery.raise(found), { code: 'aborted' });
+});
+
+test('a copy that cannot tell how far it is might be the latest', async (t) => {
+  const { find, putHead, old, store, repository } = await makeRewound(t);
+  for (const name of ['state', 'intent']) {
+    const path = join(store(2).gitDir(repository.id), '..', name);
+    await rm(path);
+    await mkdir(path);
+  }
+  await store(2).reopen();
+  await putHead(old);
+  const found = await find();
+  assert.equal(found?.verdict, 'unreachable');
+  assert.match(found.copies[2]?.trouble ?? '', /the state of a repository cannot be read/);
+});
+
+test('a voter that cannot be read votes no more where others are needed, and is filled anew', async (t) => {
+  const scene = await makeRewound(t);
+  const { recovery, find, putHead, old, set, repository, store } = scene;
+  await makeUnreadable(scene, store(1));
+  await makeUnreadable(scene, store(2));
+  const record = await set.coordinator.get(keys.repo(repository.id));
+  assert.ok(record);
+  // By the copy of the coordinator the only store whose copy can be read was no voter yet.
+  const before = decodeRepository(record);
+  const value = encodeRepository({ ...before, voters: before.voters.slice(1) });
+  await set.coordinator.transaction({
+    compares: [],
+    success: [{ type: 'put', key: record.key, value }],
+    failure: [],
+  });
+  await putHead(old);
+  const found = await find();
+  assert.equal(found?.verdict, 'behind');
+  await recovery.raise(found);
+  const raised = await set.coordinator.get(keys.repo(repository.id));
+  assert.ok(raised);
+  const { voters, learners } = decodeRepository(raised);
+  const nodes = [voters, learners].map((some) => some.map(({ storeId }) => storeId));
+  assert.deepEqual(nodes, [[store(0).storeId], [store(1).storeId, store(2).storeId]]);
 });

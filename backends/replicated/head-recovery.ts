@@ -1,6 +1,6 @@
 import type { Coordinator, Operation } from '../contract/coordinator.js';
 import type { Clock, Logger } from '../contract/environment.js';
-import { QuorateError, refuseCancelled } from '../contract/errors.js';
+import { asQuorateError, QuorateError, refuseCancelled } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
 import type {
   CopyFound,
@@ -14,11 +14,11 @@ import type { HeadRecord } from '../contract/repository.js';
 import { incarnationName } from '../coordination/cluster-record.js';
 import { takeBackEvictions } from './evictions.js';
 import { goneForGood } from './gone-stores.js';
-import { eachOf, type Holder, inTime, listCopies, withinTime } from './held-copies.js';
+import { eachOf, type Holder, listCopies, Questions } from './held-copies.js';
 import { nameFree } from './names.js';
 import { type NodeMark, readNodeMarks } from './node-marks.js';
 import { majorityOf } from './quorum.js';
-import { type Answer, isElsewhere, raisedRecord, type StoreAnswer } from './raised-set.js';
+import { isCopy, isElsewhere, raisedRecord, type StoreAnswer } from './raised-set.js';
 import {
   copiesOf,
   decodeHead,
@@ -53,6 +53,7 @@ export interface HeadRecoveryDependencies {
 interface Ground {
   readonly strays: readonly Holder[];
   readonly marks: ReadonlyMap<string, NodeMark>;
+  readonly questions: Questions;
   /** Nothing is committed, nor made, by anybody. */
   readonly frozen: boolean;
   /** The cluster's, if nothing is frozen. */
@@ -64,13 +65,14 @@ const maxJudged = 16;
 
 /** Heads against disks; see `HeadRecovery`. */
 export function createHeadRecovery(dependencies: HeadRecoveryDependencies): HeadRecovery {
-  const { coordinator, replicas, replicationFactor, logger } = dependencies;
+  const { coordinator, replicas, clock, replicationFactor, logger } = dependencies;
   return {
     async compare(signal, { frozen }): Promise<HeadsCompared> {
       const judgements: Judged[] = [];
       let compared = 0;
       const recorded = new Set<string>();
-      const { holders, unheard } = await listCopies(dependencies, signal);
+      const questions = new Questions(clock);
+      const { holders, nodes } = await listCopies(dependencies, signal, questions);
       const marks = await readNodeMarks(coordinator);
       const cluster = frozen ? undefined : await coordinator.get(keys.cluster);
       const incarnation = incarnationName(cluster);
@@ -79,7 +81,7 @@ export function createHeadRecovery(dependencies: HeadRecoveryDependencies): Head
         const record = decodeRepository(entry);
         recorded.add(record.id);
         const strays = holders.get(record.id) ?? [];
-        const ground = { strays, marks, frozen, incarnation };
+        const ground = { strays, marks, questions, frozen, incarnation };
         const judged = await judge(dependencies, record, ground);
         if (record.state === 'active' || judged !== undefined) compared += 1;
         if (judged !== undefined) judgements.push(judged);
@@ -88,7 +90,8 @@ export function createHeadRecovery(dependencies: HeadRecoveryDependencies): Head
         judgements.toSorted((a, b) => (a.repositoryId < b.repositoryId ? -1 : 1)),
       ).map(shown);
       const unrecorded = [...holders.keys()].filter((id) => !recorded.has(id)).sort();
-      return { compared, found: inOrder, unheard, unrecorded };
+      const unheard = nodes.flatMap(({ nodeId, copies }) => (copies === undefined ? [nodeId] : []));
+      return { compared, found: inOrder, nodes, unheard, unrecorded };
     },
 
     async raise({ repositoryId, verdict, generation, copies }): Promise<void> {
@@ -97,7 +100,8 @@ export function createHeadRecovery(dependencies: HeadRecoveryDependencies): Head
       const record = decodeRepository(entry);
       const strays = copies.filter(({ named }) => !named);
       const marks = await readNodeMarks(coordinator);
-      const ground = { strays, marks, frozen: true, incarnation: undefined };
+      const questions = new Questions(clock);
+      const ground = { strays, marks, questions, frozen: true, incarnation: undefined };
       const now = await judge(dependencies, record, ground);
       // Deleted meanwhile, for one: what was found to be behind would be taken for unfinished.
       if (now?.verdict !== verdict || !isRaisable(now)) throw changed();
@@ -169,7 +173,7 @@ function changed(): QuorateError {
 async function judge(
   dependencies: HeadRecoveryDependencies,
   record: RepositoryRecord,
-  { strays, marks, frozen, incarnation }: Ground,
+  { strays, marks, questions, frozen, incarnation }: Ground,
 ): Promise<Judged | undefined> {
   const entry = await dependencies.coordinator.get(keys.head(record.id));
   const head = entry === undefined ? undefined : decodeHead(entry);
@@ -182,21 +186,25 @@ async function judge(
     .filter((stray) => !isNamed(stray))
     .toSorted((a, b) => a.nodeId.localeCompare(b.nodeId));
   const asked = [...members, ...others.map((other) => ({ ...other, named: false }))];
-  const answers = await withinTime(dependencies.clock, (late) =>
-    Promise.all(
-      asked.map(async ({ nodeId, storeId, named }): Promise<StoreAnswer> => {
-        const answer = await ask(dependencies, record.id, { nodeId, storeId, marks, late });
-        return { nodeId, storeId, named, answer };
-      }),
-    ),
+  const answers = await Promise.all(
+    asked.map(async ({ nodeId, storeId, named }): Promise<StoreAnswer> => {
+      const answer = await ask(dependencies, record.id, { nodeId, storeId, marks, questions });
+      return { nodeId, storeId, named, ...answer };
+    }),
   );
   const states = answers.flatMap(({ answer }) => (typeof answer === 'string' ? [] : [answer]));
   const headGeneration = head?.generation ?? 0;
   const generation = Math.max(0, ...states.map((state) => state.generation));
   const digest = states.find((state) => state.generation === generation)?.digest ?? '';
+  // Nobody could be filled from what only copies hold that cannot be read, and less than that is not gone on from.
   const isEnough = suffices(record, answers, generation);
-  const isSilent = ({ answer, named }: StoreAnswer): boolean =>
-    answer === 'silent' || (named && answer === 'gone' && !isEnough);
+  const canBeRead = states.some((state) => state.generation === generation && isCopy(state));
+  const isLatestUnread = ({ answer }: StoreAnswer): boolean =>
+    typeof answer === 'object' && answer.generation === generation && !canBeRead;
+  const isSilent = (one: StoreAnswer): boolean =>
+    one.answer === 'silent' ||
+    (one.named && one.answer === 'gone' && !isEnough) ||
+    (generation > headGeneration && isLatestUnread(one));
   const isComplete = !answers.some(isSilent);
   const latest = { generation, digest };
   const split = isSplit(head, states);
@@ -216,9 +224,9 @@ async function judge(
       : await judgeUnfinished(dependencies.coordinator, record, unfinished);
   if (verdict === undefined) return undefined;
   const copies = answers.map((one): CopyFound => {
-    const { nodeId, storeId, named, answer } = one;
+    const { nodeId, storeId, named, answer, trouble } = one;
     const known = typeof answer === 'object' ? answer.generation : undefined;
-    return { nodeId, storeId, generation: known, silent: isSilent(one), named };
+    return { nodeId, storeId, generation: known, silent: isSilent(one), named, trouble };
   });
   const { id: repositoryId, name } = record;
   const isPushed = generation > mostCommitted(record, head);
@@ -229,22 +237,19 @@ async function judge(
 async function ask(
   { replicas }: HeadRecoveryDependencies,
   id: string,
-  {
-    nodeId,
-    storeId,
-    marks,
-    late,
-  }: Holder & Pick<Ground, 'marks'> & { readonly late: Promise<void> },
-): Promise<Answer> {
+  { nodeId, storeId, marks, questions }: Holder & Pick<Ground, 'marks' | 'questions'>,
+): Promise<Pick<StoreAnswer, 'answer' | 'trouble'>> {
   const replica = replicas.find(storeId);
   if (replica === undefined) {
     const store = { nodeId, storeId };
-    return goneForGood(store, replicas.nodes(), marks) === undefined ? 'silent' : 'gone';
+    const isGone = goneForGood(store, replicas.nodes(), marks) !== undefined;
+    return { answer: isGone ? 'gone' : 'silent', trouble: 'it is not there' };
   }
   try {
-    return (await inTime(replica.state(id), late)) ?? 'nothing';
-  } catch {
-    return 'silent';
+    const asked = await questions.ask(storeId, () => replica.state(id, { unread: true }));
+    return { answer: asked ?? 'nothing', trouble: asked?.unread };
+  } catch (error) {
+    return { answer: 'silent', trouble: asQuorateError(error).message };
   }
 }
 

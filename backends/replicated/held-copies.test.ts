@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import type { CopiesPage, Replica } from '../contract/replica.js';
 import { systemClock } from '../local/testing/local-fixture.js';
 import { stubReplica } from '../node/testing/stub-replica.js';
-import { eachOf, listCopies } from './held-copies.js';
+import { eachOf, listCopies, Questions } from './held-copies.js';
 import { openReplicaSet } from './testing/replica-set.js';
 import type { ReplicaDirectory, StorageNode } from './voters.js';
 
@@ -46,10 +46,19 @@ test('every node is asked until it has told all; one that fails, says the same a
     sleep: (ms: number, over?: AbortSignal) => systemClock.sleep(ms > 1_000 ? 500 : ms, over),
   };
   const { coordinator } = set;
-  const { holders, unheard } = await listCopies({ coordinator, replicas, clock }, signal);
+  const { holders, nodes } = await listCopies({ coordinator, replicas, clock }, signal);
   assert.deepEqual(asked, [id(0), id(2), id(4)]);
   assert.equal(holders.size, 6);
-  assert.deepEqual(unheard, ['n2', 'n3', 'n4']);
+  assert.deepEqual(
+    nodes.map(({ copies, trouble }) => copies ?? trouble),
+    [
+      6,
+      1,
+      'this stub has no such call',
+      'it took too long to answer',
+      'it tells the same copies again',
+    ],
+  );
   assert.deepEqual(
     [1, 2, 3, 4, 5, 6].map((n) =>
       holders
@@ -79,4 +88,21 @@ test('so many at a time, and no more once one has failed', async () => {
   done.length = 0;
   await eachOf(numbers.slice(6), 3, work);
   assert.equal(done.length, 14);
+});
+
+test('a store that is late twice is asked no more in a run; the others are', async () => {
+  const clock = { ...systemClock, sleep: () => Promise.resolve() };
+  const questions = new Questions(clock);
+  let asked = 0;
+  const hangs = (): Promise<never> => {
+    asked += 1;
+    return new Promise(() => undefined);
+  };
+  for (let n = 0; n < 5; n++) {
+    await assert.rejects(questions.ask('a', hangs), { code: 'unavailable' });
+  }
+  assert.equal(asked, 2);
+  await assert.rejects(questions.ask('a', hangs), { message: /took too long .* asked no more$/ });
+  const patient = new Questions(systemClock);
+  assert.equal(await patient.ask('b', () => Promise.resolve('here')), 'here');
 });

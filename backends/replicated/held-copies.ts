@@ -1,7 +1,8 @@
 import type { Coordinator } from '../contract/coordinator.js';
 import type { Clock } from '../contract/environment.js';
-import { QuorateError, refuseCancelled } from '../contract/errors.js';
+import { asQuorateError, QuorateError, refuseCancelled } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
+import type { NodeHeard } from '../contract/recovery.js';
 import type { Replica } from '../contract/replica.js';
 import { readNodeMarks } from './node-marks.js';
 import { scan, type Voter } from './records.js';
@@ -14,8 +15,8 @@ export type Holder = Pick<Voter, 'nodeId' | 'storeId'>;
 export interface HeldCopies {
   /** By repository id. */
   readonly holders: ReadonlyMap<string, readonly Holder[]>;
-  /** Node ids, in order: these announce themselves, and do not say what they hold. */
-  readonly unheard: readonly string[];
+  /** All that announce themselves, in order of their ids. */
+  readonly nodes: readonly NodeHeard[];
 }
 
 export interface HeldCopiesDependencies {
@@ -35,44 +36,78 @@ const noId = '0'.repeat(32);
 export async function listCopies(
   { coordinator, replicas, clock }: HeldCopiesDependencies,
   signal: AbortSignal,
+  questions = new Questions(clock),
 ): Promise<HeldCopies> {
   const holders = new Map<string, Holder[]>();
   const marks = await readNodeMarks(coordinator);
-  const unheard = new Set<string>();
+  const nodes = new Map<string, NodeHeard>();
+  const missed = (nodeId: string, trouble: string): void => {
+    nodes.set(nodeId, { nodeId, copies: undefined, trouble });
+  };
   for await (const { key } of scan(coordinator, keys.nodes, { keysOnly: true })) {
     const nodeId = key.slice(keys.nodes.length);
-    if (marks.get(nodeId) !== 'removed') unheard.add(nodeId);
+    if (marks.get(nodeId) !== 'removed') missed(nodeId, 'it cannot be reached');
   }
-  const nodes = replicas.nodes();
-  await eachOf(nodes, maxAsked, async ({ nodeId, storeId }) => {
+  await eachOf(replicas.nodes(), maxAsked, async ({ nodeId, storeId }) => {
     refuseCancelled(signal);
-    unheard.delete(nodeId);
-    const replica = replicas.find(storeId);
     try {
+      const replica = replicas.find(storeId);
       if (replica === undefined) throw new QuorateError('unavailable', 'it went away');
-      for (const id of await idsIn(replica, clock)) {
+      const ids = await idsIn(replica, questions);
+      for (const id of ids) {
         const known = holders.get(id);
         if (known === undefined) holders.set(id, [{ nodeId, storeId }]);
         else known.push({ nodeId, storeId });
       }
-    } catch {
-      unheard.add(nodeId);
+      nodes.set(nodeId, { nodeId, copies: ids.length, trouble: undefined });
+    } catch (error) {
+      missed(nodeId, asQuorateError(error).message);
     }
   });
-  return { holders, unheard: [...unheard].sort((a, b) => a.localeCompare(b)) };
+  const inOrder = [...nodes.values()].sort((a, b) => a.nodeId.localeCompare(b.nodeId));
+  return { holders, nodes: inOrder };
 }
 
-async function idsIn(replica: Replica, clock: Clock): Promise<readonly string[]> {
+async function idsIn(replica: Replica, questions: Questions): Promise<readonly string[]> {
   const all: string[] = [];
   for (let after = noId; ;) {
-    const { ids, more } = await withinTime(clock, (late) => inTime(replica.copies(after), late));
+    const { ids, more } = await questions.ask(replica.storeId, () => replica.copies(after));
     all.push(...ids);
     const last = ids.at(-1);
     if (!more) return all;
     if (last === undefined || last <= after) {
-      throw new QuorateError('internal', 'a storage node tells the same copies again');
+      throw new QuorateError('internal', 'it tells the same copies again');
     }
     after = last;
+  }
+}
+
+/** So many answers of a store are waited for in vain: its disk may hang, and there may be thousands of repositories. */
+const maxLate = 2;
+
+/** What is asked of stores in one run, each answer with a limit to its time; who is late for too many is asked no more. */
+export class Questions {
+  readonly #clock: Clock;
+  readonly #late = new Map<string, number>();
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  /** `unavailable` when there is no answer in time, or none is waited for any more. */
+  async ask<T>(storeId: string, question: () => Promise<T>): Promise<T> {
+    if ((this.#late.get(storeId) ?? 0) >= maxLate) {
+      throw new QuorateError('unavailable', 'it took too long to answer, and is asked no more');
+    }
+    const over = new AbortController();
+    const late = this.#clock.sleep(answerTimeoutMs, over.signal).then(() => {
+      if (!over.signal.aborted) this.#late.set(storeId, (this.#late.get(storeId) ?? 0) + 1);
+    });
+    try {
+      return await inTime(question(), late);
+    } finally {
+      over.abort();
+    }
   }
 }
 
@@ -80,20 +115,7 @@ async function idsIn(replica: Replica, clock: Clock): Promise<readonly string[]>
 export async function inTime<T>(answer: Promise<T>, late: Promise<void>): Promise<T> {
   const first = await Promise.race([answer.then((value) => ({ value })), late]);
   if (first !== undefined) return first.value;
-  throw new QuorateError('unavailable', 'a storage node took too long to answer');
-}
-
-/** Asks with a limit to the time of each answer. */
-export async function withinTime<T>(
-  clock: Clock,
-  asking: (late: Promise<void>) => Promise<T>,
-): Promise<T> {
-  const over = new AbortController();
-  try {
-    return await asking(clock.sleep(answerTimeoutMs, over.signal));
-  } finally {
-    over.abort();
-  }
+  throw new QuorateError('unavailable', 'it took too long to answer');
 }
 
 /** Works on some at a time; no more are begun once one has failed. */

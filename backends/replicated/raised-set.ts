@@ -14,6 +14,8 @@ export interface StoreAnswer extends Holder {
   readonly answer: Answer;
   /** The repository's record names it. */
   readonly named: boolean;
+  /** Why it does not say, or why its copy cannot be read; undefined when neither is so. */
+  readonly trouble: string | undefined;
 }
 
 /**
@@ -40,7 +42,7 @@ export function isElsewhere(
   head: HeadRecord,
 ): boolean {
   const voting = answers.filter((one) => isAmong(record.voters, one));
-  const copies = voting.filter(({ answer }) => typeof answer === 'object');
+  const copies = voting.filter(({ answer }) => isCopy(answer));
   const isOnNone = !voting.some(({ answer }) => holds(answer, head));
   const isAway = isOnNone || copies.length < majorityOf(record.voters);
   return isAway && needsOthers(record, answers, head);
@@ -64,6 +66,7 @@ export function raisedRecord(
   const others: readonly Voter[] = answers
     .filter(({ named }) => !named)
     .map(({ nodeId, storeId }) => ({ nodeId, storeId, joinedEpoch: epoch }));
+  // One that cannot be read as well: it is filled anew, by and by.
   const has = (member: Holder): boolean => typeof answerOf(member) === 'object';
   const holding = [...voters, ...learners, ...others, ...readers].filter((member) => {
     const answer = answerOf(member);
@@ -95,9 +98,14 @@ export function raisedRecord(
   };
 }
 
-/** This very head. */
+/** This very head, in a copy that others can be filled from. */
 export function holds(answer: Answer, { generation, digest }: HeadRecord): boolean {
-  return typeof answer === 'object' && answer.generation === generation && answer.digest === digest;
+  return isCopy(answer) && answer.generation === generation && answer.digest === digest;
+}
+
+/** One that can be read. */
+export function isCopy(answer: Answer): answer is ReplicaState {
+  return typeof answer === 'object' && answer.unread === undefined;
 }
 
 function isAmong(members: readonly Holder[], { storeId }: Holder): boolean {

@@ -197,7 +197,7 @@ export function remoteReplica(storeId: string, node: NodeConnection): Replica {
     leavePool: (id, poolId) => node.call((replica) => replica.leavePool(id, poolId)),
     destroyPool: (poolId) => node.call((replica) => replica.destroyPool(poolId)),
     copies: (after) => node.call((replica) => replica.copies(after)),
-    state: (id) => node.call((replica) => replica.state(id)),
+    state: (id, options) => node.call((replica) => replica.state(id, options)),
     stats: (id) => node.call((replica) => replica.stats(id)),
     export: (id, options) => node.call((replica) => sendExport(replica, node, { ...options, id })),
     // A node asks its peers itself: who told it to may be gone before they answer.

@@ -139,6 +139,7 @@ export class ApiScene {
           Promise.resolve({
             compared: 0,
             found: [],
+            nodes: [],
             unheard: [],
             unrecorded: [],
             frozen: undefined,

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test, type TestContext } from 'node:test';
 import type { NodeInfo } from '../../../backends/contract/cluster.js';
 import { QuorateError } from '../../../backends/contract/errors.js';
-import type { HeadFound } from '../../../backends/contract/recovery.js';
+import type { CopyFound, HeadFound } from '../../../backends/contract/recovery.js';
 import { ApiScene } from '../../admin/testing/api-scene.js';
 import { runQuorate } from '../testing/run-quorate.js';
 
@@ -181,6 +181,20 @@ test('removing a node passes on whether somebody insists, and says what is next'
   ]);
 });
 
+function copyOf(nodeId: string, copy: Partial<CopyFound>): CopyFound {
+  const told = { generation: undefined, silent: false, named: true, trouble: undefined };
+  return { nodeId, storeId: nodeId, ...told, ...copy };
+}
+
+/** A repository with a copy that cannot be read. */
+function unread(nodeId: string): HeadFound {
+  const copies = [
+    copyOf('node-1', { generation: 2 }),
+    copyOf(nodeId, { generation: 1, trouble: 'EIO' }),
+  ];
+  return { ...waiting(nodeId), verdict: 'behind', copies };
+}
+
 /** A repository with a copy that does not answer. */
 function waiting(nodeId: string): HeadFound {
   return {
@@ -190,8 +204,8 @@ function waiting(nodeId: string): HeadFound {
     headGeneration: 1,
     generation: 2,
     copies: [
-      { nodeId: 'node-1', storeId: 'a', generation: 2, silent: false, named: true },
-      { nodeId, storeId: 'b', generation: undefined, silent: true, named: true },
+      copyOf('node-1', { generation: 2 }),
+      copyOf(nodeId, { silent: true, trouble: 'it is not there' }),
     ],
   };
 }
@@ -229,13 +243,14 @@ test('a recovery that was applied names who is to be started again, until all we
     {
       recovered: { found: [waiting('node-2')] },
       says: /\nnothing can be raised as it is\n$/,
-      hints: /^no answer from node-2, .*: start them; quorate node remove NODE for those that /,
+      hints:
+        /^nothing to go by from node-2, which .* of team\/app: it is not there\nstart them.*; quorate node remove NODE for those that /,
     },
     {
       recovered: { frozen: 'old', found: [waiting('node-2')] },
       says: /\nnothing was changed; .* nothing but "behind", "moved" and "unfinished" is found, or with --force, /,
       hints:
-        /^no answer from node-2, .*: start them; those that will not come back can be removed /,
+        /^nothing to go by from node-2, .*\nstart them.*; those that will not come back can be removed /,
     },
     {
       recovered: { frozen: 'old', found: [astray('node-3'), astray('node-3')] },
@@ -243,9 +258,22 @@ test('a recovery that was applied names who is to be started again, until all we
       hints: /^node-3 has the latest of 2 repositories that the coordinator does not know /,
     },
     {
-      recovered: { frozen: 'old', unheard: ['node-4'] },
-      says: /\nnothing was changed; /,
-      hints: /^node-4: no answer about its copies, which might be the latest of anything\n$/,
+      recovered: {
+        frozen: 'old',
+        nodes: [
+          { nodeId: 'node-1', copies: 12, trouble: undefined },
+          { nodeId: 'node-4', copies: undefined, trouble: 'it took too long' },
+        ],
+        unheard: ['node-4'],
+      },
+      says: /^NODE    COPIES\nnode-1  12\nnode-4  no answer\n\n[^]*\nnothing was changed; /,
+      hints:
+        /^node-4 does not say what it holds, which might be the latest of anything: it took too long\n$/,
+    },
+    {
+      recovered: { frozen: 'old', found: [unread('node-2')] },
+      says: /\nnothing was changed; quorate recover --apply does it\n$/,
+      hints: /^node-2 cannot read its copies of 1 repository, which .* team\/app for one: EIO\n$/,
     },
     {
       recovered: { unrecorded: ['a', 'b', 'c', 'd', 'e', 'f'] },

@@ -81,7 +81,7 @@ function addRemoveCommand(node: Command): void {
 async function hintAfterMark(command: Command, name: string): Promise<void> {
   const { terminal, request } = contextOf(command);
   const answer = await request('GET', '/nodes');
-  const nodes = copiesIn(answer['nodes']);
+  const nodes = objectsIn(answer['nodes']);
   const node = nodes.find(({ nodeId }) => nodeId === name);
   if (node !== undefined && stillRuns(node)) {
     const when = node['copies'] === 0 ? 'now' : 'when quorate node list shows no copies';
@@ -196,7 +196,7 @@ export function addExplainCommand(program: Command): void {
       const { terminal, request } = contextOf(command);
       const push = field(await request('GET', `/pushes/${encodeURIComponent(id)}`), 'push');
       if (terminal.json) return terminal.printJson(push);
-      const steps = copiesIn(push['steps']);
+      const steps = objectsIn(push['steps']);
       const firstMs = Number(steps[0]?.['atMs'] ?? 0);
       terminal.print(
         facts([
@@ -233,7 +233,7 @@ export function addRecoverCommand(program: Command): void {
       const answer = await request('POST', '/cluster/recover', { apply, force });
       const recovery = field(answer, 'recovery');
       if (terminal.json) return terminal.printJson(recovery);
-      const found = copiesIn(recovery['found']);
+      const found = objectsIn(recovery['found']);
       const columns = [
         { title: 'REPOSITORY', key: 'name' },
         { title: 'FOUND', key: 'verdict' },
@@ -241,6 +241,8 @@ export function addRecoverCommand(program: Command): void {
         { title: 'DISKS', key: 'generation' },
       ];
       if (found.length > 0) terminal.print(`${table(columns, found)}\n`);
+      const nodes = objectsIn(recovery['nodes']);
+      if (nodes.length > 0) terminal.print(`${table(heardColumns, nodes)}\n`);
       terminal.print(
         `${counted(recovery['compared'])} compared, ${found.length} with something to tell\n`,
       );
@@ -272,31 +274,59 @@ function recoveryVerdict(
   return others === 0 ? 'nothing is frozen' : 'nothing can be raised as it is';
 }
 
+/** Who was asked: whoever has other nodes knows that these were not. */
+const heardColumns = [
+  { title: 'NODE', key: 'nodeId' },
+  { title: 'COPIES', key: 'copies', show: (copies: unknown) => plain(copies ?? 'no answer') },
+];
+
 /** What is not to be overlooked. */
 function recoveryHints(
   recovery: Readonly<Record<string, unknown>>,
   found: readonly Readonly<Record<string, unknown>>[],
 ): readonly string[] {
-  const { frozen, unheard, unrecorded } = recovery;
+  const { frozen, nodes, unrecorded } = recovery;
   return [
     ...strayWords(found),
-    ...(Array.isArray(unheard) && unheard.length > 0
-      ? [`${some(unheard)}: no answer about its copies, which might be the latest of anything`]
-      : []),
+    ...objectsIn(nodes)
+      .filter(({ copies }) => typeof copies !== 'number')
+      .map(
+        ({ nodeId, trouble }) =>
+          `${plain(nodeId)} does not say what it holds, which might be the latest of anything: ${plain(trouble)}`,
+      ),
     ...(Array.isArray(unrecorded) && unrecorded.length > 0
       ? [
           `${counted(unrecorded.length)} on the disks, and unknown to the coordinator: ${some(unrecorded)}; they stay there, and are not served`,
         ]
       : []),
-    ...(silentWords(frozen, found) ?? []),
+    ...unreadWords(found),
+    ...silentWords(frozen, found),
   ];
+}
+
+/** Copies that are gone on without, although their node answers; with the first reason that each node gives. */
+function unreadWords(found: readonly Readonly<Record<string, unknown>>[]): readonly string[] {
+  const byNode = new Map<string, { readonly first: string; readonly count: number }>();
+  for (const { name, copies } of found) {
+    for (const { silent, nodeId, generation, trouble } of objectsIn(copies)) {
+      if (silent === true || typeof generation !== 'number' || typeof trouble !== 'string')
+        continue;
+      const { first, count } = byNode.get(plain(nodeId)) ?? { count: 0 };
+      const told = first ?? `${plain(name)} for one: ${trouble}`;
+      byNode.set(plain(nodeId), { first: told, count: count + 1 });
+    }
+  }
+  return [...byNode].map(
+    ([node, { first, count }]) =>
+      `${node} cannot read its copies of ${counted(count)}, which are filled again from the others, ${first}`,
+  );
 }
 
 /** Copies that no record names, and that are as far as any that one does. */
 function strayWords(found: readonly Readonly<Record<string, unknown>>[]): readonly string[] {
   const byNode = new Map<string, number>();
   for (const { copies, generation } of found) {
-    for (const copy of copiesIn(copies)) {
+    for (const copy of objectsIn(copies)) {
       if (copy['named'] !== false || copy['generation'] !== generation) continue;
       const node = plain(copy['nodeId']);
       byNode.set(node, (byNode.get(node) ?? 0) + 1);
@@ -314,21 +344,29 @@ function some(names: readonly unknown[]): string {
   return names.length > 5 ? `${shown}, ...` : shown;
 }
 
-/** Who is waited for, and what else may be done. */
+/** Who is waited for, with the first reason that is given for each, and what else may be done. */
 function silentWords(
   frozen: unknown,
   found: readonly Readonly<Record<string, unknown>>[],
-): readonly string[] | undefined {
-  const silent = found
-    .flatMap(({ copies }) => copiesIn(copies))
-    .flatMap((copy) => (copy['silent'] === true ? [plain(copy['nodeId'])] : []));
-  const names = [...new Set(silent)].toSorted();
-  if (names.length === 0) return undefined;
+): readonly string[] {
+  const troubles = new Map<string, string>();
+  for (const { name, copies } of found) {
+    for (const { silent, nodeId, trouble } of objectsIn(copies)) {
+      if (silent !== true || troubles.has(plain(nodeId))) continue;
+      troubles.set(plain(nodeId), `of ${plain(name)}: ${plain(trouble)}`);
+    }
+  }
+  if (troubles.size === 0) return [];
   const otherwise =
     frozen === null
       ? 'quorate node remove NODE for those that will not come back, then quorate recover again'
       : 'those that will not come back can be removed once the rest was recovered with --force';
-  return [`no answer from ${names.join(', ')}, which might hold more: start them; ${otherwise}`];
+  return [
+    ...[...troubles]
+      .toSorted(([a], [b]) => (a < b ? -1 : 1))
+      .map(([node, trouble]) => `nothing to go by from ${node}, which might hold more ${trouble}`),
+    `start them, or mend what they say; ${otherwise}`,
+  ];
 }
 
 function restartWords(members: unknown): string {
@@ -337,7 +375,7 @@ function restartWords(members: unknown): string {
   return `applied; restart these: ${names.join(', ')}`;
 }
 
-function copiesIn(value: unknown): readonly Record<string, unknown>[] {
+function objectsIn(value: unknown): readonly Record<string, unknown>[] {
   if (!Array.isArray(value)) return [];
   return value.flatMap((one: unknown) =>
     typeof one === 'object' && one !== null ? [Object.fromEntries(Object.entries(one))] : [],
