@@ -52,7 +52,7 @@ import {
 } from './cluster.js';
 import { openCoordinator, type OpenedCoordinator } from './coordinator.js';
 import { ClientRates } from './core/client-rates.js';
-import { createClusterRecovery } from './cluster-recovery.js';
+import { createClusterRecovery } from '../backends/replicated/cluster-recovery.js';
 import { createGitService } from './core/git-service.js';
 import { defaultGitServiceLimits } from './core/limits.js';
 import type { DataDirectory, ServerFile } from './data-directory.js';

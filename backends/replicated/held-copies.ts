@@ -100,14 +100,15 @@ export class Questions {
       throw new QuorateError('unavailable', 'it took too long to answer, and is asked no more');
     }
     const over = new AbortController();
-    const late = this.#clock.sleep(answerTimeoutMs, over.signal).then(() => {
-      if (!over.signal.aborted) this.#late.set(storeId, (this.#late.get(storeId) ?? 0) + 1);
-    });
+    const late = this.#clock.sleep(answerTimeoutMs, over.signal);
     try {
-      return await inTime(question(), late);
+      const first = await Promise.race([question().then((value) => ({ value })), late]);
+      if (first !== undefined) return first.value;
     } finally {
       over.abort();
     }
+    this.#late.set(storeId, (this.#late.get(storeId) ?? 0) + 1);
+    throw new QuorateError('unavailable', 'it took too long to answer');
   }
 }
 

@@ -1,12 +1,12 @@
-import type { Backend } from '../backends/contract/backend.js';
-import { QuorateError } from '../backends/contract/errors.js';
+import type { Backend } from '../contract/backend.js';
+import { QuorateError } from '../contract/errors.js';
 import type {
   ClusterRecovery,
   HeadFound,
   HeadsCompared,
   RecoveryReport,
-} from '../backends/contract/recovery.js';
-import type { ClusterIdentity } from '../backends/coordination/cluster-identity.js';
+} from '../contract/recovery.js';
+import type { ClusterIdentity } from '../coordination/cluster-identity.js';
 
 export interface ClusterRecoveryParts {
   readonly backend: Pick<Backend, 'recovery'>;

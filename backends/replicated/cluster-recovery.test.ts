@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { HeadFound, HeadVerdict } from '../backends/contract/recovery.js';
+import type { HeadFound, HeadVerdict } from '../contract/recovery.js';
 import { createClusterRecovery } from './cluster-recovery.js';
 
 const { signal } = new AbortController();
