@@ -99,9 +99,7 @@ export class NodeConnection {
         letGo();
       });
       const answer = (finish: () => void): void =>
-        this.#network.send(this.#nodeName, caller, () =>
-          this.#caller.after(0, () => settle(finish)),
-        );
+        this.#network.send(this.#nodeName, caller, () => this.#caller.arrive(() => settle(finish)));
       const arrive = (): void => {
         const node = this.#node();
         const replica = node?.replica;
@@ -113,7 +111,7 @@ export class NodeConnection {
         arrivals++;
         if (name !== undefined && ended.signal.aborted) this.happened(`${name} comes late`);
         else if (name !== undefined && arrivals > 1) this.happened(`${name} comes twice`);
-        node.process.after(0, () => {
+        node.process.arrive(() => {
           node.process.passes('message');
           if (node.process.alive) void serve(node, replica);
         });

@@ -82,13 +82,13 @@ export async function runSeeds(options: RunSeeds): Promise<Summary> {
 }
 
 /** A process needs a hundred seeds to become quick, while what it runs often is compiled; what it keeps is little. */
-const seedsPerWorker = 2_000;
+const seedsPerWorker = 5_000;
 
 /**
  * Most of what a seed makes is gone soon: the less often the young generation is looked through, the less of it is
  * copied. By one thread: the other cores are for other seeds.
  */
-const memory = ['--single-threaded-gc', '--min-semi-space-size=32', '--max-semi-space-size=32'];
+const memory = ['--single-threaded-gc', '--min-semi-space-size=128', '--max-semi-space-size=128'];
 
 async function work(
   options: RunSeeds,

@@ -313,7 +313,7 @@ class SimulatedClient implements Coordinator {
       });
       const answer = (settle: () => void): void =>
         network.send(coordinatorPlace, name, () =>
-          this.#process.after(0, () => {
+          this.#process.arrive(() => {
             giveUp();
             settle();
           }),

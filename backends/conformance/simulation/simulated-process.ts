@@ -142,6 +142,12 @@ export class SimulatedProcess {
     return () => cancel?.();
   }
 
+  /** Runs `run` in this process, to which something came, at once; never, if it is dead; later, if it is paused. */
+  arrive(run: () => void): void {
+    if (this.paused) this.after(0, run);
+    else if (this.#alive) run();
+  }
+
   /** What `run` answers after a delay. Never settles if the process dies before, or while it runs. */
   effect<T>(delayMs: number, run: () => T): Promise<T> {
     return new Promise((resolve, reject) => {
