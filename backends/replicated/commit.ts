@@ -22,8 +22,11 @@ import { type PushTrace, untraced } from './push-trace.js';
 import { type Consistency, quorumMissing, suffices } from './quorum.js';
 import { encodeRecord, type RepositoryRecord } from './records.js';
 import type { SmallPack } from './small-packs.js';
+import { inlineOrStored, keepLimitMs } from './stored-updates.js';
 import { type Member, reachable, type ReplicaDirectory } from './voters.js';
 import { type ExactHead, type Hold, withoutLocks } from './without-locks.js';
+
+export { inlineOrStored };
 
 export interface CommitDependencies {
   readonly locks: Locks;
@@ -96,9 +99,6 @@ export type Committed = { readonly generation: number } | { readonly nothing: tr
 
 /** Each round lost its locks or its configuration to somebody else; past this many the client is asked to retry. */
 const maxRounds = 5;
-/** Updates whose JSON form is larger stay with the voters; the log carries their digest. */
-const maxInlineUpdatesBytes = 256 * 1024;
-
 /** Of a log entry. Options are for hooks: words, not documents. */
 const maxPushOptionsBytes = 16 * 1024;
 
@@ -280,7 +280,10 @@ async function readyFor(
   trace.note('judged', { detail: `${accepted.length} of ${change.commands.length} accepted` });
   if (accepted.length === 0 && change.head === undefined) return 'nothing';
   const counted = { consistency, voters: record.voters };
-  const { members, inline } = await inlineOrStored(change.key, accepted, judged.members, counted);
+  const { members, inline } = await inlineOrStored(change.key, accepted, judged.members, {
+    ...counted,
+    patient: { ...dependencies, limitMs: keepLimitMs },
+  });
   const push: ReadyPush = {
     held,
     ...(exactHead === undefined ? {} : { exactHead }),
@@ -399,34 +402,6 @@ export const storeTroubles: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
 function loggedOptions(options: readonly string[]): { pushOptions?: readonly string[] } {
   const fit = encodeRecord(options).length <= maxPushOptionsBytes;
   return options.length > 0 && fit ? { pushOptions: options } : {};
-}
-
-/** An entry too large for the log is kept by the stores; one that cannot keep it counts no more. */
-export async function inlineOrStored(
-  key: QuarantineKey,
-  updates: readonly RefCommand[],
-  members: readonly Member[],
-  counted: { readonly consistency: Consistency; readonly voters: RepositoryRecord['voters'] },
-): Promise<{
-  readonly members: readonly Member[];
-  readonly inline: { updates: readonly RefCommand[]; updatesDigest?: string };
-}> {
-  if (encodeRecord(updates).length <= maxInlineUpdatesBytes)
-    return { members, inline: { updates } };
-  const stored = await Promise.allSettled(
-    members.map(({ replica }) => replica.storeUpdates(key, updates)),
-  );
-  const [first] = stored.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []));
-  const keeping = members.filter((_, index) => {
-    const one = stored[index];
-    return one?.status === 'fulfilled' && one.value === first;
-  });
-  const stores = new Set(keeping.map(({ storeId }) => storeId));
-  if (first !== undefined && suffices(counted.consistency, counted.voters, stores)) {
-    return { members: keeping, inline: { updates: [], updatesDigest: first } };
-  }
-  const failed = stored.find((one) => one.status === 'rejected');
-  throw failed?.reason ?? quorumMissing(counted.consistency, counted.voters, stores);
 }
 
 /**

@@ -7,7 +7,8 @@ import type { Consistency } from './quorum.js';
 import { quorumMissing, suffices } from './quorum.js';
 import type { Voter } from './records.js';
 import { isPackProblem, type SmallPack } from './small-packs.js';
-import type { Member } from './voters.js';
+import { noAnswer, nothingToWaitFor } from './stuck.js';
+import type { Member, ReplicaDirectory } from './voters.js';
 
 /** A push as the stores of its quorum judged it. */
 export interface PreparedSet {
@@ -19,6 +20,8 @@ export interface PreparedSet {
 
 export interface PrepareEverywhere {
   readonly members: readonly Member[];
+  /** What the stores say of themselves. */
+  readonly replicas: Pick<ReplicaDirectory, 'nodes'>;
   readonly voters: readonly Voter[];
   readonly consistency: Consistency;
   readonly request: Omit<PrepareRequest, 'signal' | 'pack'>;
@@ -39,6 +42,12 @@ export interface PrepareEverywhere {
  * and is not to keep the locks.
  */
 const leavingPatienceMs = 1_000;
+
+/**
+ * So long a push waits, with its locks, for enough stores to judge it: as long as a call to a node may take. A lone
+ * store has as long as the pusher: there is no other.
+ */
+const judgeLimitMs = 15 * 60_000;
 
 /** A reason: without one, `abort` makes an error with its stack each time. */
 const over = 'over';
@@ -100,6 +109,11 @@ async function collect(ask: PrepareEverywhere, ended: AbortController): Promise<
     await clock.sleep(leavingPatienceMs, grace.signal);
     return 'given up' as const;
   });
+  const limitMs = voters.length === 1 ? Infinity : judgeLimitMs;
+  const unanswered = (): readonly Member[] => open.map(({ member }) => member);
+  const stuck = nothingToWaitFor(unanswered, { ...ask, limitMs }, grace.signal).then(
+    () => 'stuck' as const,
+  );
   let late: Promise<'late'> | undefined;
   while (open.length > 0) {
     if (enough()) {
@@ -114,8 +128,12 @@ async function collect(ask: PrepareEverywhere, ended: AbortController): Promise<
         return one;
       }),
     );
-    const done = await Promise.race([next, givenUp, ...(late === undefined ? [] : [late])]);
+    const done = await Promise.race([next, givenUp, stuck, ...(late === undefined ? [] : [late])]);
     if (done === 'given up') break;
+    if (done === 'stuck') {
+      for (const { storeId } of unanswered()) errors.set(storeId, noAnswer(ask.replicas, storeId));
+      break;
+    }
     if (done === 'late') {
       for (const { member } of open) patience.late(member.storeId);
       break;

@@ -2,6 +2,7 @@ import type { Clock } from '../contract/environment.js';
 import { noRetry, QuorateError, refuseCancelled } from '../contract/errors.js';
 import type { Replica } from '../contract/replica.js';
 import type { Voter } from './records.js';
+import { hangingStores } from './stuck.js';
 
 /** A storage node that is alive: its record is in the coordinator under its lease. */
 export interface StorageNode {
@@ -77,7 +78,7 @@ export function reachable(directory: ReplicaDirectory, voters: readonly Voter[])
   if (members.length < 2) return members;
   const nodes = directory.nodes();
   const here = new Set(nodes.flatMap((node) => (node.local ? [node.storeId] : [])));
-  const hanging = new Set(nodes.flatMap((node) => (node.hangs === true ? [node.storeId] : [])));
+  const hanging = hangingStores(directory);
   const cost = ({ storeId }: Member): number => {
     if (hanging.has(storeId)) return Number.MAX_SAFE_INTEGER;
     return here.has(storeId) ? -1 : directory.load(storeId);

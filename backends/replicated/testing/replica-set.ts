@@ -45,6 +45,8 @@ export interface TestStore {
   readonly root: string;
   /** Not alive: the directory does not find it. */
   down: boolean;
+  /** It says of itself that its disk hangs. */
+  hangs: boolean;
   interfere: Interference | undefined;
   readonly gitDir: (repositoryId: string) => string;
 }
@@ -131,6 +133,7 @@ export async function openReplicaSet(count = 3): Promise<ReplicaSet> {
       },
       root,
       down: false,
+      hangs: false,
       interfere: undefined,
       gitDir: (id) => join(root, 'repos', id.slice(0, 2), id, 'git'),
     });
@@ -225,8 +228,8 @@ function newBackend(parts: {
 function directoryOf(stores: readonly TestStore[]): ReplicaDirectory {
   const alive = (): StorageNode[] =>
     stores
-      .flatMap(({ storeId, down }, index) => (down ? [] : [{ storeId, index }]))
-      .map(({ storeId, index }) => ({
+      .flatMap(({ storeId, down, hangs }, index) => (down ? [] : [{ storeId, hangs, index }]))
+      .map(({ storeId, hangs, index }) => ({
         nodeId: `node-${index}`,
         storeId,
         address: '',
@@ -235,6 +238,7 @@ function directoryOf(stores: readonly TestStore[]): ReplicaDirectory {
         capacityBytes: 0,
         usedBytes: 0,
         draining: false,
+        hangs,
         local: false,
       }));
   return {

@@ -1,0 +1,100 @@
+import assert from 'node:assert/strict';
+import { afterEach, beforeEach, test } from 'node:test';
+import { systemClock } from '../local/testing/local-fixture.js';
+import { create } from '../local/testing/replica-scene.js';
+import type { ReplicaSet } from './testing/replica-set.js';
+import { openSetScene, type SetScene } from './testing/set-scene.js';
+
+const main = 'refs/heads/main';
+
+let scene: SetScene;
+let set: ReplicaSet;
+let hanging: AbortController;
+beforeEach(async () => {
+  scene = await openSetScene();
+  ({ set } = scene);
+  hanging = new AbortController();
+});
+afterEach(async () => {
+  hanging.abort();
+  await scene.close();
+});
+
+/** What is waited for these times is waited for shortly, and anything else in vain. */
+function only(...waits: readonly number[]): typeof systemClock {
+  return {
+    ...systemClock,
+    sleep: (ms, signal) => {
+      const shortly = ms < 1_000 || waits.includes(ms);
+      return systemClock.sleep(shortly ? Math.min(ms, 100) : 600_000, signal);
+    },
+  };
+}
+
+/** These stores do not come back from a call. */
+function hangAt(call: string, indexes: readonly number[], says: boolean): void {
+  for (const index of indexes) {
+    const store = set.stores[index];
+    assert.ok(store !== undefined);
+    store.hangs = says;
+    store.interfere = async (name, go) => {
+      if (name === call) {
+        await new Promise<void>((resolve) => {
+          hanging.signal.addEventListener('abort', () => resolve(), { once: true });
+        });
+      }
+      return go();
+    };
+  }
+}
+
+/** So many that they are not in the log, but with the stores. */
+function manyRefs(oid: string): ReturnType<typeof create>[] {
+  return Array.from({ length: 2_000 }, (_, n) => create(`refs/heads/branch-${n}`, oid));
+}
+
+async function heal(): Promise<void> {
+  hanging.abort();
+  for (const store of set.stores) {
+    store.hangs = false;
+    store.interfere = undefined;
+  }
+  await scene.assertConverged();
+}
+
+test('a push that too few stores can judge is refused once the others say that their disks hang', async () => {
+  const { backend: through } = await set.frontEnd({ clock: only(5_000) });
+  hangAt('prepare', [1, 2], true);
+  const one = await set.commit('one');
+  await assert.rejects(scene.push([create(main, one)], { through }), {
+    code: 'unavailable',
+    message:
+      'not accepted: 1 of 3 storage nodes can take it, too few for quorum, without node-1 (its disk hangs), node-2 (its disk hangs); nothing changed, it is safe to push again',
+  });
+  assert.deepEqual(await scene.leftInLog(), []);
+  assert.deepEqual(await scene.refsSeen(), {});
+  await heal();
+  assert.equal((await scene.push([create(main, one)])).generation, 1);
+});
+
+test('updates too large for the log are not kept waiting by a store whose disk hangs', async () => {
+  const { backend: through } = await set.frontEnd({ clock: only(3_000) });
+  hangAt('storeUpdates', [0], false);
+  const one = await set.commit('one');
+  const pushed = await scene.push(manyRefs(one), { through });
+  assert.deepEqual([pushed.generation, pushed.reasons], [1, []]);
+  await heal();
+});
+
+test('updates too large for the log that too few stores can keep are refused', async () => {
+  const { backend: through } = await set.frontEnd({ clock: only(5_000) });
+  hangAt('storeUpdates', [0, 2], true);
+  const one = await set.commit('one');
+  await assert.rejects(scene.push(manyRefs(one), { through }), {
+    code: 'unavailable',
+    message:
+      /^not accepted: 1 of 3 .* without node-0 \(its disk hangs\), node-2 \(its disk hangs\);/,
+  });
+  assert.deepEqual(await scene.leftInLog(), []);
+  await heal();
+});

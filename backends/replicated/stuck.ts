@@ -1,0 +1,44 @@
+import type { Clock } from '../contract/environment.js';
+import { QuorateError } from '../contract/errors.js';
+import type { Member, ReplicaDirectory } from './voters.js';
+
+/** Nodes find out within seconds that their disk hangs, and say so. */
+const lookEveryMs = 5_000;
+
+/** Until when answers of stores are waited for. */
+export interface Patient {
+  readonly replicas: Pick<ReplicaDirectory, 'nodes'>;
+  readonly clock: Clock;
+  /** For all of them, whatever they say; Infinity: there is no other one to go to. */
+  readonly limitMs: number;
+}
+
+/**
+ * Resolves when no answer is to be expected: each store in `open` says of itself that its disk hangs, or the limit is
+ * over. Also soon after the signal aborts: nobody waits any more.
+ */
+export async function nothingToWaitFor(
+  open: () => readonly Member[],
+  { replicas, clock, limitMs }: Patient,
+  signal: AbortSignal,
+): Promise<void> {
+  const untilMs = clock.monotonicMs() + limitMs;
+  do {
+    await clock.sleep(lookEveryMs, signal);
+    const hanging = hangingStores(replicas);
+    if (open().every(({ storeId }) => hanging.has(storeId))) return;
+  } while (!signal.aborted && clock.monotonicMs() < untilMs);
+}
+
+/** Those whose disk hangs, by their own word. */
+export function hangingStores(replicas: Pick<ReplicaDirectory, 'nodes'>): ReadonlySet<string> {
+  return new Set(
+    replicas.nodes().flatMap(({ storeId, hangs }) => (hangs === true ? [storeId] : [])),
+  );
+}
+
+/** Why a store that did not answer is not waited for: words for who pushes, and for those who look after it. */
+export function noAnswer(replicas: Pick<ReplicaDirectory, 'nodes'>, storeId: string): QuorateError {
+  const hangs = hangingStores(replicas).has(storeId);
+  return new QuorateError('unavailable', hangs ? 'its disk hangs' : 'it did not answer in time');
+}
