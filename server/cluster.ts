@@ -24,6 +24,7 @@ import { FrontEndName } from '../backends/replicated/front-end-name.js';
 import { claimForOneStore, joinInsteadOfAlone } from '../backends/replicated/lone-store.js';
 import { decodeNode, isNodeId } from '../backends/replicated/node-record.js';
 import type { Config } from './config.js';
+import { configTable } from './config-table.js';
 import type { Teardown } from './teardown.js';
 import type { DataDirectory } from './data-directory.js';
 
@@ -119,6 +120,16 @@ export async function nodeIdOf(config: Config, data: DataDirectory): Promise<str
 }
 
 const probeTimeoutMs = 2_000;
+
+/**
+ * Where other machines reach this one, when it listens on all addresses: as it was told to say (`--advertise`), or the
+ * address towards the coordinator, or else its host name.
+ */
+export async function ownHostOf(config: Config): Promise<string> {
+  const { coordinator } = config;
+  const endpoints = coordinator.type === 'etcd' ? coordinator.endpoints : [];
+  return config['node.advertise']?.host ?? addressTowards(endpoints);
+}
 
 /** The address of this machine on the way to the coordinator: where the coordinator is, the other members are. */
 async function addressTowards(endpoints: readonly string[]): Promise<string> {
@@ -235,4 +246,32 @@ export function repairSettings(
       coolDownMs: config['replication.readReplicas.coolDown'],
     },
   };
+}
+
+/**
+ * What front-ends have to agree on: what one of them makes another would undo, or a push is promised other things by
+ * each.
+ */
+const shared = [
+  'replication.factor',
+  'replication.consistency',
+  'replication.readConsistency',
+  'replication.readReplicas.max',
+  'replication.readReplicas.rate',
+  'replication.readReplicas.coolDown',
+  'repair.downAfter',
+  'repair.after',
+  'repair.concurrency',
+  'repair.maxLog',
+  'repair.compareInterval',
+] as const satisfies readonly (keyof typeof configTable)[];
+
+/** As this process has them, in words. */
+export function sharedSettings(config: Config): Readonly<Record<string, string>> {
+  return Object.fromEntries(
+    shared.map((name) => {
+      const isDuration = configTable[name].kind === 'duration';
+      return [name, `${config[name]}${isDuration ? ' ms' : ''}`];
+    }),
+  );
 }

@@ -45,10 +45,12 @@ import {
   isClusterMember,
   refuseAlone,
   nodeIdOf,
+  ownHostOf,
   openCredentials,
   openStorageNode,
   tellEndOf,
   repairSettings,
+  sharedSettings,
 } from './cluster.js';
 import { openCoordinator, type OpenedCoordinator } from './coordinator.js';
 import { ClientRates } from './core/client-rates.js';
@@ -61,7 +63,7 @@ import { openHostIdentity, type HostIdentity } from './host-identity.js';
 import { admissionLimits, gitLimits, httpLimits, sshLimits } from './listener-limits.js';
 import type { Lifecycle } from './lifecycle.js';
 import { listenOn } from './listen.js';
-import { serverFile } from './server-file.js';
+import { serverFile, type ServerUrls, urlsFromAfar } from './server-file.js';
 import { openAuditLog } from './observe/audit-log.js';
 import type { FileAuditLog } from './observe/audit-log.js';
 import { createAuditTail } from './observe/audit-tail.js';
@@ -69,7 +71,12 @@ import { createAuditTrail } from './observe/audit-trail.js';
 import { createMetrics } from './observe/metrics.js';
 import type { Metrics } from './observe/metrics.js';
 import { createOpsServer } from './observe/ops-server.js';
-import { checkStorage, createGitCheck, servingWithoutCoordinator } from './readiness.js';
+import {
+  checkMembership,
+  checkStorage,
+  createGitCheck,
+  servingWithoutCoordinator,
+} from './readiness.js';
 import { describeHostCertificates } from './ssh/host-certificates.js';
 import { createSshListener } from './ssh/ssh-listener.js';
 import type { Teardown } from './teardown.js';
@@ -344,6 +351,7 @@ async function openClusterBackend(
     objectEngine: indexer?.description ?? 'on the storage nodes',
     options: {
       nodeId: await nodeIdOf(config, data),
+      shared: sharedSettings(config),
       lockTimeoutMs: config['locks.timeout'],
       replicationFactor: config['replication.factor'],
       consistency: config['replication.consistency'],
@@ -366,6 +374,9 @@ async function openOps(foundation: Foundation): Promise<Address> {
       },
       storage: () => checkStorage(foundation.disk),
       git: createGitCheck(foundation),
+      ...(config.role === 'front-end'
+        ? { members: () => checkMembership(() => backend.cluster?.stranger) }
+        : {}),
       audit: async () => {
         const problem = audit.problem();
         if (problem !== undefined) throw new Error(problem);
@@ -377,6 +388,8 @@ async function openOps(foundation: Foundation): Promise<Address> {
       cluster: () => foundation.certificateProblems.map((problem) => problem()).find(Boolean),
       ssh: () => foundation.hostIdentity.hostCertificates.problem(),
       coordinator: () => foundation.identity.frozen?.message,
+      // What a store of its own has it may serve all the same.
+      members: () => (config.role === 'front-end' ? undefined : backend.cluster?.stranger),
       node: () => foundation.nodeProblems.map((problem) => problem()).find(Boolean),
     },
     locks: () => backend.locks(),
@@ -408,7 +421,7 @@ async function openDoors(foundation: Foundation, opsAddress: Address): Promise<C
   });
   const startedAtMs = clock.nowMs();
   const draining = new AbortController();
-  let file: ServerFile | undefined;
+  let urls: ServerUrls | undefined;
   const ssh = createSshListener({
     ...foundation,
     accounts,
@@ -441,9 +454,9 @@ async function openDoors(foundation: Foundation, opsAddress: Address): Promise<C
     serverInfo: () => ({
       version,
       startedAtMs,
-      httpUrl: file?.httpUrl,
-      sshUrl: file?.sshUrl,
-      opsUrl: file?.opsUrl,
+      httpUrl: urls?.httpUrl,
+      sshUrl: urls?.sshUrl,
+      opsUrl: urls?.opsUrl,
       notes: {
         ...frozenNote(foundation),
         'SSH cryptography': ssh.cryptoDescription.native ? 'native' : 'JavaScript (slower)',
@@ -468,8 +481,9 @@ async function openDoors(foundation: Foundation, opsAddress: Address): Promise<C
       teardown.add('http', () => http.drain(0));
       const sshAddress = await listenOn('ssh', ssh, config.ssh);
       teardown.add('ssh', () => ssh.drain(0));
-      file = serverFile({ http: httpAddress, ssh: sshAddress, ops: opsAddress }, foundation);
-      return file;
+      const bound = { http: httpAddress, ssh: sshAddress, ops: opsAddress };
+      urls = urlsFromAfar(bound, { config, ownHost: await ownHostOf(config) });
+      return serverFile(bound, foundation);
     },
     async drain(deadlineMs) {
       draining.abort();

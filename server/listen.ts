@@ -37,6 +37,11 @@ export function formatAddress({ host, port }: Address): string {
   return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
+/** A listener on this host listens on all addresses. */
+export function isAnyHost(host: string): boolean {
+  return host === '0.0.0.0' || host === '::';
+}
+
 /** Where this machine reaches a listener: one that listens everywhere is reached on a loopback address. */
 export function reachableAddress(address: Address): Address {
   if (address.host === '0.0.0.0') return { ...address, host: '127.0.0.1' };

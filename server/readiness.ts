@@ -14,6 +14,12 @@ export async function checkStorage(disk: Pick<DiskWatch, 'look'>): Promise<void>
   if (finding !== undefined) throw new Error(finding.problem);
 }
 
+/** For readiness: rejects with the reason when this process is no member of its cluster in truth. */
+export async function checkMembership(stranger: () => string | undefined): Promise<void> {
+  const reason = stranger();
+  return reason === undefined ? Promise.resolve() : Promise.reject(new Error(reason));
+}
+
 /** For how long one start of git tells; probes come every few seconds, from several places. */
 const gitToldMs = 5_000;
 /** A machine that is too busy to start git for some seconds is not broken; after this it is as good as. */

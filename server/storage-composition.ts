@@ -10,7 +10,7 @@ import { gitLimits } from './listener-limits.js';
 import { formatAddress, listenOn, reachableAddress } from './listen.js';
 import { createMetrics } from './observe/metrics.js';
 import { createOpsServer } from './observe/ops-server.js';
-import { checkStorage, createGitCheck } from './readiness.js';
+import { checkMembership, checkStorage, createGitCheck } from './readiness.js';
 
 /** What a storage node writes into its data directory, and says when it serves. */
 export interface NodeFile {
@@ -83,6 +83,7 @@ export async function composeStorageNode(parts: CompositionParts): Promise<Compo
       coordinator: () => coordinator.ping(),
       storage: () => checkStorage(disk),
       git: createGitCheck({ git, clock }),
+      members: () => checkMembership(() => node.stranger),
     },
     warnings: {
       cluster: () => credentials.tls?.problem() ?? opened.coordinatorTls?.problem(),

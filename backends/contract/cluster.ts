@@ -20,7 +20,10 @@ export interface NodeInfo {
   readonly weight: number | undefined;
   readonly capacityBytes: number | undefined;
   readonly usedBytes: number | undefined;
-  /** Why it takes nothing new although it runs (its disk is full, say), and the remedy; in its own words. */
+  /**
+   * Why it takes nothing new although it runs (its disk is full, say), and the remedy, in its own words; of a silent
+   * one, what the asked process knows of why.
+   */
   readonly problem: string | undefined;
   /** By how much its clock on the wall is ahead of the asked process'; undefined while they are together, or it is away. */
   readonly clockApartMs: number | undefined;
@@ -177,9 +180,30 @@ export interface MissedMajorities {
 }
 
 /** What people do with the nodes of a cluster and the copies on them. Errors: `not-found`, `invalid-argument`, `failed-precondition`, `unavailable`. */
+/** A setting that has to be the same at all front-ends, and is not. */
+export interface DifferingSetting {
+  readonly name: string;
+  readonly values: readonly { readonly value: string; readonly frontEnds: readonly string[] }[];
+}
+
+/** A copy that could not be filled, since nothing came of it for too long, or its disk hangs. */
+export interface FillGivenUp {
+  /** Its name, or its id when it is gone. */
+  readonly repository: string;
+  readonly nodeId: string;
+  /** How often, one after the other. */
+  readonly times: number;
+  readonly reason: string;
+}
+
 export interface ClusterControl {
   /** Copies that a repository is to have. */
   readonly replicationFactor: number;
+  /**
+   * Why no other storage node takes part with this process, where credentials are the reason, with the remedy; undefined
+   * while one does, or there is no other.
+   */
+  readonly stranger: string | undefined;
   /** Undefined takes any mark away. A node that was removed is not drained: `failed-precondition`. */
   mark(nodeId: string, mark: 'draining' | undefined): Promise<void>;
   /**
@@ -198,6 +222,10 @@ export interface ClusterControl {
   recover(repositoryId: string, recovery: LossRecovery): Promise<LossReport>;
   /** How many repositories' copies are being changed, or wait for it, in the whole cluster. */
   repairing(): Promise<number>;
+  /** Copies whose fill was given up and is tried again later, as whoever keeps the sets told; some, if there are many. */
+  fillsGivenUp(): Promise<readonly FillGivenUp[]>;
+  /** Settings in which the front-ends that live differ, and must not. */
+  differingSettings(): Promise<readonly DifferingSetting[]>;
   /** How many repositories have a push that some voter has not applied, in the whole cluster. */
   lagging(): Promise<number>;
   /** As this process sees the nodes, in the whole cluster. */

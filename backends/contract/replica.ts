@@ -307,6 +307,8 @@ export interface Replica {
       readonly fresh?: boolean;
       readonly source: PeerSource;
       readonly signal: AbortSignal;
+      /** Told of each mebibyte that came from the peer, and of each step. */
+      readonly progress?: (progress: MaintenanceProgress) => void;
     },
   ): Promise<ReplicaState>;
   /**

@@ -1,3 +1,4 @@
+import type { MaintenanceProgress } from '../contract/backend.js';
 import { asQuorateError, QuorateError } from '../contract/errors.js';
 import type { PeerSource, QuarantineKey } from '../contract/replica.js';
 import { catchUpFrom } from './catch-up.js';
@@ -20,6 +21,7 @@ export interface CatchUp {
   readonly atLeast: number;
   readonly source: PeerSource;
   readonly signal: AbortSignal;
+  readonly progress?: (progress: MaintenanceProgress) => void;
 }
 
 /** Brings repositories to a generation: from the log, and where that does not do, from a peer. */

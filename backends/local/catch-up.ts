@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import type { MaintenanceProgress } from '../contract/backend.js';
 import { asQuorateError, QuorateError } from '../contract/errors.js';
 import type { Oid } from '../contract/objects.js';
 import type { PeerSource, QuarantineKey, ReplicaExport } from '../contract/replica.js';
@@ -50,7 +51,12 @@ export interface CatchUp {
   readonly atLeast: number;
   readonly source: PeerSource;
   readonly signal: AbortSignal;
+  readonly progress?: (progress: MaintenanceProgress) => void;
 }
+
+/** After how many bytes it is told of them. */
+const tellEveryBytes = 1024 * 1024;
+const nobody = (): void => undefined;
 
 /**
  * Takes from a peer what this store lacks and jumps to the peer's generation. Nothing of the repository changes before
@@ -77,7 +83,7 @@ export async function catchUpFrom(
 async function takeOver(
   dependencies: CatchUpDependencies,
   repository: CaughtUp,
-  { atLeast, source, signal, have }: CatchUp & { readonly have: readonly Oid[] },
+  { atLeast, source, signal, have, progress = nobody }: CatchUp & { readonly have: readonly Oid[] },
 ): Promise<void> {
   const exported = await source(have, atLeast, signal);
   try {
@@ -88,11 +94,14 @@ async function takeOver(
     if (exported.objectFormat !== repository.objectFormat) {
       throw new QuorateError('data-corrupt', 'the other store has another object format');
     }
-    const quarantine = await takeObjects(dependencies, repository, { exported, signal });
+    progress({ step: 'receiving', done: 0, total: 0 });
+    const quarantine = await takeObjects(dependencies, repository, { exported, signal, progress });
+    progress({ step: 'checking', done: 0, total: 0 });
     // As a push: what is found complete may not be pruned before its refs are written.
     const leaveGate = await repository.pruneGate.enter();
     try {
       await assertComplete(dependencies, repository, { exported, quarantine, have, signal });
+      progress({ step: 'writing refs', done: 0, total: 0 });
       await repository.adopt(exported, quarantine);
     } catch (error) {
       // A half-done apply needs its objects; what was not begun does not.
@@ -112,7 +121,11 @@ async function takeOver(
 async function takeObjects(
   { indexer, store, abort }: CatchUpDependencies,
   repository: CaughtUp,
-  { exported, signal }: { readonly exported: ReplicaExport; readonly signal: AbortSignal },
+  {
+    exported,
+    signal,
+    progress,
+  }: Required<Pick<CatchUp, 'signal' | 'progress'>> & { readonly exported: ReplicaExport },
 ): Promise<QuarantineKey | undefined> {
   if (exported.pack === undefined) return undefined;
   const key: QuarantineKey = {
@@ -123,7 +136,7 @@ async function takeObjects(
   const directory = store.quarantineDirectory(key);
   try {
     await indexer.index({
-      pack: exported.pack,
+      pack: counted(exported.pack, progress),
       quarantinePackDir: await makeQuarantine(store, directory),
       objectsDir: repository.objectsDirectory,
       objectFormat: repository.objectFormat,
@@ -132,13 +145,30 @@ async function takeObjects(
       // These objects were judged when they were pushed; rules that came later do not undo that.
       fsck: { enabled: false, ignore: [] },
       signal,
-      progress: () => undefined,
+      progress: () => progress({ step: 'indexing', done: 0, total: 0 }),
     });
     await syncNames(directory);
     return key;
   } catch (error) {
     await abort(key);
     throw error;
+  }
+}
+
+/** A pack, of whose bytes it is told as they come. */
+async function* counted(
+  pack: AsyncIterable<Uint8Array>,
+  progress: (progress: MaintenanceProgress) => void,
+): AsyncGenerator<Uint8Array> {
+  let bytes = 0;
+  let toldBytes = 0;
+  for await (const part of pack) {
+    bytes += part.byteLength;
+    if (bytes - toldBytes >= tellEveryBytes) {
+      toldBytes = bytes;
+      progress({ step: 'receiving', done: bytes, total: 0 });
+    }
+    yield part;
   }
 }
 

@@ -1,5 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
-import type { MaintenanceReport } from '../contract/backend.js';
+import type { MaintenanceProgress, MaintenanceReport } from '../contract/backend.js';
 import { QuorateError, refuseCancelled } from '../contract/errors.js';
 import type { Head, RefCommand, RefSnapshot } from '../contract/objects.js';
 import type { HookEnd, HookRun } from '../contract/hook.js';
@@ -434,6 +434,7 @@ export class LocalReplica implements Replica {
       readonly fresh?: boolean;
       readonly source: PeerSource;
       readonly signal: AbortSignal;
+      readonly progress?: (progress: MaintenanceProgress) => void;
     },
   ): Promise<ReplicaState> {
     const beginning = { ...catchUp, ...(fresh === true ? { fresh } : {}) };

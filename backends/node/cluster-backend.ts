@@ -16,6 +16,7 @@ import { NodeDirectory } from '../replicated/node-directory.js';
 import { PushTraces } from '../replicated/push-trace.js';
 import type { Consistency } from '../replicated/quorum.js';
 import { ReplicatedBackend } from '../replicated/replicated-backend.js';
+import { SharedSettingsWatch } from '../replicated/shared-settings.js';
 import { createStoreView } from '../replicated/store-view.js';
 import { type ControllerSettings, SetController } from '../replicated/set-controller.js';
 import type { ClusterCredentials } from './cluster-credentials.js';
@@ -45,6 +46,8 @@ export interface ClusterBackendDependencies {
   readonly options: {
     /** Name of this process in lock holders. */
     readonly nodeId: string;
+    /** Those that have to be the same at all front-ends, as words. */
+    readonly shared: Readonly<Record<string, string>>;
     readonly lockTimeoutMs: number;
     readonly replicationFactor: number;
     readonly consistency: Consistency;
@@ -101,7 +104,8 @@ export async function createClusterBackend(
       repairAfterMs: options.repair.repairAfterMs,
     }),
     damages,
-    companions: [controller, traces, damages],
+    facts: { nodeId: options.nodeId, settings: options.shared },
+    companions: [controller, traces, damages, new SharedSettingsWatch(dependencies)],
     consistency: options.consistency,
     readConsistency: options.readConsistency,
     ...(readReplicas.max === 0

@@ -1,11 +1,17 @@
 /**
  * What the break of a first connection says of credentials that do not fit: the one side wants TLS and the other has
  * none, or does not believe its certificate. Undefined when it says nothing of them. `hasTls`: this process has
- * certificates for the cluster.
+ * certificates for the cluster. `answered`: the node did answer before, and one that was killed ends connections, too:
+ * then only what names certificates counts.
  */
-export function misfitWords(error: unknown, hasTls: boolean): string | undefined {
+export function misfitWords(
+  error: unknown,
+  { hasTls, answered }: { readonly hasTls: boolean; readonly answered: boolean },
+): string | undefined {
   const code = codeOf(error);
-  if (code === undefined) return undefined;
+  if (code === undefined || (answered && !/ALERT|CERT|SIGNATURE|ISSUER/.test(code))) {
+    return undefined;
+  }
   if (!hasTls) {
     return code === 'ECONNRESET'
       ? 'a storage node ended the first connection at once: it may want TLS, for which this process has no certificates (cluster.tls.ca, cluster.tls.cert, cluster.tls.key)'

@@ -91,6 +91,8 @@ export class NodeClient {
   /** At least once. */
   #answered = false;
   #refused = false;
+  /** Why it does not answer, when credentials that do not fit are the reason. */
+  #misfit: string | undefined;
   /** Why it does not answer was said, and nothing has changed since. */
   #complained = false;
   #draining = false;
@@ -124,6 +126,11 @@ export class NodeClient {
   /** It does not take this process for a member of its cluster. */
   get refused(): boolean {
     return this.#refused;
+  }
+
+  /** What does not fit in its credentials or ours, when that is why it does not answer; with the remedy. */
+  get misfit(): string | undefined {
+    return this.#misfit;
   }
 
   /** The node takes no new work. */
@@ -316,10 +323,13 @@ export class NodeClient {
     this.#options.onChange?.();
   }
 
-  /** Credentials that do not fit, when there never was an answer: one that was killed ends connections, too. */
-  #misfit(error: unknown): string | undefined {
-    if (this.#answered) return undefined;
-    return misfitWords(error, this.#options.credentials.tls !== undefined);
+  /** What an error says of credentials that do not fit. */
+  #misfitOf(error: unknown): string | undefined {
+    if (this.#refused) {
+      return 'a storage node has another cluster secret than this process: all members need the same';
+    }
+    const hasTls = this.#options.credentials.tls !== undefined;
+    return misfitWords(error, { hasTls, answered: this.#answered });
   }
 
   #complain(error: unknown): void {
@@ -328,9 +338,7 @@ export class NodeClient {
     const node = `${host}:${port}`;
     this.#options.logger.warn(
       { component: 'node-client', store: this.storeId, node, err: error },
-      this.#refused
-        ? 'a storage node has another cluster secret than this process: all members need the same'
-        : (this.#misfit(error) ?? 'a storage node did not answer a sign of life'),
+      this.#misfit ?? 'a storage node did not answer a sign of life',
     );
   }
 
@@ -343,6 +351,7 @@ export class NodeClient {
       this.#draining = draining;
       this.#clock.note(nowMs, askedMs);
       this.#refused = false;
+      this.#misfit = undefined;
       this.#complained = false;
       return true;
     } catch (error) {
@@ -350,6 +359,7 @@ export class NodeClient {
       // It may be another version that answers next.
       this.#channelLess = false;
       this.#refused = error instanceof QuorateError && error.code === 'unauthenticated';
+      this.#misfit = this.#misfitOf(error);
       if (!this.#closing.signal.aborted && !this.#complained) this.#complain(error);
       return false;
     }

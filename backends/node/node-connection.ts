@@ -30,6 +30,9 @@ export function connectTo(
     get refused() {
       return client.refused;
     },
+    get misfit() {
+      return client.misfit;
+    },
     get clockApartMs() {
       return client.clockApartMs;
     },

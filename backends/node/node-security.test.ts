@@ -189,6 +189,7 @@ describe('mutual TLS', () => {
       const said: string[] = [];
       const logger = { ...silentLogger, warn: (_: object, message: string) => said.push(message) };
       const { client } = await connect(address, storeId, { credentials: own, logger });
+      assert.match(client.misfit ?? '', says);
       await client.close();
       assert.match(said.join('\n'), says);
     }
@@ -197,6 +198,7 @@ describe('mutual TLS', () => {
     const { client } = await connect({ host: '127.0.0.1', port: await pickPort() }, storeId, {
       logger,
     });
+    assert.equal(client.misfit, undefined);
     await client.close();
     assert.match(said.join('\n'), /^a storage node did not answer a sign of life/);
   });

@@ -64,6 +64,8 @@ export interface NodeServer {
   listen(host: string, port: number): Promise<{ readonly host: string; readonly port: number }>;
   /** Calls and read sessions that are not over. */
   readonly busy: number;
+  /** Monotonic time at which a member asked last whether it lives; undefined: none has. */
+  readonly heardMs: number | undefined;
   /** Takes no new reads and uploads, waits for what runs, at most `graceMs`, then ends the rest. Idempotent. */
   drain(graceMs: number): Promise<void>;
 }
@@ -98,6 +100,7 @@ class HttpNodeServer implements NodeServer {
   readonly #signatures: SignatureCheck | undefined;
   readonly #expiry: NodeJS.Timeout;
   #running = 0;
+  #heardMs: number | undefined;
   #draining: Promise<void> | undefined;
 
   constructor(options: NodeServerOptions) {
@@ -131,6 +134,10 @@ class HttpNodeServer implements NodeServer {
     options.meter.gauge('read_sessions', {}, () => this.#context.sessions.count);
     this.#expiry = setInterval(() => this.#context.sessions.expire(), expiryMs);
     this.#expiry.unref();
+  }
+
+  get heardMs(): number | undefined {
+    return this.#heardMs;
   }
 
   get busy(): number {
@@ -305,6 +312,7 @@ class HttpNodeServer implements NodeServer {
   }
 
   #attend({ client }: SmallCall, payload: Buffer): object {
+    this.#heardMs = this.#options.clock.monotonicMs();
     this.#context.sessions.release(client, decodeMessage(attendArguments, payload).released);
     return {
       storeId: this.#context.replica.storeId,

@@ -174,12 +174,14 @@ export const operations: Readonly<Record<CallName, Operation<ServerCall>>> = {
   export: operation(calls.export, sendExport),
   catchUp: operation(
     calls.catchUp,
-    async ({ replica, peers }, { atLeast, fresh, stores }, { repositoryId, signal }) => {
+    async ({ replica, peers }, { atLeast, fresh, stores }, call) => {
+      const { repositoryId, signal } = call;
       const source = peers(repositoryId, stores);
       const state = await replica.catchUp(repositoryId, {
         atLeast,
         source,
         signal,
+        progress: (progress) => void call.send(progress).catch(() => undefined),
         ...(fresh === undefined ? {} : { fresh }),
       });
       return { state };

@@ -64,7 +64,14 @@ test('a copy that is only begun is not read over a socket, until it is filled', 
   await assert.rejects(far.read(id, 0), refused);
   await assert.rejects(far.export(id, { have: [], atLeast: 0, signal }), refused);
   assert.equal(await far.state(id), undefined);
-  await far.catchUp(id, { atLeast: 1, source: Object.assign(source, { stores: [] }), signal });
+  const steps: string[] = [];
+  await far.catchUp(id, {
+    atLeast: 1,
+    source: Object.assign(source, { stores: [] }),
+    signal,
+    progress: ({ step }) => steps.push(step),
+  });
+  assert.deepEqual(steps, ['receiving', 'checking', 'writing refs']);
   const read = await far.read(id, 0, { eventual: true });
   assert.deepEqual(
     read.snapshot.refs.map(({ oid }) => oid),

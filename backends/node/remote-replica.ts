@@ -251,15 +251,16 @@ export class RemoteReplica implements Replica {
       readonly fresh?: boolean;
       readonly source: PeerSource;
       readonly signal: AbortSignal;
+      readonly progress?: (progress: MaintenanceProgress) => void;
     },
   ): Promise<ReplicaState> {
-    const { atLeast, fresh, source, signal } = options;
+    const { atLeast, fresh, source } = options;
     const args = {
       atLeast,
       ...(fresh === undefined ? {} : { fresh }),
       ...(source.stores === undefined ? {} : { stores: [...source.stores] }),
     };
-    const payload = await this.#client.result(repositoryId, 'catchUp', args, { signal });
+    const payload = await this.#client.result(repositoryId, 'catchUp', args, progressing(options));
     const state = stateOf(payload);
     if (state !== undefined) return state;
     throw new QuorateError('internal', 'a storage node caught up and does not say how far');

@@ -71,6 +71,8 @@ const tellMs = 1_000;
 const describeWaitMs = 500;
 /** How often it compares what it said of its disk with what was found. */
 const tellOfDiskEveryMs = 1_000;
+/** Members ask a node every second whether it lives. */
+const heardWithinMs = 15_000;
 /** How often it looks for copies that are to go. */
 const evictEveryMs = 5_000;
 
@@ -145,6 +147,7 @@ export class StorageNode {
       marked: () => mark.show(directory.markOf(nodeId)),
       connect: (to) => connectTo(to, { ...dependencies, memory }),
       own: () => node?.own,
+      ownStoreId: () => node?.replica.storeId,
     });
     const store = await openLocalStore({
       ...dependencies,
@@ -174,6 +177,17 @@ export class StorageNode {
   /** Why it gets no repositories although it runs: for its health. */
   get problem(): string | undefined {
     return this.#mark.problem;
+  }
+
+  /**
+   * Why it is no member in truth: no other node takes part with it, and none, nor a front-end, has come here, for the
+   * last seconds. Undefined when it is one, or is alone.
+   */
+  get stranger(): string | undefined {
+    const { stranger } = this.directory;
+    if (stranger === undefined) return undefined;
+    const heardMs = this.#server.heardMs ?? -Infinity;
+    return this.#dependencies.clock.monotonicMs() - heardMs < heardWithinMs ? undefined : stranger;
   }
 
   get quarantines(): number {

@@ -11,6 +11,7 @@ import type { GitRunner } from '../git/git-runner.js';
 import type { KnownDamages } from './known-damages.js';
 import type { PushTraces } from './push-trace.js';
 import type { Consistency } from './quorum.js';
+import type { FrontEndFacts } from './shared-settings.js';
 import type { ReplicaDirectory } from './voters.js';
 
 /** What a `ReplicatedBackend` is made of. */
@@ -20,6 +21,8 @@ export interface ReplicatedBackendDependencies {
   readonly unguarded?: Coordinator;
   /** By which others see that this front-end lives. */
   readonly lease: ProcessLease;
+  /** What it says of itself there; absent where it is alone. */
+  readonly facts?: FrontEndFacts;
   readonly locks: Locks;
   readonly log: LogReader;
   readonly replicas: ReplicaDirectory;

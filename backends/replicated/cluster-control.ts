@@ -1,4 +1,4 @@
-import type { ClusterControl, NodeInfo } from '../contract/cluster.js';
+import type { ClusterControl, FillGivenUp, NodeInfo } from '../contract/cluster.js';
 import type { Locks } from '../coordination/locks.js';
 import type { Clock, Logger, Random } from '../contract/environment.js';
 import type { Coordinator } from '../contract/coordinator.js';
@@ -6,9 +6,10 @@ import { QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
 import { deleted } from './basis.js';
 import { countLagging } from './lagging.js';
-import { readRepairing } from './leadership.js';
+import { readRepairs } from './leadership.js';
 import { markNode } from './node-marks.js';
-import { decodeRepository, encodeRepository } from './records.js';
+import { decodeRepository, encodeRepository, repositoryName } from './records.js';
+import { readDifferingSettings } from './shared-settings.js';
 import { recoverSet } from './set-recovery.js';
 import type { SetController } from './set-controller.js';
 import { listNodes } from './store-view.js';
@@ -17,7 +18,7 @@ import { findWithoutMajority } from './without-majority.js';
 
 export interface ClusterControlDependencies {
   readonly coordinator: Coordinator;
-  readonly replicas: ReplicaDirectory;
+  readonly replicas: ReplicaDirectory & { readonly stranger?: string | undefined };
   readonly controller: Pick<SetController, 'awayMs'>;
   readonly replicationFactor: number;
   readonly repairAfterMs: number;
@@ -32,9 +33,12 @@ const maxRaces = 30;
 
 /** What administrators decide about the cluster. */
 export function createClusterControl(dependencies: ClusterControlDependencies): ClusterControl {
-  const { coordinator, controller, replicationFactor } = dependencies;
+  const { coordinator, controller, replicas, replicationFactor } = dependencies;
   return {
     replicationFactor,
+    get stranger() {
+      return replicas.stranger;
+    },
     async mark(nodeId, mark) {
       const node = await findNode(dependencies, nodeId);
       if (mark === 'draining' && node.mark === 'removed') {
@@ -61,10 +65,28 @@ export function createClusterControl(dependencies: ClusterControlDependencies): 
         repositoryId,
         recovery,
       ),
-    repairing: () => readRepairing(coordinator),
+    repairing: async () => (await readRepairs(coordinator)).repairing,
+    differingSettings: () => readDifferingSettings(coordinator),
+    fillsGivenUp: () => fillsGivenUp(dependencies),
     lagging: () => countLagging(dependencies),
     withoutMajority: () => findWithoutMajority(dependencies),
   };
+}
+
+async function fillsGivenUp(
+  dependencies: Pick<ClusterControlDependencies, 'coordinator' | 'replicas'>,
+): Promise<readonly FillGivenUp[]> {
+  const { coordinator, replicas } = dependencies;
+  const { givenUp } = await readRepairs(coordinator);
+  const nodes = new Map(replicas.nodes().map(({ storeId, nodeId }) => [storeId, nodeId]));
+  return Promise.all(
+    givenUp.map(async ({ repositoryId, storeId, times, reason }) => ({
+      repository: (await repositoryName(coordinator, repositoryId)) ?? repositoryId,
+      nodeId: nodes.get(storeId) ?? storeId,
+      times,
+      reason,
+    })),
+  );
 }
 
 async function findNode(

@@ -1,10 +1,34 @@
 import { z } from 'zod';
 import type { Coordinator, Lease, Operation, ProcessLease } from '../contract/coordinator.js';
 import { keys } from '../contract/keys.js';
+import type { GivenUpFill } from './failed-fills.js';
 import { encodeRecord } from './records.js';
 
-/** Absent in records of earlier versions. */
-const schema = z.object({ nodeId: z.string(), repairing: z.number().int().min(0).default(0) });
+/** What is defaulted is absent in records of earlier versions. */
+const schema = z.object({
+  nodeId: z.string(),
+  repairing: z.number().int().min(0).default(0),
+  givenUp: z
+    .array(
+      z.object({
+        repositoryId: z.string(),
+        storeId: z.string(),
+        times: z.number().int(),
+        reason: z.string(),
+      }),
+    )
+    .default([]),
+});
+
+/** What whoever leads tells of the sets. */
+export interface ToldRepairs {
+  /** How many are being changed, or wait for it. */
+  readonly repairing: number;
+  /** Copies whose fill was given up, some of them if there are many. */
+  readonly givenUp: readonly GivenUpFill[];
+}
+
+const nothingTold: ToldRepairs = { repairing: 0, givenUp: [] };
 
 interface Held {
   readonly lease: Lease;
@@ -18,7 +42,8 @@ export class Leadership {
   readonly #lease: ProcessLease;
   readonly #nodeId: string;
   #held: Held | undefined;
-  #told: number | undefined;
+  /** As JSON. */
+  #told: string | undefined;
 
   constructor(dependencies: {
     readonly coordinator: Coordinator;
@@ -39,7 +64,7 @@ export class Leadership {
     const lease = await this.#lease.current();
     const { succeeded, revision, results } = await this.#coordinator.transaction({
       compares: [{ key: keys.controller, target: 'createRevision', op: '=', operand: 0 }],
-      success: [this.#record(lease, 0)],
+      success: [this.#record(lease, nothingTold)],
       failure: [{ type: 'get', key: keys.controller }],
     });
     const [there] = results.flatMap((one) => (one.type === 'get' ? one.entries : []));
@@ -50,7 +75,7 @@ export class Leadership {
         ? there.createRevision
         : undefined;
     this.#held = createRevision === undefined ? undefined : { lease, createRevision };
-    this.#told = succeeded ? 0 : undefined;
+    this.#told = succeeded ? JSON.stringify(nothingTold) : undefined;
     return this.leads;
   }
 
@@ -65,30 +90,31 @@ export class Leadership {
     return this.#held !== undefined && !this.#held.lease.lost.aborted;
   }
 
-  /** Tells all others how many sets are being changed, or wait for it. */
-  async tell(repairing: number): Promise<void> {
-    if (this.#held === undefined || this.#told === repairing) return;
+  /** Tells all others how the sets are. */
+  async tell(repairs: ToldRepairs): Promise<void> {
+    const told = JSON.stringify(repairs);
+    if (this.#held === undefined || this.#told === told) return;
     const { lease, createRevision } = this.#held;
     const { succeeded } = await this.#coordinator.transaction({
       compares: [
         { key: keys.controller, target: 'createRevision', op: '=', operand: createRevision },
       ],
-      success: [this.#record(lease, repairing)],
+      success: [this.#record(lease, repairs)],
       failure: [],
     });
-    if (succeeded) this.#told = repairing;
+    if (succeeded) this.#told = told;
     else this.#held = undefined;
   }
 
-  #record(lease: Lease, repairing: number): Operation {
-    const value = encodeRecord({ nodeId: this.#nodeId, repairing });
+  #record(lease: Lease, { repairing, givenUp }: ToldRepairs): Operation {
+    const value = encodeRecord({ nodeId: this.#nodeId, repairing, givenUp });
     return { type: 'put', key: keys.controller, value, lease: lease.id };
   }
 }
 
-/** How many sets are being changed, or wait for it, as whoever leads told last; 0 while nobody leads. */
-export async function readRepairing(coordinator: Coordinator): Promise<number> {
+/** As whoever leads told last; nothing while nobody leads. */
+export async function readRepairs(coordinator: Coordinator): Promise<ToldRepairs> {
   const kv = await coordinator.get(keys.controller);
-  if (kv === undefined) return 0;
-  return schema.parse(JSON.parse(new TextDecoder().decode(kv.value))).repairing;
+  if (kv === undefined) return nothingTold;
+  return schema.parse(JSON.parse(new TextDecoder().decode(kv.value)));
 }

@@ -72,6 +72,7 @@ async function announce(
 
 interface Fake extends NodeConnection {
   reachable: boolean;
+  misfit: string | undefined;
   refused: boolean;
   running: number;
   closed: boolean;
@@ -81,16 +82,19 @@ async function open(
   watched: Coordinator = coordinator,
   refuses: (address: string) => boolean = () => false,
   marked: () => void = () => undefined,
+  ownStoreId: () => string | undefined = () => undefined,
 ): Promise<{ readonly nodes: NodeDirectory; readonly connections: Map<string, Fake> }> {
   const connections = new Map<string, Fake>();
   const nodes = new NodeDirectory({
     ...environment,
     coordinator: watched,
     marked,
+    ownStoreId,
     connect: ({ storeId, address }) => {
       const fake: Fake = {
         replica: stubReplica({}, storeId),
         reachable: !refuses(address),
+        misfit: undefined,
         refused: refuses(address),
         running: 0,
         closed: false,
@@ -128,6 +132,29 @@ test('a process that no node takes for a member does not start; one that some ta
   );
   const { nodes } = await open(coordinator, (address) => address === 'one:7420');
   assert.deepEqual(idsOf(nodes), ['two']);
+});
+
+test('a process with which no other node takes part, for its credentials or theirs, knows it and why', async () => {
+  const { nodes, connections } = await open();
+  assert.equal(nodes.stranger, undefined, 'it is alone');
+  await announce(record('a'));
+  await announce(record('b'));
+  await until('both', () => idsOf(nodes).length === 2);
+  const [a, b] = [connections.get('a:7420'), connections.get('b:7420')];
+  assert.ok(a !== undefined && b !== undefined);
+  assert.equal(nodes.stranger, undefined);
+  a.reachable = false;
+  a.misfit = 'its certificate is not taken';
+  assert.equal(nodes.troubleWith('a'), 'its certificate is not taken');
+  assert.equal(nodes.stranger, undefined, 'the other takes part');
+  b.reachable = false;
+  assert.equal(nodes.troubleWith('b'), undefined);
+  assert.equal(
+    nodes.stranger,
+    'no other storage node (a, b) takes part with this process: its certificate is not taken',
+  );
+  a.misfit = undefined;
+  assert.equal(nodes.stranger, undefined, 'they may be gone');
 });
 
 test('nodes are found: those from before, those that come, until they go', async () => {
@@ -183,6 +210,15 @@ test('a node whose disk hangs, by its own word, is asked last for whatever other
     ['c', 'a', 'b'].map((name) => record(name).storeId),
   );
   assert.ok(!nodes.place('some', 2).some(({ nodeId }) => nodeId === 'b'));
+});
+
+test('no connection is made to the store of this process, though its record is heard of before it is known to be put', async () => {
+  const [own, other] = [record('own'), record('other')];
+  const { connections } = await open(coordinator, undefined, undefined, () => own.storeId);
+  await announce(own);
+  await announce(other);
+  await until('the other', () => connections.has(other.address));
+  assert.deepEqual([...connections.keys()], [other.address]);
 });
 
 test('marks are known, with their time, and a change of one is told', async () => {

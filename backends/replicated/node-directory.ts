@@ -17,6 +17,8 @@ export interface NodeConnection {
   readonly reachable: boolean;
   /** It does not take this process for a member of its cluster. */
   readonly refused: boolean;
+  /** What does not fit in its credentials or ours, when that is why it does not answer; with the remedy. */
+  readonly misfit?: string | undefined;
   /** By how much its clock on the wall is ahead of ours; absent while they are together. */
   readonly clockApartMs?: number | undefined;
   /** Requests that run there from here. */
@@ -34,6 +36,8 @@ export interface NodeDirectoryDependencies {
   }) => NodeConnection;
   /** The store of this process, if it has one: it is reached without a connection. */
   readonly own?: () => { readonly node: NodeRecord; readonly replica: Replica } | undefined;
+  /** Of the store of this process, also before it is announced: no connection is made to it. */
+  readonly ownStoreId?: () => string | undefined;
   /** Called whenever a mark may have changed; see `markOf`. */
   readonly marked?: () => void;
   readonly clock: Clock;
@@ -120,6 +124,24 @@ export class NodeDirectory implements ReplicaDirectory {
   /** What people decided about a node, as far as this process has heard. */
   markOf(nodeId: string): MarkRecord | undefined {
     return this.#marks.get(nodeId);
+  }
+
+  troubleWith(nodeId: string): string | undefined {
+    const connection = this.#known.get(nodeId)?.connection;
+    return connection?.reachable === false ? connection.misfit : undefined;
+  }
+
+  /**
+   * Why no other storage node takes part with this process, where credentials are the reason; undefined while one
+   * does, or there is no other.
+   */
+  get stranger(): string | undefined {
+    const others = [...this.#known.values()];
+    if (others.some(({ connection }) => connection.reachable)) return undefined;
+    const [first] = others.flatMap(({ connection }) => connection.misfit ?? []);
+    if (first === undefined) return undefined;
+    const nodes = others.map(({ record }) => record.nodeId).join(', ');
+    return `no other storage node (${nodes}) takes part with this process: ${first}`;
   }
 
   find(storeId: string): Replica | undefined {
@@ -230,7 +252,9 @@ export class NodeDirectory implements ReplicaDirectory {
       return;
     }
     const { nodeId, storeId, address } = record;
-    if (storeId === this.#dependencies.own?.()?.node.storeId) return;
+    // Its record is heard of before the answer that it was put.
+    const { own, ownStoreId } = this.#dependencies;
+    if (storeId === (ownStoreId?.() ?? own?.()?.node.storeId)) return;
     const before = this.#known.get(nodeId);
     if (before?.record.storeId === storeId && before.record.address === address) {
       this.#known.set(nodeId, { ...before, record });

@@ -3,6 +3,7 @@ import type { Clock, Logger, Random } from '../contract/environment.js';
 import { asQuorateError, QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
 import { encodeRecord } from './records.js';
+import type { FrontEndFacts } from './shared-settings.js';
 
 /** How soon a front-end that lost its lease, and could not announce itself under the next one, tries that again. */
 const retryMs = 1_000;
@@ -29,6 +30,7 @@ export class Presence {
   readonly #clock: Clock;
   readonly #random: Random;
   readonly #logger: Logger;
+  readonly #facts: FrontEndFacts | undefined;
   readonly #closing = new AbortController();
   #current: Announced | undefined;
   /** As far as anybody has said. */
@@ -45,12 +47,15 @@ export class Presence {
     readonly clock: Clock;
     readonly random: Random;
     readonly logger: Logger;
+    /** Told to others in its record; absent: nothing but its id is. */
+    readonly facts?: FrontEndFacts;
   }) {
     this.#coordinator = dependencies.coordinator;
     this.#lease = dependencies.lease;
     this.#clock = dependencies.clock;
     this.#random = dependencies.random;
     this.#logger = dependencies.logger;
+    this.#facts = dependencies.facts;
   }
 
   /** The id under which this front-end is known now; announced when there is none. */
@@ -98,14 +103,16 @@ export class Presence {
       this.#next = { id: Buffer.from(this.#random.bytes(12)).toString('hex'), lease };
     }
     const { id } = this.#next;
-    const own = [keys.frontEnd(id), keys.fence(id)];
-    const value = encodeRecord({ id });
+    const own = [
+      { key: keys.frontEnd(id), value: encodeRecord({ id, ...this.#facts }) },
+      { key: keys.fence(id), value: encodeRecord({ id }) },
+    ];
     const { results } = await this.#coordinator.transaction({
       compares: [],
       // A put whose answer was lost may have made the keys before this one.
       success: [
-        ...own.map((key): Operation => ({ type: 'put', key, value, lease: lease.id })),
-        ...own.map((key): Operation => ({ type: 'get', key })),
+        ...own.map((one): Operation => ({ type: 'put', ...one, lease: lease.id })),
+        ...own.map(({ key }): Operation => ({ type: 'get', key })),
       ],
       failure: [],
     });

@@ -18,7 +18,7 @@ import {
 } from '../local/testing/local-fixture.js';
 import { readDamages, reportDamage } from './damage.js';
 import { obeyEvictions } from './evictions.js';
-import { readRepairing } from './leadership.js';
+import { readRepairs } from './leadership.js';
 import { markNode } from './node-marks.js';
 import { peerSourceOf } from './peers.js';
 import { Ring } from './placement.js';
@@ -47,8 +47,11 @@ let ticks: number;
 
 const clock: Clock = {
   ...systemClock,
-  // How long a store may take to answer is no look around.
-  sleep: (ms, signal) => systemClock.sleep(ms === 10_000 || ticks-- > 1 ? ms : 2 ** 31 - 1, signal),
+  // How long a store may take to answer, or to fill a copy, is no look around.
+  sleep: (ms, signal) => {
+    const waits = ms === 10_000 || ms === 5_000;
+    return systemClock.sleep(waits || ticks-- > 1 ? ms : 2 ** 31 - 1, signal);
+  },
 };
 
 beforeEach(async () => {
@@ -204,9 +207,9 @@ test('what is being repaired, and waits for it, is told to all', async () => {
   };
   await markNode(set.coordinator, 'node-0', 'draining');
   controller.start();
-  await until('all are counted', async () => (await readRepairing(set.coordinator)) === 4);
+  await until('all are counted', async () => (await readRepairs(set.coordinator)).repairing === 4);
   mayFill = true;
-  await until('none is left', async () => (await readRepairing(set.coordinator)) === 0);
+  await until('none is left', async () => (await readRepairs(set.coordinator)).repairing === 0);
   for (const one of others) assert.equal(await votersAre(stores(1, 2, 3), one)(), true);
 });
 

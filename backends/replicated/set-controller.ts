@@ -7,6 +7,7 @@ import { AwayTimes } from './away-times.js';
 import { Leadership } from './leadership.js';
 import { readDamages } from './damage.js';
 import { FailedFills } from './failed-fills.js';
+import { StalledFill } from './fill-patience.js';
 import { NodeCount } from './node-count.js';
 import { readNodeMarks } from './node-marks.js';
 import { Ring } from './placement.js';
@@ -55,6 +56,8 @@ const maxWaiting = 10_000;
 /** Sets that wait to be compared: as many as are done in a pause. */
 const maxWaitingCompares = 50;
 const comparePauseMs = 100;
+/** Copies that could not be filled, of which people are told. */
+const maxGivenUpTold = 20;
 /** In the place of the revision of a record that gave a reason. */
 const onlyToCompare = -1;
 
@@ -225,7 +228,10 @@ export class SetController {
       for (const id of this.#wanted.busy) this.#look(id);
     }
     this.#begin();
-    await this.#leadership.tell(this.#repairs);
+    await this.#leadership.tell({
+      repairing: this.#repairs,
+      givenUp: this.#failedFills.list(maxGivenUpTold),
+    });
   }
 
   /** Which stores are away for so long that something follows from it. */
@@ -358,12 +364,14 @@ export class SetController {
     const { coordinator, logger, settings } = this.#dependencies;
     const { signal } = this.#closing;
     const context = { component: 'controller', repo: id };
-    const unfilled = new Set<string>();
+    const unfilled = new Set(this.#failedFills.paused(id));
     const viewing: ViewDependencies = {
       ...this.#viewing,
       unfilledMs: (storeId) =>
         unfilled.has(storeId) ? this.#failedFills.forMs(id, storeId) : undefined,
     };
+    const quietMs = (repositoryId: string, storeId: string): number =>
+      this.#failedFills.quietMs(repositoryId, storeId);
     const done = (): 'all' | 'again' => (unfilled.size === 0 ? 'all' : 'again');
     while (!signal.aborted && this.#leadership.leads) {
       const ground = await readGround(coordinator, id);
@@ -374,7 +382,12 @@ export class SetController {
       // Our own changes, too, are seen as somebody's.
       if ((this.#waiting.get(id) ?? Infinity) <= ground.configRevision) this.#waiting.delete(id);
       const view = await viewOf(viewing, ground);
-      const stepping = { ...this.#dependencies, ring: () => this.#ring(), target: view.target };
+      const stepping = {
+        ...this.#dependencies,
+        ring: () => this.#ring(),
+        target: view.target,
+        quietMs,
+      };
       let step = nextStep(view, settings);
       if (step?.type === 'add-learner' && !isSomebodyToAdd(stepping, ground)) {
         step = nextStep({ ...view, nobodyToAdd: true }, settings);
@@ -392,7 +405,8 @@ export class SetController {
         if (step.type !== 'fill' || signal.aborted) throw error;
         const store = step.storeId;
         logger.warn({ ...context, store, err: asQuorateError(error) }, 'a copy is filled later');
-        this.#failedFills.failed(id, store);
+        if (error instanceof StalledFill) this.#failedFills.givenUp(id, store, error.message);
+        else this.#failedFills.failed(id, store);
         unfilled.add(store);
         continue;
       }

@@ -35,7 +35,8 @@ let late: AbortController;
 let tip: string;
 
 /** By which it is as late as a test says. */
-const clock: Pick<Clock, 'sleep'> = {
+const clock: Pick<Clock, 'sleep' | 'monotonicMs'> = {
+  monotonicMs: () => performance.now(),
   sleep: (_ms, given) =>
     aborted(given === undefined ? late.signal : AbortSignal.any([late.signal, given])),
 };

@@ -5,6 +5,7 @@ import { QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
 import { damageGone, forgetDamage } from './damage.js';
 import { evicted } from './evictions.js';
+import { firstQuietMs, whileFilling } from './fill-patience.js';
 import { inTime } from './held-copies.js';
 import { peerSourceOf } from './peers.js';
 import { isFull, type Ring } from './placement.js';
@@ -27,7 +28,9 @@ export interface StepDependencies {
   readonly ring: () => Ring;
   /** The nodes that the set is to be on; undefined leaves it to placement. */
   readonly target: readonly string[] | undefined;
-  readonly clock: Pick<Clock, 'sleep'>;
+  readonly clock: Pick<Clock, 'sleep' | 'monotonicMs'>;
+  /** For how long nothing need be heard of the fill of a store, in ms. */
+  readonly quietMs?: (repositoryId: string, storeId: string) => number;
   readonly random: Random;
   readonly logger: Logger;
 }
@@ -207,7 +210,7 @@ function unlessLeftovers(
 }
 
 async function fill(
-  { coordinator, replicas }: StepDependencies,
+  { coordinator, replicas, clock, quietMs = () => firstQuietMs }: StepDependencies,
   { record, head, damages }: SetGround,
   { storeId, fresh }: { readonly storeId: string; readonly fresh: boolean },
   signal: AbortSignal,
@@ -215,7 +218,16 @@ async function fill(
   const replica = replicas.find(storeId);
   if (replica === undefined) throw nobodyReachable(replicas, copiesOf(record));
   const source = peerSourceOf({ coordinator, replicas }, { id: record.id, storeId });
-  await replica.catchUp(record.id, { atLeast: head.generation, fresh, source, signal });
+  const quietForMs = quietMs(record.id, storeId);
+  await whileFilling({ replicas, clock, storeId, quietForMs, signal }, (either, progress) =>
+    replica.catchUp(record.id, {
+      atLeast: head.generation,
+      fresh,
+      source,
+      signal: either,
+      progress,
+    }),
+  );
   const revision = damages.get(storeId);
   if (fresh && revision !== undefined) {
     await forgetDamage(coordinator, record.id, { storeId, revision });

@@ -147,9 +147,20 @@ export async function listNodes({
         marks.get(nodeId),
         copies.get(nodeId),
       ),
+      ...troubleOf(replicas, silent, nodeId),
       alive: alive.has(nodeId),
       silent: silent.has(nodeId),
     }));
+}
+
+/** Of a silent one: what it says of itself is not why it is silent. */
+function troubleOf(
+  replicas: ReplicaDirectory,
+  silent: ReadonlyMap<string, NodeRecord>,
+  nodeId: string,
+): Pick<NodeInfo, 'problem'> | undefined {
+  const trouble = silent.has(nodeId) ? replicas.troubleWith?.(nodeId) : undefined;
+  return trouble === undefined ? undefined : { problem: trouble };
 }
 
 function infoOf(

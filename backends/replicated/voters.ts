@@ -30,6 +30,8 @@ export interface StorageNode {
 /** Finds the stores behind the voters of a configuration. */
 export interface ReplicaDirectory {
   nodes(): readonly StorageNode[];
+  /** Why a node that announces itself does not answer, where its credentials or ours are the reason. */
+  troubleWith?(nodeId: string): string | undefined;
   /** The replica with this store id, or undefined when it is not alive. */
   find(storeId: string): Replica | undefined;
   /** Requests that this process has running there: less is better. */

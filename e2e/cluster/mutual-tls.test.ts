@@ -105,6 +105,19 @@ describe('a cluster in which everybody proves who it is: TLS and a user to etcd,
         return ids.length >= 3 ? ids : undefined;
       });
       assert.deepEqual(alive, ['storage-1', 'storage-2', 'storage-3']);
+      const ops = impostor.fact('opsUrl');
+      const told = await waitFor('it to say that it is no member', async () => {
+        const answer = await fetch(`${ops}/readyz`);
+        return answer.status === 503 ? await answer.text() : undefined;
+      });
+      assert.match(
+        told,
+        /"members":"no other storage node \(storage-1, storage-2, storage-3\) takes part .*certificate/,
+      );
+      assert.match(
+        await whole.admin(0, 'status'),
+        new RegExp(`^problem of ${impostor.name}: .*certificate`, 'm'),
+      );
       await parts().pushing.survive('an impostor', () => Promise.resolve());
     } finally {
       await impostor.stop();

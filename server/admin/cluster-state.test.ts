@@ -11,6 +11,9 @@ const cluster: ClusterControl = {
   move: never,
   recover: never,
   repairing: () => Promise.resolve(1),
+  stranger: undefined,
+  differingSettings: () => Promise.resolve([]),
+  fillsGivenUp: () => Promise.resolve([]),
   lagging: () => Promise.resolve(2),
   withoutMajority: () => Promise.resolve({ repositories: 3, nodes: ['c', 'd'] }),
 };
@@ -65,6 +68,8 @@ test('nodes are told by what is known of them, with zones, repairs and lag', asy
     zones: 1,
     replicationFactor: 3,
     repairing: 1,
+    fillsGivenUp: [],
+    settingsDiffer: [],
     lagging: 2,
     repositoriesWithoutMajority: 3,
     nodesMissedForMajority: ['c', 'd'],

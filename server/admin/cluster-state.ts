@@ -9,8 +9,10 @@ export async function clusterState({
   if (cluster === undefined || stores === undefined) return null;
   const nodes = (await stores.nodes()).filter((node) => !isGone(node));
   const zones = new Set(nodes.flatMap(({ alive, zone }) => (alive && zone ? [zone] : [])));
-  const [repairing, lagging, withoutMajority] = await Promise.all([
+  const [repairing, fillsGivenUp, settingsDiffer, lagging, withoutMajority] = await Promise.all([
     cluster.repairing(),
+    cluster.fillsGivenUp(),
+    cluster.differingSettings(),
     cluster.lagging(),
     cluster.withoutMajority(),
   ]);
@@ -36,6 +38,8 @@ export async function clusterState({
     zones: zones.size,
     replicationFactor: cluster.replicationFactor,
     repairing,
+    fillsGivenUp,
+    settingsDiffer,
     lagging,
     repositoriesWithoutMajority: withoutMajority.repositories,
     nodesMissedForMajority: withoutMajority.nodes,

@@ -51,6 +51,9 @@ export class MemoryBackend implements Backend {
       }),
     move: () => Promise.resolve(),
     repairing: () => Promise.resolve(0),
+    stranger: undefined,
+    differingSettings: () => Promise.resolve([]),
+    fillsGivenUp: () => Promise.resolve([]),
     lagging: () => Promise.resolve(0),
     withoutMajority: () => Promise.resolve({ repositories: 0, nodes: [] }),
   };

@@ -143,6 +143,32 @@ test('a node that takes nothing new although it runs is told of, with why and wh
   );
 });
 
+test('copies that could not be filled, and settings in which front-ends differ, are told of', async (t) => {
+  const ground = await openNodes(t);
+  const { cluster } = ground.scene.backend;
+  assert.ok(cluster !== undefined);
+  const reason = 'nothing came of it for 10 minutes';
+  cluster.fillsGivenUp = () =>
+    Promise.resolve([{ repository: 'team/app', nodeId: 'c', times: 2, reason }]);
+  const values = [
+    { value: '3', frontEnds: ['a', 'b'] },
+    { value: '5', frontEnds: ['c'] },
+  ];
+  cluster.differingSettings = () => Promise.resolve([{ name: 'replication.factor', values }]);
+  const { stdout } = await ground.quorate('status');
+  assert.match(
+    stdout,
+    /^copy not filled: +team\/app on c: given up \(2\), nothing came of it for 10 minutes; it is tried again$/m,
+  );
+  assert.match(
+    stdout,
+    /^settings differ: +replication\.factor: 3 \(a, ?b\), 5 \(c\); give all front-ends the same$/m,
+  );
+  const { cluster: told } = JSON.parse((await ground.quorate('status', '--json')).stdout);
+  assert.deepEqual(told.settingsDiffer, [{ name: 'replication.factor', values }]);
+  assert.deepEqual(told.fillsGivenUp, [{ repository: 'team/app', nodeId: 'c', times: 2, reason }]);
+});
+
 test('removing a node passes on whether somebody insists, and says what is next', async (t) => {
   const ground = await openNodes(t);
   const { cluster } = ground.scene.backend;

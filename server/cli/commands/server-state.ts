@@ -88,6 +88,33 @@ function problemFacts(problems: unknown): readonly (readonly [string, unknown])[
   return each.map(([nodeId, problem]) => [`problem of ${nodeId}`, problem]);
 }
 
+/** Nothing of what is no list. */
+function listOf(value: unknown): readonly Json[] {
+  return Array.isArray(value) ? value : [];
+}
+
+/** Settings that front-ends have to have the same, and have not. */
+function differenceFacts(differing: unknown): readonly (readonly [string, unknown])[] {
+  return listOf(differing).map(({ name, values }: Json) => {
+    const each = listOf(values).map(({ value, frontEnds }: Json) => {
+      return `${plain(value)} (${Array.isArray(frontEnds) ? frontEnds.map(plain).join(', ') : '-'})`;
+    });
+    return ['settings differ', `${plain(name)}: ${each.join(', ')}; give all front-ends the same`];
+  });
+}
+
+/** Copies that could not be filled, one line each. */
+function givenUpFacts(fills: unknown): readonly (readonly [string, unknown])[] {
+  return listOf(fills).map((fill: Json) => {
+    const { repository, nodeId, times, reason } = fill;
+    const copy = `${plain(repository)} on ${plain(nodeId)}`;
+    return [
+      'copy not filled',
+      `${copy}: given up (${plain(times)}), ${plain(reason)}; it is tried again`,
+    ];
+  });
+}
+
 function fewFacts({ nodesTaking: taking, replicationFactor: factor }: Json): string {
   if (Number(taking) >= Number(factor)) return '';
   return `; ${plain(taking)} can take copies, fewer than replication.factor (${plain(factor)})`;
@@ -111,6 +138,8 @@ function clusterFacts(cluster: unknown): readonly (readonly [string, unknown])[]
     ...clockFacts(known['clocksApart']),
     ['zones', known['zones']],
     ['repairs', known['repairing']],
+    ...differenceFacts(known['settingsDiffer']),
+    ...givenUpFacts(known['fillsGivenUp']),
     ['repositories lagging', known['lagging']],
     ['repositories without a majority', majorityText(known)],
   ];
