@@ -56,6 +56,17 @@ async function line(t: TestContext, calls: Parameters<typeof stubReplica>[0]): P
 }
 
 describe('small calls', () => {
+  test('what a store says of a copy that cannot be read comes to who asks for it', async (t) => {
+    const marker = { generation: 7, digest: 'd' };
+    const { replica } = await line(t, {
+      state: (_id, { unread = false } = {}) =>
+        Promise.resolve(unread ? { ...marker, unread: 'EIO' } : undefined),
+    });
+    assert.equal(await replica.state(repositoryId), undefined);
+    const asked = await replica.state(repositoryId, { unread: true });
+    assert.deepEqual(asked, { ...marker, unread: 'EIO' });
+  });
+
   test('go over one connection, many at once, each with its own answer', async (t) => {
     const held: (() => void)[] = [];
     const packs: number[] = [];

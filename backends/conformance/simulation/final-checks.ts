@@ -92,7 +92,7 @@ export async function checkLiveness(
   }
 }
 
-async function takesPushes(
+export async function takesPushes(
   world: World,
   client: Client,
   where: { readonly repository: SimulatedRepository; readonly host: FrontEndHost },

@@ -2,10 +2,12 @@ import { openClusterIdentity } from '../../coordination/cluster-identity.js';
 import { guardCoordinator } from '../../coordination/guarded-coordinator.js';
 import { shareReads } from '../../coordination/shared-reads.js';
 import type { Compare, Coordinator } from '../../contract/coordinator.js';
+import type { ClusterRecovery } from '../../contract/recovery.js';
 import { QuorateError } from '../../contract/errors.js';
 import type { PushJudges, PushPipeline } from '../../contract/pipeline.js';
 import { createLocks, type Locks } from '../../coordination/locks.js';
 import { createProcessLease } from '../../coordination/process-lease.js';
+import { createClusterRecovery } from '../../replicated/cluster-recovery.js';
 import { coordinatorLog } from '../../replicated/coordinator-log.js';
 import { NodeDirectory, type NodeDirectoryDependencies } from '../../replicated/node-directory.js';
 import type { Consistency } from '../../replicated/quorum.js';
@@ -23,6 +25,8 @@ export interface FrontEnd {
   readonly backend: ReplicatedBackend;
   readonly controller: SetController;
   readonly cluster: ReturnType<typeof createClusterControl>;
+  /** `quorate recover`. */
+  readonly recovery: ClusterRecovery;
 }
 
 export interface FrontEndParts {
@@ -61,6 +65,7 @@ export async function startFrontEnd(parts: FrontEndParts): Promise<FrontEnd> {
     readConsistency: 'strong',
     reportReadsFrom: 0.02,
     ...around,
+    unguarded: parts.coordinator,
     damages,
     companions: [damages],
     log: coordinatorLog(coordinator),
@@ -79,7 +84,8 @@ export async function startFrontEnd(parts: FrontEndParts): Promise<FrontEnd> {
       close: () => locks.close(),
     },
   });
-  await backend.start();
+  // As a server does: reads only, until a recovery.
+  await backend.start({ frozen: identity.frozen !== undefined });
   const settings = {
     replicationFactor,
     downAfterMs: 5_000,
@@ -93,7 +99,12 @@ export async function startFrontEnd(parts: FrontEndParts): Promise<FrontEnd> {
   const controller = new SetController({ ...around, nodeId: name, settings });
   controller.start();
   const cluster = createClusterControl({ ...around, ...settings, controller });
-  return { backend, controller, cluster };
+  const recovery = createClusterRecovery({
+    backend,
+    identity,
+    membersBehind: () => Promise.resolve([]),
+  });
+  return { backend, controller, cluster, recovery };
 }
 
 /** So that all that is committed is committed under locks. */

@@ -1,5 +1,6 @@
 import { membershipMutants } from './membership-mutants.js';
 import { edit, type Mutation } from './mutation.js';
+import { recoveryMutants } from './recovery-mutants.js';
 import { unlockedMutants } from './unlocked-mutants.js';
 
 /**
@@ -444,4 +445,5 @@ export const mutants: readonly Mutation[] = [
   },
   ...unlockedMutants,
   ...membershipMutants,
+  ...recoveryMutants,
 ];

@@ -12,6 +12,7 @@ import {
   leftovers,
   maxSteps,
 } from './final-checks.js';
+import { checkRecovered } from './recovered-coordinator.js';
 import { checkNames } from './name-checks.js';
 import { NameClient } from './name-client.js';
 import { PastReader } from './past-reader.js';
@@ -276,6 +277,7 @@ export async function conclude(
   await checkDeleted(world);
   if (backup !== undefined && (random.chance(0.2) || world.restoredAtEnd)) {
     await checkRewound(world, last, { backup, repositories: living });
+    await checkRecovered(world, last, living);
   }
 }
 
