@@ -26,7 +26,7 @@ export async function openRemoteRead(
 ): Promise<ReplicaRead> {
   const session = client.newId();
   try {
-    return await memory.oneAtFirst(opening.repositoryId, async () => {
+    return await memory.oneAtFirst({ ...opening, storeId: client.storeId }, async () => {
       const { snapshot, digest } = await readSnapshot(client, memory, { ...opening, session });
       return new RemoteRead(client, {
         repositoryId: opening.repositoryId,

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { test } from 'node:test';
 import type { RefCommand, RefSnapshot } from '../contract/objects.js';
 import type { LogEntry } from '../contract/repository.js';
@@ -94,4 +95,18 @@ test('of a repository that is not known nothing is noted', () => {
   const memory = new SnapshotMemory();
   memory.advance(id, entry([move]));
   assert.deepEqual(memory.known(id), []);
+});
+
+test('the first read of a repository at a store whose disk hangs keeps no read at another one', async () => {
+  const memory = new SnapshotMemory();
+  const read = (storeId: string, what: Promise<string>): Promise<string> =>
+    memory.oneAtFirst({ repositoryId: id, storeId }, () => what);
+  const goesOn = new AbortController();
+  const hanging = read(
+    'one',
+    once(goesOn.signal, 'abort').then(() => 'refs, late'),
+  );
+  assert.equal(await read('another', Promise.resolve('refs')), 'refs');
+  goesOn.abort();
+  assert.equal(await hanging, 'refs, late');
 });

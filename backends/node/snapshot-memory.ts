@@ -22,6 +22,7 @@ export class SnapshotMemory {
   readonly #snapshots = new KnownSnapshots(maxRefs);
   /** Digests by repository, newest last. */
   readonly #digests = new Map<string, readonly string[]>();
+  /** By store and repository. */
   readonly #first = new Map<string, Promise<unknown>>();
 
   /** The snapshot of a generation, when it is known. */
@@ -70,19 +71,24 @@ export class SnapshotMemory {
   }
 
   /**
-   * Runs `read`. While nothing is known of a repository, others wait for the first to end, whatever becomes of it: a
-   * hundred clones that come at once do not move all refs a hundred times.
+   * Runs `read` of a store. While nothing is known of a repository, others wait for the first at that store to end,
+   * whatever becomes of it: a hundred clones that come at once do not move all refs a hundred times. Not for one at
+   * another store, whose disk may hang.
    */
-  async oneAtFirst<T>(repositoryId: string, read: () => Promise<T>): Promise<T> {
-    const first = this.#first.get(repositoryId);
+  async oneAtFirst<T>(
+    { repositoryId, storeId }: { readonly repositoryId: string; readonly storeId: string },
+    read: () => Promise<T>,
+  ): Promise<T> {
+    const key = `${storeId}/${repositoryId}`;
+    const first = this.#first.get(key);
     if (first !== undefined) await first.catch(() => undefined);
-    if (this.#first.has(repositoryId) || this.known(repositoryId).length > 0) return read();
+    if (this.#first.has(key) || this.known(repositoryId).length > 0) return read();
     const reading = read();
-    this.#first.set(repositoryId, reading);
+    this.#first.set(key, reading);
     try {
       return await reading;
     } finally {
-      this.#first.delete(repositoryId);
+      this.#first.delete(key);
     }
   }
 }

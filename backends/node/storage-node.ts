@@ -132,7 +132,7 @@ export class StorageNode {
 
   /** Opens the store, unless it is another cluster's. Nothing is announced before `start`. */
   static async open(dependencies: StorageNodeDependencies): Promise<StorageNode> {
-    const { coordinator, dataDirectory, clusterId } = dependencies;
+    const { coordinator, dataDirectory, clusterId, clock } = dependencies;
     await claimStore(
       storeRoot(dataDirectory),
       clusterId,
@@ -151,7 +151,8 @@ export class StorageNode {
     });
     const store = await openLocalStore({
       ...dependencies,
-      peers: (id) => peerSourceOf({ coordinator, replicas: directory }, { id, storeId: storeId() }),
+      peers: (id) =>
+        peerSourceOf({ coordinator, replicas: directory, clock }, { id, storeId: storeId() }),
       suspect: (id) => {
         if (node !== undefined) node.#scrub.suspect(id);
       },
@@ -273,9 +274,9 @@ export class StorageNode {
   }
 
   #peers(repositoryId: string): PeerSource {
-    const { coordinator } = this.#dependencies;
+    const { coordinator, clock } = this.#dependencies;
     const own = { id: repositoryId, storeId: this.#store.replica.storeId };
-    return peerSourceOf({ coordinator, replicas: this.directory }, own);
+    return peerSourceOf({ coordinator, replicas: this.directory, clock }, own);
   }
 
   async #describe(): Promise<NodeRecord> {

@@ -117,7 +117,7 @@ class MovedScene {
     const key = keys.repo(id);
     await this.put({ type: 'put', key, value: encodeRepository({ ...before, learners: voters }) });
     for (const { storeId } of voters) {
-      const source = peerSourceOf({ coordinator, replicas }, { id, storeId });
+      const source = peerSourceOf({ coordinator, replicas, clock: systemClock }, { id, storeId });
       const atLeast = await this.head();
       await replicas.find(storeId)?.catchUp(id, { atLeast, source, signal });
     }

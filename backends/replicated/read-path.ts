@@ -6,6 +6,7 @@ import type { PastReads } from '../contract/past-reads.js';
 import type { LogReader } from '../contract/replica.js';
 import type { HeadRecord, Repository } from '../contract/repository.js';
 import { wordSetting } from '../contract/settings.js';
+import { LateStores } from './late-stores.js';
 import type { ReadRates } from './read-rates.js';
 import { openRead, type ReadDependencies, readOfRefs } from './reads.js';
 import { decodeRepository, type RepositoryRecord } from './records.js';
@@ -33,7 +34,7 @@ export class ReadPath {
   readonly #heads = new WeakMap<Repository, Promise<HeadRecord>>();
 
   constructor(dependencies: ReadPathDependencies) {
-    this.#dependencies = dependencies;
+    this.#dependencies = { late: new LateStores(dependencies.clock), ...dependencies };
   }
 
   async read(

@@ -8,6 +8,7 @@ import type { Repository } from '../contract/repository.js';
 import type { VisibleRefs } from '../contract/visible-refs.js';
 import { storeTroubles } from './commit.js';
 import type { KnownDamages } from './known-damages.js';
+import type { LateStores } from './late-stores.js';
 import type { Voter } from './records.js';
 import { gathered, type Member, nobodyReachable, type ReplicaDirectory } from './voters.js';
 
@@ -15,6 +16,8 @@ export interface ReadDependencies {
   readonly replicas: ReplicaDirectory;
   /** Copies that are read only when nobody else is left; absent where there is no other copy. */
   readonly damages?: Pick<KnownDamages, 'has'>;
+  /** Are asked after all others as well, for a while. */
+  readonly late?: LateStores;
   readonly clock: Clock;
   readonly logger: Logger;
 }
@@ -41,19 +44,45 @@ export async function openRead(
 ): Promise<ReadSession> {
   const { voters, readers } = repository;
   const copies = readers === undefined || readers.length === 0 ? voters : [...voters, ...readers];
-  const { replicas, clock, damages } = dependencies;
+  const { replicas, clock, damages, late } = dependencies;
   const found = await gathered(replicas, copies, {
     enough: (some) => some.length > 0,
     clock,
     signal: wanted.signal,
   });
   const isDamaged = ({ storeId }: Member): boolean => damages?.has(repository.id, storeId) === true;
-  const members = found.some(isDamaged)
-    ? [...found.filter((member) => !isDamaged(member)), ...found.filter(isDamaged)]
-    : found;
+  const isLate = ({ storeId }: Member): boolean => late?.has(storeId) === true;
+  const members = lastly(isDamaged, lastly(isLate, found));
   const source = new ReadSource(dependencies, repository, { eventual: false, ...wanted, members });
   await source.current();
   return new ReplicatedRead(repository, source);
+}
+
+function lastly(
+  isLast: (member: Member) => boolean,
+  members: readonly Member[],
+): readonly Member[] {
+  if (!members.some(isLast)) return members;
+  return [...members.filter((member) => !isLast(member)), ...members.filter(isLast)];
+}
+
+/** A store that has not opened a read, or answered a small question of one, after so long is not waited for alone. */
+const patienceMs = 3_000;
+/** Until git has something to say: of a large repository it walks the history first. */
+const firstByteMs = 10_000;
+
+/** What came of opening a read at a store. */
+type Opened = { readonly member: Member } & (
+  | { readonly read: ReplicaRead }
+  | { readonly error: unknown }
+);
+
+/** What is done with an answer that comes late. */
+interface Late<T> {
+  /** Nobody waits for longer, where another store may answer. */
+  readonly waitMs?: number;
+  /** Told of what came after that. Never throws. */
+  readonly discard?: (answer: T) => void;
 }
 
 /** The store that is read now, and those that are left to try. */
@@ -65,7 +94,7 @@ class ReadSource {
   readonly #eventual: boolean;
   readonly #signal: AbortSignal;
   #left: readonly Member[];
-  #read: ReplicaRead | undefined;
+  #open: { readonly read: ReplicaRead; readonly storeId: string } | undefined;
   #released = false;
 
   constructor(
@@ -86,30 +115,39 @@ class ReadSource {
     this.#signal = wanted.signal;
   }
 
-  /** The open read, or one at the next store. */
+  /**
+   * The open read, or one at the next store. When that is late, its disk may hang: the one after it is asked as well, and
+   * who answers first is read.
+   */
   async current(): Promise<ReplicaRead> {
-    if (this.#read !== undefined) return this.#read;
+    if (this.#open !== undefined) return this.#open.read;
+    const asked = new Map<string, Promise<Opened>>();
+    const over = new AbortController();
+    const isAlone = this.#left.length === 1;
     let last: unknown;
-    for (;;) {
-      refuseCancelled(this.#signal);
-      const [member, ...left] = this.#left;
-      if (member === undefined) throw last ?? this.#nobody();
-      this.#left = left;
-      try {
-        const read = await member.replica.read(this.#repository.id, this.#generation, {
-          eventual: this.#eventual,
-        });
-        if (this.#released) read.release();
-        this.#read = read;
-        this.#generation = Math.max(this.#generation, read.snapshot.generation);
-        // A reader that is further may have jumped over that generation, and lack what only it had.
-        this.#left = this.#left.filter(({ storeId }) => this.#isVoter(storeId));
-        return read;
-      } catch (error) {
-        last = error;
-        if (!this.#mayGoOn(error)) throw error;
-        this.#tell(error, member.storeId);
+    try {
+      for (;;) {
+        refuseCancelled(this.#signal);
+        const [member, ...left] = this.#left;
+        if (member === undefined && asked.size === 0) throw last ?? this.#nobody();
+        this.#left = left;
+        if (member !== undefined) asked.set(member.storeId, this.#openAt(member));
+        const first = Promise.race(asked.values());
+        const opened = await (isAlone ? first : this.#inTime(first, over.signal));
+        if (opened === undefined) {
+          if (member !== undefined) this.#late(member.storeId);
+          continue;
+        }
+        const { storeId } = opened.member;
+        asked.delete(storeId);
+        if ('read' in opened) return this.#take(opened.read, storeId);
+        last = opened.error;
+        if (asked.size === 0 && !this.#mayGoOn(last)) throw last;
+        this.#tell(last, storeId);
       }
+    } finally {
+      over.abort('over');
+      for (const late of asked.values()) void releaseLater(late);
     }
   }
 
@@ -119,28 +157,72 @@ class ReadSource {
   }
 
   get snapshot(): RefSnapshot {
-    if (this.#read === undefined) throw this.#nobody();
-    return this.#read.snapshot;
+    if (this.#open === undefined) throw this.#nobody();
+    return this.#open.read.snapshot;
   }
 
-  /** Asks a store, and the next one when that one is in trouble. */
-  async ask<T>(question: (read: ReplicaRead) => Promise<T>): Promise<T> {
+  /** Asks a store, and the next one when that one is in trouble, or late. */
+  async ask<T>(question: (read: ReplicaRead) => Promise<T>, options?: Late<T>): Promise<T> {
     for (;;) {
       const read = await this.current();
+      const storeId = this.#open?.storeId;
       try {
-        return await question(read);
+        return await this.#answerOf(question(read), options);
       } catch (error) {
         if (!this.#mayGoOn(error)) throw error;
-        this.#tell(error);
+        this.#tell(error, storeId);
         read.release();
-        this.#read = undefined;
+        this.#open = undefined;
       }
     }
   }
 
   release(): void {
     this.#released = true;
-    this.#read?.release();
+    this.#open?.read.release();
+  }
+
+  async #openAt(member: Member): Promise<Opened> {
+    try {
+      const { id } = this.#repository;
+      const eventual = this.#eventual;
+      return { member, read: await member.replica.read(id, this.#generation, { eventual }) };
+    } catch (error) {
+      return { member, error };
+    }
+  }
+
+  #take(read: ReplicaRead, storeId: string): ReplicaRead {
+    if (this.#released) read.release();
+    this.#open = { read, storeId };
+    this.#generation = Math.max(this.#generation, read.snapshot.generation);
+    // A reader that is further may have jumped over that generation, and lack what only it had.
+    this.#left = this.#left.filter((one) => this.#isVoter(one.storeId));
+    return read;
+  }
+
+  /** `deadline-exceeded` when it comes late and another store may be quicker. */
+  async #answerOf<T>(
+    answer: Promise<T>,
+    { waitMs = patienceMs, discard = () => undefined }: Late<T> = {},
+  ): Promise<T> {
+    if (!this.hasNext) return answer;
+    const over = new AbortController();
+    try {
+      const found = answer.then((value) => ({ value }));
+      const first = await this.#inTime(found, over.signal, waitMs);
+      if (first !== undefined) return first.value;
+    } finally {
+      over.abort('over');
+    }
+    if (this.#open !== undefined) this.#late(this.#open.storeId);
+    void answer.then(discard, () => undefined);
+    throw new QuorateError('deadline-exceeded', 'the storage node did not answer in time');
+  }
+
+  #inTime<T>(answer: Promise<T>, over: AbortSignal, waitMs = patienceMs): Promise<T | undefined> {
+    const { clock } = this.#dependencies;
+    return Promise.race([answer, clock.sleep(waitMs, over).then(() => undefined)]);
   }
 
   #nobody(): QuorateError {
@@ -152,7 +234,11 @@ class ReadSource {
   }
 
   #mayGoOn(error: unknown): boolean {
-    return this.#left.length > 0 && storeTroubles.has(asQuorateError(error).code);
+    return this.hasNext && storeTroubles.has(asQuorateError(error).code);
+  }
+
+  #late(store: string): void {
+    this.#dependencies.late?.note(store);
   }
 
   #tell(error: unknown, store?: string): void {
@@ -161,6 +247,11 @@ class ReadSource {
       'a read goes to another storage node',
     );
   }
+}
+
+async function releaseLater(opening: Promise<Opened>): Promise<void> {
+  const opened = await opening;
+  if ('read' in opened) opened.read.release();
 }
 
 class ReplicatedRead implements ReadSession {
@@ -176,7 +267,9 @@ class ReplicatedRead implements ReadSession {
   }
 
   firstForbiddenWant(wants: readonly string[], visible: VisibleRefs): Promise<string | undefined> {
-    return this.#source.ask((read) => read.firstForbiddenWant(wants, visible));
+    return this.#source.ask((read) => read.firstForbiddenWant(wants, visible), {
+      waitMs: firstByteMs,
+    });
   }
 
   objectSizes(oids: readonly string[]): Promise<readonly (number | undefined)[]> {
@@ -188,15 +281,20 @@ class ReplicatedRead implements ReadSession {
     if (!(run.input instanceof Uint8Array) || !this.#source.hasNext) {
       return (await this.#source.current()).uploadPack(run);
     }
-    return this.#source.ask(async (read) => {
-      const stream = await read.uploadPack(run);
-      await firstByte(stream);
-      return stream;
-    });
+    return this.#source.ask(
+      async (read) => {
+        const stream = await read.uploadPack(run);
+        await firstByte(stream);
+        return stream;
+      },
+      { waitMs: firstByteMs, discard: (stream) => stream.kill() },
+    );
   }
 
   wholePack(): ReturnType<ReadSession['wholePack']> {
-    return this.#source.ask((read) => read.wholePack());
+    return this.#source.ask((read) => read.wholePack(), {
+      discard: (pack) => void pack?.close().catch(() => undefined),
+    });
   }
 
   shape(): ReturnType<ReadSession['shape']> {

@@ -399,7 +399,7 @@ test('a reader that takes the place of a voter is verified before it votes', asy
   assert.ok(reading !== undefined);
   const { storeId, replica } = reading;
   await change({ readers: [{ nodeId: 'node-3', storeId, joinedEpoch: 2 }] });
-  const source = peerSourceOf(set, { id: repository.id, storeId });
+  const source = peerSourceOf({ ...set, clock: systemClock }, { id: repository.id, storeId });
   const { signal } = new AbortController();
   await replica.catchUp(repository.id, { atLeast: 1, source, signal });
   await damagePack(reading);

@@ -429,7 +429,7 @@ async function addReaders(...indexes: readonly number[]): Promise<void> {
   await change((before) => ({ ...before, readers }));
   const { signal } = new AbortController();
   for (const { storeId } of readers) {
-    const source = peerSourceOf(set, { id: repository.id, storeId });
+    const source = peerSourceOf({ ...set, clock: systemClock }, { id: repository.id, storeId });
     const replica = set.replicas.find(storeId);
     await replica?.catchUp(repository.id, { atLeast: 1, source, signal });
   }

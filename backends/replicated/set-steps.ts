@@ -217,7 +217,7 @@ async function fill(
 ): Promise<void> {
   const replica = replicas.find(storeId);
   if (replica === undefined) throw nobodyReachable(replicas, copiesOf(record));
-  const source = peerSourceOf({ coordinator, replicas }, { id: record.id, storeId });
+  const source = peerSourceOf({ coordinator, replicas, clock }, { id: record.id, storeId });
   const quietForMs = quietMs(record.id, storeId);
   await whileFilling({ replicas, clock, storeId, quietForMs, signal }, (either, progress) =>
     replica.catchUp(record.id, {

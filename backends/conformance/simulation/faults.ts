@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { keys, prefixEnd } from '../../contract/keys.js';
 import { coordinatorPlace } from './simulated-coordinator.js';
 import { left, losable, Losses } from './losses.js';
+import { endHang, hangFaults } from './disk-hangs.js';
 import { membershipFaults } from './membership-faults.js';
 import type { CrashPoint } from './simulated-process.js';
 import type { PowerCut } from './simulated-disk.js';
@@ -26,6 +27,7 @@ const within: Readonly<Record<Exclude<CrashPoint, 'any'>, number>> = {
 
 const faults: Readonly<Record<FaultKind, Fault>> = {
   ...membershipFaults,
+  ...hangFaults,
   'store crashes': (world, random) => crashStore(world, random.pick(world.stores), random),
   'store crashes at a step': (world, random) => {
     const host = random.pick(world.stores);
@@ -299,6 +301,11 @@ export class Troublemaker {
     this.#stopped = true;
   }
 
+  /** Whether it makes this trouble. */
+  makes(kind: FaultKind): boolean {
+    return this.#kinds.includes(kind);
+  }
+
   /** After this long, or as soon as that leaves a copy of everything. */
   loseMajority(afterMs: number): void {
     this.#world.scheduler.after(afterMs, () => {
@@ -332,6 +339,7 @@ export function healAll(world: World): void {
   for (const host of stores) {
     host.disk.full = false;
     host.disk.failing = false;
+    endHang(world, host);
     world.startStore(host);
   }
   for (const host of frontEnds) world.startFrontEnd(host);

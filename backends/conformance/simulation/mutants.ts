@@ -1,3 +1,4 @@
+import { hangMutants } from './hang-mutants.js';
 import { membershipMutants } from './membership-mutants.js';
 import { edit, type Mutation } from './mutation.js';
 import { recoveryMutants } from './recovery-mutants.js';
@@ -446,4 +447,5 @@ export const mutants: readonly Mutation[] = [
   ...unlockedMutants,
   ...membershipMutants,
   ...recoveryMutants,
+  ...hangMutants,
 ];

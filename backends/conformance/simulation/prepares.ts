@@ -11,6 +11,12 @@ export class Prepares {
     this.#answers.delete(repositoryId);
   }
 
+  /** It is prepared, by its last word. */
+  has(repositoryId: string, storeId: string): boolean {
+    const answers = this.#answers.get(repositoryId);
+    return answers?.has(storeId) === true && answers.get(storeId) === undefined;
+  }
+
   /** The last word of a store. */
   wordOf(repositoryId: string, storeId: string): string {
     const answers = this.#answers.get(repositoryId);

@@ -17,12 +17,16 @@ export interface RunningStore {
   readonly replica: LocalReplica | undefined;
   /** Where it gets what its copies lack. */
   readonly source: ((id: string) => PeerSource) | undefined;
+  /** Some store's disk does not answer: its own, or that of one which it waits for. */
+  readonly hangs: boolean;
 }
 
 /** A node hears no more of a caller for so long before it lets go what it held for that one. */
 const noticedDeadMs = 30_000;
-/** How long a front-end waits for an answer of a storage node. */
+/** How long a front-end waits for an answer of a storage node: one that was lost, say. */
 const answerMs = 10_000;
+/** A node that is there and has not done yet what it was asked is waited for as long as `backends/node` does. */
+const callTimeoutMs = 15 * 60_000;
 
 /**
  * Calls a storage node over the network, as `backends/node` does over HTTP: an answer may be lost after the work was
@@ -57,6 +61,15 @@ export class NodeConnection {
     this.shown = options.shown;
   }
 
+  /** The node lives and can be heard, and what it was asked waits for a disk. */
+  get #isHeld(): boolean {
+    const node = this.#node();
+    const { name } = this.#caller;
+    const isHeard =
+      !this.#network.isCut(name, this.#nodeName) && !this.#network.isCut(this.#nodeName, name);
+    return node?.hangs === true && node.process.alive && !node.process.paused && isHeard;
+  }
+
   /**
    * `again`: harmless when it happens twice. `name`: worth counting when it comes late, or twice. `release`: gives back
    * what a result holds at the node, when the caller does not get it or is gone.
@@ -67,14 +80,19 @@ export class NodeConnection {
       again = true,
       name,
       release,
+      signal,
     }: {
       readonly again?: boolean;
       readonly name?: string;
       readonly release?: (result: T) => void;
+      /** Of who waits for the answer, as far as `backends/node` heeds it. */
+      readonly signal?: AbortSignal;
     } = {},
   ): Promise<T> {
     const { name: caller } = this.#caller;
+    const endMs = this.#caller.scheduler.nowMs + callTimeoutMs;
     let arrivals = 0;
+    let served = 0;
     /** Results that hold something, of which the caller gets the first that arrives in time. */
     const held: T[] = [];
     let taken: T | undefined;
@@ -90,14 +108,27 @@ export class NodeConnection {
         });
       }
       const settle = (finish: () => void): void => {
-        giveUp();
+        stopWaiting?.();
+        forget?.();
         finish();
       };
-      const giveUp = this.#caller.after(answerMs, () => {
-        ended.abort();
-        reject(unreachable());
-        letGo();
-      });
+      const giveUp = (error: QuorateError): void => {
+        settle(() => {
+          ended.abort();
+          reject(error);
+          letGo();
+        });
+      };
+      let stopWaiting: (() => void) | undefined;
+      const wait = (): void => {
+        stopWaiting = this.#caller.after(answerMs, () => {
+          if (served < arrivals && this.#isHeld && this.#caller.scheduler.nowMs < endMs) wait();
+          else giveUp(unreachable());
+        });
+      };
+      wait();
+      const forget =
+        signal === undefined ? undefined : this.#caller.onAbort(signal, () => giveUp(gaveUp()));
       const answer = (finish: () => void): void =>
         this.#network.send(this.#nodeName, caller, () => this.#caller.arrive(() => settle(finish)));
       const arrive = (): void => {
@@ -135,6 +166,8 @@ export class NodeConnection {
           const sent = new QuorateError(code, message, { details });
           originals.set(sent, error);
           answer(() => reject(sent));
+        } finally {
+          served++;
         }
       };
       this.#caller.passes('message');
@@ -145,6 +178,10 @@ export class NodeConnection {
       this.#caller.passes('message');
     });
   }
+}
+
+function gaveUp(): QuorateError {
+  return new QuorateError('cancelled', 'the caller gave up');
 }
 
 /** What errors were before they crossed the network: for people who read of them, and nothing that a caller sees. */
@@ -168,13 +205,16 @@ export function remoteReplica(storeId: string, node: NodeConnection): Replica {
       const bytes = await collect(pack);
       return node.call(
         (replica) => replica.upload(key, replay(bytes), { ...options, progress: () => undefined }),
-        { again: false, name: 'upload' },
+        { again: false, name: 'upload', signal: options.signal },
       );
     },
     prepare: (request) =>
-      node.call((replica) => replica.prepare(detached(request)), { name: 'prepare' }),
+      node.call((replica) => replica.prepare(detached(request)), {
+        name: 'prepare',
+        signal: request.signal,
+      }),
     nonFastForwards: (key, commands, signal) =>
-      node.call((replica) => replica.nonFastForwards(key, commands, signal)),
+      node.call((replica) => replica.nonFastForwards(key, commands, signal), { signal }),
     runHook: () => Promise.reject(new QuorateError('unimplemented', 'no hooks here')),
     inspect: async function* () {},
     storeUpdates: (key, updates) => node.call((replica) => replica.storeUpdates(key, updates)),
@@ -197,13 +237,16 @@ export function remoteReplica(storeId: string, node: NodeConnection): Replica {
     copies: (after) => node.call((replica) => replica.copies(after)),
     state: (id, options) => node.call((replica) => replica.state(id, options)),
     stats: (id) => node.call((replica) => replica.stats(id)),
-    export: (id, options) => node.call((replica) => sendExport(replica, node, { ...options, id })),
+    export: (id, options) =>
+      node.call((replica) => sendExport(replica, node, { ...options, id }), {
+        signal: options.signal,
+      }),
     // A node asks its peers itself: who told it to may be gone before they answer.
     catchUp: (id, options) =>
       node.call(
         (replica, signal, { source = unopened }) =>
           replica.catchUp(id, { ...options, source: source(id), signal }),
-        { name: 'fill' },
+        { name: 'fill', signal: options.signal },
       ),
     verify: (id, options) => node.call((replica) => replica.verify(id, options)),
   };

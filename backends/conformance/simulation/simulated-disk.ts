@@ -1,3 +1,4 @@
+import type { Hang } from './hanging-disk.js';
 import type { SeededRandom } from './seeded-random.js';
 
 /** Files so far, on all disks. */
@@ -55,6 +56,8 @@ export class SimulatedDisk {
   full = false;
   /** Every operation fails. */
   failing = false;
+  /** What is asked waits until it is over, or some of it does. */
+  hang: Hang | undefined;
   /** Changes of names since the last sync of their directories, each one or two of them that go together. */
   #pending: (readonly NameChange[])[] = [];
   /** How often it lost its power. */

@@ -3,6 +3,7 @@
  * simulated disks. A path begins with the name of a mount, which belongs to one life of one process.
  */
 import { Buffer } from 'node:buffer';
+import type { DiskAction } from './hanging-disk.js';
 import type {
   DiskNode,
   SimulatedDirectory,
@@ -45,10 +46,16 @@ export function placeOf(path: string): Place {
 /** Reads see what is there now; they cost no time, so that there are fewer events. */
 function look<T>(path: string, run: (place: Place) => T): Promise<T> {
   const place = placeOf(path);
-  return place.process.immediate(() => {
+  return reads(place, () => {
     place.disk.checkWorks();
     return run(place);
   });
+}
+
+function reads<T>({ disk, process }: Mount, run: () => T): Promise<T> {
+  const { hang } = disk;
+  if (hang?.holds('read') === true) return hang.whenOver(() => reads({ disk, process }, run));
+  return process.immediate(run);
 }
 
 const costMs = { write: 0.05, rename: 0.05, fsync: 0.8 };
@@ -56,9 +63,13 @@ const costMs = { write: 0.05, rename: 0.05, fsync: 0.8 };
 /** A change of the disk: an event of its own, around which the process may die. */
 export function change<T>(
   { disk, process }: Mount,
-  kind: 'write' | 'rename' | 'fsync',
+  kind: Exclude<DiskAction, 'read'>,
   run: () => T,
 ): Promise<T> {
+  const { hang } = disk;
+  if (hang?.holds(kind) === true) {
+    return hang.whenOver(() => change({ disk, process }, kind, run));
+  }
   const { random } = process;
   const chance = random.chance(0.5);
   const dieFirst = process.side === undefined ? chance : process.side === 'before';
@@ -160,9 +171,7 @@ class Handle {
   }
 
   readFile(): Promise<Buffer> {
-    return this.#place.process.immediate(() =>
-      Buffer.from(asFile(this.#node, this.#place.path).data),
-    );
+    return reads(this.#place, () => Buffer.from(asFile(this.#node, this.#place.path).data));
   }
 
   async sync(): Promise<void> {
@@ -174,7 +183,7 @@ class Handle {
   }
 
   stat(): Promise<Stats> {
-    return this.#place.process.immediate(() => new Stats(this.#node));
+    return reads(this.#place, () => new Stats(this.#node));
   }
 
   close(): Promise<void> {

@@ -7,7 +7,9 @@ import { type GitRun, objectsOf, understand } from './git-run.js';
 import { closureOf, encodePack, type ModelObject } from './pack-model.js';
 import { initRepository, packRefs, repack, type Repacking } from './simulated-git-upkeep.js';
 import { RefUpdate } from './simulated-ref-update.js';
-import type { SimulatedProcess } from './simulated-process.js';
+import type { Hang } from './hanging-disk.js';
+import type { SimulatedDisk } from './simulated-disk.js';
+import { never, type SimulatedProcess } from './simulated-process.js';
 
 interface Answer {
   readonly exitCode: number;
@@ -67,6 +69,11 @@ export class SimulatedGit implements GitRunner {
     if (execute === undefined)
       throw new Error(`the simulation has no git ${command.args.join(' ')}`);
     await this.#process.effect(this.#process.random.between(0.2, 1), () => undefined);
+    for (let hang = held(run.place.disk); hang !== undefined; hang = held(run.place.disk)) {
+      await hang.whenOver(() => undefined);
+      // Nobody hears of it any more, and it changes nothing.
+      if (!this.#process.alive) return never();
+    }
     if (name === 'repack' && run.place.path.startsWith('store/pools/')) {
       this.#process.count('pools repacked');
     }
@@ -75,6 +82,11 @@ export class SimulatedGit implements GitRunner {
     }
     return execute(run);
   }
+}
+
+/** Each git reads something first. */
+function held({ hang }: SimulatedDisk): Hang | undefined {
+  return hang?.holds('read') === true ? hang : undefined;
 }
 
 /** Those that go through all refs. */

@@ -12,6 +12,7 @@ import {
   leftovers,
   maxSteps,
 } from './final-checks.js';
+import { checkWhileHung } from './hang-checks.js';
 import { checkRecovered } from './recovered-coordinator.js';
 import { checkNames } from './name-checks.js';
 import { NameClient } from './name-client.js';
@@ -195,6 +196,9 @@ async function live(world: World, random: SeededRandom, kinds: Kinds): Promise<v
   if (!(await world.until(() => busy.count === 0, waitMs, maxSteps))) {
     world.violate('clients still wait, long after everything was healed');
     for (const left of leftovers(world)) world.say(`there is ${left}`);
+  }
+  if (trouble.makes('disk hangs')) {
+    await checkWhileHung(world, random.fork('hang'), repositories);
   }
   await conclude(world, random, { repositories, backup });
 }

@@ -78,7 +78,7 @@ export async function startStorage(parts: StorageParts): Promise<void> {
   });
   const { storeId } = replica;
   parts.opened(replica, (id) =>
-    peerSourceOf({ coordinator, replicas: directory }, { id, storeId }),
+    peerSourceOf({ coordinator, replicas: directory, clock }, { id, storeId }),
   );
   await directory.start();
   await membership.join();
@@ -117,7 +117,7 @@ function openReplica(
     suspect,
     peers: (id) => async (have, atLeast, signal) => {
       const { storeId } = await opening;
-      const source = peerSourceOf({ coordinator, replicas: directory() }, { id, storeId });
+      const source = peerSourceOf({ coordinator, replicas: directory(), clock }, { id, storeId });
       return source(have, atLeast, signal);
     },
   });

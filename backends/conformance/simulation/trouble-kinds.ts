@@ -36,6 +36,7 @@ const faultKinds = [
   'flipped bits',
   'disk full',
   'disk fails',
+  'disk hangs',
 ] as const;
 
 export type FaultKind = (typeof faultKinds)[number];

@@ -169,6 +169,10 @@ export class World {
     return this.#options.replicationFactor;
   }
 
+  get consistency(): Consistency {
+    return this.#options.consistency;
+  }
+
   get places(): readonly string[] {
     return [...this.stores, ...this.frontEnds].map(({ name }) => name);
   }
@@ -361,7 +365,12 @@ export class World {
       node: () =>
         host?.process === undefined
           ? undefined
-          : { process: host.process, replica: host.replica, source: host.source },
+          : {
+              process: host.process,
+              replica: host.replica,
+              source: host.source,
+              hangs: this.stores.some(({ disk }) => disk.hang !== undefined),
+            },
       happened: (what) => this.count(what),
       shown: (...read) => host && this.#begunCopies.shown(host, ...read),
     });

@@ -117,7 +117,11 @@ export async function openReplicaSet(count = 3): Promise<ReplicaSet> {
         log: coordinatorLog(coordinator),
         pruneGraceMs: 3_600_000,
         applied: () => undefined,
-        peers: (id) => peerSourceOf({ coordinator, replicas }, { id, storeId: opened.storeId }),
+        peers: (id) =>
+          peerSourceOf(
+            { coordinator, replicas, clock: systemClock },
+            { id, storeId: opened.storeId },
+          ),
       });
       return opened;
     };

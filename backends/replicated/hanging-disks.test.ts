@@ -1,0 +1,111 @@
+import assert from 'node:assert/strict';
+import { afterEach, beforeEach, test } from 'node:test';
+import { systemClock } from '../local/testing/local-fixture.js';
+import { create } from '../local/testing/replica-scene.js';
+import { LocalRead } from '../local/replica-read.js';
+import { peerSourceOf } from './peers.js';
+import type { ReplicatedBackend } from './replicated-backend.js';
+import type { ReplicaSet, TestStore } from './testing/replica-set.js';
+import { openSetScene, type SetScene } from './testing/set-scene.js';
+
+const main = 'refs/heads/main';
+/** What is waited for in seconds is over soon. */
+const clock = {
+  ...systemClock,
+  sleep: (ms: number, signal?: AbortSignal) =>
+    systemClock.sleep(ms < 3_000 || ms > 30_000 ? ms : 50, signal),
+};
+
+let scene: SetScene;
+let set: ReplicaSet;
+let hurried: ReplicatedBackend;
+let hangs: AbortController;
+beforeEach(async () => {
+  scene = await openSetScene();
+  ({ set } = scene);
+  ({ backend: hurried } = await set.frontEnd({ clock }));
+  hangs = new AbortController();
+});
+afterEach(async () => {
+  hangs.abort();
+  await scene.close();
+});
+
+function theDisk(): Promise<void> {
+  return new Promise((resolve) => hangs.signal.addEventListener('abort', () => resolve()));
+}
+
+function firstTwo(): readonly TestStore[] {
+  const found = set.stores.slice(0, 2);
+  assert.equal(found.length, 2);
+  return found;
+}
+
+test('a read is answered by the store whose disk does not hang, and those that did are asked last', async () => {
+  const one = await set.commit('one');
+  await scene.push([create(main, one)]);
+  let asked = 0;
+  for (const store of firstTwo()) {
+    store.interfere = async (call, go) => {
+      if (call === 'read') {
+        asked++;
+        await theDisk();
+      }
+      return go();
+    };
+  }
+  assert.deepEqual(await scene.refsSeen(hurried), { [main]: one });
+  assert.ok(asked > 0);
+  const before = asked;
+  assert.deepEqual(await scene.refsSeen(hurried), { [main]: one });
+  assert.equal(asked, before);
+});
+
+test('a question about a generation is answered by another store when a disk hangs after the read began', async () => {
+  const one = await set.commit('one');
+  await scene.push([create(main, one)]);
+  let asked = 0;
+  const hang = async (): Promise<void> => {
+    asked++;
+    await theDisk();
+  };
+  for (const store of firstTwo()) {
+    store.interfere = async (call, go) => {
+      const read = await go();
+      if (call !== 'read') return read;
+      assert.ok(read instanceof LocalRead);
+      const { snapshot, digest } = read;
+      const questions = { objectSizes: hang, shape: hang, wholePack: hang };
+      return { snapshot, digest, ...questions, release: () => read.release() };
+    };
+  }
+  const { signal } = new AbortController();
+  const session = await hurried.read(scene.repository, signal);
+  const [size] = await session.objectSizes([one]);
+  assert.ok(size !== undefined && size > 0);
+  assert.ok(asked > 0);
+  session.release();
+});
+
+test('what a copy lacks comes from a peer whose disk does not hang', async () => {
+  const [first, second] = firstTwo();
+  assert.ok(first !== undefined && second !== undefined);
+  await scene.push([create(main, await set.commit('one'))]);
+  let asked = 0;
+  first.interfere = async (call, go) => {
+    if (call === 'export') {
+      asked++;
+      await theDisk();
+    }
+    return go();
+  };
+  const own = { id: scene.repository.id, storeId: second.storeId };
+  const source = peerSourceOf({ ...set, clock }, own);
+  // Another one is asked first each time.
+  for (let turn = 0; turn < 2; turn++) {
+    const sent = await source([], 1, new AbortController().signal);
+    assert.equal(sent.generation, 1);
+    sent.release();
+  }
+  assert.equal(asked, 1);
+});
