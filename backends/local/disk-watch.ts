@@ -67,11 +67,8 @@ export class DiskWatch {
     const { clock, directory, logger } = this.#options;
     const about = { component: 'disk', directory };
     let told: string | undefined;
-    const aborted = new Promise<void>((resolve) => {
-      signal.addEventListener('abort', () => resolve(), { once: true });
-    });
     while (!signal.aborted) {
-      await Promise.race([this.look(), aborted]);
+      await this.look();
       const problem = this.#finding?.problem;
       if (problem !== told) {
         if (problem === undefined) logger.info(about, 'the disk takes what is written again');
