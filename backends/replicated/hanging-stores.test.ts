@@ -31,14 +31,14 @@ function only(...waits: readonly number[]): typeof systemClock {
   };
 }
 
-/** These stores do not come back from a call. */
+/** These stores do not come back from a call, and may say so from then on. */
 function hangAt(call: string, indexes: readonly number[], says: boolean): void {
   for (const index of indexes) {
     const store = set.stores[index];
     assert.ok(store !== undefined);
-    store.hangs = says;
     store.interfere = async (name, go) => {
       if (name === call) {
+        store.hangs = says;
         await new Promise<void>((resolve) => {
           hanging.signal.addEventListener('abort', () => resolve(), { once: true });
         });
