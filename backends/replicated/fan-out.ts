@@ -13,6 +13,8 @@ export interface FanOut<T> {
   readonly receivers: readonly Receiver<T>[];
   /** Whether it could still go well with these receivers alone. */
   readonly suffices: (names: ReadonlySet<string>) => boolean;
+  /** Whether a receiver says of itself that its disk hangs: it is not waited for, though the others are too few. */
+  readonly hangs?: (name: string) => boolean;
   readonly signal: AbortSignal;
   readonly clock: Pick<Clock, 'sleep' | 'monotonicMs'>;
 }
@@ -26,6 +28,8 @@ export interface FanOutResult<T> {
 const maxLagBytes = 4 * 1024 * 1024;
 /** A receiver that takes nothing for so long while the others wait for it is left behind, if it can be spared. */
 const stallMs = 3_000;
+/** So long whoever fails waits for the receivers to stop: one in this process whose disk hangs does not. */
+const endingMs = 1_000;
 const awayCodes: ReadonlySet<ErrorCode> = new Set<ErrorCode>(['unavailable', 'deadline-exceeded']);
 
 /**
@@ -66,7 +70,7 @@ class FanOutRun<T> {
       await this.#settle();
     } catch (error) {
       endAll();
-      await Promise.all(this.#lanes.map((lane) => lane.ended));
+      await this.#ended();
       throw error;
     } finally {
       signal.removeEventListener('abort', endAll);
@@ -81,6 +85,13 @@ class FanOutRun<T> {
         this.#lanes.flatMap(({ name, error }) => (error === undefined ? [] : [[name, error]])),
       ),
     };
+  }
+
+  async #ended(): Promise<void> {
+    const over = new AbortController();
+    const all = Promise.all(this.#lanes.map((lane) => lane.ended));
+    await Promise.race([all, this.#options.clock.sleep(endingMs, over.signal)]);
+    over.abort('over');
   }
 
   async #pump(): Promise<void> {
@@ -98,24 +109,19 @@ class FanOutRun<T> {
     this.#check();
   }
 
-  /** Waits for those that have not ended; once enough have, the others get the time of a stall to follow. */
+  /** Waits for those that have not ended; once enough have, or they hang, the others get the time of a stall to follow. */
   async #settle(): Promise<void> {
     for (;;) {
       this.#check();
       const open = this.#lanes.filter((lane) => lane.open);
       if (open.length === 0) return;
-      const next = Promise.race(open.map((lane) => lane.ended));
-      const enough = this.#options.suffices(
-        new Set(this.#lanes.flatMap((lane) => (lane.result === undefined ? [] : [lane.name]))),
-      );
-      if (enough) await this.#orStalled(next, open);
-      else await next;
+      await this.#orStalled(Promise.race(open.map((lane) => lane.ended)), open);
     }
   }
 
-  /** Leaves `waitedFor` behind when nothing happens for long and the others suffice. */
+  /** Leaves `waitedFor` behind when nothing happens for long and the others suffice, or nothing is to be expected. */
   async #orStalled(happens: Promise<unknown>, waitedFor: readonly Lane<T>[]): Promise<void> {
-    const { clock, suffices } = this.#options;
+    const { clock, suffices, hangs = () => false } = this.#options;
     const timer = new AbortController();
     const stalled = await Promise.race([
       happens.then(() => false),
@@ -126,9 +132,16 @@ class FanOutRun<T> {
     const rest = this.#lanes.filter(
       (lane) => !waitedFor.includes(lane) && lane.error === undefined,
     );
-    if (!suffices(new Set(rest.map(({ name }) => name)))) return;
-    for (const lane of waitedFor) {
-      lane.leave(new QuorateError('deadline-exceeded', 'the storage node did not keep up'));
+    if (suffices(new Set(rest.map(({ name }) => name)))) {
+      for (const lane of waitedFor) {
+        lane.leave(new QuorateError('deadline-exceeded', 'the storage node did not keep up'));
+      }
+    } else if (waitedFor.every(({ name }) => hangs(name))) {
+      for (const lane of waitedFor) {
+        lane.leave(
+          new QuorateError('unavailable', 'not accepted: the disks of storage nodes hang'),
+        );
+      }
     }
   }
 

@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { Readable } from 'node:stream';
 import { afterEach, beforeEach, test } from 'node:test';
 import { systemClock } from '../local/testing/local-fixture.js';
 import { create } from '../local/testing/replica-scene.js';
 import { LocalRead } from '../local/replica-read.js';
+import { fanOut } from './fan-out.js';
 import { peerSourceOf } from './peers.js';
 import type { ReplicatedBackend } from './replicated-backend.js';
 import type { ReplicaSet, TestStore } from './testing/replica-set.js';
@@ -108,4 +111,32 @@ test('what a copy lacks comes from a peer whose disk does not hang', async () =>
     sent.release();
   }
   assert.equal(asked, 1);
+});
+
+async function stopped(_: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<string> {
+  await once(signal, 'abort');
+  throw new Error('ended');
+}
+
+test('a stream that too few can take is given up when the others say that their disks hang', async () => {
+  const receivers = ['one', 'two', 'three'].map((name) => ({
+    name,
+    receive: name === 'one' ? async () => name : stopped,
+  }));
+  let said = false;
+  const sending = fanOut({
+    source: Readable.from([Buffer.from('a pack')]),
+    receivers,
+    suffices: (names) => names.size > 1,
+    hangs: () => said,
+    signal: new AbortController().signal,
+    clock: {
+      ...clock,
+      sleep: async (ms, signal) => {
+        await clock.sleep(ms, signal);
+        said = true;
+      },
+    },
+  });
+  await assert.rejects(sending, { code: 'unavailable' });
 });

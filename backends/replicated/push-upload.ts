@@ -9,6 +9,7 @@ import type { PushTrace } from './push-trace.js';
 import { type Consistency, quorumMissing, suffices } from './quorum.js';
 import type { RepositoryRecord } from './records.js';
 import { packProblems, type SmallPack, type SmallPacks } from './small-packs.js';
+import { hangingStores } from './stuck.js';
 import { gathered, type Member, nobodyReachable } from './voters.js';
 
 export interface UploadDependencies extends Pick<
@@ -138,6 +139,7 @@ async function streamToAll(
           }),
       })),
       suffices: (names) => suffices(consistency, voters, names),
+      hangs: (name) => hangingStores(dependencies.replicas).has(name),
       signal: request.signal,
       clock: dependencies.clock,
     }),

@@ -46,9 +46,23 @@ function hang(
       world.restartLater(host, random.between(50, 5_000));
     });
   }
+  world.scheduler.after(random.between(10_000, 20_000), () => {
+    if (disk.hang === begun) finds(world, host, true);
+  });
   world.scheduler.after(longMs, () => {
     if (disk.hang === begun && host.disk === disk) endHang(world, host, random);
   });
+}
+
+/** So often a disk is looked at. */
+const lookMs = 5_000;
+
+/** The process says in its record what it found. */
+function finds(world: World, { name, disk }: StorageHost, hangs: boolean): void {
+  if (!hangs && disk.hang !== undefined) return;
+  disk.foundHanging = hangs;
+  world.say(`the disk of ${name} was found ${hangs ? 'to hang' : 'well'}`);
+  disk.found?.();
 }
 
 /** It goes on, or fails for a while, or its machine loses its power and starts anew. */
@@ -60,6 +74,7 @@ export function endHang(world: World, host: StorageHost, random?: SeededRandom):
   world.count(`hanging disks: ${end}`);
   world.say(`the disk of ${name} hangs no more: ${end}`);
   disk.hang = undefined;
+  if (disk.foundHanging) world.scheduler.after(lookMs, () => finds(world, host, false));
   if (end === 'power cut' && random !== undefined) {
     world.crashStore(host, random.pick(['everything', 'a suffix', 'any part']));
     world.restartLater(host, random.between(50, 12_000));

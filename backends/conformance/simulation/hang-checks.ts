@@ -53,7 +53,8 @@ async function checkAnswers(
   { repository, host }: { repository: SimulatedRepository; host: StorageHost },
 ): Promise<void> {
   const { id } = repository;
-  if (!hasOthers(world, id, host)) return;
+  const isServed = hasOthers(world, id, host);
+  if (!isServed && !isRead(world, id, host)) return;
   const asked = world.random.pick(world.frontEnds);
   // By a record that is long out of date it might be read from nobody else.
   const records = asked.frontEnd?.backend.repositories.list({ limit: 100 });
@@ -65,7 +66,9 @@ async function checkAnswers(
   const tookMs = world.scheduler.nowMs - startMs;
   world.count('pushes while a disk hangs');
   world.say(`${asked.name} answers after ${tookMs.toFixed(0)} ms, while a disk hangs`);
-  if (answer === undefined && hasOthers(world, id, host)) {
+  if (!isServed) world.count('pushes that a hanging disk keeps from their quorum');
+  const isOwed = isServed ? hasOthers(world, id, host) : isRead(world, id, host);
+  if (answer === undefined && isOwed) {
     world.violate(`${asked.name} answers no push to ${id} while the disk of ${host.name} hangs`);
   }
 }
@@ -78,15 +81,29 @@ function isCalm(world: World): boolean {
 
 /** It takes pushes without that store: a majority of its voters is elsewhere, and nothing is known to be wrong with it. */
 function hasOthers(world: World, id: string, hung: StorageHost): boolean {
+  const { sound, all } = votersBeside(world, id, hung);
+  return world.consistency !== 'strong' && sound > all / 2;
+}
+
+/** It can be read elsewhere, so that it can be said of a push that it is not taken. */
+function isRead(world: World, id: string, hung: StorageHost): boolean {
+  return votersBeside(world, id, hung).sound > 0;
+}
+
+function votersBeside(
+  world: World,
+  id: string,
+  hung: StorageHost,
+): { readonly sound: number; readonly all: number } {
   const { observer, stores, history } = world;
-  if (history.deleted.has(id) || world.consistency === 'strong') return false;
   const voters = observer.configurations.get(id)?.voters ?? new Map<string, string>();
+  if (history.deleted.has(id)) return { sound: 0, all: voters.size };
   const sound = [...voters].filter(([storeId, state]) => {
     const host = stores.find((one) => one.storeId === storeId);
     if (host === undefined || host === hung || state !== '') return false;
     return host.presence === 'here' && host.replica !== undefined && !world.isDamaged(host, id);
   });
-  return sound.length > voters.size / 2;
+  return { sound: sound.length, all: voters.size };
 }
 
 function locksOf({ coordinator }: World, id: string): readonly string[] {

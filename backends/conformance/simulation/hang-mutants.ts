@@ -35,4 +35,11 @@ export const hangMutants: readonly Mutation[] = [
       ),
     ],
   },
+  {
+    name: 'a stream that too few can take waits for disks that hang',
+    troubles: ['disk hangs'],
+    edits: [
+      edit('replicated/fan-out.js', String.raw`waitedFor\.every\(`, 'false && waitedFor.every('),
+    ],
+  },
 ];

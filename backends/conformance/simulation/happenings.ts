@@ -37,6 +37,7 @@ export const expected: readonly string[] = [
   ...['everything', 'changes', 'syncs'].map((kind) => `disks hang: ${kind}`),
   ...['goes on', 'fails', 'power cut'].map((end) => `hanging disks: ${end}`),
   'pushes while a disk hangs',
+  'pushes that a hanging disk keeps from their quorum',
   ...['fsync', 'rename', 'disk', 'message'].map((point) => `crashes at: ${point}`),
   'copies sent between stores',
   'bits flipped',

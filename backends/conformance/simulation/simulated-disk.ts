@@ -58,6 +58,10 @@ export class SimulatedDisk {
   failing = false;
   /** What is asked waits until it is over, or some of it does. */
   hang: Hang | undefined;
+  /** It was found to hang by who uses it, as `DiskWatch` does. */
+  foundHanging = false;
+  /** Told of that, and that it is over. */
+  found: (() => void) | undefined;
   /** Changes of names since the last sync of their directories, each one or two of them that go together. */
   #pending: (readonly NameChange[])[] = [];
   /** How often it lost its power. */

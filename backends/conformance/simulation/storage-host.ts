@@ -16,6 +16,7 @@ import { peerSourceOf } from '../../replicated/peers.js';
 import { reportDamage } from '../../replicated/damage.js';
 import { Scrub } from '../../replicated/scrub.js';
 import { settleQuarantines } from '../../replicated/settle-quarantines.js';
+import type { SimulatedDisk } from './simulated-disk.js';
 import { SimulatedGit } from './simulated-git.js';
 import { SimulatedIndexer } from './simulated-indexer.js';
 import type { SimulatedProcess } from './simulated-process.js';
@@ -28,6 +29,7 @@ export interface StorageParts {
   /** Path of its disk. */
   readonly root: string;
   readonly zone: string;
+  readonly disk: SimulatedDisk;
   /** Told when the store can be called. */
   readonly opened: (replica: LocalReplica, source: (id: string) => PeerSource) => void;
 }
@@ -63,8 +65,14 @@ export async function startStorage(parts: StorageParts): Promise<void> {
     lease: createProcessLease({ coordinator: unguarded, clock, logger }),
     clock,
     logger,
-    describe: async () => describe(process, replica, parts.zone),
+    describe: async () => describe(process, replica, parts),
   });
+  parts.disk.found = () => {
+    if (!process.alive) return;
+    membership.update().catch((error: unknown) => {
+      logger.debug({ err: error }, 'what became of the disk is told later');
+    });
+  };
   const directory = new NodeDirectory({
     coordinator,
     connect,
@@ -130,11 +138,12 @@ const pruneGraceMs = 2_000;
 async function describe(
   { name }: SimulatedProcess,
   { storeId }: LocalReplica,
-  zone: string,
+  { zone, disk }: StorageParts,
 ): Promise<NodeRecord> {
   const room = { capacityBytes: 1e12, usedBytes: 1e9 };
   const node = { nodeId: name, storeId, address: name, zone, weight: 1, version: '1' };
-  return { ...node, ...room, draining: false };
+  const finding = disk.foundHanging ? { problem: 'the disk hangs', hangs: true } : {};
+  return { ...node, ...room, ...finding, draining: false };
 }
 
 const settleEveryMs = 60_000;

@@ -317,6 +317,7 @@ export class World {
         connect: (to) => this.#connect(process, to),
         root: rootOf(host),
         zone: host.zone,
+        disk: host.disk,
         opened: (replica, source) => {
           if (!process.alive) return;
           host.replica = replica;
