@@ -179,7 +179,6 @@ export interface MissedMajorities {
   readonly nodes: readonly string[];
 }
 
-/** What people do with the nodes of a cluster and the copies on them. Errors: `not-found`, `invalid-argument`, `failed-precondition`, `unavailable`. */
 /** A setting that has to be the same at all front-ends, and is not. */
 export interface DifferingSetting {
   readonly name: string;
@@ -196,6 +195,7 @@ export interface FillGivenUp {
   readonly reason: string;
 }
 
+/** What people do with the nodes of a cluster and the copies on them. Errors: `not-found`, `invalid-argument`, `failed-precondition`, `unavailable`. */
 export interface ClusterControl {
   /** Copies that a repository is to have. */
   readonly replicationFactor: number;

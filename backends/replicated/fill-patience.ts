@@ -4,6 +4,11 @@ import { hangingStores } from './stuck.js';
 import type { ReplicaDirectory } from './voters.js';
 
 const lookEveryMs = 5_000;
+/**
+ * For so long a store says that its disk hangs, and nothing is heard of the fill: what a fill writes and syncs can keep
+ * the disk busy for longer than the store's own looks at it wait.
+ */
+const hangsForMs = 60_000;
 /** A store that fills a copy tells of each mebibyte and step. The longest step is a walk over all objects. */
 export const firstQuietMs = 10 * 60_000;
 /** A repository in which a step takes longer than one was given more time for is filled all the same, at last. */
@@ -29,8 +34,8 @@ export class StalledFill extends QuorateError {
 }
 
 /**
- * Runs a fill, and gives it up with `StalledFill` when nothing was heard of it for long, or its store says that its
- * disk hangs. `run` tells of each sign of progress, and is aborted then; it is not waited for.
+ * Runs a fill, and gives it up with `StalledFill` when nothing was heard of it for long, or for a minute in which its
+ * store said that its disk hangs. `run` tells of each sign of progress, and is aborted then; it is not waited for.
  */
 export async function whileFilling<T>(
   {
@@ -52,10 +57,15 @@ export async function whileFilling<T>(
   const over = new AbortController();
   const either = AbortSignal.any([signal, over.signal]);
   const stalled = async (): Promise<string> => {
+    let soundMs = heardMs;
     while (!either.aborted) {
       await clock.sleep(lookEveryMs, either);
-      if (hangingStores(replicas).has(storeId)) return 'the disk of its storage node hangs';
-      if (clock.monotonicMs() - heardMs >= quietForMs) {
+      const nowMs = clock.monotonicMs();
+      if (!hangingStores(replicas).has(storeId)) soundMs = nowMs;
+      if (nowMs - Math.max(soundMs, heardMs) >= hangsForMs) {
+        return 'the disk of its storage node hangs';
+      }
+      if (nowMs - heardMs >= quietForMs) {
         return `nothing came of it for ${Math.round(quietForMs / 60_000)} minutes`;
       }
     }

@@ -82,13 +82,26 @@ async function idsIn(replica: Replica, questions: Questions): Promise<readonly s
   }
 }
 
-/** So many answers of a store are waited for in vain: its disk may hang, and there may be thousands of repositories. */
-const maxLate = 2;
+/** So often a store says nothing to anybody while an answer is waited for: its disk may hang, and it may have thousands. */
+const maxSilences = 2;
+/** So many answers of it are waited for in vain. A few large copies may take their time; a run takes minutes, not hours. */
+const maxLate = 32;
 
-/** What is asked of stores in one run, each answer with a limit to its time; who is late for too many is asked no more. */
+/** Of one store. */
+interface Patience {
+  answers: number;
+  /** Since the last answer. */
+  silences: number;
+  late: number;
+}
+
+/**
+ * What is asked of stores in one run, each answer with a limit to its time; who is late for too many, or says nothing at
+ * all, is asked no more.
+ */
 export class Questions {
   readonly #clock: Clock;
-  readonly #late = new Map<string, number>();
+  readonly #patience = new Map<string, Patience>();
 
   constructor(clock: Clock) {
     this.#clock = clock;
@@ -96,18 +109,26 @@ export class Questions {
 
   /** `unavailable` when there is no answer in time, or none is waited for any more. */
   async ask<T>(storeId: string, question: () => Promise<T>): Promise<T> {
-    if ((this.#late.get(storeId) ?? 0) >= maxLate) {
+    const patience = this.#patience.get(storeId) ?? { answers: 0, silences: 0, late: 0 };
+    this.#patience.set(storeId, patience);
+    if (patience.silences >= maxSilences || patience.late >= maxLate) {
       throw new QuorateError('unavailable', 'it took too long to answer, and is asked no more');
     }
+    const { answers } = patience;
     const over = new AbortController();
     const late = this.#clock.sleep(answerTimeoutMs, over.signal);
     try {
       const first = await Promise.race([question().then((value) => ({ value })), late]);
-      if (first !== undefined) return first.value;
+      if (first !== undefined) {
+        patience.answers += 1;
+        patience.silences = 0;
+        return first.value;
+      }
     } finally {
       over.abort();
     }
-    this.#late.set(storeId, (this.#late.get(storeId) ?? 0) + 1);
+    patience.late += 1;
+    if (patience.answers === answers) patience.silences += 1;
     throw new QuorateError('unavailable', 'it took too long to answer');
   }
 }

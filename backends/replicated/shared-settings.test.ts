@@ -69,6 +69,14 @@ test('front-ends that have different settings are named, with the settings and t
   assert.deepEqual(await readDifferingSettings(coordinator), []);
 });
 
+test('one that was killed, and started again with another setting, differs from nobody', async () => {
+  for (const count of [3, 5, 4]) await announce(factor('a', count));
+  assert.deepEqual(await readDifferingSettings(coordinator), []);
+  await announce(factor('b', 5));
+  const [differing] = (await readDifferingSettings(coordinator)).map(differingWords);
+  assert.equal(differing, 'replication.factor: 4 (a), 5 (b)');
+});
+
 test('what differs is logged when that changes, and when it is the same again', async () => {
   await announce(factor('a', 3));
   const other = await announce(factor('c', 5));

@@ -6,11 +6,13 @@ import { asQuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
 import { scan } from './records.js';
 
+type Settings = Readonly<Record<string, string>>;
+
 /** What a front-end says of itself in its record. */
 export interface FrontEndFacts {
   readonly nodeId: string;
   /** Those that have to be the same at all front-ends of the cluster, as words, by name. */
-  readonly settings: Readonly<Record<string, string>>;
+  readonly settings: Settings;
 }
 
 /** Both absent in records of earlier versions. */
@@ -23,15 +25,19 @@ const schema = z.object({
 export async function readDifferingSettings(
   coordinator: Coordinator,
 ): Promise<readonly DifferingSetting[]> {
-  const found = new Map<string, Map<string, string[]>>();
-  for await (const { value } of scan(coordinator, keys.frontEnd(''))) {
+  // One that was killed and started again has two records for some seconds: the later counts.
+  const latest = new Map<string, { readonly revision: number; readonly settings: Settings }>();
+  for await (const { value, createRevision: revision } of scan(coordinator, keys.frontEnd(''))) {
     const { data } = schema.safeParse(JSON.parse(new TextDecoder().decode(value)));
     const { nodeId, settings } = data ?? {};
     if (nodeId === undefined || settings === undefined) continue;
+    if (revision > (latest.get(nodeId)?.revision ?? 0)) latest.set(nodeId, { revision, settings });
+  }
+  const found = new Map<string, Map<string, string[]>>();
+  for (const [nodeId, { settings }] of latest) {
     for (const [name, word] of Object.entries(settings)) {
       const values = found.get(name) ?? new Map<string, string[]>();
-      // One that was killed and started again has two records for some seconds.
-      values.set(word, [...new Set([...(values.get(word) ?? []), nodeId])].sort());
+      values.set(word, [...(values.get(word) ?? []), nodeId].sort());
       found.set(name, values);
     }
   }
