@@ -2,11 +2,17 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { Readable } from 'node:stream';
 import { afterEach, beforeEach, test } from 'node:test';
+import type { ReadSession } from '../contract/backend.js';
+import { QuorateError } from '../contract/errors.js';
+import { silentLogger } from '../coordination/test-environment.js';
 import { systemClock } from '../local/testing/local-fixture.js';
 import { create } from '../local/testing/replica-scene.js';
 import { LocalRead } from '../local/replica-read.js';
 import { fanOut } from './fan-out.js';
+import { LateStores } from './late-stores.js';
 import { peerSourceOf } from './peers.js';
+import { isRecord } from './read-path.js';
+import { openRead } from './reads.js';
 import type { ReplicatedBackend } from './replicated-backend.js';
 import type { ReplicaSet, TestStore } from './testing/replica-set.js';
 import { openSetScene, type SetScene } from './testing/set-scene.js';
@@ -88,6 +94,88 @@ test('a question about a generation is answered by another store when a disk han
   assert.ok(size !== undefined && size > 0);
   assert.ok(asked > 0);
   session.release();
+});
+
+/** A read as a front-end opens it that knows of these damaged copies. */
+async function opened(damaged: readonly TestStore[] = []): Promise<ReadSession> {
+  const stores = new Set(damaged.map(({ storeId }) => storeId));
+  const dependencies = {
+    ...set,
+    clock,
+    logger: silentLogger,
+    damages: { has: (_id: string, storeId: string) => stores.has(storeId) },
+    late: new LateStores(clock),
+  };
+  const record = await hurried.repositories.get(scene.repository.name);
+  assert.ok(record !== undefined && isRecord(record));
+  const { signal } = new AbortController();
+  return openRead(dependencies, record, { generation: 1, signal });
+}
+
+test('a damaged copy is not read because the sound ones are slow', async () => {
+  await scene.push([create(main, await set.commit('one'))]);
+  const [sound, ...damaged] = set.stores;
+  assert.ok(sound !== undefined);
+  const asked: string[] = [];
+  for (const store of set.stores) {
+    store.interfere = async (call, go) => {
+      if (call !== 'read') return go();
+      asked.push(store.storeId);
+      if (store === sound) await systemClock.sleep(300);
+      const read = await go();
+      assert.ok(read instanceof LocalRead);
+      const { snapshot, digest } = read;
+      const shape = async (): Promise<unknown> => {
+        await systemClock.sleep(300);
+        return read.shape();
+      };
+      return { snapshot, digest, shape, release: () => read.release() };
+    };
+  }
+  const session = await opened(damaged);
+  await session.shape();
+  session.release();
+  assert.deepEqual(asked, [sound.storeId]);
+});
+
+test('stores that are slow are not left for one whose disk hangs', async () => {
+  const one = await set.commit('one');
+  await scene.push([create(main, one)]);
+  for (const store of set.stores) {
+    store.hangs = !firstTwo().includes(store);
+    store.interfere = async (call, go) => {
+      if (call !== 'read') return go();
+      assert.ok(!store.hangs, 'the store whose disk hangs is asked');
+      const read = await go();
+      assert.ok(read instanceof LocalRead);
+      const { snapshot, digest } = read;
+      const objectSizes = async (oids: readonly string[]): Promise<unknown> => {
+        await systemClock.sleep(300);
+        return read.objectSizes(oids);
+      };
+      return { snapshot, digest, objectSizes, release: () => read.release() };
+    };
+  }
+  const session = await opened();
+  const [size] = await session.objectSizes([one]);
+  assert.ok(size !== undefined && size > 0);
+  session.release();
+});
+
+test('what is no trouble of a store is said at once, though another one has not answered', async () => {
+  await scene.push([create(main, await set.commit('one'))]);
+  const [late, refusing, other] = set.stores;
+  assert.ok(late !== undefined && refusing !== undefined && other !== undefined);
+  other.down = true;
+  late.interfere = async (call, go) => {
+    if (call === 'read') await theDisk();
+    return go();
+  };
+  refusing.interfere = (call, go) => {
+    if (call === 'read') throw new QuorateError('failed-precondition', 'no store would do that');
+    return go();
+  };
+  await assert.rejects(opened(), { code: 'failed-precondition' });
 });
 
 test('what a copy lacks comes from a peer whose disk does not hang', async () => {

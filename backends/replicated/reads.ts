@@ -10,6 +10,7 @@ import { storeTroubles } from './commit.js';
 import type { KnownDamages } from './known-damages.js';
 import type { LateStores } from './late-stores.js';
 import type { Voter } from './records.js';
+import { hangingStores } from './stuck.js';
 import { gathered, type Member, nobodyReachable, type ReplicaDirectory } from './voters.js';
 
 export interface ReadDependencies {
@@ -128,9 +129,8 @@ class ReadSource {
     try {
       for (;;) {
         refuseCancelled(this.#signal);
-        const [member, ...left] = this.#left;
+        const member = this.#next(asked.size > 0);
         if (member === undefined && asked.size === 0) throw last ?? this.#nobody();
-        this.#left = left;
         if (member !== undefined) asked.set(member.storeId, this.#openAt(member));
         const first = Promise.race(asked.values());
         const opened = await (isAlone ? first : this.#inTime(first, over.signal));
@@ -142,13 +142,20 @@ class ReadSource {
         asked.delete(storeId);
         if ('read' in opened) return this.#take(opened.read, storeId);
         last = opened.error;
-        if (asked.size === 0 && !this.#mayGoOn(last)) throw last;
+        if (!isTrouble(last) || (asked.size === 0 && !this.hasNext)) throw last;
         this.#tell(last, storeId);
       }
     } finally {
       over.abort('over');
       for (const late of asked.values()) void releaseLater(late);
     }
+  }
+
+  /** A damaged copy is never asked beside another store, which may be slow: only when all others have failed. */
+  #next(isBeside: boolean): Member | undefined {
+    const next = this.#left.find(({ storeId }) => !isBeside || !this.#isDamaged(storeId));
+    this.#left = this.#left.filter((member) => member !== next);
+    return next;
   }
 
   /** Whether another store is left to try. */
@@ -172,7 +179,7 @@ class ReadSource {
         if (!this.#mayGoOn(error)) throw error;
         this.#tell(error, storeId);
         read.release();
-        this.#open = undefined;
+        if (this.#open?.read === read) this.#open = undefined;
       }
     }
   }
@@ -215,9 +222,23 @@ class ReadSource {
     } finally {
       over.abort('over');
     }
+    if (!this.#hasQuicker()) return answer;
     if (this.#open !== undefined) this.#late(this.#open.storeId);
     void answer.then(discard, () => undefined);
     throw new QuorateError('deadline-exceeded', 'the storage node did not answer in time');
+  }
+
+  /** None that is damaged, hangs by its own word, or kept others waiting: a store that is only slow is better. */
+  #hasQuicker(): boolean {
+    const { late, replicas } = this.#dependencies;
+    const hanging = hangingStores(replicas);
+    return this.#left.some(({ storeId }) => {
+      return !hanging.has(storeId) && late?.has(storeId) !== true && !this.#isDamaged(storeId);
+    });
+  }
+
+  #isDamaged(storeId: string): boolean {
+    return this.#dependencies.damages?.has(this.#repository.id, storeId) === true;
   }
 
   #inTime<T>(answer: Promise<T>, over: AbortSignal, waitMs = patienceMs): Promise<T | undefined> {
@@ -234,7 +255,7 @@ class ReadSource {
   }
 
   #mayGoOn(error: unknown): boolean {
-    return this.hasNext && storeTroubles.has(asQuorateError(error).code);
+    return this.hasNext && isTrouble(error);
   }
 
   #late(store: string): void {
@@ -247,6 +268,11 @@ class ReadSource {
       'a read goes to another storage node',
     );
   }
+}
+
+/** Another store may do better. */
+function isTrouble(error: unknown): boolean {
+  return storeTroubles.has(asQuorateError(error).code);
 }
 
 async function releaseLater(opening: Promise<Opened>): Promise<void> {

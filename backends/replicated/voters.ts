@@ -80,7 +80,7 @@ export function reachable(directory: ReplicaDirectory, voters: readonly Voter[])
   if (members.length < 2) return members;
   const nodes = directory.nodes();
   const here = new Set(nodes.flatMap((node) => (node.local ? [node.storeId] : [])));
-  const hanging = hangingStores(directory);
+  const hanging = hangingStores({ nodes: () => nodes });
   const cost = ({ storeId }: Member): number => {
     if (hanging.has(storeId)) return Number.MAX_SAFE_INTEGER;
     return here.has(storeId) ? -1 : directory.load(storeId);
