@@ -19,7 +19,7 @@ export interface PackRequest {
 }
 
 /** An hour: a large repository over a slow network. */
-const transferTimeoutMs = 60 * 60_000;
+export const transferTimeoutMs = 60 * 60_000;
 
 /**
  * One self-contained pack of what `tips` reach and `have` does not, for another store; undefined when that is nothing.

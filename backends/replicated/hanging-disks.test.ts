@@ -3,7 +3,9 @@ import { once } from 'node:events';
 import { Readable } from 'node:stream';
 import { afterEach, beforeEach, test } from 'node:test';
 import type { ReadSession } from '../contract/backend.js';
+import type { Clock } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
+import type { PeerSource, Replica } from '../contract/replica.js';
 import { silentLogger } from '../coordination/test-environment.js';
 import { systemClock } from '../local/testing/local-fixture.js';
 import { create } from '../local/testing/replica-scene.js';
@@ -205,6 +207,85 @@ async function stopped(_: AsyncIterable<Uint8Array>, signal: AbortSignal): Promi
   await once(signal, 'abort');
   throw new Error('ended');
 }
+
+/** Where the second store gets what it lacks; each export passes through the test's hands. */
+function sourceThrough(
+  exporting: (
+    store: TestStore,
+    options: Parameters<Replica['export']>[1],
+  ) => ReturnType<Replica['export']>,
+  sourceClock: Pick<Clock, 'sleep'> = clock,
+): PeerSource {
+  const find = (storeId: string): Replica | undefined => {
+    const store = set.stores.find((one) => one.storeId === storeId);
+    if (store === undefined || store.down) return undefined;
+    const answer: Replica['export'] = (_id, options) => exporting(store, options);
+    return new Proxy<Replica>(store.replica, {
+      get: (replica, name) => (name === 'export' ? answer : Reflect.get(replica, name, replica)),
+    });
+  };
+  const replicas = { ...set.replicas, find };
+  const storeId = set.stores[1]?.storeId ?? '';
+  const { coordinator } = set;
+  return peerSourceOf(
+    { coordinator, replicas, clock: sourceClock },
+    { id: scene.repository.id, storeId },
+  );
+}
+
+test('a peer that has not begun to send is told that nobody waits for it', async () => {
+  await scene.push([create(main, await set.commit('one'))]);
+  let told = 0;
+  const source = sourceThrough(async (store, options) => {
+    if (store !== set.stores[0]) return store.replica.export(scene.repository.id, options);
+    await once(options.signal, 'abort');
+    told++;
+    throw new QuorateError('cancelled', 'nobody waits');
+  });
+  const sent = await source([], 1, new AbortController().signal);
+  sent.release();
+  assert.equal(told, 1);
+});
+
+test('a peer that sends slowly is not left for one whose disk hangs', async () => {
+  await scene.push([create(main, await set.commit('one'))]);
+  for (const store of set.stores.slice(0, 1)) store.hangs = true;
+  const source = sourceThrough(async (store, options) => {
+    assert.ok(!store.hangs, 'the store whose disk hangs is asked');
+    await systemClock.sleep(300);
+    return store.replica.export(scene.repository.id, options);
+  });
+  // Another one would be asked first each time.
+  for (let turn = 0; turn < 2; turn++) {
+    const sent = await source([], 1, new AbortController().signal);
+    assert.equal(sent.generation, 1);
+    sent.release();
+  }
+});
+
+test('a peer whose git goes through a long history for half an hour is waited for', async () => {
+  await scene.push([create(main, await set.commit('one'))]);
+  const halfHour = {
+    ...systemClock,
+    sleep: (ms: number, signal?: AbortSignal) =>
+      systemClock.sleep(ms <= 30 * 60_000 ? Math.min(ms, 50) : ms, signal),
+  };
+  const source = sourceThrough(async (store, options) => {
+    const sent = await store.replica.export(scene.repository.id, options);
+    async function* late(): AsyncGenerator<Uint8Array> {
+      await systemClock.sleep(300);
+      assert.ok(sent.pack !== undefined);
+      yield* sent.pack;
+    }
+    return { ...sent, pack: late() };
+  }, halfHour);
+  const received = await source([], 1, new AbortController().signal);
+  let sizeBytes = 0;
+  assert.ok(received.pack !== undefined);
+  for await (const part of received.pack) sizeBytes += part.byteLength;
+  received.release();
+  assert.ok(sizeBytes > 0);
+});
 
 test('a stream that too few can take is given up when the others say that their disks hang', async () => {
   const receivers = ['one', 'two', 'three'].map((name) => ({

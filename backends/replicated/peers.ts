@@ -1,17 +1,20 @@
 import type { Coordinator } from '../contract/coordinator.js';
 import { keys } from '../contract/keys.js';
 import type { Clock } from '../contract/environment.js';
+import type { Oid } from '../contract/objects.js';
 import type { PeerSource, ReplicaExport } from '../contract/replica.js';
 import { deleted } from './basis.js';
 import { storeTroubles } from './commit.js';
 import { damagesOf, reportsIn } from './damage.js';
 import { asQuorateError, QuorateError } from '../contract/errors.js';
+import { transferTimeoutMs } from '../git/object-transfer.js';
 import { decodeRepository } from './records.js';
-import { nobodyReachable, reachable, type ReplicaDirectory } from './voters.js';
+import { hangingStores } from './stuck.js';
+import { type Member, nobodyReachable, reachable, type ReplicaDirectory } from './voters.js';
 
 /**
- * The other voters of a repository, as where one of its stores gets what it lacks: the first that can send it, and
- * those in which damage was found last.
+ * The other voters of a repository, as where one of its stores gets what it lacks: the first that can send it, those in
+ * which damage was found after the others, and those whose disk hangs, by their own word, last.
  */
 export function peerSourceOf(
   {
@@ -41,19 +44,16 @@ export function peerSourceOf(
     if (state === 'deleted') throw deleted(own.id);
     let last: unknown = nobodyReachable(replicas, voters);
     const peers = reachable(replicas, voters).filter(({ storeId }) => storeId !== own.storeId);
-    const inTurn = takeTurns(replicas, peers);
-    const soundFirst = [
-      ...inTurn.filter(({ storeId }) => !damaged.has(storeId)),
-      ...inTurn.filter(({ storeId }) => damaged.has(storeId)),
-    ];
-    for (const { replica } of soundFirst) {
-      const sending = replica.export(own.id, { have, atLeast, signal });
+    const hanging = hangingStores(replicas);
+    const trouble = ({ storeId }: Member): number =>
+      hanging.has(storeId) ? 2 : Number(damaged.has(storeId));
+    const inTurn = [...takeTurns(replicas, peers)].sort((a, b) => trouble(a) - trouble(b));
+    for (const [index, peer] of inTurn.entries()) {
+      const next = inTurn[index + 1];
+      // Whoever sends slowly is better than one that may not send at all, or what is damaged.
+      const mayBeSlow = next === undefined || trouble(next) > trouble(peer);
       try {
-        // The last one is all that is left: it may be slow.
-        const sent = await (replica === soundFirst.at(-1)?.replica
-          ? sending
-          : begun(sending, clock));
-        return { ...sent, pack: sent.pack && unlessStalled(sent.pack, clock) };
+        return await exportOf(peer, { id: own.id, have, atLeast, signal, clock, mayBeSlow });
       } catch (error) {
         last = error;
         if (!storeTroubles.has(asQuorateError(error).code)) throw error;
@@ -65,18 +65,47 @@ export function peerSourceOf(
 
 /** A peer that has not begun to send after so long has a disk that hangs, perhaps: the next one is asked. */
 const beginMs = 10_000;
-/** Nothing comes while the peer's git goes through the history of a large repository: as long as any call to a node. */
-const stallMs = 15 * 60_000;
+/** git counts and compresses all objects before it writes the first byte, and has as long for all of it. */
+const stallMs = transferTimeoutMs;
 
-/** `deadline-exceeded` when it comes late; what comes after that is let go. */
-async function begun(
-  sending: Promise<ReplicaExport>,
-  clock: Pick<Clock, 'sleep'>,
+interface Exporting {
+  readonly id: string;
+  readonly have: readonly Oid[];
+  readonly atLeast: number;
+  readonly signal: AbortSignal;
+  readonly clock: Pick<Clock, 'sleep'>;
+  /** There is no other one as good. */
+  readonly mayBeSlow: boolean;
+}
+
+/** `deadline-exceeded` when it comes late; the peer is told that nobody wants it any more. */
+async function exportOf(
+  { replica }: Member,
+  { id, have, atLeast, signal, clock, mayBeSlow }: Exporting,
 ): Promise<ReplicaExport> {
-  const sent = await within(sending, beginMs, clock);
-  if (sent !== undefined) return sent;
-  void sending.then((late) => late.release()).catch(() => undefined);
-  throw new QuorateError('deadline-exceeded', 'the other store has not begun to send in time');
+  // Not `AbortSignal.any`: the other signal may live as long as the process.
+  const ended = new AbortController();
+  const end = (): void => ended.abort('over');
+  signal.addEventListener('abort', end, { once: true });
+  if (signal.aborted) end();
+  const leave = (): void => signal.removeEventListener('abort', end);
+  try {
+    const sending = replica.export(id, { have, atLeast, signal: ended.signal });
+    const sent = await (mayBeSlow ? sending : within(sending, beginMs, clock));
+    if (sent === undefined) {
+      void sending.then((late) => late.release()).catch(() => undefined);
+      end();
+      throw new QuorateError('deadline-exceeded', 'the other store has not begun to send in time');
+    }
+    const release = (): void => {
+      leave();
+      sent.release();
+    };
+    return { ...sent, pack: sent.pack && unlessStalled(sent.pack, clock), release };
+  } catch (error) {
+    leave();
+    throw error;
+  }
 }
 
 async function* unlessStalled(
