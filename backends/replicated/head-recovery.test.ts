@@ -6,6 +6,7 @@ import { test, type TestContext } from 'node:test';
 import { keys } from '../contract/keys.js';
 import type { HeadFound, HeadRecovery } from '../contract/recovery.js';
 import type { Repository } from '../contract/repository.js';
+import { until } from '../contract/testing/until.js';
 import { createLocks } from '../coordination/locks.js';
 import { createProcessLease } from '../coordination/process-lease.js';
 import { silentLogger as logger } from '../coordination/test-environment.js';
@@ -89,6 +90,38 @@ test('a head that agrees with the disks, or is ahead of some, is not mentioned',
   // Committed, and applied nowhere yet: the log makes it good.
   await putHead(encodeRecord({ generation: generation + 1, digest: 'a'.repeat(128) }));
   assert.equal(await find(), undefined);
+});
+
+test('what is pushed, or deleted, while the stores are asked is not mentioned', async (t) => {
+  const { set, repository, recovery, store } = await makeRewound(t);
+  const { backend } = await set.frontEnd({ consistency: 'strong' });
+  const meanwhile = async (change: () => Promise<unknown>): Promise<void> => {
+    let begun: Promise<unknown> | undefined;
+    store(1).interfere = async (call, go) => {
+      if (call !== 'state') return go();
+      begun ??= change();
+      await begun;
+      return go();
+    };
+    const { found } = await recovery.compare(signal, { frozen: false });
+    assert.ok(begun);
+    assert.deepEqual(found, []);
+  };
+  await meanwhile(async () => {
+    const oid = await set.commit('three');
+    const pack = await packOf(set.source, [oid], []);
+    const request = pushRequest([create('refs/heads/three', oid)], { pack });
+    await backend.push(repository, request);
+    await store(1).replica.apply(repository.id, 3);
+  });
+  store(1).interfere = undefined;
+  await meanwhile(async () => {
+    store(1).interfere = undefined;
+    await backend.repositories.delete(repository.id);
+    await until('it is gone', async () => {
+      return (await set.coordinator.get(keys.repo(repository.id))) === undefined;
+    });
+  });
 });
 
 test('a head that went back is raised to what a voter holds, once', async (t) => {

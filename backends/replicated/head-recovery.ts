@@ -1,4 +1,4 @@
-import type { Coordinator, Operation } from '../contract/coordinator.js';
+import type { Coordinator, KeyValue, Operation } from '../contract/coordinator.js';
 import type { Clock, Logger } from '../contract/environment.js';
 import { asQuorateError, QuorateError, refuseCancelled } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
@@ -78,11 +78,12 @@ export function createHeadRecovery(dependencies: HeadRecoveryDependencies): Head
       const incarnation = incarnationName(cluster);
       await eachOf(scan(coordinator, keys.repos), maxJudged, async (entry) => {
         refuseCancelled(signal);
-        const record = decodeRepository(entry);
-        recorded.add(record.id);
-        const strays = holders.get(record.id) ?? [];
+        const { id } = decodeRepository(entry);
+        recorded.add(id);
+        const strays = holders.get(id) ?? [];
         const ground = { strays, marks, questions, frozen, incarnation };
-        const judged = await judge(dependencies, record, ground);
+        const { record, judged } = await judgeAsItIs(dependencies, entry, ground);
+        if (record === undefined) return;
         if (record.state === 'active' || judged !== undefined) compared += 1;
         if (judged !== undefined) judgements.push(judged);
       });
@@ -169,14 +170,32 @@ function changed(): QuorateError {
   return new QuorateError('aborted', 'a repository changed while it was recovered: try again');
 }
 
+/** So often what was found is not believed, since the record has changed by then: somebody moves it, or deletes it. */
+const maxChanges = 5;
+
+/** By the record that is there once the stores have answered: the one of the scan may be old. Undefined: it is gone. */
+async function judgeAsItIs(
+  dependencies: HeadRecoveryDependencies,
+  entry: KeyValue,
+  ground: Ground,
+): Promise<{ readonly record: RepositoryRecord | undefined; readonly judged: Judged | undefined }> {
+  for (let current = entry, changes = 0; ; changes++) {
+    const record = decodeRepository(current);
+    const judged = await judge(dependencies, record, ground);
+    if (judged === undefined || changes === maxChanges) return { record, judged };
+    const now = await dependencies.coordinator.get(entry.key);
+    if (now === undefined) return { record: undefined, judged: undefined };
+    if (now.modRevision === current.modRevision) return { record, judged };
+    current = now;
+  }
+}
+
 /** Undefined when the disks hold what the head says, or less, which the log makes good, and where the record says. */
 async function judge(
   dependencies: HeadRecoveryDependencies,
   record: RepositoryRecord,
   { strays, marks, questions, frozen, incarnation }: Ground,
 ): Promise<Judged | undefined> {
-  const entry = await dependencies.coordinator.get(keys.head(record.id));
-  const head = entry === undefined ? undefined : decodeHead(entry);
   // Learners and readers hold nothing but what was committed, and so do those that are not named: whoever has the most
   // tells how far that was.
   const members = copiesOf(record).map((copy) => ({ ...copy, named: true }));
@@ -192,6 +211,9 @@ async function judge(
       return { nodeId, storeId, named, ...answer };
     }),
   );
+  // Once they have answered: what is pushed meanwhile is in it, whichever of them has applied that already.
+  const entry = await dependencies.coordinator.get(keys.head(record.id));
+  const head = entry === undefined ? undefined : decodeHead(entry);
   const states = answers.flatMap(({ answer }) => (typeof answer === 'string' ? [] : [answer]));
   const headGeneration = head?.generation ?? 0;
   const generation = Math.max(0, ...states.map((state) => state.generation));

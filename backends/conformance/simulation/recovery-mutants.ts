@@ -19,9 +19,7 @@ export const recoveryMutants: readonly Mutation[] = [
   {
     name: 'an older coordinator: only the stores that it names are asked',
     troubles: moving,
-    edits: [
-      edit('replicated/head-recovery.js', String.raw`holders\.get\(record\.id\) \?\? \[\]`, '[]'),
-    ],
+    edits: [edit('replicated/head-recovery.js', String.raw`holders\.get\(id\) \?\? \[\]`, '[]')],
   },
   {
     name: 'an older coordinator: those vote that it names',
