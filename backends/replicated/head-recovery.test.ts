@@ -124,6 +124,23 @@ test('what is pushed, or deleted, while the stores are asked is not mentioned', 
   });
 });
 
+test('what is deleted once the stores have said that they have it is not unknown to the coordinator', async (t) => {
+  const { set, repository, recovery, store } = await makeRewound(t);
+  const { backend } = await set.frontEnd();
+  store(2).interfere = async (call, go) => {
+    if (call !== 'copies') return go();
+    store(2).interfere = undefined;
+    const page = await go();
+    await backend.repositories.delete(repository.id);
+    await until('it is gone', async () => {
+      return (await set.coordinator.get(keys.repo(repository.id))) === undefined;
+    });
+    return page;
+  };
+  const { found, unrecorded } = await recovery.compare(signal, { frozen: false });
+  assert.deepEqual([found, unrecorded], [[], []]);
+});
+
 test('a head that went back is raised to what a voter holds, once', async (t) => {
   const { set, repository, recovery, find, putHead, old, newest } = await makeRewound(t);
   await putHead(old);

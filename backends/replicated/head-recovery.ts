@@ -90,7 +90,14 @@ export function createHeadRecovery(dependencies: HeadRecoveryDependencies): Head
       const inOrder = oneByName(
         judgements.toSorted((a, b) => (a.repositoryId < b.repositoryId ? -1 : 1)),
       ).map(shown);
-      const unrecorded = [...holders.keys()].filter((id) => !recorded.has(id)).sort();
+      const unnamed = [...holders.keys()].filter((id) => !recorded.has(id)).sort();
+      // What was being deleted was on the disks when they were asked, and is in no record now.
+      const later =
+        unnamed.length === 0 ? undefined : await listCopies(dependencies, signal, questions);
+      const isLeft = (id: string): boolean =>
+        later?.holders.has(id) === true ||
+        later?.nodes.some(({ copies }) => copies === undefined) === true;
+      const unrecorded = unnamed.filter(isLeft);
       const unheard = nodes.flatMap(({ nodeId, copies }) => (copies === undefined ? [nodeId] : []));
       return { compared, found: inOrder, nodes, unheard, unrecorded };
     },
