@@ -98,3 +98,21 @@ test('updates too large for the log that too few stores can keep are refused', a
   assert.deepEqual(await scene.leftInLog(), []);
   await heal();
 });
+
+test('a lone store whose disk hangs is named to who pushes', async () => {
+  const { backend: through } = await set.frontEnd({ clock: only(5_000), replicationFactor: 1 });
+  scene.repository = await scene.createRepository(through, 'team/lone');
+  const one = await set.commit('one');
+  for (const [call, commands] of [
+    ['prepare', [create(main, one)]],
+    ['storeUpdates', manyRefs(one)],
+  ] as const) {
+    hangAt(call, [0], true);
+    await assert.rejects(scene.push(commands, { through }), {
+      code: 'unavailable',
+      message: /^not accepted: 0 of 1 .* without node-0 \(its disk hangs\);/,
+    });
+    hanging.abort();
+    hanging = new AbortController();
+  }
+});

@@ -115,6 +115,7 @@ async function collect(ask: PrepareEverywhere, ended: AbortController): Promise<
     () => 'stuck' as const,
   );
   let late: Promise<'late'> | undefined;
+  let isStuck = false;
   while (open.length > 0) {
     if (enough()) {
       // The others get as much again as those took that are prepared, at least.
@@ -131,6 +132,7 @@ async function collect(ask: PrepareEverywhere, ended: AbortController): Promise<
     const done = await Promise.race([next, givenUp, stuck, ...(late === undefined ? [] : [late])]);
     if (done === 'given up') break;
     if (done === 'stuck') {
+      isStuck = true;
       for (const { storeId } of unanswered()) errors.set(storeId, noAnswer(ask.replicas, storeId));
       break;
     }
@@ -152,7 +154,8 @@ async function collect(ask: PrepareEverywhere, ended: AbortController): Promise<
   if (fault !== undefined) throw fault;
   if (!enough()) {
     const [only] = errors.values();
-    if (only !== undefined && voters.length === 1) throw only;
+    // What is said of a store that says nothing itself needs its name.
+    if (only !== undefined && voters.length === 1 && !isStuck) throw only;
     const ofPack = [...errors.values()].find(isPackProblem);
     if (ofPack !== undefined) throw ofPack;
     meter.count('quorum_failures', { consistency });

@@ -34,7 +34,7 @@ export async function inlineOrStored(
 }> {
   if (encodeRecord(updates).length <= maxInlineUpdatesBytes)
     return { members, inline: { updates } };
-  const { digests, errors } = await storedBy(key, updates, members, counted);
+  const { digests, errors, unanswered } = await storedBy(key, updates, members, counted);
   const [first] = digests.values();
   const keeping = members.filter(({ storeId }) => {
     return first !== undefined && digests.get(storeId) === first;
@@ -45,7 +45,8 @@ export async function inlineOrStored(
   }
   const [only] = errors.values();
   if (only !== undefined && counted.voters.length === 1) throw only;
-  throw quorumMissing(counted.consistency, counted.voters, stores, errors);
+  const troubles = new Map([...errors, ...unanswered]);
+  throw quorumMissing(counted.consistency, counted.voters, stores, troubles);
 }
 
 /** What each store that kept the updates says of them. */
@@ -57,6 +58,8 @@ async function storedBy(
 ): Promise<{
   readonly digests: ReadonlyMap<string, string>;
   readonly errors: ReadonlyMap<string, QuorateError>;
+  /** What there is to say of those that said nothing. */
+  readonly unanswered: ReadonlyMap<string, QuorateError>;
 }> {
   const digests = new Map<string, string>();
   const errors = new Map<string, QuorateError>();
@@ -77,12 +80,13 @@ async function storedBy(
   const ended = new Promise<void>((resolve) => {
     over.signal.addEventListener('abort', () => resolve(), { once: true });
   });
+  const unanswered = new Map<string, QuorateError>();
   if (patient === undefined) await ended;
   else {
     const others = enough.then(() => patient.clock.sleep(keepPatienceMs, over.signal));
     await Promise.race([ended, others, nothingToWaitFor(open, patient, over.signal)]);
     over.abort('over');
-    for (const { storeId } of open()) errors.set(storeId, noAnswer(patient.replicas, storeId));
+    for (const { storeId } of open()) unanswered.set(storeId, noAnswer(patient.replicas, storeId));
   }
-  return { digests: new Map(digests), errors: new Map(errors) };
+  return { digests: new Map(digests), errors: new Map(errors), unanswered };
 }

@@ -59,6 +59,7 @@ export interface ReplicaSet {
   /** Another front-end over the same stores. */
   frontEnd(options?: {
     readonly consistency?: Consistency;
+    readonly replicationFactor?: number;
     readonly pipeline?: PushPipeline;
     readonly wrap?: (coordinator: Coordinator) => Coordinator;
     readonly clock?: Clock;
@@ -149,6 +150,7 @@ export async function openReplicaSet(count = 3): Promise<ReplicaSet> {
     source,
     frontEnd: async ({
       consistency = 'quorum',
+      replicationFactor = 3,
       pipeline = permissivePipeline,
       wrap,
       clock = systemClock,
@@ -167,6 +169,7 @@ export async function openReplicaSet(count = 3): Promise<ReplicaSet> {
         replicas,
         pipeline,
         consistency,
+        replicationFactor,
         scratchDirectory,
         clock,
         meter,
@@ -205,6 +208,7 @@ function newBackend(parts: {
   readonly replicas: ReplicaDirectory;
   readonly pipeline: PushPipeline;
   readonly consistency: Consistency;
+  readonly replicationFactor: number;
   readonly scratchDirectory: string;
   readonly clock: Clock;
   readonly meter: Meter;
@@ -216,7 +220,6 @@ function newBackend(parts: {
     ...parts,
     log: coordinatorLog(parts.coordinator),
     lockTimeoutMs: 10_000,
-    replicationFactor: 3,
     readConsistency: 'strong',
     name: 'replicated',
     local: {
