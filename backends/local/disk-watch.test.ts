@@ -70,6 +70,7 @@ test('a disk that hangs is found out, by one look however many ask, and so is th
       assert.ok(finding.problem.includes(directory));
     }
     assert.deepEqual([gauges.get('hangs')?.(), gauges.get('takes-nothing')?.()], [1, 0]);
+    assert.ok((disk.space?.capacityBytes ?? 0) > 0, 'it says how large it is all the same');
     await rm(probe);
   } finally {
     await reader.close();

@@ -57,7 +57,7 @@ export class DiskWatch {
     return this.#finding;
   }
 
-  /** What the last look that came back found; undefined when there is none, or the disk did not say. */
+  /** As the disk said last; undefined when it has not, or could not. */
   get space(): DiskSpace | undefined {
     return this.#space;
   }
@@ -103,9 +103,10 @@ export class DiskWatch {
 
   async #lookOnce(): Promise<void> {
     const { directory, writes } = this.#options;
-    const problem =
-      (await diskProblem(directory)) ?? (writes ? await writeProblem(directory) : undefined);
+    const found = await diskProblem(directory);
+    // Before anything is written: a busy disk takes seconds for that, and whoever describes a node does not wait.
     this.#space = await spaceOf(directory).catch(() => undefined);
+    const problem = found ?? (writes ? await writeProblem(directory) : undefined);
     this.#finding = problem === undefined ? undefined : { problem, hangs: false };
     this.#looking = undefined;
   }
