@@ -13,7 +13,7 @@ export interface FanOut<T> {
   readonly receivers: readonly Receiver<T>[];
   /** Whether it could still go well with these receivers alone. */
   readonly suffices: (names: ReadonlySet<string>) => boolean;
-  /** Whether a receiver says of itself that its disk hangs: it is not waited for, though the others are too few. */
+  /** Whether a receiver says of itself that its disk hangs: after a minute of it nobody waits, though the others are too few. */
   readonly hangs?: (name: string) => boolean;
   readonly signal: AbortSignal;
   readonly clock: Pick<Clock, 'sleep' | 'monotonicMs'>;
@@ -28,6 +28,8 @@ export interface FanOutResult<T> {
 const maxLagBytes = 4 * 1024 * 1024;
 /** A receiver that takes nothing for so long while the others wait for it is left behind, if it can be spared. */
 const stallMs = 3_000;
+/** A minute, as `nothingToWaitFor` has it: what this very push writes and syncs can keep all the disks busy. */
+const hangingStalls = 20;
 /** So long whoever fails waits for the receivers to stop: one in this process whose disk hangs does not. */
 const endingMs = 1_000;
 const awayCodes: ReadonlySet<ErrorCode> = new Set<ErrorCode>(['unavailable', 'deadline-exceeded']);
@@ -48,6 +50,8 @@ export async function fanOut<T>(options: FanOut<T>): Promise<FanOutResult<T>> {
 
 class FanOutRun<T> {
   readonly #options: FanOut<T>;
+  /** Times in a row that nothing happened, and all who were waited for said that their disks hang. */
+  #hangingStalls = 0;
   readonly #lanes: readonly Lane<T>[];
 
   constructor(options: FanOut<T>) {
@@ -128,6 +132,8 @@ class FanOutRun<T> {
       clock.sleep(stallMs, timer.signal).then(() => true),
     ]);
     timer.abort('over');
+    const isHanging = stalled && waitedFor.every(({ name }) => hangs(name));
+    this.#hangingStalls = isHanging ? this.#hangingStalls + 1 : 0;
     if (!stalled) return;
     const rest = this.#lanes.filter(
       (lane) => !waitedFor.includes(lane) && lane.error === undefined,
@@ -136,7 +142,7 @@ class FanOutRun<T> {
       for (const lane of waitedFor) {
         lane.leave(new QuorateError('deadline-exceeded', 'the storage node did not keep up'));
       }
-    } else if (waitedFor.every(({ name }) => hangs(name))) {
+    } else if (this.#hangingStalls >= hangingStalls) {
       for (const lane of waitedFor) {
         lane.leave(
           new QuorateError('unavailable', 'not accepted: the disks of storage nodes hang'),

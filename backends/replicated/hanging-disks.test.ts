@@ -309,3 +309,24 @@ test('a stream that too few can take is given up when the others say that their 
   });
   await assert.rejects(sending, { code: 'unavailable' });
 });
+
+test('a stream that keeps all the disks busy goes on, though they are taken for hanging meanwhile', async () => {
+  let busy = true;
+  const receivers = ['one', 'two'].map((name) => ({
+    name,
+    receive: async () => {
+      await systemClock.sleep(300);
+      busy = false;
+      return name;
+    },
+  }));
+  const { received } = await fanOut({
+    source: Readable.from([Buffer.from('a pack')]),
+    receivers,
+    suffices: (names) => names.size > 1,
+    hangs: () => busy,
+    signal: new AbortController().signal,
+    clock,
+  });
+  assert.equal(received.size, 2);
+});

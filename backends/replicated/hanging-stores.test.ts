@@ -77,6 +77,24 @@ test('a push that too few stores can judge is refused once the others say that t
   assert.equal((await scene.push([create(main, one)])).generation, 1);
 });
 
+test('a push that keeps the disks of its stores busy passes, though they take themselves for hanging meanwhile', async () => {
+  const { backend: through } = await set.frontEnd({ clock: only(5_000) });
+  for (const store of set.stores) {
+    store.hangs = true;
+    store.interfere = async (call, go) => {
+      if (call === 'prepare') {
+        await systemClock.sleep(300);
+        store.hangs = false;
+      }
+      return go();
+    };
+  }
+  const one = await set.commit('one');
+  const pushed = await scene.push([create(main, one)], { through });
+  assert.deepEqual([pushed.generation, pushed.reasons], [1, []]);
+  await heal();
+});
+
 test('updates too large for the log are not kept waiting by a store whose disk hangs', async () => {
   const { backend: through } = await set.frontEnd({ clock: only(3_000) });
   hangAt('storeUpdates', [0], false);

@@ -4,6 +4,11 @@ import type { Member, ReplicaDirectory } from './voters.js';
 
 /** Nodes find out within seconds that their disk hangs, and say so. */
 const lookEveryMs = 5_000;
+/**
+ * They say so at each look for a minute: what a large push, or a fill, writes and syncs can by itself keep a disk busy
+ * for ten seconds, and those of all stores at once.
+ */
+const hangingLooks = 12;
 
 /** Until when answers of stores are waited for. */
 export interface Patient {
@@ -14,8 +19,8 @@ export interface Patient {
 }
 
 /**
- * Resolves when no answer is to be expected: each store in `open` says of itself that its disk hangs, or the limit is
- * over. Also soon after the signal aborts: nobody waits any more.
+ * Resolves when no answer is to be expected: for a minute each store in `open` has said of itself that its disk hangs, or
+ * the limit is over. Also soon after the signal aborts: nobody waits any more.
  */
 export async function nothingToWaitFor(
   open: () => readonly Member[],
@@ -23,10 +28,12 @@ export async function nothingToWaitFor(
   signal: AbortSignal,
 ): Promise<void> {
   const untilMs = clock.monotonicMs() + limitMs;
+  let looks = 0;
   do {
     await clock.sleep(lookEveryMs, signal);
     const hanging = hangingStores(replicas);
-    if (open().every(({ storeId }) => hanging.has(storeId))) return;
+    looks = open().every(({ storeId }) => hanging.has(storeId)) ? looks + 1 : 0;
+    if (looks >= hangingLooks) return;
   } while (!signal.aborted && clock.monotonicMs() < untilMs);
 }
 
