@@ -1,12 +1,14 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { Readable } from 'node:stream';
+import { buffer } from 'node:stream/consumers';
 import { afterEach, beforeEach, test } from 'node:test';
-import type { ReadSession } from '../contract/backend.js';
+import type { ReadSession, UploadPackRun } from '../contract/backend.js';
 import type { Clock } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import type { PeerSource, Replica } from '../contract/replica.js';
 import { silentLogger } from '../coordination/test-environment.js';
+import { allRefs } from '../contract/visible-refs.js';
 import { systemClock } from '../local/testing/local-fixture.js';
 import { create } from '../local/testing/replica-scene.js';
 import { LocalRead } from '../local/replica-read.js';
@@ -178,6 +180,41 @@ test('what is no trouble of a store is said at once, though another one has not 
     return go();
   };
   await assert.rejects(opened(), { code: 'failed-precondition' });
+});
+
+test('a git that says nothing for too long is ended when another store is asked', async () => {
+  const one = await set.commit('one');
+  await scene.push([create(main, one)]);
+  const ended: AbortSignal[] = [];
+  for (const store of firstTwo()) {
+    store.interfere = async (call, go) => {
+      const read = await go();
+      if (call !== 'read') return read;
+      assert.ok(read instanceof LocalRead);
+      const { snapshot, digest } = read;
+      const uploadPack = async ({ signal }: UploadPackRun): Promise<void> => {
+        ended.push(signal);
+        await theDisk();
+      };
+      return { snapshot, digest, uploadPack, release: () => read.release() };
+    };
+  }
+  const { signal } = new AbortController();
+  const session = await hurried.read(scene.repository, signal);
+  const { stdout, exited } = await session.uploadPack({
+    protocol: 2,
+    input: Buffer.from(`0011command=fetch0001000fno-progress0032want ${one}\n0009done\n0000`),
+    stateless: true,
+    visible: allRefs,
+    config: {},
+    signal,
+  });
+  const bytes = await buffer(stdout);
+  assert.ok(bytes.includes('PACK'));
+  assert.equal((await exited).exitCode, 0);
+  assert.ok(ended.length > 0);
+  assert.ok(ended.every(({ aborted }) => aborted));
+  session.release();
 });
 
 test('what a copy lacks comes from a peer whose disk does not hang', async () => {

@@ -82,6 +82,8 @@ type Opened = { readonly member: Member } & (
 interface Late<T> {
   /** Nobody waits for longer, where another store may answer. */
   readonly waitMs?: number;
+  /** Called when the wait is over: what works on the answer may end. Never throws. */
+  readonly giveUp?: () => void;
   /** Told of what came after that. Never throws. */
   readonly discard?: (answer: T) => void;
 }
@@ -211,7 +213,7 @@ class ReadSource {
   /** `deadline-exceeded` when it comes late and another store may be quicker. */
   async #answerOf<T>(
     answer: Promise<T>,
-    { waitMs = patienceMs, discard = () => undefined }: Late<T> = {},
+    { waitMs = patienceMs, giveUp, discard = () => undefined }: Late<T> = {},
   ): Promise<T> {
     if (!this.hasNext) return answer;
     const over = new AbortController();
@@ -225,6 +227,7 @@ class ReadSource {
     if (!this.#hasQuicker()) return answer;
     if (this.#open !== undefined) this.#late(this.#open.storeId);
     void answer.then(discard, () => undefined);
+    giveUp?.();
     throw new QuorateError('deadline-exceeded', 'the storage node did not answer in time');
   }
 
@@ -307,13 +310,21 @@ class ReplicatedRead implements ReadSession {
     if (!(run.input instanceof Uint8Array) || !this.#source.hasNext) {
       return (await this.#source.current()).uploadPack(run);
     }
+    // A git that is late works on, maybe, where a machine is overloaded; it is not to, beside the next one.
+    let late = new AbortController();
     return this.#source.ask(
       async (read) => {
-        const stream = await read.uploadPack(run);
+        late = new AbortController();
+        const signal = AbortSignal.any([run.signal, late.signal]);
+        const stream = await read.uploadPack({ ...run, signal });
         await firstByte(stream);
         return stream;
       },
-      { waitMs: firstByteMs, discard: (stream) => stream.kill() },
+      {
+        waitMs: firstByteMs,
+        giveUp: () => late.abort('late'),
+        discard: (stream) => stream.kill(),
+      },
     );
   }
 
