@@ -11,7 +11,6 @@ import type {
   RepositoryPatch,
 } from '../contract/repository.js';
 import type { StoredSettings } from '../contract/settings.js';
-import { incarnationName } from '../coordination/cluster-record.js';
 import { emptyDigest } from '../git/digest.js';
 import { deleted, type StoredRecord } from './basis.js';
 import { evicted } from './evictions.js';
@@ -19,7 +18,7 @@ import { makeFirstCopies } from './first-copies.js';
 import { makeForkFiles } from './fork.js';
 import { ancestors, nameFree, taken, RecalledIds } from './names.js';
 import { Pools } from './pools.js';
-import { Removals, stillBeingMade } from './removals.js';
+import { Removals, stillBeingMade, tombstoneOf } from './removals.js';
 import {
   decodeRepository,
   encodeRecord,
@@ -295,7 +294,7 @@ export class Registry {
     change: (current: RepositoryRecord) => RepositoryPatch,
     by?: string,
   ): Promise<RepositoryRecord> {
-    return this.#swap(
+    const { record: updated } = await this.#swap(
       id,
       (current) => {
         const patch = change(current);
@@ -308,11 +307,12 @@ export class Registry {
       },
       by,
     );
+    return updated;
   }
 
   /** The new name may lie inside the old one or the other way round: the old one is given up with it. */
   async rename(id: string, name: string, by?: string): Promise<RepositoryRecord> {
-    return this.#swap(
+    const { record: renamed } = await this.#swap(
       id,
       async (current) => {
         await this.#refuseTaken(name, current.name);
@@ -329,28 +329,22 @@ export class Registry {
       },
       by,
     );
+    return renamed;
   }
 
   /** The tombstone and the freed name are durable on return; the files go in the background. */
   async delete(id: string, by?: string): Promise<void> {
-    const record = await this.#swap(
+    const tombstone = await this.#swap(
       id,
-      async (current) => {
-        const deletedIn = incarnationName(await this.#dependencies.coordinator.get(keys.cluster));
-        return {
-          record: {
-            ...current,
-            state: 'deleted',
-            ...(deletedIn === undefined ? {} : { deletedIn }),
-          },
-          compares: [],
-          operations: [{ type: 'delete', key: keys.name(current.name) }],
-          change: { action: 'deleted' },
-        };
-      },
+      async (current) => ({
+        record: await tombstoneOf(this.#dependencies.coordinator, current),
+        compares: [],
+        operations: [{ type: 'delete', key: keys.name(current.name) }],
+        change: { action: 'deleted' },
+      }),
       by,
     );
-    this.#removals.begin(record);
+    this.#removals.begin(tombstone);
   }
 
   /** Finishes what a crash interrupted: half-made repositories are buried, buried ones removed. Counts the living. */
@@ -417,7 +411,7 @@ export class Registry {
     id: string,
     change: (current: RepositoryRecord) => Swap | Promise<Swap>,
     by = 'system',
-  ): Promise<RepositoryRecord> {
+  ): Promise<StoredRecord> {
     const { coordinator, events } = this.#dependencies;
     for (let race = 0; race < maxRaces; race++) {
       const stored = await coordinator.get(keys.repo(id));
@@ -425,7 +419,7 @@ export class Registry {
       if (stored === undefined || current?.state !== 'active') throw deleted(id);
       const { record, compares, operations, change: told } = await change(current);
       const next = { ...record, epoch: current.epoch + 1 };
-      const { succeeded } = await coordinator.transaction({
+      const { succeeded, revision } = await coordinator.transaction({
         binding: true,
         compares: [
           { key: keys.repo(id), target: 'modRevision', op: '=', operand: stored.modRevision },
@@ -440,7 +434,7 @@ export class Registry {
       });
       if (succeeded) {
         if (told !== undefined) events.notify();
-        return next;
+        return { record: next, revision };
       }
     }
     throw new QuorateError('aborted', 'the repository is being changed by others; try again');

@@ -4,6 +4,7 @@ import { incarnationName } from '../coordination/cluster-record.js';
 import { QuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
 import type { HeadRecord } from '../contract/repository.js';
+import type { StoredRecord } from './basis.js';
 import { damageGone } from './damage.js';
 import { evicted } from './evictions.js';
 import { goneForGood } from './gone-stores.js';
@@ -27,8 +28,9 @@ export interface RemovalsDependencies {
   readonly logger: Logger;
 }
 
-/** As it is found: nobody knows how long ago it was put, nor whether by this copy of the coordinator. */
+/** As it was put, or found. */
 interface FoundTombstone {
+  /** What stores may hold, where it is not known whether this copy of the coordinator put the tombstone. */
   readonly head: HeadRecord | undefined;
   readonly revision: number;
   /** Somebody deleted it, and no older copy was put back since. */
@@ -38,6 +40,15 @@ interface FoundTombstone {
 /** The record was put once: the repository did not come to be, and nobody buried it. */
 export function stillBeingMade(id: string): Compare {
   return { key: keys.repo(id), target: 'version', op: '=', operand: 1 };
+}
+
+/** The record of what somebody deletes. */
+export async function tombstoneOf(
+  coordinator: Coordinator,
+  record: RepositoryRecord,
+): Promise<RepositoryRecord> {
+  const deletedIn = incarnationName(await coordinator.get(keys.cluster));
+  return { ...record, state: 'deleted', ...(deletedIn === undefined ? {} : { deletedIn }) };
 }
 
 /** What follows a deletion: the files go, on every store, and the tombstone when they are gone. */
@@ -61,9 +72,9 @@ export class Removals {
     this.#left += 1;
   }
 
-  /** Removes the files of a repository that was deleted just now, in the background. */
-  begin(tombstone: RepositoryRecord): void {
-    const removal = this.#remove(tombstone.id)
+  /** Removes the files of a repository that somebody deleted just now, in the background. */
+  begin({ record: tombstone, revision }: StoredRecord): void {
+    const removal = this.#finish(tombstone, { head: undefined, revision, isWanted: true })
       .catch((error: unknown) => {
         this.#left += 1;
         this.#dependencies.logger.error(
