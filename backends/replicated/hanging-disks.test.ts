@@ -186,16 +186,16 @@ test('a git that says nothing for too long is ended when another store is asked'
   const one = await set.commit('one');
   await scene.push([create(main, one)]);
   const ended: AbortSignal[] = [];
+  const uploadPack = async (run: UploadPackRun): Promise<void> => {
+    ended.push(run.signal);
+    await theDisk();
+  };
   for (const store of firstTwo()) {
     store.interfere = async (call, go) => {
       const read = await go();
       if (call !== 'read') return read;
       assert.ok(read instanceof LocalRead);
       const { snapshot, digest } = read;
-      const uploadPack = async ({ signal }: UploadPackRun): Promise<void> => {
-        ended.push(signal);
-        await theDisk();
-      };
       return { snapshot, digest, uploadPack, release: () => read.release() };
     };
   }
