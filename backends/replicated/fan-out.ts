@@ -13,7 +13,7 @@ export interface FanOut<T> {
   readonly receivers: readonly Receiver<T>[];
   /** Whether it could still go well with these receivers alone. */
   readonly suffices: (names: ReadonlySet<string>) => boolean;
-  /** Whether a receiver says of itself that its disk hangs: after a minute of it nobody waits, though the others are too few. */
+  /** Whether a receiver says of itself that its disk hangs: after half a minute of it nobody waits, though the others are too few. */
   readonly hangs?: (name: string) => boolean;
   readonly signal: AbortSignal;
   readonly clock: Pick<Clock, 'sleep' | 'monotonicMs'>;
@@ -28,8 +28,8 @@ export interface FanOutResult<T> {
 const maxLagBytes = 4 * 1024 * 1024;
 /** A receiver that takes nothing for so long while the others wait for it is left behind, if it can be spared. */
 const stallMs = 3_000;
-/** A minute, as `nothingToWaitFor` has it: what this very push writes and syncs can keep all the disks busy. */
-const hangingStalls = 20;
+/** Half a minute, as `nothingToWaitFor` has it: what this very push writes and syncs can keep all the disks busy. */
+const hangingStalls = 10;
 /** So long whoever fails waits for the receivers to stop: one in this process whose disk hangs does not. */
 const endingMs = 1_000;
 const awayCodes: ReadonlySet<ErrorCode> = new Set<ErrorCode>(['unavailable', 'deadline-exceeded']);

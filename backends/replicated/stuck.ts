@@ -5,10 +5,10 @@ import type { Member, ReplicaDirectory } from './voters.js';
 /** Nodes find out within seconds that their disk hangs, and say so. */
 const lookEveryMs = 5_000;
 /**
- * They say so at each look for a minute: what a large push, or a fill, writes and syncs can by itself keep a disk busy
+ * They say so at each look for half a minute: what a large push, or a fill, writes and syncs can by itself keep a disk busy
  * for ten seconds, and those of all stores at once.
  */
-const hangingLooks = 12;
+const hangingLooks = 6;
 
 /** Until when answers of stores are waited for. */
 export interface Patient {
@@ -19,7 +19,7 @@ export interface Patient {
 }
 
 /**
- * Resolves when no answer is to be expected: for a minute each store in `open` has said of itself that its disk hangs, or
+ * Resolves when no answer is to be expected: for half a minute each store in `open` has said of itself that its disk hangs, or
  * the limit is over. Also soon after the signal aborts: nobody waits any more.
  */
 export async function nothingToWaitFor(
