@@ -166,6 +166,28 @@ test('stores that are slow are not left for one whose disk hangs', async () => {
   session.release();
 });
 
+test('a store that does not answer is left as soon as another one may, also one that hung before', async () => {
+  const one = await set.commit('one');
+  await scene.push([create(main, one)]);
+  const [stuck, ...others] = set.stores;
+  assert.ok(stuck !== undefined);
+  for (const store of others) store.hangs = true;
+  stuck.interfere = async (call, go) => {
+    const read = await go();
+    if (call !== 'read') return read;
+    assert.ok(read instanceof LocalRead);
+    const { snapshot, digest } = read;
+    return { snapshot, digest, objectSizes: theDisk, release: () => read.release() };
+  };
+  const session = await opened();
+  const asking = session.objectSizes([one]);
+  await systemClock.sleep(300);
+  for (const store of others) store.hangs = false;
+  const [size] = await asking;
+  assert.ok(size !== undefined && size > 0);
+  session.release();
+});
+
 test('what is no trouble of a store is said at once, though another one has not answered', async () => {
   await scene.push([create(main, await set.commit('one'))]);
   const [late, refusing, other] = set.stores;

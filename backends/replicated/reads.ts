@@ -210,7 +210,7 @@ class ReadSource {
     return read;
   }
 
-  /** `deadline-exceeded` when it comes late and another store may be quicker. */
+  /** `deadline-exceeded` when it is late and another store may be quicker, as soon as there is one. */
   async #answerOf<T>(
     answer: Promise<T>,
     { waitMs = patienceMs, giveUp, discard = () => undefined }: Late<T> = {},
@@ -219,24 +219,30 @@ class ReadSource {
     const over = new AbortController();
     try {
       const found = answer.then((value) => ({ value }));
-      const first = await this.#inTime(found, over.signal, waitMs);
-      if (first !== undefined) return first.value;
+      do {
+        const first = await this.#inTime(found, over.signal, waitMs);
+        if (first !== undefined) return first.value;
+      } while (!this.#hasQuicker());
     } finally {
       over.abort('over');
     }
-    if (!this.#hasQuicker()) return answer;
     if (this.#open !== undefined) this.#late(this.#open.storeId);
     void answer.then(discard, () => undefined);
     giveUp?.();
     throw new QuorateError('deadline-exceeded', 'the storage node did not answer in time');
   }
 
-  /** None that is damaged, hangs by its own word, or kept others waiting: a store that is only slow is better. */
+  /**
+   * None that is damaged, or hangs by its own word: a store that is only slow is better. Nor one that kept others waiting,
+   * unless this one hangs.
+   */
   #hasQuicker(): boolean {
     const { late, replicas } = this.#dependencies;
     const hanging = hangingStores(replicas);
+    const isStuck = this.#open !== undefined && hanging.has(this.#open.storeId);
     return this.#left.some(({ storeId }) => {
-      return !hanging.has(storeId) && late?.has(storeId) !== true && !this.#isDamaged(storeId);
+      if (hanging.has(storeId) || this.#isDamaged(storeId)) return false;
+      return isStuck || late?.has(storeId) !== true;
     });
   }
 

@@ -17,6 +17,7 @@ const frozen: StoreView = { ...sound, state: { ...head, frozen: 'refs' } };
 /** Its disk takes nothing: what was tried just now failed, as it has for so long. */
 const unfilled = (forMs: number): StoreView => ({ ...behind, unfilledMs: forMs });
 
+const missing: StoreView = { alive: true, awayMs: 0, leaving: false, missing: true };
 const damaged: StoreView = { ...sound, damaged: true };
 const ahead: StoreView = { ...frozen, state: { ...head, generation: 8, frozen: 'an old copy' } };
 
@@ -266,6 +267,26 @@ const scenes: readonly Scene[] = [
     stores: three,
     declared: { c: 'stale' },
     step: { type: 'declare', storeId: 'c', state: undefined },
+  },
+  {
+    desc: 'a voter that has no copy is filled',
+    stores: { ...three, c: missing },
+    step: { type: 'fill', storeId: 'c', fresh: false },
+  },
+  {
+    desc: 'also where it is needed for a majority',
+    stores: { a: sound, c: missing },
+    step: { type: 'fill', storeId: 'c', fresh: false },
+  },
+  {
+    desc: 'not before what could not be filled just now is tried again',
+    stores: { ...three, c: { ...missing, unfilledMs: 10 } },
+    step: undefined,
+  },
+  {
+    desc: 'a voter that has no copy, and is to leave, is not filled first',
+    stores: { ...three, c: { ...missing, leaving: true } },
+    step: { type: 'add-learner' },
   },
   {
     desc: 'a stale voter whose node is to leave is not filled first',

@@ -17,6 +17,8 @@ export interface StoreView {
     readonly digest: string;
     readonly frozen?: string;
   };
+  /** It answers that it has no copy. */
+  readonly missing?: boolean;
   /** A verification found damage. */
   readonly damaged?: boolean;
   /** It could not be filled just now, and for how long it could not; absent: that was not tried. */
@@ -110,11 +112,12 @@ function declare(view: SetView, { downAfterMs, maxLog }: ReconcileLimits): Step 
     if (store === undefined) continue;
     const current = isCurrent(view, store);
     if (state !== undefined && current) return { type: 'declare', storeId, state: undefined };
-    if (state === 'stale') {
+    // A copy that went, by hand or since an older coordinator does not know that it left, comes back by no push.
+    if (state === 'stale' || store.missing === true) {
       const isNeeded = !store.leaving || view.nobodyToAdd === true;
       if (isNeeded && mayBeFilled(view, store)) return { type: 'fill', storeId, fresh: false };
-      continue;
     }
+    if (state === 'stale') continue;
     const counting = voters.filter((voter) => voter.storeId !== storeId && voter.state !== 'stale');
     if (view.logLength > maxLog && !current && holdsHead(view, counting, voters)) {
       return { type: 'declare', storeId, state: 'stale' };

@@ -169,7 +169,7 @@ async function storeView(
   return {
     ...known,
     alive: true,
-    ...(state === undefined ? {} : { state }),
+    ...(state === undefined ? { missing: true } : { state }),
     damaged: differs || reported,
   };
 }

@@ -12,9 +12,10 @@ const calmMs = 60_000;
 /**
  * Of a push, with the read that comes before it. A store that does not keep up is left out after three seconds or as
  * long as the others took; a read waits three seconds for each, and a report three for each, or thirty for all of
- * them; a step of repair keeps a repository locked for ten.
+ * them; a step of repair keeps a repository locked for ten. Where too few are left, half a minute goes by with each of
+ * what is waited for, a stream and then a verdict, once the store has said that its disk hangs.
  */
-const answerMs = 60_000;
+const answerMs = 120_000;
 
 /**
  * While the disk of one store hangs, and nothing else is wrong: who has a majority elsewhere is served, and nobody's locks
