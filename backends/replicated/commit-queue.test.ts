@@ -375,6 +375,35 @@ test('without its locks and without an entry nobody can say: no verdict', async 
   assert.equal(push.ended(), false);
 });
 
+test('of a repository that is gone when the answer was lost nobody can say: no verdict', async () => {
+  const key = keys.frontEnd('me');
+  const createRevision = await put(key, {});
+  const head = await coordinator.get(keys.head(id));
+  assert.ok(head !== undefined);
+  const { held, ...push } = await ready('a');
+  const commit = queue((inner) =>
+    intercepting(inner, (transaction) =>
+      isCommit(transaction)
+        ? async (run) => {
+            await run();
+            assert.equal((await log()).length, 1);
+            // As the end of a deletion has it.
+            for (const one of [keys.repo(id), keys.head(id), keys.outbox(id, 'a')])
+              await erase(one);
+            await erase(keys.logEntry(id, 1));
+            throw new QuorateError('outcome-unknown', 'lost');
+          }
+        : undefined,
+    ),
+  );
+  const withoutLocks = {
+    ...push,
+    held: { ...held, locks: [{ key, createRevision }], deletes: [] },
+    exactHead: { headRevision: head.modRevision, headValue: head.value },
+  };
+  await assert.rejects(commit.commit(withoutLocks), { code: 'outcome-unknown' });
+});
+
 test('a coordinator that is away for a while after a lost answer is asked again', async () => {
   const push = await ready('a');
   let away = 5;

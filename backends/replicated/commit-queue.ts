@@ -337,6 +337,7 @@ export class CommitQueue {
     return [
       this.#entriesAfter(basis),
       { type: 'get', key: keys.outbox(this.#repositoryId, entry.pushId) },
+      { type: 'get', key: keys.repo(this.#repositoryId) },
       ...held.locks.map(({ key }): Operation => ({ type: 'get', key })),
     ];
   }
@@ -451,19 +452,20 @@ function entriesOf(result: TransactionResult['results'][number] | undefined): re
 
 /**
  * What the answer to `#lookup` says of a push. `not committed`: by then, and what else was there keeps nobody from
- * committing it later. `nobody knows`: its entry may have been applied everywhere and trimmed.
+ * committing it later. `nobody knows`: its entry may have been applied everywhere and trimmed, or have gone with its
+ * repository.
  */
 function judgeFound(
   { held, entry: { pushId } }: ReadyPush,
   results: TransactionResult['results'],
 ): Extract<CommitOutcome, { status: 'committed' }> | 'not committed' | 'nobody knows' {
-  const [log, outbox, ...locks] = results.map(entriesOf);
+  const [log, outbox, repository, ...locks] = results.map(entriesOf);
   const entry = log?.map(decodeLogEntry).find((one) => one.pushId === pushId);
   if (entry !== undefined) {
     held.released();
     return { status: 'committed', entry };
   }
-  const isKnown = outbox?.length === 0 && stillHeld(held, locks.flat());
+  const isKnown = outbox?.length === 0 && repository?.length === 1 && stillHeld(held, locks.flat());
   return isKnown ? 'not committed' : 'nobody knows';
 }
 

@@ -44,8 +44,12 @@ export async function checkRecovered(
   const stuck = new Set(
     report.found.filter(({ verdict }) => !raisable.has(verdict)).map((one) => one.repositoryId),
   );
-  for (const { verdict } of report.found)
+  for (const { repositoryId, verdict } of report.found) {
     world.count(`recovered from an older coordinator: ${verdict}`);
+    if (verdict !== 'missing' || !latest.some(({ repository: { id } }) => id === repositoryId))
+      continue;
+    world.violate(`a recovery calls ${repositoryId} missing, and a store that is there has it`);
+  }
   for (const one of latest) if (!stuck.has(one.repository.id)) checkHead(world, one);
   for (const host of [...world.stores, ...world.frontEnds]) world.crash(host);
   healAll(world);
