@@ -2,19 +2,18 @@ import type { HeldLocks, Locks } from '../coordination/locks.js';
 import type { Clock, Logger, Meter } from '../contract/environment.js';
 import {
   asQuorateError,
-  type ErrorCode,
   nothingChanged,
   QuorateError,
   refuseCancelled,
 } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
 import type { Head, Oid, RefCommand } from '../contract/objects.js';
-import type { Prepared, QuarantineKey, Replica } from '../contract/replica.js';
+import type { Prepared, QuarantineKey } from '../contract/replica.js';
 import type { LogEntry } from '../contract/repository.js';
 import { type Basis, basisUnderLocks } from './basis.js';
 import type { CommitQueue, ReadyPush } from './commit-queue.js';
 import type { Contention } from './contention.js';
-import { whileKept } from './kept-quarantines.js';
+import { judgeOnPrimary, type JudgingReplica } from './judge.js';
 import type { Patience } from './patience.js';
 import type { Announced } from './presence.js';
 import { prepareEverywhere, type PreparedSet } from './prepare.js';
@@ -76,7 +75,7 @@ export interface Change {
 /** What `judge` is told. */
 export interface Judged {
   readonly repository: RepositoryRecord;
-  readonly replica: Replica;
+  readonly replica: JudgingReplica;
   readonly prepared: Prepared;
 }
 
@@ -275,7 +274,12 @@ async function readyFor(
   change.locked?.(record);
   const ready = await prepare(dependencies, change, { ...ground, basis: () => basis });
   if (ready === undefined) return 'again';
-  const judged = await judge(dependencies, change, { record, ready, consistency });
+  const { key } = change;
+  const { prepared } = ready;
+  const judged = await judgeOnPrimary(
+    { ...dependencies, key, record, ready, consistency },
+    (replica) => change.judge({ repository: record, replica, prepared }),
+  );
   const { accepted } = judged;
   trace.note('judged', { detail: `${accepted.length} of ${change.commands.length} accepted` });
   if (accepted.length === 0 && change.head === undefined) return 'nothing';
@@ -349,55 +353,9 @@ async function prepare(
   );
 }
 
-/**
- * Rules and hooks, on the primary. When that dies, the next store runs them again, from the start: at least once. Who
- * died counts no more.
- */
-async function judge(
-  dependencies: CommitDependencies,
-  change: Change,
-  {
-    record,
-    ready,
-    consistency,
-  }: {
-    readonly record: RepositoryRecord;
-    readonly ready: PreparedSet;
-    readonly consistency: Consistency;
-  },
-): Promise<{ readonly accepted: readonly RefCommand[]; readonly members: readonly Member[] }> {
-  let { members } = ready;
-  for (;;) {
-    const [primary, ...others] = members;
-    if (primary === undefined) throw new QuorateError('internal', 'nobody is left to judge a push');
-    const { replica } = primary;
-    try {
-      const judged = { repository: record, replica, prepared: ready.prepared };
-      const accepted = await whileKept({ ...dependencies, key: change.key, members }, () =>
-        change.judge(judged),
-      );
-      return { accepted, members };
-    } catch (error) {
-      const rest = new Set(others.map(({ storeId }) => storeId));
-      const spared = others.length > 0 && suffices(consistency, record.voters, rest);
-      if (!spared || !storeTroubles.has(asQuorateError(error).code)) throw error;
-      members = others;
-    }
-  }
-}
-
 function at({ voters }: RepositoryRecord, storeId: string): { readonly nodeId: string } {
   return { nodeId: voters.find((voter) => voter.storeId === storeId)?.nodeId ?? storeId };
 }
-
-/** What a store in trouble says, where another may do better. */
-export const storeTroubles: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
-  'unavailable',
-  'storage-failure',
-  'data-corrupt',
-  'not-found',
-  'deadline-exceeded',
-]);
 
 function loggedOptions(options: readonly string[]): { pushOptions?: readonly string[] } {
   const fit = encodeRecord(options).length <= maxPushOptionsBytes;

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { afterEach, beforeEach, test } from 'node:test';
-import { systemClock } from '../local/testing/local-fixture.js';
+import type { PushContext, PushPipeline } from '../contract/pipeline.js';
+import { judging, systemClock } from '../local/testing/local-fixture.js';
 import { create } from '../local/testing/replica-scene.js';
 import type { ReplicaSet } from './testing/replica-set.js';
 import { openSetScene, type SetScene } from './testing/set-scene.js';
@@ -29,6 +31,23 @@ function only(...waits: readonly number[]): typeof systemClock {
       return systemClock.sleep(shortly ? Math.min(ms, 100) : 600_000, signal);
     },
   };
+}
+
+/** A pipeline whose rules ask this of the primary, and pass. */
+function asking(question: (context: PushContext) => Promise<unknown>): PushPipeline {
+  return judging({
+    update: async (context) => {
+      await question(context);
+      return new Map();
+    },
+  });
+}
+
+/** What is told of a push by a disk that then hangs. */
+async function* oneFactThenNone(): AsyncGenerator {
+  yield { type: 'commit' };
+  await once(hanging.signal, 'abort');
+  yield { type: 'commit' };
 }
 
 /** These stores do not come back from a call, and may say so from then on. */
@@ -133,4 +152,67 @@ test('a lone store whose disk hangs is named to who pushes', async () => {
     hanging.abort();
     hanging = new AbortController();
   }
+});
+
+test('what rules ask of a primary whose disk begins to hang is asked of another store that is prepared', async () => {
+  const pipeline = asking((context) => context.nonFastForwards());
+  const { backend: through } = await set.frontEnd({ clock: only(5_000), pipeline });
+  hangAt('nonFastForwards', [0], true);
+  const one = await set.commit('one');
+  const pushed = await scene.push([create(main, one)], { through });
+  assert.deepEqual([pushed.generation, pushed.reasons], [1, []]);
+  await heal();
+});
+
+test('so is an inspection from its beginning, and each fact of the first one is heard once', async () => {
+  const told: string[][] = [];
+  const pipeline = asking(async ({ inspect, commands, signal }) => {
+    const [command] = commands;
+    assert.ok(command !== undefined);
+    const heard: string[] = [];
+    told.push(heard);
+    const asked = { command, covered: main, judged: [], commits: true, files: false, signal };
+    for await (const fact of inspect(asked)) heard.push(fact.type);
+  });
+  const { backend: through } = await set.frontEnd({ clock: only(5_000), pipeline });
+  const [first] = set.stores;
+  assert.ok(first !== undefined);
+  first.interfere = (call, go) => {
+    if (call !== 'inspect') return go();
+    first.hangs = true;
+    return oneFactThenNone();
+  };
+  const one = await set.commit('one');
+  const pushed = await scene.push([create(main, one)], { through });
+  assert.deepEqual([pushed.generation, pushed.reasons], [1, []]);
+  await heal();
+  assert.deepEqual(told, [['commit'], ['commit']]);
+});
+
+test('a push whose primary hangs while it is judged is refused by name when too few others are prepared', async () => {
+  const hook = { digest: '', content: () => Promise.resolve(new Uint8Array()) };
+  const pipeline = asking(async ({ runHook, signal }) => {
+    const limits = { timeoutMs: 1_000, maxOutputBytes: 100, maxProcesses: 1 };
+    const run = { program: hook, args: [], stdin: new Uint8Array(), env: {}, limits };
+    await runHook({ ...run, output: () => undefined, signal });
+  });
+  const { backend: through } = await set.frontEnd({ clock: only(5_000), pipeline });
+  const [first, , third] = set.stores;
+  assert.ok(first !== undefined && third !== undefined);
+  third.down = true;
+  first.interfere = async (call, go) => {
+    if (call !== 'runHook') return go();
+    first.hangs = true;
+    await once(hanging.signal, 'abort');
+    return { how: 'exited', exitCode: 0 };
+  };
+  const one = await set.commit('one');
+  await assert.rejects(scene.push([create(main, one)], { through }), {
+    code: 'unavailable',
+    message: /^not accepted: 1 of 3 .* without node-0 \(its disk hangs\), node-2;/,
+  });
+  assert.deepEqual(await scene.leftInLog(), []);
+  assert.deepEqual(await scene.refsSeen(), {});
+  third.down = false;
+  await heal();
 });

@@ -4,13 +4,18 @@ import type { Clock } from '../contract/environment.js';
 import type { Oid } from '../contract/objects.js';
 import type { PeerSource, ReplicaExport } from '../contract/replica.js';
 import { deleted } from './basis.js';
-import { storeTroubles } from './commit.js';
 import { damagesOf, reportsIn } from './damage.js';
 import { asQuorateError, QuorateError } from '../contract/errors.js';
 import { transferTimeoutMs } from '../git/object-transfer.js';
 import { decodeRepository } from './records.js';
 import { hangingStores } from './stuck.js';
-import { type Member, nobodyReachable, reachable, type ReplicaDirectory } from './voters.js';
+import {
+  type Member,
+  nobodyReachable,
+  reachable,
+  type ReplicaDirectory,
+  storeTroubles,
+} from './voters.js';
 
 /**
  * The other voters of a repository, as where one of its stores gets what it lacks: the first that can send it, those in

@@ -6,12 +6,17 @@ import type { RefSnapshot } from '../contract/objects.js';
 import type { ReplicaRead } from '../contract/replica.js';
 import type { Repository } from '../contract/repository.js';
 import type { VisibleRefs } from '../contract/visible-refs.js';
-import { storeTroubles } from './commit.js';
 import type { KnownDamages } from './known-damages.js';
 import type { LateStores } from './late-stores.js';
 import type { Voter } from './records.js';
 import { hangingStores } from './stuck.js';
-import { gathered, type Member, nobodyReachable, type ReplicaDirectory } from './voters.js';
+import {
+  gathered,
+  type Member,
+  nobodyReachable,
+  type ReplicaDirectory,
+  storeTroubles,
+} from './voters.js';
 
 export interface ReadDependencies {
   readonly replicas: ReplicaDirectory;

@@ -16,15 +16,17 @@ export interface Patient {
   readonly clock: Clock;
   /** For all of them, whatever they say; Infinity: there is no other one to go to. */
   readonly limitMs: number;
+  /** Of five seconds each, in which they have to say so; half a minute where this is not given. */
+  readonly looks?: number;
 }
 
 /**
- * Resolves when no answer is to be expected: for half a minute each store in `open` has said of itself that its disk hangs, or
- * the limit is over. Also soon after the signal aborts: nobody waits any more.
+ * Resolves when no answer is to be expected: for half a minute (`looks`) each store in `open` has said of itself that its disk
+ * hangs, or the limit is over. Also soon after the signal aborts: nobody waits any more.
  */
 export async function nothingToWaitFor(
   open: () => readonly Member[],
-  { replicas, clock, limitMs }: Patient,
+  { replicas, clock, limitMs, looks: wanted = hangingLooks }: Patient,
   signal: AbortSignal,
 ): Promise<void> {
   const untilMs = clock.monotonicMs() + limitMs;
@@ -33,7 +35,7 @@ export async function nothingToWaitFor(
     await clock.sleep(lookEveryMs, signal);
     const hanging = hangingStores(replicas);
     looks = open().every(({ storeId }) => hanging.has(storeId)) ? looks + 1 : 0;
-    if (looks >= hangingLooks) return;
+    if (looks >= wanted) return;
   } while (!signal.aborted && clock.monotonicMs() < untilMs);
 }
 

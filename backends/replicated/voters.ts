@@ -1,5 +1,5 @@
 import type { Clock } from '../contract/environment.js';
-import { noRetry, QuorateError, refuseCancelled } from '../contract/errors.js';
+import { type ErrorCode, noRetry, QuorateError, refuseCancelled } from '../contract/errors.js';
 import type { Replica } from '../contract/replica.js';
 import type { Voter } from './records.js';
 import { hangingStores } from './stuck.js';
@@ -45,6 +45,15 @@ export interface Member {
   readonly storeId: string;
   readonly replica: Replica;
 }
+
+/** What a store in trouble says, where another may do better. */
+export const storeTroubles: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'unavailable',
+  'storage-failure',
+  'data-corrupt',
+  'not-found',
+  'deadline-exceeded',
+]);
 
 /** One store on this machine: the replica set of every repository on an embedded coordinator. */
 export function singleReplica(nodeId: string, replica: Replica): ReplicaDirectory {

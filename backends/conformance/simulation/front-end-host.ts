@@ -119,17 +119,19 @@ function alwaysInTheWay(locks: Locks): Locks {
   };
 }
 
-/** Hooks that take time, and now and then refuse. */
+/** Hooks and rules that take time, ask the primary, and now and then refuse. */
 export function pipelineOf({ random, clock }: SimulatedProcess): PushPipeline {
   const judges: PushJudges = {
     preReceive: async () => {
       if (random.chance(0.1)) await clock.sleep(random.between(1, 500));
       return random.chance(0.03) ? 'refused by pre-receive' : undefined;
     },
-    update: async ({ commands }) =>
-      new Map(
+    update: async ({ commands, nonFastForwards }) => {
+      if (random.chance(0.3)) await nonFastForwards();
+      return new Map(
         commands.flatMap(({ ref }) => (random.chance(0.03) ? [[ref, 'refused by update']] : [])),
-      ),
+      );
+    },
     talksAfterCommit: () => Promise.resolve(false),
   };
   return {
