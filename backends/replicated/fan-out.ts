@@ -15,6 +15,11 @@ export interface FanOut<T> {
   readonly suffices: (names: ReadonlySet<string>) => boolean;
   /** Whether a receiver says of itself that its disk hangs: after half a minute of it nobody waits, though the others are too few. */
   readonly hangs?: (name: string) => boolean;
+  /** What is thrown then. */
+  readonly tooFew?: (
+    left: ReadonlySet<string>,
+    errors: ReadonlyMap<string, QuorateError>,
+  ) => QuorateError;
   readonly signal: AbortSignal;
   readonly clock: Pick<Clock, 'sleep' | 'monotonicMs'>;
 }
@@ -40,11 +45,6 @@ const awayCodes: ReadonlySet<ErrorCode> = new Set<ErrorCode>(['unavailable', 'de
  * few: then every receiver is ended first. What one receiver cannot take another may: its own disk may lack something.
  */
 export async function fanOut<T>(options: FanOut<T>): Promise<FanOutResult<T>> {
-  const [only, ...others] = options.receivers;
-  if (only !== undefined && others.length === 0) {
-    const received = await only.receive(options.source, options.signal);
-    return { received: new Map([[only.name, received]]), failed: new Map() };
-  }
   return new FanOutRun(options).run();
 }
 
@@ -52,6 +52,8 @@ class FanOutRun<T> {
   readonly #options: FanOut<T>;
   /** Times in a row that nothing happened, and all who were waited for said that their disks hang. */
   #hangingStalls = 0;
+  /** Nothing was to be expected of those that were waited for. */
+  #isStuck = false;
   readonly #lanes: readonly Lane<T>[];
 
   constructor(options: FanOut<T>) {
@@ -143,22 +145,24 @@ class FanOutRun<T> {
         lane.leave(new QuorateError('deadline-exceeded', 'the storage node did not keep up'));
       }
     } else if (this.#hangingStalls >= hangingStalls) {
-      for (const lane of waitedFor) {
-        lane.leave(
-          new QuorateError('unavailable', 'not accepted: the disks of storage nodes hang'),
-        );
-      }
+      this.#isStuck = true;
+      for (const lane of waitedFor) lane.leave(new QuorateError('unavailable', 'its disk hangs'));
     }
   }
 
   /** Throws when it cannot go well any more. */
   #check(): void {
-    const { suffices } = this.#options;
+    const { suffices, tooFew } = this.#options;
     const errors = this.#lanes.flatMap(({ error }) => (error === undefined ? [] : [error]));
     const left = this.#lanes.flatMap(({ name, error }) => (error === undefined ? [name] : []));
     // A receiver that is away says nothing about the stream.
     const told = errors.find(({ code }) => !awayCodes.has(code)) ?? errors[0];
-    if (told !== undefined && !suffices(new Set(left))) throw told;
+    if (told === undefined || suffices(new Set(left))) return;
+    if (!this.#isStuck || tooFew === undefined || !awayCodes.has(told.code)) throw told;
+    const known = this.#lanes.flatMap(({ name, error }) =>
+      error === undefined ? [] : [[name, error] as const],
+    );
+    throw tooFew(new Set(left), new Map(known));
   }
 }
 

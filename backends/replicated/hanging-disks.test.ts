@@ -369,6 +369,20 @@ test('a stream that too few can take is given up when the others say that their 
   await assert.rejects(sending, { code: 'unavailable' });
 });
 
+test('a stream that goes to one store is given up when that says that its disk hangs', async () => {
+  const sending = fanOut({
+    source: Readable.from([Buffer.from('a pack')]),
+    receivers: [{ name: 'one', receive: stopped }],
+    suffices: (names) => names.size > 0,
+    hangs: () => true,
+    tooFew: (left, errors) =>
+      new QuorateError('unavailable', `${left.size}: ${errors.get('one')?.message}`),
+    signal: new AbortController().signal,
+    clock,
+  });
+  await assert.rejects(sending, { code: 'unavailable', message: '0: its disk hangs' });
+});
+
 test('a stream that keeps all the disks busy goes on, though they are taken for hanging meanwhile', async () => {
   let busy = true;
   const receivers = ['one', 'two'].map((name) => ({

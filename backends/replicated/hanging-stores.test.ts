@@ -154,6 +154,44 @@ test('a lone store whose disk hangs is named to who pushes', async () => {
   }
 });
 
+test('a pack that is streamed to a lone store whose disk hangs is refused, and nothing is left when it goes on', async () => {
+  const { backend: through } = await set.frontEnd({
+    clock: only(1_000, 3_000),
+    replicationFactor: 1,
+  });
+  scene.repository = await scene.createRepository(through, 'team/lone');
+  const [lone] = set.stores;
+  assert.ok(lone !== undefined);
+  const one = await set.commit('one');
+  const refused = async (): Promise<void> => {
+    await assert.rejects(scene.push([create(main, one)], { through, slowly: true }), {
+      code: 'unavailable',
+      message:
+        'not accepted: 0 of 1 storage nodes can take it, too few for quorum, without node-0 (its disk hangs); nothing changed, it is safe to push again',
+    });
+  };
+  // Before anything of it is there, and when all of it is.
+  hangAt('upload', [0], true);
+  await refused();
+  hanging.abort();
+  hanging = new AbortController();
+  lone.interfere = async (call, go) => {
+    const answer = await go();
+    if (call === 'upload') {
+      lone.hangs = true;
+      await once(hanging.signal, 'abort');
+    }
+    return answer;
+  };
+  lone.hangs = false;
+  await refused();
+  hanging.abort();
+  lone.hangs = false;
+  lone.interfere = undefined;
+  await scene.assertConverged([lone]);
+  assert.equal((await scene.push([create(main, one)])).generation, 1);
+});
+
 test('what rules ask of a primary whose disk begins to hang is asked of another store that is prepared', async () => {
   const pipeline = asking((context) => context.nonFastForwards());
   const { backend: through } = await set.frontEnd({ clock: only(5_000), pipeline });

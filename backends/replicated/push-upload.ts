@@ -140,6 +140,7 @@ async function streamToAll(
       })),
       suffices: (names) => suffices(consistency, voters, names),
       hangs: (name) => hangingStores(dependencies.replicas).has(name),
+      tooFew: (left, errors) => quorumMissing(consistency, voters, left, errors),
       signal: request.signal,
       clock: dependencies.clock,
     }),
