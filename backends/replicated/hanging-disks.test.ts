@@ -346,6 +346,34 @@ test('a peer whose git goes through a long history for half an hour is waited fo
   assert.ok(sizeBytes > 0);
 });
 
+test('a peer whose disk begins to hang while it sends is left, and keeps no fill for long', async () => {
+  await scene.push([create(main, await set.commit('one'))]);
+  const [first] = firstTwo();
+  const source = sourceThrough(async (store, options) => {
+    const sent = await store.replica.export(scene.repository.id, options);
+    if (store !== first) return sent;
+    async function* hanging(): AsyncGenerator<Uint8Array> {
+      assert.ok(sent.pack !== undefined);
+      for await (const part of sent.pack) {
+        yield part.subarray(0, 1);
+        store.hangs = true;
+        await theDisk();
+      }
+    }
+    return { ...sent, pack: hanging() };
+  });
+  const { signal } = new AbortController();
+  const received = await source([], 1, signal);
+  assert.ok(received.pack !== undefined);
+  await assert.rejects(buffer(received.pack), { code: 'deadline-exceeded' });
+  received.release();
+  // The other one is asked first now.
+  const again = await source([], 1, signal);
+  assert.ok(again.pack !== undefined);
+  assert.ok((await buffer(again.pack)).length > 1);
+  again.release();
+});
+
 test('a stream that too few can take is given up when the others say that their disks hang', async () => {
   const receivers = ['one', 'two', 'three'].map((name) => ({
     name,

@@ -58,7 +58,8 @@ export function peerSourceOf(
       // Whoever sends slowly is better than one that may not send at all, or what is damaged.
       const mayBeSlow = next === undefined || trouble(next) > trouble(peer);
       try {
-        return await exportOf(peer, { id: own.id, have, atLeast, signal, clock, mayBeSlow });
+        const hangs = (): boolean => hangingStores(replicas).has(peer.storeId);
+        return await exportOf(peer, { id: own.id, have, atLeast, signal, clock, mayBeSlow, hangs });
       } catch (error) {
         last = error;
         if (!storeTroubles.has(asQuorateError(error).code)) throw error;
@@ -72,6 +73,9 @@ export function peerSourceOf(
 const beginMs = 10_000;
 /** git counts and compresses all objects before it writes the first byte, and has as long for all of it. */
 const stallMs = transferTimeoutMs;
+const lookEveryMs = 5_000;
+/** A peer that sends nothing and says for a minute that its disk hangs is left: what it reads may keep the disk busy as well. */
+const hangingLooks = 12;
 
 interface Exporting {
   readonly id: string;
@@ -81,12 +85,14 @@ interface Exporting {
   readonly clock: Pick<Clock, 'sleep'>;
   /** There is no other one as good. */
   readonly mayBeSlow: boolean;
+  /** Whether it says of itself that its disk hangs. */
+  readonly hangs: () => boolean;
 }
 
 /** `deadline-exceeded` when it comes late; the peer is told that nobody wants it any more. */
 async function exportOf(
   { replica }: Member,
-  { id, have, atLeast, signal, clock, mayBeSlow }: Exporting,
+  { id, have, atLeast, signal, clock, mayBeSlow, hangs }: Exporting,
 ): Promise<ReplicaExport> {
   // Not `AbortSignal.any`: the other signal may live as long as the process.
   const ended = new AbortController();
@@ -106,7 +112,7 @@ async function exportOf(
       leave();
       sent.release();
     };
-    return { ...sent, pack: sent.pack && unlessStalled(sent.pack, clock), release };
+    return { ...sent, pack: sent.pack && unlessStalled(sent.pack, { clock, hangs }), release };
   } catch (error) {
     leave();
     throw error;
@@ -115,12 +121,12 @@ async function exportOf(
 
 async function* unlessStalled(
   pack: AsyncIterable<Uint8Array>,
-  clock: Pick<Clock, 'sleep'>,
+  peer: Pick<Exporting, 'clock' | 'hangs'>,
 ): AsyncGenerator<Uint8Array> {
   const chunks = pack[Symbol.asyncIterator]();
   try {
     for (;;) {
-      const next = await within(chunks.next(), stallMs, clock);
+      const next = await sentInTime(chunks.next(), peer);
       if (next === undefined) {
         throw new QuorateError('deadline-exceeded', 'the other store sends no more of a pack');
       }
@@ -131,6 +137,20 @@ async function* unlessStalled(
     // One that hangs takes this when it goes on; nobody waits for it.
     void chunks.return?.().catch(() => undefined);
   }
+}
+
+/** Undefined: nothing was sent for too long, or nothing is to be expected. */
+async function sentInTime<T>(
+  sending: Promise<T>,
+  { clock, hangs }: Pick<Exporting, 'clock' | 'hangs'>,
+): Promise<T | undefined> {
+  let looks = 0;
+  for (let waitedMs = 0; waitedMs < stallMs && looks < hangingLooks; waitedMs += lookEveryMs) {
+    const sent = await within(sending, lookEveryMs, clock);
+    if (sent !== undefined) return sent;
+    looks = hangs() ? looks + 1 : 0;
+  }
+  return undefined;
 }
 
 /** Undefined: it takes longer. */

@@ -3,9 +3,9 @@ import type { RepositoryRecord, Voter } from './records.js';
 
 /** What is known of a store of a replica set. */
 export interface StoreView {
-  /** Its node answers. */
+  /** Its node answers, and does not say that its disk hangs. */
   readonly alive: boolean;
-  /** How long its node has been away, as far as the controller saw; 0 while alive. */
+  /** How long that has not been so, as far as the controller saw; 0 while alive. */
   readonly awayMs: number;
   /** Its node announces itself with another store: this one is gone for good. */
   readonly replaced?: boolean;

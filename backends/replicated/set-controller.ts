@@ -70,8 +70,10 @@ export class SetController {
   readonly #leadership: Leadership;
   readonly #closing = new AbortController();
   readonly #away: AwayTimes;
+  /** The same, with those whose disks hang: they serve nothing either. */
+  readonly #idle: AwayTimes;
   readonly #nodeCount: NodeCount;
-  /** Stores that members are on and that are not alive. */
+  /** Stores that members are on and that serve nothing. */
   #absent: ReadonlySet<string> = new Set();
   #damaged: ReadonlySet<string> = new Set();
   /** Sets of which too few voters were alive at the last scan. */
@@ -93,7 +95,7 @@ export class SetController {
   #scannedMs = -Infinity;
   #comparedMs = -Infinity;
   #comparing: Promise<void> | undefined;
-  #aliveBefore = '';
+  #seenBefore = '';
   #ratesMs = -Infinity;
   readonly #wanted: WantedReaders;
 
@@ -101,6 +103,7 @@ export class SetController {
     this.#dependencies = dependencies;
     const { meter } = dependencies;
     this.#away = new AwayTimes(dependencies.clock);
+    this.#idle = new AwayTimes(dependencies.clock);
     this.#failedFills = new FailedFills(dependencies.clock);
     this.#nodeCount = new NodeCount({ ...dependencies, ...dependencies.settings });
     this.#wanted = new WantedReaders(dependencies.settings.readReplicas, dependencies.clock);
@@ -141,6 +144,7 @@ export class SetController {
     while (!signal.aborted) {
       try {
         this.#away.show(this.#alive());
+        this.#idle.show(this.#serving());
         if (await this.#leadership.lead()) await this.#tick();
         else this.#forget();
       } catch (error) {
@@ -186,7 +190,7 @@ export class SetController {
     const record = decodeRepository(event.entry);
     // It is judged anew when it has a place.
     if (this.#queued.has(record.id)) return;
-    if (record.state !== 'active' || this.#looksWell(record, new Set(this.#alive()))) return;
+    if (record.state !== 'active' || this.#looksWell(record, new Set(this.#serving()))) return;
     this.#look(record.id, event.entry.modRevision);
     this.#begin();
   }
@@ -199,10 +203,11 @@ export class SetController {
     const fit = nodes.filter(({ nodeId, draining }) => !draining && !this.#marks.has(nodeId));
     this.#nodeCount.show(fit.length);
     const nowMs = clock.monotonicMs();
-    const alive = this.#alive();
-    this.#away.show(alive);
+    const serving = this.#serving();
+    this.#away.show(this.#alive());
+    this.#idle.show(serving);
     const changed = JSON.stringify([
-      alive.toSorted(),
+      serving.toSorted(),
       [...this.#marks],
       this.#overdue(),
       [...this.#damaged],
@@ -212,11 +217,11 @@ export class SetController {
       this.#later.delete(id);
       this.#look(id);
     }
-    const differs = changed !== this.#aliveBefore;
+    const differs = changed !== this.#seenBefore;
     if (differs || nowMs - this.#scannedMs >= scanEveryMs) {
-      this.#aliveBefore = changed;
+      this.#seenBefore = changed;
       this.#scannedMs = nowMs;
-      await this.#scan(new Set(alive), differs);
+      await this.#scan(new Set(serving), differs);
     }
     if (nowMs - this.#comparedMs >= settings.compareEveryMs && this.#comparing === undefined) {
       this.#comparedMs = nowMs;
@@ -234,11 +239,11 @@ export class SetController {
     });
   }
 
-  /** Which stores are away for so long that something follows from it. */
+  /** Which stores have served nothing for so long that something follows from it. */
   #overdue(): readonly string[] {
     const { downAfterMs, repairAfterMs } = this.#dependencies.settings;
     return [...this.#absent].map((storeId) => {
-      const awayMs = this.awayMs(storeId);
+      const awayMs = this.#idleMs(storeId);
       return `${storeId} ${awayMs >= downAfterMs} ${awayMs >= repairAfterMs}`;
     });
   }
@@ -267,19 +272,20 @@ export class SetController {
    * Finds the sets that are not as they should be by their records alone. What waits for a place is looked at, too,
    * when something is another way than before: there may be steps that need none.
    */
-  async #scan(alive: ReadonlySet<string>, differs: boolean): Promise<void> {
+  async #scan(serving: ReadonlySet<string>, differs: boolean): Promise<void> {
     const { coordinator } = this.#dependencies;
+    const alive = new Set(this.#alive());
     const absent = new Set<string>();
     let withoutMajority = 0;
     for await (const entry of scan(coordinator, keys.repos)) {
       const record = decodeRepository(entry);
       if (record.state !== 'active') continue;
       for (const { storeId } of copiesOf(record)) {
-        if (!alive.has(storeId)) absent.add(storeId);
+        if (!serving.has(storeId)) absent.add(storeId);
       }
       if (lacksMajority(record, alive)) withoutMajority++;
       if (!differs && this.#queued.has(record.id)) continue;
-      if (!this.#looksWell(record, alive)) this.#look(record.id);
+      if (!this.#looksWell(record, serving)) this.#look(record.id);
     }
     this.#absent = absent;
     this.#withoutMajority = withoutMajority;
@@ -289,12 +295,18 @@ export class SetController {
     return this.#dependencies.replicas.nodes().map(({ storeId }) => storeId);
   }
 
-  #looksWell(record: RepositoryRecord, alive: ReadonlySet<string>): boolean {
+  /** Those that live, and whose disks do not hang by their own word. */
+  #serving(): readonly string[] {
+    const { replicas } = this.#dependencies;
+    return replicas.nodes().flatMap(({ storeId, hangs }) => (hangs === true ? [] : [storeId]));
+  }
+
+  #looksWell(record: RepositoryRecord, serving: ReadonlySet<string>): boolean {
     const { voters, learners, readers = [] } = record;
     const target = fitTarget(record, this.#viewing);
     const isWell = ({ nodeId, storeId, state }: Voter): boolean =>
       state === undefined &&
-      alive.has(storeId) &&
+      serving.has(storeId) &&
       !this.#marks.has(nodeId) &&
       !this.#damaged.has(keys.damage(record.id, storeId));
     return (
@@ -426,7 +438,8 @@ export class SetController {
     return new Ring(
       this.#dependencies.replicas.nodes().map((node) => ({
         ...node,
-        draining: node.draining || this.#marks.has(node.nodeId),
+        // A copy that is put where the disk hangs waits for it.
+        draining: node.draining || this.#marks.has(node.nodeId) || node.hangs === true,
       })),
     );
   }
@@ -438,7 +451,7 @@ export class SetController {
       coordinator,
       replicas,
       clock,
-      awayMs: (storeId) => this.awayMs(storeId),
+      awayMs: (storeId) => this.#idleMs(storeId),
       leaving: (nodeId) => this.#marks.has(nodeId),
       unfilledMs: () => undefined,
       maxLog: settings.maxLog,
@@ -450,5 +463,9 @@ export class SetController {
   /** For how long a store has been away, as far as this process saw; 0 while it is alive. */
   awayMs(storeId: string): number {
     return this.#alive().includes(storeId) ? 0 : this.#away.of(storeId);
+  }
+  /** The same, also of one whose disk hangs. */
+  #idleMs(storeId: string): number {
+    return this.#serving().includes(storeId) ? 0 : this.#idle.of(storeId);
   }
 }

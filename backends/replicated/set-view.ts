@@ -9,6 +9,7 @@ import { goneForGood } from './gone-stores.js';
 import { inTime } from './held-copies.js';
 import type { SetView, StoreView } from './reconcile.js';
 import { copiesOf, decodeHead, decodeRepository, type RepositoryRecord } from './records.js';
+import { hangingStores } from './stuck.js';
 import type { ReplicaDirectory } from './voters.js';
 
 /** A repository's configuration and head at one revision. */
@@ -52,7 +53,7 @@ export interface ViewDependencies {
   readonly coordinator: Coordinator;
   readonly replicas: ReplicaDirectory;
   readonly clock: Pick<Clock, 'sleep'>;
-  /** How long a store has been away; 0 while it is alive. */
+  /** How long a store has been away, or its disk hung by its own word; 0 while it is neither. */
   readonly awayMs: (storeId: string) => number;
   /** Whether what a node has is to move away. */
   readonly leaving: (nodeId: string) => boolean;
@@ -78,13 +79,11 @@ export function fitTarget(
     repairAfterMs,
   }: Pick<ViewDependencies, 'replicas' | 'awayMs' | 'leaving' | 'repairAfterMs'>,
 ): readonly string[] | undefined {
-  const alive = new Set(replicas.nodes().map(({ nodeId }) => nodeId));
-  const members = [...voters, ...learners];
+  const known = [...replicas.nodes(), ...voters, ...learners];
   const fit = target?.every((wanted) => {
     if (leaving(wanted)) return false;
-    if (alive.has(wanted)) return true;
-    const copy = members.find(({ nodeId }) => nodeId === wanted);
-    return copy !== undefined && awayMs(copy.storeId) < repairAfterMs;
+    const store = known.find(({ nodeId }) => nodeId === wanted);
+    return store !== undefined && awayMs(store.storeId) < repairAfterMs;
   });
   return fit === true ? target : undefined;
 }
@@ -156,7 +155,9 @@ async function storeView(
     damaged: reported,
     replaced,
   };
-  if (replica === undefined) return { ...known, alive: false };
+  // What a store says whose disk hangs is of its memory, if it says anything.
+  const hangs = hangingStores(replicas).has(storeId);
+  if (replica === undefined || hangs) return { ...known, alive: false };
   let state: ReplicaState | undefined;
   try {
     state = await inTime(replica.state(record.id), late);

@@ -118,12 +118,12 @@ export const clusterSettings = {
   'repair.downAfter': {
     kind: 'duration',
     default: '30s',
-    help: 'a storage node away for so long is declared down: pushes at strong consistency go on without it',
+    help: 'a storage node away, or whose disk hangs, for so long is declared down: pushes at strong consistency go on without it',
   },
   'repair.after': {
     kind: 'duration',
     default: '10m',
-    help: 'a storage node away for so long is replaced: its copies are made elsewhere',
+    help: 'a storage node away, or whose disk hangs, for so long is replaced: its copies are made elsewhere',
   },
   'repair.concurrency': {
     kind: 'count',
