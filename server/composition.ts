@@ -5,22 +5,13 @@ import type { Backend } from '../backends/contract/backend.js';
 import type { ClusterIdentity } from '../backends/coordination/cluster-identity.js';
 import type { Coordinator, ProcessLease } from '../backends/contract/coordinator.js';
 import type { PastReads } from '../backends/contract/past-reads.js';
-import type { PushPipeline } from '../backends/contract/pipeline.js';
 import type { Clock, Logger, Random } from '../backends/contract/environment.js';
 import type { RepositoryRegistry } from '../backends/contract/repository.js';
 import type { GitRunner } from '../backends/git/git-runner.js';
-import { FileThreads } from '../backends/git/file-threads/file-threads.js';
-import type { TakeFileSteps } from '../backends/git/file-steps.js';
-import { createPackIndexer } from '../backends/git/indexer.js';
-import type { PackIndexer } from '../backends/git/pack-indexer.js';
-import { createGitRunner } from '../backends/git/runner.js';
-import { createDirectoryBackend } from '../backends/directory/directory-backend.js';
 import { membersBehind } from '../backends/replicated/members-behind.js';
 import { loneNodeId } from '../backends/replicated/lone-store.js';
 import { repositoryName } from '../backends/replicated/records.js';
-import { createLocalBackend } from '../backends/local/local-backend.js';
 import { DiskWatch } from '../backends/local/disk-watch.js';
-import { createClusterBackend } from '../backends/node/cluster-backend.js';
 import { TlsFiles, type TlsPair } from '../backends/node/tls-files.js';
 import { createHookStore, type HookStore } from '../hooks/custom/hook-store.js';
 import { createMessageCheck } from '../hooks/rules/message-check.js';
@@ -39,28 +30,17 @@ import { trustedSigners } from './auth/signers.js';
 import { createOpenIdIssuers } from './auth/openid-issuers.js';
 import { createCertificateAuthorities } from './auth/certificate-authorities.js';
 import type { Address, Config } from './config.js';
-import {
-  claimAlone,
-  joinWithoutStore,
-  isClusterMember,
-  refuseAlone,
-  nodeIdOf,
-  ownHostOf,
-  openCredentials,
-  openStorageNode,
-  tellEndOf,
-  repairSettings,
-  sharedSettings,
-} from './cluster.js';
+import { claimAlone, isClusterMember, ownHostOf, refuseAlone, tellEndOf } from './membership.js';
 import { openCoordinator, type OpenedCoordinator } from './coordinator.js';
 import { ClientRates } from './core/client-rates.js';
 import { createClusterRecovery } from '../backends/replicated/cluster-recovery.js';
 import { createGitService } from './core/git-service.js';
 import { defaultGitServiceLimits } from './core/limits.js';
 import type { DataDirectory, ServerFile } from './data-directory.js';
+import type { GitEngine } from './git-engine.js';
 import { createHttpListener } from './http/http-listener.js';
 import { openHostIdentity, type HostIdentity } from './host-identity.js';
-import { admissionLimits, gitLimits, httpLimits, sshLimits } from './listener-limits.js';
+import { admissionLimits, httpLimits, sshLimits } from './listener-limits.js';
 import type { Lifecycle } from './lifecycle.js';
 import { listenOn } from './listen.js';
 import { serverFile, type ServerUrls, urlsFromAfar } from './server-file.js';
@@ -68,7 +48,6 @@ import { openAuditLog } from './observe/audit-log.js';
 import type { FileAuditLog } from './observe/audit-log.js';
 import { createAuditTail } from './observe/audit-tail.js';
 import { createAuditTrail } from './observe/audit-trail.js';
-import { createMetrics } from './observe/metrics.js';
 import type { Metrics } from './observe/metrics.js';
 import { createOpsServer } from './observe/ops-server.js';
 import {
@@ -93,6 +72,9 @@ export interface CompositionParts {
   /** Aborted when the process stops and nothing that it serves runs any more. */
   readonly stopping: AbortSignal;
   readonly version: string;
+  readonly metrics: Metrics;
+  /** It starts meanwhile. */
+  readonly engine: Promise<GitEngine>;
 }
 
 export interface ComposedServer {
@@ -105,13 +87,13 @@ export interface ComposedServer {
 }
 
 /** What the rest is built on. */
-interface Foundation extends CompositionParts {
-  readonly metrics: Metrics;
+export interface Foundation extends CompositionParts {
   readonly meter: Metrics;
   readonly audit: FileAuditLog;
   /** Of the repositories, or else of the data directory. */
   readonly disk: DiskWatch;
   readonly git: GitRunner;
+  readonly store: GitEngine['store'];
   readonly coordinator: Coordinator;
   readonly identity: ClusterIdentity;
   readonly unguarded: Coordinator;
@@ -147,8 +129,7 @@ export async function compose(parts: CompositionParts): Promise<ComposedServer> 
 }
 
 async function layFoundation(parts: CompositionParts): Promise<Foundation> {
-  const { config, data, clock, logger, teardown, version } = parts;
-  const metrics = createMetrics({ logger, version });
+  const { config, data, clock, logger, teardown, metrics } = parts;
   const audit = await openAuditLog({
     directory: data.path,
     logger,
@@ -159,13 +140,7 @@ async function layFoundation(parts: CompositionParts): Promise<Foundation> {
   });
   teardown.add('audit log', () => audit.close());
   const tls = await openTls(parts, metrics);
-  const git = await createGitRunner({
-    logger,
-    meter: metrics,
-    runDirectory: path.join(data.path, 'run'),
-    limits: gitLimits(config['limits.gitProcesses']),
-  });
-  teardown.add('git', () => git.close());
+  const { git, store } = await parts.engine;
   const opened = await openCoordinator({ ...parts, meter: metrics, dataDirectory: data.path });
   const { coordinator } = opened;
   if (opened.coordinatorTls !== undefined) tellEndOf(opened.coordinatorTls, 'etcd', metrics);
@@ -180,13 +155,13 @@ async function layFoundation(parts: CompositionParts): Promise<Foundation> {
   });
   const below = {
     ...parts,
-    metrics,
     meter: metrics,
     audit,
     tls,
     hostIdentity,
     disk: openDisk({ ...parts, meter: metrics }),
     git,
+    store,
     ...opened,
     rules,
     hooks,
@@ -269,7 +244,7 @@ async function openTls(
 }
 
 async function openBackend(below: Omit<Foundation, 'backend'>): Promise<Backend> {
-  const { config, data, git, logger, teardown, coordinator } = below;
+  const { config, data, store, coordinator } = below;
   const pipeline = createPushPipeline({
     ...below,
     hookOptions: {
@@ -284,31 +259,24 @@ async function openBackend(below: Omit<Foundation, 'backend'>): Promise<Backend>
     signers: () => trustedSigners(coordinator),
     messages: createMessageCheck(),
   });
+  // Each kind is loaded where it is served: all of them together are a third of the program.
   if (config.backend === 'directory') {
     assert(config.root !== undefined, 'the configuration sees to it');
+    const { createDirectoryBackend } = await import('../backends/directory/directory-backend.js');
     return createDirectoryBackend({ ...below, pipeline, root: config.root });
   }
-  if (config.role === 'front-end') return openClusterBackend({ ...below, pipeline });
-  const isMember = isClusterMember(config);
-  if (!isMember) await refuseAlone(config, coordinator);
-  const fileThreads = new FileThreads({ threads: config['store.threads'], logger });
-  teardown.add('file threads', () => fileThreads.close());
-  const files = fileThreads.take;
-  const indexer = await createPackIndexer({
-    git,
-    logger,
-    meter: below.meter,
-    files,
-    gitMemoryBytes: config['limits.indexMemory'],
-  });
-  teardown.add('pack indexer', () => indexer.close());
-  if (isMember) return openClusterBackend({ ...below, pipeline, indexer, files });
+  if (config.role === 'front-end' || isClusterMember(config)) {
+    const { openClusterBackend } = await import('./cluster-composition.js');
+    return openClusterBackend({ ...below, pipeline });
+  }
+  await refuseAlone(config, coordinator);
+  assert(store !== undefined, 'what is no front-end has a store');
+  const { createLocalBackend } = await import('../backends/local/local-backend.js');
   return createLocalBackend({
     ...below,
     dataDirectory: data.path,
+    ...store,
     claim: (storeId) => claimAlone(below, storeId),
-    indexer,
-    files,
     pipeline,
     options: {
       nodeId: loneNodeId,
@@ -318,45 +286,6 @@ async function openBackend(below: Omit<Foundation, 'backend'>): Promise<Backend>
         pruneGraceMs: config['maintenance.grace'],
       },
       scrubIntervalMs: config['scrub.interval'],
-    },
-  });
-}
-
-/** The store of this process, if it has one, and the way to all others. */
-async function openClusterBackend(
-  parts: Omit<Foundation, 'backend'> & {
-    readonly pipeline: PushPipeline;
-    readonly indexer?: PackIndexer;
-    readonly files?: TakeFileSteps;
-  },
-): Promise<Backend> {
-  const { config, data, teardown, indexer } = parts;
-  if (indexer === undefined) await joinWithoutStore(parts);
-  const credentials = await openCredentials(parts);
-  parts.certificateProblems.push(() => credentials.tls?.problem());
-  const withStore = indexer === undefined ? undefined : { ...parts, indexer, credentials };
-  const node = withStore === undefined ? undefined : await openStorageNode(withStore);
-  if (node !== undefined) {
-    teardown.add('storage node', () => node.close());
-    await node.start();
-    parts.draining.push((graceMs) => node.drain(graceMs));
-    parts.nodeProblems.push(() => node.problem);
-  }
-  return createClusterBackend({
-    ...parts,
-    node,
-    dataDirectory: data.path,
-    credentials,
-    frozen: () => parts.identity.frozen !== undefined,
-    objectEngine: indexer?.description ?? 'on the storage nodes',
-    options: {
-      nodeId: await nodeIdOf(config, data),
-      shared: sharedSettings(config),
-      lockTimeoutMs: config['locks.timeout'],
-      replicationFactor: config['replication.factor'],
-      consistency: config['replication.consistency'],
-      readConsistency: config['replication.readConsistency'],
-      repair: repairSettings(config),
     },
   });
 }

@@ -12,14 +12,11 @@ import {
   guardCoordinator,
   observeCoordinator,
 } from '../backends/coordination/guarded-coordinator.js';
-import { openEmbeddedCoordinator } from '../backends/coordination/embedded/embedded-coordinator.js';
-import { openEtcdCoordinator } from '../backends/coordination/etcd/etcd-coordinator.js';
 import type { EtcdSettings } from '../backends/coordination/etcd/member-client.js';
 import { createProcessLease, processLeaseMs } from '../backends/coordination/process-lease.js';
 import { PastMemory } from '../backends/coordination/past-reads.js';
 import { shareReads } from '../backends/coordination/shared-reads.js';
-import { storeRoot } from '../backends/local/local-store.js';
-import { ownerOf } from '../backends/local/store-owner.js';
+import { ownerOf, storeRoot } from '../backends/local/store-owner.js';
 import { TlsFiles, type TlsMaterial } from '../backends/node/tls-files.js';
 import type { Config } from './config.js';
 import type { Teardown } from './teardown.js';
@@ -116,6 +113,8 @@ async function openConfigured(
   const { coordinator } = config;
   if (coordinator.type === 'embedded') {
     const directory = path.join(dataDirectory, 'coordinator');
+    const { openEmbeddedCoordinator } =
+      await import('../backends/coordination/embedded/embedded-coordinator.js');
     return openEmbeddedCoordinator({ directory, clock, logger });
   }
   const settings = await etcdSettings(config, coordinator.endpoints, tls?.current);
@@ -123,6 +122,8 @@ async function openConfigured(
     logger.warn({ component: 'coordinator' }, 'the password for etcd is sent without TLS');
   }
   const onTlsChange = tls?.onChange.bind(tls);
+  // A client of etcd takes a tenth of all that a start takes.
+  const { openEtcdCoordinator } = await import('../backends/coordination/etcd/etcd-coordinator.js');
   return shareReads(
     await openEtcdCoordinator({
       settings,

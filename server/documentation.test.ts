@@ -91,11 +91,12 @@ function isFor(words: readonly string[], names: readonly string[]): boolean {
   return names.every((name, index) => words[index]?.split('|').includes(name) === true);
 }
 
+const program = await createProgram({
+  serve: () => Promise.reject(new Error('nothing is served here')),
+  finish: () => undefined,
+});
+
 describe('docs/cli.md', () => {
-  const program = createProgram(
-    () => Promise.reject(new Error('nothing is served here')),
-    () => undefined,
-  );
   const list = /\n## Commands\n+```\n(.*?)```/s.exec(read('docs/cli.md'))?.[1] ?? '';
   const lines = list.split('\n').filter((line) => line.startsWith('quorate '));
   const documented = lines.map((line) => line.split(' ').slice(1));

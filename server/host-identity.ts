@@ -2,7 +2,7 @@ import path from 'node:path';
 import type { Coordinator } from '../backends/contract/coordinator.js';
 import type { Clock, Logger, Random } from '../backends/contract/environment.js';
 import { readClusterSecret } from '../backends/node/cluster-credentials.js';
-import { isClusterMember } from './cluster.js';
+import { isClusterMember } from './membership.js';
 import type { Config } from './config.js';
 import type { DataDirectory } from './data-directory.js';
 import { openHostCertificates, type HostCertificates } from './ssh/host-certificates.js';

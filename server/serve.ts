@@ -2,19 +2,18 @@ import { createHash } from 'node:crypto';
 import { hostname } from 'node:os';
 import type { Logger } from '../backends/contract/environment.js';
 import { asQuorateError, QuorateError } from '../backends/contract/errors.js';
-import { compose } from './composition.js';
 import type { ComposedServer, CompositionParts } from './composition.js';
 import { loadConfig } from './config.js';
 import type { Config, ConfigSources } from './config.js';
 import { nodeFileName, openDataDirectory, serverFileName } from './data-directory.js';
-import { tuneEngine } from './engine-settings.js';
 import { systemClock, systemRandom } from './environment.js';
 import { announcement, createFirstAdmin, nodeAnnouncement } from './first-start.js';
 import { Lifecycle } from './lifecycle.js';
+import { startGitEngine } from './git-engine.js';
 import { createLogger } from './observe/logger.js';
 import type { RootLogger } from './observe/logger.js';
+import { createMetrics } from './observe/metrics.js';
 import { ownCommand } from './own-command.js';
-import { composeStorageNode } from './storage-composition.js';
 import { Teardown } from './teardown.js';
 import { version } from './version.js';
 
@@ -36,7 +35,6 @@ const sameSignalMs = 500;
  * left running). A second signal ends the process at once, with 1; so does an uncaught exception, after it was logged.
  */
 export async function serve(given: ServeArguments): Promise<number> {
-  tuneEngine();
   let config: Config;
   try {
     config = loadConfig({ ...given, env: process.env, workingDirectory: process.cwd() });
@@ -98,15 +96,27 @@ interface Starting {
 type Running = Pick<ComposedServer, 'drain'>;
 
 async function start(options: Starting): Promise<Running> {
-  const { config, teardown } = options;
+  const { config, logger, teardown } = options;
   const data = await openDataDirectory(config.data);
   teardown.add('data directory', () => data.release());
-  const parts = { ...options, data, clock: systemClock, random: systemRandom, version };
+  const metrics = createMetrics({ logger, version });
+  // While its processes come up, the rest of the program is loaded: what the role needs of it.
+  const { ready: engine } = await startGitEngine({ ...options, data, metrics });
+  const parts = {
+    ...options,
+    data,
+    metrics,
+    engine,
+    clock: systemClock,
+    random: systemRandom,
+    version,
+  };
   return config.role === 'storage' ? startStorageNode(parts) : startServer(parts);
 }
 
 async function startStorageNode(parts: CompositionParts): Promise<Running> {
   const { data } = parts;
+  const { composeStorageNode } = await import('./storage-composition.js');
   const node = await composeStorageNode(parts);
   const file = await node.start();
   await data.write(nodeFileName, `${JSON.stringify(file, undefined, 2)}\n`);
@@ -116,6 +126,7 @@ async function startStorageNode(parts: CompositionParts): Promise<Running> {
 
 async function startServer(parts: CompositionParts): Promise<Running> {
   const { config, data } = parts;
+  const { compose } = await import('./composition.js');
   const server = await compose(parts);
   const admin = data.fresh
     ? await createFirstAdmin(server, data, placeOf(config, data.path))

@@ -1,14 +1,10 @@
-import path from 'node:path';
-import { FileThreads } from '../backends/git/file-threads/file-threads.js';
-import { createPackIndexer } from '../backends/git/indexer.js';
-import { createGitRunner } from '../backends/git/runner.js';
+import assert from 'node:assert/strict';
 import { DiskWatch } from '../backends/local/disk-watch.js';
-import { openCredentials, openStorageNode, tellEndOf } from './cluster.js';
+import { openCredentials, openStorageNode } from './cluster.js';
 import type { CompositionParts } from './composition.js';
 import { openCoordinator } from './coordinator.js';
-import { gitLimits } from './listener-limits.js';
+import { tellEndOf } from './membership.js';
 import { formatAddress, listenOn, reachableAddress } from './listen.js';
-import { createMetrics } from './observe/metrics.js';
 import { createOpsServer } from './observe/ops-server.js';
 import { checkMembership, checkStorage, createGitCheck } from './readiness.js';
 
@@ -32,29 +28,12 @@ export interface ComposedStorageNode {
 
 /** The composition root of a storage node: a store, its API for the cluster, health and metrics, and no doors. */
 export async function composeStorageNode(parts: CompositionParts): Promise<ComposedStorageNode> {
-  const { config, data, clock, logger, teardown, version } = parts;
-  const metrics = createMetrics({ logger, version });
-  const git = await createGitRunner({
-    logger,
-    meter: metrics,
-    runDirectory: path.join(data.path, 'run'),
-    limits: gitLimits(config['limits.gitProcesses']),
-  });
-  teardown.add('git', () => git.close());
+  const { config, data, clock, logger, teardown, version, metrics } = parts;
+  const { git, store } = await parts.engine;
+  assert(store !== undefined, 'a storage node has a store');
   const opened = await openCoordinator({ ...parts, meter: metrics, dataDirectory: data.path });
   const { coordinator } = opened;
   if (opened.coordinatorTls !== undefined) tellEndOf(opened.coordinatorTls, 'etcd', metrics);
-  const fileThreads = new FileThreads({ threads: config['store.threads'], logger });
-  teardown.add('file threads', () => fileThreads.close());
-  const files = fileThreads.take;
-  const indexer = await createPackIndexer({
-    git,
-    logger,
-    meter: metrics,
-    files,
-    gitMemoryBytes: config['limits.indexMemory'],
-  });
-  teardown.add('pack indexer', () => indexer.close());
   const disk = new DiskWatch({
     directory: data.path,
     writes: true,
@@ -70,14 +49,12 @@ export async function composeStorageNode(parts: CompositionParts): Promise<Compo
     credentials,
     disk,
     git,
-    indexer,
-    files,
+    ...store,
     meter: metrics,
   });
   teardown.add('storage node', () => node.close());
   const ops = createOpsServer({
     ...parts,
-    metrics,
     phase: () => parts.lifecycle.state.phase,
     checks: {
       coordinator: () => coordinator.ping(),

@@ -18,7 +18,8 @@ import { progressLines } from './progress-lines.js';
 import type { IndexedPack, IndexPackRequest, PackIndexer } from './pack-indexer.js';
 
 export interface PackIndexerOptions {
-  readonly git: GitRunner;
+  /** May start while the workers do. */
+  readonly git: GitRunner | Promise<GitRunner>;
   readonly logger: Logger;
   readonly meter: Meter;
   readonly files?: TakeFileSteps;
@@ -67,39 +68,51 @@ const MAX_WAITING_FOR_GIT = 1_000;
 /** Room for the worst honest small pack (4 GiB of zeros), and no more. */
 const SMALL_PACK_GIT_TIMEOUT_MS = 120_000;
 
-/** Starts the workers. Without libgit2 it still serves, with git alone, and `description` says so. */
+/**
+ * Starts the workers. Without libgit2 it still serves, with git alone, and `description` says so. Rejects as `git`
+ * does.
+ */
 export async function createPackIndexer(options: PackIndexerOptions): Promise<PackIndexer> {
-  const workers = options.workers ?? Math.min(2, availableParallelism());
-  const pool =
-    workers === 0
-      ? undefined
-      : await startLibgit2Pool({
-          workers,
-          logger: options.logger,
-          jobTimeoutMs: options.workerTimeoutMs ?? WORKER_TIMEOUT_MS,
-          configuration: {
-            memoryLimitBytes: WORKER_MEMORY_BYTES,
-            ...(options.libraryNames === undefined ? {} : { libraryNames: options.libraryNames }),
-          },
-        });
-  if (pool === undefined && workers > 0) {
-    options.logger.warn({ component: 'libgit2' }, 'libgit2 not found: git indexes every pack');
-  }
-  const indexer = new RoutingIndexer(options, pool);
+  const starting = startWorkers(options);
+  const git = await Promise.resolve(options.git).catch(async (error: unknown) => {
+    await (await starting)?.close();
+    throw error;
+  });
+  const indexer = new RoutingIndexer({ ...options, git }, await starting);
   options.meter.gauge('queue_depth', { queue: 'libgit2' }, () => indexer.queued);
   return indexer;
 }
 
+async function startWorkers(options: PackIndexerOptions): Promise<Libgit2Pool | undefined> {
+  const workers = options.workers ?? Math.min(2, availableParallelism());
+  if (workers === 0) return undefined;
+  const pool = await startLibgit2Pool({
+    workers,
+    logger: options.logger,
+    jobTimeoutMs: options.workerTimeoutMs ?? WORKER_TIMEOUT_MS,
+    configuration: {
+      memoryLimitBytes: WORKER_MEMORY_BYTES,
+      ...(options.libraryNames === undefined ? {} : { libraryNames: options.libraryNames }),
+    },
+  });
+  if (pool === undefined) {
+    options.logger.warn({ component: 'libgit2' }, 'libgit2 not found: git indexes every pack');
+  }
+  return pool;
+}
+
+type RoutingOptions = PackIndexerOptions & { readonly git: GitRunner };
+
 class RoutingIndexer implements PackIndexer {
   readonly description: string;
-  readonly #options: PackIndexerOptions;
+  readonly #options: RoutingOptions;
   readonly #pool: Libgit2Pool | undefined;
   readonly #smallPackBytes: number;
   readonly #gitMemoryBytes: number;
   readonly #smallPackGits = new Slots(SMALL_PACK_GITS, MAX_WAITING_FOR_GIT);
   #bufferedBytes = 0;
 
-  constructor(options: PackIndexerOptions, pool: Libgit2Pool | undefined) {
+  constructor(options: RoutingOptions, pool: Libgit2Pool | undefined) {
     this.#options = options;
     this.#pool = pool;
     this.#smallPackBytes = options.smallPackBytes ?? SMALL_PACK_BYTES;

@@ -77,37 +77,58 @@ const defaultMaxStdoutBytes = 64 * 1024 * 1024;
  */
 const leastVersion = [2, 36] as const;
 
-/**
- * Starts the spawn helpers and finds out git's version. Fails with `unavailable` when git cannot be run or is too old, or when
- * another run holds `runDirectory`.
- */
+/** See `startGitRunner`: waits for all of it. */
 export async function createGitRunner(options: GitRunnerOptions): Promise<GitRunner> {
+  const { ready } = await startGitRunner(options);
+  return ready;
+}
+
+/**
+ * Starts the spawn helpers; `ready` resolves once they are up and git's version is known, which takes some tenths of a
+ * second. Either rejects with `unavailable`: another run holds `runDirectory`; git cannot be run, or is too old.
+ */
+export async function startGitRunner(
+  options: GitRunnerOptions,
+): Promise<{ readonly ready: Promise<GitRunner> }> {
   const runLock =
     options.runDirectory === undefined ? undefined : await takeRunLock(options.runDirectory);
   // Short and private: the path of a socket has 107 bytes at most, and only we may connect to it.
   const directory = await mkdtemp(join(tmpdir(), directoryPrefix));
-  let spawner: Spawner | undefined;
   try {
     if (options.runDirectory !== undefined) await replaceScratch(options.runDirectory, directory);
     const environment = await createBaseEnvironment(
       // Not in the temporary directory, where it can be: systems remove there what is some days old.
       await emptied(join(options.runDirectory ?? directory, 'git')),
     );
-    const path = environment.variables['PATH'] ?? '';
-    spawner = await Spawner.start({
+    const spawner = await Spawner.start({
       directory,
       helpers: options.helpers ?? 2,
       runLock,
-      path,
+      path: environment.variables['PATH'] ?? '',
       logger: options.logger,
     });
-    const tools = await findTools(path, options.logger);
+    const ready = finishStart(options, spawner, environment);
+    // Whoever waits for it is told; by then it may have failed long ago.
+    ready.catch(() => undefined);
+    return { ready };
+  } catch (error) {
+    await rm(directory, { recursive: true, force: true });
+    throw error;
+  }
+}
+
+async function finishStart(
+  options: GitRunnerOptions,
+  spawner: Spawner,
+  environment: BaseEnvironment,
+): Promise<GitRunner> {
+  try {
+    const tools = await findTools(environment.variables['PATH'] ?? '', options.logger);
     const runner = new HelperGitRunner({ ...options, spawner, environment, tools });
     await runner.findVersion();
     return runner;
   } catch (error) {
-    await spawner?.close();
-    await rm(directory, { recursive: true, force: true });
+    await spawner.close();
     throw error;
   }
 }
@@ -160,9 +181,9 @@ interface Tools {
 }
 
 async function findTools(path: string, logger: Logger): Promise<Tools> {
-  const nice = await findProgram('nice', path);
-  const ionice = await findProgram('ionice', path);
-  const prlimit = await findProgram('prlimit', path);
+  const [nice, ionice, prlimit] = await Promise.all(
+    (['nice', 'ionice', 'prlimit'] as const).map((name) => findProgram(name, path)),
+  );
   if (nice === undefined || ionice === undefined) {
     logger.warn({ component: 'git' }, 'no nice or no ionice: maintenance runs at normal priority');
   }

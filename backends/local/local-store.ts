@@ -1,4 +1,3 @@
-import { join } from 'node:path';
 import type { Coordinator } from '../contract/coordinator.js';
 import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
 import type { PeerSource, QuarantineKey } from '../contract/replica.js';
@@ -11,6 +10,7 @@ import { coordinatorLog } from '../replicated/coordinator-log.js';
 import { settleQuarantines } from '../replicated/settle-quarantines.js';
 import { LocalReplica } from './local-replica.js';
 import { MaintenanceSchedule } from './maintenance-schedule.js';
+import { storeRoot } from './store-owner.js';
 
 export interface LocalStoreDependencies {
   readonly dataDirectory: string;
@@ -43,11 +43,6 @@ export interface LocalStore {
     options?: { readonly idle: boolean },
   ): Promise<void>;
   close(): Promise<void>;
-}
-
-/** Where the store is below a data directory. */
-export function storeRoot(dataDirectory: string): string {
-  return join(dataDirectory, 'store');
 }
 
 export async function openLocalStore(dependencies: LocalStoreDependencies): Promise<LocalStore> {

@@ -6,6 +6,11 @@ import { isMissing, syncDirectory, writeFileDurably } from '../git/repository-fi
 /** Repositories that are asked about before a store without an owner's name is taken for ours. */
 const askedAbout = 100;
 
+/** Where the store is below a data directory. */
+export function storeRoot(dataDirectory: string): string {
+  return join(dataDirectory, 'store');
+}
+
 /** The id of the cluster that a store says it is of; undefined when there is no store, or it says nothing. */
 export async function ownerOf(root: string): Promise<string | undefined> {
   try {

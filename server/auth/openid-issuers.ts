@@ -1,4 +1,4 @@
-import { decodeJwt, errors, jwtVerify, type JWTPayload } from 'jose';
+import type { JWTPayload } from 'jose';
 import { z } from 'zod';
 import type { Coordinator } from '../../backends/contract/coordinator.js';
 import type { Clock } from '../../backends/contract/environment.js';
@@ -133,7 +133,7 @@ class CoordinatedIssuers implements OpenIdIssuers {
   }
 
   async authenticate(token: string): Promise<Principal | undefined> {
-    const issuer = unverifiedIssuer(token);
+    const issuer = await unverifiedIssuer(token);
     if (issuer === undefined) return undefined;
     const reach: PatternLevel[] = [];
     const aliases: string[] = [];
@@ -150,6 +150,7 @@ class CoordinatedIssuers implements OpenIdIssuers {
   }
 
   async #verify(token: string, trust: OpenIdTrust): Promise<JWTPayload | undefined> {
+    const { errors, jwtVerify } = await import('jose');
     const keySet = await this.#keySets.of(trust.issuer, trust.jwksUrl);
     try {
       const { payload } = await jwtVerify(token, keySet, {
@@ -175,8 +176,10 @@ class CoordinatedIssuers implements OpenIdIssuers {
 }
 
 /** Which issuer a token claims to be of; nothing of it is believed yet. */
-function unverifiedIssuer(token: string): string | undefined {
+async function unverifiedIssuer(token: string): Promise<string | undefined> {
   if (token.length > maxTokenLength) return undefined;
+  // Loaded with the first such token: most servers never see one.
+  const { decodeJwt, errors } = await import('jose');
   try {
     const { iss } = decodeJwt(token);
     return iss;

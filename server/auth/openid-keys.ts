@@ -1,4 +1,4 @@
-import { createRemoteJWKSet, customFetch, type JWTVerifyGetKey } from 'jose';
+import type { FetchImplementation, JWTVerifyGetKey } from 'jose';
 import { z } from 'zod';
 import type { Clock } from '../../backends/contract/environment.js';
 import { QuorateError } from '../../backends/contract/errors.js';
@@ -48,9 +48,7 @@ export class KeySets {
     const known = this.#known.get(name);
     if (known !== undefined && nowMs - known.atMs < maxAgeMs) return await known.keySet;
     const keySet =
-      jwksUrl === null
-        ? discover(issuer, this.#clock)
-        : Promise.resolve(remoteKeys(jwksUrl, this.#clock));
+      jwksUrl === null ? discover(issuer, this.#clock) : remoteKeys(jwksUrl, this.#clock);
     this.#known.delete(name);
     this.#known.set(name, { atMs: nowMs, keySet });
     const [oldest] = this.#known.keys();
@@ -80,27 +78,29 @@ async function discover(issuer: string, clock: Clock): Promise<JWTVerifyGetKey> 
   return remoteKeys(parsed.data.jwks_uri, clock);
 }
 
-function remoteKeys(url: string, clock: Clock): JWTVerifyGetKey {
+async function remoteKeys(url: string, clock: Clock): Promise<JWTVerifyGetKey> {
+  const { createRemoteJWKSet, customFetch } = await import('jose');
   // jose's cooldown counts from the last success; without this every token would ask an issuer that is down.
   let failure: { readonly atMs: number; readonly error: unknown } | undefined;
+  const fetchOnce: FetchImplementation = async (target, init) => {
+    if (failure !== undefined && clock.monotonicMs() - failure.atMs < cooldownMs) {
+      throw failure.error;
+    }
+    try {
+      const answer = await boundedFetch(target, { signal: init.signal });
+      if (!answer.ok) throw unavailable('the token issuer does not give out its keys');
+      failure = undefined;
+      return answer;
+    } catch (error) {
+      failure = { atMs: clock.monotonicMs(), error };
+      throw error;
+    }
+  };
   return createRemoteJWKSet(new URL(url), {
     timeoutDuration: fetchTimeoutMs,
     cooldownDuration: cooldownMs,
     cacheMaxAge: maxAgeMs,
-    [customFetch]: async (target, init) => {
-      if (failure !== undefined && clock.monotonicMs() - failure.atMs < cooldownMs) {
-        throw failure.error;
-      }
-      try {
-        const answer = await boundedFetch(target, { signal: init.signal });
-        if (!answer.ok) throw unavailable('the token issuer does not give out its keys');
-        failure = undefined;
-        return answer;
-      } catch (error) {
-        failure = { atMs: clock.monotonicMs(), error };
-        throw error;
-      }
-    },
+    [customFetch]: fetchOnce,
   });
 }
 

@@ -1,33 +1,34 @@
 import { Command, CommanderError } from 'commander';
 import { version } from '../version.js';
 import { CliError } from './cli-error.js';
-import { addCertificateCommands } from './commands/ca.js';
-import {
-  addExplainCommand,
-  addNodeCommands,
-  addRecoverCommand,
-  addReplicaCommands,
-} from './commands/cluster.js';
-import { addDeployKeyCommands } from './commands/deploy-key.js';
-import { addAuditCommand } from './commands/audit.js';
-import { addGroupCommands } from './commands/group.js';
-import { addIssuerCommands } from './commands/oidc.js';
-import { addHookCommands } from './commands/hook.js';
-import { addKeyCommands } from './commands/key.js';
-import { addQuotaCommands } from './commands/quota.js';
-import { addVerifyCommand } from './commands/repo-verify.js';
-import { addRepoRecoverCommand } from './commands/repo-recover.js';
-import { addRepositoryAccessCommands } from './commands/repo-access.js';
-import { addRepositoryCommands } from './commands/repo.js';
-import { addRepositoryWorkCommands } from './commands/repo-work.js';
-import { addRuleCommands } from './commands/rule.js';
-import { addServeCommand, type Serve } from './commands/serve.js';
-import { addHostKeyCommands } from './commands/host-key.js';
-import { addServerStateCommands } from './commands/server-state.js';
-import { addSigningKeyCommands } from './commands/signing-key.js';
-import { addTokenCommands } from './commands/token.js';
-import { addUserCommands } from './commands/user.js';
-import { addWebhookCommands } from './commands/webhook.js';
+import type { Serve, ServeParts } from './commands/serve.js';
+
+type Load = () => Promise<(program: Command, parts: ServeParts) => void>;
+
+/** By its first word, each command. Only what is asked for is loaded, since all of it takes longer than most of them do. */
+const commands = new Map<string, Load>([
+  ['serve', async () => (await import('./commands/serve.js')).addServeCommand],
+  ['user', async () => (await import('./commands/user.js')).addUserCommands],
+  ['group', async () => (await import('./commands/group.js')).addGroupCommands],
+  ['key', async () => (await import('./commands/key.js')).addKeyCommands],
+  ['deploy-key', async () => (await import('./commands/deploy-key.js')).addDeployKeyCommands],
+  ['ca', async () => (await import('./commands/ca.js')).addCertificateCommands],
+  ['oidc', async () => (await import('./commands/oidc.js')).addIssuerCommands],
+  ['token', async () => (await import('./commands/token.js')).addTokenCommands],
+  ['repo', async () => (await import('./commands/all-of-repo.js')).addAllOfRepo],
+  ['node', async () => (await import('./commands/cluster.js')).addNodeCommands],
+  ['rule', async () => (await import('./commands/rule.js')).addRuleCommands],
+  ['quota', async () => (await import('./commands/quota.js')).addQuotaCommands],
+  ['hook', async () => (await import('./commands/hook.js')).addHookCommands],
+  ['webhook', async () => (await import('./commands/webhook.js')).addWebhookCommands],
+  ['signing-key', async () => (await import('./commands/signing-key.js')).addSigningKeyCommands],
+  ['audit', async () => (await import('./commands/audit.js')).addAuditCommand],
+  ['host-key', async () => (await import('./commands/host-key.js')).addHostKeyCommands],
+  ['status', async () => (await import('./commands/server-state.js')).addStatusCommand],
+  ['locks', async () => (await import('./commands/server-state.js')).addLocksCommand],
+  ['explain', async () => (await import('./commands/cluster.js')).addExplainCommand],
+  ['recover', async () => (await import('./commands/cluster.js')).addRecoverCommand],
+]);
 
 /**
  * Runs `quorate` with the arguments after the program's name. Resolves with the exit status: 0; 1 when it failed; 2
@@ -41,10 +42,11 @@ export async function runCli(
   endQuietlyWithReader(process.stdout);
   endQuietlyWithReader(process.stderr);
   let exitCode = 0;
-  const program = createProgram(parts.serve, (code) => {
+  const finish = (code: number): void => {
     exitCode = code;
-  });
+  };
   try {
+    const program = await createProgram({ ...parts, finish }, argv);
     await program.parseAsync(argv, { from: 'user' });
     return exitCode;
   } catch (error) {
@@ -58,8 +60,11 @@ export async function runCli(
   }
 }
 
-/** All commands. `finish` is told the exit status of a server that ended. */
-export function createProgram(serve: Serve, finish: (exitCode: number) => void): Command {
+/** With the command that `argv` begins with; with all of them where it begins with none, or none is given. */
+export async function createProgram(
+  parts: ServeParts,
+  argv: readonly string[] = [],
+): Promise<Command> {
   const program = new Command('quorate');
   program
     .description('A Git server whose repositories are replicated.')
@@ -76,33 +81,18 @@ export function createProgram(serve: Serve, finish: (exitCode: number) => void):
       `
 Commands find the server by --data, or else by the environment's QUORATE_URL and QUORATE_TOKEN, or else in ./data.`,
     );
-  addServeCommand(program, serve, finish);
-  addUserCommands(program);
-  addGroupCommands(program);
-  addKeyCommands(program);
-  addDeployKeyCommands(program);
-  addCertificateCommands(program);
-  addIssuerCommands(program);
-  addTokenCommands(program);
-  const repo = program.command('repo').description('repositories');
-  addRepositoryCommands(repo);
-  addRepositoryAccessCommands(repo);
-  addRepositoryWorkCommands(repo);
-  addReplicaCommands(repo);
-  addVerifyCommand(repo);
-  addRepoRecoverCommand(repo);
-  addNodeCommands(program);
-  addRuleCommands(program);
-  addQuotaCommands(program);
-  addHookCommands(program);
-  addWebhookCommands(program);
-  addSigningKeyCommands(program);
-  addAuditCommand(program);
-  addHostKeyCommands(program);
-  addServerStateCommands(program);
-  addExplainCommand(program);
-  addRecoverCommand(program);
+  const asked = commands.get(firstWord(argv));
+  for (const load of asked === undefined ? commands.values() : [asked]) {
+    const add = await load();
+    add(program, parts);
+  }
   return program;
+}
+
+/** Behind the options of every command. */
+function firstWord(argv: readonly string[]): string {
+  const at = argv.findIndex((word, i) => !word.startsWith('-') && argv[i - 1] !== '--data');
+  return argv[at] ?? '';
 }
 
 /** `quorate repo list | head -1`: the reader has seen enough, and nobody is left to tell about it. */

@@ -13,12 +13,13 @@ export interface ServeArguments {
 /** Runs the server until it is told to stop; resolves with the exit status. */
 export type Serve = (given: ServeArguments) => Promise<number>;
 
-/** `finish` gets the exit status. */
-export function addServeCommand(
-  program: Command,
-  serve: Serve,
-  finish: (exitCode: number) => void,
-): void {
+export interface ServeParts {
+  readonly serve: Serve;
+  /** Gets the exit status. */
+  readonly finish: (exitCode: number) => void;
+}
+
+export function addServeCommand(program: Command, { serve, finish }: ServeParts): void {
   const command = program
     .command('serve')
     .description('run the server')

@@ -4,7 +4,8 @@ import { printList } from '../list.js';
 import type { Json } from '../api-client.js';
 import { duration, facts, plain, size, time } from '../output.js';
 
-export function addServerStateCommands(program: Command): void {
+/** `quorate status`. */
+export function addStatusCommand(program: Command): void {
   program
     .command('status')
     .description('show how the server is')
@@ -33,7 +34,10 @@ export function addServerStateCommands(program: Command): void {
         ]),
       );
     });
+}
 
+/** `quorate locks`. */
+export function addLocksCommand(program: Command): void {
   program
     .command('locks')
     .description('list the locks that pushes hold or wait for')
