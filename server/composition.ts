@@ -57,6 +57,7 @@ import {
   servingWithoutCoordinator,
 } from './readiness.js';
 import { describeHostCertificates } from './ssh/host-certificates.js';
+import type { NewHostKeys } from './ssh/host-keys.js';
 import { createSshListener } from './ssh/ssh-listener.js';
 import type { Teardown } from './teardown.js';
 
@@ -75,6 +76,8 @@ export interface CompositionParts {
   readonly metrics: Metrics;
   /** It starts meanwhile. */
   readonly engine: Promise<GitEngine>;
+  /** They are being made meanwhile, where a first start needs some. */
+  readonly newHostKeys: NewHostKeys | undefined;
 }
 
 export interface ComposedServer {

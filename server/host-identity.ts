@@ -6,7 +6,7 @@ import { isClusterMember } from './membership.js';
 import type { Config } from './config.js';
 import type { DataDirectory } from './data-directory.js';
 import { openHostCertificates, type HostCertificates } from './ssh/host-certificates.js';
-import { loadHostKeys, type HostKey } from './ssh/host-keys.js';
+import { loadHostKeys, type HostKey, type NewHostKeys } from './ssh/host-keys.js';
 import { loadSharedHostKeys } from './ssh/shared-host-keys.js';
 import type { Teardown } from './teardown.js';
 
@@ -19,6 +19,8 @@ export interface HostIdentity {
 export interface HostIdentityParts {
   readonly config: Config;
   readonly data: DataDirectory;
+  /** For a data directory that has none. */
+  readonly newHostKeys: NewHostKeys | undefined;
   readonly coordinator: Coordinator;
   readonly clock: Clock;
   readonly random: Random;
@@ -60,5 +62,5 @@ async function openHostKeys(
       'front-ends have SSH host keys of their own: give them a cluster secret, or one ssh.hostKeys',
     );
   }
-  return loadHostKeys(directory, logger);
+  return loadHostKeys(directory, logger, parts.newHostKeys);
 }

@@ -14,6 +14,7 @@ import { createLogger } from './observe/logger.js';
 import type { RootLogger } from './observe/logger.js';
 import { createMetrics } from './observe/metrics.js';
 import { ownCommand } from './own-command.js';
+import type { NewHostKeys } from './ssh/host-keys.js';
 import { Teardown } from './teardown.js';
 import { version } from './version.js';
 
@@ -114,7 +115,9 @@ async function start(options: Starting): Promise<Running> {
   return config.role === 'storage' ? startStorageNode(parts) : startServer(parts);
 }
 
-async function startStorageNode(parts: CompositionParts): Promise<Running> {
+type StartedParts = Omit<CompositionParts, 'newHostKeys'>;
+
+async function startStorageNode(parts: StartedParts): Promise<Running> {
   const { data } = parts;
   const { composeStorageNode } = await import('./storage-composition.js');
   const node = await composeStorageNode(parts);
@@ -124,10 +127,11 @@ async function startStorageNode(parts: CompositionParts): Promise<Running> {
   return node;
 }
 
-async function startServer(parts: CompositionParts): Promise<Running> {
+async function startServer(parts: StartedParts): Promise<Running> {
   const { config, data } = parts;
+  const newHostKeys = lacksHostKeys(parts) ? await hostKeysToBe() : undefined;
   const { compose } = await import('./composition.js');
-  const server = await compose(parts);
+  const server = await compose({ ...parts, newHostKeys });
   const admin = data.fresh
     ? await createFirstAdmin(server, data, placeOf(config, data.path))
     : undefined;
@@ -145,6 +149,17 @@ async function startServer(parts: CompositionParts): Promise<Running> {
     }),
   );
   return server;
+}
+
+/** Of a cluster, the first to start makes them, for all. */
+function lacksHostKeys({ config, data }: StartedParts): boolean {
+  const areOwn = config.coordinator.type === 'embedded' && config['ssh.hostKeys'] === undefined;
+  return areOwn && data.fresh;
+}
+
+async function hostKeysToBe(): Promise<NewHostKeys> {
+  const { beginHostKeys } = await import('./ssh/host-keys.js');
+  return beginHostKeys();
 }
 
 /** A short name for this data directory among all that share a coordinator; undefined when it has its own. */

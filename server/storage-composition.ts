@@ -27,7 +27,9 @@ export interface ComposedStorageNode {
 }
 
 /** The composition root of a storage node: a store, its API for the cluster, health and metrics, and no doors. */
-export async function composeStorageNode(parts: CompositionParts): Promise<ComposedStorageNode> {
+export async function composeStorageNode(
+  parts: Omit<CompositionParts, 'newHostKeys'>,
+): Promise<ComposedStorageNode> {
   const { config, data, clock, logger, teardown, version, metrics } = parts;
   const { git, store } = await parts.engine;
   assert(store !== undefined, 'a storage node has a store');

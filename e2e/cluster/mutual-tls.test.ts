@@ -5,7 +5,7 @@ import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { Range } from 'etcd3';
 import { prefixEnd } from '../../backends/contract/keys.js';
-import { MemberClient } from '../../backends/coordination/etcd/member-client.js';
+import { createEtcd3Client } from '../../backends/coordination/etcd/etcd3-client.js';
 import {
   type CertificateFiles,
   TestAuthority,
@@ -236,7 +236,7 @@ async function addUser(etcd: EtcdCluster, { authority, etcdClient }: Ground): Pr
     cert: await readFile(etcdClient.certFile),
     key: await readFile(etcdClient.keyFile),
   };
-  const admin = new MemberClient(etcd.member(0).endpoint, {
+  const admin = createEtcd3Client(etcd.member(0).endpoint, {
     endpoints: etcd.endpoints,
     prefix: '',
     tls,

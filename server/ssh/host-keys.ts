@@ -28,19 +28,43 @@ export const hostKeyFiles = [
   { name: 'ssh_host_rsa_key', generate: () => generate('rsa', { bits: 3072 }) },
 ] as const;
 
+/** Keys by the names of their files, which are in none yet. */
+export type NewHostKeys = ReadonlyMap<string, Promise<GeneratedPair>>;
+
 /**
- * Loads the host keys in `directory`, making those that are missing: private keys with mode 0600, durable before they
- * are used, public ones beside them. Two processes that start at once end up with the same keys.
- * Throws `failed-precondition` for a file that is no private key, `storage-failure` when the directory cannot be used.
+ * Begins to make all keys, for who will lack them: the RSA key takes half a second, on a thread of its own, in which
+ * there may be other work.
  */
-export async function loadHostKeys(directory: string, logger: Logger): Promise<readonly HostKey[]> {
+export function beginHostKeys(): NewHostKeys {
+  const begun = new Map<string, Promise<GeneratedPair>>();
+  for (const { name, generate } of hostKeyFiles) {
+    const pair = soundKeyPair(generate);
+    // Whoever wants it is told.
+    pair.catch(() => undefined);
+    begun.set(name, pair);
+  }
+  return begun;
+}
+
+/**
+ * Loads the host keys in `directory`, making those that are missing, or taking them from `begun`: private keys with mode
+ * 0600, durable before they are used, public ones beside them. Two processes that start at once end up with the same
+ * keys. Throws `failed-precondition` for a file that is no private key, `storage-failure` when the directory cannot be
+ * used.
+ */
+export async function loadHostKeys(
+  directory: string,
+  logger: Logger,
+  begun?: NewHostKeys,
+): Promise<readonly HostKey[]> {
   try {
     await makeDirectory(directory);
     const keys: HostKey[] = [];
-    for (const file of hostKeyFiles) {
-      const path = join(directory, file.name);
-      const text = (await readPrivate(path, logger)) ?? (await create(path, file.generate));
-      keys.push(parseHostKey(text, file.name));
+    for (const { name, generate } of hostKeyFiles) {
+      const path = join(directory, name);
+      const make = (): Promise<GeneratedPair> => begun?.get(name) ?? soundKeyPair(generate);
+      const text = (await readPrivate(path, logger)) ?? (await create(path, make));
+      keys.push(parseHostKey(text, name));
     }
     return keys;
   } catch (cause) {
@@ -112,7 +136,7 @@ export async function soundKeyPair(make: () => Promise<GeneratedPair>): Promise<
 
 /** Whole or not at all, and never over a file that is there: a link fails when another process was first. */
 async function create(path: string, make: () => Promise<GeneratedPair>): Promise<string> {
-  const pair = await soundKeyPair(make);
+  const pair = await make();
   const draft = `${path}.${randomBytes(6).toString('hex')}`;
   try {
     await writeDurably(draft, pair.private, 0o600);

@@ -4,7 +4,7 @@ import {
 } from '../../conformance/coordinator-suite.js';
 import { silentLogger } from '../test-environment.js';
 import { openEtcdCoordinator } from './etcd-coordinator.js';
-import { MemberClient } from './member-client.js';
+import { createEtcd3Client } from './etcd3-client.js';
 import { EtcdCluster } from './testing/etcd-cluster.js';
 import { realRandom, settingsFor } from './testing/etcd-fixture.js';
 
@@ -18,7 +18,7 @@ function makeWith(members: number): () => Promise<CoordinatorHarness> {
       throw error;
     });
     // Somebody else's connection, for accidents.
-    const other = new MemberClient(cluster.member(0).endpoint, settings);
+    const other = createEtcd3Client(cluster.member(0).endpoint, settings);
     return {
       coordinator,
       // Every plan waits for a watch, which etcd lets begin in the past ten times a second.

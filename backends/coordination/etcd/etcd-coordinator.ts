@@ -153,9 +153,7 @@ class EtcdCoordinator implements Coordinator {
 
   async leaseLeft(id: string): Promise<LeaseLeft | undefined> {
     this.#checkOpen(undefined);
-    const { TTL, grantedTTL } = await this.#pool.repeat((member) =>
-      member.leaseClient.leaseTimeToLive({ ID: id }),
-    );
+    const { TTL, grantedTTL } = await this.#pool.repeat((member) => member.leaseTimeToLive(id));
     const leftSeconds = Number(TTL);
     if (leftSeconds < 0) return undefined;
     // Of what is left only whole seconds are told.

@@ -12,7 +12,7 @@ import {
   GRPCUnauthenticatedError,
   GRPCUnavailableError,
   GRPCUnknownError,
-} from 'etcd3';
+} from 'etcd3/lib/errors.js';
 import { noRetry, QuorateError } from '../../contract/errors.js';
 import { RequestNotTaken } from './grpc-status.js';
 

@@ -2,16 +2,17 @@ import { after, before } from 'node:test';
 import { defineLocksSuite } from '../locks-suite.js';
 import { silentLogger } from '../test-environment.js';
 import { openEtcdCoordinator } from './etcd-coordinator.js';
-import { MemberClient } from './member-client.js';
+import type { Etcd3 } from 'etcd3';
+import { createEtcd3Client } from './etcd3-client.js';
 import { EtcdCluster } from './testing/etcd-cluster.js';
 import { realRandom, settingsFor } from './testing/etcd-fixture.js';
 
 let cluster: EtcdCluster;
-let other: MemberClient;
+let other: Etcd3;
 let spaces = 0;
 before(async () => {
   cluster = await EtcdCluster.start();
-  other = new MemberClient(cluster.member(0).endpoint, settingsFor(cluster));
+  other = createEtcd3Client(cluster.member(0).endpoint, settingsFor(cluster));
 });
 after(async () => {
   other.close();

@@ -5,13 +5,14 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { Range } from 'etcd3';
+import { type Etcd3, Range } from 'etcd3';
 import type { Coordinator } from '../../contract/coordinator.js';
 import type { Logger } from '../../contract/environment.js';
 import { prefixEnd } from '../../contract/keys.js';
 import { silentLogger } from '../test-environment.js';
 import { openEtcdCoordinator } from './etcd-coordinator.js';
-import { type EtcdSettings, MemberClient } from './member-client.js';
+import { createEtcd3Client } from './etcd3-client.js';
+import type { EtcdSettings } from './member-client.js';
 import { TestAuthority } from './testing/certificates.js';
 import { EtcdCluster } from './testing/etcd-cluster.js';
 import { realRandom, settingsFor } from './testing/etcd-fixture.js';
@@ -124,11 +125,11 @@ describe('etcd over TLS', () => {
 
 describe('etcd with users', () => {
   let cluster: EtcdCluster;
-  let root: MemberClient;
+  let root: Etcd3;
   before(async () => {
     cluster = await EtcdCluster.start();
     const settings = settingsFor(cluster);
-    const admin = new MemberClient(cluster.member(0).endpoint, settings);
+    const admin = createEtcd3Client(cluster.member(0).endpoint, settings);
     await admin.role('root').create();
     await admin.user('root').create('root password');
     await admin.user('root').addRole('root');
@@ -142,7 +143,7 @@ describe('etcd with users', () => {
     await admin.user('quorate').addRole('quorate');
     await admin.auth.authEnable();
     admin.close();
-    root = new MemberClient(cluster.member(0).endpoint, {
+    root = createEtcd3Client(cluster.member(0).endpoint, {
       ...settings,
       auth: { user: 'root', password: 'root password' },
     });

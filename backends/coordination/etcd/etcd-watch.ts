@@ -1,4 +1,4 @@
-import { Duplex } from 'node:stream';
+import type { Duplex } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { IEvent, IResponseHeader, IWatchResponse } from 'etcd3';
 import type { WatchBatch, WatchEvent } from '../../contract/coordinator.js';
@@ -60,8 +60,7 @@ export function watchStreams(pool: MemberPool, format: WireFormat): WatchParts['
     await pool.repeat((member) => member.askRange(probe));
     const member = await pool.connected();
     if (member === undefined) return undefined;
-    const stream = await member.watchClient.watch();
-    if (!(stream instanceof Duplex)) throw new QuorateError('internal', 'the watch is no stream');
+    const stream = await member.watch();
     return {
       duplex: stream,
       cancel: () => stream.cancel(),

@@ -1,9 +1,5 @@
-import {
-  EtcdAuthenticationFailedError,
-  EtcdPermissionDeniedError,
-  type IRangeRequest,
-  type IResponseHeader,
-} from 'etcd3';
+import type { IRangeRequest, IResponseHeader } from 'etcd3';
+import { EtcdAuthenticationFailedError, EtcdPermissionDeniedError } from 'etcd3/lib/errors.js';
 import type { Logger } from '../../contract/environment.js';
 import { QuorateError } from '../../contract/errors.js';
 import { reasonOf } from './etcd-errors.js';

@@ -1,5 +1,5 @@
 import type { IncomingHttpHeaders } from 'node:http2';
-import { castGrpcError } from 'etcd3';
+import { castGrpcError } from 'etcd3/lib/errors.js';
 
 /** Of gRPC's codes those that are given here (`statuscodes.md` of gRPC). */
 export const statusCode = {

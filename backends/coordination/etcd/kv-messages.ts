@@ -1,4 +1,3 @@
-import { CompareResult, CompareTarget } from 'etcd3';
 import type {
   ICompare,
   IDeleteRangeResponse,
@@ -11,6 +10,7 @@ import type {
   ITxnRequest,
   ITxnResponse,
 } from 'etcd3';
+import { CompareResult, CompareTarget } from 'etcd3/lib/rpc.js';
 import { MessageReader, MessageWriter } from './protobuf.js';
 
 /*
@@ -125,14 +125,14 @@ export function decodeHeader(message: Buffer): { readonly header: IResponseHeade
   return { header };
 }
 
-const emptyHeader: IResponseHeader = {
+export const emptyHeader: IResponseHeader = {
   cluster_id: '0',
   member_id: '0',
   revision: '0',
   raft_term: '0',
 };
 
-function readHeader(reader: MessageReader): IResponseHeader {
+export function readHeader(reader: MessageReader): IResponseHeader {
   const header = { ...emptyHeader };
   for (let field = reader.next(); field !== 0; field = reader.next()) {
     if (field === 1) header.cluster_id = reader.integer();

@@ -3,7 +3,7 @@ import { Worker } from 'node:worker_threads';
 import type { Lease } from '../../contract/coordinator.js';
 import type { Logger, Random } from '../../contract/environment.js';
 import { QuorateError } from '../../contract/errors.js';
-import { EtcdLeaseInvalidError } from 'etcd3';
+import { EtcdLeaseInvalidError } from 'etcd3/lib/errors.js';
 import { isLeaseExisting } from './etcd-errors.js';
 import { heartbeatMs, type LeaseWorkerData, nowNs, type ToLeaseWorker } from './lease-messages.js';
 import type { EtcdSettings } from './member-client.js';
@@ -43,13 +43,13 @@ export class LeaseKeeper {
     await pool.repeat(async (member) => {
       sentNs = nowNs();
       try {
-        const answer = await member.leaseClient.leaseGrant({ ID: id, TTL: grantedMs / 1_000 });
+        const answer = await member.grantLease(id, grantedMs / 1_000);
         // At least one and a half election timeouts.
         grantedMs = Number(answer.TTL) * 1_000;
         return answer;
       } catch (error) {
         if (!isLeaseExisting(error)) throw error;
-        const answer = await member.leaseClient.leaseTimeToLive({ ID: id });
+        const answer = await member.leaseTimeToLive(id);
         grantedMs = Number(answer.grantedTTL) * 1_000;
         return answer;
       }
@@ -94,7 +94,7 @@ export class LeaseKeeper {
   async #revoke(id: string): Promise<void> {
     try {
       await this.#parts.pool.repeat(
-        (member) => member.leaseClient.leaseRevoke({ ID: id }),
+        (member) => member.revokeLease(id),
         this.#closed ? { patienceMs: closingPatienceMs } : {},
       );
     } catch (error) {

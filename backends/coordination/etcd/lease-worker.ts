@@ -1,8 +1,5 @@
-import assert from 'node:assert/strict';
-import { Duplex } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parentPort, workerData } from 'node:worker_threads';
-import type { ILeaseKeepAliveResponse } from 'etcd3';
 import {
   deadAfterTtls,
   leaseGone,
@@ -10,16 +7,12 @@ import {
   nowNs,
   type ToLeaseWorker,
 } from './lease-messages.js';
-import type { MemberClient } from './member-client.js';
 import { MemberPool } from './member-pool.js';
 
 /*
  * The thread that keeps leases alive, with etcd connections of its own, so that a main loop which computes for seconds
  * does not lose its locks. A main loop that hangs for good must lose them: its heartbeat is the gate.
  */
-
-// The client of etcd names servers by their IP addresses, too, which Node says it should not: nobody can act on that.
-process.noDeprecation = true;
 
 /** A lease is renewed when a fifth of its time has passed: an election of etcd's leader fits into the rest. */
 const renewalsInTtl = 5;
@@ -102,38 +95,18 @@ class LeaseKeeperLoop {
       const member = await this.#pool.connected();
       if (member === undefined) return undefined;
       try {
-        const answer = await keepAliveOnce(member, id);
+        const answer = await member.keepAlive(id, renewalDeadlineMs);
         this.#pool.observe(answer.header);
         return Number(answer.TTL) * 1_000;
       } catch {
         this.#pool.avoid(member);
-        // A stream cannot sign in again; a plain request does.
-        await this.#pool.repeat((next) => next.leaseClient.leaseTimeToLive({ ID: id }), {
-          patienceMs: 0,
-        });
+        // It waits for long enough to give up a connection on which nothing comes.
+        await this.#pool.repeat((next) => next.leaseTimeToLive(id), { patienceMs: 0 });
         return undefined;
       }
     } catch {
       return undefined;
     }
-  }
-}
-
-/** A stream for each renewal: they are seconds apart, and each may go to another member. */
-async function keepAliveOnce(member: MemberClient, id: string): Promise<ILeaseKeepAliveResponse> {
-  const deadline = new Date(Date.now() + renewalDeadlineMs);
-  const stream = await member.leaseClient.leaseKeepAlive({ deadline });
-  assert.ok(stream instanceof Duplex, 'gRPC gives Node streams');
-  try {
-    return await new Promise<ILeaseKeepAliveResponse>((resolve, reject) => {
-      stream.on('data', resolve);
-      stream.on('error', reject);
-      stream.on('end', () => reject(new Error('etcd ended the stream')));
-      stream.write({ ID: id });
-    });
-  } finally {
-    stream.end();
-    stream.cancel();
   }
 }
 

@@ -1,14 +1,8 @@
+import assert from 'node:assert/strict';
 import { type OutgoingHttpHeaders, sensitiveHeaders } from 'node:http2';
-import * as grpc from '@grpc/grpc-js';
-import { noop } from 'cockatiel';
-import {
-  Etcd3,
-  EtcdInvalidAuthTokenError,
-  type IOptions,
-  type IRangeRequest,
-  type IResponseHeader,
-  type ITxnRequest,
-} from 'etcd3';
+import { Duplex } from 'node:stream';
+import type { Etcd3, IRangeRequest, IResponseHeader, ITxnRequest } from 'etcd3';
+import { ClientClosedError, EtcdInvalidAuthTokenError } from 'etcd3/lib/errors.js';
 import {
   decodeHeader,
   decodeRange,
@@ -18,6 +12,16 @@ import {
   type RangePage,
   type TxnAnswer,
 } from './kv-messages.js';
+import {
+  decodeLease,
+  decodeLeaseTimeToLive,
+  decodeToken,
+  encodeAuthenticate,
+  encodeLeaseGrant,
+  encodeLeaseId,
+  type LeaseAnswer,
+  type LeaseLeftAnswer,
+} from './lease-and-auth-messages.js';
 import { UnaryChannel } from './unary-channel.js';
 
 /** How to reach an etcd cluster. Plain data: it is handed to the thread that keeps leases alive. */
@@ -45,19 +49,15 @@ export interface EtcdSettings {
  * a member hangs, or has lost its leader, is noticed sooner (`LeaderWatch`): etcd itself would hold a request for seven
  * seconds then.
  */
-const callDeadlineMs = 3_000;
-/** A connection that has said nothing for so long is asked whether it lives; etcd allows 5 s and more. */
-const keepaliveTimeMs = 6_000;
-const keepaliveTimeoutMs = 2_000;
-/** A member that was started again is found soon; gRPC's own back-off would reach two minutes. */
-const firstReconnectMs = 50;
-const lastReconnectMs = 500;
-/** Pages of ranges and transactions' reads are far below this; a bound against a mistake. */
-const maxAnswerBytes = 256 * 1024 * 1024;
-
+export const callDeadlineMs = 3_000;
 const rangePath = '/etcdserverpb.KV/Range';
 const txnPath = '/etcdserverpb.KV/Txn';
 const statusPath = '/etcdserverpb.Maintenance/Status';
+const leaseGrantPath = '/etcdserverpb.Lease/LeaseGrant';
+const leaseRevokePath = '/etcdserverpb.Lease/LeaseRevoke';
+const leaseTimeToLivePath = '/etcdserverpb.Lease/LeaseTimeToLive';
+const leaseKeepAlivePath = '/etcdserverpb.Lease/LeaseKeepAlive';
+const authenticatePath = '/etcdserverpb.Auth/Authenticate';
 
 interface Ask {
   readonly path: string;
@@ -70,19 +70,20 @@ interface Ask {
 /**
  * A client of one member of etcd, without any fault handling of its own: which member is asked, and whether again, is
  * decided in one place, `MemberPool`. etcd3's own pool picks members by chance, dead ones too, and cannot say whether
- * a request was sent. What is asked all the time (ranges, transactions, a member's status) goes over
- * Node's HTTP/2 as it is, at half the price; leases, watches and signing in go through etcd3.
+ * a request was sent. What is one request and one answer goes over Node's HTTP/2 as it is, at half the price; only
+ * watches go through etcd3, which is loaded with the first of them.
  */
-export class MemberClient extends Etcd3 {
+export class MemberClient {
   readonly endpoint: string;
-  readonly #auth: EtcdSettings['auth'];
+  readonly #settings: EtcdSettings;
   readonly #channel: UnaryChannel;
   #token: Promise<string> | undefined;
+  #etcd3: Promise<Etcd3> | undefined;
+  #closed = false;
 
   constructor(endpoint: string, settings: EtcdSettings) {
-    super(clientOptions(endpoint, settings));
     this.endpoint = endpoint;
-    this.#auth = settings.auth;
+    this.#settings = settings;
     this.#channel = new UnaryChannel({ endpoint, tls: settings.tls });
   }
 
@@ -92,7 +93,8 @@ export class MemberClient extends Etcd3 {
    */
   async ready(timeoutMs: number): Promise<boolean> {
     const isReady = await this.#channel.ready(timeoutMs);
-    if (isReady && this.#auth !== undefined) await this.#signedIn(this.#auth);
+    const { auth } = this.#settings;
+    if (isReady && auth !== undefined) await this.#signedIn(auth);
     return isReady;
   }
 
@@ -115,13 +117,51 @@ export class MemberClient extends Etcd3 {
     return decodeHeader(await this.#ask({ path: statusPath, message, ...longest }));
   }
 
-  override close(): void {
-    super.close();
+  /** Of a lease that nobody has, with an id of the caller's choice. */
+  async grantLease(id: string, ttlSeconds: number): Promise<LeaseAnswer> {
+    const message = encodeLeaseGrant(id, ttlSeconds);
+    return decodeLease(await this.#ask({ path: leaseGrantPath, message }));
+  }
+
+  async revokeLease(id: string): Promise<{ readonly header: IResponseHeader }> {
+    return decodeHeader(await this.#ask({ path: leaseRevokePath, message: encodeLeaseId(id) }));
+  }
+
+  async leaseTimeToLive(id: string): Promise<LeaseLeftAnswer> {
+    const message = encodeLeaseId(id);
+    return decodeLeaseTimeToLive(await this.#ask({ path: leaseTimeToLivePath, message }));
+  }
+
+  /** One renewal. To etcd it is a stream, which ends after its first request. */
+  async keepAlive(id: string, timeoutMs: number): Promise<LeaseAnswer> {
+    const message = encodeLeaseId(id);
+    return decodeLease(await this.#ask({ path: leaseKeepAlivePath, message, timeoutMs }));
+  }
+
+  /** A stream for watches, on which nothing was asked for yet. */
+  async watch(): Promise<WatchDuplex> {
+    this.#etcd3 ??= this.#loadEtcd3();
+    const etcd3 = await this.#etcd3;
+    if (this.#closed) throw new ClientClosedError('watch');
+    const stream: unknown = await etcd3.watchClient.watch();
+    assert.ok(isWatchDuplex(stream), 'gRPC gives Node streams');
+    return stream;
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
     this.#channel.close();
+    void this.#etcd3?.then((etcd3) => etcd3.close());
+  }
+
+  async #loadEtcd3(): Promise<Etcd3> {
+    const { createEtcd3Client } = await import('./etcd3-client.js');
+    return createEtcd3Client(this.endpoint, this.#settings);
   }
 
   async #ask(ask: Ask): Promise<Buffer> {
-    const auth = this.#auth;
+    const { auth } = this.#settings;
     if (auth === undefined) return this.#send(ask, undefined);
     const token = await this.#signedIn(auth);
     try {
@@ -141,15 +181,25 @@ export class MemberClient extends Etcd3 {
     return this.#channel.call({ headers, message, timeoutMs, isLongest });
   }
 
-  #signedIn({ user, password }: NonNullable<EtcdSettings['auth']>): Promise<string> {
-    const asked = (this.#token ??= this.auth
-      .authenticate({ name: user, password })
-      .then(({ token }) => token));
+  #signedIn(auth: NonNullable<EtcdSettings['auth']>): Promise<string> {
+    const asked = (this.#token ??= this.#signIn(auth));
     asked.catch(() => {
       if (this.#token === asked) this.#token = undefined;
     });
     return asked;
   }
+
+  async #signIn({ user, password }: NonNullable<EtcdSettings['auth']>): Promise<string> {
+    const message = encodeAuthenticate(user, password);
+    return decodeToken(await this.#send({ path: authenticatePath, message }, undefined));
+  }
+}
+
+/** What gRPC gives for a stream in both directions. */
+export type WatchDuplex = Duplex & { readonly cancel: () => void };
+
+function isWatchDuplex(stream: unknown): stream is WatchDuplex {
+  return stream instanceof Duplex && 'cancel' in stream && typeof stream.cancel === 'function';
 }
 
 /** `Requests` of gRPC's `PROTOCOL-HTTP2.md`. */
@@ -169,45 +219,3 @@ function requestHeaders({
     ...(token === undefined ? {} : { token, [sensitiveHeaders]: ['token'] }),
   };
 }
-
-function clientOptions(endpoint: string, settings: EtcdSettings): IOptions {
-  const { tls, auth } = settings;
-  return {
-    hosts: endpoint,
-    ...(tls === undefined
-      ? {}
-      : {
-          credentials: {
-            rootCertificate: Buffer.from(tls.ca),
-            ...(tls.cert === undefined ? {} : { certChain: Buffer.from(tls.cert) }),
-            ...(tls.key === undefined ? {} : { privateKey: Buffer.from(tls.key) }),
-          },
-        }),
-    ...(auth === undefined ? {} : { auth: { username: auth.user, password: auth.password } }),
-    faultHandling: { host: () => noop, global: noop },
-    defaultCallOptions: ({ isStream }) => ({
-      interceptors: [requireLeader],
-      ...(isStream ? {} : { deadline: new Date(Date.now() + callDeadlineMs) }),
-    }),
-    grpcOptions: {
-      'grpc.keepalive_time_ms': keepaliveTimeMs,
-      'grpc.keepalive_timeout_ms': keepaliveTimeoutMs,
-      'grpc.initial_reconnect_backoff_ms': firstReconnectMs,
-      'grpc.max_reconnect_backoff_ms': lastReconnectMs,
-      'grpc.max_receive_message_length': maxAnswerBytes,
-      'grpc.max_send_message_length': -1,
-    },
-  };
-}
-
-/**
- * Asks a member without a leader to refuse at once instead of holding the request, and to end streams (watches,
- * keep-alives) when it loses its leader. Linearizable requests need one anyway.
- */
-const requireLeader: grpc.Interceptor = (options, nextCall) =>
-  new grpc.InterceptingCall(nextCall(options), {
-    start: (metadata, listener, next) => {
-      metadata.set('hasleader', 'true');
-      next(metadata, listener);
-    },
-  });

@@ -1,4 +1,4 @@
-import { ClientClosedError } from 'etcd3';
+import { ClientClosedError } from 'etcd3/lib/errors.js';
 import { failure, statusCode } from './grpc-status.js';
 import type { MemberPlace } from './member-socket.js';
 import { type UnaryCall, UnaryConnection } from './unary-connection.js';

@@ -11,3 +11,15 @@ for (const name of ['cockatiel', '@grpc/grpc-js']) {
     assert.equal(ours.resolve(name), theirs.resolve(name));
   });
 }
+
+/* Each process of a cluster has such a thread, and starts with it. */
+test('the thread that keeps leases alive loads no gRPC, nor does a process before it watches', async () => {
+  await import('./lease-keeper.js');
+  await import('./member-pool.js');
+  const loaded = Object.keys(createRequire(import.meta.url).cache);
+  assert.ok(loaded.some((file) => file.endsWith('/etcd3/lib/errors.js')));
+  assert.deepEqual(
+    loaded.filter((file) => /node_modules\/(@grpc|protobufjs|cockatiel)\//.test(file)),
+    [],
+  );
+});
