@@ -223,8 +223,9 @@ export interface Replica {
   /** Answers a question of the rules about a prepared push; see `Inspect` for order, bounds and errors. */
   inspect(key: QuarantineKey, inspection: Inspection): AsyncIterable<PushFact>;
   /**
-   * Keeps the updates of an entry too large for the log in the quarantine, durably; the log then carries the SHA-256
-   * of their JSON form, which this returns.
+   * Keeps the updates of an entry too large for the log in the quarantine of a prepared push, durably; the log then
+   * carries the SHA-256 of their JSON form, which this returns. They are kept as what is prepared is, also where the push
+   * brings no objects. `unavailable` when this store does not know (any more) that it prepared the push.
    */
   storeUpdates(key: QuarantineKey, updates: readonly RefCommand[]): Promise<string>;
   /**

@@ -90,6 +90,8 @@ async function isApplicable(
   }: { readonly entry: LogEntry; readonly quarantine: QuarantineKey | undefined },
 ): Promise<boolean> {
   if (!entry.prepared.includes(dependencies.store.id) && !isPlain(entry)) return false;
+  // What a copy that is gone had kept went with it: that says nothing against the one in its place.
+  if (entry.updatesDigest !== undefined) return quarantine !== undefined;
   return quarantine !== undefined || holdsObjectsOf(dependencies, ground, entry);
 }
 

@@ -5,7 +5,7 @@ import type { PrepareRequest, QuarantineKey } from '../contract/replica.js';
 import type { IndexedPack } from '../git/pack-indexer.js';
 import { removeTree } from '../git/repository-files.js';
 import type { PruneGate } from './prune-gate.js';
-import { packDirectoryOf } from './quarantine.js';
+import { packDirectoryOf, type PreparedMark } from './quarantine.js';
 import type { Store } from './store.js';
 
 /** A push between its upload (or, without objects, its judgement) and the end of its fate. */
@@ -25,6 +25,8 @@ export interface LiveQuarantine {
   arriving?: Promise<void>;
   /** It was asked to prepare under locks: a request without them that comes now is an earlier one. */
   locked?: true;
+  /** Of a push that was prepared here without objects: it has no quarantine, and is marked when it gets one. */
+  mark?: PreparedMark;
   /** Settles when the marks that were to be written are, one after the other. */
   marking?: Promise<void>;
   /** Resolves when a pack that was not synced at once is on disk. */
@@ -188,6 +190,13 @@ async function removeFiles(live: LiveQuarantine | undefined, directory: string):
   } finally {
     if (live.spare !== undefined) await removeTree(live.spare);
   }
+}
+
+/** What `inTurn` says of marks holds for one that is only noted, too. */
+export function noteMark(live: LiveQuarantine, mark: PreparedMark): void {
+  if (mark.headRevision === undefined) live.locked = true;
+  else if (live.locked === true) return;
+  live.mark = mark;
 }
 
 /**

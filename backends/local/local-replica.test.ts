@@ -12,7 +12,7 @@ import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { QuorateError } from '../contract/errors.js';
 import { allRefs, refsWithout, type VisibleRefs } from '../contract/visible-refs.js';
-import type { ReplicaRead } from '../contract/replica.js';
+import type { PeerSource, QuarantineKey, ReplicaRead } from '../contract/replica.js';
 import { observeSyncs } from '../git/testing/observe-syncs.js';
 import type { LocalReplica } from './local-replica.js';
 import { readState, type RepositoryState } from './state-file.js';
@@ -432,6 +432,78 @@ test('the updates of a large push are read from its quarantine, and only if they
   await assert.rejects(scene.replica.apply(scene.id, 1), { code: 'data-corrupt' });
   writeFileSync(join(path, 'updates'), text);
   assert.deepEqual(await seen(), { [main]: tip });
+});
+
+/** Prepares a push of refs to what is here already; it has no pack. */
+async function prepareWithout(
+  commands: Parameters<ReplicaScene['prepare']>[0],
+): Promise<QuarantineKey> {
+  const key = { repositoryId: scene.id, pushId: 'brings-nothing', attempt: 1 };
+  await scene.replica.prepare(scene.request(key, commands));
+  return key;
+}
+
+test('a large push that brings no objects is prepared for good once its updates are kept', async () => {
+  const tip = await commitPush();
+  await scene.replica.apply(scene.id, 1);
+  const commands = [create('refs/tags/one', tip)];
+  const key = await prepareWithout(commands);
+  const updatesDigest = await scene.replica.storeUpdates(key, commands);
+  const again = await scene.reopen();
+  assert.deepEqual(again.leftQuarantines, [key]);
+  // Who was never prepared has no locks, and is over.
+  await again.dropIfOver(key, async (mark) => mark?.lockRevisions[0]?.createRevision !== 7);
+  scene.log.commit(key.pushId, commands, { updatesDigest });
+  assert.deepEqual(await seen(again), { [main]: tip, 'refs/tags/one': tip });
+  await comeTo([], quarantines);
+});
+
+test('the updates of a push that goes on under locks are kept with these, whatever comes late', async () => {
+  const tip = await commitPush();
+  await scene.replica.apply(scene.id, 1);
+  const commands = [create('refs/tags/one', tip)];
+  const key = { repositoryId: scene.id, pushId: 'brings-nothing', attempt: 1 };
+  const locked = scene.request(key, commands);
+  const unlocked = { ...locked, headRevision: 3, lockRevisions: [] };
+  await scene.replica.prepare(unlocked);
+  await scene.replica.storeUpdates(key, commands);
+  await scene.replica.prepare(locked);
+  await scene.replica.prepare(unlocked).catch(() => undefined);
+  await scene.replica.storeUpdates(key, commands);
+  let found: unknown;
+  await (
+    await scene.reopen()
+  ).dropIfOver(key, async (mark) => {
+    found = [mark?.lockRevisions, mark?.headRevision];
+    return false;
+  });
+  assert.deepEqual(found, [locked.lockRevisions, undefined]);
+});
+
+test('a store that was started again since it prepared a push keeps no updates of it', async () => {
+  const tip = await commitPush();
+  await scene.replica.apply(scene.id, 1);
+  const commands = [create('refs/tags/one', tip)];
+  const key = await prepareWithout(commands);
+  const again = await scene.reopen();
+  await assert.rejects(again.storeUpdates(key, commands), { code: 'unavailable' });
+  assert.deepEqual(quarantines(), []);
+});
+
+test('a copy in the place of one that had kept the updates of a large push gets them from a peer', async () => {
+  const tip = await commitPush();
+  await scene.replica.apply(scene.id, 1);
+  const second = await scene.second();
+  const source: PeerSource = (have, atLeast) =>
+    scene.replica.export(scene.id, { have, atLeast, signal });
+  await second.catchUp(scene.id, { atLeast: 1, source, signal });
+  const commands = [create('refs/tags/one', tip)];
+  const key = await prepareWithout(commands);
+  const updatesDigest = await scene.replica.storeUpdates(key, commands);
+  scene.log.prepared = [scene.replica.storeId, second.storeId];
+  await scene.replica.apply(scene.id, scene.log.commit(key.pushId, commands, { updatesDigest }));
+  await second.apply(scene.id, 2);
+  assert.deepEqual(await second.state(scene.id), scene.log.committed);
 });
 
 test('a pack counts from its index on, so that comes last, and is held by a keep file', async () => {

@@ -40,17 +40,12 @@ import { inspectPrepared } from './inspect.js';
 import { judge, judgeFromMemory, objectSources } from './judge.js';
 import { ObjectPools } from './object-pools.js';
 import { makeEmptyCopy } from './empty-copy.js';
+import { keepUpdates } from './kept-updates.js';
 import { IncomingPacks } from './incoming-packs.js';
-import { inTurn, type LiveQuarantine, LiveQuarantines } from './live-quarantines.js';
+import { inTurn, type LiveQuarantine, LiveQuarantines, noteMark } from './live-quarantines.js';
 import { OpenRepositories, type PuttingAside, type Removal } from './open-repositories.js';
 import type { OpenRepository } from './open-repository.js';
-import {
-  markOf,
-  markSteps,
-  type PreparedMark,
-  readPreparedMark,
-  storeUpdates,
-} from './quarantine.js';
+import { markOf, markSteps, type PreparedMark, readPreparedMark } from './quarantine.js';
 import type { LocalReplicaDependencies } from './replica-dependencies.js';
 import { RefViews } from './ref-views.js';
 import { type MaintainOptions, Upkeep } from './upkeep.js';
@@ -227,6 +222,7 @@ export class LocalReplica implements Replica {
         live.indexed === undefined
           ? await objectSources(repository, directory)
           : { gitDir: repository.gitDirectory, objectDirectory: directory };
+      if (sources.objectDirectory === undefined) noteMark(live, markOf(request));
       const names = judgeFromMemory(repository, request, live.indexed);
       // git is going to look into it.
       if (names.look === undefined) await this.#incoming.name(live);
@@ -316,9 +312,7 @@ export class LocalReplica implements Replica {
   }
 
   async storeUpdates(key: QuarantineKey, updates: readonly RefCommand[]): Promise<string> {
-    const digest = await storeUpdates(this.#store.quarantineDirectory(key), updates);
-    this.#quarantines.remember(key);
-    return digest;
+    return keepUpdates(this.#store, this.#quarantines, key, updates);
   }
 
   async keep(key: QuarantineKey): Promise<void> {

@@ -1,0 +1,35 @@
+import { QuorateError } from '../contract/errors.js';
+import type { RefCommand } from '../contract/objects.js';
+import type { QuarantineKey } from '../contract/replica.js';
+import { inTurn, type LiveQuarantines } from './live-quarantines.js';
+import { markSteps, readPreparedMark, storeUpdates } from './quarantine.js';
+import { type Store, unlessFull } from './store.js';
+
+/**
+ * Keeps the updates of an entry too large for the log in the quarantine of a prepared push, as `Replica.storeUpdates`.
+ * One that brings no objects had none up to now, and no mark: without, a restart would take it for one that was never
+ * prepared, and what is committed a moment later could be applied by nobody. `unavailable` when this store does not know
+ * that it prepared the push: it was started again since, and what it has must not count.
+ */
+export async function keepUpdates(
+  store: Store,
+  quarantines: LiveQuarantines,
+  key: QuarantineKey,
+  updates: readonly RefCommand[],
+): Promise<string> {
+  const known = quarantines.find(key.repositoryId, key.pushId)?.mark;
+  if (known === undefined && (await readPreparedMark(store, key)) === undefined) {
+    throw new QuorateError('unavailable', 'the push is not prepared in this store any more');
+  }
+  const directory = store.quarantineDirectory(key);
+  const live = quarantines.remember(key);
+  const digest = await storeUpdates(directory, updates);
+  if (known !== undefined) {
+    await inTurn(live, known, () => store.take(markSteps(store, directory, known))).catch(
+      (error: unknown) => {
+        throw unlessFull(error);
+      },
+    );
+  }
+  return digest;
+}
