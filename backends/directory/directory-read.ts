@@ -6,7 +6,7 @@ import type { VisibleRefs } from '../contract/visible-refs.js';
 import type { Oid, RefSnapshot } from '../contract/objects.js';
 import type { Repository } from '../contract/repository.js';
 import { firstUnreachable } from '../git/ancestry.js';
-import type { GitRunner } from '../git/git-runner.js';
+import { type GitRunner, pacedTimeoutMs } from '../git/git-runner.js';
 import { writeRefView } from '../git/ref-view.js';
 import { readStoreShape } from '../git/store-shape.js';
 import { createSingleRunReader } from './single-run-reader.js';
@@ -71,6 +71,7 @@ export class DirectoryRead implements ReadSession {
       config: run.config,
       stdin: run.input,
       signal: run.signal,
+      timeoutMs: pacedTimeoutMs,
     });
   }
 
@@ -101,6 +102,7 @@ export class DirectoryRead implements ReadSession {
         args: ['upload-archive', view ?? gitDir],
         stdin: run.input,
         signal: run.signal,
+        timeoutMs: pacedTimeoutMs,
       });
       void stream.exited.then(remove).catch(() => {}); // The next start removes it.
       return stream;

@@ -3,6 +3,13 @@ import type { GitStream } from '../contract/backend.js';
 import type { HookEnd } from '../contract/hook.js';
 import type { ProgramCommand } from './program.js';
 
+/**
+ * `timeoutMs` of a git that goes at the pace of a client, or of another store: a week. Whoever waits for it knows how
+ * long that is worth while (`limits.requestTime`, the patience with fills), and ends it; this ends what all have
+ * forgotten. A limit on the whole of a transfer would have what is large, over a line that is slow, begun anew for ever.
+ */
+export const pacedTimeoutMs = 7 * 24 * 3_600_000;
+
 /** How one git is run. Never a shell: `args` is git's argv after `git`. */
 export interface GitCommand {
   readonly args: readonly string[];

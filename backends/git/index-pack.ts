@@ -3,7 +3,7 @@ import { basename, dirname, join } from 'node:path';
 import { QuorateError } from '../contract/errors.js';
 import type { ObjectFormat } from '../contract/objects.js';
 import { isIgnorableFsckId } from '../contract/fsck-messages.js';
-import type { GitRunner } from './git-runner.js';
+import { type GitRunner, pacedTimeoutMs } from './git-runner.js';
 import { troubleOf } from './machine-trouble.js';
 import type { IndexedPack } from './pack-indexer.js';
 import { orAborted, PackFeed, type PackSource } from './pack-source.js';
@@ -23,6 +23,7 @@ export interface IndexPackRun {
   readonly memoryLimitBytes: number;
   /** Which limit that is, for messages: its setting, if it has one. */
   readonly memoryLimitName: string;
+  /** For how long git may work, or the sender be silent, since git took the last piece of the pack. */
   readonly timeoutMs: number;
 }
 
@@ -33,12 +34,17 @@ export interface IndexPackRun {
  */
 export async function indexPackWithGit(run: IndexPackRun): Promise<IndexedPack> {
   const stopping = new AbortController();
-  const feed = new PackFeed(run.source);
   let timedOut = false;
-  const timer = setTimeout(() => {
-    timedOut = true;
-    stopping.abort();
-  }, run.timeoutMs);
+  let timer: NodeJS.Timeout | undefined;
+  const wait = (): void => {
+    clearTimeout(timer);
+    timer = setTimeout(() => {
+      timedOut = true;
+      stopping.abort();
+    }, run.timeoutMs);
+  };
+  wait();
+  const feed = new PackFeed(run.source, wait);
   feed.finished.catch(() => stopping.abort());
   let result: GitEnd;
   try {
@@ -80,8 +86,8 @@ async function runGit(run: IndexPackRun, feed: PackFeed, signal: AbortSignal): P
     },
     stdin: feed.stream,
     signal,
-    // The timer of the caller is first; this is for the case that it fails.
-    timeoutMs: run.timeoutMs + 60_000,
+    // The sender sets the pace: the caller's timer counts from its last piece.
+    timeoutMs: pacedTimeoutMs,
     memoryLimitBytes: run.memoryLimitBytes,
     onStderr: run.progress,
   });

@@ -49,6 +49,7 @@ const WORKER_TIMEOUT_MS = 20_000;
 const WORKER_MEMORY_BYTES = 512 * MIB;
 /** What git itself takes on four cores. Measured: more cost CPU and save no time. */
 const MAX_GIT_THREADS = 3;
+/** Since it took the last piece of a pack: deltas of tens of gigabytes. How long a pack may be on its way is the sender's to know. */
 const GIT_TIMEOUT_MS = 3_600_000;
 /**
  * A large pack may have a delta's base and result, at git's own limit for deltas (core.bigFileThreshold, 512 MiB), on

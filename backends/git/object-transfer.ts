@@ -1,7 +1,7 @@
 import { QuorateError } from '../contract/errors.js';
 import type { Oid } from '../contract/objects.js';
 import { writeRevisions } from './connectivity.js';
-import type { GitRunner } from './git-runner.js';
+import { type GitRunner, pacedTimeoutMs } from './git-runner.js';
 import { troubleIn } from './machine-trouble.js';
 import type { ObjectReader } from './object-reader.js';
 
@@ -17,9 +17,6 @@ export interface PackRequest {
   readonly have: readonly Oid[];
   readonly signal: AbortSignal;
 }
-
-/** An hour: a large repository over a slow network. */
-export const transferTimeoutMs = 60 * 60_000;
 
 /**
  * One self-contained pack of what `tips` reach and `have` does not, for another store; undefined when that is nothing.
@@ -48,7 +45,7 @@ async function* runPackObjects(
     stdin: revisions,
     signal,
     background: true,
-    timeoutMs: transferTimeoutMs,
+    timeoutMs: pacedTimeoutMs,
   });
   let ended = false;
   try {

@@ -87,20 +87,22 @@ export class PackFeed {
    */
   readonly finished: Promise<boolean>;
 
-  constructor(source: PackSource) {
+  /** `took`: told of each piece that goes in; the one before it has been taken then. */
+  constructor(source: PackSource, took: () => void) {
     // git going away shows as a closed stream; the error itself says no more.
     this.stream.on('error', () => {});
-    this.finished = this.#pump(source);
+    this.finished = this.#pump(source, took);
     this.finished.catch(() => {});
   }
 
-  async #pump(source: PackSource): Promise<boolean> {
+  async #pump(source: PackSource, took: () => void): Promise<boolean> {
     try {
       for (;;) {
         const chunk = await source.next();
         if (chunk === undefined) return true;
         if (chunk.byteLength === 0) continue;
         if (this.stream.destroyed) return false;
+        took();
         if (!this.stream.write(chunk)) await this.#drained();
       }
     } finally {

@@ -44,7 +44,7 @@ export interface GitRunnerOptions {
 
 /**
  * Three bounds, one per kind, since the kinds wait for each other: a stream is paced by a client and may hold its
- * place for an hour, while the push that it belongs to needs short runs; a conversation is held by a pool.
+ * place for hours, while the push that it belongs to needs short runs; a conversation is held by a pool.
  */
 export interface GitRunnerLimits {
   /** `run` at once (64): more than any machine has cores for. */

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
 import {
   existsSync,
   mkdirSync,
@@ -9,7 +10,8 @@ import {
 } from 'node:fs';
 import { rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { afterEach, beforeEach, test } from 'node:test';
+import { Readable } from 'node:stream';
+import { afterEach, beforeEach, mock, test } from 'node:test';
 import { QuorateError } from '../contract/errors.js';
 import { allRefs, refsWithout, type VisibleRefs } from '../contract/visible-refs.js';
 import type { PeerSource, QuarantineKey, ReplicaRead } from '../contract/replica.js';
@@ -504,6 +506,36 @@ test('a copy in the place of one that had kept the updates of a large push gets 
   await scene.replica.apply(scene.id, scene.log.commit(key.pushId, commands, { updatesDigest }));
   await second.apply(scene.id, 2);
   assert.deepEqual(await second.state(scene.id), scene.log.committed);
+});
+
+test('a client that takes its fetch slowly gets all of it', async () => {
+  const tip = await commitPush(main, randomBytes(8 * 1024 * 1024).toString('hex'));
+  const read = await scene.replica.read(scene.id, 1);
+  const lines = ['command=fetch\n', undefined, 'no-progress\n', `want ${tip}\n`, 'done\n'];
+  const packets = lines.map((line) =>
+    line === undefined ? '0001' : `${(line.length + 4).toString(16).padStart(4, '0')}${line}`,
+  );
+  mock.timers.enable({ apis: ['setTimeout'] });
+  try {
+    const fetched = await read.uploadPack({
+      protocol: 2,
+      stateless: true,
+      visible: allRefs,
+      config: {},
+      input: Readable.from([Buffer.from(`${packets.join('')}0000`)]),
+      signal,
+    });
+    let bytes = 0;
+    for await (const part of fetched.stdout as AsyncIterable<Buffer>) {
+      if (bytes === 0) mock.timers.tick(20 * 3_600_000);
+      bytes += part.length;
+    }
+    assert.equal((await fetched.exited).exitCode, 0);
+    assert.ok(bytes > 8 * 1024 * 1024);
+  } finally {
+    mock.timers.reset();
+    read.release();
+  }
 });
 
 test('a pack counts from its index on, so that comes last, and is held by a keep file', async () => {

@@ -5,7 +5,7 @@ import type { VisibleRefs } from '../contract/visible-refs.js';
 import type { Oid, RefSnapshot } from '../contract/objects.js';
 import type { ReplicaRead } from '../contract/replica.js';
 import { firstUnreachable } from '../git/ancestry.js';
-import type { GitRunner } from '../git/git-runner.js';
+import { type GitRunner, pacedTimeoutMs } from '../git/git-runner.js';
 import type { ObjectReader } from '../git/object-reader.js';
 import type { OpenRepository } from './open-repository.js';
 import type { RefViews } from './ref-views.js';
@@ -115,6 +115,7 @@ export class LocalRead implements ReplicaRead {
         config: run.config,
         stdin: run.input,
         signal: run.signal,
+        timeoutMs: pacedTimeoutMs,
       }),
     );
   }
@@ -140,6 +141,7 @@ export class LocalRead implements ReplicaRead {
         args: ['upload-archive', directory],
         stdin: run.input,
         signal: run.signal,
+        timeoutMs: pacedTimeoutMs,
       }),
     );
   }

@@ -6,7 +6,6 @@ import type { PeerSource, ReplicaExport } from '../contract/replica.js';
 import { deleted } from './basis.js';
 import { damagesOf, reportsIn } from './damage.js';
 import { asQuorateError, QuorateError } from '../contract/errors.js';
-import { transferTimeoutMs } from '../git/object-transfer.js';
 import { decodeRepository } from './records.js';
 import { hangingStores } from './stuck.js';
 import {
@@ -71,8 +70,8 @@ export function peerSourceOf(
 
 /** A peer that has not begun to send after so long has a disk that hangs, perhaps: the next one is asked. */
 const beginMs = 10_000;
-/** git counts and compresses all objects before it writes the first byte, and has as long for all of it. */
-const stallMs = transferTimeoutMs;
+/** Between two parts of a pack: git counts and compresses all objects before it writes the first byte. */
+const stallMs = 60 * 60_000;
 const lookEveryMs = 5_000;
 /** A peer that sends nothing and says for a minute that its disk hangs is left: what it reads may keep the disk busy as well. */
 const hangingLooks = 12;
