@@ -53,6 +53,11 @@ export interface PrepareRequest {
    */
   readonly pack?: Uint8Array;
   /**
+   * Its objects are here: they were uploaded, or came with an earlier request. Where they are not, since the store was
+   * started again before the push was prepared, that is no fault of the push: `unavailable`, with `gone` among the details.
+   */
+  readonly uploaded?: true;
+  /**
    * Create revisions of the push's locks, or, when it takes none, of its front-end's own key: kept with the quarantine,
    * so that its fate can be found out later. Once one of them is gone, it cannot be committed.
    */

@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { stat } from 'node:fs/promises';
+import { QuorateError } from '../contract/errors.js';
 import type { Oid, RefCommand } from '../contract/objects.js';
 import type { PrepareRequest } from '../contract/replica.js';
 import type { Clock } from '../contract/environment.js';
@@ -56,6 +57,19 @@ export async function objectSources(
     gitDir: repository.gitDirectory,
     objectDirectory: present ? quarantineDirectory : undefined,
   };
+}
+
+/** To judge a push without the objects that it brought would be to call them missing. */
+export function refuseGone(
+  { uploaded }: Pick<PrepareRequest, 'uploaded'>,
+  { objectDirectory }: ObjectSources,
+): void {
+  if (uploaded !== true || objectDirectory !== undefined) return;
+  throw new QuorateError(
+    'unavailable',
+    'the objects of the push went when the storage node was started again; nothing changed, push again',
+    { details: { gone: true } },
+  );
 }
 
 const dryRunWords: Readonly<Record<RefFailure, string>> = {

@@ -22,8 +22,9 @@ export async function keepUpdates(
     throw new QuorateError('unavailable', 'the push is not prepared in this store any more');
   }
   const directory = store.quarantineDirectory(key);
-  const live = quarantines.remember(key);
   const digest = await storeUpdates(directory, updates);
+  // Whatever became of it meanwhile: what is on the disk now is known, and goes when its push is over.
+  const live = quarantines.remember(key);
   if (known !== undefined) {
     await inTurn(live, known, () => store.take(markSteps(store, directory, known))).catch(
       (error: unknown) => {

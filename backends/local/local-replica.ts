@@ -37,7 +37,7 @@ import { gatherQuarantines, listHeldPushes } from './held-pushes.js';
 import { exportCopy, type ExportOptions } from './export-copy.js';
 import { HookPrograms, runHookProgram } from './hook-programs.js';
 import { inspectPrepared } from './inspect.js';
-import { judge, judgeFromMemory, objectSources } from './judge.js';
+import { judge, judgeFromMemory, objectSources, refuseGone } from './judge.js';
 import { ObjectPools } from './object-pools.js';
 import { makeEmptyCopy } from './empty-copy.js';
 import { keepUpdates } from './kept-updates.js';
@@ -215,6 +215,10 @@ export class LocalReplica implements Replica {
       if (request.head !== undefined) judgeHead(repository.snapshot.head, request.head);
       await this.#incoming.takeWith(repository, request);
       await this.#quarantines.removed(key);
+      // Before it is remembered: nothing is there that would have to be let go.
+      if (this.#quarantines.find(key.repositoryId, key.pushId)?.indexed === undefined) {
+        refuseGone(request, await this.#sourcesOf(repository, key));
+      }
       const live = this.#quarantines.remember(key);
       await this.#quarantines.enterGate(live, repository.pruneGate);
       const directory = this.#store.quarantineDirectory(key);
@@ -222,6 +226,7 @@ export class LocalReplica implements Replica {
         live.indexed === undefined
           ? await objectSources(repository, directory)
           : { gitDir: repository.gitDirectory, objectDirectory: directory };
+      refuseGone(request, sources);
       if (sources.objectDirectory === undefined) noteMark(live, markOf(request));
       const names = judgeFromMemory(repository, request, live.indexed);
       // git is going to look into it.

@@ -38,6 +38,7 @@ export const calls = {
     headRevision: z.int().exactOptional(),
     /** The pack comes behind the arguments, in the same message. */
     packed: z.boolean().exactOptional(),
+    uploaded: z.literal(true).exactOptional(),
   }),
   nonFastForwards: z.object({ key: pushKey, commands: z.array(command) }),
   runHook: z.object({

@@ -347,6 +347,7 @@ async function prepare(
         settings: change.pack?.settings(record.settings) ?? record.settings,
         shallow: change.shallow,
         lockRevisions: held.locks,
+        ...(change.members === undefined ? {} : { uploaded: true }),
         ...(exactHead === undefined ? {} : { headRevision: exactHead.headRevision }),
       },
     }),

@@ -184,9 +184,15 @@ async function prepareAt(
   signal: AbortSignal,
 ): Promise<Prepared> {
   if (pack === undefined || pack.takenBy.has(storeId)) {
-    const prepared = await replica.prepare({ ...request, signal });
-    answered?.(storeId, false);
-    return prepared;
+    try {
+      const uploaded = pack === undefined ? {} : { uploaded: true as const };
+      const prepared = await replica.prepare({ ...request, ...uploaded, signal });
+      answered?.(storeId, false);
+      return prepared;
+    } catch (error) {
+      if (pack === undefined || !('gone' in asQuorateError(error).details)) throw error;
+      pack.takenBy.delete(storeId);
+    }
   }
   const prepared = await replica.prepare({ ...request, pack: pack.bytes, signal });
   pack.takenBy.set(storeId, prepared.packBytes ?? 0);

@@ -269,7 +269,11 @@ function interfered(store: TestStore): Replica {
       const member: unknown = Reflect.get(replica, name, replica);
       if (typeof member !== 'function') return member;
       return (...args: unknown[]): unknown => {
-        const go = (): unknown => Reflect.apply(member, replica, args);
+        // The store may have been started again meanwhile.
+        const go = (): unknown => {
+          const now: unknown = Reflect.get(store.replica, name, store.replica);
+          return Reflect.apply(typeof now === 'function' ? now : member, store.replica, args);
+        };
         return store.interfere === undefined ? go() : store.interfere(name, go, args[0]);
       };
     },
