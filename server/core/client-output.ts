@@ -41,6 +41,17 @@ export class ClientOutput {
     return bytes.length > maxWriteBytes ? this.#writeParts(bytes) : this.#writePart(bytes);
   }
 
+  /**
+   * As `write`, for the last that is written. Also when the signal has aborted (a time limit, say), as long as the client
+   * may still read it: then nobody waits for that.
+   */
+  writeLast(bytes: Uint8Array): Promise<void> {
+    if (!this.#signal.aborted || this.#stream.destroyed) return this.write(bytes);
+    this.writtenBytes += bytes.length;
+    this.#stream.write(bytes);
+    return done;
+  }
+
   async #writeParts(bytes: Uint8Array): Promise<void> {
     for (let from = 0; from < bytes.length; from += maxWriteBytes) {
       await this.#writePart(bytes.subarray(from, from + maxWriteBytes));

@@ -239,7 +239,10 @@ async function run(
     }
     // The listener's own error about its stream (a limit, a bad encoding) goes back as it is.
     if (!output.started && error === input.failure) throw error;
-    const failure = request.signal.aborted ? cancelledBy(request.signal) : asServiceError(error);
+    const known = asServiceError(error);
+    // That a time limit or a drain came in between makes nothing known.
+    const isStopped = request.signal.aborted && known.code !== 'outcome-unknown';
+    const failure = isStopped ? cancelledBy(request.signal) : known;
     if (!output.started && !isToldByPush(request, output, failure)) throw failure;
     // An answer that ends in good order without what it lacks is one that git waits for: it has to be broken off.
     if (request.mode === 'stateless' && untold.has(failure.code)) throw failure;

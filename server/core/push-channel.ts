@@ -58,11 +58,11 @@ export class PushChannel {
   async finish(report: string | undefined): Promise<void> {
     await this.close();
     if (!this.#sideBand) {
-      if (report !== undefined) await this.#output.write(report);
+      if (report !== undefined) await this.#output.writeLast(Buffer.from(report));
       return;
     }
     const framed = report === undefined ? [] : [writeSideBand(1, Buffer.from(report))];
-    await this.#output.write(Buffer.concat([...framed, flushPkt]));
+    await this.#output.writeLast(Buffer.concat([...framed, flushPkt]));
   }
 
   async #breakSilence(): Promise<void> {

@@ -288,6 +288,40 @@ test('a push of unknown outcome whose answer has begun is broken off, not ended'
   assert.equal(codeOf(error), 'outcome-unknown');
 });
 
+for (const mode of ['stateless', 'session'] as const) {
+  test(`a push of unknown outcome that is stopped gets no verdict either (${mode})`, async () => {
+    const stopping = new AbortController();
+    const fake = new FakeService({
+      push: () => {
+        stopping.abort(new QuorateError('deadline-exceeded', 'the request took too long'));
+        return Promise.reject(new QuorateError('outcome-unknown', 'the answer was lost'));
+      },
+    });
+    const { signal } = stopping;
+    const { output, error, outcome } = await fake.talk({ service, mode, signal }, pushOf([create]));
+    assert.doesNotMatch(output.toString(), /took too long/);
+    if (mode === 'stateless') assert.equal(codeOf(error), 'outcome-unknown');
+    else assert.equal(outcome?.fields['error'], 'outcome-unknown');
+  });
+}
+
+test('a push that is committed as its request is stopped is told so, if it can be', async () => {
+  const stopping = new AbortController();
+  const fake = new FakeService({
+    push: async (request) => {
+      const result = await acceptAll(request);
+      stopping.abort(new QuorateError('unavailable', 'the server is stopping'));
+      return result;
+    },
+  });
+  const { signal } = stopping;
+  const report = await reported(await fake.talk({ ...stateless, signal }, pushOf([create])));
+  assert.deepEqual(
+    report.refs.map(({ status }) => status),
+    ['ok'],
+  );
+});
+
 test('a client that leaves in its pack is recorded, and not answered', async () => {
   const client = new PassThrough();
   const fake = new FakeService({

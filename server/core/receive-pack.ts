@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import type { IncomingPack, PushRequest, PushResult } from '../../backends/contract/backend.js';
-import type { QuorateError } from '../../backends/contract/errors.js';
+import { QuorateError } from '../../backends/contract/errors.js';
 import type { Repository } from '../../backends/contract/repository.js';
 import { booleanSetting, numberSetting } from '../../backends/contract/settings.js';
 import { principalName, pusherOf } from '../auth/principal.js';
@@ -169,7 +169,11 @@ async function run(
   assert(result !== undefined);
   if (result.generation !== undefined) context.request.onGeneration?.(result.generation);
   const refs = reportOf(push.sent, result.refs);
-  await tellReport(push, channel, { unpack: result.unpack, refs });
+  try {
+    await tellReport(push, channel, { unpack: result.unpack, refs });
+  } catch (error) {
+    throw result.generation === undefined ? error : untoldOf(context, error);
+  }
   return {
     status: result.refs.every(({ status }) => status === 'ok') ? 'ok' : 'refused',
     exitCode: 0,
@@ -286,6 +290,20 @@ function failureOf({ request, input }: GitContext, error: unknown): QuorateError
   return input.failure === null ? failure : asServiceError(input.failure);
 }
 
+/**
+ * A push that is committed, and whose pusher cannot be told so: to him whose request is stopped (a time limit, the end of a
+ * drain) that would be told as if nothing had happened. Who left is told nothing anyway.
+ */
+function untoldOf({ request: { signal } }: GitContext, cause: unknown): QuorateError {
+  const error = asServiceError(cause);
+  const { reason } = signal;
+  if (!signal.aborted || (reason instanceof QuorateError && reason.code === 'cancelled')) {
+    return error;
+  }
+  const message = 'the push is committed, and its report could not be sent; fetch to find out';
+  return new QuorateError('outcome-unknown', message, { cause });
+}
+
 /** A push that came to no result. Only one whose outcome is known gets a verdict. */
 async function fail(
   { request, input, output, parts }: GitContext,
@@ -307,7 +325,7 @@ async function fail(
   );
   if (code === 'outcome-unknown' || brokenOff) {
     output.voice = 'none';
-    throw input.failure ?? error;
+    throw code === 'outcome-unknown' ? error : (input.failure ?? error);
   }
   const reason = publicMessage(error, request.requestId);
   await tellReport(push, channel, {

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { request as httpRequest, Agent } from 'node:http';
 import { afterEach, test } from 'node:test';
+import { QuorateError } from '../../backends/contract/errors.js';
 import type { GitRequest } from '../core/git-request.js';
 import {
   ask,
@@ -141,6 +142,20 @@ test('a drain ends what outlasts its grace, with a 503 where nothing was sent', 
   await until('closed', () => busy.closed());
   assert.match(busy.received(), /^HTTP\/1.1 503 /);
   assert.equal(running(), 0);
+});
+
+test('a push of unknown outcome that a drain ends gets no verdict', async () => {
+  const { port, listener, running } = await start({
+    run: (_input, _output, request) =>
+      whenAborted(request).catch(() => {
+        throw new QuorateError('outcome-unknown', 'the answer was lost');
+      }),
+  });
+  const busy = await rawConnection(port, `${post}${'x'.repeat(1000)}`);
+  await until('it runs', () => running() === 1);
+  await listener.drain(10);
+  await until('closed', () => busy.closed());
+  assert.equal(busy.received(), '');
 });
 
 test('a drain ends even when the service does not listen to its signal', async () => {

@@ -135,7 +135,7 @@ export class GitHandler {
     // A body that was refused (too large, not gzip) is an HTTP error, however the service took the failing stream.
     if (body?.errored instanceof HttpRefusal && !reply.started) throw body.errored;
     await ended(reply);
-    if (exchange.stopped !== undefined) throw exchange.stopped;
+    if (exchange.stopped !== undefined) throw stoppedAfter(exchange.stopped, route, reply);
     if (body !== undefined && !request.readableEnded) await this.#takeRest(exchange);
     return { outcome: outcome.status, fields: outcome.fields };
   }
@@ -203,8 +203,9 @@ export class GitHandler {
 
   async #fail(exchange: HttpExchange, route: GitRoute, thrown: unknown): Promise<Served> {
     const { request, response, reply } = exchange;
+    const isUnknown = thrown instanceof QuorateError && thrown.code === 'outcome-unknown';
     const error =
-      exchange.stopped ??
+      (isUnknown ? thrown : exchange.stopped) ??
       (exchange.body?.errored instanceof HttpRefusal ? exchange.body.errored : thrown);
     const operating = error instanceof HttpRefusal ? undefined : asQuorateError(error);
     const refusal =
@@ -389,6 +390,18 @@ function ended(reply: GitReply): Promise<void> {
   return new Promise((resolve) => {
     reply.once('close', () => resolve());
     reply.end();
+  });
+}
+
+/** What is said of a request that was stopped when its answer was there: the report of a push was no refusal. */
+function stoppedAfter(
+  stopped: HttpRefusal | QuorateError,
+  { service }: GitRoute & { readonly service: GitRequest['service'] },
+  { sentBytes }: GitReply,
+): HttpRefusal | QuorateError {
+  if (service !== 'git-receive-pack' || sentBytes === 0) return stopped;
+  return new QuorateError('outcome-unknown', 'the report of a push could not be sent', {
+    cause: stopped,
   });
 }
 
