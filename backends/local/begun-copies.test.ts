@@ -219,3 +219,18 @@ test('what an earlier version has to read, should it come back, says nothing of 
     );
   }
 });
+
+test('a copy that is on its way out is not made anew under those who still read it', async () => {
+  const tip = await push();
+  await fill();
+  const read = await second.read(scene.id, 1);
+  const stays = new QuorateError('aborted', 'the copy is to stay after all');
+  const going = second.destroy(scene.id, { confirm: () => Promise.reject(stays) });
+  going.catch(() => undefined);
+  assert.equal(await second.state(scene.id), undefined);
+  await assert.rejects(fill(), { code: 'unavailable' });
+  assert.deepEqual(await read.objectSizes([tip]).then((sizes) => sizes.includes(undefined)), false);
+  read.release();
+  await assert.rejects(going, stays);
+  await assertReadable([tip]);
+});

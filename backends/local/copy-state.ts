@@ -53,6 +53,19 @@ export async function copyState(
   }
 }
 
+/**
+ * What there is to be filled, also one that was only begun. `unavailable` while it is on its way out: to who asks what
+ * counts there is nothing then, but it may have readers, and stay after all.
+ */
+export async function copyToFill(
+  open: OpenRepositories,
+  store: Store,
+  repositoryId: string,
+): Promise<ReplicaState | undefined> {
+  open.refuseRetiring(repositoryId);
+  return (await copyState(open, store, { repositoryId }))?.state;
+}
+
 /** What was being applied was committed, and would have been applied by now, could it be read. */
 async function unreadCopy(
   directory: string,

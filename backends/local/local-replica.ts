@@ -30,7 +30,7 @@ import type { ObjectSources } from '../git/object-environment.js';
 import { Advance } from './advance.js';
 import { dropCatchUps } from './catch-up.js';
 import { CopyBeginnings } from './copy-beginnings.js';
-import { copyState, type StateOptions } from './copy-state.js';
+import { copyState, copyToFill, type StateOptions } from './copy-state.js';
 import { storageFailure } from './disk-errors.js';
 import { movedBranches } from './judge-names.js';
 import { gatherQuarantines, listHeldPushes } from './held-pushes.js';
@@ -79,7 +79,7 @@ export class LocalReplica implements Replica {
     this.#hooks = new HookPrograms(store.hooksDirectory);
     this.#beginnings = new CopyBeginnings({
       replica: this,
-      found: async (repositoryId) => (await copyState(this.#open, store, { repositoryId }))?.state,
+      found: (id) => copyToFill(this.#open, store, id),
       wanted: (id) => dependencies.log.wantsCopy(id, store.id),
       makeFiles: (id, options) => makeEmptyCopy(dependencies.git, store, id, options),
       discard: (id) => store.destroy(id),

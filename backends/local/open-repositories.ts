@@ -150,6 +150,15 @@ export class OpenRepositories {
     return this.#retiring.has(id);
   }
 
+  /** For who would put another copy in its place. */
+  refuseRetiring(id: string): void {
+    if (!this.#retiring.has(id)) return;
+    throw new QuorateError(
+      'unavailable',
+      'what this store has of the repository is on its way out',
+    );
+  }
+
   /** Resolves when nothing is left of what was applied up to now. */
   async cleaned(): Promise<void> {
     for (const { repository } of this.#open.values()) await repository?.cleaning;
