@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import type { Oid } from '../contract/objects.js';
 import { firstUnreachable, isFastForward } from './ancestry.js';
-import { findUnconnected } from './connectivity.js';
+import { findUnconnected, isConnected } from './connectivity.js';
 import type { GitRunner } from './git-runner.js';
 import { createObjectReader, type ObjectReader } from './object-reader.js';
 import { createGitRunner } from './runner.js';
@@ -33,6 +33,23 @@ describe('connectivity', () => {
     const check = { git, gitDir, newOids: [tip], knownTips: [base] };
     assert.deepEqual(await findUnconnected(check), { connected: true, unconnected: [] });
     assert.equal((await findUnconnected({ ...check, newOids: [] })).connected, true);
+  });
+
+  it('walks once for who need not know what is at fault', async () => {
+    const tips = [repository.commit(), 'a'.repeat(40), repository.commit(), 'b'.repeat(40)];
+    let walks = 0;
+    const counting: GitRunner = {
+      ...git,
+      run: (command) => {
+        walks += 1;
+        return git.run(command);
+      },
+    };
+    const check = { git: counting, gitDir: repository.gitDir, newOids: tips, knownTips: [] };
+    assert.equal(await isConnected(check), false);
+    assert.equal(walks, 1);
+    assert.deepEqual((await findUnconnected(check)).unconnected, [tips[1], tips[3]]);
+    assert.equal(await isConnected({ ...check, newOids: [] }), true);
   });
 
   it('says nothing of objects that git had no memory, or no files, to read', async () => {

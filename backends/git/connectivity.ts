@@ -32,19 +32,23 @@ const maxSingleChecks = 256;
  * `git receive-pack` does it. Errors: `cancelled`, `unavailable`, `storage-failure` (the machine kept git from it).
  */
 export async function findUnconnected(check: ConnectivityCheck): Promise<Connectivity> {
+  if (await isConnected(check)) return { connected: true, unconnected: [] };
   const newOids = [...new Set(check.newOids)];
-  if (newOids.length === 0 || (await isConnected(check, newOids))) {
-    return { connected: true, unconnected: [] };
-  }
   if (newOids.length === 1) return { connected: false, unconnected: newOids };
   const unconnected: Oid[] = [];
   for (const [index, oid] of newOids.entries()) {
-    if (index >= maxSingleChecks || !(await isConnected(check, [oid]))) unconnected.push(oid);
+    if (index >= maxSingleChecks || !(await reachesAll(check, [oid]))) unconnected.push(oid);
   }
   return { connected: unconnected.length === 0, unconnected };
 }
 
-async function isConnected(check: ConnectivityCheck, oids: readonly Oid[]): Promise<boolean> {
+/** As `findUnconnected`, for who need not know which are at fault: one walk, which may take minutes, whatever it finds. */
+export async function isConnected(check: ConnectivityCheck): Promise<boolean> {
+  const newOids = [...new Set(check.newOids)];
+  return newOids.length === 0 || reachesAll(check, newOids);
+}
+
+async function reachesAll(check: ConnectivityCheck, oids: readonly Oid[]): Promise<boolean> {
   const { git, knownTips, shallowFile, signal } = check;
   const result = await git.run({
     args: ['rev-list', '--objects', '--quiet', '--stdin'],

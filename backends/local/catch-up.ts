@@ -3,7 +3,7 @@ import type { MaintenanceProgress } from '../contract/backend.js';
 import { asQuorateError, QuorateError } from '../contract/errors.js';
 import type { Oid } from '../contract/objects.js';
 import type { PeerSource, QuarantineKey, ReplicaExport } from '../contract/replica.js';
-import { findUnconnected } from '../git/connectivity.js';
+import { isConnected } from '../git/connectivity.js';
 import type { GitRunner } from '../git/git-runner.js';
 import type { PackIndexer } from '../git/pack-indexer.js';
 import type { OpenRepository } from './open-repository.js';
@@ -188,7 +188,7 @@ async function assertComplete(
   },
 ): Promise<void> {
   const known = new Set(have);
-  const { connected } = await findUnconnected({
+  const connected = await isConnected({
     git,
     gitDir: repository.gitDirectory,
     objectDirectory: quarantine === undefined ? undefined : store.quarantineDirectory(quarantine),

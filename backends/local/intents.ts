@@ -2,7 +2,7 @@ import { QuorateError } from '../contract/errors.js';
 import type { RefCommand, RefSnapshot } from '../contract/objects.js';
 import type { QuarantineKey } from '../contract/replica.js';
 import type { LogEntry } from '../contract/repository.js';
-import { findUnconnected } from '../git/connectivity.js';
+import { isConnected } from '../git/connectivity.js';
 import { digestAfter } from '../git/digest.js';
 import type { GitRunner } from '../git/git-runner.js';
 import type { Intent } from './apply-entries.js';
@@ -107,14 +107,13 @@ async function holdsObjectsOf(
   const newOids = updates.filter(bringsObject).map(({ newOid }) => newOid);
   const unknown = newOids.filter((oid) => !snapshot.hasTip(oid));
   if (unknown.length === 0) return true;
-  const { connected } = await findUnconnected({
+  return isConnected({
     git,
     gitDir,
     objectDirectory: undefined,
     newOids: unknown,
     knownTips: realRefs(snapshot.refs).map(({ oid }) => oid),
   });
-  return connected;
 }
 
 async function updatesOf(
