@@ -141,7 +141,7 @@ interface Cut {
 
 /** Of the server itself; of what it starts, with which everything is killed. */
 const cuts: Readonly<Record<'server' | 'git', Cut>> = {
-  server: { signal: 'KILL', stride: 9, victims: ({ server }) => Promise.resolve([server.pid]) },
+  server: { signal: 'KILL', stride: 13, victims: ({ server }) => Promise.resolve([server.pid]) },
   git: {
     signal: 'STOP',
     stride: 4,
@@ -256,26 +256,21 @@ for (const gone of ['source', 'fork'] as const) {
 
 for (const [victim, cut] of Object.entries(cuts)) {
   test(`${victim} killed at every step of maintenance of a source, which gives up its copies`, async (t) => {
-    const count = await atEveryPoint(
-      t,
-      // The server itself has but a few steps in it.
-      { ...cut, stride: victim === 'server' ? 1 : 3 },
-      {
-        before: async (bench) => {
-          await forkWhole(bench, 'app', 'fork');
-          await bench.letTimePass();
-        },
-        act: (bench) => bench.api('POST', '/app/maintain'),
-        after: async (bench, what) => {
-          await bench.check(what);
-          assert.equal(await bench.api('POST', '/app/maintain'), 200);
-          assert.ok(ownPacks(bench) <= 2);
-          // The pool with the objects of both goes, and this is the only one that has them.
-          assert.equal(await bench.api('DELETE', '/fork'), 200);
-          bench.tips.delete('fork');
-        },
+    const count = await atEveryPoint(t, cut, {
+      before: async (bench) => {
+        await forkWhole(bench, 'app', 'fork');
+        await bench.letTimePass();
       },
-    );
+      act: (bench) => bench.api('POST', '/app/maintain'),
+      after: async (bench, what) => {
+        await bench.check(what);
+        assert.equal(await bench.api('POST', '/app/maintain'), 200);
+        assert.ok(ownPacks(bench) <= 2);
+        // The pool with the objects of both goes, and this is the only one that has them.
+        assert.equal(await bench.api('DELETE', '/fork'), 200);
+        bench.tips.delete('fork');
+      },
+    });
     assert.ok(count > 0, `only ${count} points were met`);
   });
 }

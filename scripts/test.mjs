@@ -27,6 +27,9 @@ const runnerGraceMs = 30_000;
 /** For processes that are just ending when the last test has ended, on a machine that is busy. */
 const leftoverGraceMs = 30_000;
 
+/** Files at once: one more than there are cores, since some of the time each waits for a clock or a disk. */
+const concurrency = Math.min(4, availableParallelism() + 1);
+
 const root = fileURLToPath(new URL('..', import.meta.url));
 process.chdir(root);
 
@@ -56,7 +59,7 @@ async function runTests(files, temporary, countsFile) {
   const args = [
     '--enable-source-maps',
     '--test',
-    `--test-concurrency=${Math.max(2, Math.min(4, availableParallelism()))}`,
+    `--test-concurrency=${concurrency}`,
     `--test-timeout=${testTimeoutMs}`,
     `--test-reporter=${new URL('test-reporter.mjs', import.meta.url).href}`,
     '--test-reporter-destination=stdout',

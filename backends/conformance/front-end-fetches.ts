@@ -2,7 +2,32 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import type { Scene } from '../../e2e/harness.js';
 import type { FrontEndClient } from './front-end-ground.js';
+
+/** In each scene, what every transport reads: each of so many refs is synced to the disk when it is made. */
+const manyRefsOf = new WeakMap<Scene, Promise<{ name: string; tip: string }>>();
+
+function manyRefs(client: FrontEndClient): Promise<{ name: string; tip: string }> {
+  const made = manyRefsOf.get(client.scene) ?? pushManyRefs(client);
+  manyRefsOf.set(client.scene, made);
+  return made;
+}
+
+/** A repository with `main` and 3,000 further branches, all at the same commit. */
+async function pushManyRefs(client: FrontEndClient): Promise<{ name: string; tip: string }> {
+  const { name, source } = await client.published();
+  const tip = await client.revision(source, 'main');
+  const lines = Array.from(
+    { length: 3000 },
+    (_, index) => `create refs/heads/topic/${index} ${tip}\n`,
+  );
+  await client.git(['update-ref', '--stdin'], { cwd: source, stdin: lines.join('') });
+  await client.git(['push', '-q', client.url(name), 'refs/heads/*:refs/heads/*'], {
+    cwd: source,
+  });
+  return { name, tip };
+}
 
 /** Clones and fetches of every kind. */
 export function defineFrontEndFetches(client: FrontEndClient): void {
@@ -152,16 +177,7 @@ export function defineFrontEndFetches(client: FrontEndClient): void {
   });
 
   test('thousands of refs are listed and fetched', async () => {
-    const { name, source } = await client.published();
-    const tip = await client.revision(source, 'main');
-    const lines = Array.from(
-      { length: 3000 },
-      (_, index) => `create refs/heads/topic/${index} ${tip}\n`,
-    );
-    await client.git(['update-ref', '--stdin'], { cwd: source, stdin: lines.join('') });
-    await client.git(['push', '-q', client.url(name), 'refs/heads/*:refs/heads/*'], {
-      cwd: source,
-    });
+    const { name, tip } = await manyRefs(client);
     const refs = await client.serverRefs(name);
     assert.equal(Object.keys(refs).length, 3001);
     assert.ok(Object.values(refs).every((oid) => oid === tip));
