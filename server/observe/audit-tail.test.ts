@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { appendFile, mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
+import { appendFile, mkdir, mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
@@ -89,4 +89,32 @@ test('many lines, long ones, and places that are none', async () => {
     Array.from({ length: 3001 }, (_, n) => n),
   );
   await assert.rejects(createAuditTail(directory).since('somewhere', {}), /no place/);
+});
+
+test('no file is missed that is set aside while the files are looked for', async () => {
+  for (let round = 0; round < 4; round += 1) {
+    await writeFile(log, line(0));
+    const tail = createAuditTail(directory);
+    let position = await tail.end();
+    const last = 40;
+    const writing = (async () => {
+      for (let n = 1; n <= last; n += 1) {
+        await setAside(`${String(round).padStart(2, '0')}T${String(n).padStart(2, '0')}`);
+        await writeFile(log, line(n));
+      }
+    })();
+    const found: unknown[] = [];
+    while (found.at(-1) !== last) {
+      const read = await tail.since(position, {});
+      position = read.position;
+      found.push(...read.events.map((event) => event['n']));
+    }
+    await writing;
+    assert.deepEqual(
+      found,
+      Array.from({ length: last }, (_, index) => index + 1),
+    );
+    await rm(directory, { recursive: true });
+    await mkdir(directory);
+  }
 });

@@ -29,8 +29,8 @@ const chunkBytes = 256 * 1024;
 /** A push of 50,000 refs makes a line of some 12 MB; what is longer is passed over. */
 const maxLineBytes = 16 * 1024 * 1024;
 const current = 'audit.jsonl';
-/** A file that is set aside between listing and opening is met under its new name the next time. */
-const maxListings = 3;
+/** Files that are set aside while they are looked for are there the next time. */
+const maxLooks = 3;
 
 /** `directory` is the one that `openAuditLog` writes to. */
 export function createAuditTail(directory: string): AuditTail {
@@ -92,25 +92,48 @@ interface OpenFile {
 
 /** The log's files, oldest first, from the one with that inode on; all that are left when it is gone. */
 async function filesFrom(directory: string, inode: bigint): Promise<readonly OpenFile[]> {
-  for (let listing = 1; ; listing += 1) {
-    const names = (await readdir(directory)).filter((name) => /^audit-\w+\.jsonl$/.test(name));
-    const files: OpenFile[] = [];
-    for (const name of [...names.toSorted(), current]) {
-      const handle = await openIfThere(path.join(directory, name));
-      if (handle === undefined) continue;
-      const { ino } = await handle.stat({ bigint: true });
-      if (files.some((file) => file.inode === ino)) await handle.close();
-      else files.push({ handle, inode: ino });
-    }
+  for (let look = 1; ; look += 1) {
+    const { files, isAll } = await openAll(directory);
     const first = files.findIndex((file) => file.inode === inode);
-    if (first === -1 && listing < maxListings) {
-      for (const { handle } of files) await handle.close();
-      continue;
-    }
-    const passed = first === -1 ? [] : files.slice(0, first);
+    if (first === -1 && isAll) return files;
+    const passed = first === -1 ? files : files.slice(0, first);
     for (const { handle } of passed) await handle.close();
-    return files.slice(passed.length);
+    // It is there, and was not seen: nothing is read for now.
+    if (first !== -1 || look === maxLooks) return files.slice(passed.length);
   }
+}
+
+/**
+ * Whatever is set aside meanwhile, and however the files are listed then, none is missing between those that are opened:
+ * after the first one that was not there just before, there are none, and not all.
+ */
+async function openAll(
+  directory: string,
+): Promise<{ readonly files: readonly OpenFile[]; readonly isAll: boolean }> {
+  const before = new Set(await setAside(directory));
+  const newest = await openFile(path.join(directory, current));
+  const names = await setAside(directory);
+  const unseen = names.findIndex((name) => !before.has(name));
+  const files: OpenFile[] = [];
+  for (const name of unseen === -1 ? names : names.slice(0, unseen)) {
+    const file = await openFile(path.join(directory, name));
+    if (file !== undefined) files.push(file);
+  }
+  if (unseen === -1 && newest !== undefined) files.push(newest);
+  else await newest?.handle.close();
+  return { files, isAll: unseen === -1 };
+}
+
+async function setAside(directory: string): Promise<readonly string[]> {
+  const names = await readdir(directory);
+  return names.filter((name) => /^audit-\w+\.jsonl$/.test(name)).toSorted();
+}
+
+async function openFile(file: string): Promise<OpenFile | undefined> {
+  const handle = await openIfThere(file);
+  if (handle === undefined) return undefined;
+  const { ino } = await handle.stat({ bigint: true });
+  return { handle, inode: ino };
 }
 
 /** Whole lines from an offset on; the offset after them. A line without its end is still being written, or torn. */
