@@ -95,6 +95,8 @@ export interface Foundation extends CompositionParts {
   readonly audit: FileAuditLog;
   /** Of the repositories, or else of the data directory. */
   readonly disk: DiskWatch;
+  /** The disk of the data directory answers nothing. */
+  readonly diskHangs: () => boolean;
   readonly git: GitRunner;
   readonly store: GitEngine['store'];
   readonly coordinator: Coordinator;
@@ -144,7 +146,11 @@ async function layFoundation(parts: CompositionParts): Promise<Foundation> {
   teardown.add('audit log', () => audit.close());
   const tls = await openTls(parts, metrics);
   const { git, store } = await parts.engine;
-  const opened = await openCoordinator({ ...parts, meter: metrics, dataDirectory: data.path });
+  const disk = openDisk({ ...parts, meter: metrics });
+  // The coordinator and the store are on it, unless it is another one's repositories that are looked at.
+  const diskHangs = (): boolean => config.root === undefined && disk.finding?.hangs === true;
+  const dataDirectory = data.path;
+  const opened = await openCoordinator({ ...parts, meter: metrics, dataDirectory, diskHangs });
   const { coordinator } = opened;
   if (opened.coordinatorTls !== undefined) tellEndOf(opened.coordinatorTls, 'etcd', metrics);
   const hostIdentity = await openHostIdentity({ ...parts, coordinator });
@@ -162,7 +168,8 @@ async function layFoundation(parts: CompositionParts): Promise<Foundation> {
     audit,
     tls,
     hostIdentity,
-    disk: openDisk({ ...parts, meter: metrics }),
+    disk,
+    diskHangs,
     git,
     store,
     ...opened,

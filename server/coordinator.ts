@@ -29,6 +29,8 @@ export interface CoordinatorParts {
   readonly logger: Logger;
   /** Aborted when the process stops and nothing that it serves runs any more. */
   readonly stopping: AbortSignal;
+  /** Whether the disk of the data directory answers nothing. Absent: nobody looks. */
+  readonly diskHangs?: () => boolean;
 }
 
 export interface OpenedCoordinator {
@@ -109,13 +111,14 @@ async function openConfigured(
   parts: CoordinatorParts,
   tls: TlsFiles | undefined,
 ): Promise<Coordinator> {
-  const { config, dataDirectory, clock, random, logger, stopping } = parts;
+  const { config, dataDirectory, clock, random, logger, stopping, diskHangs } = parts;
   const { coordinator } = config;
   if (coordinator.type === 'embedded') {
     const directory = path.join(dataDirectory, 'coordinator');
     const { openEmbeddedCoordinator } =
       await import('../backends/coordination/embedded/embedded-coordinator.js');
-    return openEmbeddedCoordinator({ directory, clock, logger });
+    const looked = diskHangs === undefined ? {} : { hangs: diskHangs };
+    return openEmbeddedCoordinator({ directory, clock, logger, ...looked });
   }
   const settings = await etcdSettings(config, coordinator.endpoints, tls?.current);
   if (settings.auth !== undefined && settings.tls === undefined) {

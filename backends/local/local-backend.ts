@@ -49,6 +49,8 @@ export interface LocalBackendDependencies {
   readonly logger: Logger;
   readonly meter: Meter;
   readonly options: LocalBackendOptions;
+  /** Whether the disk answers nothing, by who looks at it. Absent: nobody looks. */
+  readonly diskHangs?: () => boolean;
 }
 
 /** The `local` backend: the push path with one voter, the store on this disk. Call `start` before anything else. */
@@ -70,7 +72,7 @@ export async function createLocalBackend(dependencies: LocalBackendDependencies)
     throw error;
   }
   const locks = createLocks({ ...dependencies, holder: options.nodeId });
-  const replicas = singleReplica(options.nodeId, replica);
+  const replicas = singleReplica(options.nodeId, replica, dependencies.diskHangs);
   const traces = new PushTraces({ ...dependencies, frontEnd: options.nodeId });
   const scrub = new Scrub({ ...dependencies, replica, intervalMs: options.scrubIntervalMs });
   return new ReplicatedBackend({

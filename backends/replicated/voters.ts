@@ -56,9 +56,13 @@ export const storeTroubles: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
 ]);
 
 /** One store on this machine: the replica set of every repository on an embedded coordinator. */
-export function singleReplica(nodeId: string, replica: Replica): ReplicaDirectory {
+export function singleReplica(
+  nodeId: string,
+  replica: Replica,
+  hangs: () => boolean = () => false,
+): ReplicaDirectory {
   const { storeId } = replica;
-  const node: StorageNode = {
+  const node = (): StorageNode => ({
     nodeId,
     storeId,
     address: '',
@@ -67,10 +71,11 @@ export function singleReplica(nodeId: string, replica: Replica): ReplicaDirector
     capacityBytes: 0,
     usedBytes: 0,
     draining: false,
+    hangs: hangs(),
     local: true,
-  };
+  });
   return {
-    nodes: () => [node],
+    nodes: () => [node()],
     find: (wanted) => (wanted === storeId ? replica : undefined),
     load: () => 0,
     place: () => [{ nodeId, storeId }],

@@ -35,6 +35,11 @@ export interface EmbeddedCoordinatorOptions {
   readonly logger: Logger;
   /** How much watch history is kept in memory. */
   readonly history?: HistoryLimits;
+  /**
+   * Whether the disk of the directory answers nothing, by who looks at it. After half a minute of that with one commit,
+   * its transactions end as `outcome-unknown`, and those that wait for the next as `unavailable`. Absent: they wait.
+   */
+  readonly hangs?: () => boolean;
 }
 
 /**
@@ -61,6 +66,7 @@ export async function openEmbeddedCoordinator(
     clock: options.clock,
     logger,
     history: options.history ?? defaultHistoryLimits,
+    ...(options.hangs === undefined ? {} : { hangs: options.hangs }),
   });
 }
 
@@ -75,17 +81,21 @@ class EmbeddedCoordinator implements Coordinator {
 
   constructor(
     store: Store,
-    options: { readonly clock: Clock; readonly logger: Logger; readonly history: HistoryLimits },
+    options: {
+      readonly clock: Clock;
+      readonly logger: Logger;
+      readonly history: HistoryLimits;
+      readonly hangs?: () => boolean;
+    },
   ) {
     this.#store = store;
     this.#clock = options.clock;
     this.#history = new History(store.revision, options.history);
     this.#leases = new LeaseTable(options.clock, () => this.#writes.wake());
     this.#writes = new WriteQueue({
+      ...options,
       store,
       leases: this.#leases,
-      clock: options.clock,
-      logger: options.logger,
       publish: (batches) => this.#history.append(batches),
     });
   }

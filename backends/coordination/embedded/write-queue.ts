@@ -11,6 +11,9 @@ const maxWaitingTransactions = 10_000;
 /** One commit holds the event loop while it executes: 256 transactions take some 10 ms. */
 const maxBatchTransactions = 256;
 const retryMs = 1_000;
+const lookEveryMs = 5_000;
+/** Half a minute: what others write and sync can keep a disk busy for ten seconds. */
+const hangingLooks = 6;
 
 interface Job {
   /** Absent: only waits for a commit, and with it for the keys of ended leases. */
@@ -34,6 +37,12 @@ export class WriteQueue {
   #waitingBytes = 0;
   #draining: Promise<void> | undefined;
   #failed: QuorateError | undefined;
+  /** Of the commit that runs. */
+  #committing: readonly Job[] = [];
+  #commits = 0;
+  /** The disk hangs, with a commit that nobody waits for any more. */
+  #isStuck = false;
+  readonly #hangs: (() => boolean) | undefined;
   readonly #closed = new AbortController();
 
   constructor(options: {
@@ -42,7 +51,10 @@ export class WriteQueue {
     readonly clock: Clock;
     readonly logger: Logger;
     readonly publish: (batches: readonly WatchBatch[]) => void;
+    /** Whether the disk answers nothing, by who looks at it. */
+    readonly hangs?: () => boolean;
   }) {
+    this.#hangs = options.hangs;
     this.#store = options.store;
     this.#leases = options.leases;
     this.#clock = options.clock;
@@ -90,6 +102,7 @@ export class WriteQueue {
     sizeBytes: number,
   ): Promise<TransactionResult | undefined> {
     this.check();
+    if (this.#isStuck) throw hanging();
     if (
       this.#waiting.length >= maxWaitingTransactions ||
       this.#waitingBytes + sizeBytes > maxWaitingBytes
@@ -106,6 +119,8 @@ export class WriteQueue {
   async #drain(): Promise<void> {
     // One turn of the microtask queue: what is asked for in the same breath shares the first commit as well.
     await Promise.resolve();
+    const over = new AbortController();
+    void this.#watch(over.signal);
     for (;;) {
       this.#leases.endOverdue();
       const jobs = this.#waiting.splice(0, maxBatchTransactions);
@@ -114,12 +129,36 @@ export class WriteQueue {
       const committed = await this.#commit(jobs);
       if (!committed && this.#waiting.length === 0) break;
     }
+    over.abort('over');
     this.#draining = undefined;
+  }
+
+  /**
+   * When the disk hangs for half a minute with one commit: nobody knows what becomes of that, and what waits for the next
+   * is not begun. Never rejects.
+   */
+  async #watch(over: AbortSignal): Promise<void> {
+    const hangs = this.#hangs;
+    if (hangs === undefined) return;
+    let looks = 0;
+    let commits = this.#commits;
+    while (!over.aborted) {
+      await this.#clock.sleep(lookEveryMs, over);
+      looks = this.#commits === commits && hangs() ? looks + 1 : 0;
+      commits = this.#commits;
+      if (over.aborted || looks < hangingLooks) continue;
+      if (!this.#isStuck) this.#logger.error({}, "the coordinator's disk hangs");
+      this.#isStuck = true;
+      for (const job of this.#committing) job.reject(unknownWhileHanging());
+      for (const job of this.#waiting.splice(0)) job.reject(hanging());
+      this.#waitingBytes = 0;
+    }
   }
 
   async #commit(jobs: readonly Job[]): Promise<boolean> {
     const ended: string[] = [];
     const answers: (() => void)[] = [];
+    this.#committing = jobs;
     try {
       if (this.#failed !== undefined) throw this.#failed;
       const batches = await this.#store.commit(() => {
@@ -139,6 +178,10 @@ export class WriteQueue {
     } catch (error) {
       this.#fail(asQuorateError(error), jobs);
       return false;
+    } finally {
+      this.#committing = [];
+      this.#commits++;
+      this.#isStuck = false;
     }
   }
 
@@ -158,6 +201,20 @@ export class WriteQueue {
     await this.#clock.sleep(retryMs, this.#closed.signal);
     if (!this.#closed.signal.aborted) this.wake();
   }
+}
+
+function hanging(): QuorateError {
+  return new QuorateError(
+    'unavailable',
+    "not accepted: the disk of the server's coordinator hangs; nothing changed, it is safe to try again",
+  );
+}
+
+function unknownWhileHanging(): QuorateError {
+  return new QuorateError(
+    'outcome-unknown',
+    "the disk of the server's coordinator hangs: nobody knows whether it was written",
+  );
 }
 
 /** Executes a job and returns how to answer it once the commit is durable. */
