@@ -26,7 +26,7 @@ const main = 'refs/heads/main';
 const clock = {
   ...systemClock,
   sleep: (ms: number, signal?: AbortSignal) =>
-    systemClock.sleep(ms < 3_000 || ms > 30_000 ? ms : 50, signal),
+    systemClock.sleep(ms < 3_000 || ms > 30_000 ? ms : 150, signal),
 };
 
 let scene: SetScene;
@@ -72,6 +72,25 @@ test('a read is answered by the store whose disk does not hang, and those that d
   const before = asked;
   assert.deepEqual(await scene.refsSeen(hurried), { [main]: one });
   assert.equal(asked, before);
+});
+
+test('a store that hangs costs one read its patience, and not one of each repository', async () => {
+  const [hung] = firstTwo();
+  assert.ok(hung !== undefined);
+  await scene.push([create(main, await set.commit('one'))]);
+  let asked = 0;
+  hung.interfere = async (call, go) => {
+    if (call === 'read') {
+      asked++;
+      await theDisk();
+    }
+    return go();
+  };
+  for (const name of ['team/b', 'team/c', 'team/d']) {
+    await scene.refsSeen(hurried);
+    scene.repository = await scene.createRepository(scene.backend, name);
+  }
+  assert.equal(asked, 1);
 });
 
 test('a question about a generation is answered by another store when a disk hangs after the read began', async () => {

@@ -192,6 +192,17 @@ test('a pack that is streamed to a lone store whose disk hangs is refused, and n
   assert.equal((await scene.push([create(main, one)])).generation, 1);
 });
 
+test('who reads what only stores have whose disks hang is told so', async () => {
+  const { backend: through } = await set.frontEnd({ clock: only(3_000, 5_000) });
+  hangAt('read', [0, 1, 2], true);
+  await assert.rejects(scene.refsSeen(through), {
+    code: 'unavailable',
+    message: /^no storage node .* answers: its disk hangs \(node-0, node-1, node-2\)$/,
+  });
+  await heal();
+  assert.deepEqual(await scene.refsSeen(through), {});
+});
+
 test('what rules ask of a primary whose disk begins to hang is asked of another store that is prepared', async () => {
   const pipeline = asking((context) => context.nonFastForwards());
   const { backend: through } = await set.frontEnd({ clock: only(5_000), pipeline });

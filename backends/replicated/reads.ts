@@ -9,7 +9,7 @@ import type { VisibleRefs } from '../contract/visible-refs.js';
 import type { KnownDamages } from './known-damages.js';
 import type { LateStores } from './late-stores.js';
 import type { Voter } from './records.js';
-import { hangingStores } from './stuck.js';
+import { hangingStores, nothingToWaitFor } from './stuck.js';
 import {
   gathered,
   type Member,
@@ -57,7 +57,7 @@ export async function openRead(
     signal: wanted.signal,
   });
   const isDamaged = ({ storeId }: Member): boolean => damages?.has(repository.id, storeId) === true;
-  const isLate = ({ storeId }: Member): boolean => late?.has(storeId) === true;
+  const isLate = ({ storeId }: Member): boolean => late?.has(storeId, repository.id) === true;
   const members = lastly(isDamaged, lastly(isLate, found));
   const source = new ReadSource(dependencies, repository, { eventual: false, ...wanted, members });
   await source.current();
@@ -87,6 +87,8 @@ type Opened = { readonly member: Member } & (
 interface Late<T> {
   /** Nobody waits for longer, where another store may answer. */
   readonly waitMs?: number;
+  /** It may be answered without the disk. */
+  readonly fromMemory?: boolean;
   /** Called when the wait is over: what works on the answer may end. Never throws. */
   readonly giveUp?: () => void;
   /** Told of what came after that. Never throws. */
@@ -125,13 +127,14 @@ class ReadSource {
 
   /**
    * The open read, or one at the next store. When that is late, its disk may hang: the one after it is asked as well, and
-   * who answers first is read.
+   * who answers first is read. Those that say of themselves for half a minute that their disks hang have failed.
    */
   async current(): Promise<ReplicaRead> {
     if (this.#open !== undefined) return this.#open.read;
     const asked = new Map<string, Promise<Opened>>();
     const over = new AbortController();
     const isAlone = this.#left.length === 1;
+    let hanging: { readonly isStuck: boolean } | undefined;
     let last: unknown;
     try {
       for (;;) {
@@ -140,9 +143,15 @@ class ReadSource {
         if (member === undefined && asked.size === 0) throw last ?? this.#nobody();
         if (member !== undefined) asked.set(member.storeId, this.#openAt(member));
         const first = Promise.race(asked.values());
-        const opened = await (isAlone ? first : this.#inTime(first, over.signal));
+        const opened = await this.#inTime(first, over.signal);
         if (opened === undefined) {
-          if (member !== undefined) this.#late(member.storeId);
+          if (member !== undefined && !isAlone) this.#late(member.storeId, patienceMs);
+          hanging ??= this.#watch(asked, over.signal);
+          if (hanging.isStuck) {
+            last = this.#allHang([...asked.keys()]);
+            for (const late of asked.values()) void releaseLater(late);
+            asked.clear();
+          }
           continue;
         }
         const { storeId } = opened.member;
@@ -156,6 +165,26 @@ class ReadSource {
       over.abort('over');
       for (const late of asked.values()) void releaseLater(late);
     }
+  }
+
+  /** Whether nothing is to be expected of those that are asked. */
+  #watch(asked: ReadonlyMap<string, unknown>, over: AbortSignal): { readonly isStuck: boolean } {
+    const seen = { isStuck: false };
+    const open = (): readonly { storeId: string }[] =>
+      [...asked.keys()].map((storeId) => ({ storeId }));
+    const patient = { ...this.#dependencies, limitMs: Infinity };
+    void nothingToWaitFor(open, patient, over).then(() => (seen.isStuck = !over.aborted));
+    return seen;
+  }
+
+  #allHang(stores: readonly string[]): QuorateError {
+    const { voters, readers = [] } = this.#repository;
+    const hanging = [...voters, ...readers].filter(({ storeId }) => stores.includes(storeId));
+    const names = hanging.map(({ nodeId }) => nodeId).join(', ');
+    return new QuorateError(
+      'unavailable',
+      `no storage node with this repository answers: its disk hangs (${names})`,
+    );
   }
 
   /** A damaged copy is never asked beside another store, which may be slow: only when all others have failed. */
@@ -218,7 +247,7 @@ class ReadSource {
   /** `deadline-exceeded` when it is late and another store may be quicker, as soon as there is one. */
   async #answerOf<T>(
     answer: Promise<T>,
-    { waitMs = patienceMs, giveUp, discard = () => undefined }: Late<T> = {},
+    { waitMs = patienceMs, fromMemory = false, giveUp, discard = () => undefined }: Late<T> = {},
   ): Promise<T> {
     if (!this.hasNext) return answer;
     const over = new AbortController();
@@ -226,12 +255,15 @@ class ReadSource {
       const found = answer.then((value) => ({ value }));
       do {
         const first = await this.#inTime(found, over.signal, waitMs);
-        if (first !== undefined) return first.value;
+        if (first !== undefined) {
+          if (!fromMemory) this.#answered();
+          return first.value;
+        }
       } while (!this.#hasQuicker());
     } finally {
       over.abort('over');
     }
-    if (this.#open !== undefined) this.#late(this.#open.storeId);
+    if (this.#open !== undefined) this.#late(this.#open.storeId, waitMs);
     void answer.then(discard, () => undefined);
     giveUp?.();
     throw new QuorateError('deadline-exceeded', 'the storage node did not answer in time');
@@ -247,7 +279,7 @@ class ReadSource {
     const isStuck = this.#open !== undefined && hanging.has(this.#open.storeId);
     return this.#left.some(({ storeId }) => {
       if (hanging.has(storeId) || this.#isDamaged(storeId)) return false;
-      return isStuck || late?.has(storeId) !== true;
+      return isStuck || late?.has(storeId, this.#repository.id) !== true;
     });
   }
 
@@ -272,8 +304,13 @@ class ReadSource {
     return this.hasNext && isTrouble(error);
   }
 
-  #late(store: string): void {
-    this.#dependencies.late?.note(store);
+  #answered(): void {
+    if (this.#open !== undefined) this.#dependencies.late?.answered(this.#open.storeId);
+  }
+
+  #late(store: string, waitedMs: number): void {
+    const { id: repositoryId } = this.#repository;
+    this.#dependencies.late?.note(store, { repositoryId, waitedMs });
   }
 
   #tell(error: unknown, store?: string): void {
@@ -309,6 +346,7 @@ class ReplicatedRead implements ReadSession {
   firstForbiddenWant(wants: readonly string[], visible: VisibleRefs): Promise<string | undefined> {
     return this.#source.ask((read) => read.firstForbiddenWant(wants, visible), {
       waitMs: firstByteMs,
+      fromMemory: true,
     });
   }
 

@@ -25,7 +25,7 @@ export interface Patient {
  * hangs, or the limit is over. Also soon after the signal aborts: nobody waits any more.
  */
 export async function nothingToWaitFor(
-  open: () => readonly Member[],
+  open: () => readonly Pick<Member, 'storeId'>[],
   { replicas, clock, limitMs, looks: wanted = hangingLooks }: Patient,
   signal: AbortSignal,
 ): Promise<void> {

@@ -8,8 +8,8 @@ export const hangMutants: readonly Mutation[] = [
     edits: [
       edit(
         'replicated/reads.js',
-        String.raw`isAlone \? first : this\.#inTime\(`,
-        'true ? first : (',
+        String.raw`await this\.#inTime\(first, over\.signal\)`,
+        'await first',
       ),
     ],
   },
