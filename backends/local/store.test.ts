@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { test } from 'node:test';
 import { Store } from './store.js';
 
@@ -52,4 +52,26 @@ test('what lies among the repositories, and is called as none, is told apart and
   const strays = ['.DS_Store', elsewhere, '0b/README', '0c', 'lost+found', 'note.txt'];
   assert.deepEqual(page.strays.toSorted(), strays);
   assert.deepEqual(await (await open()).pools(), ids);
+});
+
+test('what a removal that failed half-way left in the trash is in the way of none to come', async (t) => {
+  const root = await mkdtemp(join(tmpdir(), 'quorate-store-'));
+  t.after(() => rm(root, { recursive: true }));
+  const store = await Store.open(root, { bytes: (length) => randomBytes(length) });
+  const id = 'a'.repeat(32);
+  const key = { repositoryId: id, pushId: 'a-push-of-it', attempt: 1 };
+  const quarantine = store.quarantineDirectory(key);
+  for (const name of [id, `pool-${id}`, basename(quarantine)]) {
+    await mkdir(join(store.trashDirectory, name, 'left'), { recursive: true });
+  }
+  for (const directory of [store.repositoryDirectory(id), store.poolDirectory(id), quarantine]) {
+    await mkdir(join(directory, 'git'), { recursive: true });
+  }
+  await store.destroy(id);
+  await store.destroyPool(id);
+  await store.dropQuarantine(key);
+  await store.close();
+  const page = await store.repositories('0'.repeat(32), 1);
+  assert.deepEqual([page.ids, await store.pools(), await store.quarantines()], [[], [], []]);
+  assert.deepEqual(await readdir(store.trashDirectory), []);
 });

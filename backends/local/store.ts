@@ -290,12 +290,7 @@ export class Store {
   async dropQuarantine(key: QuarantineKey): Promise<void> {
     const directory = this.quarantineDirectory(key);
     const trash = join(this.trashDirectory, basename(directory));
-    try {
-      await rename(directory, trash);
-    } catch (error) {
-      if (!isMissing(error)) throw error;
-      return;
-    }
+    if (!(await moveOver(directory, trash))) return;
     // What stays is removed at the next start.
     const going = rm(trash, { recursive: true, force: true })
       .catch(() => undefined)
@@ -322,11 +317,7 @@ export class Store {
 
   async #discard(directory: string, name: string): Promise<void> {
     const trash = join(this.trashDirectory, name);
-    try {
-      await rename(directory, trash);
-    } catch (error) {
-      if (!isMissing(error)) throw error;
-    }
+    await moveOver(directory, trash);
     await removeTree(trash);
   }
 }
@@ -340,6 +331,21 @@ export function unlessFull(error: unknown): unknown {
 /** Pools are named as repositories are. */
 export function isPoolId(text: string): boolean {
   return repositoryIdPattern.test(text);
+}
+
+/** Renames a directory, if it is there; one that an earlier removal, which failed half-way, left in its way goes first. */
+async function moveOver(from: string, to: string): Promise<boolean> {
+  const move = (): Promise<boolean> => rename(from, to).then(() => true);
+  try {
+    return await move().catch(async (error: unknown) => {
+      if (!['ENOTEMPTY', 'EEXIST'].includes(errorCode(error))) throw error;
+      await removeTree(to);
+      return move();
+    });
+  } catch (error) {
+    if (!isMissing(error)) throw error;
+    return false;
+  }
 }
 
 async function makeSharded(directory: string): Promise<void> {
