@@ -7,6 +7,7 @@ import type { Repository } from '../contract/repository.js';
 import { until } from '../contract/testing/until.js';
 import { silentLogger } from '../coordination/test-environment.js';
 import { packOf, pushRequest, zeroOid } from '../local/testing/local-fixture.js';
+import { evicted } from './evictions.js';
 import { Ring } from './placement.js';
 import { decodeRepository, encodeRepository, type RepositoryRecord } from './records.js';
 import type { ReplicatedBackend } from './replicated-backend.js';
@@ -195,4 +196,31 @@ test('a store whose disk hangs is taken for one that is away, and keeps no other
     [stores.get(second.storeId)?.alive, stores.get(second.storeId)?.awayMs],
     [false, 0],
   );
+});
+
+test('a node whose earlier copy is still to go keeps no other from getting one', async () => {
+  const [sample] = set.replicas.nodes();
+  assert.ok(sample !== undefined);
+  const nodes = ['a', 'b', 'c'].map((name) => ({ ...sample, nodeId: name, storeId: `of-${name}` }));
+  const ring = new Ring(nodes);
+  stepping = { ...stepping, ring: () => ring };
+  const beside = (await record()).voters.map(({ nodeId }) => ({ nodeId, zone: sample.zone }));
+  const [best, ...others] = ring.place(repository.id, nodes.length, beside);
+  assert.ok(best !== undefined);
+  await set.coordinator.transaction({
+    compares: [],
+    success: [evicted(repository.id, best.storeId)],
+    failure: [],
+  });
+  for (const type of ['add-learner', 'add-reader'] as const) {
+    assert.equal(await takeStep(stepping, await ground(), { type }, signal), true, type);
+  }
+  const { learners, readers = [] } = await record();
+  const added = [...learners.slice(1), ...readers].map(({ storeId }) => storeId);
+  assert.deepEqual(
+    added,
+    others.map(({ storeId }) => storeId),
+  );
+  // Nobody else is left.
+  assert.equal(await takeStep(stepping, await ground(), { type: 'add-learner' }, signal), false);
 });

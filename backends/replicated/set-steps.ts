@@ -125,7 +125,7 @@ function undeclared({ state: _declared, ...plain }: Voter): Voter {
 /** Whether there is a node that could take the next copy that is to vote. */
 export function isSomebodyToAdd(dependencies: StepDependencies, ground: SetGround): boolean {
   return (
-    fitReader(dependencies, ground) !== undefined || newcomer(dependencies, ground) !== undefined
+    fitReader(dependencies, ground) !== undefined || newcomers(dependencies, ground).length > 0
   );
 }
 
@@ -136,12 +136,9 @@ function fitReader(dependencies: StepDependencies, { record }: SetGround): Voter
   );
 }
 
-/** The best node that has no copy. */
-function newcomer(
-  dependencies: StepDependencies,
-  ground: SetGround,
-): ReturnType<Ring['place']>[number] | undefined {
-  return candidates(dependencies, ground).find((node) => isAsked(dependencies, node));
+/** The nodes without a copy where one may vote, best first. */
+function newcomers(dependencies: StepDependencies, ground: SetGround): ReturnType<Ring['place']> {
+  return candidates(dependencies, ground).filter((node) => isAsked(dependencies, node));
 }
 
 function isAsked({ target }: StepDependencies, { nodeId }: { readonly nodeId: string }): boolean {
@@ -162,7 +159,7 @@ async function addLearner(dependencies: StepDependencies, ground: SetGround): Pr
     const operations: Operation[] = [{ type: 'put', key, value: encodeRecord({}) }];
     return change(dependencies, ground, { learners, readers }, { operations });
   }
-  const chosen = newcomer(dependencies, ground);
+  const chosen = await firstFree(dependencies, ground, newcomers(dependencies, ground));
   if (chosen === undefined) return false;
   const { nodeId, storeId } = chosen;
   const learners = [...record.learners, { nodeId, storeId, joinedEpoch }];
@@ -172,7 +169,8 @@ async function addLearner(dependencies: StepDependencies, ground: SetGround): Pr
 /** Not on a node that is nearly full: it may do without, and others may not. */
 async function addReader(dependencies: StepDependencies, ground: SetGround): Promise<boolean> {
   const { record } = ground;
-  const chosen = candidates(dependencies, ground).find((node) => !isFull(node));
+  const notFull = candidates(dependencies, ground).filter((node) => !isFull(node));
+  const chosen = await firstFree(dependencies, ground, notFull);
   if (chosen === undefined) return false;
   const { nodeId, storeId } = chosen;
   const reader: Voter = { nodeId, storeId, joinedEpoch: record.epoch + 1, state: 'stale' };
@@ -198,6 +196,18 @@ function candidates(
   const members = copiesOf(record).filter((member) => !lost(member));
   const beside = members.map(({ nodeId }) => ({ nodeId, zone: zoneOf(nodeId) }));
   return ring().place(record.id, nodes.length, beside);
+}
+
+/** The first where nothing is left of an earlier stay: what is may have readers for hours yet. */
+async function firstFree<T extends { readonly storeId: string }>(
+  { coordinator }: StepDependencies,
+  { record: { id } }: SetGround,
+  nodes: readonly T[],
+): Promise<T | undefined> {
+  for (const node of nodes) {
+    if ((await coordinator.get(keys.eviction(node.storeId, id))) === undefined) return node;
+  }
+  return undefined;
 }
 
 /** What an earlier stay left there has to be gone: it would be taken for what was asked to be removed. */
