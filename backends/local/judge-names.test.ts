@@ -42,6 +42,16 @@ const cases: {
     refused: { 'refs/heads/a': /is at 1111111111 but expected 2222222222/ },
   },
   {
+    desc: 'an update that is done, as where a client sends a push again whose answer was lost',
+    commands: [command('refs/heads/a', two, one)],
+    refused: { 'refs/heads/a': /^stale info: is at 1111111111 already, .*git fetch$/ },
+  },
+  {
+    desc: 'a creation that is done',
+    commands: [command('refs/heads/a', zero, one)],
+    refused: { 'refs/heads/a': /^reference already exists, at 1111111111: .*git fetch$/ },
+  },
+  {
     desc: 'creating what exists',
     commands: [command('refs/heads/a', zero, two)],
     refused: { 'refs/heads/a': /already exists/ },

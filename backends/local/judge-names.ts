@@ -50,6 +50,12 @@ export function judgeNames(
   return refused;
 }
 
+/**
+ * A connection that ends without an answer, as where nobody knows what became of a push, has libcurl send a small push
+ * again by itself: who reads this may never have seen the first try.
+ */
+const doneBefore = 'by an earlier try of this push, perhaps, whose answer was lost; see git fetch';
+
 function staleReason(
   snapshot: RefSnapshot,
   { ref, oldOid, newOid }: RefCommand,
@@ -61,10 +67,13 @@ function staleReason(
     if (isZero(newOid) && !isZero(oldOid)) return 'no such ref';
     return isZero(oldOid) ? undefined : `stale info: it is gone, expected ${short(oldOid)}`;
   }
-  if (isZero(oldOid)) return 'reference already exists';
-  return current.oid === oldOid
-    ? undefined
-    : `stale info: is at ${short(current.oid)} but expected ${short(oldOid)}`;
+  const now = short(current.oid);
+  const isDone = current.oid === newOid;
+  if (isZero(oldOid))
+    return `reference already exists${isDone ? `, at ${now}: ${doneBefore}` : ''}`;
+  if (current.oid === oldOid) return undefined;
+  if (isDone) return `stale info: is at ${now} already, ${doneBefore}`;
+  return `stale info: is at ${now} but expected ${short(oldOid)}`;
 }
 
 /** A ref cannot be both a file and a directory: an existing `a` excludes `a/b`, and the other way round. */

@@ -4,13 +4,12 @@ import type { LogReader, ReplicaRead } from '../contract/replica.js';
 import type { HeadRecord, NewFork } from '../contract/repository.js';
 import { digestOf } from '../git/digest.js';
 import { createRefSnapshot } from '../git/ref-snapshot.js';
+import { type FirstCopiesDependencies, makeCopies } from './first-copies.js';
 import type { Enrolment } from './pools.js';
-import { majorityOf } from './quorum.js';
 import type { RepositoryRecord } from './records.js';
-import { primaryOf, type ReplicaDirectory } from './voters.js';
+import { primaryOf } from './voters.js';
 
-export interface ForkDependencies {
-  readonly replicas: ReplicaDirectory;
+export interface ForkDependencies extends FirstCopiesDependencies {
   readonly log: LogReader;
 }
 
@@ -40,10 +39,11 @@ export async function makeForkFiles(
 }
 
 async function tryMakeFiles(
-  { replicas, log }: ForkDependencies,
+  dependencies: ForkDependencies,
   { source, fork, poolId }: Enrolment,
   visible: NewFork['visible'],
 ): Promise<MadeFork> {
+  const { replicas, log } = dependencies;
   const { generation } = await log.head(source.id);
   const read = await primaryOf(replicas, source.voters).read(source.id, generation);
   try {
@@ -58,17 +58,7 @@ async function tryMakeFiles(
       head,
       refs,
     };
-    const made = await Promise.allSettled(
-      fork.voters.map(async ({ storeId }) => {
-        const replica = replicas.find(storeId);
-        if (replica === undefined)
-          throw new QuorateError('unavailable', 'a store is not reachable');
-        await replica.fork(request);
-      }),
-    );
-    const failed = made.find((outcome) => outcome.status === 'rejected');
-    const voters = fork.voters.filter((_, index) => made[index]?.status === 'fulfilled');
-    if (failed !== undefined && voters.length < majorityOf(fork.voters)) throw failed.reason;
+    const voters = await makeCopies(dependencies, fork, (replica) => replica.fork(request));
     const snapshot = createRefSnapshot({ generation: 1, head: { symref: head }, refs });
     return { head: { generation: 1, digest: digestOf(snapshot) }, voters };
   } finally {

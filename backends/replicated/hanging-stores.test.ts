@@ -1,10 +1,13 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { afterEach, beforeEach, test } from 'node:test';
+import { keys } from '../contract/keys.js';
 import type { PushContext, PushPipeline } from '../contract/pipeline.js';
+import { until } from '../contract/testing/until.js';
+import { allRefs } from '../contract/visible-refs.js';
 import { judging, systemClock } from '../local/testing/local-fixture.js';
 import { create } from '../local/testing/replica-scene.js';
-import type { ReplicaSet } from './testing/replica-set.js';
+import { away, type ReplicaSet } from './testing/replica-set.js';
 import { openSetScene, type SetScene } from './testing/set-scene.js';
 
 const main = 'refs/heads/main';
@@ -201,6 +204,64 @@ test('who reads what only stores have whose disks hang is told so', async () => 
   });
   await heal();
   assert.deepEqual(await scene.refsSeen(through), {});
+});
+
+test('a disk that hangs when a push is committed keeps nobody from its report, though a quota is to be settled', async () => {
+  const settled: boolean[] = [];
+  const pipeline: PushPipeline = {
+    ...judging({}),
+    allowance: async ({ id }) => ({
+      maxPackBytes: 1_000_000,
+      refuse: () => 'too much',
+      warning: undefined,
+      settle: async (_pushId, committed) => {
+        for (const { storeId } of set.stores) await set.replicas.find(storeId)?.stats(id);
+        settled.push(committed);
+      },
+    }),
+  };
+  const { backend: through } = await set.frontEnd({ clock: only(3_000), pipeline });
+  hangAt('stats', [0], false);
+  const one = await set.commit('one');
+  assert.equal((await scene.push([create(main, one)], { through })).generation, 1);
+  assert.deepEqual(settled, []);
+  await heal();
+  await until('the quota is settled all the same', () => settled.length === 1);
+});
+
+test('a repository, and a fork, are made without the store whose disk begins to hang', async () => {
+  const { backend: through } = await set.frontEnd({ clock: only(5_000) });
+  hangAt('create', [1], false);
+  const made = await scene.createRepository(through, 'team/another');
+  const [, late] = set.stores;
+  assert.ok(late !== undefined);
+  const wordFor = async (id: string): Promise<unknown> =>
+    set.coordinator.get(keys.eviction(late.storeId, id));
+  assert.ok(await wordFor(made.id));
+  await scene.push([create(main, await set.commit('one'))], { through });
+  hangAt('fork', [1], false);
+  const fork = await through.repositories.fork(scene.repository, {
+    name: 'team/fork',
+    access: { public: false, grants: {} },
+    visible: allRefs,
+  });
+  assert.ok(await wordFor(fork.id));
+  hanging.abort();
+  for (const store of set.stores) store.interfere = undefined;
+  const read = await through.read(fork, new AbortController().signal);
+  assert.equal(read.snapshot.refs.length, 1);
+  read.release();
+});
+
+test('how large a repository is another store says when the disk of the first hangs, or fails', async () => {
+  const { backend: through } = await set.frontEnd({ clock: only(3_000) });
+  await scene.push([create(main, await set.commit('one'))]);
+  hangAt('stats', [0], false);
+  const [, second] = set.stores;
+  assert.ok(second !== undefined);
+  second.interfere = (call, go) => (call === 'stats' ? away() : go());
+  assert.equal((await through.repositories.stats(scene.repository.id)).refCount, 1);
+  await heal();
 });
 
 test('what rules ask of a primary whose disk begins to hang is asked of another store that is prepared', async () => {

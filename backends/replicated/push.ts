@@ -28,6 +28,9 @@ export interface PushDependencies extends CommitDependencies {
 /** How long a pusher waits for the words of a post-receive hook. What comes later is in the log. */
 const attendMs = 2_000;
 
+/** So long a pusher waits until what he brought is counted: a store whose disk hangs says later how large it is. */
+const settlePatienceMs = 3_000;
+
 /** git's words: such a command succeeds, and is in no log. */
 const deletesNothing = Buffer.from('warning: deleting a non-existent ref\n');
 
@@ -129,7 +132,9 @@ export async function runPush(
   } finally {
     uploaded.release();
     attendance.leave();
-    await allowance?.settle(request.pushId, isCommitted);
+    if (allowance !== undefined) {
+      await atMost(settlePatienceMs, dependencies, allowance.settle(request.pushId, isCommitted));
+    }
     if (!leaveQuarantine) {
       await abortUpload(
         dependencies,
@@ -138,6 +143,17 @@ export async function runPush(
       );
     }
   }
+}
+
+/** Waits for what never fails, and goes on in the background. */
+async function atMost(
+  ms: number,
+  { clock }: Pick<PushDependencies, 'clock'>,
+  work: Promise<void>,
+): Promise<void> {
+  const over = new AbortController();
+  await Promise.race([work, clock.sleep(ms, over.signal)]);
+  over.abort('over');
 }
 
 /** The push option that asks for another consistency than the configured one: `-o consistency=strong`. */

@@ -13,7 +13,6 @@ import type { ClusterControl, StoreView } from '../contract/cluster.js';
 import type { HeadRecovery } from '../contract/recovery.js';
 import { asQuorateError, QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
-import type { Replica } from '../contract/replica.js';
 import type { Repository, RepositoryRegistry } from '../contract/repository.js';
 import { deleted, type StoredRecord } from './basis.js';
 import type { CommitDependencies } from './commit.js';
@@ -23,6 +22,7 @@ import type { ReplicatedBackendDependencies } from './backend-dependencies.js';
 import { CommitQueue } from './commit-queue.js';
 import { createHeadRecovery } from './head-recovery.js';
 import { importRepository } from './import.js';
+import { firstAnswer } from './first-answer.js';
 import { findLagging } from './lagging.js';
 import { LogTrim } from './log-trim.js';
 import { namedLocks } from './named-locks.js';
@@ -48,7 +48,7 @@ import { setHead } from './set-head.js';
 import { storesAsKnown } from './gone-stores.js';
 import { SweepSchedule } from './sweep-schedule.js';
 import { applyEverywhere, appliedEverywhere } from './replicate.js';
-import { nobodyReachable, primaryOf, reachable } from './voters.js';
+import { nobodyReachable, reachable } from './voters.js';
 
 /** So long a start, or a round, waits for what is left to be removed: files may have readers for hours. */
 const cleanPatienceMs = 3_000;
@@ -344,7 +344,8 @@ export class ReplicatedBackend implements Backend {
         );
       },
       stats: async (id) => {
-        const stats = await (await this.#replicaOf(id)).stats(id);
+        const { voters } = await this.#record(id);
+        const stats = await firstAnswer(this.#dependencies, voters, (replica) => replica.stats(id));
         const sharedBy = stats.sharedBytes === 0 ? undefined : await registry.sharedBy(id);
         return {
           ...stats,
@@ -436,10 +437,6 @@ export class ReplicatedBackend implements Backend {
 
   #storesAsKnown(): Promise<string | undefined> {
     return storesAsKnown(this.#dependencies).catch(() => undefined);
-  }
-
-  async #replicaOf(id: string): Promise<Replica> {
-    return primaryOf(this.#dependencies.replicas, (await this.#record(id)).voters);
   }
 
   #queueOf(id: string): CommitQueue {
