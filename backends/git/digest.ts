@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import type { Head, RefCommand, RefSnapshot } from '../contract/objects.js';
 import { isZero } from './ref-commands.js';
 
@@ -46,7 +46,7 @@ export function digestAfter(
 }
 
 function refTerm(name: string, oid: string): Buffer {
-  return createHash('sha512').update(`${name}\0${oid}`).digest();
+  return hash('sha512', `${name}\0${oid}`, 'buffer');
 }
 
 function headTerm(head: Head): Buffer {

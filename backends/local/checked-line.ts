@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 
 /**
  * Texts are as long as this, or a multiple of it, so that the next one nearly always fits into what the last one in
@@ -10,7 +10,7 @@ const blockBytes = 4096;
 const checksum = /,"checksum":"([0-9a-f]{16})"\}$/;
 
 function checksumOf(text: string): string {
-  return createHash('sha256').update(text).digest('hex').slice(0, 16);
+  return hash('sha256', text).slice(0, 16);
 }
 
 /**

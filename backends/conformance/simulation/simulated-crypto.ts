@@ -1,7 +1,7 @@
 /** What the code under simulation gets in place of `node:crypto` (module-hooks.ts): names by count, not by chance. */
-import { createHash } from 'node:crypto';
+import { createHash, hash } from 'node:crypto';
 
-export { createHash };
+export { createHash, hash };
 
 let count = 0;
 
@@ -14,8 +14,8 @@ export function restartCounting(): void {
 const hashes: Buffer[] = [];
 
 export function randomBytes(length: number): Buffer {
-  const hash = (hashes[++count] ??= createHash('sha512').update(String(count)).digest());
-  return Buffer.from(hash.subarray(0, length));
+  const name = (hashes[++count] ??= hash('sha512', String(count), 'buffer'));
+  return Buffer.from(name.subarray(0, length));
 }
 
 export function randomUUID(): string {
