@@ -1,6 +1,6 @@
 import type { Host } from './hosts.js';
 import type { SimulatedDisk } from './simulated-disk.js';
-import { durableCopy } from './store-inspection.js';
+import { durableProgress } from './store-inspection.js';
 
 /** The directory of a copy, on any disk. */
 const copyDirectory = /^store\/repos\/[0-9a-f]{2}\/([0-9a-f]{32})$/;
@@ -24,7 +24,7 @@ export class BegunCopies {
     const id = copyDirectory.exec(path)?.[1];
     if (id === undefined) return;
     const others = this.#disks().flatMap((other) => {
-      const { generation } = durableCopy(other, id);
+      const { generation } = durableProgress(other, id);
       return generation === undefined || other === disk ? [] : [generation];
     });
     const known = this.#least.get(disk) ?? new Map<string, number>();

@@ -81,7 +81,7 @@ export class CommitObserver {
     const heads = new Map<string, number>();
     const logged: ObservedEntry[] = [];
     const trimmed: { id: string; generation: number }[] = [];
-    const before = new Map(this.configurations);
+    const before = new Map<string, ObservedConfiguration>();
     const born: string[] = [];
     for (const event of events) {
       const key = event.type === 'put' ? event.entry.key : event.key;
@@ -95,7 +95,10 @@ export class CommitObserver {
       const value = parse(event.entry.value);
       if (kind === 'heads') heads.set(id, numberOf(value['generation']));
       if (kind === 'log') logged.push(this.#entry(id, value));
-      if (kind === 'repos' && this.#configure(id, configurationOf(value))) born.push(id);
+      if (kind !== 'repos') continue;
+      const configuration = this.configurations.get(id);
+      if (configuration !== undefined && !before.has(id)) before.set(id, configuration);
+      if (this.#configure(id, configurationOf(value))) born.push(id);
     }
     for (const id of born) this.#bear(id, heads.get(id));
     for (const entry of logged) this.#commit(entry, before.get(entry.repositoryId));

@@ -1,7 +1,7 @@
 import { keys, prefixEnd } from '../../contract/keys.js';
 import type { CoordinatorBackup } from './coordinator-state.js';
 import { healAll } from './faults.js';
-import { presentCopy, quarantinesOn } from './store-inspection.js';
+import { presentProgress, quarantinesOn } from './store-inspection.js';
 import type { Client, SimulatedRepository } from './workload.js';
 import type { FrontEndHost, StorageHost } from './hosts.js';
 import type { World } from './world.js';
@@ -67,7 +67,7 @@ function straysOf({ observer, stores }: World, id: string): string[] {
     .filter(({ storeId = '', presence, disk }) => {
       if (presence !== 'here' || voters.has(storeId) || learners.has(storeId)) return false;
       // What was not there in time when it was made does no harm.
-      const { generation = 0 } = presentCopy(disk, id);
+      const { generation = 0 } = presentProgress(disk, id);
       return !readers.has(storeId) && generation > (observer.births.get(id)?.generation ?? 0);
     })
     .map(({ name }) => `${name} keeps a copy of ${id} that counts for nothing`);
@@ -206,7 +206,7 @@ function checkKept(world: World, repositoryId: string): void {
   const voters = observer.configurations.get(repositoryId)?.voters ?? new Map<string, string>();
   for (const { name, disk, storeId } of stores) {
     if (storeId === undefined || !voters.has(storeId)) continue;
-    const { generation } = presentCopy(disk, repositoryId);
+    const { generation } = presentProgress(disk, repositoryId);
     if (generation === newest) continue;
     world.violate(`after a restore ${name} is at generation ${generation} of ${newest}`);
   }
@@ -225,7 +225,7 @@ function remains({ coordinator, history, observer, stores }: World): readonly st
   // A request to make it that comes long after its sender gave up leaves an empty repository (docs, "What is open").
   const late = (id: string, { storeId = '', disk }: StorageHost): boolean =>
     observer.births.get(id)?.configuration.voters.has(storeId) !== true &&
-    (presentCopy(disk, id).generation ?? 0) <= 1;
+    (presentProgress(disk, id).generation ?? 0) <= 1;
   return stores.flatMap((host) =>
     gone
       .filter((id) => host.disk.find(`store/repos/${id.slice(0, 2)}/${id}`) !== undefined)

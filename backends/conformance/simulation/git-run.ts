@@ -56,6 +56,6 @@ function resolved(directory: string, path: string): string {
   return names.join('/');
 }
 
-export function objectsOf(run: GitRun): Map<Oid, ModelObject> {
+export function objectsOf(run: GitRun): ReadonlyMap<Oid, ModelObject> {
   return run.store.objects(run.objectDirectories);
 }

@@ -1,6 +1,7 @@
 import type { Oid } from '../../contract/objects.js';
-import { decodePack, isWhole, type ModelObject, zeroOid } from './pack-model.js';
-import { filesBelow, type SimulatedDisk, SimulatedFile } from './simulated-disk.js';
+import { contentsOf, isSoundIndex, objectsIn } from './pack-directory.js';
+import { type ModelObject, zeroOid } from './pack-model.js';
+import { filesBelow, present, type SimulatedDisk, SimulatedFile } from './simulated-disk.js';
 
 const packedLine = /^([0-9a-f]{40}) (.+)$/;
 /** What the tag in the line before points at. */
@@ -25,7 +26,7 @@ export class GitStore {
   /** All refs, loose ones before packed ones, sorted by name. */
   refs(): Map<string, Oid> {
     const refs = this.packedRefs();
-    this.#addLoose('refs', refs);
+    this.#addLoose('refs', this.#find('refs'), refs);
     return new Map([...refs].sort(([a], [b]) => (a < b ? -1 : 1)));
   }
 
@@ -39,47 +40,42 @@ export class GitStore {
 
   ref(name: string): Oid {
     const loose = this.looseRef(name);
-    return loose ?? this.packedRefs().get(name) ?? zeroOid;
+    return loose ?? this.#packed().refs.get(name) ?? zeroOid;
   }
 
   looseRef(name: string): Oid | undefined {
     const node = this.#find(name);
-    if (!(node instanceof SimulatedFile)) return undefined;
-    const text = node.data.toString('latin1').trim();
-    return /^[0-9a-f]{40}$/.test(text) ? text : undefined;
+    return node instanceof SimulatedFile ? oidIn(node) : undefined;
   }
 
   packedRefs(): Map<string, Oid> {
-    const refs = new Map<string, Oid>();
-    for (const line of this.#packedLines()) {
-      const [, oid = '', name = ''] = packedLine.exec(line) ?? [];
-      // git lists what is not below `refs/` as no ref.
-      if (name.startsWith('refs/')) refs.set(name, oid);
-    }
-    return refs;
+    return new Map(this.#packed().refs);
   }
 
   /** packed-refs has a line that git cannot read: whatever goes through all refs dies of it. */
   get isUnreadable(): boolean {
-    return this.#packedLines().some((line, index) => {
-      const isHeader = index === 0 && line.startsWith('# pack-refs with:');
-      return line !== '' && !isHeader && !packedLine.test(line) && !peeledLine.test(line);
-    });
+    return this.#packed().isUnreadable;
   }
 
-  #packedLines(): readonly string[] {
-    return (this.#read('packed-refs') ?? '').split('\n');
+  #packed(): PackedRefs {
+    const node = this.#find('packed-refs');
+    if (!(node instanceof SimulatedFile)) return noPackedRefs;
+    const known = packedFiles.get(node.data) ?? parsePacked(node.data.toString('latin1'));
+    packedFiles.set(node.data, known);
+    return known;
   }
 
   /** `objects` and further object directories: what git would find there now. */
-  objects(directories: readonly string[]): Map<Oid, ModelObject> {
-    const objects = new Map<Oid, ModelObject>();
-    for (const directory of directories) {
-      for (const { contents } of this.packs(directory)) {
-        for (const object of contents) objects.set(object.oid, object);
-      }
-    }
-    return objects;
+  objects(directories: readonly string[]): ReadonlyMap<Oid, ModelObject> {
+    const found = directories.flatMap((directory) => {
+      const node = this.#disk.find(`${directory}/pack`);
+      const objects = node?.kind === 'directory' ? objectsIn(node, present) : undefined;
+      return objects === undefined || objects.size === 0 ? [] : [objects];
+    });
+    const [only] = found;
+    return found.length === 1 && only !== undefined
+      ? only
+      : new Map(found.flatMap((it) => [...it]));
   }
 
   /** Packs with an index. One that is damaged has nothing in it. */
@@ -117,19 +113,55 @@ export class GitStore {
     }
   }
 
-  #addLoose(prefix: string, refs: Map<string, Oid>): void {
-    const node = this.#find(prefix);
+  #addLoose(prefix: string, node: ReturnType<SimulatedDisk['find']>, refs: Map<string, Oid>): void {
     if (node?.kind !== 'directory') return;
     for (const [name, child] of node.entries) {
       const path = `${prefix}/${name}`;
-      if (child.kind === 'directory') this.#addLoose(path, refs);
+      if (child.kind === 'directory') this.#addLoose(path, child, refs);
       else if (!name.endsWith('.lock')) {
-        const oid = this.looseRef(path);
+        const oid = oidIn(child);
         if (oid === undefined) refs.delete(path);
         else refs.set(path, oid);
       }
     }
   }
+}
+
+/** Of a loose ref that holds one. */
+function oidIn({ data }: SimulatedFile): Oid | undefined {
+  const known = looseOids.get(data) ?? parseLoose(data.toString('latin1').trim());
+  looseOids.set(data, known);
+  return known === false ? undefined : known;
+}
+
+/** Of files that were read before: what is on a disk is never changed in place. */
+const looseOids = new WeakMap<Buffer, Oid | false>();
+
+function parseLoose(text: string): Oid | false {
+  return /^[0-9a-f]{40}$/.test(text) ? text : false;
+}
+
+interface PackedRefs {
+  readonly refs: ReadonlyMap<string, Oid>;
+  readonly isUnreadable: boolean;
+}
+
+const noPackedRefs: PackedRefs = { refs: new Map(), isUnreadable: false };
+const packedFiles = new WeakMap<Buffer, PackedRefs>();
+
+function parsePacked(text: string): PackedRefs {
+  const refs = new Map<string, Oid>();
+  const lines = text.split('\n');
+  for (const line of lines) {
+    const [, oid = '', name = ''] = packedLine.exec(line) ?? [];
+    // git lists what is not below `refs/` as no ref.
+    if (name.startsWith('refs/')) refs.set(name, oid);
+  }
+  const isUnreadable = lines.some((line, index) => {
+    const isHeader = index === 0 && line.startsWith('# pack-refs with:');
+    return line !== '' && !isHeader && !packedLine.test(line) && !peeledLine.test(line);
+  });
+  return { refs, isUnreadable };
 }
 
 export interface StoredModelPack {
@@ -139,20 +171,4 @@ export interface StoredModelPack {
   readonly cruft: boolean;
   readonly damaged: boolean;
   readonly contents: readonly ModelObject[];
-}
-
-const indexes = new WeakMap<Buffer, boolean>();
-
-function isSoundIndex(data: Buffer): boolean {
-  const sound = indexes.get(data) ?? isWhole(data);
-  indexes.set(data, sound);
-  return sound;
-}
-
-const decoded = new WeakMap<Buffer, readonly ModelObject[] | 'damaged'>();
-
-function contentsOf(data: Buffer): readonly ModelObject[] | undefined {
-  const contents = decoded.get(data) ?? decodePack(data) ?? 'damaged';
-  decoded.set(data, contents);
-  return contents === 'damaged' ? undefined : contents;
 }

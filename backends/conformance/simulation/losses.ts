@@ -6,7 +6,7 @@ import type { ObservedConfiguration, ObservedEntry } from './commit-observer.js'
 import type { FrontEnd } from './front-end-host.js';
 import { zeroOid } from './pack-model.js';
 import type { SeededRandom } from './seeded-random.js';
-import { missingFrom, presentCopy } from './store-inspection.js';
+import { missingFrom, presentCopy, presentProgress } from './store-inspection.js';
 import type { StorageHost } from './hosts.js';
 import type { World } from './world.js';
 
@@ -79,7 +79,7 @@ export class Losses {
     const kept = new Map(updates.map((update) => [update.ref, update]));
     this.#world.count('recoveries of a lost majority');
     for (const host of this.#left(before)) {
-      const copy = presentCopy(host.disk, id);
+      const copy = presentProgress(host.disk, id);
       if (copy.generation === undefined || copy.generation <= after) continue;
       if (this.#world.isDamaged(host, id)) continue;
       this.#world.violate(`${host.name} has ${copy.generation}, and a recovery follows ${after}`);
@@ -119,7 +119,7 @@ export class Losses {
       const { disk, storeId = '', name, process, replica } = host;
       if (!prepared.includes(storeId) || replica === undefined || process?.paused === true)
         continue;
-      if (disk.full || disk.failing || presentCopy(disk, id).generation !== generation - 1)
+      if (disk.full || disk.failing || presentProgress(disk, id).generation !== generation - 1)
         continue;
       if (tips.some((oid) => !this.#holds(host, entry, oid))) continue;
       this.#world.violate(`${name} could have applied ${generation}, which a recovery overrules`);
@@ -214,7 +214,7 @@ export class Losses {
       ({ storeId = '', disk }) =>
         !this.#lostStores.has(storeId) &&
         [voters, learners, readers].some((copies) => copies?.has(storeId) === true) &&
-        (voters?.has(storeId) === true || presentCopy(disk, id).recoverable >= begun),
+        (voters?.has(storeId) === true || presentProgress(disk, id).recoverable >= begun),
     );
   }
 

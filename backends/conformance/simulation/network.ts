@@ -40,7 +40,7 @@ export class Network {
   }
 
   isCut(from: string, to: string): boolean {
-    return this.#cut.has(`${from}>${to}`);
+    return this.#cut.size > 0 && this.#cut.has(`${from}>${to}`);
   }
 
   /** Calls `deliver` when the message arrives, if it does. */

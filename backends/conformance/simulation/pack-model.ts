@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import { QuorateError } from '../../contract/errors.js';
 import type { Oid } from '../../contract/objects.js';
 
@@ -21,9 +21,7 @@ export function makeObject(
   links: readonly Oid[],
   salt: string,
 ): ModelObject {
-  const oid = createHash('sha1')
-    .update([type, ...links, salt].join(' '))
-    .digest('hex');
+  const oid = hash('sha1', [type, ...links, salt].join(' '));
   return { oid, type, links };
 }
 
@@ -67,7 +65,7 @@ export function encodeIndex(objects: readonly ModelObject[]): Buffer {
 }
 
 function checksum(text: string): string {
-  return createHash('sha1').update(text).digest('hex');
+  return hash('sha1', text);
 }
 
 /** Everything that can be reached, or undefined when some of it is missing. Stops at what is in `known`. */

@@ -4,7 +4,7 @@ import { numberOf, recordOf, textOf } from './commit-observer.js';
 import { healAll } from './faults.js';
 import { isUp, maxSteps, takesPushes } from './final-checks.js';
 import type { StorageHost } from './hosts.js';
-import { type Copy, missingFrom, presentCopy } from './store-inspection.js';
+import { type Copy, missingFrom, presentCopy, presentProgress } from './store-inspection.js';
 import type { Client, SimulatedRepository } from './workload.js';
 import type { World } from './world.js';
 
@@ -155,7 +155,7 @@ function isSame(one: Copy, other: Copy): boolean {
 
 /** Whatever people decided, and whether it could be raised or not. */
 function checkKept(world: World, { repository: { id }, generation }: Latest): void {
-  const now = present(world).map(({ disk }) => presentCopy(disk, id).generation ?? -1);
+  const now = present(world).map(({ disk }) => presentProgress(disk, id).generation ?? -1);
   if (Math.max(...now) >= generation) return;
   world.violate(`after a recovery no store holds generation ${generation} of ${id} any more`);
 }

@@ -24,6 +24,8 @@ export class SimulatedDirectory {
   entries = new Map<string, DiskNode>();
   /** What a power cut leaves for certain. */
   durable = new Map<string, DiskNode>();
+  /** Changes of names in it that a power cut may undo. */
+  pending = 0;
   modifiedMs: number;
 
   constructor(modifiedMs: number) {
@@ -66,6 +68,8 @@ export class SimulatedDisk {
   #pending: (readonly NameChange[])[] = [];
   /** How often it lost its power. */
   powerCuts = 0;
+  /** Every directory that can be found now, by its path. */
+  readonly #directories = new Map<string, SimulatedDirectory>();
   readonly #now: () => number;
   readonly #madeDirectory: (disk: SimulatedDisk, path: string) => void;
 
@@ -79,6 +83,14 @@ export class SimulatedDisk {
   }
 
   find(path: string): DiskNode | undefined {
+    const slash = path.lastIndexOf('/');
+    const directory = slash === -1 ? undefined : this.#directories.get(path.slice(0, slash));
+    const name = path.slice(slash + 1);
+    if (directory === undefined || name === '' || name === '.') return this.#walk(path);
+    return directory.entries.get(name);
+  }
+
+  #walk(path: string): DiskNode | undefined {
     let node: DiskNode | undefined = this.root;
     for (const name of parts(path)) {
       if (node === undefined) return undefined;
@@ -89,6 +101,8 @@ export class SimulatedDisk {
   }
 
   directory(path: string): SimulatedDirectory {
+    const known = this.#directories.get(path);
+    if (known !== undefined) return known;
     const node = this.find(path);
     if (node === undefined) throw diskError('ENOENT', path);
     if (node.kind === 'file') throw diskError('ENOTDIR', path);
@@ -138,7 +152,9 @@ export class SimulatedDisk {
     const parent = parentOf(path);
     if (recursive && this.find(parent) === undefined) this.makeDirectory(parent, true);
     this.#refuseFull(path);
-    this.#change([this.#place(path, new SimulatedDirectory(this.#now()))]);
+    const made = new SimulatedDirectory(this.#now());
+    this.#change([this.#place(path, made)]);
+    this.#directories.set(parts(path).join('/'), made);
     this.#madeDirectory(this, path);
   }
 
@@ -152,6 +168,7 @@ export class SimulatedDisk {
   rename(from: string, to: string): void {
     const node = this.find(from);
     if (node === undefined) throw diskError('ENOENT', from);
+    if (to.startsWith(`${from}/`)) throw diskError('EINVAL', to);
     const replaced = this.find(to);
     if (replaced?.kind === 'directory') {
       if (node.kind === 'file') throw diskError('EISDIR', to);
@@ -160,6 +177,9 @@ export class SimulatedDisk {
     if (replaced?.kind === 'file' && node.kind === 'directory') throw diskError('ENOTDIR', to);
     const arrival = this.#place(to, node);
     this.#change([this.#place(from, undefined), arrival]);
+    if (node.kind === 'file') return;
+    this.#forgetBelow(node, parts(from).join('/'));
+    this.#noteBelow(node, parts(to).join('/'));
   }
 
   unlink(path: string): void {
@@ -172,6 +192,7 @@ export class SimulatedDisk {
   removeDirectory(path: string): void {
     if (this.directory(path).entries.size > 0) throw diskError('ENOTEMPTY', path);
     this.#change([this.#place(path, undefined)]);
+    this.#directories.delete(parts(path).join('/'));
   }
 
   /** fsync. Of a directory: every change of a name in it, and what those changes build on. */
@@ -180,7 +201,11 @@ export class SimulatedDisk {
       node.synced = node.data;
       return;
     }
-    this.#settle((change) => change.some(({ directory }) => directory === node));
+    if (node.pending === 0) return;
+    this.#settle((change) => {
+      for (const { directory } of change) if (directory === node) return true;
+      return false;
+    });
   }
 
   /** Loses what was not synced, or some of it. */
@@ -193,19 +218,15 @@ export class SimulatedDisk {
       if (cut === 'everything') return false;
       return cut === 'a suffix' ? index < survivors : random.chance(0.5);
     });
+    for (const change of this.#pending) {
+      for (const { directory } of change) directory.pending--;
+    }
     this.#pending = [];
     this.#restore(this.root, { random, cut, seen: new Set() });
-  }
-
-  /** The tree that a power cut now would leave at the least. */
-  durableFiles(path: string): Map<string, Buffer> {
-    let node: DiskNode | undefined = this.root;
-    for (const name of parts(path)) {
-      node = node?.kind === 'directory' ? node.durable.get(name) : undefined;
+    this.#directories.clear();
+    for (const [name, node] of this.root.entries) {
+      if (node.kind === 'directory') this.#noteBelow(node, name);
     }
-    const found = new Map<string, Buffer>();
-    collect(node, '', found);
-    return found;
   }
 
   checkWorks(): void {
@@ -235,6 +256,7 @@ export class SimulatedDisk {
       for (const { directory, name, node } of change) {
         if (node === undefined) directory.durable.delete(name);
         else directory.durable.set(name, node);
+        directory.pending--;
       }
     }
   }
@@ -252,7 +274,27 @@ export class SimulatedDisk {
     }
   }
 
+  #noteBelow(directory: SimulatedDirectory, path: string): void {
+    this.#directories.set(path, directory);
+    for (const [name, node] of directory.entries) {
+      if (node.kind === 'directory') this.#noteBelow(node, `${path}/${name}`);
+    }
+  }
+
+  #forgetBelow(directory: SimulatedDirectory, path: string): void {
+    this.#directories.delete(path);
+    for (const [name, node] of directory.entries) {
+      if (node.kind === 'directory') this.#forgetBelow(node, `${path}/${name}`);
+    }
+  }
+
   #place(path: string, node: DiskNode | undefined): NameChange {
+    const slash = path.lastIndexOf('/');
+    const known = slash === -1 ? undefined : this.#directories.get(path.slice(0, slash));
+    const last = path.slice(slash + 1);
+    if (known !== undefined && last !== '' && last !== '.') {
+      return { directory: known, name: last, node };
+    }
     const directory = this.directory(parentOf(path));
     const name = parts(path).at(-1);
     if (name === undefined) throw diskError('EBUSY', path);
@@ -264,6 +306,7 @@ export class SimulatedDisk {
       if (node === undefined) directory.entries.delete(name);
       else directory.entries.set(name, node);
       directory.modifiedMs = this.#now();
+      directory.pending++;
     }
     this.#pending.push(change);
   }
@@ -296,28 +339,52 @@ function torn(data: Buffer, random: SeededRandom): Buffer {
   return Buffer.concat([data.subarray(0, cut), Buffer.alloc(data.length - cut)]);
 }
 
-function collect(node: DiskNode | undefined, path: string, found: Map<string, Buffer>): void {
-  if (node === undefined) return;
-  if (node.kind === 'file') {
-    found.set(path, node.synced ?? empty);
-    return;
-  }
-  for (const [name, child] of node.durable) {
-    collect(child, path === '' ? name : `${path}/${name}`, found);
-  }
-}
-
 /** Every file below a directory as it can be read now. */
 export function filesBelow(node: DiskNode | undefined, path = ''): Map<string, SimulatedFile> {
   const found = new Map<string, SimulatedFile>();
-  if (node?.kind === 'file') found.set(path, node);
-  if (node?.kind === 'directory') {
-    for (const [name, child] of node.entries) {
-      const below = filesBelow(child, path === '' ? name : `${path}/${name}`);
-      for (const [childPath, file] of below) found.set(childPath, file);
-    }
-  }
+  addFiles(node, path, found);
   return found;
+}
+
+function addFiles(
+  node: DiskNode | undefined,
+  path: string,
+  found: Map<string, SimulatedFile>,
+): void {
+  if (node?.kind === 'file') found.set(path, node);
+  if (node?.kind !== 'directory') return;
+  for (const [name, child] of node.entries) {
+    addFiles(child, path === '' ? name : `${path}/${name}`, found);
+  }
+}
+
+/** What is on a disk, as one looks at it: what can be read now, or what a power cut now would leave at the least. */
+export interface DiskView {
+  readonly entries: (directory: SimulatedDirectory) => ReadonlyMap<string, DiskNode>;
+  readonly data: (file: SimulatedFile) => Buffer;
+}
+
+export const present: DiskView = {
+  entries: (directory) => directory.entries,
+  data: (file) => file.data,
+};
+
+export const durable: DiskView = {
+  entries: (directory) => directory.durable,
+  data: (file) => file.synced ?? empty,
+};
+
+/** What lies there below a directory; a file where the path wants a directory is nothing. */
+export function nodeAt(
+  from: DiskNode | undefined,
+  path: string,
+  view: DiskView,
+): DiskNode | undefined {
+  let node = from;
+  for (const name of parts(path)) {
+    node = node?.kind === 'directory' ? view.entries(node).get(name) : undefined;
+  }
+  return node;
 }
 
 const split = new Map<string, readonly string[]>();
@@ -334,7 +401,7 @@ export function parts(path: string): readonly string[] {
   return found;
 }
 
-export function parentOf(path: string): string {
+function parentOf(path: string): string {
   return parts(path).slice(0, -1).join('/');
 }
 

@@ -1,9 +1,10 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import type { Oid } from '../../contract/objects.js';
 import { numberOf, recordOf, textOf } from './commit-observer.js';
-import { decodePack, isWhole, type ModelObject } from './pack-model.js';
-import type { SimulatedDisk } from './simulated-disk.js';
-import { filesBelow } from './simulated-disk.js';
+import { objectsIn } from './pack-directory.js';
+import type { ModelObject } from './pack-model.js';
+import type { DiskNode, DiskView, SimulatedDisk } from './simulated-disk.js';
+import { durable, nodeAt, present } from './simulated-disk.js';
 
 /** A copy of a repository as it lies on a disk, read by code of the checker's own. */
 export interface Copy {
@@ -18,31 +19,30 @@ export interface Copy {
   readonly objects: ReadonlyMap<Oid, ModelObject>;
 }
 
-type Files = ReadonlyMap<string, Buffer>;
-
-/** Every file below a directory of the disk, by its path from there. */
-type Look = (directory: string) => Files;
-
 /** As a power cut now would leave it at the least. */
 export function durableCopy(disk: SimulatedDisk, repositoryId: string, pushId?: string): Copy {
-  return copyIn((directory) => disk.durableFiles(directory), repositoryId, pushId);
+  return copyIn(disk, durable, { id: repositoryId, pushId });
 }
 
 /** As it can be read now. */
 export function presentCopy(disk: SimulatedDisk, repositoryId: string, pushId?: string): Copy {
-  const look = (directory: string): Files =>
-    new Map([...filesBelow(disk.find(directory))].map(([path, { data }]) => [path, data]));
-  return copyIn(look, repositoryId, pushId);
+  return copyIn(disk, present, { id: repositoryId, pushId });
+}
+
+/** How far a copy is: what its marker and its intent say. */
+export type Progress = Pick<Copy, 'generation' | 'recoverable' | 'digest'>;
+
+export function durableProgress(disk: SimulatedDisk, repositoryId: string): Progress {
+  return progressOf(nodeAt(disk.root, placeOfCopy(repositoryId), durable), durable);
+}
+
+export function presentProgress(disk: SimulatedDisk, repositoryId: string): Progress {
+  return progressOf(nodeAt(disk.root, placeOfCopy(repositoryId), present), present);
 }
 
 /** An entry is being applied, or was when its process or its disk failed. */
 export function isHalfApplied(disk: SimulatedDisk, id: string): boolean {
-  const base = `store/repos/${id.slice(0, 2)}/${id}`;
-  const [marker, intent] = ['state', 'intent'].map((name) => {
-    const node = disk.find(`${base}/${name}`);
-    return node?.kind === 'file' ? node.data : undefined;
-  });
-  const { generation = 0, recoverable } = stateOf(marker, intent);
+  const { generation = 0, recoverable } = presentProgress(disk, id);
   return recoverable > generation;
 }
 
@@ -52,51 +52,72 @@ export function quarantinesOn(disk: SimulatedDisk): readonly string[] {
   return node?.kind === 'directory' ? [...node.entries.keys()] : [];
 }
 
-function copyIn(look: Look, id: string, pushId?: string): Copy {
-  const base = `store/repos/${id.slice(0, 2)}/${id}`;
-  const files = look(base);
-  const text = (name: string): string => files.get(name)?.toString('latin1') ?? '';
-  const state = stateOf(files.get('state'), files.get('intent'));
+function placeOfCopy(id: string): string {
+  return `store/repos/${id.slice(0, 2)}/${id}`;
+}
+
+function dataAt(node: DiskNode | undefined, path: string, view: DiskView): Buffer | undefined {
+  const file = nodeAt(node, path, view);
+  return file?.kind === 'file' ? view.data(file) : undefined;
+}
+
+function copyIn(
+  disk: SimulatedDisk,
+  view: DiskView,
+  { id, pushId }: { readonly id: string; readonly pushId: string | undefined },
+): Copy {
+  const base = placeOfCopy(id);
+  const node = nodeAt(disk.root, base, view);
+  const text = (name: string): string => dataAt(node, name, view)?.toString('latin1') ?? '';
   const refs = packedRefs(text('git/packed-refs'));
-  for (const [path, data] of files) {
-    if (path.startsWith('git/refs/') && !path.endsWith('.lock')) {
-      refs.set(path.slice('git/'.length), data.toString('latin1').trim());
-    }
-  }
-  const objects = new Map<Oid, ModelObject>();
-  addObjects(files, 'git/objects/pack/', objects);
-  const alternates = files.get('git/objects/info/alternates')?.toString('utf8') ?? '';
-  for (const directory of borrowedFrom(`${base}/git/objects`, alternates)) {
-    addObjects(look(`${directory}/pack`), '', objects);
-  }
-  if (pushId !== undefined) addObjects(look('store/quarantine'), `${id}.${pushId}.`, objects);
-  return { ...state, head: text('git/HEAD').trim(), refs, objects };
+  addRefs('refs', nodeAt(node, 'git/refs', view), { view, refs });
+  const alternates = dataAt(node, 'git/objects/info/alternates', view)?.toString('utf8') ?? '';
+  const borrowed = borrowedFrom(`${base}/git/objects`, alternates);
+  const packs = [
+    nodeAt(node, 'git/objects/pack', view),
+    ...borrowed.map((directory) => nodeAt(disk.root, `${directory}/pack`, view)),
+    ...(pushId === undefined ? [] : quarantined(disk, view, `${id}.${pushId}.`)),
+  ];
+  const progress = progressOf(node, view);
+  return { ...progress, head: text('git/HEAD').trim(), refs, objects: together(packs, view) };
 }
 
-function addObjects(files: Files, prefix: string, objects: Map<Oid, ModelObject>): void {
-  for (const [path, data] of files) {
-    if (!path.startsWith(prefix) || !path.endsWith('.pack')) continue;
-    const index = files.get(path.replace(/\.pack$/, '.idx'));
-    if (index === undefined || !isSound(index)) continue;
-    for (const object of contentsOf(data)) objects.set(object.oid, object);
+function addRefs(
+  path: string,
+  node: DiskNode | undefined,
+  { view, refs }: { readonly view: DiskView; readonly refs: Map<string, Oid> },
+): void {
+  if (node?.kind !== 'directory') return;
+  for (const [name, child] of view.entries(node)) {
+    const below = `${path}/${name}`;
+    if (child.kind === 'directory') addRefs(below, child, { view, refs });
+    else if (!name.endsWith('.lock')) refs.set(below, view.data(child).toString('latin1').trim());
   }
 }
 
-const sound = new WeakMap<Buffer, boolean>();
-
-function isSound(index: Buffer): boolean {
-  const known = sound.get(index) ?? isWhole(index);
-  sound.set(index, known);
-  return known;
+/** Directories with packs in the quarantines whose names begin so, however deep. */
+function quarantined(disk: SimulatedDisk, view: DiskView, prefix: string): readonly DiskNode[] {
+  const node = nodeAt(disk.root, 'store/quarantine', view);
+  if (node?.kind !== 'directory') return [];
+  return [...view.entries(node)].flatMap(([name, child]) =>
+    name.startsWith(prefix) ? directoriesIn(child, view) : [],
+  );
 }
 
-/** Of packs that were read before: what is on a disk is never changed in place. */
-const decoded = new WeakMap<Buffer, readonly ModelObject[]>();
+function directoriesIn(node: DiskNode, view: DiskView): readonly DiskNode[] {
+  if (node.kind === 'file') return [];
+  const below = [...view.entries(node).values()].flatMap((child) => directoriesIn(child, view));
+  return [node, ...below];
+}
 
-function contentsOf(pack: Buffer): readonly ModelObject[] {
-  const contents = decoded.get(pack) ?? decodePack(pack) ?? [];
-  decoded.set(pack, contents);
-  return contents;
+function together(
+  packs: readonly (DiskNode | undefined)[],
+  view: DiskView,
+): ReadonlyMap<Oid, ModelObject> {
+  const all = packs.flatMap((node) => (node?.kind === 'directory' ? [objectsIn(node, view)] : []));
+  const some = all.filter((objects) => objects.size > 0);
+  const [only] = some;
+  return some.length === 1 && only !== undefined ? only : new Map(some.flatMap((it) => [...it]));
 }
 
 /** Object directories that one borrows from: gitrepository-layout(5), "objects/info/alternates". */
@@ -123,20 +144,19 @@ function packedRefs(text: string): Map<string, Oid> {
   return refs;
 }
 
-type State = Pick<Copy, 'generation' | 'recoverable' | 'digest'>;
-
 /** Each file's first line counts, if its checksum is that of what precedes it. */
-function stateOf(marker: Buffer | undefined, intent: Buffer | undefined): State {
-  const [marked, intended] = [markOf(marker), markOf(intent)];
+function progressOf(node: DiskNode | undefined, view: DiskView): Progress {
+  const marked = markOf(dataAt(node, 'state', view));
+  const intended = markOf(dataAt(node, 'intent', view));
   if (marked === undefined || (intended?.recoverable ?? -1) > marked.recoverable) {
     return intended ?? { generation: undefined, recoverable: -1, digest: '' };
   }
   return marked;
 }
 
-type Mark = State & { readonly generation: number };
+type Mark = Progress & { readonly generation: number };
 
-/** Of files that were read before: see `decoded`. */
+/** Of files that were read before: what is on a disk is never changed in place. */
 const marks = new WeakMap<Buffer, Mark | 'none'>();
 
 function markOf(file: Buffer | undefined): Mark | undefined {
@@ -150,7 +170,7 @@ function readMark(file: string): Mark | undefined {
   try {
     const line = file.slice(0, file.indexOf('\n'));
     const { checksum, ...state } = recordOf(JSON.parse(line));
-    const sum = createHash('sha256').update(JSON.stringify(state)).digest('hex');
+    const sum = hash('sha256', JSON.stringify(state));
     if (checksum !== sum.slice(0, 16)) return undefined;
     // Nothing has filled it: no copy yet, whatever it says.
     if (state['begun'] === true) return undefined;

@@ -28,7 +28,7 @@ import { type PowerCut, SimulatedDisk } from './simulated-disk.js';
 import { mount, unmountAll } from './simulated-files.js';
 import { SimulatedProcess } from './simulated-process.js';
 import { startStorage } from './storage-host.js';
-import { durableCopy, missingFrom } from './store-inspection.js';
+import { durableCopy, durableProgress, missingFrom } from './store-inspection.js';
 
 export interface WorldOptions {
   readonly random: SeededRandom;
@@ -452,7 +452,7 @@ export class World {
       if (state === 'stale') continue;
       const host = this.stores.find((one) => one.storeId === storeId);
       if (host === undefined || this.isDamaged(host, id)) continue;
-      const copy = durableCopy(host.disk, id);
+      const copy = durableProgress(host.disk, id);
       if (copy.recoverable < generation) {
         this.violate(`entry ${generation} was trimmed, and ${host.name} is at ${copy.generation}`);
       }
