@@ -1,5 +1,6 @@
 import type { Clock } from '../contract/environment.js';
 import { asQuorateError, type ErrorCode, QuorateError } from '../contract/errors.js';
+import { PackSource } from '../git/pack-source.js';
 
 /** One receiver of a stream that goes to several. */
 export interface Receiver<T> {
@@ -100,11 +101,17 @@ class FanOutRun<T> {
     over.abort('over');
   }
 
+  /** Whoever gives up does not wait for a client that is silent. */
   async #pump(): Promise<void> {
-    for await (const chunk of this.#options.source) {
-      for (const lane of this.#lanes) lane.push(chunk);
-      this.#check();
-      while (this.#lanes.some((lane) => lane.full)) await this.#waitForRoom();
+    const source = new PackSource(this.#options.source, 0, this.#options.signal);
+    try {
+      for (let chunk = await source.next(); chunk !== undefined; chunk = await source.next()) {
+        for (const lane of this.#lanes) lane.push(chunk);
+        this.#check();
+        while (this.#lanes.some((lane) => lane.full)) await this.#waitForRoom();
+      }
+    } finally {
+      source.stop();
     }
   }
 
