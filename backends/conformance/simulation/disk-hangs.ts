@@ -1,9 +1,11 @@
 import { Hang } from './hanging-disk.js';
 import type { StorageHost } from './hosts.js';
 import type { SeededRandom } from './seeded-random.js';
+import type { SimulatedDisk } from './simulated-disk.js';
 import type { World } from './world.js';
 
 type Fault = (world: World, random: SeededRandom) => void;
+type HangWorld = Pick<World, 'scheduler' | 'say' | 'count' | 'crashStore' | 'restartLater'>;
 
 export const hangFaults = {
   'disk hangs': (world, random) => {
@@ -16,7 +18,7 @@ const ends = ['goes on', 'goes on', 'fails', 'power cut'] as const;
 
 /** From now on, or from the middle of something that its process does to it. */
 export function hangSoon(
-  world: World,
+  world: HangWorld,
   random: SeededRandom,
   host: StorageHost,
   longMs = random.between(1_000, random.pick([5_000, 30_000, 300_000])),
@@ -28,7 +30,7 @@ export function hangSoon(
 
 /** For a second, or for minutes; in the end it goes on, fails, or its machine is started anew. */
 function hang(
-  world: World,
+  world: HangWorld,
   random: SeededRandom,
   { host, longMs }: { readonly host: StorageHost; readonly longMs: number },
 ): void {
@@ -47,7 +49,7 @@ function hang(
     });
   }
   world.scheduler.after(random.between(10_000, 20_000), () => {
-    if (disk.hang === begun) finds(world, host, true);
+    if (disk.hang === begun) finds(world, host, { disk, hangs: true });
   });
   world.scheduler.after(longMs, () => {
     if (disk.hang === begun && host.disk === disk) endHang(world, host, random);
@@ -57,16 +59,20 @@ function hang(
 /** So often a disk is looked at. */
 const lookMs = 5_000;
 
-/** The process says in its record what it found. */
-function finds(world: World, { name, disk }: StorageHost, hangs: boolean): void {
-  if (!hangs && disk.hang !== undefined) return;
+/** The process says in its record what it found; nothing of a disk that was lost meanwhile. */
+function finds(
+  world: HangWorld,
+  host: StorageHost,
+  { disk, hangs }: { readonly disk: SimulatedDisk; readonly hangs: boolean },
+): void {
+  if (host.disk !== disk || (!hangs && disk.hang !== undefined)) return;
   disk.foundHanging = hangs;
-  world.say(`the disk of ${name} was found ${hangs ? 'to hang' : 'well'}`);
+  world.say(`the disk of ${host.name} was found ${hangs ? 'to hang' : 'well'}`);
   disk.found?.();
 }
 
 /** It goes on, or fails for a while, or its machine loses its power and starts anew. */
-export function endHang(world: World, host: StorageHost, random?: SeededRandom): void {
+export function endHang(world: HangWorld, host: StorageHost, random?: SeededRandom): void {
   const { disk, name } = host;
   const { hang: over } = disk;
   if (over === undefined) return;
@@ -74,7 +80,8 @@ export function endHang(world: World, host: StorageHost, random?: SeededRandom):
   world.count(`hanging disks: ${end}`);
   world.say(`the disk of ${name} hangs no more: ${end}`);
   disk.hang = undefined;
-  if (disk.foundHanging) world.scheduler.after(lookMs, () => finds(world, host, false));
+  if (disk.foundHanging)
+    world.scheduler.after(lookMs, () => finds(world, host, { disk, hangs: false }));
   if (end === 'power cut' && random !== undefined) {
     world.crashStore(host, random.pick(['everything', 'a suffix', 'any part']));
     world.restartLater(host, random.between(50, 12_000));
