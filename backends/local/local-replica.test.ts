@@ -5,6 +5,7 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmdirSync,
   writeFileSync,
 } from 'node:fs';
@@ -429,10 +430,11 @@ test('the updates of a large push are read from its quarantine, and only if they
   const updatesDigest = await scene.replica.storeUpdates(key, commands);
   scene.log.commit(key.pushId, commands, { updatesDigest });
   const path = join(scene.root, 'quarantine', readdirSync(join(scene.root, 'quarantine'))[0] ?? '');
-  const text = readFileSync(join(path, 'updates'), 'utf8');
-  writeFileSync(join(path, 'updates'), text.replaceAll('main', 'evil'));
+  const file = join(path, `updates-${updatesDigest}`);
+  const text = readFileSync(file, 'utf8');
+  writeFileSync(file, text.replaceAll('main', 'evil'));
   await assert.rejects(scene.replica.apply(scene.id, 1), { code: 'data-corrupt' });
-  writeFileSync(join(path, 'updates'), text);
+  writeFileSync(file, text);
   assert.deepEqual(await seen(), { [main]: tip });
 });
 
@@ -490,6 +492,43 @@ test('a store that was started again since it prepared a push keeps no updates o
   const again = await scene.reopen();
   await assert.rejects(again.storeUpdates(key, commands), { code: 'unavailable' });
   assert.deepEqual(quarantines(), []);
+});
+
+test('what a large push was allowed before it was judged again is not in the way of what counts', async () => {
+  const tip = await commitPush();
+  await scene.replica.apply(scene.id, 1);
+  const commands = [create('refs/tags/one', tip), create('refs/tags/two', tip)];
+  const key = await prepareWithout(commands);
+  const accepted = commands.slice(0, 1);
+  const updatesDigest = await scene.replica.storeUpdates(key, accepted);
+  // Of the time before, and late.
+  await scene.replica.storeUpdates(key, commands);
+  scene.log.commit(key.pushId, accepted, { updatesDigest });
+  assert.deepEqual(await seen(), { [main]: tip, 'refs/tags/one': tip });
+  await comeTo([], quarantines);
+});
+
+test('what an earlier version kept of a large push is applied', async () => {
+  const tip = await commitPush();
+  await scene.replica.apply(scene.id, 1);
+  const commands = [create('refs/tags/one', tip)];
+  const key = await prepareWithout(commands);
+  const updatesDigest = await scene.replica.storeUpdates(key, commands);
+  const [name = ''] = quarantines();
+  const path = join(scene.root, 'quarantine', name);
+  renameSync(join(path, `updates-${updatesDigest}`), join(path, 'updates'));
+  scene.log.commit(key.pushId, commands, { updatesDigest });
+  assert.deepEqual(await seen(), { [main]: tip, 'refs/tags/one': tip });
+});
+
+test('a disk that does not take the updates of a large push is said to be the reason', async () => {
+  const tip = await commitPush();
+  await scene.replica.apply(scene.id, 1);
+  const commands = [create('refs/tags/one', tip)];
+  const key = await prepareWithout(commands);
+  const place = join(scene.root, 'quarantine', `${scene.id}.${key.pushId}.1`);
+  writeFileSync(place, 'in the way');
+  await assert.rejects(scene.replica.storeUpdates(key, commands), { code: 'storage-failure' });
 });
 
 test('a copy in the place of one that had kept the updates of a large push gets them from a peer', async () => {

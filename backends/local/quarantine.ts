@@ -39,6 +39,7 @@ const markSchema = z.strictObject({
 
 const packName = 'pack';
 const markName = 'prepared';
+/** Followed by their digest: a push that is judged again may keep others, and an earlier request be late. */
 const updatesName = 'updates';
 
 /** The mark of a push that is being prepared. */
@@ -132,7 +133,6 @@ export function dropSteps(directory: string, spare: string | undefined): readonl
     ];
   }
   return [
-    { do: 'unlink', path: join(directory, updatesName) },
     { do: 'unlink', path: join(directory, markName) },
     { do: 'rmdir', path: packDirectoryOf(directory) },
     { do: 'rmdir', path: directory },
@@ -179,40 +179,50 @@ export async function storeUpdates(
 ): Promise<string> {
   await mkdir(directory, { recursive: true, mode: 0o700 });
   const text = JSON.stringify(updates);
-  await writeFileDurably(join(directory, updatesName), text);
+  const digest = createHash('sha256').update(text).digest('hex');
+  await writeFileDurably(join(directory, `${updatesName}-${digest}`), text);
   await syncDirectory(dirname(directory));
-  return createHash('sha256').update(text).digest('hex');
+  return digest;
 }
 
 export async function loadUpdates(
   directory: string,
   digest: string,
 ): Promise<readonly RefCommand[]> {
-  const text = await readFile(join(directory, updatesName), 'utf8').catch((cause: unknown) => {
-    // Whatever else keeps it from being read says nothing of what is there.
-    if (!isMissing(cause)) throw cause;
+  const text =
+    (await readUpdates(directory, `${updatesName}-${digest}`)) ??
+    // Earlier versions kept the last ones only.
+    (await readUpdates(directory, updatesName));
+  if (text === undefined) {
     throw new QuorateError(
       'data-corrupt',
       'the updates of a large push are missing from this disk',
-      {
-        cause,
-      },
     );
-  });
+  }
   if (createHash('sha256').update(text).digest('hex') !== digest) {
     throw new QuorateError('data-corrupt', 'the updates of a large push are damaged on this disk');
   }
   return updatesSchema.parse(JSON.parse(text));
 }
 
-/** The updates that `storeUpdates` kept, whatever they are; undefined when there are none. */
+/** The updates that `storeUpdates` kept; undefined when there are none, or those of more than one verdict. */
 export async function keptUpdates(directory: string): Promise<readonly RefCommand[] | undefined> {
-  const text = await readFile(join(directory, updatesName), 'utf8').catch((error: unknown) => {
-    if (isMissing(error)) return '';
+  const kept = (await namesIn(directory)).filter((name) =>
+    /^updates(?:-[0-9a-f]{64})?$/.test(name),
+  );
+  const [name] = kept;
+  if (name === undefined || kept.length > 1) return undefined;
+  const text = await readUpdates(directory, name);
+  const parsed = updatesSchema.safeParse(text === undefined ? undefined : JSON.parse(text));
+  return parsed.success ? parsed.data : undefined;
+}
+
+/** Undefined when there is no such file. Whatever else keeps it from being read says nothing of what is there. */
+async function readUpdates(directory: string, name: string): Promise<string | undefined> {
+  return readFile(join(directory, name), 'utf8').catch((error: unknown) => {
+    if (isMissing(error)) return undefined;
     throw error;
   });
-  const parsed = updatesSchema.safeParse(text === '' ? undefined : JSON.parse(text));
-  return parsed.success ? parsed.data : undefined;
 }
 
 /**
