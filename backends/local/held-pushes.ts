@@ -30,13 +30,13 @@ export async function listHeldPushes(
   return held;
 }
 
-/** An entry too large for the log keeps its updates here. */
+/** What an entry too large for the log was allowed is less than what was asked for, which the mark has, if it is not much. */
 async function updatesOf(
   store: Store,
   key: QuarantineKey,
   { updates }: PreparedMark,
 ): Promise<readonly RefCommand[] | undefined> {
-  return updates ?? keptUpdates(store.quarantineDirectory(key));
+  return (await keptUpdates(store.quarantineDirectory(key))) ?? updates;
 }
 
 /** A quarantine with what those of other pushes hold. Made anew when it is there: it may be half of one. */

@@ -15,6 +15,7 @@ import { PushTraces } from '../replicated/push-trace.js';
 import { ReplicatedBackend } from '../replicated/replicated-backend.js';
 import { Scrub } from '../replicated/scrub.js';
 import { createStoreView } from '../replicated/store-view.js';
+import type { InlineLimit } from '../replicated/stored-updates.js';
 import { singleReplica } from '../replicated/voters.js';
 import { spaceOf } from './disk-space.js';
 import { openLocalStore } from './local-store.js';
@@ -33,7 +34,7 @@ export interface LocalBackendOptions {
   readonly scrubIntervalMs: number;
 }
 
-export interface LocalBackendDependencies {
+export interface LocalBackendDependencies extends InlineLimit {
   readonly dataDirectory: string;
   /** Called when the store is open, before anything is done with it or in the coordinator: may refuse to go on. */
   readonly claim?: (storeId: string) => Promise<void>;

@@ -12,10 +12,11 @@ import type { KnownDamages } from './known-damages.js';
 import type { PushTraces } from './push-trace.js';
 import type { Consistency } from './quorum.js';
 import type { FrontEndFacts } from './shared-settings.js';
+import type { InlineLimit } from './stored-updates.js';
 import type { ReplicaDirectory } from './voters.js';
 
 /** What a `ReplicatedBackend` is made of. */
-export interface ReplicatedBackendDependencies {
+export interface ReplicatedBackendDependencies extends InlineLimit {
   readonly coordinator: Coordinator;
   /** For the recovery: refuses nothing while commits are frozen. Absent: the same. */
   readonly unguarded?: Coordinator;

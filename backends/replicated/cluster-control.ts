@@ -13,10 +13,11 @@ import { readDifferingSettings } from './shared-settings.js';
 import { recoverSet } from './set-recovery.js';
 import type { SetController } from './set-controller.js';
 import { listNodes } from './store-view.js';
+import type { InlineLimit } from './stored-updates.js';
 import type { ReplicaDirectory } from './voters.js';
 import { findWithoutMajority } from './without-majority.js';
 
-export interface ClusterControlDependencies {
+export interface ClusterControlDependencies extends InlineLimit {
   readonly coordinator: Coordinator;
   readonly replicas: ReplicaDirectory & { readonly stranger?: string | undefined };
   readonly controller: Pick<SetController, 'awayMs'>;

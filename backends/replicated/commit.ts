@@ -21,13 +21,11 @@ import { type PushTrace, untraced } from './push-trace.js';
 import { type Consistency, quorumMissing, suffices } from './quorum.js';
 import { encodeRecord, type RepositoryRecord } from './records.js';
 import type { SmallPack } from './small-packs.js';
-import { inlineOrStored, keepLimitMs } from './stored-updates.js';
+import { type InlineLimit, inlineOrStored, keepLimitMs } from './stored-updates.js';
 import { type Member, reachable, type ReplicaDirectory } from './voters.js';
 import { type ExactHead, type Hold, withoutLocks } from './without-locks.js';
 
-export { inlineOrStored };
-
-export interface CommitDependencies {
+export interface CommitDependencies extends InlineLimit {
   readonly locks: Locks;
   readonly replicas: ReplicaDirectory;
   readonly queueOf: (repositoryId: string) => CommitQueue;
@@ -283,7 +281,8 @@ async function readyFor(
   const { accepted } = judged;
   trace.note('judged', { detail: `${accepted.length} of ${change.commands.length} accepted` });
   if (accepted.length === 0 && change.head === undefined) return 'nothing';
-  const counted = { consistency, voters: record.voters };
+  const { maxInlineUpdatesBytes } = dependencies;
+  const counted = { consistency, voters: record.voters, maxInlineUpdatesBytes };
   const { members, inline } = await inlineOrStored(change.key, accepted, judged.members, {
     ...counted,
     patient: { ...dependencies, limitMs: keepLimitMs },

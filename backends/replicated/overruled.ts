@@ -2,28 +2,45 @@ import type { OverruledPush, OverruledRef } from '../contract/cluster.js';
 import type { RefCommand } from '../contract/objects.js';
 import type { HeldPush } from '../contract/replica.js';
 import type { LogEntry } from '../contract/repository.js';
+import { digestAfter } from '../git/digest.js';
 
 /** Refs that keep what a recovery overruled. */
 export const overruledPrefix = 'refs/quorate/';
+
+type Updates = readonly RefCommand[] | undefined;
 
 /** A push that the survivor of a recovery has not applied, and the refs that are to keep what it brought. */
 export interface OverruledChange {
   readonly push: Omit<OverruledPush, 'refs'>;
   /** Undefined when nobody who answers knows them. */
-  readonly updates: readonly RefCommand[] | undefined;
+  readonly updates: Updates;
   /** Name of the ref for each update that brought something. */
   readonly keptAs: (ref: string) => string;
 }
 
+/** What is known of an entry besides what the log has. */
+export interface EntryGround {
+  /** The updates of its push as the stores that hold it have them: some may be of a verdict that came to nothing. */
+  readonly told: readonly (readonly RefCommand[])[];
+  /** Digest of the refs that it is applied to; undefined: nobody who answers knows it. */
+  readonly before: string | undefined;
+}
+
 /** Committed, and not applied by any store that answers. */
-export function overruledEntry(entry: LogEntry, held: HeldPush | undefined): OverruledChange {
+export function overruledEntry(entry: LogEntry, ground: EntryGround): OverruledChange {
   const { generation, pushId, actor, atMs, head } = entry;
   const target = head !== undefined && 'symref' in head.new ? head.new.symref : undefined;
   return {
     push: { generation, pushId, actor, atMs, head: target },
-    updates: entry.updatesDigest === undefined ? entry.updates : held?.updates,
+    updates: entry.updatesDigest === undefined ? entry.updates : updatesOf(entry, ground),
     keptAs: (ref) => `${overruledPrefix}overruled/${generation}/${ref.slice('refs/'.length)}`,
   };
+}
+
+/** Those that lead from the refs before to the refs after. */
+function updatesOf({ digest, head }: LogEntry, { told, before }: EntryGround): Updates {
+  if (before === undefined) return told[0];
+  return told.find((updates) => digestAfter(before, updates, head) === digest);
 }
 
 /** A generation of which not even the log says anything. */

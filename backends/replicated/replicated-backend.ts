@@ -165,6 +165,7 @@ export class ReplicatedBackend implements Backend {
       meter: dependencies.meter,
       logger: dependencies.logger,
       lockTimeoutMs: dependencies.lockTimeoutMs,
+      maxInlineUpdatesBytes: dependencies.maxInlineUpdatesBytes,
     };
   }
 

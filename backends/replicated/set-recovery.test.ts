@@ -272,6 +272,53 @@ describe('the majority is gone', () => {
     assert.equal(await head(), 5);
   });
 
+  test('of a large push that is overruled, what it was refused is neither told nor kept', async () => {
+    await everywhere(1, set.stores.slice(0, 3));
+    const survivor = store(0);
+    const [side, lost] = [await set.commit('side', one), await set.commit('lost', one)];
+    const prepared = new AbortController();
+    const mainIsIn = new AbortController();
+    const refused = 'refs/heads/refused';
+    const slow = await set.frontEnd({
+      clock: unhurried,
+      // The stores keep the updates.
+      maxInlineUpdatesBytes: 100,
+      pipeline: judging({
+        update: () => Promise.resolve(new Map([[refused, 'not this one']])),
+      }),
+    });
+    const pack = await packOf(set.source, [side], [one]);
+    const commands = ['refs/heads/side', refused].map((ref) => ({
+      ref,
+      oldOid: zeroOid,
+      newOid: side,
+    }));
+    store(1).interfere = async (name, go) => {
+      if (name === 'storeUpdates') {
+        prepared.abort();
+        await systemClock.sleep(60_000, mainIsIn.signal);
+      }
+      return go();
+    };
+    const pushing = slow.backend.push(repository, pushRequest(commands, { pack }));
+    await systemClock.sleep(60_000, prepared.signal);
+    await comeTo(true, () => keptUpdatesIn(survivor));
+    survivor.down = true;
+    survivor.interfere = (name, go) => (name === 'apply' ? away() : go());
+    await push(main, one, lost);
+    mainIsIn.abort();
+    assert.equal((await pushing).generation, 3);
+    await everywhere(3, [store(1), store(2)]);
+    survivor.down = false;
+    survivor.interfere = undefined;
+    lose(store(1), store(2));
+    const report = await recover({ accept: 1, gone: ['node-1', 'node-2'] });
+    const kept = 'refs/quorate/overruled/3/heads/side';
+    const [, overruled] = report.overruled;
+    assert.deepEqual(overruled?.refs, [{ ref: 'refs/heads/side', oid: side, keptAs: kept }]);
+    assert.equal(await refsOf(survivor), `${main} ${one}\n${kept} ${side}\n`);
+  });
+
   test('of two survivors the one with more is gone on from, and what only the other prepared is kept too', async () => {
     await everywhere(1, set.stores.slice(0, 3));
     const other = await set.commit('other', one);
@@ -459,6 +506,12 @@ async function prepareBehind(target: TestStore, oid: string): Promise<void> {
   assert.equal(refused.size, 0);
 }
 
-function quarantinesOf({ root }: TestStore): readonly string[] {
+function keptUpdatesIn({ root }: TestStore): boolean {
+  return quarantinesOf({ root }).some((name) =>
+    readdirSync(join(root, 'quarantine', name)).some((file) => file.startsWith('updates-')),
+  );
+}
+
+function quarantinesOf({ root }: Pick<TestStore, 'root'>): readonly string[] {
   return readdirSync(join(root, 'quarantine'));
 }

@@ -5,11 +5,10 @@ import type { Clock, Logger, Random } from '../contract/environment.js';
 import { asQuorateError, QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
 import type { RefCommand } from '../contract/objects.js';
-import type { QuarantineKey } from '../contract/replica.js';
+import type { HeldPush, QuarantineKey } from '../contract/replica.js';
 import type { LogEntry } from '../contract/repository.js';
 import { digestAfter } from '../git/digest.js';
 import { deleted } from './basis.js';
-import { inlineOrStored } from './commit.js';
 import {
   copiesOf,
   decodeLogEntry,
@@ -31,8 +30,9 @@ import {
   unacknowledged,
   unknownGeneration,
 } from './overruled.js';
+import { type InlineLimit, inlineOrStored } from './stored-updates.js';
 
-export interface SetRecoveryDependencies extends LossDependencies {
+export interface SetRecoveryDependencies extends LossDependencies, InlineLimit {
   readonly locks: Locks;
   readonly clock: Clock;
   readonly random: Random;
@@ -121,17 +121,24 @@ type Held = Awaited<ReturnType<typeof heldBy>>;
 
 /** Prepared pushes by push id, with the survivors that have their objects. */
 async function heldBy(survivors: readonly Survivor[], id: string) {
-  const held = new Map<string, { push: HeldPushOf; by: Survivor[] }>();
+  const held = new Map<string, HeldBySome>();
   for (const survivor of survivors) {
     for (const push of await survivor.replica.heldPushes(id)) {
-      const known = held.get(push.pushId) ?? { push, by: [] };
-      held.set(push.pushId, { ...known, by: [...known.by, survivor] });
+      const known = held.get(push.pushId) ?? { push, by: [], told: [] };
+      known.by.push(survivor);
+      if (push.updates !== undefined) known.told.push(push.updates);
+      held.set(push.pushId, known);
     }
   }
   return held;
 }
 
-type HeldPushOf = Awaited<ReturnType<Survivor['replica']['heldPushes']>>[number];
+interface HeldBySome {
+  readonly push: HeldPush;
+  readonly by: Survivor[];
+  /** Its updates, as each of them has them. */
+  readonly told: (readonly RefCommand[])[];
+}
 
 async function readLog(
   { coordinator }: SetRecoveryDependencies,
@@ -148,10 +155,14 @@ function overruledBy(
   { log, held }: { readonly log: readonly LogEntry[]; readonly held: Held },
 ): readonly OverruledChange[] {
   const changes: OverruledChange[] = [];
+  let before: string | undefined = state.digest;
   for (let generation = state.generation + 1; generation <= head.generation; generation++) {
     const entry = log.find((one) => one.generation === generation);
-    if (entry !== undefined) changes.push(overruledEntry(entry, held.get(entry.pushId)?.push));
-    else if (changes.length < maxUnknown) changes.push(unknownGeneration(generation));
+    if (entry !== undefined) {
+      const told = held.get(entry.pushId)?.told ?? [];
+      changes.push(overruledEntry(entry, { told, before: entry.after?.digest ?? before }));
+    } else if (changes.length < maxUnknown) changes.push(unknownGeneration(generation));
+    before = entry?.digest;
   }
   return changes;
 }
@@ -253,7 +264,7 @@ function setAsideLost(record: RepositoryRecord, next: RepositoryRecord): readonl
 
 /** Undefined when the survivor has the head and nothing is to be kept: then no ref changes. */
 async function entryOf(
-  { clock }: SetRecoveryDependencies,
+  { clock, maxInlineUpdatesBytes }: SetRecoveryDependencies,
   {
     ground: { head },
     survivor: { member, replica, state },
@@ -267,7 +278,7 @@ async function entryOf(
 ): Promise<LogEntry | undefined> {
   if (state.generation === head.generation && kept.length === 0) return undefined;
   const { storeId } = member;
-  const counted = { consistency: 'quorum' as const, voters: [member] };
+  const counted = { consistency: 'quorum' as const, voters: [member], maxInlineUpdatesBytes };
   const { inline } = await inlineOrStored(key, kept, [{ storeId, replica }], counted);
   const { generation, digest } = state;
   return {

@@ -6,8 +6,13 @@ import { encodeRecord, type RepositoryRecord } from './records.js';
 import { noAnswer, nothingToWaitFor, type Patient } from './stuck.js';
 import type { Member } from './voters.js';
 
-/** Updates whose JSON form is larger stay with the voters; the log carries their digest. */
-const maxInlineUpdatesBytes = 256 * 1024;
+const usualInlineUpdatesBytes = 256 * 1024;
+
+/** How large an entry of the log may be. */
+export interface InlineLimit {
+  /** Updates whose JSON form is larger stay with the voters, and the log carries their digest. Absent: 256 KiB. */
+  readonly maxInlineUpdatesBytes?: number | undefined;
+}
 
 /** A store that keeps such updates later than the others, which are enough, by so much is left out: its disk hangs, perhaps. */
 const keepPatienceMs = 3_000;
@@ -22,7 +27,7 @@ export async function inlineOrStored(
   key: QuarantineKey,
   updates: readonly RefCommand[],
   members: readonly Member[],
-  counted: {
+  counted: InlineLimit & {
     readonly consistency: Consistency;
     readonly voters: RepositoryRecord['voters'];
     /** Absent: each is waited for. */
@@ -32,8 +37,8 @@ export async function inlineOrStored(
   readonly members: readonly Member[];
   readonly inline: { updates: readonly RefCommand[]; updatesDigest?: string };
 }> {
-  if (encodeRecord(updates).length <= maxInlineUpdatesBytes)
-    return { members, inline: { updates } };
+  const { maxInlineUpdatesBytes: maxBytes = usualInlineUpdatesBytes } = counted;
+  if (encodeRecord(updates).length <= maxBytes) return { members, inline: { updates } };
   const { digests, errors, unanswered } = await storedBy(key, updates, members, counted);
   const [first] = digests.values();
   const keeping = members.filter(({ storeId }) => {

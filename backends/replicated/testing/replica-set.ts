@@ -65,6 +65,7 @@ export interface ReplicaSet {
     readonly clock?: Clock;
     readonly damages?: KnownDamages;
     readonly meter?: Meter;
+    readonly maxInlineUpdatesBytes?: number;
   }): Promise<{
     readonly backend: ReplicatedBackend;
     readonly locks: Locks;
@@ -156,6 +157,7 @@ export async function openReplicaSet(count = 3): Promise<ReplicaSet> {
       clock = systemClock,
       damages,
       meter = silentMeter,
+      maxInlineUpdatesBytes,
     } = {}) => {
       const seen = wrap?.(coordinator) ?? coordinator;
       const scratchDirectory = await mkdtemp(join(directory, 'scratch-'));
@@ -173,6 +175,7 @@ export async function openReplicaSet(count = 3): Promise<ReplicaSet> {
         scratchDirectory,
         clock,
         meter,
+        maxInlineUpdatesBytes,
         ...(damages === undefined ? {} : { damages, companions: [damages] }),
       });
       await backend.start();
@@ -212,6 +215,7 @@ function newBackend(parts: {
   readonly scratchDirectory: string;
   readonly clock: Clock;
   readonly meter: Meter;
+  readonly maxInlineUpdatesBytes: number | undefined;
   readonly damages?: KnownDamages;
   readonly companions?: readonly KnownDamages[];
 }): ReplicatedBackend {
