@@ -114,7 +114,7 @@ function checkPushes(
     }
     const logged = new Set(entry.updates.map(({ ref }) => ref));
     const same = logged.size === answer.ok.size && [...answer.ok].every((ref) => logged.has(ref));
-    if (!same && entry.updatesDigest === undefined) {
+    if (!same) {
       tell(
         `push ${push.pushId} was told of ${[...answer.ok].join()}, the log has ${[...logged].join()}`,
       );

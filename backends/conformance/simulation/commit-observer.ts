@@ -36,9 +36,19 @@ export interface Birth {
   readonly configuration: ObservedConfiguration;
 }
 
+/** Of an entry whose updates are too large for the log: by what they are found on the disks. */
+export interface KeptUpdates {
+  readonly repositoryId: string;
+  readonly pushId: string;
+  /** SHA-256 of the JSON form. */
+  readonly updatesDigest: string;
+}
+
 interface Observers {
   readonly nowMs: () => number;
   readonly violation: (text: string) => void;
+  /** What some store has kept durably; undefined: none has. */
+  readonly keptUpdates: (kept: KeptUpdates) => ObservedEntry['updates'] | undefined;
   /** `before`: the configuration, without what the same transaction made of it. */
   readonly committed: (
     entry: ObservedEntry,
@@ -176,19 +186,23 @@ export class CommitObserver {
   }
 
   #entry(repositoryId: string, value: Readonly<Record<string, unknown>>): ObservedEntry {
-    const updates = Array.isArray(value['updates']) ? value['updates'] : [];
     const head = recordOf(recordOf(value['head'])['new']);
+    const pushId = textOf(value['pushId']);
+    const updatesDigest =
+      value['updatesDigest'] === undefined ? undefined : textOf(value['updatesDigest']);
+    const updates =
+      updatesDigest === undefined
+        ? updatesOf(value['updates'])
+        : this.#observers.keptUpdates({ repositoryId, pushId, updatesDigest });
+    if (updates === undefined) {
+      this.#observers.violation(`push ${pushId} is committed, and no store has its updates`);
+    }
     return {
       repositoryId,
       generation: numberOf(value['generation']),
-      pushId: textOf(value['pushId']),
-      updates: updates.map(recordOf).map((update) => ({
-        ref: textOf(update['ref']),
-        oldOid: textOf(update['oldOid']),
-        newOid: textOf(update['newOid']),
-      })),
-      updatesDigest:
-        value['updatesDigest'] === undefined ? undefined : textOf(value['updatesDigest']),
+      pushId,
+      updates: updates ?? [],
+      updatesDigest,
       newHead: head['symref'] === undefined ? undefined : { symref: textOf(head['symref']) },
       after:
         value['after'] === undefined ? undefined : numberOf(recordOf(value['after'])['generation']),
@@ -196,6 +210,16 @@ export class CommitObserver {
       atMs: this.#observers.nowMs(),
     };
   }
+}
+
+/** Read from JSON. */
+export function updatesOf(list: unknown): ObservedEntry['updates'] {
+  const updates = Array.isArray(list) ? list : [];
+  return updates.map(recordOf).map((update) => ({
+    ref: textOf(update['ref']),
+    oldOid: textOf(update['oldOid']),
+    newOid: textOf(update['newOid']),
+  }));
 }
 
 function configurationOf(value: Readonly<Record<string, unknown>>): ObservedConfiguration {

@@ -38,6 +38,8 @@ export interface FrontEndParts {
   readonly root: string;
   readonly replicationFactor: number;
   readonly consistency: Consistency;
+  /** Larger ones are kept by the stores; undefined: as everywhere. */
+  readonly maxInlineUpdatesBytes?: number | undefined;
   /** Whoever takes no locks is overtaken, as it seems. */
   readonly contended: boolean;
 }
@@ -60,7 +62,18 @@ export async function startFrontEnd(parts: FrontEndParts): Promise<FrontEnd> {
   const own = createLocks({ coordinator, lease, clock, random, meter, logger, holder: name });
   const locks = parts.contended ? alwaysInTheWay(own) : own;
   const damages = new KnownDamages({ coordinator, clock, logger });
-  const around = { coordinator, lease, replicas, locks, clock, random, logger, meter };
+  const { maxInlineUpdatesBytes } = parts;
+  const around = {
+    coordinator,
+    lease,
+    replicas,
+    locks,
+    clock,
+    random,
+    logger,
+    meter,
+    maxInlineUpdatesBytes,
+  };
   const backend = new ReplicatedBackend({
     readConsistency: 'strong',
     reportReadsFrom: 0.02,

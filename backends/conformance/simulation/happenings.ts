@@ -51,6 +51,7 @@ export const expected: readonly string[] = [
   'nodes switched off when empty',
   'repositories moved',
   'one machine without power',
+  'one machine that keeps the updates of pushes',
   'the coordinator decides what nobody waits for',
   'names that another repository got',
   'forks made',
@@ -68,6 +69,12 @@ export const expected: readonly string[] = [
   ...['add-reader', 'drop-reader'].map((step) => `step ${step}`),
   'reads from readers',
   ...unlockedHappenings,
+  ...['with', 'without'].flatMap((some) => [
+    `large pushes ${some} a pack`,
+    `large pushes ${some} a pack committed after a store that keeps them started again`,
+  ]),
+  'large pushes kept by some of the voters',
+  'stores that know no more of a large push',
 ];
 
 /** Counts them, and hands everything on to whoever reads it. */

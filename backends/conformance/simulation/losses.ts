@@ -6,7 +6,7 @@ import type { ObservedConfiguration, ObservedEntry } from './commit-observer.js'
 import type { FrontEnd } from './front-end-host.js';
 import { zeroOid } from './pack-model.js';
 import type { SeededRandom } from './seeded-random.js';
-import { missingFrom, presentCopy, presentProgress } from './store-inspection.js';
+import { missingFrom, presentCopy, presentProgress, presentUpdates } from './store-inspection.js';
 import type { StorageHost } from './hosts.js';
 import type { World } from './world.js';
 
@@ -91,8 +91,9 @@ export class Losses {
     this.#checkApplied(overruled[0], before);
     for (const one of overruled) {
       this.#world.count('pushes overruled by a recovery');
-      const holders = this.#left(before).filter(({ storeId = '' }) =>
-        one.prepared.includes(storeId),
+      const known = this.#left(before).some((host) => knowsUpdates(host, one));
+      const holders = this.#left(before).filter(
+        ({ storeId = '' }) => known && one.prepared.includes(storeId),
       );
       for (const [name, oid] of wantedOf(one)) {
         if (kept.get(name)?.newOid === oid) {
@@ -122,6 +123,7 @@ export class Losses {
       if (disk.full || disk.failing || presentProgress(disk, id).generation !== generation - 1)
         continue;
       if (tips.some((oid) => !this.#holds(host, entry, oid))) continue;
+      if (!knowsUpdates(host, entry)) continue;
       this.#world.violate(`${name} could have applied ${generation}, which a recovery overrules`);
     }
   }
@@ -281,6 +283,14 @@ export class Losses {
     }
     this.settled = true;
   }
+}
+
+/** Whether it has what an entry says only the digest of. */
+function knowsUpdates({ disk }: StorageHost, entry: ObservedEntry): boolean {
+  const { updatesDigest } = entry;
+  return (
+    updatesDigest === undefined || presentUpdates(disk, { ...entry, updatesDigest }) !== undefined
+  );
 }
 
 /** Refs that are to keep what a push brought. */

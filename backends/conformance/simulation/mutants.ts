@@ -1,4 +1,5 @@
 import { hangMutants } from './hang-mutants.js';
+import { largeMutants } from './large-mutants.js';
 import { membershipMutants } from './membership-mutants.js';
 import { edit, type Mutation } from './mutation.js';
 import { recoveryMutants } from './recovery-mutants.js';
@@ -445,6 +446,7 @@ export const mutants: readonly Mutation[] = [
     ],
   },
   ...unlockedMutants,
+  ...largeMutants,
   ...membershipMutants,
   ...recoveryMutants,
   ...hangMutants,

@@ -41,6 +41,8 @@ export class OneMachine {
   /** Of each ref, what it may be now: the last value that is certain, and those of pushes without an answer. */
   readonly #possible = new Map<string, readonly Oid[]>();
   #newest = 0;
+  /** The log takes no updates: they stay with the store. */
+  readonly #isLarge: boolean;
   /** Crashes at some step. */
   #armed = false;
 
@@ -49,6 +51,8 @@ export class OneMachine {
     this.#random = new SeededRandom(`one machine ${seed}`);
     this.#log = log;
     this.#disk = new SimulatedDisk(() => 1_700_000_000_000 + this.scheduler.nowMs);
+    this.#isLarge = new SeededRandom(`large one machine ${seed}`).chance(0.2);
+    if (this.#isLarge) this.#count('one machine that keeps the updates of pushes');
   }
 
   /** Run it once. */
@@ -117,6 +121,7 @@ export class OneMachine {
           maintenance: { enabled: true, pruneGraceMs: 2_000 },
           scrubIntervalMs: 5_000,
         },
+        maxInlineUpdatesBytes: this.#isLarge ? 100 : undefined,
       });
       await backend.start();
       if (process.alive) this.#backend = backend;

@@ -1,5 +1,6 @@
 import { isUp, maxSteps } from './final-checks.js';
-import { type Client, describeAnswer, type SimulatedRepository } from './workload.js';
+import { describeAnswer } from './push-answers.js';
+import type { Client, SimulatedRepository } from './workload.js';
 import type { StorageHost } from './hosts.js';
 import type { World } from './world.js';
 

@@ -20,6 +20,7 @@ import { PastReader } from './past-reader.js';
 import { checkPrepares } from './prepare-checks.js';
 import { checkPools } from './pool-checks.js';
 import { checkRepositories } from './repository-checks.js';
+import { LargePusher } from './large-pushes.js';
 import { keepEnoughNodes } from './membership-faults.js';
 import { runInWorld } from './globals.js';
 import { takeOwnership } from '../../coordination/embedded/owner-lock.js';
@@ -79,6 +80,7 @@ export async function simulate(
     replicationFactor: random.pick([1, 2, 3, 3, 3]),
     consistency: random.pick(['eventual', 'quorum', 'quorum', 'quorum', 'strong']),
     forks: kinds.forks,
+    large: kinds.large ? new SeededRandom(`large ${seed}`) : undefined,
     contended: new SeededRandom(`contended ${seed}`).chance(0.25),
     log,
   });
@@ -130,6 +132,8 @@ interface Kinds {
   readonly loss: boolean;
   /** Somebody reads by a record that was old long ago. */
   readonly past: boolean;
+  /** The log takes so little that stores keep the updates of most pushes. */
+  readonly large: boolean;
   readonly troubles: readonly string[];
   readonly random: SeededRandom;
 }
@@ -143,11 +147,13 @@ function kindsOf(seed: number, named: readonly string[] | undefined): Kinds {
   const troubles = (named ?? []).filter((kind) => !worldKinds.some((other) => other === kind));
   const [names, forks, loss] = worldKinds.map(has);
   const past = new SeededRandom(`past ${seed}`).chance(named === undefined ? 0.15 : 0);
+  const large = new SeededRandom(`large pushes ${seed}`).chance(named === undefined ? 0.15 : 0);
   return {
     names: names === true,
     forks: forks === true,
     loss: loss === true,
     past: past || named?.includes('past reads') === true,
+    large: large || named?.includes('large pushes') === true,
     troubles,
     random,
   };
@@ -185,6 +191,7 @@ async function live(world: World, random: SeededRandom, kinds: Kinds): Promise<v
   if (kinds.loss) trouble.loseMajority(lossAfterMs);
   await world.until(() => busy.count === 0, troubledMs, maxSteps);
   trouble.stop();
+  world.largePushes?.calm();
   world.say('everything heals');
   healAll(world);
   // Who stands still does so for a while, and its leases run out meanwhile.
@@ -205,7 +212,7 @@ async function live(world: World, random: SeededRandom, kinds: Kinds): Promise<v
 
 function furtherClients(
   world: World,
-  { names, forks, loss, past, random }: Kinds,
+  { names, forks, loss, past, large, random }: Kinds,
   {
     repositories,
     lossAfterMs,
@@ -229,8 +236,17 @@ function furtherClients(
     const reader = new PastReader(world, client('late'), own);
     return { run: (count: number) => reader.run(count), operations: 100 };
   });
+  const wholesale = [1, 2].map((i) => {
+    const name = `wholesale-${i}`;
+    const one = new LargePusher(world, client(name), random.fork(`${name} choice`));
+    return {
+      run: (count: number) => one.run(repositories, count),
+      operations: 3 + random.below(6),
+    };
+  });
   return [
     ...late,
+    ...(large ? wholesale : []),
     ...(names ? users : []),
     ...(forks ? [{ run, operations: many }] : []),
     ...(loss ? hasty : []),

@@ -1,6 +1,13 @@
 import { hash } from 'node:crypto';
 import type { Oid } from '../../contract/objects.js';
-import { numberOf, recordOf, textOf } from './commit-observer.js';
+import {
+  type KeptUpdates,
+  numberOf,
+  type ObservedEntry,
+  recordOf,
+  textOf,
+  updatesOf,
+} from './commit-observer.js';
 import { objectsIn } from './pack-directory.js';
 import type { ModelObject } from './pack-model.js';
 import type { DiskNode, DiskView, SimulatedDisk } from './simulated-disk.js';
@@ -38,6 +45,40 @@ export function durableProgress(disk: SimulatedDisk, repositoryId: string): Prog
 
 export function presentProgress(disk: SimulatedDisk, repositoryId: string): Progress {
   return progressOf(nodeAt(disk.root, placeOfCopy(repositoryId), present), present);
+}
+
+/** Updates that are too large for the log, if a power cut now would leave them. */
+export function durableUpdates(
+  disk: SimulatedDisk,
+  kept: KeptUpdates,
+): ObservedEntry['updates'] | undefined {
+  return updatesIn(disk, kept, durable);
+}
+
+/** Updates that are too large for the log, if they can be read now. */
+export function presentUpdates(
+  disk: SimulatedDisk,
+  kept: KeptUpdates,
+): ObservedEntry['updates'] | undefined {
+  return updatesIn(disk, kept, present);
+}
+
+function updatesIn(
+  disk: SimulatedDisk,
+  { repositoryId, pushId, updatesDigest }: KeptUpdates,
+  view: DiskView,
+): ObservedEntry['updates'] | undefined {
+  const all = nodeAt(disk.root, 'store/quarantine', view);
+  for (const [quarantine, node] of all?.kind === 'directory' ? view.entries(all) : []) {
+    if (node.kind === 'file' || !quarantine.startsWith(`${repositoryId}.${pushId}.`)) continue;
+    for (const [name, file] of view.entries(node)) {
+      if (file.kind === 'directory' || !name.startsWith('updates-')) continue;
+      const data = view.data(file);
+      if (hash('sha256', data) === updatesDigest)
+        return updatesOf(JSON.parse(data.toString('utf8')));
+    }
+  }
+  return undefined;
 }
 
 /** An entry is being applied, or was when its process or its disk failed. */

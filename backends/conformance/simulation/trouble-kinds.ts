@@ -4,7 +4,13 @@
 export const oneMachine = 'one machine';
 
 /** What some worlds have, besides their troubles; the first three in the order in which they are drawn. */
-export const worldKinds = ['names', 'forks', 'majority lost', 'past reads'] as const;
+export const worldKinds = [
+  'names',
+  'forks',
+  'majority lost',
+  'past reads',
+  'large pushes',
+] as const;
 
 const faultKinds = [
   'node joins',

@@ -1,5 +1,4 @@
 import { askFrontEnd, broken } from './ask.js';
-import type { PushRequest, PushResult } from '../../contract/backend.js';
 import { asQuorateError } from '../../contract/errors.js';
 import type { Oid, RefCommand, RefSnapshot } from '../../contract/objects.js';
 import type { Repository } from '../../contract/repository.js';
@@ -7,12 +6,20 @@ import { allRefs, refsWithout } from '../../contract/visible-refs.js';
 import type { FrontEnd } from './front-end-host.js';
 import type { PushAnswer, PushOperation } from './history.js';
 import { encodePack, makeObject, type ModelObject, zeroOid } from './pack-model.js';
+import {
+  describeAnswer,
+  describeCommands,
+  failureOf,
+  kindOf,
+  reportOf,
+  requestOf,
+} from './push-answers.js';
 import type { SeededRandom } from './seeded-random.js';
 import type { FrontEndHost, StorageHost } from './hosts.js';
 import type { World } from './world.js';
 
 /** Names that are in each other's way now and then. */
-const names = [
+export const names = [
   'refs/heads/main',
   'refs/heads/a',
   'refs/heads/a/b',
@@ -40,7 +47,7 @@ export interface SimulatedRepository {
   readonly byName?: true;
 }
 
-interface Pushed {
+export interface Pushed {
   readonly commands: readonly RefCommand[];
   readonly objects: readonly ModelObject[];
   readonly pushOptions?: readonly string[];
@@ -92,6 +99,20 @@ export class Client {
   /** Any push that comes to its mind. */
   async push(repository: SimulatedRepository, host: FrontEndHost): Promise<PushAnswer> {
     return this.#push(repository, host, this.#choose(repository));
+  }
+
+  /** Just this push. */
+  async pushThis(
+    repository: SimulatedRepository,
+    host: FrontEndHost,
+    pushed: Pushed,
+  ): Promise<PushAnswer> {
+    return this.#push(repository, host, pushed);
+  }
+
+  /** The refs that it saw last. */
+  seen({ id }: SimulatedRepository): ReadonlyMap<string, Oid> {
+    return this.#seen.get(id) ?? new Map();
   }
 
   /** Pushes so many times to what stays, one pack each, and makes a fork of that. */
@@ -339,7 +360,7 @@ export class Client {
     if (told.status === 'reported' && told.generation !== undefined) {
       this.#tokens.set(id, told.generation);
     }
-    this.#world.say(`${pushId} ${describe(commands)}: ${describeAnswer(operation.answer)}`);
+    this.#world.say(`${pushId} ${describeCommands(commands)}: ${describeAnswer(operation.answer)}`);
     return operation.answer;
   }
 
@@ -443,53 +464,4 @@ export class Client {
 
 function refsOf(snapshot: RefSnapshot): ReadonlyMap<string, Oid> {
   return new Map(snapshot.refs.map(({ name, oid }) => [name, oid]));
-}
-
-function requestOf(
-  { pushId, commands, atomic }: PushOperation,
-  pack: AsyncIterable<Uint8Array>,
-  signal: AbortSignal,
-): PushRequest {
-  const sends = commands.some(({ newOid }) => newOid !== zeroOid);
-  return {
-    pushId,
-    actor: 'someone',
-    commands,
-    refused: new Map(),
-    atomic,
-    pushOptions: [],
-    pack: sends ? pack : undefined,
-    shallow: [],
-    progress: () => undefined,
-    quiet: true,
-    signal,
-  };
-}
-
-function reportOf({ unpack, refs, generation }: PushResult): PushAnswer {
-  const ok = refs.filter(({ status }) => status === 'ok').map(({ ref }) => ref);
-  return { status: 'reported', ok: new Set(unpack === 'ok' ? ok : []), generation };
-}
-
-function failureOf(error: Error): PushAnswer {
-  const { code, message } = asQuorateError(error);
-  return code === 'outcome-unknown' ? { status: 'unknown' } : { status: 'failed', code, message };
-}
-
-function kindOf(answer: PushAnswer, commands: number): string {
-  if (answer.status === 'unknown') return 'unknown';
-  if (answer.status === 'failed') return `failed: ${answer.code}`;
-  if (answer.ok.size === 0) return 'refused';
-  return answer.ok.size === commands ? 'acknowledged' : 'acknowledged in part';
-}
-
-function describe(commands: readonly RefCommand[]): string {
-  return commands
-    .map(({ ref, oldOid, newOid }) => `${ref} ${oldOid.slice(0, 8)}>${newOid.slice(0, 8)}`)
-    .join(', ');
-}
-
-export function describeAnswer(answer: PushAnswer): string {
-  if (answer.status === 'reported') return `${answer.ok.size} ok at ${answer.generation ?? '-'}`;
-  return answer.status === 'failed' ? `${answer.code}: ${answer.message}` : 'unknown';
 }

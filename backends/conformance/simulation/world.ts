@@ -10,15 +10,16 @@ import {
   textOf,
 } from './commit-observer.js';
 import { BegunCopies } from './begun-copies.js';
+import { checkPrepared, keptUpdates } from './commit-checks.js';
 import { startFrontEnd } from './front-end-host.js';
 import { FlippedBits } from './flipped-bits.js';
 import { expected } from './happenings.js';
 import { History } from './history.js';
 import type { FrontEndHost, Host, StorageHost } from './hosts.js';
+import { LargePushes } from './large-pushes.js';
 import type { Losses } from './losses.js';
 import { NameObserver } from './name-observer.js';
 import { Network } from './network.js';
-import { zeroOid } from './pack-model.js';
 import { NodeConnection, remoteReplica } from './remote-replica.js';
 import { Prepares } from './prepares.js';
 import { Scheduler } from './scheduler.js';
@@ -40,6 +41,8 @@ export interface WorldOptions {
   readonly replicationFactor: number;
   readonly consistency: Consistency;
   readonly forks?: boolean;
+  /** The chance of a world in which stores keep the updates of pushes; absent: the log has them. */
+  readonly large?: SeededRandom | undefined;
   readonly log: ((line: string) => void) | undefined;
   /** Whoever takes no locks is overtaken. */
   readonly contended: boolean;
@@ -81,6 +84,8 @@ export class World {
   readonly names: NameObserver;
   /** Stores that were lost together, and what is made of that. */
   losses: Losses | undefined;
+  /** Where pushes are too large for the log. */
+  readonly largePushes: LargePushes | undefined;
   /** Clients make forks. */
   readonly forks: boolean;
   /** The one whose disk loses bits, in a world in which one does. */
@@ -98,6 +103,7 @@ export class World {
     this.mayLoseDisk = options.replicationFactor > 1 && options.consistency !== 'eventual';
     this.random = random;
     this.forks = options.forks ?? false;
+    this.largePushes = options.large && new LargePushes(this, options.large);
     this.#log = log;
     const { scheduler } = this;
     this.#processRandom = random.fork('processes');
@@ -105,8 +111,9 @@ export class World {
     this.observer = new CommitObserver({
       nowMs: () => scheduler.nowMs,
       violation: (text) => this.violate(text),
+      keptUpdates: (kept) => keptUpdates(this, kept),
       committed: (entry, configuration, before) => {
-        this.#checkPrepared(entry, configuration);
+        checkPrepared(this, entry, configuration);
         if (entry.after !== undefined) this.#checkOverruled(entry, before);
       },
       born: (id, birth) => this.#checkBorn(id, birth),
@@ -338,6 +345,7 @@ export class World {
         coordinator: this.coordinator.client(process),
         connect: (to) => this.#connect(process, to),
         root: rootOf(host),
+        maxInlineUpdatesBytes: this.largePushes?.maxInlineUpdatesBytes,
       });
       if (process.alive) host.frontEnd = frontEnd;
     } catch (error) {
@@ -376,7 +384,8 @@ export class World {
       shown: (...read) => host && this.#begunCopies.shown(host, ...read),
     });
     const { scheduler } = this;
-    const remote = this.prepares.noting(remoteReplica(storeId, connection));
+    const noted = this.prepares.noting(remoteReplica(storeId, connection));
+    const remote = (host && this.largePushes?.troubling(noted, { caller, host })) ?? noted;
     const phase = caller.random.below(loads);
     return {
       replica: {
@@ -400,31 +409,6 @@ export class World {
       asked: Promise.resolve(),
       close: () => Promise.resolve(),
     };
-  }
-
-  /** At the commit point, what was counted must be durable on the voters it was counted for. */
-  #checkPrepared(entry: ObservedEntry, { voters }: ObservedConfiguration): void {
-    const counted = new Set(
-      entry.prepared.filter((storeId) => (voters.get(storeId) ?? 'stale') !== 'stale'),
-    );
-    const names = [...counted].map((id) => this.stores.find((one) => one.storeId === id)?.name);
-    this.say(`${entry.pushId} is committed as ${entry.generation}, on ${names.join()}`);
-    this.count(`commits on ${counted.size === voters.size ? 'all' : 'some of the'} voters`);
-    const majority = Math.floor(voters.size / 2) + 1;
-    const undeclared = [...voters.values()].filter((state) => state === '').length;
-    const needed = { eventual: 1, quorum: majority, strong: Math.max(majority, undeclared) };
-    if (counted.size < needed[this.#options.consistency]) {
-      this.violate(`push ${entry.pushId} was committed with ${counted.size} of ${voters.size}`);
-    }
-    const tips = entry.updates.map(({ newOid }) => newOid).filter((oid) => oid !== zeroOid);
-    for (const storeId of counted) {
-      const host = this.stores.find((one) => one.storeId === storeId);
-      if (host === undefined || this.isDamaged(host, entry.repositoryId)) continue;
-      const { objects } = durableCopy(host.disk, entry.repositoryId, entry.pushId);
-      const missing = missingFrom(objects, tips);
-      if (missing.length === 0) continue;
-      this.violate(`push ${entry.pushId} was committed, and ${host.name} lacks ${missing.join()}`);
-    }
   }
 
   /** Only who goes on with what is left of a set that has lost its majority says that something does not count. */
