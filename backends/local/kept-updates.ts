@@ -20,11 +20,11 @@ export async function keepUpdates(
   updates: readonly RefCommand[],
 ): Promise<string> {
   const known = quarantines.find(key.repositoryId, key.pushId)?.mark;
-  if (known === undefined && (await readPreparedMark(store, key)) === undefined) {
-    throw new QuorateError('unavailable', 'the push is not prepared in this store any more');
-  }
-  const directory = store.quarantineDirectory(key);
   try {
+    if (known === undefined && (await readPreparedMark(store, key)) === undefined) {
+      throw new QuorateError('unavailable', 'the push is not prepared in this store any more');
+    }
+    const directory = store.quarantineDirectory(key);
     const digest = await storeUpdates(directory, updates);
     // Whatever became of it meanwhile: what is on the disk now is known, and goes when its push is over.
     const live = quarantines.remember(key);

@@ -529,6 +529,12 @@ test('a disk that does not take the updates of a large push is said to be the re
   const place = join(scene.root, 'quarantine', `${scene.id}.${key.pushId}.1`);
   writeFileSync(place, 'in the way');
   await assert.rejects(scene.replica.storeUpdates(key, commands), { code: 'storage-failure' });
+  // Nor the question whether the push is prepared.
+  const other = { ...key, pushId: 'f'.repeat(24) };
+  mkdirSync(join(scene.root, 'quarantine', `${scene.id}.${other.pushId}.1`, 'prepared'), {
+    recursive: true,
+  });
+  await assert.rejects(scene.replica.storeUpdates(other, commands), { code: 'storage-failure' });
 });
 
 test('a copy in the place of one that had kept the updates of a large push gets them from a peer', async () => {
