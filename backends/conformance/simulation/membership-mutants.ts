@@ -6,13 +6,13 @@ const moving = ['node drains', 'node joins', 'repository moves', 'node removed']
 export const membershipMutants: readonly Mutation[] = [
   {
     name: 'the mark of another push counts',
-    from: 72,
+    from: 355,
     troubles: ['majority lost', 'store crashes at a step', 'long outage'],
     edits: [edit('local/quarantine.js', String.raw`isMarkOf\(key, mark\) \? mark`, 'true ? mark')],
   },
   {
     name: 'a voter leaves although too few of the others have the head',
-    from: 329,
+    from: 633,
     troubles: [...moving, 'store crashes'],
     edits: [
       edit(
@@ -35,6 +35,7 @@ export const membershipMutants: readonly Mutation[] = [
   },
   {
     name: 'the word that a copy is to go is taken from a rewound coordinator',
+    from: 101,
     troubles: [...moving, 'coordinator restored at the end'],
     edits: [
       edit(
@@ -46,6 +47,7 @@ export const membershipMutants: readonly Mutation[] = [
   },
   {
     name: 'a recovery does not apply what can be applied',
+    from: 24,
     troubles: ['majority lost', 'front-end crashes at a message'],
     edits: [
       edit(

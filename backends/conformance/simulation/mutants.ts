@@ -45,6 +45,7 @@ export const mutants: readonly Mutation[] = [
   },
   {
     name: 'commit without comparing the epoch',
+    from: 25,
     troubles: ['repository deleted under a lock'],
     edits: [
       edit(
@@ -83,7 +84,7 @@ export const mutants: readonly Mutation[] = [
   },
   {
     name: 'a quarantine is dropped when the client leaves',
-    from: 52,
+    from: 79,
     edits: [
       edit(
         'replicated/push.js',
@@ -140,7 +141,7 @@ export const mutants: readonly Mutation[] = [
   },
   {
     name: 'a replay insists on the old value',
-    from: 267,
+    from: 341,
     troubles: ['store crashes at a step'],
     edits: [
       edit(
@@ -152,7 +153,7 @@ export const mutants: readonly Mutation[] = [
   },
   {
     name: 'locks of ancestors are skipped',
-    from: 62,
+    from: 65,
     edits: [
       edit('coordination/lock-plan.js', String.raw`, \.\.\.wanted\.flatMap\(ancestors\)`, ''),
       edit(
@@ -176,11 +177,13 @@ export const mutants: readonly Mutation[] = [
   },
   {
     name: 'garbage collection ignores pins',
+    from: 25,
     troubles: ['maintenance'],
     edits: [edit('local/upkeep.js', String.raw`pinned: repository\.retained.*,`, 'pinned: [],')],
   },
   {
     name: 'a repack between promote and refs',
+    from: 96,
     troubles: ['maintenance'],
     edits: [
       edit('local/quarantine.js', String.raw`\.\.\.indexes\.map\(keep\),`, ''),
@@ -227,7 +230,7 @@ export const mutants: readonly Mutation[] = [
   },
   {
     name: 'no new listing after a compaction',
-    from: 450,
+    from: 634,
     troubles: ['compaction behind a cut', 'slow network'],
     edits: [
       edit(
@@ -341,12 +344,13 @@ export const mutants: readonly Mutation[] = [
   },
   {
     name: 'a ref that is neither old nor new is taken for the fault of a push',
-    from: 48,
+    from: 66,
     troubles: ['flipped bits', 'pause'],
     edits: [edit('local/frozen.js', String.raw`code !== 'failed-precondition'`, 'true')],
   },
   {
     name: 'placement takes no heed of zones',
+    from: 24,
     edits: [edit('replicated/placement.js', String.raw`&& !zones\.has\(node\.zone\)`, '')],
   },
   {
@@ -433,6 +437,7 @@ export const mutants: readonly Mutation[] = [
   },
   {
     name: 'absence is taken for deletion',
+    from: 25,
     troubles: ['compaction'],
     edits: [
       edit(

@@ -42,7 +42,7 @@ export const unlockedMutants: readonly Mutation[] = [
   },
   {
     name: 'without locks: an ambiguous commit is answered by a plain read',
-    from: 1097,
+    from: 1427,
     troubles: ['bad network'],
     edits: [
       edit(
@@ -59,7 +59,7 @@ export const unlockedMutants: readonly Mutation[] = [
   },
   {
     name: 'without locks: a commit that is closed off leaves the head as it is',
-    from: 1097,
+    from: 1427,
     troubles: ['bad network'],
     edits: [
       edit(
