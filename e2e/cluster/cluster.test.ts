@@ -190,7 +190,7 @@ describe('a cluster: three storage nodes, two front-ends, three members of etcd'
     const { directory, id } = await pushed('team/paused.git');
     await ground.converged(id, 3);
     const node = ground.cluster.storageNode(1);
-    node.pause();
+    await node.pause();
     try {
       // Away once its record has gone as well.
       const listed = await waitFor('it to be called silent', async () => {
@@ -220,7 +220,7 @@ describe('a cluster: three storage nodes, two front-ends, three members of etcd'
     const ssh = await key.environment(ground.sshServer(0));
     const tip = await push(directory, ground.httpUrl(0, 'team/known.git'));
     assert.equal(await tipSeen(ground.httpUrl(0, 'team/known.git')), tip);
-    for (const node of ground.cluster.storage) node.pause();
+    for (const node of ground.cluster.storage) await node.pause();
     try {
       assert.equal(await tipSeen(ground.httpUrl(0, 'team/known.git')), tip);
       assert.equal(await tipSeen(ground.sshUrl(0, 'team/known.git'), ssh), tip);

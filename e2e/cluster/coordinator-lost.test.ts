@@ -119,7 +119,7 @@ describe('a cluster whose etcd has lost its quorum', () => {
 
   test('members that cannot reach it stop all the same, without being ended', async () => {
     const { cluster } = ground;
-    for (const member of cluster.etcd.members) member.pause();
+    for (const member of cluster.etcd.members) await member.pause();
     try {
       const stopped = [cluster.storageNode(0), ...cluster.frontEnds];
       const ended = await Promise.all(stopped.map((member) => member.stop()));

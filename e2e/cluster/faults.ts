@@ -27,7 +27,7 @@ async function killAndRestart(member: MemberProcess, random: Seeded): Promise<vo
 
 /** It keeps its connections and answers nothing: what a hanging disk or a lost host looks like. */
 async function stall(member: MemberProcess, random: Seeded): Promise<void> {
-  member.pause();
+  await member.pause();
   await pause(random, 1_000, 6_000);
   member.resume();
 }
@@ -93,7 +93,7 @@ export const faults: readonly Fault[] = [
     name: 'a member of etcd answers nothing',
     happen: async ({ cluster }, random) => {
       const member = random.pick(cluster.etcd.members);
-      member.pause();
+      await member.pause();
       await pause(random, 1_000, 5_000);
       member.resume();
     },

@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, existsSync, openSync, readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
+import { stopProcess } from '../../backends/contract/testing/stopped.js';
 import { mainScript } from '../server-process.js';
 import { waitFor } from '../wait.js';
 
@@ -123,8 +124,8 @@ export class MemberProcess {
   }
 
   /** SIGSTOP: it keeps its connections and answers nothing. */
-  pause(): void {
-    this.#child?.kill('SIGSTOP');
+  async pause(): Promise<void> {
+    if (this.#child !== undefined) await stopProcess(this.#child);
   }
 
   resume(): void {

@@ -99,7 +99,7 @@ describe('etcd with three members, some of them dead', { timeout: 900_000 }, () 
     await put(coordinator, 'k', '1');
     // Whichever this process talks to is among those that hang in turn.
     for (const member of cluster.members) {
-      member.pause();
+      await member.pause();
       const outcome = await put(patient, 'k', '2').catch((error: unknown) => error);
       if (outcome instanceof Error) {
         assert.ok('code' in outcome && outcome.code === 'outcome-unknown', outcome.message);
@@ -204,7 +204,7 @@ test('who stops waits once for an etcd that says nothing, for all that is asked,
     stopping.abort();
     assert.equal((await coordinator.get('k'))?.key, 'k');
     await coordinator.grantLease(5_000);
-    cluster.member(0).pause();
+    await cluster.member(0).pause();
     const asked = [
       ...Array.from({ length: 10 }, () => coordinator.get('k')),
       coordinator.grantLease(5_000),

@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { stopProcess } from '../../../contract/testing/stopped.js';
 
 /** Files for TLS between clients and members. Members ask clients for a certificate of this CA. */
 export interface EtcdTls {
@@ -155,8 +156,8 @@ export class EtcdMember {
   }
 
   /** SIGSTOP: it keeps its connections and answers nothing. */
-  pause(): void {
-    this.#child?.kill('SIGSTOP');
+  async pause(): Promise<void> {
+    if (this.#child !== undefined) await stopProcess(this.#child);
   }
 
   resume(): void {
