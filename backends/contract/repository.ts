@@ -92,7 +92,10 @@ export interface RepositoryRegistry {
     name: string,
     options?: { readonly recalled?: boolean; readonly refs?: boolean },
   ): Promise<Repository | undefined>;
-  /** In name order, names strictly after `after`. */
+  /**
+   * In name order, names strictly after `after`. Fewer than `limit` only where none are left; what is renamed meanwhile
+   * may be missing.
+   */
   list(page: {
     readonly prefix?: string;
     readonly after?: string;

@@ -76,12 +76,13 @@ export class DirectoryRegistry implements RepositoryRegistry {
     const names = await this.#options.paths.names(page.prefix);
     const start =
       page.after === undefined ? 0 : names.filter((name) => name <= (page.after ?? '')).length;
-    const wanted = names.slice(start, start + page.limit);
     const listed: Repository[] = [];
-    for (let from = 0; from < wanted.length; from += pageConcurrency) {
-      const part = wanted.slice(from, from + pageConcurrency).map((name) => this.get(name));
-      // One may have gone since the walk.
+    // One may have gone since the walk: others take its place, since a short page is the last one.
+    for (let from = start; listed.length < page.limit && from < names.length;) {
+      const count = Math.min(pageConcurrency, page.limit - listed.length);
+      const part = names.slice(from, from + count).map((name) => this.get(name));
       listed.push(...(await Promise.all(part)).filter((each) => each !== undefined));
+      from += count;
     }
     return listed;
   }

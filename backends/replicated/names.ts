@@ -1,4 +1,4 @@
-import type { Compare } from '../contract/coordinator.js';
+import type { Compare, KeyValue } from '../contract/coordinator.js';
 import { QuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
 
@@ -42,6 +42,20 @@ export function nameFree(name: string, except?: string): Compare[] {
       .map((other) => free(keys.name(other))),
     ...(own === undefined ? [free(below, end)] : [free(below, own), free(`${own}\0`, end)]),
   ];
+}
+
+/** The repository that a name's record leads to. */
+export function idOf(pointer: KeyValue): string {
+  const parsed: unknown = JSON.parse(new TextDecoder().decode(pointer.value));
+  if (
+    typeof parsed === 'object' &&
+    parsed !== null &&
+    'id' in parsed &&
+    typeof parsed.id === 'string'
+  ) {
+    return parsed.id;
+  }
+  throw new QuorateError('data-corrupt', `the coordinator's record ${pointer.key} is damaged`);
 }
 
 /** Some 100 bytes each. */

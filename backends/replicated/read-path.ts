@@ -10,7 +10,8 @@ import { LateStores } from './late-stores.js';
 import type { ReadRates } from './read-rates.js';
 import { openRead, type ReadDependencies, readOfRefs } from './reads.js';
 import { decodeRepository, type RepositoryRecord } from './records.js';
-import { idOf, type Registry } from './registry.js';
+import { idOf } from './names.js';
+import type { Registry } from './registry.js';
 
 export interface ReadPathDependencies extends ReadDependencies {
   readonly log: LogReader;

@@ -1,6 +1,6 @@
 import type { Clock, Logger, Random } from '../contract/environment.js';
 import { asQuorateError, noRetry, QuorateError } from '../contract/errors.js';
-import type { Compare, Coordinator, KeyValue, Operation } from '../contract/coordinator.js';
+import type { Compare, Coordinator, Operation } from '../contract/coordinator.js';
 import { keys, prefixEnd } from '../contract/keys.js';
 import type { RepositoryChange } from '../contract/pipeline.js';
 import type { LogReader } from '../contract/replica.js';
@@ -16,7 +16,7 @@ import { deleted, type StoredRecord } from './basis.js';
 import { evicted } from './evictions.js';
 import { makeFirstCopies } from './first-copies.js';
 import { makeForkFiles } from './fork.js';
-import { ancestors, nameFree, taken, RecalledIds } from './names.js';
+import { ancestors, idOf, nameFree, taken, RecalledIds } from './names.js';
 import { Pools } from './pools.js';
 import { Removals, stillBeingMade, tombstoneOf } from './removals.js';
 import {
@@ -30,6 +30,7 @@ import {
   type Voter,
 } from './records.js';
 import { changeBetween, putRepositoryEvent, type RepositoryEvents } from './repository-events.js';
+import { listRepositories, type NamePage } from './repository-pages.js';
 import { placed, type ReplicaDirectory } from './voters.js';
 
 export interface RegistryDependencies {
@@ -273,20 +274,9 @@ export class Registry {
     throw new QuorateError('aborted', `${name} is being renamed; try again`);
   }
 
-  async list(page: {
-    readonly prefix?: string;
-    readonly after?: string;
-    readonly limit: number;
-  }): Promise<readonly RepositoryRecord[]> {
-    const { coordinator } = this.#dependencies;
-    const prefix = keys.name(page.prefix ?? '');
-    const after = page.after === undefined ? undefined : `${keys.name(page.after)}\0`;
-    const { entries } = await coordinator.range(
-      after !== undefined && after > prefix ? after : prefix,
-      { rangeEnd: prefixEnd(prefix), limit: page.limit },
-    );
-    const records = await this.#getAll(entries.map(idOf));
-    return records.filter(({ state }) => state === 'active');
+  /** See `RepositoryRegistry.list`. */
+  list(page: NamePage): Promise<readonly RepositoryRecord[]> {
+    return listRepositories(this.#dependencies.coordinator, page);
   }
 
   async update(
@@ -391,21 +381,6 @@ export class Registry {
     return (await coordinator.get(keys.frontEnd(creator))) !== undefined;
   }
 
-  async #getAll(ids: readonly string[]): Promise<readonly RepositoryRecord[]> {
-    const records: RepositoryRecord[] = [];
-    for (let from = 0; from < ids.length; from += 100) {
-      const { results } = await this.#dependencies.coordinator.transaction({
-        compares: [],
-        success: ids.slice(from, from + 100).map((id) => ({ type: 'get', key: keys.repo(id) })),
-        failure: [],
-      });
-      for (const result of results) {
-        if (result.type === 'get') records.push(...result.entries.map(decodeRepository));
-      }
-    }
-    return records;
-  }
-
   /** Compare-and-swap of one record, with its epoch advanced. */
   async #swap(
     id: string,
@@ -484,18 +459,4 @@ function patchSettings(
 ): StoredSettings {
   const merged = Object.entries({ ...current, ...patch });
   return Object.fromEntries(merged.filter(([, value]) => value !== null));
-}
-
-/** The repository that a name's record leads to. */
-export function idOf(pointer: KeyValue): string {
-  const parsed: unknown = JSON.parse(new TextDecoder().decode(pointer.value));
-  if (
-    typeof parsed === 'object' &&
-    parsed !== null &&
-    'id' in parsed &&
-    typeof parsed.id === 'string'
-  ) {
-    return parsed.id;
-  }
-  throw new QuorateError('data-corrupt', `the coordinator's record ${pointer.key} is damaged`);
 }
