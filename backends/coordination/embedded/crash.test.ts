@@ -33,8 +33,9 @@ test('kill -9 at random moments loses nothing acknowledged and halves nothing', 
 
 async function writeUntilKilled(directory: string, acknowledged: Acknowledged): Promise<void> {
   const child = spawn(process.execPath, [writer, directory], {
-    stdio: ['ignore', 'pipe', 'inherit'],
+    stdio: ['ignore', 'pipe', 'pipe'],
   });
+  child.stderr.setEncoding('utf8').on('data', (said) => console.error(`the writer says: ${said}`));
   const exited = once(child, 'exit');
   let left = 1 + Math.floor(Math.random() * 300);
   let output = '';
