@@ -4,7 +4,8 @@ import { describe, test } from 'node:test';
 import type { Lease } from '../contract/coordinator.js';
 import { bytes, single, take, type TestSpace } from './coordinator-harness.js';
 
-const ttlMs = 5_000;
+/** Longer than a machine that is busy keeps their keeper from renewing them. */
+const ttlMs = 60_000;
 
 /** Leases: their keys live and die with them. */
 export function defineCoordinatorLeases(open: () => TestSpace): void {

@@ -86,7 +86,10 @@ export function defineCoordinatorWatches(open: () => TestSpace): void {
           expected += 1;
           if (batch.revision === base) {
             const puts = Array.from({ length: count }, (_, i) => space.put('k', String(i)));
-            await Promise.all(puts);
+            // Whose error is none of the watch's.
+            await Promise.all(puts).catch((cause: unknown) => {
+              throw new Error('a put failed', { cause });
+            });
           }
           if (expected === base + count + 1) break;
         }

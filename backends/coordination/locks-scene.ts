@@ -50,7 +50,9 @@ export interface LockStore {
 
 export interface OpenLockStore {
   readonly coordinator: Coordinator;
-  /** Ends every lease, as an outage of the default time to live would. */
+  /** The time to live of the leases of front-ends. */
+  readonly leaseMs: number;
+  /** Ends every lease, as an outage of that time would. */
   expireLeases(): Promise<void>;
   close(): Promise<void>;
 }
@@ -76,7 +78,7 @@ export async function withLocksOn(
     gauge: (name, labels, read) => gauges.set(`${name} ${labels['scope'] ?? ''}`, read),
   };
   const around = { coordinator: losing.coordinator, clock, logger: silentLogger };
-  const leases = [0, 1].map(() => createProcessLease(around));
+  const leases = [0, 1].map(() => createProcessLease({ ...around, ttlMs: opened.leaseMs }));
   const frontEnds = leases.map((lease, i) =>
     createLocks({
       ...around,

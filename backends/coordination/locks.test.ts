@@ -14,6 +14,7 @@ defineLocksSuite(
       const coordinator = await openEmbeddedCoordinator({ directory, clock, logger: silentLogger });
       return {
         coordinator,
+        leaseMs: processLeaseMs,
         expireLeases: async () => clock.advance(processLeaseMs),
         close: async () => {
           await coordinator.close();

@@ -351,7 +351,7 @@ describe('a caller that breaks the rules', () => {
   }
 
   test('by saying nothing loses the channel', async (t) => {
-    const { caller, warnings, check } = await hostile(t, { silenceMs: 200 });
+    const { caller, warnings, check } = await hostile(t, { silenceMs: 1_000 });
     await until('the channel to end', () => caller.isClosed());
     assert.deepEqual(warnings, ['the channel of a member was ended']);
     await check();

@@ -6,12 +6,15 @@ import { silentLogger } from '../test-environment.js';
 import { openEtcdCoordinator } from './etcd-coordinator.js';
 import { createEtcd3Client } from './etcd3-client.js';
 import { EtcdCluster } from './testing/etcd-cluster.js';
-import { realRandom, settingsFor } from './testing/etcd-fixture.js';
+import { patient, realRandom, settingsFor } from './testing/etcd-fixture.js';
+
+/** A leader who does not come to his turn on a busy machine stays leader: no test here is of elections. */
+const electionMs = 3_000;
 
 function makeWith(members: number): () => Promise<CoordinatorHarness> {
   return async () => {
-    const cluster = await EtcdCluster.start({ members });
-    const settings = settingsFor(cluster);
+    const cluster = await EtcdCluster.start({ members, electionMs });
+    const settings = { ...settingsFor(cluster), ...patient };
     const open = () => openEtcdCoordinator({ settings, random: realRandom, logger: silentLogger });
     let coordinator = await open().catch(async (error: unknown) => {
       await cluster.stop();

@@ -5,14 +5,20 @@ import { openEtcdCoordinator } from './etcd-coordinator.js';
 import type { Etcd3 } from 'etcd3';
 import { createEtcd3Client } from './etcd3-client.js';
 import { EtcdCluster } from './testing/etcd-cluster.js';
-import { realRandom, settingsFor } from './testing/etcd-fixture.js';
+import { patient, realRandom, settingsFor } from './testing/etcd-fixture.js';
+
+/** Longer than a busy machine keeps a thread from renewing it: who is not to be silent is not. */
+const leaseMs = 60_000;
 
 let cluster: EtcdCluster;
 let other: Etcd3;
 let spaces = 0;
 before(async () => {
   cluster = await EtcdCluster.start();
-  other = createEtcd3Client(cluster.member(0).endpoint, settingsFor(cluster));
+  other = createEtcd3Client(cluster.member(0).endpoint, {
+    ...settingsFor(cluster),
+    ...patient,
+  });
 });
 after(async () => {
   other.close();
@@ -25,12 +31,13 @@ defineLocksSuite(
     open: async () => {
       spaces += 1;
       const coordinator = await openEtcdCoordinator({
-        settings: settingsFor(cluster, `space-${spaces}/`),
+        settings: { ...settingsFor(cluster, `space-${spaces}/`), ...patient },
         random: realRandom,
         logger: silentLogger,
       });
       return {
         coordinator,
+        leaseMs,
         expireLeases: async () => {
           const { leases } = await other.leaseClient.leaseLeases();
           for (const { ID } of leases) await other.leaseClient.leaseRevoke({ ID });

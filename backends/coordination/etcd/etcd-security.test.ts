@@ -15,7 +15,7 @@ import { createEtcd3Client } from './etcd3-client.js';
 import type { EtcdSettings } from './member-client.js';
 import { TestAuthority } from './testing/certificates.js';
 import { EtcdCluster } from './testing/etcd-cluster.js';
-import { realRandom, settingsFor } from './testing/etcd-fixture.js';
+import { patient, realRandom, settingsFor } from './testing/etcd-fixture.js';
 
 /** What is told at once needs no patience, and what works on a busy machine some. */
 const open = (settings: EtcdSettings, startPatienceMs = 60_000) =>
@@ -64,6 +64,7 @@ describe('etcd over TLS', () => {
     const ca = await readFile(authority.caFile);
     settings = {
       ...settingsFor(cluster),
+      ...patient,
       tls: { ca, cert: await readFile(client.certFile), key: await readFile(client.keyFile) },
     };
     const other = await TestAuthority.make(directory, 'other');
@@ -154,6 +155,7 @@ describe('etcd with users', () => {
   });
   const as = (password: string): EtcdSettings => ({
     ...settingsFor(cluster),
+    ...patient,
     auth: { user: 'quorate', password },
   });
 
@@ -218,6 +220,7 @@ describe('etcd without users', () => {
   test('a user is told that there are none', async () => {
     const opening = open({
       ...settingsFor(cluster),
+      ...patient,
       auth: { user: 'quorate', password: 'right' },
     });
     const message = /it has no users: leave etcd\.user away/;
@@ -241,7 +244,7 @@ describe('etcd without users', () => {
     };
     const { endpoints, prefix } = settingsFor(cluster);
     const coordinator = await openEtcdCoordinator({
-      settings: { endpoints: [...endpoints, member], prefix },
+      settings: { endpoints: [...endpoints, member], prefix, ...patient },
       random: realRandom,
       logger,
     });

@@ -1,7 +1,7 @@
 import * as grpc from '@grpc/grpc-js';
 import { noop } from 'cockatiel';
 import { Etcd3, type IOptions } from 'etcd3';
-import { callDeadlineMs, type EtcdSettings } from './member-client.js';
+import { defaultAnswerMs, type EtcdSettings } from './member-client.js';
 
 /** A connection that has said nothing for so long is asked whether it lives; etcd allows 5 s and more. */
 const keepaliveTimeMs = 6_000;
@@ -21,7 +21,7 @@ export function createEtcd3Client(endpoint: string, settings: EtcdSettings): Etc
 }
 
 function clientOptions(endpoint: string, settings: EtcdSettings): IOptions {
-  const { tls, auth } = settings;
+  const { tls, auth, answerMs = defaultAnswerMs } = settings;
   return {
     hosts: endpoint,
     ...(tls === undefined
@@ -37,7 +37,7 @@ function clientOptions(endpoint: string, settings: EtcdSettings): IOptions {
     faultHandling: { host: () => noop, global: noop },
     defaultCallOptions: ({ isStream }) => ({
       interceptors: [requireLeader],
-      ...(isStream ? {} : { deadline: new Date(Date.now() + callDeadlineMs) }),
+      ...(isStream ? {} : { deadline: new Date(Date.now() + answerMs) }),
     }),
     grpcOptions: {
       'grpc.keepalive_time_ms': keepaliveTimeMs,

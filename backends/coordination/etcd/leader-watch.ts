@@ -13,8 +13,11 @@ const freshMs = 500;
 /** After a failure requests are looked after from their beginning, for the time of an election and more. */
 const troubleMs = 5_000;
 
-/** Polls in a row that a member may leave unanswered: one may be the fault of this process' own busy main loop. */
-const maxSilentPolls = 2;
+/**
+ * Polls in a row that a member may leave unanswered, of as many as fit into the wait for an answer: one may be the fault
+ * of this process' own busy main loop.
+ */
+const silentShare = 1 / 4;
 
 /** The request's answer will hardly come: its member hangs, or has another leader than when it was sent, or none. */
 export class AnswerGivenUp extends Error {}
@@ -38,8 +41,14 @@ interface Waiter {
 export class LeaderWatch {
   readonly #terms = new WeakMap<MemberClient, { readonly term: number; readonly atMs: number }>();
   readonly #waiters = new Set<Waiter>();
+  readonly #maxSilentPolls: number;
   #polling = false;
   #troubledUntilMs = 0;
+
+  /** `answerMs`: the longest wait for one answer. */
+  constructor(answerMs: number) {
+    this.#maxSilentPolls = (answerMs * silentShare) / (pollMs + pollDeadlineMs);
+  }
 
   /** Notes the term that an answer of the member told. */
   observe(member: MemberClient, term: number): void {
@@ -90,20 +99,22 @@ export class LeaderWatch {
     } catch (error) {
       answer = judgeError(error) === 'not-taken' ? 'no leader' : 'silent';
     }
-    for (const waiter of this.#waiters) if (waiter.member === member) judge(waiter, answer);
+    for (const waiter of this.#waiters) {
+      if (waiter.member === member) this.#judge(waiter, answer);
+    }
   }
-}
 
-function judge(waiter: Waiter, answer: number | 'no leader' | 'silent'): void {
-  if (answer === 'silent') {
-    waiter.silentPolls += 1;
-    if (waiter.silentPolls < maxSilentPolls) return;
-    waiter.reject(new AnswerGivenUp('a member of etcd hangs'));
-    return;
+  #judge(waiter: Waiter, answer: number | 'no leader' | 'silent'): void {
+    if (answer === 'silent') {
+      waiter.silentPolls += 1;
+      if (waiter.silentPolls < this.#maxSilentPolls) return;
+      waiter.reject(new AnswerGivenUp('a member of etcd hangs'));
+      return;
+    }
+    waiter.silentPolls = 0;
+    if (answer !== 'no leader') waiter.term ??= answer;
+    const own = performance.now() - waiter.sentMs < ownAnswerMs;
+    if (own || answer === waiter.term) return;
+    waiter.reject(new AnswerGivenUp('the leader of etcd changed'));
   }
-  waiter.silentPolls = 0;
-  if (answer !== 'no leader') waiter.term ??= answer;
-  const own = performance.now() - waiter.sentMs < ownAnswerMs;
-  if (own || answer === waiter.term) return;
-  waiter.reject(new AnswerGivenUp('the leader of etcd changed'));
 }

@@ -41,15 +41,16 @@ export interface EtcdSettings {
    * own timeouts (one takes 1 to 2 s).
    */
   readonly patienceMs?: number;
+  /**
+   * Longest wait for one answer. Default 3,000: a healthy member answers in milliseconds, one with a busy disk in a
+   * second or two. That a member hangs, or has lost its leader, is noticed sooner (`LeaderWatch`): etcd itself would
+   * hold a request for seven seconds then.
+   */
+  readonly answerMs?: number;
   readonly auth?: { readonly user: string; readonly password: string };
 }
 
-/**
- * Longest wait for one answer. A healthy member answers in milliseconds, one with a busy disk in a second or two. That
- * a member hangs, or has lost its leader, is noticed sooner (`LeaderWatch`): etcd itself would hold a request for seven
- * seconds then.
- */
-export const callDeadlineMs = 3_000;
+export const defaultAnswerMs = 3_000;
 const rangePath = '/etcdserverpb.KV/Range';
 const txnPath = '/etcdserverpb.KV/Txn';
 const statusPath = '/etcdserverpb.Maintenance/Status';
@@ -175,9 +176,10 @@ export class MemberClient {
   }
 
   #send(ask: Ask, token: string | undefined): Promise<Buffer> {
-    const { path, message, leader = true, timeoutMs = callDeadlineMs } = ask;
+    const { answerMs = defaultAnswerMs } = this.#settings;
+    const { path, message, leader = true, timeoutMs = answerMs } = ask;
     const headers = requestHeaders({ path, leader, timeoutMs, token });
-    const isLongest = timeoutMs === callDeadlineMs;
+    const isLongest = timeoutMs === answerMs;
     return this.#channel.call({ headers, message, timeoutMs, isLongest });
   }
 

@@ -4,7 +4,7 @@ import type { IResponseHeader } from 'etcd3';
 import { asQuorateError, QuorateError, refuseCancelled } from '../../contract/errors.js';
 import { judgeError, refusalOf, unknownOf } from './etcd-errors.js';
 import { LeaderWatch } from './leader-watch.js';
-import { type EtcdSettings, MemberClient } from './member-client.js';
+import { defaultAnswerMs, type EtcdSettings, MemberClient } from './member-client.js';
 
 const defaultPatienceMs = 5_000;
 /** A connection on one machine or in one region takes milliseconds; behind it another member waits to be asked. */
@@ -40,7 +40,7 @@ export class MemberPool {
   readonly #settings: EtcdSettings;
   /** Connections with certificates of before, for what still runs on them. */
   readonly #retired = new Map<NodeJS.Timeout, readonly MemberClient[]>();
-  readonly #leaders = new LeaderWatch();
+  readonly #leaders: LeaderWatch;
   readonly #patienceMs: number;
   #preferred: number;
   #clusterId: string | undefined;
@@ -57,6 +57,7 @@ export class MemberPool {
     this.where = settings.endpoints.join(', ');
     this.#members = settings.endpoints.map((endpoint) => new MemberClient(endpoint, settings));
     this.#patienceMs = settings.patienceMs ?? defaultPatienceMs;
+    this.#leaders = new LeaderWatch(settings.answerMs ?? defaultAnswerMs);
     // Processes spread over the members.
     this.#preferred = randomInt(this.#members.length);
   }

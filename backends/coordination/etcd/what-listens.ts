@@ -2,7 +2,8 @@ import { connect } from 'node:net';
 import { connect as connectTls } from 'node:tls';
 import { connectTo, type MemberPlace } from './member-socket.js';
 
-const probeTimeoutMs = 1_000;
+/** Whoever has a busy machine is to be told the right thing, too. */
+const probeTimeoutMs = 5_000;
 
 /** For people: what there is at an address at which no etcd answers, and, where that can be seen, what to do about it. */
 export async function whatListens(place: MemberPlace): Promise<string> {

@@ -42,7 +42,7 @@ export async function serveReplica(
       (() => () => {
         throw new Error('nobody should be asked');
       }),
-    ...(options.limits === undefined ? {} : { limits: options.limits }),
+    limits: { ...patient, ...options.limits },
   });
   return { server, address: await server.listen('127.0.0.1', options.port ?? (await pickPort())) };
 }
@@ -53,7 +53,10 @@ export interface Connected {
   readonly memory: SnapshotMemory;
 }
 
-/** A client of a node, once it has asked it for the first time. */
+/** Nobody is taken for silent because the machine is busy. */
+const patient = { silenceMs: 60_000 };
+
+/** A client of a node, once it has asked it for the first time: a patient one, unless told otherwise. */
 export async function connect(
   address: NodeAddress,
   storeId: string,
@@ -70,7 +73,7 @@ export async function connect(
     clock: systemClock,
     random,
     logger: options.logger ?? silentLogger,
-    ...(options.limits === undefined ? {} : { limits: options.limits }),
+    limits: { ...patient, ...options.limits },
   });
   await client.asked;
   const memory = new SnapshotMemory();

@@ -14,6 +14,12 @@ export function settingsFor(cluster: EtcdCluster, prefix = 'quorate/'): EtcdSett
   return { endpoints: cluster.endpoints, prefix };
 }
 
+/**
+ * For what has to succeed on a machine that has a lot else to do: its disk may keep a member from answering for many
+ * seconds, and elections are long then.
+ */
+export const patient = { patienceMs: 60_000, answerMs: 60_000 };
+
 export interface OpenEtcd {
   readonly cluster: EtcdCluster;
   readonly coordinator: Coordinator;
@@ -21,18 +27,19 @@ export interface OpenEtcd {
   readonly close: () => Promise<void>;
 }
 
-/** A cluster of its own and a coordinator on it. */
+/** A cluster of its own and a coordinator on it, which is `patient` unless told otherwise. */
 export async function openEtcd(
-  options: EtcdClusterOptions & Pick<EtcdSettings, 'patienceMs'> = {},
+  options: EtcdClusterOptions & Pick<EtcdSettings, 'patienceMs' | 'answerMs'> = {},
 ): Promise<OpenEtcd> {
-  const { patienceMs, ...clusterOptions } = options;
+  const {
+    patienceMs = patient.patienceMs,
+    answerMs = patient.answerMs,
+    ...clusterOptions
+  } = options;
   const cluster = await EtcdCluster.start(clusterOptions);
   try {
     const coordinator = await openEtcdCoordinator({
-      settings: {
-        ...settingsFor(cluster),
-        ...(patienceMs === undefined ? {} : { patienceMs }),
-      },
+      settings: { ...settingsFor(cluster), patienceMs, answerMs },
       random: realRandom,
       logger: silentLogger,
     });
