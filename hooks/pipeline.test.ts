@@ -40,9 +40,9 @@ test('what a push is judged by is asked for at once, when its locks are held', a
     },
     quotas: {
       ...noRules.quotas,
-      account: async () => {
+      concerns: async () => {
         asked.push('quotas');
-        return undefined;
+        return false;
       },
     },
     webhooks: {

@@ -33,25 +33,24 @@ function foreseeAllowance(
   quotas: QuotaJudge,
   about: Pick<Repository, 'id' | 'name'>,
 ): PushPipeline['allowance'] {
-  const account = quotas.account(about);
-  account.catch(() => undefined);
-  return async (repository) =>
-    (await account) === undefined ? undefined : quotas.allowance(repository);
+  const concerned = quotas.concerns(about);
+  concerned.catch(() => undefined);
+  return async (repository) => ((await concerned) ? quotas.allowance(repository) : undefined);
 }
 
 /** Everything is asked for in one turn of the main loop: one request to the coordinator. */
 function judgesOf(dependencies: PipelineDependencies, repository: Repository): PushJudges {
   const { id } = repository;
-  const account = dependencies.quotas.account(repository);
+  const concerned = dependencies.quotas.concerns(repository);
   const rules = dependencies.rules.inForce(id);
   const early = hooksOf(dependencies, id, 'pre-receive');
   const each = hooksOf(dependencies, id, 'update');
   const late = hooksOf(dependencies, id, 'post-receive');
   const listening = dependencies.webhooks.listening(id);
   // Whoever judges is told; a push that is refused before that needs none of it.
-  for (const read of [account, rules, early, each, late, listening]) read.catch(() => undefined);
+  for (const read of [concerned, rules, early, each, late, listening]) read.catch(() => undefined);
   return {
-    preReceive: (context) => preReceive(dependencies, context, { account, hooks: early }),
+    preReceive: (context) => preReceive(dependencies, context, { concerned, hooks: early }),
     update: (context) => judgeUpdates(dependencies, context, { rules, hooks: each }),
     talksAfterCommit: async () => (await late).length > 0,
     nobodyToTell: async () => {

@@ -6,7 +6,6 @@ import {
   runHooks,
   type SetHook,
 } from './custom/run-hooks.js';
-import type { Account } from './quota/usage.js';
 
 /**
  * The push as a whole: its owner's and its repository's quota, then administrators' hooks. Returns why all of it is
@@ -15,16 +14,16 @@ import type { Account } from './quota/usage.js';
 export async function preReceive(
   dependencies: HookDependencies & { readonly quotas: Pick<QuotaJudge, 'judge'> },
   context: PushContext,
-  { account, hooks }: PreReceiveGround,
+  { concerned, hooks }: PreReceiveGround,
 ): Promise<string | undefined> {
-  const refusal = await dependencies.quotas.judge(context, await account);
+  const refusal = await dependencies.quotas.judge(context, await concerned);
   return refusal ?? runPreReceiveHooks(dependencies, context, await hooks);
 }
 
 /** As it was read with the push's locks held. */
 export interface PreReceiveGround {
-  /** Undefined: no quota concerns the repository. */
-  readonly account: Promise<Account | undefined>;
+  /** Whether a quota concerns the repository. */
+  readonly concerned: Promise<boolean>;
   readonly hooks: Promise<readonly SetHook[]>;
 }
 

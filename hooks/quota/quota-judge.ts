@@ -8,6 +8,7 @@ import { QuorateError } from '../../backends/contract/errors.js';
 import type { PackAllowance, PushContext } from '../../backends/contract/pipeline.js';
 import type { Repository } from '../../backends/contract/repository.js';
 import { inUnits, ownerOf } from './quota.js';
+import { ClaimsQueue } from './claims.js';
 import type { Account, Usage } from './usage.js';
 
 export interface QuotaDependencies {
@@ -23,9 +24,9 @@ export interface QuotaJudge {
   /** What a push may bring, before it brings it. Undefined: no quota concerns the repository. */
   allowance(repository: Repository): Promise<PackAllowance | undefined>;
   /** Why the whole push is refused, or undefined. Claims its bytes until the push is over, and warns. */
-  judge(context: PushContext, account: Account | undefined): Promise<string | undefined>;
-  /** What a push is judged by; undefined: no quota concerns the repository. */
-  account(repository: Pick<Repository, 'id' | 'name'>): Promise<Account | undefined>;
+  judge(context: PushContext, concerned: boolean): Promise<string | undefined>;
+  /** Whether any quota concerns the repository. */
+  concerns(repository: Pick<Repository, 'id' | 'name'>): Promise<boolean>;
   /**
    * For a repository that is to be called `name`: room at its new owner, held until it is released, which never rejects.
    * Throws `failed-precondition` when that owner's quota has no room for it.
@@ -37,14 +38,19 @@ export interface HeldRoom {
   release(): Promise<void>;
 }
 
-/** Lost races in a row that do not happen by chance. */
-const maxRaces = 30;
 /** Longer than a push takes from its judgement to its end: locks are waited for before, and hooks are bounded. */
 const claimMs = 900_000;
 /** What is stored shrinks by maintenance, and changes by other ways than pushes. */
 const recountAfterMs = 600_000;
+/** Sizes that others note meanwhile: pushes to one repository, or counts of all. */
+const maxMeasurements = 30;
 /** Who is over the quota and goes on pushing does not have all repositories measured each time. */
 const recountAgainAfterMs = 5_000;
+/**
+ * Who fits by what is known waits so long for a count that is due, and then goes on without: an owner may have very many
+ * repositories.
+ */
+const countPatienceMs = 2_000;
 /** Owners remembered to have been counted lately. */
 const maxRemembered = 1_000;
 
@@ -58,17 +64,38 @@ const alwaysTakenBytes = 1024;
 /** A quota, and what is used of it. */
 interface Bound {
   readonly of: string;
+  readonly ofOwner: boolean;
   readonly maxBytes: number;
   readonly usedBytes: number;
+}
+
+/** What is to be claimed. */
+interface Asked {
+  readonly repository: Repository;
+  readonly bytes: number;
+  readonly claimId: string;
+  /** The repository's own quota goes with it. */
+  readonly ownerOnly?: boolean;
+}
+
+/** None: no quota concerns it. */
+interface Judged {
+  readonly bounds: readonly Bound[];
+  /** The first that has no room for it. */
+  readonly broken?: Bound | undefined;
 }
 
 class Judge implements QuotaJudge {
   readonly #dependencies: QuotaDependencies;
   /** Owner -> when this process last measured all of its repositories, on the monotonic clock. */
   readonly #counted = new Map<string, number>();
+  /** Owners whose repositories are being measured. */
+  readonly #counting = new Map<string, Promise<void>>();
+  readonly #claims: ClaimsQueue;
 
   constructor(dependencies: QuotaDependencies) {
     this.#dependencies = dependencies;
+    this.#claims = new ClaimsQueue(dependencies.usage);
   }
 
   async allowance(repository: Repository): Promise<PackAllowance | undefined> {
@@ -88,104 +115,154 @@ class Judge implements QuotaJudge {
     };
   }
 
-  account(repository: Pick<Repository, 'id' | 'name'>): Promise<Account | undefined> {
-    return this.#dependencies.usage.account(repository);
+  concerns(repository: Pick<Repository, 'id' | 'name'>): Promise<boolean> {
+    return this.#dependencies.usage.concerns(repository);
   }
 
-  async judge(context: PushContext, known: Account | undefined): Promise<string | undefined> {
+  async judge(context: PushContext, concerned: boolean): Promise<string | undefined> {
     const { repository, packBytes, pushId } = context;
-    if (packBytes === 0 || known === undefined) return undefined;
-    for (let race = 0; race < maxRaces; race += 1) {
-      const account = await this.#accountFor(repository, packBytes, pushId);
-      if (account === undefined) return undefined;
-      const bounds = boundsOf(account, repository, pushId);
-      const broken = bounds.find((bound) => leftOf(bound) < packBytes);
-      if (broken !== undefined) {
-        this.#refused(repository, broken);
-        return `${exceeded(broken)}, and this push brings ${inUnits(packBytes)}`;
-      }
-      const claim = {
-        repositoryId: repository.id,
-        bytes: packBytes,
-        untilMs: this.#dependencies.clock.nowMs() + claimMs,
-      };
-      const claims = { ...account.claims, claims: { ...account.claims.claims, [pushId]: claim } };
-      if (!(await this.#dependencies.usage.writeClaims(account, claims))) continue;
-      this.#warn(context, bounds);
-      return undefined;
+    if (packBytes === 0 || !concerned) return undefined;
+    const asked = { repository, bytes: packBytes, claimId: pushId };
+    const { bounds, broken } = await this.#claim(asked);
+    if (broken !== undefined) {
+      this.#refused(repository, broken);
+      return `${exceeded(broken)}, and this push brings ${inUnits(packBytes)}`;
     }
-    throw new QuorateError('aborted', 'others push at the same time; nothing changed, push again');
+    if (bounds.length > 0) this.#warn(context, bounds);
+    return undefined;
   }
 
   async holdRoom(repository: Repository, name: string): Promise<HeldRoom> {
-    const { usage, clock } = this.#dependencies;
+    const { usage } = this.#dependencies;
     const moved = { ...repository, name };
     const claimId = `move-${repository.id}`;
     const nothing: HeldRoom = { release: () => Promise.resolve() };
     if (ownerOf(repository.name) === ownerOf(name)) return nothing;
     if ((await usage.account(moved))?.ownerQuota === undefined) return nothing;
     const bytes = await usage.measure(repository.id);
-    for (let race = 0; race < maxRaces; race += 1) {
-      const account = await this.#accountFor(moved, bytes, claimId);
-      const bound = account && ownerBound(account, claimId);
-      if (account === undefined || bound === undefined) return nothing;
-      if (leftOf(bound) < bytes) {
-        throw new QuorateError(
-          'failed-precondition',
-          `${exceeded(bound)}, and ${repository.name} has ${inUnits(bytes)}: make room, or raise the quota`,
-        );
-      }
-      const claim = { repositoryId: repository.id, bytes, untilMs: clock.nowMs() + claimMs };
-      const claims = { ...account.claims, claims: { ...account.claims.claims, [claimId]: claim } };
-      if (!(await usage.writeClaims(account, claims))) continue;
-      return { release: () => this.#settle(moved, claimId, false) };
+    const asked = { repository: moved, bytes, claimId, ownerOnly: true };
+    const { broken } = await this.#claim(asked);
+    if (broken !== undefined) {
+      throw new QuorateError(
+        'failed-precondition',
+        `${exceeded(broken)}, and ${repository.name} has ${inUnits(bytes)}: make room, or raise the quota`,
+      );
     }
-    throw new QuorateError('aborted', 'others push at the same time; nothing changed, try again');
+    return { release: () => this.#settle(moved, claimId, false) };
+  }
+
+  /** Claims bytes, unless a bound is broken by them: by what is there when it is written, after a count that is due. */
+  async #claim(asked: Asked): Promise<Judged> {
+    const { repository, bytes, claimId } = asked;
+    for (let again = false; ; again = true) {
+      await this.#accountFor(repository, bytes, claimId);
+      const judged = await this.#tryClaim(asked);
+      // Others took meanwhile what was left: who did not have to be counted for is now.
+      if (judged.broken === undefined || again) return judged;
+    }
+  }
+
+  #tryClaim(asked: Asked): Promise<Judged> {
+    const { repository, bytes, claimId } = asked;
+    const untilMs = this.#dependencies.clock.nowMs() + claimMs;
+    return this.#claims.change(repository, {
+      needsUsages: true,
+      decide: (account) => {
+        if (account === undefined) return { answer: { bounds: [] } };
+        const judged = judgedBy(account, asked);
+        if (judged.broken !== undefined) return { answer: judged };
+        const claim = { repositoryId: repository.id, bytes, untilMs };
+        const claims = { ...account.claims.claims, [claimId]: claim };
+        return { answer: judged, claims: { ...account.claims, claims } };
+      },
+    });
   }
 
   /** The account; measured anew when it is old, or when `bytes` more would not fit by what is known. */
   async #accountFor(
     repository: Repository,
     bytes: number,
-    pushId?: string,
+    claimId?: string,
   ): Promise<Account | undefined> {
     const { usage, clock } = this.#dependencies;
     const account = await usage.account(repository);
     if (account === undefined) return undefined;
     const { owner, claims } = account;
-    const fits = boundsOf(account, repository, pushId).every((bound) => leftOf(bound) >= bytes);
+    const fits = boundsOf(account, repository, claimId).every((bound) => leftOf(bound) >= bytes);
     const fresh = clock.nowMs() - (claims.countedAtMs ?? -Infinity) < recountAfterMs;
     const lately = this.#counted.get(owner);
     const justCounted = lately !== undefined && clock.monotonicMs() - lately < recountAgainAfterMs;
     if (fresh && (fits || justCounted)) return account;
-    await usage.recount(owner);
-    this.#remember(owner);
-    const again = await usage.account(repository);
-    if (again === undefined) return undefined;
-    // Whoever loses this race was judged by what is fresh all the same.
-    const counted = { ...again.claims, countedAtMs: clock.nowMs() };
-    await usage.writeClaims(again, counted);
+    const count = this.#count(repository);
+    await (fits && claims.countedAtMs !== undefined ? this.#awhile(count) : count);
     return usage.account(repository);
   }
 
+  /** Measures all repositories of the owner; once for all who want that at the same time. */
+  #count(repository: Repository): Promise<void> {
+    const owner = ownerOf(repository.name);
+    const running = this.#counting.get(owner);
+    if (running !== undefined) return running;
+    const count = this.#countOnce(repository).finally(() => this.#counting.delete(owner));
+    this.#counting.set(owner, count);
+    return count;
+  }
+
+  async #countOnce(repository: Repository): Promise<void> {
+    const { usage, clock } = this.#dependencies;
+    const owner = ownerOf(repository.name);
+    await usage.recount(owner);
+    this.#remember(owner);
+    await this.#claims.change(repository, {
+      needsUsages: false,
+      decide: (account) =>
+        account === undefined
+          ? { answer: undefined }
+          : { answer: undefined, claims: { ...account.claims, countedAtMs: clock.nowMs() } },
+    });
+  }
+
+  async #awhile(count: Promise<void>): Promise<void> {
+    const { clock, logger } = this.#dependencies;
+    const failed = (error: unknown): void => {
+      logger.warn({ component: 'quota', err: error }, 'what an owner stores was not counted');
+    };
+    const over = new AbortController();
+    const late = clock.sleep(countPatienceMs, over.signal);
+    await Promise.race([count.catch(failed), late]);
+    over.abort('over');
+  }
+
   /** Gives the claim back, and notes what is stored now. What fails here is put right by the next count. */
-  async #settle(repository: Repository, pushId: string, committed: boolean): Promise<void> {
-    const { usage, logger } = this.#dependencies;
+  async #settle(repository: Repository, claimId: string, committed: boolean): Promise<void> {
+    const { logger } = this.#dependencies;
     try {
-      for (let race = 0; race < maxRaces; race += 1) {
-        const account = await usage.account(repository);
-        if (account === undefined) return;
-        // After the account was read: whoever measures later writes later, or this one again.
-        const bytes = committed ? await usage.measure(repository.id) : undefined;
-        const { [pushId]: _own, ...rest } = account.claims.claims;
-        const further =
-          bytes === undefined ? [] : [usage.recordOf(account.owner, repository.id, bytes)];
-        if (await usage.writeClaims(account, { ...account.claims, claims: rest }, further)) return;
+      for (let race = 0; race < maxMeasurements; race += 1) {
+        if (await this.#giveBack(repository, claimId, committed)) return;
       }
     } catch (error) {
-      const fields = { component: 'quota', repo: repository.id, push_id: pushId, err: error };
+      const fields = { component: 'quota', repo: repository.id, push_id: claimId, err: error };
       logger.warn(fields, 'the size of a repository was not noted after a push');
     }
+  }
+
+  /** False when somebody else noted the size while this measured it: one of the two is of later. */
+  async #giveBack(repository: Repository, claimId: string, committed: boolean): Promise<boolean> {
+    const { usage } = this.#dependencies;
+    const before = committed ? await usage.noted(repository) : undefined;
+    const bytes = committed ? await usage.measure(repository.id) : undefined;
+    return this.#claims.change(repository, {
+      needsUsages: false,
+      decide: (account) => {
+        if (account === undefined) return { answer: true };
+        const { [claimId]: own, ...rest } = account.claims.claims;
+        const given = own === undefined ? {} : { claims: { ...account.claims, claims: rest } };
+        if (bytes === undefined) return { answer: true, ...given };
+        const now = account.usages.get(repository.id)?.revision;
+        if (now !== before?.revision) return { answer: false };
+        return { answer: true, ...given, bytes };
+      },
+    });
   }
 
   #remember(owner: string): void {
@@ -249,6 +326,7 @@ function boundsOf(
   if (account.repositoryQuota !== undefined) {
     bounds.push({
       of: `repository ${name}`,
+      ofOwner: false,
       maxBytes: account.repositoryQuota.bytes,
       usedBytes: (account.usages.get(id)?.bytes ?? 0) + claimed(account, pushId, id),
     });
@@ -257,12 +335,19 @@ function boundsOf(
   return owners === undefined ? bounds : [...bounds, owners];
 }
 
+function judgedBy(account: Account, { repository, bytes, claimId, ownerOnly }: Asked): Judged {
+  const all = boundsOf(account, repository, claimId);
+  const bounds = ownerOnly === true ? all.filter(({ ofOwner }) => ofOwner) : all;
+  return { bounds, broken: bounds.find((bound) => leftOf(bound) < bytes) };
+}
+
 function ownerBound(account: Account, pushId: string | undefined): Bound | undefined {
   const { owner, ownerQuota, usages } = account;
   if (ownerQuota === undefined) return undefined;
   const stored = [...usages.values()].reduce((sum, { bytes }) => sum + bytes, 0);
   return {
     of: `owner ${owner}`,
+    ofOwner: true,
     maxBytes: ownerQuota.bytes,
     usedBytes: stored + claimed(account, pushId),
   };

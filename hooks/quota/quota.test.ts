@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { EventEmitter, once } from 'node:events';
 import { test } from 'node:test';
 import type { Clock } from '../../backends/contract/environment.js';
 import { QuorateError } from '../../backends/contract/errors.js';
@@ -20,13 +21,15 @@ class Ground {
   diskBytes = 1000;
   /** What happens between a measurement and its answer. */
   measuring: () => Promise<void> = () => Promise.resolve();
+  /** When who waits for a count goes on without: never. */
+  late: Promise<void> = new Promise(() => undefined);
   readonly quotas: Quotas;
 
   constructor(options: { readonly overcommitPercent?: number } = {}) {
     const clock: Clock = {
       nowMs: () => this.nowMs,
       monotonicMs: () => this.nowMs,
-      sleep: () => Promise.resolve(),
+      sleep: () => this.late,
     };
     const log = { debug() {}, info() {}, warn() {}, error() {}, child: () => log };
     this.quotas = createQuotas({
@@ -76,7 +79,7 @@ class Ground {
       signal: new AbortController().signal,
       packBytes,
     };
-    return this.quotas.judge(context, await this.quotas.account(context.repository));
+    return this.quotas.judge(context, await this.quotas.concerns(context.repository));
   }
 
   /** The push is over; `bytes` is what the repository holds then. */
@@ -177,6 +180,54 @@ test('two pushes judged at the same time are not both let in when only one fits'
     Array.from({ length: 8 }, (_, n) => ground.judge('team/app', 30, `p${n}`)),
   );
   assert.equal(judged.filter((refusal) => refusal === undefined).length, 3);
+});
+
+/** Many repositories of one owner, who has room for all. */
+async function crowd(ground: Ground, count: number): Promise<readonly string[]> {
+  const names = Array.from({ length: count }, (_, n) => `team/app${n}`);
+  for (const name of names) ground.sizes.set(name, 0);
+  ground.diskBytes = 100_000;
+  await ground.quotas.set({ owner: 'team' }, 100_000);
+  ground.measured = 0;
+  return names;
+}
+
+test('pushes to many repositories of one owner at the same time are in no way of each other', async () => {
+  const ground = new Ground();
+  const names = await crowd(ground, 200);
+  const judged = await Promise.all(names.map((name) => ground.judge(name, 30, `to ${name}`)));
+  assert.deepEqual(new Set(judged), new Set([undefined]));
+  assert.equal(ground.measured, 200, 'all are counted once, for all of them');
+  await Promise.all(names.map((name) => ground.settle(name, `to ${name}`, 30)));
+  assert.equal((await ground.quotas.list())[0]?.usedBytes, 6000);
+  const claims = [...ground.memory.entries.values()].find(({ key }) => key.includes('claims'));
+  assert.match(Buffer.from(claims?.value ?? []).toString(), /"claims":\{\}/);
+});
+
+test('of pushes to one repository that end together, what was measured last is noted', async () => {
+  const ground = new Ground();
+  ground.sizes.set('team/app', 0);
+  await ground.quotas.set({ owner: 'team' }, 1000);
+  const pushes = Array.from({ length: 10 }, (_, n) => `push${n}`);
+  for (const push of pushes) await ground.judge('team/app', 10, push);
+  await Promise.all(pushes.map((push, n) => ground.settle('team/app', push, 10 * (n + 1))));
+  assert.equal((await ground.quotas.list())[0]?.usedBytes, 100);
+});
+
+test('who fits by what is known does not wait for a long count of all; who does not fit does', async () => {
+  const ground = new Ground();
+  const [name = '', other = ''] = await crowd(ground, 20);
+  assert.equal(await ground.judge(name, 30, 'first'), undefined);
+  await ground.settle(name, 'first', 30);
+  ground.nowMs += 700_000;
+  ground.late = Promise.resolve();
+  const events = new EventEmitter();
+  const counted = once(events, 'counted');
+  ground.measuring = async () => void (await counted);
+  assert.equal(await ground.judge(name, 30, 'second'), undefined);
+  const large = ground.judge(other, 99_980, 'large');
+  events.emit('counted');
+  assert.match(String(await large), /owner team has 60 bytes/, 'what is stored, and a claim');
 });
 
 test('a push that ends slowly does not make uncounted what others brought', async () => {

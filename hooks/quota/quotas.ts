@@ -93,8 +93,8 @@ export function createQuotas(options: QuotasOptions): Quotas {
 
   return {
     allowance: (repository) => judge.allowance(repository),
-    judge: (context, account) => judge.judge(context, account),
-    account: (repository) => judge.account(repository),
+    judge: (context, concerned) => judge.judge(context, concerned),
+    concerns: (repository) => judge.concerns(repository),
     holdRoom: (repository, name) => judge.holdRoom(repository, name),
     show,
     async set(subject, bytes) {

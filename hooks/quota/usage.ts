@@ -33,18 +33,19 @@ interface Noted {
   readonly revision: number;
 }
 
-/** A change to a record of what was measured, and what that has to be until then. */
-interface Correction {
+/** A change to the record of what was measured, and what that has to be until then. */
+export interface Note {
   readonly compare: Compare;
   readonly operation: Operation;
 }
 
-/** What a push is judged by. */
-export interface Account {
+/** What an owner's pushes are judged by. */
+export interface OwnerAccount {
   readonly owner: string;
-  readonly repositoryQuota: Quota | undefined;
   readonly ownerQuota: Quota | undefined;
-  /** Stored bytes by repository id, as last measured. */
+  /** By repository id, of those that were asked for and have one. */
+  readonly repositoryQuotas: ReadonlyMap<string, Quota>;
+  /** Stored bytes by repository id, as last measured: of all repositories, or of those that were asked for. */
   readonly usages: ReadonlyMap<string, Noted>;
   /** Those that have not run out. */
   readonly claims: Claims;
@@ -52,8 +53,15 @@ export interface Account {
   readonly claimsRevision: number;
 }
 
+/** The same for one of the owner's repositories. */
+export type Account = Omit<OwnerAccount, 'repositoryQuotas'> & {
+  readonly repositoryQuota: Quota | undefined;
+};
+
 /** Repositories looked up, or records written, at a time. */
 const pageSize = 100;
+/** Repositories measured at a time: each is a question to a store. */
+const measuredAtATime = 8;
 
 /**
  * Stored bytes of repositories, and those that pushes are about to add, in the coordinator: so that pushes through
@@ -66,41 +74,76 @@ export class Usage {
     this.#options = options;
   }
 
-  /** Undefined when no quota concerns the repository, which one transaction says. */
-  async account({ id, name }: Pick<Repository, 'id' | 'name'>): Promise<Account | undefined> {
-    const owner = ownerOf(name);
-    const { coordinator } = this.#options;
-    const { results } = await coordinator.transaction({
+  /** Whether any quota concerns the repository. */
+  async concerns({ id, name }: Pick<Repository, 'id' | 'name'>): Promise<boolean> {
+    const { results } = await this.#options.coordinator.transaction({
       compares: [],
       success: [
         { type: 'get', key: keys.repositoryQuota(id) },
-        { type: 'get', key: keys.ownerQuota(owner) },
-        { type: 'get', key: keys.quotaClaims(owner) },
+        { type: 'get', key: keys.ownerQuota(ownerOf(name)) },
       ],
       failure: [],
     });
-    const [own, owners, claims] = results.map(firstEntry);
-    if (own === undefined && owners === undefined) return undefined;
+    return results.some((result) => firstEntry(result) !== undefined);
+  }
+
+  /** With what is stored in all of the owner's repositories. Undefined when no quota concerns this one. */
+  async account({ id, name }: Pick<Repository, 'id' | 'name'>): Promise<Account | undefined> {
+    return accountOf(await this.ofOwnersRepositories(ownerOf(name), [id]), id);
+  }
+
+  /** For some repositories of an owner, 50 at most. `all`: with what is stored in the others, if that matters. */
+  async ofOwnersRepositories(
+    owner: string,
+    ids: readonly string[],
+    { all = true }: { readonly all?: boolean } = {},
+  ): Promise<OwnerAccount> {
+    const read = [
+      keys.ownerQuota(owner),
+      keys.quotaClaims(owner),
+      ...ids.map((id) => keys.repositoryQuota(id)),
+      ...ids.map((id) => keys.quotaUsage(owner, id)),
+    ];
+    const { results } = await this.#options.coordinator.transaction({
+      compares: [],
+      success: read.map((key) => ({ type: 'get', key })),
+      failure: [],
+    });
+    const [owners, claims, ...rest] = results.map(firstEntry);
+    const quotas = ids.flatMap((id, index): [string, Quota][] => {
+      const entry = rest[index];
+      return entry === undefined ? [] : [[id, decode(quotaSchema, entry)]];
+    });
+    const own = ids.flatMap((id, index): [string, Noted][] => {
+      const entry = rest[ids.length + index];
+      return entry === undefined ? [] : [[id, noted(entry)]];
+    });
     return {
       owner,
-      repositoryQuota: own === undefined ? undefined : decode(quotaSchema, own),
+      repositoryQuotas: new Map(quotas),
       ownerQuota: owners === undefined ? undefined : decode(quotaSchema, owners),
-      usages: await this.#usagesOf(owner),
+      usages: all && owners !== undefined ? await this.#usagesOf(owner) : new Map(own),
       claims: claims === undefined ? { claims: {} } : this.#live(decode(claimsSchema, claims)),
       claimsRevision: claims?.modRevision ?? 0,
     };
   }
 
-  /** Writes the claims of an account, if nobody has since it was read. */
+  /** Writes the claims of an account, with what was measured, if nobody has written any of it since it was read. */
   async writeClaims(
-    { owner, claimsRevision }: Account,
+    { owner, claimsRevision }: Pick<OwnerAccount, 'owner' | 'claimsRevision'>,
     claims: Claims,
-    further: readonly Operation[] = [],
+    notes: readonly Note[],
   ): Promise<boolean> {
     const key = keys.quotaClaims(owner);
     const { succeeded } = await this.#options.coordinator.transaction({
-      compares: [{ key, target: 'modRevision', op: '=', operand: claimsRevision }],
-      success: [{ type: 'put', key, value: encode(claims) }, ...further],
+      compares: [
+        { key, target: 'modRevision', op: '=', operand: claimsRevision },
+        ...notes.map(({ compare }) => compare),
+      ],
+      success: [
+        { type: 'put', key, value: encode(claims) },
+        ...notes.map(({ operation }) => operation),
+      ],
       failure: [],
     });
     return succeeded;
@@ -115,8 +158,27 @@ export class Usage {
     return Math.ceil(sizeBytes + sharedBytes / sharedBy);
   }
 
-  recordOf(owner: string, id: string, bytes: number): Operation {
-    return { type: 'put', key: keys.quotaUsage(owner, id), value: encode({ bytes }) };
+  /** What was measured of a repository, in the place of what the account says was measured before. */
+  noteOf(
+    { owner, usages }: Pick<OwnerAccount, 'owner' | 'usages'>,
+    id: string,
+    bytes: number,
+  ): Note {
+    return this.#noteOf({ owner, usages }, id, {
+      type: 'put',
+      key: keys.quotaUsage(owner, id),
+      value: encode({ bytes }),
+    });
+  }
+
+  #noteOf(
+    { owner, usages }: Pick<OwnerAccount, 'owner' | 'usages'>,
+    id: string,
+    operation: Operation,
+  ): Note {
+    const key = keys.quotaUsage(owner, id);
+    const operand = usages.get(id)?.revision ?? 0;
+    return { compare: { key, target: 'modRevision', op: '=', operand }, operation };
   }
 
   /**
@@ -125,26 +187,20 @@ export class Usage {
    */
   async recount(owner: string): Promise<void> {
     const known = await this.#usagesOf(owner);
-    const corrections: Correction[] = [];
-    const seen = (id: string): Compare => ({
-      key: keys.quotaUsage(owner, id),
-      target: 'modRevision',
-      op: '=',
-      operand: known.get(id)?.revision ?? 0,
-    });
+    const before = { owner, usages: known };
+    const corrections: Note[] = [];
     const own = new Set<string>();
-    for await (const { id } of this.#repositoriesOf(owner)) {
-      // Gone since it was listed.
-      const bytes = await this.measure(id).catch(ignoreMissing);
-      if (bytes === undefined) continue;
-      own.add(id);
-      if (known.get(id)?.bytes === bytes) continue;
-      corrections.push({ compare: seen(id), operation: this.recordOf(owner, id, bytes) });
+    for await (const page of this.#pagesOf(owner)) {
+      for (const { id, bytes } of await this.#measureAll(page)) {
+        own.add(id);
+        if (known.get(id)?.bytes === bytes) continue;
+        corrections.push(this.noteOf(before, id, bytes));
+      }
     }
     for (const id of known.keys()) {
       if (own.has(id)) continue;
       const operation: Operation = { type: 'delete', key: keys.quotaUsage(owner, id) };
-      corrections.push({ compare: seen(id), operation });
+      corrections.push(this.#noteOf(before, id, operation));
     }
     for (let from = 0; from < corrections.length; from += pageSize) {
       const page = corrections.slice(from, from + pageSize);
@@ -153,8 +209,23 @@ export class Usage {
     }
   }
 
+  /** Without those that are gone since they were listed. */
+  async #measureAll(
+    page: readonly Repository[],
+  ): Promise<readonly { readonly id: string; readonly bytes: number }[]> {
+    const measured: { readonly id: string; readonly bytes: number }[] = [];
+    for (let from = 0; from < page.length; from += measuredAtATime) {
+      const part = page.slice(from, from + measuredAtATime).map(async ({ id }) => {
+        const bytes = await this.measure(id).catch(ignoreMissing);
+        return bytes === undefined ? [] : [{ id, bytes }];
+      });
+      measured.push(...(await Promise.all(part)).flat());
+    }
+    return measured;
+  }
+
   /** All of them, or none when a record is another than was seen. */
-  async #correct(corrections: readonly Correction[]): Promise<boolean> {
+  async #correct(corrections: readonly Note[]): Promise<boolean> {
     const { succeeded } = await this.#options.coordinator.transaction({
       compares: corrections.map(({ compare }) => compare),
       success: corrections.map(({ operation }) => operation),
@@ -169,6 +240,12 @@ export class Usage {
     return [...usages.values()].reduce((sum, { bytes }) => sum + bytes, 0);
   }
 
+  /** What was measured last; undefined when nothing was. */
+  async noted({ id, name }: Pick<Repository, 'id' | 'name'>): Promise<Noted | undefined> {
+    const entry = await this.#options.coordinator.get(keys.quotaUsage(ownerOf(name), id));
+    return entry === undefined ? undefined : noted(entry);
+  }
+
   /** Stored bytes of a repository as last measured; measured now when that never was. */
   async ofRepository({ id, name }: Pick<Repository, 'id' | 'name'>): Promise<number> {
     const key = keys.quotaUsage(ownerOf(name), id);
@@ -178,8 +255,14 @@ export class Usage {
 
   /** Notes the size of a repository for its owner. */
   async note({ id, name }: Pick<Repository, 'id' | 'name'>): Promise<void> {
-    const record = this.recordOf(ownerOf(name), id, await this.measure(id));
-    await this.#options.coordinator.transaction({ compares: [], success: [record], failure: [] });
+    const owner = ownerOf(name);
+    const value = encode({ bytes: await this.measure(id) });
+    const key = keys.quotaUsage(owner, id);
+    await this.#options.coordinator.transaction({
+      compares: [],
+      success: [{ type: 'put', key, value }],
+      failure: [],
+    });
   }
 
   /** Of a repository that is gone, or has another owner now. */
@@ -205,17 +288,14 @@ export class Usage {
       rangeEnd: prefixEnd(prefix),
     });
     return new Map(
-      entries.map((entry) => [
-        decodeURIComponent(entry.key.slice(prefix.length)),
-        { bytes: decode(usageSchema, entry).bytes, revision: entry.modRevision },
-      ]),
+      entries.map((entry) => [decodeURIComponent(entry.key.slice(prefix.length)), noted(entry)]),
     );
   }
 
-  async *#repositoriesOf(owner: string): AsyncGenerator<Repository> {
+  async *#pagesOf(owner: string): AsyncGenerator<readonly Repository[]> {
     const repositories = this.#options.repositories();
     const alone = await repositories.get(owner);
-    if (alone !== undefined) yield alone;
+    if (alone !== undefined) yield [alone];
     let after: string | undefined;
     for (;;) {
       const page = await repositories.list({
@@ -223,11 +303,25 @@ export class Usage {
         limit: pageSize,
         ...(after === undefined ? {} : { after }),
       });
-      yield* page;
+      yield page;
       after = page.at(-1)?.name;
-      if (page.length === 0) return;
+      if (page.length < pageSize) return;
     }
   }
+}
+
+/** What concerns one of the repositories that were asked for; undefined when no quota does. */
+export function accountOf(
+  { repositoryQuotas, ...account }: OwnerAccount,
+  id: string,
+): Account | undefined {
+  const repositoryQuota = repositoryQuotas.get(id);
+  if (repositoryQuota === undefined && account.ownerQuota === undefined) return undefined;
+  return { ...account, repositoryQuota };
+}
+
+function noted(entry: KeyValue): Noted {
+  return { bytes: decode(usageSchema, entry).bytes, revision: entry.modRevision };
 }
 
 function firstEntry(result: OperationResult): KeyValue | undefined {

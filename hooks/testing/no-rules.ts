@@ -31,7 +31,7 @@ export const noRules: RuleDependencies &
   quotas: {
     allowance: async () => undefined,
     judge: async () => undefined,
-    account: async () => undefined,
+    concerns: async () => false,
     holdRoom: async () => ({ release: async () => undefined }),
   },
   webhooks: {

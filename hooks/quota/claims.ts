@@ -1,0 +1,126 @@
+/**
+ * The claims of an owner's pushes are one record, and whoever changes it compares that nobody else has: two pushes that
+ * fit one by one and not together are not both let in. Changes that this process wants to make while it makes one wait
+ * for that, and are made together: they are in each other's way no more, however many repositories the owner has, and
+ * races are lost to other processes only.
+ */
+import { asQuorateError, QuorateError } from '../../backends/contract/errors.js';
+import type { Repository } from '../../backends/contract/repository.js';
+import { type Claims, ownerOf } from './quota.js';
+import { type Account, accountOf, type Note, type OwnerAccount, type Usage } from './usage.js';
+
+/** What a change of claims comes to. */
+export interface Decision<T> {
+  readonly answer: T;
+  /** Absent: nothing is written. */
+  readonly claims?: Claims;
+  /** Stored bytes of the repository, noted in the same transaction. */
+  readonly bytes?: number;
+}
+
+export interface ClaimChange<T> {
+  /** Asked again when a race was lost. Undefined: no quota concerns the repository any more. */
+  readonly decide: (account: Account | undefined) => Decision<T>;
+  /** The account needs to have what is stored in all repositories of the owner. */
+  readonly needsUsages: boolean;
+}
+
+interface Waiting {
+  readonly repositoryId: string;
+  readonly needsUsages: boolean;
+  readonly decide: (account: Account | undefined) => Decision<unknown>;
+  readonly answer: () => void;
+  readonly fail: (error: unknown) => void;
+}
+
+/** Lost races in a row, to other processes, that do not happen by chance. */
+const maxRaces = 30;
+/** Changes made in one transaction, each of which reads two keys, and compares and writes one: within 128 operations. */
+const maxTogether = 50;
+/** No record has it. */
+const beingNoted = -1;
+
+export class ClaimsQueue {
+  readonly #usage: Usage;
+  /** By owner; there while changes of its claims are made. */
+  readonly #waiting = new Map<string, Waiting[]>();
+
+  constructor(usage: Usage) {
+    this.#usage = usage;
+  }
+
+  /** `aborted` when others keep changing the same claims. */
+  change<T>(
+    { id, name }: Pick<Repository, 'id' | 'name'>,
+    { decide, needsUsages }: ClaimChange<T>,
+  ): Promise<T> {
+    const owner = ownerOf(name);
+    return new Promise<T>((resolve, reject) => {
+      let decision: Decision<T> | undefined;
+      const waiting: Waiting = {
+        repositoryId: id,
+        needsUsages,
+        decide: (account) => (decision = decide(account)),
+        answer: () => decision !== undefined && resolve(decision.answer),
+        fail: reject,
+      };
+      const others = this.#waiting.get(owner);
+      if (others !== undefined) {
+        others.push(waiting);
+        return;
+      }
+      this.#waiting.set(owner, [waiting]);
+      void this.#makeAll(owner);
+    });
+  }
+
+  /** Never rejects. */
+  async #makeAll(owner: string): Promise<void> {
+    for (;;) {
+      const batch = this.#waiting.get(owner)?.splice(0, maxTogether) ?? [];
+      if (batch.length === 0) break;
+      try {
+        await this.#makeTogether(owner, batch);
+      } catch (error) {
+        for (const { fail } of batch) fail(error);
+      }
+    }
+    this.#waiting.delete(owner);
+  }
+
+  async #makeTogether(owner: string, batch: readonly Waiting[]): Promise<void> {
+    const ids = [...new Set(batch.map(({ repositoryId }) => repositoryId))];
+    const all = batch.some(({ needsUsages }) => needsUsages);
+    for (let race = 0; race < maxRaces; race += 1) {
+      const account = await this.#usage.ofOwnersRepositories(owner, ids, { all });
+      if (!(await this.#write(account, batch))) continue;
+      for (const { answer } of batch) answer();
+      return;
+    }
+    throw new QuorateError('aborted', 'others push at the same time; nothing changed, push again');
+  }
+
+  /** Decides each by what those before it make of the account. False when it was changed meanwhile. */
+  async #write(read: OwnerAccount, batch: readonly Waiting[]): Promise<boolean> {
+    const usages = new Map(read.usages);
+    const notes = new Map<string, Note>();
+    let { claims } = read;
+    for (const { repositoryId, decide } of batch) {
+      const account = accountOf({ ...read, claims, usages }, repositoryId);
+      const { claims: changed, bytes } = decide(account);
+      claims = changed ?? claims;
+      if (bytes === undefined) continue;
+      notes.set(repositoryId, this.#usage.noteOf(read, repositoryId, bytes));
+      // Whoever has measured the same repository sees that it was noted.
+      usages.set(repositoryId, { bytes, revision: beingNoted });
+    }
+    if (claims === read.claims && notes.size === 0) return true;
+    try {
+      return await this.#usage.writeClaims(read, claims, [...notes.values()]);
+    } catch (error) {
+      // Written or not, it is decided once more by what is there: nothing counts twice.
+      if (asQuorateError(error).code !== 'outcome-unknown') throw error;
+      return false;
+    }
+  }
+}
