@@ -1,6 +1,7 @@
 import {
   ClientClosedError,
   EtcdAuthenticationFailedError,
+  EtcdInvalidAuthTokenError,
   EtcdLeaseInvalidError,
   EtcdPermissionDeniedError,
   EtcdUserNotFoundError,
@@ -43,6 +44,7 @@ const refusals = [
 
 export function judgeError(error: unknown): Verdict {
   if (error instanceof QuorateError) return 'refused';
+  if (isTokenPast(error)) return 'not-taken';
   if (refusals.some((kind) => error instanceof kind)) return 'refused';
   return isNotTaken(error) ? 'not-taken' : 'unknown';
 }
@@ -56,6 +58,19 @@ function isNotTaken(error: unknown): boolean {
   if (error instanceof RequestNotTaken) return true;
   if (error instanceof GRPCUnavailableError) return error.message.endsWith('etcdserver: no leader');
   return error instanceof GRPCUnknownError && error.message.endsWith('raft proposal dropped');
+}
+
+/**
+ * The token is to be asked for anew, and nothing was done: etcd has forgotten it (it was started again, or nobody used
+ * the token for a while), or, where tokens carry the revision of users and rights (`jwt`), somebody has changed those.
+ * A transaction that is applied after such a change is refused as a whole.
+ */
+export function isTokenPast(error: unknown): boolean {
+  if (error instanceof EtcdInvalidAuthTokenError) return true;
+  return (
+    error instanceof GRPCInvalidArgumentError &&
+    error.message.endsWith('etcdserver: revision of auth store is old')
+  );
 }
 
 /** The grant of a lease whose id exists: the one before it arrived, and its answer was lost. */
@@ -113,6 +128,15 @@ export function refusalOf(error: unknown, where: string): QuorateError {
   if (error instanceof GRPCInvalidArgumentError) {
     const message = `the coordinator refuses the request: ${reasonOf(error)}`;
     return new QuorateError('invalid-argument', message, { cause: error });
+  }
+  if (
+    error instanceof EtcdAuthenticationFailedError ||
+    error instanceof EtcdPermissionDeniedError
+  ) {
+    const message =
+      `the coordinator at ${where} refuses the user of this process (${reasonOf(error)}): look at etcd.user and ` +
+      'the password in etcd.passwordFile, and at the rights of that user below etcd.prefix';
+    return new QuorateError('unavailable', message, { cause: error });
   }
   const message = isFull(error)
     ? fullMessage(where)

@@ -16,8 +16,8 @@ export interface WatchRequest {
 }
 
 export interface WatchParts {
-  /** Undefined: no member serves now. Fails as `MemberPool.repeat`. */
-  readonly connect: (request: WatchRequest) => Promise<WatchStream | undefined>;
+  /** Fails as `MemberPool.repeat`. */
+  readonly connect: (request: WatchRequest) => Promise<WatchStream>;
   /** Told of the header of every response. */
   readonly observe: (header: IResponseHeader) => void;
   readonly format: WireFormat;
@@ -55,11 +55,12 @@ const longestPauseMs = 1_000;
 /** Streams to whichever member of the pool serves. */
 export function watchStreams(pool: MemberPool, format: WireFormat): WatchParts['connect'] {
   return async ({ key }) => {
-    // Finds a member that serves, and signs in again to one that has forgotten us, which a stream could not.
+    // Finds a member that serves, and signs in again to that one if it has forgotten us, which a stream could not.
     const probe = { key: format.key(key), keys_only: true, limit: 1, serializable: true };
-    await pool.repeat((member) => member.askRange(probe));
-    const member = await pool.connected();
-    if (member === undefined) return undefined;
+    const { member } = await pool.repeat(async (asked) => {
+      const { header } = await asked.askRange(probe);
+      return { header, member: asked };
+    });
     const stream = await member.watch();
     return {
       duplex: stream,
@@ -133,7 +134,6 @@ class WatchConnection {
   ): AsyncGenerator<IWatchResponse, void, void> {
     const { connect, observe, format, patience = usualPatience } = this.#parts;
     const stream = await connect(request);
-    if (stream === undefined) return;
     const { duplex } = stream;
     this.#cancel = () => {
       duplex.end();

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
 import { type OutgoingHttpHeaders, sensitiveHeaders } from 'node:http2';
 import { Duplex } from 'node:stream';
-import type { Etcd3, IRangeRequest, IResponseHeader, ITxnRequest } from 'etcd3';
-import { ClientClosedError, EtcdInvalidAuthTokenError } from 'etcd3/lib/errors.js';
+import type { IRangeRequest, IResponseHeader, ITxnRequest } from 'etcd3';
+import { ClientClosedError } from 'etcd3/lib/errors.js';
+import { isTokenPast } from './etcd-errors.js';
+import type { WatchClient } from './etcd3-client.js';
 import {
   decodeHeader,
   decodeRange,
@@ -79,7 +81,7 @@ export class MemberClient {
   readonly #settings: EtcdSettings;
   readonly #channel: UnaryChannel;
   #token: Promise<string> | undefined;
-  #etcd3: Promise<Etcd3> | undefined;
+  #watches: Promise<WatchClient> | undefined;
   #closed = false;
 
   constructor(endpoint: string, settings: EtcdSettings) {
@@ -139,12 +141,17 @@ export class MemberClient {
     return decodeLease(await this.#ask({ path: leaseKeepAlivePath, message, timeoutMs }));
   }
 
-  /** A stream for watches, on which nothing was asked for yet. */
+  /**
+   * A stream for watches, on which nothing was asked for yet. It cannot sign in again: a token that etcd has forgotten
+   * is found by a request before it.
+   */
   async watch(): Promise<WatchDuplex> {
-    this.#etcd3 ??= this.#loadEtcd3();
-    const etcd3 = await this.#etcd3;
+    this.#watches ??= this.#loadWatches();
+    const watches = await this.#watches;
+    const { auth } = this.#settings;
+    const token = auth === undefined ? undefined : await this.#signedIn(auth);
     if (this.#closed) throw new ClientClosedError('watch');
-    const stream: unknown = await etcd3.watchClient.watch();
+    const stream = await watches.open(token);
     assert.ok(isWatchDuplex(stream), 'gRPC gives Node streams');
     return stream;
   }
@@ -153,24 +160,25 @@ export class MemberClient {
     if (this.#closed) return;
     this.#closed = true;
     this.#channel.close();
-    void this.#etcd3?.then((etcd3) => etcd3.close());
+    void this.#watches?.then((watches) => watches.close());
   }
 
-  async #loadEtcd3(): Promise<Etcd3> {
-    const { createEtcd3Client } = await import('./etcd3-client.js');
-    return createEtcd3Client(this.endpoint, this.#settings);
+  async #loadWatches(): Promise<WatchClient> {
+    const { createWatchClient } = await import('./etcd3-client.js');
+    return createWatchClient(this.endpoint, this.#settings);
   }
 
   async #ask(ask: Ask): Promise<Buffer> {
     const { auth } = this.#settings;
     if (auth === undefined) return this.#send(ask, undefined);
-    const token = await this.#signedIn(auth);
+    const asked = this.#signedIn(auth);
+    const token = await asked;
     try {
       return await this.#send(ask, token);
     } catch (error) {
-      if (!(error instanceof EtcdInvalidAuthTokenError)) throw error;
-      // Before anything was done: etcd has forgotten its tokens.
-      this.#token = undefined;
+      if (!isTokenPast(error)) throw error;
+      // Whoever finds that first signs in, for all who come with the same one: it costs etcd a tenth of a second each.
+      this.#forget(asked);
       return this.#send(ask, await this.#signedIn(auth));
     }
   }
@@ -185,10 +193,12 @@ export class MemberClient {
 
   #signedIn(auth: NonNullable<EtcdSettings['auth']>): Promise<string> {
     const asked = (this.#token ??= this.#signIn(auth));
-    asked.catch(() => {
-      if (this.#token === asked) this.#token = undefined;
-    });
+    asked.catch(() => this.#forget(asked));
     return asked;
+  }
+
+  #forget(asked: Promise<string>): void {
+    if (this.#token === asked) this.#token = undefined;
   }
 
   async #signIn({ user, password }: NonNullable<EtcdSettings['auth']>): Promise<string> {

@@ -158,12 +158,18 @@ export class MemberPool {
     });
   }
 
-  /** A member that has a connection, or undefined when none has. */
+  /** A member that has a connection, or undefined when none has. Fails as signing in to the last one did. */
   async connected(): Promise<MemberClient | undefined> {
     for (let i = 0; i < this.#members.length; i += 1) {
       const member = this.#members[this.#preferred];
       if (member === undefined) return undefined;
-      if (await member.ready(connectTimeoutMs)) return member;
+      try {
+        if (await member.ready(connectTimeoutMs)) return member;
+      } catch (error) {
+        // One that is cut off from the others signs nobody in.
+        this.avoid(member);
+        throw error;
+      }
       this.avoid(member);
     }
     return undefined;
