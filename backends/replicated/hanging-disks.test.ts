@@ -22,11 +22,11 @@ import type { ReplicaSet, TestStore } from './testing/replica-set.js';
 import { openSetScene, type SetScene } from './testing/set-scene.js';
 
 const main = 'refs/heads/main';
-/** What is waited for in seconds is over soon. */
+/** What is waited for in seconds is over soon, where no store works meanwhile. */
 const clock = {
   ...systemClock,
   sleep: (ms: number, signal?: AbortSignal) =>
-    systemClock.sleep(ms < 3_000 || ms > 30_000 ? ms : 150, signal),
+    ms < 3_000 || ms > 30_000 ? systemClock.sleep(ms, signal) : set.work.sleep(150, signal),
 };
 
 let scene: SetScene;
@@ -44,8 +44,13 @@ afterEach(async () => {
   await scene.close();
 });
 
+/** A store that is asked, and whose disk hangs. */
 function theDisk(): Promise<void> {
-  return new Promise((resolve) => hangs.signal.addEventListener('abort', () => resolve()));
+  return set.work.idle(itsHang());
+}
+
+async function itsHang(): Promise<void> {
+  if (!hangs.signal.aborted) await once(hangs.signal, 'abort');
 }
 
 function firstTwo(): readonly TestStore[] {
@@ -144,12 +149,12 @@ test('a damaged copy is not read because the sound ones are slow', async () => {
     store.interfere = async (call, go) => {
       if (call !== 'read') return go();
       asked.push(store.storeId);
-      if (store === sound) await systemClock.sleep(300);
+      if (store === sound) await set.work.slow();
       const read = await go();
       assert.ok(read instanceof LocalRead);
       const { snapshot, digest } = read;
       const shape = async (): Promise<unknown> => {
-        await systemClock.sleep(300);
+        await set.work.slow();
         return read.shape();
       };
       return { snapshot, digest, shape, release: () => read.release() };
@@ -173,7 +178,7 @@ test('stores that are slow are not left for one whose disk hangs', async () => {
       assert.ok(read instanceof LocalRead);
       const { snapshot, digest } = read;
       const objectSizes = async (oids: readonly string[]): Promise<unknown> => {
-        await systemClock.sleep(300);
+        await set.work.slow();
         return read.objectSizes(oids);
       };
       return { snapshot, digest, objectSizes, release: () => read.release() };
@@ -297,7 +302,8 @@ function sourceThrough(
   const find = (storeId: string): Replica | undefined => {
     const store = set.stores.find((one) => one.storeId === storeId);
     if (store === undefined || store.down) return undefined;
-    const answer: Replica['export'] = (_id, options) => exporting(store, options);
+    const answer = (_id: string, options: Parameters<Replica['export']>[1]): unknown =>
+      set.work.follow(exporting(store, options));
     return new Proxy<Replica>(store.replica, {
       get: (replica, name) => (name === 'export' ? answer : Reflect.get(replica, name, replica)),
     });
@@ -316,7 +322,7 @@ test('a peer that has not begun to send is told that nobody waits for it', async
   let told = 0;
   const source = sourceThrough(async (store, options) => {
     if (store !== set.stores[0]) return store.replica.export(scene.repository.id, options);
-    await once(options.signal, 'abort');
+    await set.work.idle(once(options.signal, 'abort'));
     told++;
     throw new QuorateError('cancelled', 'nobody waits');
   });
@@ -330,7 +336,7 @@ test('a peer that sends slowly is not left for one whose disk hangs', async () =
   for (const store of set.stores.slice(0, 1)) store.hangs = true;
   const source = sourceThrough(async (store, options) => {
     assert.ok(!store.hangs, 'the store whose disk hangs is asked');
-    await systemClock.sleep(300);
+    await set.work.slow();
     return store.replica.export(scene.repository.id, options);
   });
   // Another one would be asked first each time.
@@ -376,7 +382,7 @@ test('a peer whose disk begins to hang while it sends is left, and keeps no fill
       for await (const part of sent.pack) {
         yield part.subarray(0, 1);
         store.hangs = true;
-        await theDisk();
+        await itsHang();
       }
     }
     return { ...sent, pack: hanging() };

@@ -25,13 +25,14 @@ afterEach(async () => {
   await scene.close();
 });
 
-/** What is waited for these times is waited for shortly, and anything else in vain. */
+/** What is waited for these times is waited for shortly, while no store works, and anything else in vain. */
 function only(...waits: readonly number[]): typeof systemClock {
   return {
     ...systemClock,
     sleep: (ms, signal) => {
+      if (ms < 100) return systemClock.sleep(ms, signal);
       const shortly = ms < 1_000 || waits.includes(ms);
-      return systemClock.sleep(shortly ? Math.min(ms, 100) : 600_000, signal);
+      return shortly ? set.work.sleep(100, signal) : systemClock.sleep(600_000, signal);
     },
   };
 }
@@ -61,9 +62,7 @@ function hangAt(call: string, indexes: readonly number[], says: boolean): void {
     store.interfere = async (name, go) => {
       if (name === call) {
         store.hangs = says;
-        await new Promise<void>((resolve) => {
-          hanging.signal.addEventListener('abort', () => resolve(), { once: true });
-        });
+        await set.work.idle(once(hanging.signal, 'abort'));
       }
       return go();
     };
@@ -105,7 +104,7 @@ test('a push that keeps the disks of its stores busy passes, though they take th
     store.hangs = true;
     store.interfere = async (call, go) => {
       if (call === 'prepare') {
-        await systemClock.sleep(300);
+        await set.work.slow();
         store.hangs = false;
       }
       return go();
@@ -182,7 +181,7 @@ test('a pack that is streamed to a lone store whose disk hangs is refused, and n
     const answer = await go();
     if (call === 'upload') {
       lone.hangs = true;
-      await once(hanging.signal, 'abort');
+      await set.work.idle(once(hanging.signal, 'abort'));
     }
     return answer;
   };
@@ -256,6 +255,8 @@ test('a repository, and a fork, are made without the store whose disk begins to 
 test('how large a repository is another store says when the disk of the first hangs, or fails', async () => {
   const { backend: through } = await set.frontEnd({ clock: only(3_000) });
   await scene.push([create(main, await set.commit('one'))]);
+  // None is asked that was left out of the push because it was late.
+  await scene.assertConverged();
   hangAt('stats', [0], false);
   const [, second] = set.stores;
   assert.ok(second !== undefined);
@@ -313,7 +314,7 @@ test('a push whose primary hangs while it is judged is refused by name when too 
   first.interfere = async (call, go) => {
     if (call !== 'runHook') return go();
     first.hangs = true;
-    await once(hanging.signal, 'abort');
+    await set.work.idle(once(hanging.signal, 'abort'));
     return { how: 'exited', exitCode: 0 };
   };
   const one = await set.commit('one');

@@ -29,6 +29,7 @@ import type { Consistency } from '../quorum.js';
 import { ReplicatedBackend } from '../replicated-backend.js';
 import { peerSourceOf } from '../peers.js';
 import type { ReplicaDirectory, StorageNode } from '../voters.js';
+import { StoreWork } from './store-work.js';
 
 /** What a test makes of a store's call: fail, wait, or go through. */
 export type Interference = (
@@ -55,6 +56,8 @@ export interface ReplicaSet {
   readonly coordinator: Coordinator;
   readonly replicas: ReplicaDirectory;
   readonly stores: readonly TestStore[];
+  /** Of calls that come through `replicas`. */
+  readonly work: StoreWork;
   readonly source: string;
   /** Another front-end over the same stores. */
   frontEnd(options?: {
@@ -98,7 +101,8 @@ export async function openReplicaSet(count = 3): Promise<ReplicaSet> {
     logger: silentLogger,
   });
   const stores: TestStore[] = [];
-  const replicas = directoryOf(stores);
+  const work = new StoreWork();
+  const replicas = directoryOf(stores, work);
   const closers: (() => Promise<unknown>)[] = [];
   for (let index = 0; index < count; index++) {
     const root = join(directory, `store-${index}`);
@@ -148,6 +152,7 @@ export async function openReplicaSet(count = 3): Promise<ReplicaSet> {
     coordinator,
     replicas,
     stores,
+    work,
     source,
     frontEnd: async ({
       consistency = 'quorum',
@@ -236,7 +241,7 @@ function newBackend(parts: {
   });
 }
 
-function directoryOf(stores: readonly TestStore[]): ReplicaDirectory {
+function directoryOf(stores: readonly TestStore[], work: StoreWork): ReplicaDirectory {
   const alive = (): StorageNode[] =>
     stores
       .flatMap(({ storeId, down, hangs }, index) => (down ? [] : [{ storeId, hangs, index }]))
@@ -256,7 +261,7 @@ function directoryOf(stores: readonly TestStore[]): ReplicaDirectory {
     nodes: alive,
     find: (storeId) => {
       const store = stores.find((one) => one.storeId === storeId);
-      return store === undefined || store.down ? undefined : interfered(store);
+      return store === undefined || store.down ? undefined : interfered(store, work);
     },
     load: () => 0,
     place: (_id, count) =>
@@ -267,7 +272,7 @@ function directoryOf(stores: readonly TestStore[]): ReplicaDirectory {
 }
 
 /** The store's replica, whose calls pass through the test's hands. */
-function interfered(store: TestStore): Replica {
+function interfered(store: TestStore, work: StoreWork): Replica {
   return new Proxy<Replica>(store.replica, {
     get: (replica, name) => {
       const member: unknown = Reflect.get(replica, name, replica);
@@ -278,7 +283,9 @@ function interfered(store: TestStore): Replica {
           const now: unknown = Reflect.get(store.replica, name, store.replica);
           return Reflect.apply(typeof now === 'function' ? now : member, store.replica, args);
         };
-        return store.interfere === undefined ? go() : store.interfere(name, go, args[0]);
+        return work.follow(
+          store.interfere === undefined ? go() : store.interfere(name, go, args[0]),
+        );
       };
     },
   });
