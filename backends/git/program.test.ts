@@ -85,8 +85,11 @@ describe('a program', () => {
     const flood = await run('yes');
     assert.deepEqual(flood.end, { how: 'too-much-output' });
     assert.ok(flood.output.length <= 4096);
-    const signal = AbortSignal.timeout(100);
-    const given = await run('sleep 1000', { signal });
+    const leaving = new AbortController();
+    const given = await run('echo begun; sleep 1000', {
+      signal: leaving.signal,
+      output: () => leaving.abort(),
+    });
     assert.deepEqual(given.end, { how: 'cancelled' });
     for (const { mark } of [late, flood, given]) await gone(mark);
   });

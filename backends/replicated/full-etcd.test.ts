@@ -2,7 +2,11 @@ import assert from 'node:assert/strict';
 import { afterEach, beforeEach, test } from 'node:test';
 import type { Coordinator } from '../contract/coordinator.js';
 import { asQuorateError, QuorateError } from '../contract/errors.js';
-import { openEtcd, type OpenEtcd } from '../coordination/etcd/testing/etcd-fixture.js';
+import {
+  openEtcd,
+  type OpenEtcd,
+  patientLeaseMs,
+} from '../coordination/etcd/testing/etcd-fixture.js';
 import { type LocalFixture, startLocal, zeroOid } from '../local/testing/local-fixture.js';
 import { intercepting, isCommit, type Step } from './testing/fault-coordinator.js';
 
@@ -18,6 +22,7 @@ beforeEach(async () => {
   atCommit = undefined;
   insistedOn = new Set();
   local = await startLocal({
+    leaseMs: patientLeaseMs,
     wrap: () =>
       intercepting(etcd.coordinator, (one) => {
         if (!isCommit(one)) return undefined;

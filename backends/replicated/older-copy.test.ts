@@ -5,7 +5,12 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { asQuorateError } from '../contract/errors.js';
 import { type ClusterIdentity, openClusterIdentity } from '../coordination/cluster-identity.js';
-import { openEtcd, type OpenEtcd, realRandom } from '../coordination/etcd/testing/etcd-fixture.js';
+import {
+  openEtcd,
+  type OpenEtcd,
+  patientLeaseMs,
+  realRandom,
+} from '../coordination/etcd/testing/etcd-fixture.js';
 import { guardCoordinator } from '../coordination/guarded-coordinator.js';
 import { silentLogger } from '../coordination/test-environment.js';
 import {
@@ -32,6 +37,7 @@ beforeEach(async () => {
   identity = await openClusterIdentity({ ...around, coordinator, file });
   atCommit = undefined;
   local = await startLocal({
+    leaseMs: patientLeaseMs,
     wrap: () => {
       const reached = intercepting(coordinator, (one) => (isCommit(one) ? atCommit : undefined));
       return guardCoordinator(reached, identity);

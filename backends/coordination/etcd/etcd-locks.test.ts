@@ -5,10 +5,7 @@ import { openEtcdCoordinator } from './etcd-coordinator.js';
 import type { Etcd3 } from 'etcd3';
 import { createEtcd3Client } from './etcd3-client.js';
 import { EtcdCluster } from './testing/etcd-cluster.js';
-import { patient, realRandom, settingsFor } from './testing/etcd-fixture.js';
-
-/** Longer than a busy machine keeps a thread from renewing it: who is not to be silent is not. */
-const leaseMs = 60_000;
+import { patient, patientLeaseMs, realRandom, settingsFor } from './testing/etcd-fixture.js';
 
 let cluster: EtcdCluster;
 let other: Etcd3;
@@ -37,7 +34,7 @@ defineLocksSuite(
       });
       return {
         coordinator,
-        leaseMs,
+        leaseMs: patientLeaseMs,
         expireLeases: async () => {
           const { leases } = await other.leaseClient.leaseLeases();
           for (const { ID } of leases) await other.leaseClient.leaseRevoke({ ID });

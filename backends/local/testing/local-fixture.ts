@@ -89,6 +89,8 @@ export interface FixtureOptions {
   readonly clock?: Clock;
   /** Puts something between the backend and its coordinator. */
   readonly wrap?: (coordinator: Coordinator) => Coordinator;
+  /** Time to live of the lease of the process. */
+  readonly leaseMs?: number;
 }
 
 /** A started local backend over real git, libgit2 and LMDB, and a repository to push from. */
@@ -117,6 +119,7 @@ export async function startLocal(options: FixtureOptions = {}): Promise<LocalFix
     coordinator: seen,
     clock: systemClock,
     logger: silentLogger,
+    ...(options.leaseMs === undefined ? {} : { ttlMs: options.leaseMs }),
   });
   const backend = await createLocalBackend({
     dataDirectory: directory,

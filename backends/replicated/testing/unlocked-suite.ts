@@ -10,6 +10,7 @@ import { QuorateError } from '../../contract/errors.js';
 import { keys, prefixEnd } from '../../contract/keys.js';
 import type { RefCommand } from '../../contract/objects.js';
 import { openClusterIdentity } from '../../coordination/cluster-identity.js';
+import { patientLeaseMs } from '../../coordination/etcd/testing/etcd-fixture.js';
 import { guardCoordinator } from '../../coordination/guarded-coordinator.js';
 import { createLocks, type Locks } from '../../coordination/locks.js';
 import { createProcessLease, type OwnedProcessLease } from '../../coordination/process-lease.js';
@@ -56,7 +57,12 @@ export function defineUnlockedSuite(
       opened = await open();
       ({ coordinator } = opened);
       frontEnds = ['one', 'two'].map((holder) => {
-        const lease = createProcessLease({ coordinator, clock: systemClock, logger });
+        const lease = createProcessLease({
+          coordinator,
+          clock: systemClock,
+          logger,
+          ttlMs: patientLeaseMs,
+        });
         const around = { coordinator, lease, clock: systemClock, random, meter: silentMeter };
         const locks = createLocks({ ...around, logger, holder });
         return { lease, locks, presence: new Presence({ ...around, logger }) };

@@ -20,6 +20,9 @@ export function settingsFor(cluster: EtcdCluster, prefix = 'quorate/'): EtcdSett
  */
 export const patient = { patienceMs: 60_000, answerMs: 60_000 };
 
+/** Longer than a busy machine keeps a thread from renewing a lease: none ends that is not to, nor is its process silent. */
+export const patientLeaseMs = 60_000;
+
 export interface OpenEtcd {
   readonly cluster: EtcdCluster;
   readonly coordinator: Coordinator;
