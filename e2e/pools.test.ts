@@ -79,9 +79,11 @@ class Ground {
       });
     }
     const memory = `quorate_pack_memory_bytes{transport="${transport}"}`;
+    const pushes = this.#stopped.length / 2;
     await waitFor('all places to be taken', async () => {
-      // Places of pushes show in the next push alone, which waits.
-      return (await this.metric(memory)) >= 256 * MIB;
+      // A push that has its place has a quarantine for its pack.
+      const packs = await this.metric('quorate_quarantines');
+      return packs >= pushes && (await this.metric(memory)) >= 256 * MIB;
     });
   }
 

@@ -5,9 +5,8 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import { afterEach, describe, test } from 'node:test';
 import { QuorateError } from '../../backends/contract/errors.js';
-import type { SshLimits } from './ssh-limits.js';
 import { FakeGitService, type FakeExchange } from './testing/fake-git-service.js';
-import { collect, createSshScene, type SshScene } from './testing/ssh-scene.js';
+import { clock, collect, createSshScene, type SshScene } from './testing/ssh-scene.js';
 import { until } from '../../backends/contract/testing/until.js';
 
 let service = new FakeGitService();
@@ -18,7 +17,7 @@ afterEach(async () => {
 });
 
 async function setUp(
-  limits: Partial<SshLimits> & { readonly noAuth?: boolean } = {},
+  limits: Parameters<typeof createSshScene>[1] = {},
 ): Promise<{ scene: SshScene; key: string }> {
   service = new FakeGitService();
   scene = await createSshScene(service, limits);
@@ -136,15 +135,18 @@ describe('limits', () => {
   });
 
   test('a client whose request waits for others is not given up', async () => {
-    // A busy machine may take a second or two from the sign-in to the request.
-    const { scene, key } = await setUp({ idleTimeoutMs: 5_000 });
+    let aheadMs = 0;
+    const { scene, key } = await setUp({
+      idleTimeoutMs: 600_000,
+      clock: { ...clock, monotonicMs: () => clock.monotonicMs() + aheadMs },
+    });
     const queued = scene.start(key, 'git@127.0.0.1', "git-receive-pack 'queue'");
     await until('it waits', () => exchangesOf('queue').length === 1);
     // Silent for a shorter time, and given up for it.
-    const { exitCode } = await collect(
-      scene.start(key, 'git@127.0.0.1', "git-receive-pack 'sink'"),
-    );
-    assert.equal(exitCode, 255);
+    const silent = collect(scene.start(key, 'git@127.0.0.1', "git-receive-pack 'sink'"));
+    await until('the silent one', () => exchangesOf('sink').length === 1);
+    aheadMs = 700_000;
+    assert.equal((await silent).exitCode, 255);
     assert.equal(exchangesOf('queue')[0]?.ended, undefined);
     service.release();
     assert.equal((await collect(queued)).exitCode, 0);

@@ -136,8 +136,10 @@ test('a sender that is not read is held back', async () => {
   };
   child.stdin.on('drain', pump);
   pump();
-  assert.ok((await standstill(() => sentBytes)) < 32 * 1024 ** 2);
+  // Until there is one, it is ssh that takes nothing.
+  await until('the exchange', () => service.exchanges.at(-1)?.request.path === 'hang');
   const exchange = lastExchange();
+  assert.ok((await standstill(() => sentBytes)) < 32 * 1024 ** 2);
   child.kill('SIGKILL');
   await until('the end of the exchange', () => exchange.ended !== undefined);
 });

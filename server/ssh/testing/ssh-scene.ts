@@ -76,6 +76,8 @@ export async function createSshScene(
   service: GitService,
   limits: Partial<SshLimits> & {
     readonly noAuth?: boolean;
+    /** Default the real one. */
+    readonly clock?: Clock;
     readonly certificates?: (hostKeys: readonly HostKey[]) => readonly HostCertificate[];
   } = {},
 ): Promise<SshScene> {
@@ -99,7 +101,7 @@ export async function createSshScene(
       info: (fields, message) => void logged.push({ fields: { ...fields }, message }),
     },
     meter: silentMeter,
-    clock,
+    clock: limits.clock ?? clock,
     random: { bytes: (length) => randomBytes(length) },
     limits: { ...defaultSshLimits, ...limits },
     hostKeys,
