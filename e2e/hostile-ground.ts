@@ -268,8 +268,12 @@ export class HostileGround {
     });
   }
 
-  /** Takes the repository as it is now for the one that attacks must not change. */
+  /** Takes the repository as it is now for the one that attacks must not change, once what goes on behind answers has ended. */
   async settle(): Promise<void> {
+    await waitFor('the work behind answers to end', async () => {
+      const metrics = await (await fetch(`${this.server.opsUrl}/metrics`)).text();
+      return !/^quorate_queue_depth\{queue="outbox"\} [1-9]/m.test(metrics);
+    });
     this.#files = await this.#storedFiles();
   }
 

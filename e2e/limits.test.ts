@@ -7,7 +7,7 @@ import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import type { TestContext } from 'node:test';
 import { commandSection, errorIn, HostileGround } from './hostile-ground.js';
-import { createScene, type Scene, type ServerProcess, waitFor } from './harness.js';
+import { createScene, type Finished, type Scene, type ServerProcess, waitFor } from './harness.js';
 
 /** A pack of no object. */
 const emptyPack = Buffer.from(
@@ -295,10 +295,9 @@ describe('limits of numbers', () => {
           [server.httpUrl('a'), /429/],
           [server.sshUrl('a'), /ERROR: .*too many requests.*: try again/],
         ] as const) {
-          const refused = await waitFor('a refusal', async () => {
-            const listed = await scene.tryGit(['ls-remote', url], { env });
-            return listed.exitCode === 0 ? undefined : listed;
-          });
+          const refused = await waitFor('a refusal', () =>
+            firstRefused(() => scene.tryGit(['ls-remote', url], { env })),
+          );
           assert.match(refused.stderr, said);
           assert.equal(refused.exitCode, 128);
         }
@@ -348,12 +347,17 @@ describe('limits of numbers', () => {
   });
 });
 
+/** Runs some at once: one after the other they may be slower than the rate, on a busy machine. */
+async function firstRefused(run: () => Promise<Finished>): Promise<Finished | undefined> {
+  const ended = await Promise.all(Array.from({ length: 8 }, run));
+  return ended.find(({ exitCode }) => exitCode !== 0);
+}
+
 /** Uses up the rate of the admin API, and looks at what is told of it, and where. */
 async function adminRate(scene: Scene, server: ServerProcess, of: string): Promise<void> {
-  const refused = await waitFor('a refusal of the admin API', async () => {
-    const result = await scene.quorate(server, ['user', 'list']);
-    return result.exitCode === 0 ? undefined : result;
-  });
+  const refused = await waitFor('a refusal of the admin API', () =>
+    firstRefused(() => scene.quorate(server, ['user', 'list'])),
+  );
   assert.match(refused.stderr, /sent too many requests: .*; try again in ([1-9]|10) s/);
   const answer = await waitFor('another refusal', async () => {
     const asked = await fetch(`${server.url}/api/v1/users`, {

@@ -1,5 +1,6 @@
 import { readFile, readdir, readlink } from 'node:fs/promises';
 import path from 'node:path';
+import { standing } from '../backends/contract/testing/stopped.js';
 
 export interface ProcessInfo {
   readonly pid: number;
@@ -47,17 +48,29 @@ export async function processTree(root: number): Promise<readonly number[]> {
   return tree;
 }
 
-/** Stops a process and everything it started, until nothing new is found. */
+/** Stops a process and everything it started, until nothing new is found: who does not stand yet may start another. */
 export async function stopTree(root: number): Promise<readonly number[]> {
   const stopped = new Set<number>();
   for (let before = -1; before !== stopped.size;) {
     before = stopped.size;
-    for (const pid of await processTree(root)) {
-      if (!stopped.has(pid)) sendSignal(pid, 'SIGSTOP');
+    const found = (await processTree(root)).filter((pid) => !stopped.has(pid));
+    for (const pid of found) {
+      sendSignal(pid, 'SIGSTOP');
       stopped.add(pid);
     }
+    await Promise.all(found.map((pid) => standing(pid)));
   }
   return [...stopped];
+}
+
+/** Whether a process or something that it started was stopped, and not gone on with. */
+export async function isOneStopped(root: number): Promise<boolean> {
+  const states = await Promise.all(
+    (await processTree(root)).map(
+      async (pid) => /^.*\) (.)/s.exec(await procText(pid, 'stat'))?.[1],
+    ),
+  );
+  return states.includes('T');
 }
 
 /** To a process that may be gone. */

@@ -41,6 +41,7 @@ test('20 clones at once after a push need a few gits at most, and each is whole'
   await scene.admin(server, 'key', 'add', 'admin', key.publicKeyFile);
   const env = await key.environment(server);
   const before = await metric(server, uploadPacks);
+  const startedMs = performance.now();
   await Promise.all(
     Array.from({ length: 20 }, async (_, n) => {
       const copy = scene.path('work', `copy-${n}`);
@@ -56,9 +57,10 @@ test('20 clones at once after a push need a few gits at most, and each is whole'
   );
   const runs = (await metric(server, uploadPacks)) - before;
   t.diagnostic(`${runs} runs of git upload-pack`);
-  // One, or two where the second client came when the first had read much; more only where the clients' machine is so
-  // busy that they do not begin within seconds of each other.
-  assert.ok(runs <= 8, `${runs} runs`);
+  // One, or two where the second client came when the first had read much. What one git said is kept for five seconds: more
+  // run only where the clients' machine is so busy that they do not begin within seconds of each other.
+  const most = Math.max(8, 2 * Math.ceil((performance.now() - startedMs) / 5_000));
+  assert.ok(runs <= most, `${runs} runs`);
   assert.equal(await metric(server, joined), 20 - runs);
 });
 
@@ -132,19 +134,24 @@ test('a client that is killed half-way, be it the first, harms none that shares 
 test('fetches that differ, one after another, are served by one git, each as if it were the first', async (t) => {
   const { scene, server, tip } = await pushed(t, 100_000);
   const before = await metric(server, uploadPacks);
-  const sizes = new Set<number>();
+  const packs: Buffer[] = [];
+  // At once after each other: a git waits ten seconds for its next fetch.
   for (let n = 1; n <= 5; n++) {
-    const target = scene.path('work', `target-${n}`);
-    const pack = await packIn(
-      await ask(server, [`want ${tip}`, `have ${`${n}`.repeat(40)}`, 'done']),
+    packs.push(
+      await packIn(await ask(server, [`want ${tip}`, `have ${`${n}`.repeat(40)}`, 'done'])),
     );
+  }
+  const runs = (await metric(server, uploadPacks)) - before;
+  assert.ok(runs < 5, `${runs} runs`);
+  const sizes = new Set<number>();
+  for (const [n, pack] of packs.entries()) {
+    const target = scene.path('work', `target-${n}`);
     await scene.git(['init', '-q', '--bare', target]);
     await scene.git(['index-pack', '--stdin', '--strict'], { cwd: target, stdin: pack });
     await scene.git(['rev-list', '--objects', '--quiet', tip], { cwd: target });
     sizes.add(pack.readUInt32BE(8));
   }
   assert.equal(sizes.size, 1, 'the same number of objects in each');
-  assert.ok((await metric(server, uploadPacks)) - before < 5);
 });
 
 test('so are those of git itself, which wants side-bands all through where it may', async (t) => {

@@ -16,7 +16,9 @@ const stored = /remote: Sending a stored pack of \d+ objects\./;
 
 let frontEnd: FrontEnd | undefined;
 before(async () => {
-  frontEnd = await startFrontEnd((scene) => scene.startServer());
+  // What is done unasked comes at any time: here it is asked for.
+  const flags = ['--set', 'maintenance.enabled=false'];
+  frontEnd = await startFrontEnd((scene) => scene.startServer({ flags }));
 });
 after(() => frontEnd?.scene.close());
 

@@ -26,6 +26,8 @@ export const app: WebhookScope = { repositoryId: 'r1' };
 /** No receiver here takes so long to answer, however busy the machine is, unless it never does. Nobody else sleeps so long. */
 const patienceMs = 29_999;
 
+const leaseMs = 600_000;
+
 interface ProcessOptions {
   readonly on?: Coordinator;
   readonly concurrency?: number;
@@ -110,7 +112,8 @@ export class WebhookGround {
     const { clock } = this;
     const webhooks = createWebhooks({
       coordinator,
-      lease: createProcessLease({ coordinator, clock, logger: silentLogger }),
+      // No machine is so busy that a process loses it: what is under way would be told twice.
+      lease: createProcessLease({ coordinator, clock, logger: silentLogger, ttlMs: leaseMs }),
       clock,
       random: { bytes: (length) => randomBytes(length) },
       logger: silentLogger,

@@ -212,8 +212,8 @@ for (const kind of ['embedded', 'etcd'] as const) {
       const webhooks = at.process();
       const id = await addWebhook(webhooks, 'http://127.0.0.1:1/');
       const [mine, theirs] = [
-        await at.coordinator.grantLease(10_000),
-        await at.coordinator.grantLease(10_000),
+        await at.coordinator.grantLease(600_000),
+        await at.coordinator.grantLease(600_000),
       ];
       const claim = await queue.claim(id, mine.id);
       assert.ok(claim !== undefined);

@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
+import { isOneStopped } from '../processes.js';
 import type { ServerProcess } from '../server-process.js';
 import { waitFor } from '../wait.js';
 
@@ -103,12 +104,13 @@ export async function cutShort<T>(
   const early = await tracer.hit();
   if (early && signal === 'STOP') await server.killTree();
   await tracer.detach();
-  // One more may have come until the tracer was gone.
-  const hit = await tracer.hit();
+  // One more may have come until the tracer was gone, which may not have had the time to write it down.
+  const stood = !early && signal === 'STOP' && (await isOneStopped(server.pid));
+  const hit = stood || (await tracer.hit());
   if (hit && !early && signal === 'STOP') await server.killTree();
   const result = await acting;
   // Who is being killed answers nothing.
-  if (hit) await waitFor('an end or a life', async () => !server.running || (await lives(server)));
+  await waitFor('an end or a life', async () => !server.running || (await lives(server)));
   if (!server.running) {
     await server.exited();
     await server.relaunch().ready();

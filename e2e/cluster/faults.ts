@@ -45,14 +45,27 @@ export async function flipBits(node: MemberProcess, repositoryId: string): Promi
   for (const name of await readdir(packs)) {
     if (!name.endsWith('.pack')) continue;
     const file = path.join(packs, name);
-    const bytes = await readFile(file);
+    // Maintenance may just put another in its place.
+    const bytes = await taken(file);
+    if (bytes === undefined) continue;
     const at = Math.floor(bytes.length / 2);
     bytes[at] = (bytes[at] ?? 0) ^ 0x55;
-    await rm(file);
     await writeFile(file, bytes);
     flipped++;
   }
   return flipped;
+}
+
+/** What was in a file, which is gone then; undefined when it has gone before. */
+async function taken(file: string): Promise<Buffer | undefined> {
+  try {
+    const bytes = await readFile(file);
+    await rm(file);
+    return bytes;
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
+    throw error;
+  }
 }
 
 /** The disk is another one: nothing of the store is left, under the same node id. */

@@ -78,7 +78,11 @@ describe('a repository that lost two of its three copies for good', () => {
       return refusal?.includes('nothing is lost') === true ? undefined : refusal;
     });
     assert.match(waiting, /storage-[23], storage-[23] may come back/);
-    const { cluster: state } = JSON.parse(await ground.admin(0, '--json', 'status'));
+    // That goes by who is known to answer, while the report asks the stores: it may be told a little later.
+    const state = await waitFor('the status to tell', async () => {
+      const { cluster: now } = JSON.parse(await ground.admin(0, '--json', 'status'));
+      return now.nodesMissedForMajority.length === 2 ? now : undefined;
+    });
     assert.deepEqual(
       [state.repositoriesWithoutMajority, state.nodesMissedForMajority],
       [1, ['storage-2', 'storage-3']],
