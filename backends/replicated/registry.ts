@@ -65,6 +65,8 @@ interface Made {
 
 /** A lost compare-and-swap means that somebody else's went through; this many in a row do not happen by chance. */
 const maxRaces = 30;
+/** Removals that a sweep waits for at a time. */
+const sweptAtATime = 8;
 
 /** Names and configurations of repositories: the coordinator's `names/` and `repos/`. */
 export class Registry {
@@ -340,11 +342,16 @@ export class Registry {
   /** Finishes what a crash interrupted: half-made repositories are buried, buried ones removed. Counts the living. */
   async sweep(): Promise<number> {
     let active = 0;
+    const attended = new Set<Promise<void>>();
     for await (const entry of scan(this.#dependencies.coordinator, keys.repos)) {
       try {
         const record = decodeRepository(entry);
         if (record.state === 'active') active++;
-        else if (!(await this.#isBeingMade(record))) await this.#removals.bury(record);
+        else if (!(await this.#isBeingMade(record))) {
+          const removal = this.#removals.sweep(record).finally(() => attended.delete(removal));
+          attended.add(removal);
+          if (attended.size >= sweptAtATime) await Promise.race(attended);
+        }
       } catch (error) {
         // One repository in trouble is no reason not to serve the others.
         this.#dependencies.logger.error(
@@ -353,6 +360,7 @@ export class Registry {
         );
       }
     }
+    await Promise.all(attended);
     return active;
   }
 

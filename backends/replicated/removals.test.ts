@@ -116,6 +116,38 @@ test('what could not be removed is tried again in one of the next rounds', async
   assert.ok(!existsSync(lost().gitDir(repository.id)));
 });
 
+test('files that are long in going keep nothing else that is to be removed', async () => {
+  const other = await backend.repositories.create(described('team/other'));
+  // Sweeps go by ids.
+  const [slow, next] = [repository, other].sort((a, b) => (a.id < b.id ? -1 : 1));
+  assert.ok(slow !== undefined && next !== undefined);
+  const { clock, round } = inRounds();
+  const { backend: front } = await set.frontEnd({ clock });
+  lost().down = true;
+  for (const { id } of [slow, next]) await front.repositories.delete(id);
+  await until('the others to be asked', () =>
+    set.stores.every((store) => store.down || !existsSync(store.gitDir(next.id))),
+  );
+  await round();
+  assert.equal(await tombstones(), 2);
+  // Somebody clones the one over a slow line.
+  const events = new EventEmitter();
+  const over = once(events, 'over');
+  lost().interfere = async (call, go, id) => {
+    if (call === 'destroy' && id === slow.id) await over;
+    return go();
+  };
+  lost().down = false;
+  for (let rounds = 0; (await tombstones()) > 1; rounds++) {
+    assert.ok(rounds < 6, 'the other one stays');
+    await round();
+  }
+  assert.ok(existsSync(lost().gitDir(slow.id)));
+  assert.ok(!existsSync(lost().gitDir(next.id)));
+  events.emit('over');
+  await until('it is gone', async () => (await tombstones()) === 0);
+});
+
 test('a tombstone does not wait for a node that was removed, and its store is told if it comes back', async () => {
   lost().down = true;
   await markNode(set.coordinator, 'node-2', 'removed');

@@ -1,5 +1,5 @@
 import type { Compare, Coordinator, Operation } from '../contract/coordinator.js';
-import type { Logger } from '../contract/environment.js';
+import type { Clock, Logger } from '../contract/environment.js';
 import { incarnationName } from '../coordination/cluster-record.js';
 import { QuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
@@ -25,8 +25,14 @@ export interface RemovalsDependencies {
   readonly coordinator: Coordinator;
   readonly replicas: ReplicaDirectory;
   readonly pools: Pools;
+  readonly clock: Clock;
   readonly logger: Logger;
 }
+
+/** A sweep waits so long for one removal: files may have readers for hours, and a disk may hang. */
+const patienceMs = 3_000;
+/** Removals under way beyond which a sweep begins no more: nearly all of them wait for readers, or for a disk. */
+const maxUnderWay = 200;
 
 /** As it was put, or found. */
 interface FoundTombstone {
@@ -54,8 +60,8 @@ export async function tombstoneOf(
 /** What follows a deletion: the files go, on every store, and the tombstone when they are gone. */
 export class Removals {
   readonly #dependencies: RemovalsDependencies;
-  /** Those under way, so that close can wait for them. */
-  readonly #running = new Set<Promise<void>>();
+  /** Those under way, by repository: close waits for them, and a sweep begins none of them again. */
+  readonly #running = new Map<string, Promise<void>>();
   #left = 0;
 
   constructor(dependencies: RemovalsDependencies) {
@@ -74,16 +80,53 @@ export class Removals {
 
   /** Removes the files of a repository that somebody deleted just now, in the background. */
   begin({ record: tombstone, revision }: StoredRecord): void {
-    const removal = this.#finish(tombstone, { head: undefined, revision, isWanted: true })
-      .catch((error: unknown) => {
+    const { id } = tombstone;
+    const removal = this.#finish(tombstone, { head: undefined, revision, isWanted: true }).catch(
+      (error: unknown) => {
         this.#left += 1;
         this.#dependencies.logger.error(
-          { component: 'registry', repo: tombstone.id, err: error },
+          { component: 'registry', repo: id, err: error },
           'files of a deleted repository stay until the next sweep',
         );
-      })
-      .finally(() => this.#running.delete(removal));
-    this.#running.add(removal);
+      },
+    );
+    this.#run(id, removal);
+  }
+
+  /**
+   * As `bury`, for a sweep. Resolves when it is over, or goes on in the background when that takes long. Never rejects;
+   * what could not be removed is logged.
+   */
+  async sweep(record: RepositoryRecord): Promise<void> {
+    const { id } = record;
+    if (this.#running.has(id)) return;
+    if (this.#running.size >= maxUnderWay) {
+      this.#left += 1;
+      return;
+    }
+    const removal = this.bury(record).then(
+      () => undefined,
+      (error: unknown) => {
+        // One repository in trouble is no reason not to serve the others.
+        this.#dependencies.logger.error(
+          { component: 'registry', repo: id, err: error },
+          'a repository could not be swept',
+        );
+      },
+    );
+    this.#run(id, removal);
+    const over = new AbortController();
+    const late = this.#dependencies.clock.sleep(patienceMs, over.signal);
+    await Promise.race([removal, late]);
+    over.abort('over');
+  }
+
+  /** `removal` never rejects. */
+  #run(id: string, removal: Promise<void>): void {
+    const running = removal.finally(() => {
+      if (this.#running.get(id) === running) this.#running.delete(id);
+    });
+    this.#running.set(id, running);
   }
 
   /**
@@ -141,7 +184,7 @@ export class Removals {
   }
 
   async close(): Promise<void> {
-    await Promise.all(this.#running);
+    await Promise.all(this.#running.values());
   }
 
   /**
