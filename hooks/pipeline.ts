@@ -14,6 +14,8 @@ export interface PipelineDependencies extends RuleDependencies, HookDependencies
   /** Name of a repository, or undefined when it is gone. */
   readonly repositoryName: (id: string) => Promise<string | undefined>;
   readonly quotas: QuotaJudge;
+  /** Removes all that was set for a repository that is gone. Idempotent. */
+  readonly forget: (repository: Pick<Repository, 'id' | 'name'>) => Promise<void>;
   readonly webhooks: Pick<Webhooks, 'committed' | 'listening' | 'repositoryChanged'>;
 }
 
@@ -25,6 +27,7 @@ export function createPushPipeline(dependencies: PipelineDependencies): PushPipe
     judges: (repository) => judgesOf(dependencies, repository),
     postReceive: (push) => postReceive(dependencies, push),
     repositoryChanged: (event) => dependencies.webhooks.repositoryChanged(event),
+    repositoryGone: (repository) => dependencies.forget(repository),
   };
 }
 

@@ -25,6 +25,7 @@ import { createAccessDirectory } from './auth/access-directory.js';
 import { createAuthorizer } from './auth/access-rules.js';
 import { createAccounts } from './auth/account-store.js';
 import type { Accounts } from './auth/accounts.js';
+import { GoneDeployKeys } from './auth/gone-deploy-keys.js';
 import { createOpenpgpKeys } from './auth/openpgp-keys.js';
 import { trustedSigners } from './auth/signers.js';
 import { createOpenIdIssuers } from './auth/openid-issuers.js';
@@ -254,9 +255,17 @@ async function openTls(
 }
 
 async function openBackend(below: Omit<Foundation, 'backend'>): Promise<Backend> {
-  const { config, data, store, coordinator } = below;
+  const { config, data, store, coordinator, rules, hooks, quotas } = below;
+  const deployKeys = new GoneDeployKeys(coordinator);
   const pipeline = createPushPipeline({
     ...below,
+    // Whoever deletes a repository does that at once, unless he dies, or the coordinator does not answer.
+    forget: async (repository) => {
+      await deployKeys.remove(repository.id);
+      await rules.removeAll(repository.id);
+      await hooks.removeAll(repository.id);
+      await quotas.deleted(repository);
+    },
     hookOptions: {
       enabled: config['hooks.enabled'],
       limits: {

@@ -122,4 +122,9 @@ export interface PushPipeline {
   postReceive(push: CommittedPush): Promise<void>;
   /** After a repository was created, changed, renamed or deleted. Failing is logged and retried. */
   repositoryChanged(event: RepositoryEvent): Promise<void>;
+  /**
+   * Before the last record of a deleted repository goes: what was kept about it elsewhere goes first. At least once, by
+   * whoever removes it; what fails is logged and tried again, since the record stays. Not told by the directory backend.
+   */
+  repositoryGone(repository: Pick<Repository, 'id' | 'name'>): Promise<void>;
 }

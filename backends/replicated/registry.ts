@@ -2,7 +2,7 @@ import type { Clock, Logger, Random } from '../contract/environment.js';
 import { asQuorateError, noRetry, QuorateError } from '../contract/errors.js';
 import type { Compare, Coordinator, Operation } from '../contract/coordinator.js';
 import { keys, prefixEnd } from '../contract/keys.js';
-import type { RepositoryChange } from '../contract/pipeline.js';
+import type { PushPipeline, RepositoryChange } from '../contract/pipeline.js';
 import type { LogReader } from '../contract/replica.js';
 import type {
   HeadRecord,
@@ -45,6 +45,7 @@ export interface RegistryDependencies {
   readonly random: Random;
   readonly logger: Logger;
   readonly events: RepositoryEvents;
+  readonly pipeline: Pick<PushPipeline, 'repositoryGone'>;
 }
 
 /** A change of one record, with what has to be true and done together with it. */

@@ -7,6 +7,7 @@ import type { Transaction } from '../contract/coordinator.js';
 import { keys, prefixEnd } from '../contract/keys.js';
 import type { NewRepository, Repository } from '../contract/repository.js';
 import { until } from '../contract/testing/until.js';
+import { permissivePipeline } from '../local/testing/local-fixture.js';
 import { obeyEvictions } from './evictions.js';
 import { markNode } from './node-marks.js';
 import type { ReplicatedBackend } from './replicated-backend.js';
@@ -146,6 +147,28 @@ test('files that are long in going keep nothing else that is to be removed', asy
   assert.ok(!existsSync(lost().gitDir(next.id)));
   events.emit('over');
   await until('it is gone', async () => (await tombstones()) === 0);
+});
+
+test('what is kept elsewhere about a deleted repository goes before its record, also when whoever deleted it dies', async () => {
+  const gone: string[] = [];
+  let broken = true;
+  const pipeline = {
+    ...permissivePipeline,
+    repositoryGone: async ({ id, name }: Pick<Repository, 'id' | 'name'>) => {
+      assert.equal(await tombstones(), 1);
+      gone.push(`${name} ${id}`);
+      if (broken) throw new Error('the coordinator does not answer');
+    },
+  };
+  const { backend: dying } = await set.frontEnd({ pipeline });
+  await dying.repositories.delete(repository.id);
+  await dying.close(60_000);
+  assert.equal(await tombstones(), 1);
+  broken = false;
+  await set.frontEnd({ pipeline });
+  assert.equal(await tombstones(), 0);
+  const told = `team/app ${repository.id}`;
+  assert.deepEqual(gone, [told, told]);
 });
 
 test('a tombstone does not wait for a node that was removed, and its store is told if it comes back', async () => {

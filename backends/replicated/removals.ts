@@ -3,6 +3,7 @@ import type { Clock, Logger } from '../contract/environment.js';
 import { incarnationName } from '../coordination/cluster-record.js';
 import { QuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
+import type { PushPipeline } from '../contract/pipeline.js';
 import type { HeadRecord } from '../contract/repository.js';
 import type { StoredRecord } from './basis.js';
 import { damageGone } from './damage.js';
@@ -25,6 +26,7 @@ export interface RemovalsDependencies {
   readonly coordinator: Coordinator;
   readonly replicas: ReplicaDirectory;
   readonly pools: Pools;
+  readonly pipeline: Pick<PushPipeline, 'repositoryGone'>;
   readonly clock: Clock;
   readonly logger: Logger;
 }
@@ -217,12 +219,14 @@ export class Removals {
     await this.#finish(tombstone, { head: known, revision: stored.modRevision, isWanted });
   }
 
-  /** Files first, then the records: a crash in between finds the tombstone again. */
+  /** Files first, then what is kept about it elsewhere, then the records: a crash in between finds the tombstone again. */
   async #finish(tombstone: RepositoryRecord, found: FoundTombstone): Promise<void> {
-    const { coordinator } = this.#dependencies;
-    const { id, pool } = tombstone;
+    const { coordinator, pipeline } = this.#dependencies;
+    const { id, name, pool, creator } = tombstone;
     const key = keys.repo(id);
     const words = await this.#removeFiles(tombstone, found);
+    // For one that never came to be nothing was set.
+    if (creator === undefined) await pipeline.repositoryGone({ id, name });
     const { succeeded } = await coordinator.transaction({
       compares: [{ key, target: 'modRevision', op: '=', operand: found.revision }],
       success: [

@@ -5,7 +5,7 @@ import type { RuleDependencies } from '../rules/judge-rules.js';
 /** For tests of something else: there are no rules, hooks and webhooks, and none can be set. */
 export const noRules: RuleDependencies &
   Pick<HookDependencies, 'hooks' | 'hookOptions'> &
-  Pick<PipelineDependencies, 'webhooks' | 'quotas'> = {
+  Pick<PipelineDependencies, 'webhooks' | 'quotas' | 'forget'> = {
   rules: {
     list: async () => [],
     inForce: async () => [],
@@ -39,5 +39,6 @@ export const noRules: RuleDependencies &
     listening: async () => false,
     repositoryChanged: async () => undefined,
   },
+  forget: async () => undefined,
   meter: { count: () => undefined, observe: () => undefined, gauge: () => undefined },
 };

@@ -225,6 +225,29 @@ describe('deploy keys', () => {
     assert.equal((await accounts.listKeys('alice')).length, 1);
   });
 
+  test('of many repositories that go together are found by few readings of all keys', async () => {
+    const lines = Array.from({ length: 30 }, () => ed25519Line());
+    for (const [n, line] of lines.entries()) {
+      await accounts.addDeployKey({ repositoryId: `r${n}`, line, write: false });
+    }
+    const damaged = 'keys/SHA256:damaged';
+    memory.put(damaged, Buffer.from('{"repositoryId":7}'));
+    const read = memory.range.bind(memory);
+    let readings = 0;
+    memory.range = (...asked) => {
+      readings += 1;
+      return read(...asked);
+    };
+    await Promise.all(
+      lines.slice(1).map((_, n) => accounts.rebindDeployKeys(`r${n + 1}`, undefined)),
+    );
+    assert.ok(readings <= 2, `${readings} readings`);
+    const left = [...memory.entries.keys()].filter((key) => key.startsWith('keys/'));
+    assert.equal(left.length, 2, 'that of r0, and one that cannot be read');
+    memory.entries.delete(damaged);
+    assert.equal((await accounts.listDeployKeys('r0')).length, 1);
+  });
+
   test('go with their repository', async () => {
     const line = ed25519Line();
     const other = ed25519Line();

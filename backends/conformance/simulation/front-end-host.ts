@@ -155,5 +155,6 @@ export function pipelineOf({ random, clock }: SimulatedProcess): PushPipeline {
       if (random.chance(0.02)) throw new QuorateError('unavailable', 'the hook failed');
     },
     repositoryChanged: () => Promise.resolve(),
+    repositoryGone: () => Promise.resolve(),
   };
 }

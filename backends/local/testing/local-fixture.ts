@@ -48,6 +48,7 @@ export const permissivePipeline: PushPipeline = {
   judges: () => permissiveJudges,
   postReceive: async () => undefined,
   repositoryChanged: async () => undefined,
+  repositoryGone: async () => undefined,
 };
 
 /** A pipeline that lets everything pass but for these stages. */
