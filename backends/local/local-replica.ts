@@ -465,6 +465,7 @@ export class LocalReplica implements Replica {
       const gitDir = this.#store.gitDirectory(repositoryId);
       const { objects, refs, clock } = this.#dependencies;
       await Promise.all([objects.release(gitDir), refs.release(gitDir)]);
+      await this.#pools.makeWhole(repositoryId);
       const keys = prepared ? this.#quarantines.of(repositoryId) : [];
       await this.#store.setAside(repositoryId, clock.nowMs(), keys);
       for (const key of keys) this.#quarantines.forget(key);

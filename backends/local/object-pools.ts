@@ -1,6 +1,6 @@
 import { copyFile, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
-import type { Clock } from '../contract/environment.js';
+import type { Clock, Logger } from '../contract/environment.js';
 import { asQuorateError, QuorateError } from '../contract/errors.js';
 import type { ObjectFormat } from '../contract/objects.js';
 import type { ReplicaFork } from '../contract/replica.js';
@@ -40,6 +40,7 @@ export interface PoolDependencies {
   readonly git: GitRunner;
   readonly objects: Pick<ObjectReader, 'release'>;
   readonly clock: Clock;
+  readonly logger: Logger;
 }
 
 /**
@@ -104,6 +105,25 @@ export class ObjectPools {
       }
     });
     await this.#dependencies.objects.release(gitDirectory);
+  }
+
+  /**
+   * Gives a copy that is about to be put aside what it borrows: nobody is to need the pool for it, which goes with the
+   * last member, and by the path to the pool it would not be found from there. Nobody uses the copy. What cannot be
+   * given is logged: the copy has to make way.
+   */
+  async makeWhole(repositoryId: string): Promise<void> {
+    const { store, logger } = this.#dependencies;
+    const objectsDirectory = store.objectsDirectory(repositoryId);
+    try {
+      const poolId = await this.#poolOf(objectsDirectory);
+      if (poolId !== undefined) await this.#takeBack(objectsDirectory, poolId);
+    } catch (error) {
+      logger.warn(
+        { component: 'store', repo: repositoryId, err: error },
+        'a copy is put aside without the objects that it shares with forks: they are in store/pools',
+      );
+    }
   }
 
   async #takeBack(objectsDirectory: string, poolId: string): Promise<void> {

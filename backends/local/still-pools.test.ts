@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
+import { silentLogger } from '../coordination/test-environment.js';
 import type { GitRunner } from '../git/git-runner.js';
 import { borrowFrom } from '../git/object-pool.js';
 import { InterruptibleQueue } from './interruptible-queue.js';
@@ -29,7 +30,13 @@ test('who reads a fork while nothing repacks it holds up no fork of another one 
   const directory = await mkdtemp(join(tmpdir(), 'quorate-still-'));
   try {
     const store = await Store.open(directory, { bytes: (length) => new Uint8Array(length) });
-    const pools = new ObjectPools({ store, git, objects: { release: unused }, clock: systemClock });
+    const pools = new ObjectPools({
+      store,
+      git,
+      objects: { release: unused },
+      clock: systemClock,
+      logger: silentLogger,
+    });
     const borrower = async (name: string) => {
       const objectsDirectory = join(directory, name, 'objects');
       await mkdir(objectsDirectory, { recursive: true });

@@ -76,6 +76,11 @@ async function assertWhole(store: TestStore, repository: Repository, tip: string
   assert.equal((await runGit(gitDir, ['rev-parse', main])).trim(), tip);
 }
 
+async function poolOf({ id }: Repository): Promise<string | undefined> {
+  const kv = await set.coordinator.get(keys.repo(id));
+  return JSON.parse(new TextDecoder().decode(kv?.value)).pool;
+}
+
 async function poolKeys(): Promise<number> {
   const { entries } = await set.coordinator.range('pool', { rangeEnd: prefixEnd('pool') });
   return entries.length;
@@ -161,4 +166,19 @@ test('a pool waits for a store that is away, and goes when it is back', async ()
     assert.equal(poolCount(store), 0);
     await assertWhole(store, made, tip);
   }
+});
+
+test('a copy that is put aside is whole by itself, whatever becomes of the pool', async () => {
+  const made = await fork('made');
+  const tip = await push(made);
+  const [, , third] = set.stores;
+  assert.ok(third !== undefined);
+  await assertWhole(third, made, tip);
+  await third.replica.setAside(made.id);
+  const [copy = ''] = readdirSync(join(third.root, 'set-aside'));
+  const aside = join(third.root, 'set-aside', copy, 'git');
+  await third.replica.destroyPool((await poolOf(made)) ?? '');
+  assert.equal(poolCount(third), 0);
+  assert.equal(await runGit(aside, ['fsck', '--full', '--no-dangling']), '');
+  assert.equal((await runGit(aside, ['rev-parse', main])).trim(), tip);
 });
