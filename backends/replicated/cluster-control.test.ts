@@ -62,6 +62,20 @@ async function withAndWithout({ set }: Scene): Promise<readonly [string, string]
   return [full.nodeId, empty.nodeId];
 }
 
+test('a node whose record is not understood hides no other, and is in the way of no decision', async (t) => {
+  const { set, cluster, mark } = await open(t);
+  await set.coordinator.transaction({
+    compares: [],
+    success: [{ type: 'put', key: keys.node('later'), value: Buffer.from('{"storeId":null}') }],
+    failure: [],
+  });
+  const later = (await listNodes(set)).find(({ nodeId }) => nodeId === 'later');
+  assert.deepEqual([later?.alive, later?.silent], [false, true]);
+  assert.match(String(later?.problem), /may run a later version; upgrade/);
+  await cluster.mark('node-0', 'draining');
+  assert.deepEqual(await mark('node-0'), ['draining', nowMs]);
+});
+
 test('a node that lives is removed when it was drained and is empty, or when somebody insists', async (t) => {
   const scene = await open(t);
   const { cluster, mark } = scene;

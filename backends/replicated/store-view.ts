@@ -11,7 +11,7 @@ import { keys } from '../contract/keys.js';
 import type { VerifyReport } from '../contract/replica.js';
 import type { HeadRecord } from '../contract/repository.js';
 import { deleted } from './basis.js';
-import { decodeNode, type NodeRecord } from './node-record.js';
+import { type NodeRecord, understood } from './node-record.js';
 import { type MarkRecord, readMarkRecords } from './node-marks.js';
 import type { PushTraces } from './push-trace.js';
 import {
@@ -132,10 +132,11 @@ export async function listNodes({
       copies.set(nodeId, { storeId, count: (copies.get(nodeId)?.count ?? 0) + counted });
     }
   }
-  const silent = new Map<string, NodeRecord>();
+  // One that is not understood is of a later version, perhaps: the others are to be seen, and decided about, all the same.
+  const silent = new Map<string, NodeRecord | undefined>();
   for await (const entry of scan(coordinator, keys.nodes)) {
     const nodeId = entry.key.slice(keys.nodes.length);
-    if (!alive.has(nodeId)) silent.set(nodeId, decodeNode(entry));
+    if (!alive.has(nodeId)) silent.set(nodeId, understood(entry));
   }
   const ids = new Set([...alive.keys(), ...silent.keys(), ...marks.keys(), ...copies.keys()]);
   return [...ids]
@@ -153,13 +154,17 @@ export async function listNodes({
     }));
 }
 
+const unknownRecord =
+  'what it says of itself is not understood here: it may run a later version; upgrade this server, or start the node with the version of the others';
+
 /** Of a silent one: what it says of itself is not why it is silent. */
 function troubleOf(
   replicas: ReplicaDirectory,
-  silent: ReadonlyMap<string, NodeRecord>,
+  silent: ReadonlyMap<string, NodeRecord | undefined>,
   nodeId: string,
 ): Pick<NodeInfo, 'problem'> | undefined {
-  const trouble = silent.has(nodeId) ? replicas.troubleWith?.(nodeId) : undefined;
+  if (!silent.has(nodeId)) return undefined;
+  const trouble = silent.get(nodeId) === undefined ? unknownRecord : replicas.troubleWith?.(nodeId);
   return trouble === undefined ? undefined : { problem: trouble };
 }
 
