@@ -367,6 +367,43 @@ test('the periodic look remembers what it saw, for after a kill', async (t) => {
   await assert.rejects(scene.identity(coordinator, 'killed.json'), { code: 'data-corrupt' });
 });
 
+test('a look asks for each key once, however much is known of it', async (t) => {
+  const scene = await ClusterScene.make(t);
+  const real = await scene.coordinator();
+  const asked: string[] = [];
+  const counting: Coordinator = {
+    ...real,
+    get: (key, options) => {
+      asked.push(key);
+      return real.get(key, options);
+    },
+    identity: () => real.identity(),
+    transaction: (transaction) => real.transaction(transaction),
+  };
+  const identity = await scene.identity(counting);
+  const guarded = guardCoordinator(counting, identity);
+  const head = keys.head('r');
+  const push = () =>
+    guarded.transaction({
+      compares: [],
+      success: [{ type: 'put', key: head, value: new Uint8Array() }],
+      failure: [],
+      binding: true,
+    });
+  await push();
+  await identity.check();
+  await push();
+  await guarded.get(head);
+  // There at the last look, read since, and put.
+  assert.deepEqual(
+    identity.witnesses.all.map(({ key }) => key),
+    [head, head, head],
+  );
+  asked.length = 0;
+  await identity.check();
+  assert.deepEqual(asked.toSorted(), [keys.cluster, head].toSorted());
+});
+
 test('a disk that takes nothing is no reason not to start', async (t) => {
   const scene = await ClusterScene.make(t);
   const coordinator = await scene.coordinator();

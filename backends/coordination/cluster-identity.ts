@@ -168,9 +168,12 @@ class RememberedIdentity implements ClusterIdentity {
     const atLeast = this.#seen.revision;
     const witnesses = this.witnesses.all;
     const { clusterId, revision } = await coordinator.identity();
-    const [entry, ...found] = await Promise.all(
-      [keys.cluster, ...witnesses.map(({ key }) => key)].map((key) => coordinator.get(key)),
+    // Witnesses are often of one key: in a repository that is pushed to, the head that was put, read and there last.
+    const wanted = [...new Set([keys.cluster, ...witnesses.map(({ key }) => key)])];
+    const found = new Map(
+      await Promise.all(wanted.map(async (key) => [key, await coordinator.get(key)] as const)),
     );
+    const entry = found.get(keys.cluster);
     const record = entry === undefined ? undefined : decodeCluster(entry.value);
     const takenOver = this.#takeOver(record, { storeId: clusterId, revision });
     const problem = findProblem(this.#seen, record, clusterId);
@@ -185,14 +188,14 @@ class RememberedIdentity implements ClusterIdentity {
     if (entry !== undefined && record !== undefined) await this.#tellOthers(entry, record);
   }
 
-  #compare(witnesses: readonly Witness[], found: readonly (KeyValue | undefined)[]): void {
+  #compare(witnesses: readonly Witness[], found: ReadonlyMap<string, KeyValue | undefined>): void {
     const there: Witness[] = [];
-    witnesses.forEach((witness, index) => {
-      const entry = found[index];
+    for (const witness of witnesses) {
+      const entry = found.get(witness.key);
       if (entry === undefined) this.witnesses.forget(witness);
       else if (entry.modRevision < witness.revision) this.missing(witness.revision);
       else there.push(witness);
-    });
+    }
     if (this.#frozen !== undefined) return;
     this.witnesses.settle(there);
     const { settled: witness } = this.witnesses;
