@@ -10,6 +10,7 @@ import {
   silentLogger,
   type Fixture,
 } from '../testing/indexer-fixture.js';
+import { limitFiles, withFilesLeft } from '../testing/few-files.js';
 import { startLibgit2Pool, type Libgit2Pool } from './worker-pool.js';
 import { until } from '../../contract/testing/until.js';
 
@@ -26,12 +27,16 @@ const slow = buildPack(
   Array.from({ length: 12 }, (_, i) => ({ type: 'blob', content: Buffer.alloc(60 * MIB, i) })),
 );
 
-async function startPool(workers = 1, memoryLimitBytes = 1024 * MIB): Promise<Libgit2Pool> {
+async function startPool(
+  workers = 1,
+  memoryLimitBytes = 1024 * MIB,
+  logger = silentLogger,
+): Promise<Libgit2Pool> {
   const pool = await startLibgit2Pool({
     workers,
     configuration: { memoryLimitBytes },
     jobTimeoutMs: 60_000,
-    logger: silentLogger,
+    logger,
   });
   return pool ?? assert.fail('libgit2 is not installed');
 }
@@ -73,6 +78,23 @@ test('a worker killed in the middle makes its pack undecided, and is replaced', 
   await pool.close();
   assert.ok(pids.every((pid) => !isAlive(pid)));
   assert.equal((await pool.index(job(small))).kind, 'undecided');
+  await emptyQuarantine();
+});
+
+test('a worker for which there are no files is tried again later, and takes nothing with it', async () => {
+  const warnings: string[] = [];
+  const warn = (_: object, message: string) => void warnings.push(message);
+  const pool = await startPool(1, 1024 * MIB, { ...silentLogger, warn });
+  limitFiles(process.pid, 200);
+  await withFilesLeft(0, async () => {
+    process.kill(pool.pids[0] ?? 0, 'SIGKILL');
+    await until('another is tried', () => warnings.length === 2);
+  });
+  assert.deepEqual(warnings, ['a libgit2 worker ended', 'a libgit2 worker did not start']);
+  assert.equal((await pool.index(job(small))).kind, 'undecided');
+  await until('there is another', () => pool.pids.length === 1);
+  assert.equal((await pool.index(job(small))).kind, 'indexed');
+  await pool.close();
   await emptyQuarantine();
 });
 

@@ -1,4 +1,4 @@
-import { fork, type ChildProcess } from 'node:child_process';
+import { fork, type ChildProcess, type ForkOptions } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import type { FromWorker, IndexJob, ToWorker, Verdict, WorkerConfiguration } from './messages.js';
 
@@ -27,17 +27,15 @@ export interface WorkerProcess {
 export async function startWorkerProcess(
   configuration: WorkerConfiguration,
 ): Promise<WorkerProcess | undefined> {
-  const child = fork(fileURLToPath(new URL('worker.js', import.meta.url)), [], {
-    serialization: 'advanced',
-    stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
-    cwd: '/',
-    // No configuration of the person who runs the server reaches libgit2.
-    env: { HOME: '/nonexistent', XDG_CONFIG_HOME: '/nonexistent' },
-    // The server's own flags (an inspector's port, say) are not for its workers.
-    execArgv: [],
-  });
+  const child = forkWorker();
+  if (child === undefined) return undefined;
   const state = { expected: false };
   const exited = watchExit(child, state);
+  if (child.pid === undefined) {
+    await exited;
+    return undefined;
+  }
+  const { pid } = child;
   const next = messagesOf(child);
   const kill = (): void => {
     state.expected = true;
@@ -45,13 +43,13 @@ export async function startWorkerProcess(
   };
   send(child, { type: 'configure', configuration });
   const first = await next(START_TIMEOUT_MS);
-  if (first?.type !== 'ready' || child.pid === undefined) {
+  if (first?.type !== 'ready') {
     kill();
     await exited;
     return undefined;
   }
   return {
-    pid: child.pid,
+    pid,
     libgit2Version: first.version,
     async index(job, timeoutMs) {
       send(child, { type: 'index', job });
@@ -69,6 +67,27 @@ export async function startWorkerProcess(
     exited,
     kill,
   };
+}
+
+/**
+ * Undefined, or without an id, when the machine has no memory, processes or files for it: that is no reason for the
+ * server to end. One without an id has no channel, and tells of it by an `error`.
+ */
+function forkWorker(): ChildProcess | undefined {
+  const options: ForkOptions = {
+    serialization: 'advanced',
+    stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+    cwd: '/',
+    // No configuration of the person who runs the server reaches libgit2.
+    env: { HOME: '/nonexistent', XDG_CONFIG_HOME: '/nonexistent' },
+    // The server's own flags (an inspector's port, say) are not for its workers.
+    execArgv: [],
+  };
+  try {
+    return fork(fileURLToPath(new URL('worker.js', import.meta.url)), [], options);
+  } catch {
+    return undefined;
+  }
 }
 
 function send(child: ChildProcess, message: ToWorker): void {

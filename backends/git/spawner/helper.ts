@@ -68,10 +68,11 @@ function endGroup(pid: number): void {
   dying.set(pid, timer);
 }
 
-/** A connection to the server that has told its token and from which this process never reads. */
-function connect(tokenHex: string): Promise<Socket> {
+/** A connection to the server that has told its token and from which this process never reads. Its owner is `made`. */
+function connect(tokenHex: string, made: Socket[]): Promise<Socket> {
   return new Promise((resolve, reject) => {
     const socket = new Socket();
+    made.push(socket);
     // Paused before it connects, so that no byte meant for git is read here.
     socket.pause();
     socket.on('error', reject);
@@ -87,12 +88,14 @@ function connect(tokenHex: string): Promise<Socket> {
 async function start(job: Job): Promise<void> {
   const { message } = job;
   const { tokens } = message;
-  const sockets = await Promise.all([
-    tokens.stdin === undefined ? undefined : connect(tokens.stdin),
-    connect(tokens.stdout),
-    connect(tokens.stderr),
-  ]);
+  // Also those beside one that fails: what has no more files would never have them again.
+  const made: Socket[] = [];
   try {
+    const sockets = await Promise.all([
+      tokens.stdin === undefined ? undefined : connect(tokens.stdin, made),
+      connect(tokens.stdout, made),
+      connect(tokens.stderr, made),
+    ]);
     if (job.cancelled || orphaned)
       throw Object.assign(new Error('cancelled'), { code: 'ECANCELED' });
     const [stdin, stdout, stderr] = sockets;
@@ -115,7 +118,7 @@ async function start(job: Job): Promise<void> {
     send({ type: 'spawned', job: message.job, pid: child.pid });
     if (job.cancelled || orphaned) endGroup(child.pid);
   } finally {
-    for (const socket of sockets) socket?.destroy();
+    for (const socket of made) socket.destroy();
   }
 }
 

@@ -22,6 +22,8 @@ export class Rendezvous {
       rendezvous.#server.once('error', reject);
       rendezvous.#server.listen({ path, backlog: 1024 }, resolve);
     });
+    // A connection that cannot be accepted, for want of files or memory: who waits for it finds that it does not come.
+    rendezvous.#server.on('error', () => {});
     return rendezvous;
   }
 

@@ -11,6 +11,8 @@ import { Rendezvous } from './rendezvous.js';
 
 /** A fork, two connections and two messages: far less, even on a machine that swaps. */
 const spawnTimeoutMs = 30_000;
+/** The helper has connected before it says that git runs; a server without free files never takes the connection. */
+const defaultConnectionMs = 5_000;
 /** How long a spawn waits while every helper is being restarted. */
 const helperWaitMs = 10_000;
 /** Between deaths of a helper: 100 ms, doubled up to 5 s; a helper that lived longer than that starts afresh. */
@@ -61,6 +63,8 @@ export interface SpawnerOptions {
   readonly runLock: string | undefined;
   readonly path: string;
   readonly logger: Logger;
+  /** How long the streams of a process that runs are waited for. Default 5 s. */
+  readonly connectionMs?: number;
 }
 
 /** Starts processes from helpers, and keeps the helpers alive. */
@@ -128,7 +132,9 @@ export class Spawner {
     try {
       const pid = await job.spawned.promise;
       // The helper connected before it forked, so these are here or on their way.
-      const sockets = await Promise.all([stdin?.socket, stdout.socket, stderr.socket]);
+      const sockets = await this.#arrived(
+        Promise.all([stdin?.socket, stdout.socket, stderr.socket]),
+      );
       return {
         pid,
         stdin: sockets[0],
@@ -146,6 +152,21 @@ export class Spawner {
     }
   }
 
+  async #arrived<T>(streams: Promise<T>): Promise<T> {
+    const late = new Deferred<never>();
+    const tooLate = (): void => late.reject(new QuorateError('unavailable', noStreams));
+    // What has come while the main loop was busy is looked at first.
+    const timer = setTimeout(
+      () => setImmediate(tooLate),
+      this.#options.connectionMs ?? defaultConnectionMs,
+    );
+    try {
+      return await Promise.race([streams, late.promise]);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
   /** Ends every child and helper. */
   async close(): Promise<void> {
     this.#closed = true;
@@ -158,26 +179,39 @@ export class Spawner {
   }
 
   #startHelper(index: number, restartMs: number): void {
+    const { logger } = this.#options;
     const startedMs = performance.now();
-    const helper = new HelperProcess({
-      socketPath: this.#socketPath,
-      runLock: this.#options.runLock,
-      path: this.#options.path,
-      onMessage: (message) => this.#onMessage(message),
-      onExit: () => {
-        this.#helpers[index] = undefined;
-        this.#loseJobs(helper);
+    const startAgain = (): void => {
+      const lived = performance.now() - startedMs;
+      const nextMs = lived > restartDelayMs.most ? restartDelayMs.first : restartMs;
+      setTimeout(() => {
         if (this.#closed) return;
-        this.#options.logger.error({ component: 'git' }, 'spawn helper died; restarting it');
-        const lived = performance.now() - startedMs;
-        const nextMs = lived > restartDelayMs.most ? restartDelayMs.first : restartMs;
-        setTimeout(() => {
+        this.#startHelper(index, Math.min(nextMs * 2, restartDelayMs.most));
+      }, nextMs).unref();
+    };
+    try {
+      const helper = new HelperProcess({
+        socketPath: this.#socketPath,
+        runLock: this.#options.runLock,
+        path: this.#options.path,
+        onMessage: (message) => this.#onMessage(message),
+        onExit: () => {
+          this.#helpers[index] = undefined;
+          this.#loseJobs(helper);
           if (this.#closed) return;
-          this.#startHelper(index, Math.min(nextMs * 2, restartDelayMs.most));
-        }, nextMs).unref();
-      },
-    });
-    this.#helpers[index] = helper;
+          logger.error({ component: 'git' }, 'spawn helper died; restarting it');
+          startAgain();
+        },
+      });
+      this.#helpers[index] = helper;
+    } catch (error) {
+      // No memory for a process: that passes, and is no reason for the server to end.
+      logger.error(
+        { component: 'git', err: error },
+        'no spawn helper can be started; trying again',
+      );
+      startAgain();
+    }
   }
 
   #onMessage(message: FromHelper): void {
@@ -254,6 +288,9 @@ export class Spawner {
     });
   }
 }
+
+const noStreams =
+  'git was started, but its streams did not arrive: the server may have no free files left (ulimit -n)';
 
 async function endOrphanedGroup(pid: number): Promise<void> {
   if (!signalGroup(pid, 'SIGTERM')) return;
