@@ -133,6 +133,18 @@ for (const transport of transports) {
   });
 }
 
+test('a hook whose interpreter is not on the server says so, and refuses', async () => {
+  const repository = await at.make();
+  const file = at.scene.path('work', 'no-interpreter');
+  await writeFile(file, '#! /opt/no/such/program -u\n');
+  await at.scene.admin(at.server, 'hook', 'set', repository.name, 'pre-receive', file);
+  const { exitCode, stdout, stderr } = await at.push('http', repository, ['main']);
+  assert.equal(exitCode, 1);
+  assert.match(stdout, /\[remote rejected\] \(pre-receive hook declined\)/);
+  assert.match(stderr, /remote: this hook cannot be started: .* \/opt\/no\/such\/program, /);
+  assert.doesNotMatch(stderr, /prlimit|store\/hooks/, 'nothing of the machinery around it');
+});
+
 test('versions, large hooks, what is no program, and who may set one', async () => {
   const repository = await at.make();
   await at.setHook(repository.name, 'update', ['exit 0']);

@@ -75,12 +75,12 @@ const refused: readonly (Partial<ConfigSources> & { desc: string; says: RegExp; 
     {
       desc: 'an unknown key in the file',
       json: '{"htp": 1}',
-      says: /^htp in the file .*quorate.json is no setting$/,
+      says: /^htp in the file .*quorate.json is no setting; did you mean http\?$/,
     },
     {
       desc: 'an unknown nested key',
       json: '{"log": {"levle": "info"}}',
-      says: /^log.levle in the file/,
+      says: /^log.levle in the file .*; did you mean log.level\?$/,
     },
     { desc: 'an inherited key', json: '{"constructor": 1}', says: /^constructor in the file/ },
     {
@@ -93,12 +93,12 @@ const refused: readonly (Partial<ConfigSources> & { desc: string; says: RegExp; 
     {
       desc: 'a missing file',
       file: 'nowhere.json',
-      says: /nowhere.json cannot be read \(ENOENT\)/,
+      says: /nowhere.json cannot be read \(there is no such file\)/,
     },
     {
       desc: 'an unknown variable',
       env: { QUORATE_HTPP: '1' },
-      says: /^the environment variable QUORATE_HTPP names no setting$/,
+      says: /^the environment variable QUORATE_HTPP names no setting; did you mean QUORATE_HTTP\?$/,
     },
     {
       desc: 'a wrong variable',
@@ -118,7 +118,7 @@ const refused: readonly (Partial<ConfigSources> & { desc: string; says: RegExp; 
     {
       desc: 'an assignment to no setting',
       set: ['a=1'],
-      says: /^a in the flag --set a=1 is no setting/,
+      says: /^a in the flag --set a=1 is no setting; docs\/configuration.md lists all of them$/,
     },
     { desc: 'an assignment without a value', set: ['http'], says: /--set http wants KEY=VALUE/ },
     {

@@ -7,6 +7,7 @@ import { isNodeId, nodeIdForm } from '../backends/replicated/node-record.js';
 import { parseNetworks } from '../hooks/webhooks/targets.js';
 import { environmentName, isSettingName, settingEntries, valueForm } from './config-table.js';
 import type { configTable, Setting, SettingName } from './config-table.js';
+import { nearNames } from './near-names.js';
 
 export interface Address {
   /** Name or IP address, an IPv6 one without brackets. */
@@ -101,7 +102,9 @@ function readFile(file: string, given: GivenValues): void {
   try {
     text = readFileSync(file, 'utf8');
   } catch (error) {
-    throw refusal(`the configuration file ${file} cannot be read (${codeOf(error)})`, error);
+    const code = codeOf(error);
+    const why = code === 'ENOENT' ? 'there is no such file' : code;
+    throw refusal(`the configuration file ${file} cannot be read (${why})`, error);
   }
   let content: unknown;
   try {
@@ -138,13 +141,24 @@ function readEnvironment(sources: ConfigSources, given: GivenValues): void {
     const key = keys.get(name);
     const from = `the environment variable ${name}`;
     if (key !== undefined) given.set(key, { value, from, baseDirectory: sources.workingDirectory });
-    else if (!serviceVariable.test(name)) throw refusal(`${from} names no setting`);
+    else if (!serviceVariable.test(name)) {
+      throw refusal(`${from} names no setting; ${meant(name, [...keys.keys()])}`);
+    }
   }
 }
 
 function knownKey(key: string, from: string): SettingName {
-  if (!isSettingName(key)) throw refusal(`${key} in ${from} is no setting`);
-  return key;
+  if (isSettingName(key)) return key;
+  const known = settingEntries.map(([name]) => name);
+  throw refusal(`${key} in ${from} is no setting; ${meant(key, known)}`);
+}
+
+/** What to write instead of a name that is unknown. */
+function meant(name: string, known: readonly string[]): string {
+  const near = nearNames(name, known);
+  return near.length > 0
+    ? `did you mean ${near.join(' or ')}?`
+    : 'docs/configuration.md lists all of them';
 }
 
 function parse(given: GivenValues): Config {

@@ -64,6 +64,10 @@ test('a place that cannot be a directory is named', async () => {
   await writeFile(file, '');
   await assert.rejects(openDataDirectory(path.join(file, 'data')), {
     code: 'storage-failure',
-    message: /a-file\/data cannot be used \(ENOTDIR\)/,
+    message: /a-file\/data cannot be used \(ENOTDIR: a file is in its place\)/,
+  });
+  await assert.rejects(openDataDirectory(file), {
+    code: 'storage-failure',
+    message: /a-file cannot be used \(EEXIST: a file is in its place\)/,
   });
 });

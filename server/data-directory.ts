@@ -68,9 +68,10 @@ async function storage<T>(directory: string, work: () => Promise<T>): Promise<T>
     return await work();
   } catch (error) {
     const code = codeOf(error);
+    const why = code === 'EEXIST' || code === 'ENOTDIR' ? `${code}: a file is in its place` : code;
     throw new QuorateError(
       'storage-failure',
-      `the data directory ${directory} cannot be used (${code}): choose another with --data DIR`,
+      `the data directory ${directory} cannot be used (${why}): choose another with --data DIR`,
       { cause: error },
     );
   }

@@ -1,5 +1,6 @@
 import { createHash, randomUUID } from 'node:crypto';
-import { access, mkdir, rename, rm, writeFile } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { access, mkdir, open, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { QuorateError } from '../contract/errors.js';
 import type { HookEnd, HookProgram, HookRun } from '../contract/hook.js';
@@ -58,6 +59,12 @@ export async function runHookProgram(
   { path, runId, run }: { readonly path: string; readonly runId: string; readonly run: HookRun },
   sources: ObjectSources,
 ): Promise<HookEnd> {
+  const interpreter = await interpreterOf(path);
+  if (interpreter !== undefined && !(await isExecutable(interpreter))) {
+    const said = `this hook cannot be started: its first line names ${interpreter}, which is not on this server, or is no program`;
+    run.output(Buffer.from(`${said}\n`));
+    return { how: 'exited', exitCode: notFoundStatus };
+  }
   return git.program({
     file: path,
     args: run.args,
@@ -74,4 +81,27 @@ export async function runHookProgram(
     output: run.output,
     signal: run.signal,
   });
+}
+
+/** What a shell ends with when a program that it is to start is not there. */
+const notFoundStatus = 127;
+/** The kernel looks at no more of a program's first line (execve(2), "Interpreter scripts"). */
+const maxFirstLineBytes = 255;
+
+/** The program that the first line of this one names; undefined when it names none by an absolute path. */
+async function interpreterOf(path: string): Promise<string | undefined> {
+  const file = await open(path, 'r');
+  try {
+    const { buffer, bytesRead } = await file.read(Buffer.alloc(maxFirstLineBytes));
+    return /^#![ \t]*(\/[^ \t\n\0]*)/.exec(buffer.toString('utf8', 0, bytesRead))?.[1];
+  } finally {
+    await file.close();
+  }
+}
+
+async function isExecutable(path: string): Promise<boolean> {
+  return access(path, constants.X_OK).then(
+    () => true,
+    () => false,
+  );
 }

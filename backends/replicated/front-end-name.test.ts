@@ -8,7 +8,7 @@ import { openEmbeddedCoordinator } from '../coordination/embedded/embedded-coord
 import { createProcessLease, type OwnedProcessLease } from '../coordination/process-lease.js';
 import { silentLogger } from '../coordination/test-environment.js';
 import type { Coordinator } from '../contract/coordinator.js';
-import type { Clock } from '../contract/environment.js';
+import type { Clock, Logger } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
 import { until } from '../contract/testing/until.js';
@@ -17,7 +17,9 @@ import { FrontEndName } from './front-end-name.js';
 import { NodeMembership } from './node-membership.js';
 import { intercepting } from './testing/fault-coordinator.js';
 
-const logger = silentLogger;
+/** What was said to people, in order. */
+let said: string[];
+const logger: Logger = { ...silentLogger, info: (_fields, message) => void said.push(message) };
 /** On which a wait takes no time, and the time goes by all the same. */
 let aheadMs = 0;
 const clock: Clock = {
@@ -38,6 +40,7 @@ beforeEach(async () => {
   coordinator = await openEmbeddedCoordinator({ directory, clock: systemClock, logger });
   leases = [];
   names = [];
+  said = [];
 });
 afterEach(async () => {
   for (const name of names) await name.leave();
@@ -98,6 +101,11 @@ test('a second front-end of the same node id is refused, whatever others are cal
       'or none (one is made from the host name), so that both may run side by side; or start it when that one has stopped',
   });
   assert.equal(await stored(), before);
+  assert.deepEqual(
+    said.filter((message) => message.startsWith('the start waits')).length,
+    1,
+    'who starts it is told why nothing happens for seconds, once',
+  );
 });
 
 test("who left, or is gone, is in nobody's way; who comes again does not wait", async () => {

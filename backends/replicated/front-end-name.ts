@@ -47,14 +47,17 @@ export class FrontEndName {
 
   /** Throws `failed-precondition`, naming the other one and the remedy, when the name is taken. */
   async take(): Promise<void> {
-    const { clock } = this.#dependencies;
+    const { clock, logger } = this.#dependencies;
     const deadlineMs = clock.monotonicMs() + patienceMs;
     let lost: AbortSignal | undefined;
+    let told = false;
     while (lost === undefined) {
       try {
         lost = await this.#put();
       } catch (error) {
         if (!mayPass(error) || clock.monotonicMs() >= deadlineMs) throw error;
+        if (!told) sayThatItWaits(logger, error);
+        told = true;
         await clock.sleep(retryMs);
       }
     }
@@ -131,6 +134,13 @@ export function mayPass(error: unknown): boolean {
   const { code, details } = asQuorateError(error);
   if (code === 'outcome-unknown') return details['answered'] !== true;
   return code === 'failed-precondition' || code === 'unavailable';
+}
+
+/** A start that is silent for many seconds looks as if it hung. */
+export function sayThatItWaits(logger: Logger, error: unknown): void {
+  const { code, message } = asQuorateError(error);
+  const fields = { component: 'membership', code, reason: message, seconds: patienceMs / 1000 };
+  logger.info(fields, 'the start waits: what a process that was killed has left is gone by then');
 }
 
 function firstOf(...signals: readonly AbortSignal[]): Promise<void> {

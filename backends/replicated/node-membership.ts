@@ -3,7 +3,7 @@ import type { Coordinator, KeyValue, Lease, ProcessLease } from '../contract/coo
 import type { Clock, Logger } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
-import { mayPass, placeIn } from './front-end-name.js';
+import { mayPass, placeIn, sayThatItWaits } from './front-end-name.js';
 import { encodeNode, type NodeRecord, understood } from './node-record.js';
 
 export interface MembershipDependencies {
@@ -60,14 +60,16 @@ export class NodeMembership {
    * the same store by another one, or a front-end by this one.
    */
   async join(): Promise<void> {
-    const { clock } = this.#dependencies;
+    const { clock, logger } = this.#dependencies;
     const deadlineMs = clock.monotonicMs() + patienceMs;
-    for (;;) {
+    for (let told = false; ;) {
       try {
         await this.#announce();
         break;
       } catch (error) {
         if (!mayPass(error) || clock.monotonicMs() >= deadlineMs) throw error;
+        if (!told) sayThatItWaits(logger, error);
+        told = true;
         await clock.sleep(retryMs);
       }
     }

@@ -22,11 +22,13 @@ export async function printList(
   const found = (await allRows(request, path, rows)).filter(shows);
   if (terminal.json) terminal.printJson(found);
   else if (found.length > 0) terminal.print(table(columns, found));
-  else
-    terminal.hint(
-      `there are no ${rows.replaceAll(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`)}`,
-    );
+  else terminal.hint(noneOf(rows));
   return found;
+}
+
+/** Said instead of a table that would be empty, on stderr. `rows`: name of the list in the answer. */
+export function noneOf(rows: string): string {
+  return `there are no ${rows.replaceAll(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`)}`;
 }
 
 /** `path`, for the entries of one user if one is given. */

@@ -73,6 +73,14 @@ describe('commands', () => {
     assert.equal(await ok('key', 'remove', fingerprint), `removed ${fingerprint}\n`);
     const none = await quorate(['key', 'list', 'root']);
     assert.deepEqual([none.stdout, none.stderr], ['', 'there are no keys\n']);
+    const empty: readonly (readonly [words: string, said: string])[] = [
+      ['repo list --prefix nobody/', 'there are no repositories\n'],
+      ['rule list --server', 'there are no rules\n'],
+    ];
+    for (const [words, said] of empty) {
+      const { exitCode, stdout, stderr } = await quorate(words.split(' '));
+      assert.deepEqual([exitCode, stdout, stderr], [0, '', said]);
+    }
     for (const args of [
       ['key', 'list', 'nobody'],
       ['token', 'list', 'nobody'],

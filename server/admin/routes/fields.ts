@@ -4,6 +4,7 @@ import {
   settingDefinitions,
   settingProblem,
 } from '../../../backends/contract/settings.js';
+import { nearNames } from '../../near-names.js';
 import { isRefName } from '../../wire/ref-name.js';
 
 /*
@@ -68,33 +69,10 @@ function canonicalKey(key: string): string {
 
 /** Names the keys that may have been meant, or else all there are. */
 function unknownKey(key: string): string {
-  const near = allKeys.filter((known) => isNear(known.toLowerCase(), key.toLowerCase()));
+  const near = nearNames(key, allKeys);
   return near.length > 0
     ? `unknown setting; did you mean ${near.join(' or ')}?`
     : `unknown setting; there are ${allKeys.join(', ')}`;
-}
-
-/** One is the end of the other, or few letters are different. */
-function isNear(known: string, given: string): boolean {
-  const last = known.slice(known.lastIndexOf('.') + 1);
-  return (
-    last === given.slice(given.lastIndexOf('.') + 1) ||
-    editDistance(known, given.slice(0, 100)) <= 3
-  );
-}
-
-/** Levenshtein's distance. */
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
-  for (let i = 1; i <= a.length; i += 1) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j += 1) {
-      const substituted = (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1);
-      next.push(Math.min(substituted, (row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1));
-    }
-    row = next;
-  }
-  return row[b.length] ?? 0;
 }
 
 /** How many entries of a list one answer holds. */

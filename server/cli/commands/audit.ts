@@ -4,6 +4,7 @@ import { isJson, type Json } from '../api-client.js';
 import { CliError, ConnectionLost } from '../cli-error.js';
 import { contextOf, rows } from '../context.js';
 import { parseDuration } from '../duration.js';
+import { noneOf } from '../list.js';
 import { plain, printable, table } from '../output.js';
 
 interface AuditOptions {
@@ -59,6 +60,7 @@ async function list(options: AuditOptions, command: Command): Promise<void> {
     shown += events.length;
     next = answer['next'];
   }
+  if (shown === 0 && !terminal.json) terminal.hint(noneOf('events'));
 }
 
 /** A server that restarts is back within a minute. */

@@ -3,6 +3,7 @@ import type { Json } from '../api-client.js';
 import { CliError } from '../cli-error.js';
 import { deleteAt } from '../delete.js';
 import { contextOf, field, rows } from '../context.js';
+import { noneOf } from '../list.js';
 import { facts, plain, size, table } from '../output.js';
 
 interface ScopeOptions {
@@ -65,7 +66,8 @@ export function addQuotaCommands(program: Command): void {
         { title: 'USED', key: 'usedBytes', show: size },
         { title: 'STATE', key: 'state' },
       ];
-      terminal.print(table(columns, found));
+      if (found.length === 0) terminal.hint(noneOf('quotas'));
+      else terminal.print(table(columns, found));
       terminal.hint(
         `promised: ${size(last['promisedBytes'])} of ${size(last['mayPromiseBytes'])} (quota.overcommit)`,
       );

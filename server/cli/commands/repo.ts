@@ -2,6 +2,7 @@ import { type Command, Option } from 'commander';
 import type { Json } from '../api-client.js';
 import { CliError } from '../cli-error.js';
 import { contextOf, field, rows } from '../context.js';
+import { noneOf } from '../list.js';
 import { facts, plain, size, table, time } from '../output.js';
 
 /** Repositories in one request of a list. */
@@ -140,6 +141,7 @@ async function list(options: { readonly prefix?: string }, command: Command): Pr
     after = page['next'];
   } while (typeof after === 'string');
   if (terminal.json) return terminal.printJson(found);
+  if (found.length === 0) return terminal.hint(noneOf('repositories'));
   const columns = [
     { title: 'NAME', key: 'name' },
     {

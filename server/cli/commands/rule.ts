@@ -3,6 +3,7 @@ import type { Json } from '../api-client.js';
 import { CliError } from '../cli-error.js';
 import { deleteAt } from '../delete.js';
 import { allRows, contextOf, field } from '../context.js';
+import { noneOf } from '../list.js';
 import { plain, size, table } from '../output.js';
 import { collect, pathOf } from './repo.js';
 
@@ -63,6 +64,7 @@ export function addRuleCommands(program: Command): void {
       const { path } = scoped(words, options, 0);
       const found = await allRows(request, `${path}/rules`, 'rules');
       if (terminal.json) return terminal.printJson(found);
+      if (found.length === 0) return terminal.hint(noneOf('rules'));
       const shown = found.map((row) => ({ ...row, demands: demandsOf(row).join('; ') }));
       const columns = [
         { title: 'NAME', key: 'name' },
