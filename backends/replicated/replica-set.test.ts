@@ -8,6 +8,7 @@ import type { Meter } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
 import { until } from '../contract/testing/until.js';
+import { comeTo } from '../local/testing/come-to.js';
 import { packOf, silentMeter, zeroOid } from '../local/testing/local-fixture.js';
 import { create } from '../local/testing/replica-scene.js';
 import { decodeRepository } from './records.js';
@@ -165,7 +166,8 @@ test('without a majority nothing is accepted, and nothing is left', async () => 
   for (const store of set.stores) {
     store.down = false;
     store.interfere = undefined;
-    assert.deepEqual(readdirSync(join(store.root, 'quarantine')), []);
+    // A refusal does not wait for more than some seconds until a store has dropped what it had of it.
+    await comeTo([], () => readdirSync(join(store.root, 'quarantine')));
   }
   assert.deepEqual(await scene.leftInLog(), []);
   assert.deepEqual(await scene.refsSeen(), {});

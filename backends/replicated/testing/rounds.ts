@@ -18,8 +18,12 @@ export function inRounds(): { readonly clock: Clock; readonly round: () => Promi
       sleep: (ms, signal) => (ms === 15_000 ? asleep(signal) : systemClock.sleep(ms, signal)),
     },
     round: async () => {
+      // One that goes on now began before it was asked for.
+      if (next === undefined) await once(told, 'asleep');
       const over = once(told, 'asleep');
-      next?.();
+      const wake = next;
+      next = undefined;
+      wake?.();
       await over;
     },
   };
