@@ -265,6 +265,16 @@ test('how large a repository is another store says when the disk of the first ha
   await heal();
 });
 
+test('nobody waits for the size of a repository when all its stores say that their disks hang', async () => {
+  const { backend: through } = await set.frontEnd({ clock: only(3_000, 5_000) });
+  hangAt('stats', [0, 1, 2], true);
+  await assert.rejects(through.repositories.stats(scene.repository.id), {
+    code: 'unavailable',
+    message: /its disk hangs/,
+  });
+  await heal();
+});
+
 test('what rules ask of a primary whose disk begins to hang is asked of another store that is prepared', async () => {
   const pipeline = asking((context) => context.nonFastForwards());
   const { backend: through } = await set.frontEnd({ clock: only(5_000), pipeline });
