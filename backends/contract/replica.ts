@@ -130,6 +130,12 @@ export interface HeldPush {
   readonly updates: readonly RefCommand[] | undefined;
 }
 
+/** Which objects of a held push are wanted. */
+export interface HeldObjects extends Pick<HeldPush, 'pushId' | 'attempt'> {
+  /** Its new values, where whoever asks knows them, as from the log; absent: as the store has them. */
+  readonly tips?: readonly Oid[] | undefined;
+}
+
 export interface VerifyReport {
   /** Digest of the refs as they are on disk. */
   readonly digest: string;
@@ -294,7 +300,7 @@ export interface Replica {
       readonly atLeast: number;
       readonly have: readonly Oid[];
       /** The pack is of this push instead, which is prepared here: what its new values reach. */
-      readonly held?: Pick<HeldPush, 'pushId' | 'attempt'>;
+      readonly held?: HeldObjects;
       readonly signal: AbortSignal;
     },
   ): Promise<ReplicaExport>;

@@ -1,5 +1,5 @@
 import type { Oid } from '../contract/objects.js';
-import type { HeldPush, ReplicaExport } from '../contract/replica.js';
+import type { HeldObjects, ReplicaExport } from '../contract/replica.js';
 import type { GitRunner } from '../git/git-runner.js';
 import type { ObjectReader } from '../git/object-reader.js';
 import { packMissing } from '../git/object-transfer.js';
@@ -12,7 +12,7 @@ import type { Store } from './store.js';
 export interface ExportOptions {
   readonly atLeast: number;
   readonly have: readonly Oid[];
-  readonly held?: Pick<HeldPush, 'pushId' | 'attempt'>;
+  readonly held?: HeldObjects;
   readonly signal: AbortSignal;
 }
 
@@ -45,7 +45,8 @@ export async function exportCopy(
             signal,
             repository,
             store,
-            key: { ...held, repositoryId },
+            key: { repositoryId, pushId: held.pushId, attempt: held.attempt },
+            tips: held.tips,
           });
     const { generation, head, refs } = snapshot;
     return { objectFormat, generation, digest, head, refs, pack, release };

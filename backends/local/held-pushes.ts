@@ -52,12 +52,17 @@ export async function gatherQuarantines(
   );
 }
 
-/** One pack of what a prepared push brings and `have` does not reach. `data-corrupt` when it is not all here. */
+/**
+ * One pack of what a prepared push brings and `have` does not reach. `data-corrupt` when it is not all here, `not-found`
+ * when nobody knows what it brings.
+ */
 export async function packHeld({
   store,
   repository,
   ...request
 }: Omit<PackRequest, 'tips' | 'gitDir' | 'env'> & {
+  /** As whoever asks knows its new values. */
+  readonly tips: readonly Oid[] | undefined;
   readonly store: Store;
   readonly repository: OpenRepository;
   readonly key: QuarantineKey;
@@ -65,11 +70,13 @@ export async function packHeld({
   const { key, have } = request;
   const directory = store.quarantineDirectory(key);
   const mark = await readPreparedMark(store, key);
-  const updates = mark === undefined ? undefined : await updatesOf(store, key, mark);
-  if (updates === undefined) {
+  if (mark === undefined) {
     throw new QuorateError('not-found', 'that push is not prepared in this store');
   }
-  const tips: readonly Oid[] = updates.filter(bringsObject).map(({ newOid }) => newOid);
+  const tips = request.tips ?? tipsOf(await updatesOf(store, key, mark));
+  if (tips === undefined) {
+    throw new QuorateError('not-found', 'this store does not know what that push brings');
+  }
   const sources = await objectSources(repository, directory);
   return packMissing({
     ...request,
@@ -78,4 +85,8 @@ export async function packHeld({
     gitDir: repository.gitDirectory,
     env: objectEnvironment(sources),
   });
+}
+
+function tipsOf(updates: readonly RefCommand[] | undefined): readonly Oid[] | undefined {
+  return updates?.filter(bringsObject).map(({ newOid }) => newOid);
 }

@@ -86,7 +86,7 @@ export const calls = {
   export: z.object({
     atLeast: z.int().min(0),
     have: z.array(oid),
-    held: pushKey.optional(),
+    held: pushKey.extend({ tips: z.array(oid).optional() }).optional(),
   }),
   catchUp: z.object({
     atLeast: z.int().min(0),

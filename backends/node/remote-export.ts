@@ -16,7 +16,7 @@ export async function receiveExport(
   const args = {
     atLeast,
     have: [...have],
-    ...(held === undefined ? {} : { held: { pushId: held.pushId, attempt: held.attempt } }),
+    ...(held === undefined ? {} : { held: { ...held, tips: held.tips && [...held.tips] } }),
   };
   const call = await client.call(repositoryId, 'export', args, { signal });
   try {

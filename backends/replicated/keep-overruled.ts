@@ -1,6 +1,6 @@
 import { asQuorateError } from '../contract/errors.js';
-import type { RefCommand } from '../contract/objects.js';
-import type { HeldPush, PrepareRequest, QuarantineKey } from '../contract/replica.js';
+import type { Oid, RefCommand } from '../contract/objects.js';
+import type { HeldObjects, HeldPush, PrepareRequest, QuarantineKey } from '../contract/replica.js';
 import { keepingCommands, type OverruledChange } from './overruled.js';
 import type { Loss, Survivor } from './set-loss.js';
 
@@ -27,9 +27,10 @@ export async function keepObjects(keeping: Keeping): Promise<readonly RefCommand
   const { replica, state } = survivor;
   const own: Pick<HeldPush, 'pushId' | 'attempt'>[] = [];
   const borrowed: QuarantineKey[] = [];
-  for (const { push } of changes) {
+  for (const { push, updates } of changes) {
     const found = held.get(push.pushId);
-    if (found === undefined) continue;
+    // No ref is made of what nobody knows.
+    if (found === undefined || updates === undefined) continue;
     const [first] = found.by;
     if (found.by.includes(survivor)) own.push(found.push);
     else if (first !== undefined) {
@@ -38,7 +39,9 @@ export async function keepObjects(keeping: Keeping): Promise<readonly RefCommand
         attempt: key.attempt + 1 + borrowed.length,
         pushId: `${key.pushId}-${borrowed.length}`,
       };
-      if (await send(keeping, { from: first, to: survivor, push: found.push, key: sent })) {
+      const { pushId, attempt } = found.push;
+      const wanted = { pushId, attempt, tips: tipsOf(updates) };
+      if (await send(keeping, { from: first, to: survivor, held: wanted, key: sent })) {
         borrowed.push(sent);
       }
     }
@@ -72,12 +75,12 @@ async function send(
   {
     from,
     to,
-    push,
+    held,
     key,
   }: {
     readonly from: Survivor;
     readonly to: Survivor;
-    readonly push: HeldPush;
+    readonly held: HeldObjects;
     readonly key: QuarantineKey;
   },
 ): Promise<boolean> {
@@ -88,7 +91,7 @@ async function send(
   const exported = await from.replica.export(repositoryId, {
     atLeast: 0,
     have,
-    held: push,
+    held,
     signal,
   });
   try {
@@ -109,4 +112,10 @@ async function send(
   } finally {
     exported.release();
   }
+}
+
+/** Each once: a thousand refs may have the same new value. */
+function tipsOf(updates: readonly RefCommand[]): readonly Oid[] {
+  const brought = updates.filter(({ newOid }) => !/^0+$/.test(newOid));
+  return [...new Set(brought.map(({ newOid }) => newOid))];
 }
