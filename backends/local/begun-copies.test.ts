@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { EventEmitter, once } from 'node:events';
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { until } from '../contract/testing/until.js';
@@ -234,3 +235,30 @@ test('a copy that is on its way out is not made anew under those who still read 
   await assert.rejects(going, stays);
   await assertReadable([tip]);
 });
+
+for (const remove of ['destroy', 'setAside'] as const) {
+  test(`a copy that was wanted when it was begun goes when it is made, if it is not wanted by then (${remove})`, async () => {
+    await push();
+    let isAnswered = false;
+    const steps = new EventEmitter();
+    // As with a disk that hangs: what comes next comes late.
+    scene.log.wantsCopy = async () => {
+      steps.emit('asked');
+      await once(steps, 'answered');
+      isAnswered = true;
+      return 'living';
+    };
+    const asked = once(steps, 'asked');
+    const filling = assert.rejects(fill(), { code: 'not-found' });
+    await asked;
+    const confirm = async (): Promise<void> => {
+      assert.ok(isAnswered, 'it would be made when it is gone');
+    };
+    const going = second[remove](scene.id, { confirm });
+    setImmediate(() => steps.emit('answered'));
+    await going;
+    await filling;
+    assert.ok(!existsSync(dirname(scene.secondGitDir)));
+    assert.deepEqual(quarantinesOfSecond(), []);
+  });
+}

@@ -5,10 +5,9 @@ import type { EmptyCopy } from './empty-copy.js';
 import { SerialQueue } from './serial-queue.js';
 
 export interface BeginningDependencies {
-  readonly replica: Pick<Replica, 'verify'> & {
-    /** Takes a copy out of the way, for people to look at. */
-    setAside(id: string): Promise<void>;
-  };
+  readonly verify: Replica['verify'];
+  /** Takes a copy out of the way, for people to look at; called within `apart`. */
+  readonly setAside: (id: string) => Promise<void>;
   /** As `Replica.state`, also of a copy that was only begun. */
   readonly found: Replica['state'];
   /** Whether this store is to have a copy, and of what; see `LogReader.wantsCopy`. */
@@ -68,7 +67,11 @@ export class CopyBeginnings {
     return this.apart(id, () => this.#begin(id, beginning));
   }
 
-  /** Runs what must not meet a beginning: a copy that is removed would be made anew, and nobody would know of it. */
+  /**
+   * Runs what must not meet a beginning: a copy that is removed, or put aside, while a slow disk makes it, would be there
+   * after that, and nobody would know of it. The word that it is to go lasts as long, also through the end of this
+   * process.
+   */
   async apart<T>(id: string, run: () => Promise<T>): Promise<T> {
     const queue = this.#queues.get(id) ?? new SerialQueue();
     this.#queues.set(id, queue);
@@ -80,7 +83,7 @@ export class CopyBeginnings {
   }
 
   async #begin(id: string, { atLeast, fresh, source, signal }: Beginning): Promise<void> {
-    const { replica, found, discard, makeFiles } = this.#dependencies;
+    const { setAside, found, discard, makeFiles } = this.#dependencies;
     const state = fresh === true ? await this.#stateIfSound(id, signal) : await found(id);
     if (state?.frozen !== undefined) {
       // Then it may be the only one that has it (docs/architecture.md, "restored from an old backup").
@@ -88,7 +91,7 @@ export class CopyBeginnings {
         const why = 'this copy is ahead of the one that it is to become';
         throw new QuorateError('data-corrupt', why);
       }
-      await replica.setAside(id);
+      await setAside(id);
     }
     if (state !== undefined && state.frozen === undefined) return;
     const exported = await source([], 0, signal);
@@ -101,10 +104,10 @@ export class CopyBeginnings {
 
   /** As `state`, where every kind of damage is called by the same name. Rejects when nobody can say what is here. */
   async #stateIfSound(id: string, signal: AbortSignal): Promise<ReplicaState | undefined> {
-    const { replica, found } = this.#dependencies;
+    const { verify, found } = this.#dependencies;
     const known = await found(id).catch(() => unreadable);
     if (known === undefined || known.frozen !== undefined) return known;
-    const [problem] = (await replica.verify(id, { signal })).problems;
+    const [problem] = (await verify(id, { signal })).problems;
     if (problem !== undefined) return { ...known, frozen: problem };
     // What it failed at a moment ago was not the copy's fault.
     return known === unreadable ? found(id) : known;

@@ -1,7 +1,6 @@
-import { isDeepStrictEqual } from 'node:util';
 import type { MaintenanceProgress, MaintenanceReport } from '../contract/backend.js';
-import { QuorateError, refuseCancelled } from '../contract/errors.js';
-import type { Head, RefCommand, RefSnapshot } from '../contract/objects.js';
+import { refuseCancelled } from '../contract/errors.js';
+import type { RefCommand, RefSnapshot } from '../contract/objects.js';
 import type { HookEnd, HookRun } from '../contract/hook.js';
 import type { Inspection, PushFact } from '../contract/inspection.js';
 import type {
@@ -24,7 +23,6 @@ import type {
 import type { HeadRecord, RepositoryStats } from '../contract/repository.js';
 import { isFastForward } from '../git/ancestry.js';
 import { failedStep, type FileStep } from '../git/file-steps.js';
-import { isBranchName } from '../git/ref-files.js';
 import type { MaintenanceNeed } from '../git/maintenance.js';
 import type { ObjectSources } from '../git/object-environment.js';
 import { Advance } from './advance.js';
@@ -32,6 +30,7 @@ import { dropCatchUps } from './catch-up.js';
 import { CopyBeginnings } from './copy-beginnings.js';
 import { copyState, copyToFill, type StateOptions } from './copy-state.js';
 import { storageFailure } from './disk-errors.js';
+import { judgeHead, refuseUnlessBranch } from './judge-head.js';
 import { movedBranches } from './judge-names.js';
 import { gatherQuarantines, listHeldPushes } from './held-pushes.js';
 import { exportCopy, type ExportOptions } from './export-copy.js';
@@ -78,7 +77,8 @@ export class LocalReplica implements Replica {
     this.storeId = store.id;
     this.#hooks = new HookPrograms(store.hooksDirectory);
     this.#beginnings = new CopyBeginnings({
-      replica: this,
+      verify: this.verify.bind(this),
+      setAside: (id) => this.#open.retire(id, () => this.#moveAside(id, {})),
       found: (id) => copyToFill(this.#open, store, id),
       wanted: (id) => dependencies.log.wantsCopy(id, store.id),
       makeFiles: (id, options) => makeEmptyCopy(dependencies.git, store, id, options),
@@ -459,18 +459,22 @@ export class LocalReplica implements Replica {
    * its place; or goes with it (`prepared`), when there is to be none: it may be all that is left of those pushes.
    */
   async setAside(repositoryId: string, how: PuttingAside = {}): Promise<void> {
+    await this.#open.retire(repositoryId, () =>
+      this.#beginnings.apart(repositoryId, () => this.#moveAside(repositoryId, how)),
+    );
+  }
+
+  async #moveAside(repositoryId: string, how: PuttingAside): Promise<void> {
     const { prepared = false, confirm } = how;
-    await this.#open.retire(repositoryId, async () => {
-      await confirm?.();
-      const gitDir = this.#store.gitDirectory(repositoryId);
-      const { objects, refs, clock } = this.#dependencies;
-      await Promise.all([objects.release(gitDir), refs.release(gitDir)]);
-      await this.#pools.makeWhole(repositoryId);
-      const keys = prepared ? this.#quarantines.of(repositoryId) : [];
-      await this.#store.setAside(repositoryId, clock.nowMs(), keys);
-      for (const key of keys) this.#quarantines.forget(key);
-      await dropCatchUps(this.#store, repositoryId, this.abort.bind(this));
-    });
+    await confirm?.();
+    const gitDir = this.#store.gitDirectory(repositoryId);
+    const { objects, refs, clock } = this.#dependencies;
+    await Promise.all([objects.release(gitDir), refs.release(gitDir)]);
+    await this.#pools.makeWhole(repositoryId);
+    const keys = prepared ? this.#quarantines.of(repositoryId) : [];
+    await this.#store.setAside(repositoryId, clock.nowMs(), keys);
+    for (const key of keys) this.#quarantines.forget(key);
+    await dropCatchUps(this.#store, repositoryId, this.abort.bind(this));
   }
 
   /** Where the objects of a push are. Once it is applied its quarantine is on its way out, and they are with the others. */
@@ -487,17 +491,4 @@ export class LocalReplica implements Replica {
     await this.#open.cleaned();
     await this.#store.close();
   }
-}
-
-/** What would stop HEAD from being written must come up before the commit. */
-function judgeHead(current: Head, change: { readonly old: Head; readonly new: Head }): void {
-  if (!isDeepStrictEqual(current, change.old)) {
-    throw new QuorateError('aborted', 'HEAD was changed meanwhile; try again');
-  }
-  if ('symref' in change.new) refuseUnlessBranch(change.new.symref);
-  else throw new QuorateError('invalid-argument', 'HEAD can name a branch only');
-}
-
-function refuseUnlessBranch(head: string): void {
-  if (!isBranchName(head)) throw new QuorateError('invalid-argument', 'that is no branch name');
 }

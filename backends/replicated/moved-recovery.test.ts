@@ -3,6 +3,7 @@ import { test, type TestContext } from 'node:test';
 import type { KeyValue, Operation } from '../contract/coordinator.js';
 import { keys } from '../contract/keys.js';
 import type { HeadFound, HeadRecovery } from '../contract/recovery.js';
+import type { PeerSource } from '../contract/replica.js';
 import type { Repository } from '../contract/repository.js';
 import { packOf, pushRequest, systemClock } from '../local/testing/local-fixture.js';
 import { create } from '../local/testing/replica-scene.js';
@@ -280,6 +281,26 @@ test('nodes that are gone for good are not waited for, where as many others have
     const word = await scene.set.coordinator.get(keys.eviction(storeId, scene.repository.id));
     assert.deepEqual(JSON.parse(new TextDecoder().decode(word?.value)), { setAside: true });
   }
+});
+
+test('a copy that was only begun when others were found to have all goes, although it is filled after that', async (t) => {
+  const scene = await MovedScene.make(t);
+  const { coordinator } = scene.set;
+  const { id } = scene.repository;
+  await scene.move([3, 4, 5], [0, 1, 2]);
+  await scene.putBack();
+  const filled = scene.store(0).replica;
+  let asked = 0;
+  const source: PeerSource = async (have, atLeast, ended) => {
+    // When the copy is begun, which its store is to have by the record that there is then.
+    if (++asked === 2) await scene.raise('moved');
+    return scene.store(3).replica.export(id, { have, atLeast, signal: ended });
+  };
+  await filled.catchUp(id, { atLeast: 1, source, signal });
+  assert.deepEqual([asked, await scene.indices('voters')], [2, [3, 4, 5]]);
+  assert.equal(await scene.generationOf(0), 1);
+  await obeyEvictions({ coordinator, replica: filled, logger });
+  assert.equal(await scene.generationOf(0), undefined);
 });
 
 test('what was to be removed when the copy was made is not, where it has come back since', async (t) => {

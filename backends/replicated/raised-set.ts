@@ -50,8 +50,8 @@ export function isElsewhere(
 
 /**
  * A record by which those vote that hold the head, and the words to stores that go with it; undefined when the voters
- * need nobody else. Who has less of it learns; who has nothing is named no more. One that is gone for good is not
- * either, and puts its copy aside should it come back.
+ * need nobody else. Who has less of it learns; who has nothing is named no more, and removes what may come to be there.
+ * One that is gone for good is not either, and puts its copy aside should it come back.
  */
 export function raisedRecord(
   record: RepositoryRecord,
@@ -86,6 +86,8 @@ export function raisedRecord(
     epoch,
   };
   const gone = copiesOf(record).filter((member) => answerOf(member) === 'gone');
+  // A copy may be begun there, which is nothing yet, and be filled after this.
+  const empty = copiesOf(record).filter((member) => answerOf(member) === 'nothing');
   return {
     record: next,
     words: [
@@ -94,6 +96,7 @@ export function raisedRecord(
         return { type: 'delete', key: keys.eviction(storeId, id) };
       }),
       ...gone.map(({ storeId }) => evicted(id, storeId, { setAside: true })),
+      ...empty.map(({ storeId }) => evicted(id, storeId)),
     ],
   };
 }
