@@ -59,6 +59,12 @@ export const noRetry: Readonly<Record<string, unknown>> = { retryAfterSeconds: n
 /** Details of a limit that is free again soon: of what runs or waits now. */
 export const retrySoon: Readonly<Record<string, unknown>> = { retryAfterSeconds: 10 };
 
+/**
+ * Details of an error by which a store says that its copy lacks pushes which neither the log nor another store gives it
+ * now. Without them, an apply that failed may come to its end when its store is well, with what is there already.
+ */
+export const lacksPushes: Readonly<Record<string, unknown>> = { lacksPushes: true };
+
 /** The error as a QuorateError; anything unforeseen becomes `internal` and keeps its cause. */
 export function asQuorateError(error: unknown): QuorateError {
   if (error instanceof QuorateError) return error;

@@ -241,7 +241,9 @@ export interface Replica {
   storeUpdates(key: QuarantineKey, updates: readonly RefCommand[]): Promise<string>;
   /**
    * Applies committed entries up to `generation`, read from the log, one at a time: intent, promote, refs, marker.
-   * Resolves when the marker of `generation` is durable.
+   * Resolves when the marker of `generation` is durable. Errors: those that say `lacksPushes` and `data-corrupt`, of a
+   * copy that cannot get there by itself; `unavailable`, also while a git that may be running has the refs locked, and
+   * `storage-failure`, after which the same call may finish it.
    */
   apply(repositoryId: string, generation: number): Promise<void>;
   /**

@@ -46,7 +46,10 @@ test('a ref lock that a killed git left holds up neither a judgement nor an appl
   scene.failures.set('commitEither', 1);
   await assert.rejects(scene.replica.apply(scene.id, 1), { code: 'storage-failure' });
   writeFileSync(lock, '');
-  await assert.rejects(scene.replica.apply(scene.id, 1), { code: 'storage-failure' });
+  await assert.rejects(scene.replica.apply(scene.id, 1), {
+    code: 'unavailable',
+    message: /locked; try again in a minute/,
+  });
   scene.advance(61_000);
   assert.deepEqual(await seen(), { [main]: tip });
 });

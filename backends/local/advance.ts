@@ -1,5 +1,5 @@
 import type { MaintenanceProgress } from '../contract/backend.js';
-import { asQuorateError, QuorateError } from '../contract/errors.js';
+import { asQuorateError, lacksPushes, QuorateError } from '../contract/errors.js';
 import type { PeerSource, QuarantineKey } from '../contract/replica.js';
 import { catchUpFrom } from './catch-up.js';
 import { storageFailure } from './disk-errors.js';
@@ -47,7 +47,7 @@ export class Advance {
         );
       }
       const { signal } = new AbortController();
-      await this.fromPeer(repository, { atLeast: generation, source, signal });
+      await this.fromPeer(repository, { atLeast: generation, source: telling(source), signal });
     }
   };
 
@@ -100,4 +100,16 @@ export class Advance {
     });
     dependencies.applied(repository.id);
   }
+}
+
+/** A source that says of its errors that the copy lacks what it was to give. */
+function telling(source: PeerSource): PeerSource {
+  return async (...question) => {
+    try {
+      return await source(...question);
+    } catch (cause) {
+      const { code, message, details } = asQuorateError(cause);
+      throw new QuorateError(code, message, { details: { ...details, ...lacksPushes }, cause });
+    }
+  };
 }

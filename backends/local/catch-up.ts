@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import type { MaintenanceProgress } from '../contract/backend.js';
-import { asQuorateError, QuorateError } from '../contract/errors.js';
+import { asQuorateError, lacksPushes, QuorateError } from '../contract/errors.js';
 import type { Oid } from '../contract/objects.js';
 import type { PeerSource, QuarantineKey, ReplicaExport } from '../contract/replica.js';
 import { isConnected } from '../git/connectivity.js';
@@ -88,7 +88,8 @@ async function takeOver(
   const exported = await source(have, atLeast, signal);
   try {
     if (exported.generation < atLeast) {
-      throw new QuorateError('unavailable', 'the other store is behind as well');
+      const message = 'the other store is behind as well';
+      throw new QuorateError('unavailable', message, { details: lacksPushes });
     }
     if (exported.generation <= repository.generation) return;
     if (exported.objectFormat !== repository.objectFormat) {

@@ -1,4 +1,4 @@
-import { QuorateError } from '../contract/errors.js';
+import { lacksPushes, QuorateError } from '../contract/errors.js';
 import type { RefCommand, RefSnapshot } from '../contract/objects.js';
 import type { QuarantineKey } from '../contract/replica.js';
 import type { LogEntry } from '../contract/repository.js';
@@ -34,6 +34,7 @@ export class BehindError extends QuorateError {
     super(
       'unavailable',
       'this copy lacks pushes that other storage nodes have, and gets them as soon as one of those answers; try again',
+      { details: lacksPushes },
     );
   }
 }

@@ -93,7 +93,8 @@ export async function unlessLocked(
 ): Promise<unknown> {
   const mayBeLocked = asQuorateError(error).code === 'storage-failure';
   if (!mayBeLocked || !(await locks.areInTheWay(gitDir, refsOf(intent)))) return error;
-  return new QuorateError('unavailable', 'the refs of the repository are locked; try again');
+  const why = 'a git that runs, or was killed a moment ago, has the refs of the repository locked';
+  return new QuorateError('unavailable', `${why}; try again in a minute`, { cause: error });
 }
 
 export function refsOf({ entries }: Intent): readonly string[] {

@@ -258,9 +258,16 @@ export class OpenRepository {
       try {
         await this.#carryOut(intent);
       } catch (error) {
-        throw await unlessLocked(this.#dependencies, this.gitDirectory, { error, intent });
+        throw await this.#unlessLocked(error);
       }
     });
+  }
+
+  /** As `unlessLocked`, of an apply that stopped half-way. */
+  async #unlessLocked(error: unknown): Promise<unknown> {
+    const intent = this.#interrupted;
+    if (intent === undefined) return error;
+    return unlessLocked(this.#dependencies, this.gitDirectory, { error, intent });
   }
 
   /** Removes what a git that was killed unseen left in the way of packing refs; by who holds their queue. */
@@ -280,8 +287,9 @@ export class OpenRepository {
 
   /**
    * Applies what the log holds up to `generation`. Resolves at once when it is applied already. Rejects with
-   * `data-corrupt` when the disk and the coordinator contradict each other, and with `BehindError` when the next
-   * entry was prepared by other stores only, so that its objects have to come from one of them.
+   * `data-corrupt` when the disk and the coordinator contradict each other, with `BehindError` when the next entry was
+   * prepared by other stores only, so that its objects have to come from one of them, and with `unavailable` while a
+   * git that may be running has its refs locked.
    */
   async applyUpTo(generation: number): Promise<void> {
     if (this.generation > generation) await this.#refuseRewound();
@@ -298,7 +306,8 @@ export class OpenRepository {
         for (const group of applicableTogether(entries)) await this.#apply(group);
       } catch (error) {
         // What others asked for beyond that is theirs to wait for.
-        if (!(error instanceof BehindError) || this.generation < generation) throw error;
+        if (error instanceof BehindError && this.generation >= generation) return;
+        throw await this.#unlessLocked(error);
       }
       if (this.generation < generation) {
         throw new QuorateError(

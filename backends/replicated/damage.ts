@@ -23,6 +23,17 @@ export async function readDamages(coordinator: Coordinator): Promise<ReadonlySet
   return damages;
 }
 
+/** The stores whose copy of one repository is reported. */
+export async function readDamagesOf(
+  coordinator: Coordinator,
+  repositoryId: string,
+): Promise<ReadonlySet<string>> {
+  const { entries } = await coordinator.range(keys.damage(repositoryId, ''), {
+    rangeEnd: prefixEnd(keys.damage(repositoryId, '')),
+  });
+  return new Set(reportsIn(entries).keys());
+}
+
 /** The reports of one repository, to be read together with its configuration. */
 export function damagesOf(repositoryId: string): Operation {
   const key = keys.damage(repositoryId, '');

@@ -1,7 +1,8 @@
 import type { LossCopy } from '../contract/cluster.js';
 import type { Coordinator } from '../contract/coordinator.js';
-import { QuorateError } from '../contract/errors.js';
+import { asQuorateError, QuorateError } from '../contract/errors.js';
 import type { Replica, ReplicaState } from '../contract/replica.js';
+import { readDamagesOf } from './damage.js';
 import { goneForGood } from './gone-stores.js';
 import { readNodeMarks } from './node-marks.js';
 import { majorityOf } from './quorum.js';
@@ -39,6 +40,8 @@ interface Asked {
   readonly role: LossCopy['role'];
   readonly replica: Replica | undefined;
   readonly state: ReplicaState | undefined;
+  /** Why it could not apply what is committed, though it lacks nothing for that; undefined where that is not so. */
+  readonly stopped?: string | undefined;
   /** It answered, be it that it has nothing. */
   readonly answered: boolean;
 }
@@ -89,7 +92,12 @@ export async function surveyLoss(
     )
     // Stable: whose copy counted stays before others.
     .sort((a, b) => b.state.generation - a.state.generation);
-  return { copies, survivors, refusal: refusalOf(ground, copies, named) };
+  const damaged = await readDamagesOf(coordinator, record.id);
+  const stopped = asked.filter((one, index) => {
+    const isSound = copies[index]?.usable === true && !damaged.has(one.member.storeId);
+    return isSound && one.stopped !== undefined;
+  });
+  return { copies, survivors, refusal: refusalOf(ground, copies, { named, stopped }) };
 }
 
 async function ask(
@@ -99,6 +107,7 @@ async function ask(
 ): Promise<Asked> {
   const replica = replicas.find(member.storeId);
   if (replica === undefined) return { member, role, replica, state: undefined, answered: false };
+  let stopped: string | undefined;
   try {
     const before = await replica.state(id);
     if (
@@ -107,12 +116,21 @@ async function ask(
       before.generation < head.generation
     ) {
       // What is committed and can be had does not count as lost.
-      await replica.apply(id, head.generation).catch(() => undefined);
+      await replica.apply(id, head.generation).catch((error: unknown) => {
+        stopped = whyStopped(error);
+      });
     }
-    return { member, role, replica, state: await replica.state(id), answered: true };
+    return { member, role, replica, state: await replica.state(id), stopped, answered: true };
   } catch {
     return { member, role, replica: undefined, state: undefined, answered: false };
   }
+}
+
+/** Undefined where the copy cannot get there by itself, for certain: see `Replica.apply`. */
+function whyStopped(error: unknown): string | undefined {
+  const { code, details, message } = asQuorateError(error);
+  const cannot = code === 'data-corrupt' || details['lacksPushes'] === true;
+  return cannot ? undefined : message;
 }
 
 function isUsable({ state }: Asked, { head }: SetGround): boolean {
@@ -134,7 +152,7 @@ function inferred(
 function refusalOf(
   { record, head }: SetGround,
   copies: readonly LossCopy[],
-  named: readonly string[],
+  { named, stopped }: { readonly named: readonly string[]; readonly stopped: readonly Asked[] },
 ): string | undefined {
   const unknown = named.find((nodeId) => !copies.some((copy) => copy.nodeId === nodeId));
   if (unknown !== undefined) {
@@ -162,7 +180,21 @@ function refusalOf(
     ({ role, usable: answers, gone }) =>
       !answers && gone === undefined && (role === 'voter' || !isWhole),
   );
-  if (waiting.length === 0) return undefined;
+  if (waiting.length === 0) return isWhole ? undefined : refusalOfStopped(stopped);
   const names = waiting.map(({ nodeId }) => nodeId).join(', ');
   return `${names} may come back: start what can be started, or say that it is gone for good (--gone ${names.replaceAll(' ', '')}, or quorate node remove)`;
+}
+
+/**
+ * What would be overruled may be on its way to this very copy, with refs that are written in part: it is waited for,
+ * until it comes to its end, is found damaged, or is said to be gone.
+ */
+function refusalOfStopped([first]: readonly Asked[]): string | undefined {
+  if (first === undefined) return undefined;
+  const { nodeId } = first.member;
+  return (
+    `${nodeId} could not apply what is committed, and may yet (${first.stopped}): try again in a minute; ` +
+    'if it stays so, see to its disk, or whether quorate repo verify finds its copy damaged, or stop it and say that it ' +
+    `is gone for good (--gone ${nodeId})`
+  );
 }

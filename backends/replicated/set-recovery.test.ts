@@ -6,7 +6,7 @@ import { afterEach, beforeEach, describe, test } from 'node:test';
 import { silentLogger } from '../coordination/test-environment.js';
 import type { Locks } from '../coordination/locks.js';
 import type { LossRecovery, LossReport } from '../contract/cluster.js';
-import { QuorateError } from '../contract/errors.js';
+import { lacksPushes, QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
 import type { Repository } from '../contract/repository.js';
 import { comeTo } from '../local/testing/come-to.js';
@@ -368,7 +368,9 @@ describe('the majority is gone', () => {
     assert.equal(await head(), 2);
     assert.deepEqual(quarantinesOf(survivor).length, 1);
 
-    survivor.interfere = (name, go) => (name === 'apply' ? away() : go());
+    // Asked first for what is committed, then, by the transaction, to apply what follows from that.
+    let applies = 0;
+    survivor.interfere = (name, go) => (name === 'apply' && ++applies > 1 ? away() : go());
     assert.equal((await recover(word)).recovered, 3);
     assert.equal((await survivor.replica.state(repository.id))?.generation, 1);
     survivor.interfere = undefined;
@@ -412,7 +414,8 @@ describe('the majority is gone', () => {
     await push(main, one, await set.commit('two', one));
     await everywhere(2, [store(1), store(2), reader]);
     behind.down = false;
-    behind.interfere = (name, go) => (name === 'apply' ? away() : go());
+    const lacking = new QuorateError('unavailable', 'nobody sends it', { details: lacksPushes });
+    behind.interfere = (name, go) => (name === 'apply' ? Promise.reject(lacking) : go());
     lose(store(1), store(2), reader);
     const gone = ['node-1', 'node-2'];
     assert.match((await recover({ gone })).refusal ?? '', /^node-3 may come back/);

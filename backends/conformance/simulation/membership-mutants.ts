@@ -47,15 +47,20 @@ export const membershipMutants: readonly Mutation[] = [
   },
   {
     name: 'a recovery does not apply what can be applied',
-    from: 24,
+    from: 118,
     troubles: ['majority lost', 'front-end crashes at a message'],
     edits: [
       edit(
         'replicated/set-loss.js',
-        String.raw`await replica\.apply\(id, head\.generation\)\.catch\(\(\) => undefined\);`,
+        String.raw`await replica\.apply\(id, head\.generation\)\.catch\([^;]*;\s+\}\);`,
         '',
       ),
     ],
+  },
+  {
+    name: 'a recovery overrules what a copy could not apply just then',
+    from: 8960,
+    edits: [edit('replicated/set-loss.js', String.raw`stopped = whyStopped\(error\);`, '')],
   },
   {
     name: 'a recovery keeps nothing of what it overrules',
