@@ -214,7 +214,8 @@ describe('limits', () => {
     );
     assert.equal(exitCode, 255);
     assert.doesNotMatch(stderr, /Permission denied/);
-    assert.ok(scene.audited.some(({ outcome }) => outcome === 'refused'));
+    // When the connection has ended, which may be after its client.
+    await until('the audit line', () => scene.audited.some(({ outcome }) => outcome === 'refused'));
   });
 });
 
