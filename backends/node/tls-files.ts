@@ -41,8 +41,8 @@ const maxFileBytes = 1024 * 1024;
 
 /**
  * By what this process and other machines know each other, from files that change while it runs: they are read every
- * `checkMs`, since exchanged links (Kubernetes) and network file systems tell of nothing. What fits together and has not
- * ended is handed to the listeners, for new connections; what does not is not taken, and the log and `problem()` say so.
+ * `checkMs`, since exchanged links (Kubernetes) and network file systems tell of nothing. What fits together and is good
+ * now is handed to the listeners, for new connections; what does not is not taken, and the log and `problem()` say so.
  */
 export class TlsFiles<Material extends Partial<TlsMaterial> = TlsMaterial> {
   readonly #options: Watching;
@@ -50,14 +50,11 @@ export class TlsFiles<Material extends Partial<TlsMaterial> = TlsMaterial> {
   readonly #listeners = new Set<(material: Material) => void>();
   readonly #closed = new AbortController();
   #current: Material;
-  /** What was read last, good or not, so that it is told once. */
-  #read: Material;
   #problem: string | undefined;
 
   private constructor(options: Watching, first: Material, readFiles: () => Promise<Material>) {
     this.#options = options;
     this.#current = first;
-    this.#read = first;
     this.#readFiles = readFiles;
     const problem = this.problem();
     if (problem !== undefined)
@@ -100,7 +97,7 @@ export class TlsFiles<Material extends Partial<TlsMaterial> = TlsMaterial> {
   /** What is wrong with the files now (those before are still in use), or with the certificate in use. */
   problem(): string | undefined {
     if (this.#problem !== undefined) return this.#problem;
-    return this.#hasEnded(this.#current) ? ended : undefined;
+    return this.#outOfTime(this.#current);
   }
 
   /** Called with what is new and good. Returns how to stop that. */
@@ -129,15 +126,13 @@ export class TlsFiles<Material extends Partial<TlsMaterial> = TlsMaterial> {
       const read = await this.#readFiles();
       if (this.#closed.signal.aborted) return;
       if (same(read, this.#current)) {
-        this.#read = read;
         this.#problem = undefined;
         return;
       }
-      // Judged once; what was written half will be whole when it is looked at again.
-      if (same(read, this.#read) && this.#problem !== undefined) return;
-      this.#read = read;
+      // What was written half will be whole when it is looked at again, and what is not good yet will be.
       judge(read);
-      if (this.#hasEnded(read)) throw new Error(ended);
+      const outOfTime = this.#outOfTime(read);
+      if (outOfTime !== undefined) throw new Error(outOfTime);
       this.#current = read;
       this.#problem = undefined;
       logger.info({ component: 'tls', files: name }, 'new certificates are in use');
@@ -154,15 +149,22 @@ export class TlsFiles<Material extends Partial<TlsMaterial> = TlsMaterial> {
     }
   }
 
-  #hasEnded(material: Material): boolean {
-    return (notAfterMsOf(material) ?? Infinity) <= this.#options.clock.nowMs();
+  /** Undefined: everybody whose clock is right takes it. */
+  #outOfTime(material: Material): string | undefined {
+    const nowMs = this.#options.clock.nowMs();
+    if ((notAfterMsOf(material) ?? Infinity) <= nowMs) return 'the certificate has ended';
+    const notBeforeMs = notBeforeMsOf(material) ?? -Infinity;
+    if (notBeforeMs <= nowMs) return undefined;
+    return `the certificate is not good before ${new Date(notBeforeMs).toISOString()}`;
   }
 }
 
-const ended = 'the certificate has ended';
-
 function notAfterMsOf({ cert }: Partial<TlsMaterial>): number | undefined {
   return cert === undefined ? undefined : Date.parse(new X509Certificate(cert).validTo);
+}
+
+function notBeforeMsOf({ cert }: Partial<TlsMaterial>): number | undefined {
+  return cert === undefined ? undefined : Date.parse(new X509Certificate(cert).validFrom);
 }
 
 async function readTrust({ ca, cert, key }: TlsPaths): Promise<TlsMaterial> {
