@@ -238,6 +238,7 @@ class Lane<T> {
     this.error = why;
     this.#aborting.abort();
     this.#wake?.();
+    this.#drop();
     this.#move();
   }
 
@@ -261,10 +262,15 @@ class Lane<T> {
   }
 
   #finish(): void {
-    this.#chunks.length = 0;
-    this.#bytes = 0;
+    this.#drop();
     this.#settle();
     this.#move();
+  }
+
+  /** Nobody reads it any more; a receiver whose disk hangs ends much later, and one push after another would keep it. */
+  #drop(): void {
+    this.#chunks.length = 0;
+    this.#bytes = 0;
   }
 
   #move(): void {
