@@ -94,6 +94,15 @@ test('pages hold what the caller may read, and do not name the rest', async () =
   assert.deepEqual(namesIn(all.body), ['b/public', 'b/secret']);
 });
 
+test('a page of those that may all be read costs no more than it shows', async () => {
+  for (const name of ['a', 'b', 'c']) await scene.createRepository(`team/${name}`);
+  const before = scene.backend.namesAsked;
+  const page = await scene.request('GET', '/repositories?limit=2', { token: admin });
+  assert.deepEqual(namesIn(page.body), ['team/a', 'team/b']);
+  assert.equal(page.body?.['next'], 'team/b');
+  assert.equal(scene.backend.namesAsked - before, 3, 'one more, which tells that more follow');
+});
+
 test('pages reach over more hidden names than one batch of the registry', async () => {
   for (let index = 0; index < 1100; index += 1)
     await scene.createRepository(`hidden/${10_000 + index}`);

@@ -20,7 +20,7 @@ type RepositoryOptions = Pick<
   'backend' | 'authorizer' | 'rules' | 'hooks' | 'quotas'
 >;
 
-/** Names read from the registry at a time while a page is filled. */
+/** Names read from the registry at a time, at most, while a page is filled. */
 const batchSize = 500;
 /** Hidden names that one request may pass over: some seconds of work. A prefix narrows it. */
 const maxScanned = 100_000;
@@ -218,14 +218,16 @@ async function readable(
 ): Promise<readonly Repository[]> {
   const found: Repository[] = [];
   let page = wanted.page;
-  for (let scanned = 0; scanned < maxScanned; scanned += batchSize) {
-    const batch = await backend.repositories.list({ ...page, limit: batchSize });
+  // Who may read all, as administrators, has the page in the first batch.
+  let limit = Math.min(wanted.count, batchSize);
+  for (let scanned = 0; scanned < maxScanned; scanned += limit, limit = batchSize) {
+    const batch = await backend.repositories.list({ ...page, limit });
     for (const repository of batch) {
       const { allowed } = authorizer.decide(wanted.principal, 'read', repository.name, repository);
       if (allowed && found.push(repository) === wanted.count) return found;
     }
     const last = batch.at(-1);
-    if (last === undefined || batch.length < batchSize) return found;
+    if (last === undefined || batch.length < limit) return found;
     page = { ...page, after: last.name };
   }
   throw new QuorateError(

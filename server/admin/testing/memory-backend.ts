@@ -60,6 +60,8 @@ export class MemoryBackend implements Backend {
   readonly recovery = undefined;
   readonly repositories: RepositoryRegistry;
   readonly records = new Map<string, Repository>();
+  /** Of all lists together: how many names they would have given, had there been as many. */
+  namesAsked = 0;
   readonly heads = new Map<string, string>();
   readonly refCounts = new Map<string, number>();
   readonly imported: { source: string; actor: string }[] = [];
@@ -82,11 +84,13 @@ export class MemoryBackend implements Backend {
         this.#create({ name, access, objectFormat, settings: {}, defaultBranch: 'main' }),
       get: async (name) => this.#named(name),
       getForReading: async (name) => this.#named(name),
-      list: async ({ prefix = '', after = '', limit }) =>
-        [...this.records.values()]
+      list: async ({ prefix = '', after = '', limit }) => {
+        this.namesAsked += limit;
+        return [...this.records.values()]
           .filter(({ name }) => name.startsWith(prefix) && name > after)
           .sort((a, b) => (a.name < b.name ? -1 : 1))
-          .slice(0, limit),
+          .slice(0, limit);
+      },
       update: async (id, change) => {
         const current = this.#open(id);
         const { settings, access } = change(current);
