@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { AccessToken, Accounts, User } from './auth/accounts.js';
 import type { AuditEvent } from './observe/audit.js';
+import { QuorateError } from '../backends/contract/errors.js';
 import { loadConfig } from './config.js';
 import type { DataDirectory } from './data-directory.js';
 import { announcement, createFirstAdmin } from './first-start.js';
@@ -76,6 +77,38 @@ test('a first start that was cut short leaves one administrator with one known t
   assert.equal(events.length, 1);
   assert.ok(!JSON.stringify(events).includes('secret-'));
 });
+
+for (const happened of [true, false]) {
+  test(`answers of the coordinator that are lost are no reason to end a start (${happened ? 'done' : 'not done'})`, async () => {
+    const accounts = new FakeAccounts();
+    const lost = new Set<string>();
+    /** The first call of each kind has no answer. */
+    const losing = async <T>(name: string, run: () => Promise<T>): Promise<T> => {
+      if (lost.has(name)) return run();
+      lost.add(name);
+      if (happened) await run();
+      throw new QuorateError('outcome-unknown', 'a member of etcd hangs');
+    };
+    const troubled: typeof accounts = Object.assign(Object.create(accounts), {
+      createUser: (user: { name: string; admin: boolean }) =>
+        losing('createUser', () => accounts.createUser(user)),
+      createToken: (token: { user: string; name: string; scope: 'admin' }) =>
+        losing('createToken', () => accounts.createToken(token)),
+    });
+    const files: string[] = [];
+    const data = dataThat((_, content) => {
+      files.push(content);
+      return Promise.resolve();
+    });
+    const audit = { record: () => undefined };
+    const { made } = await createFirstAdmin({ accounts: troubled, audit }, data);
+    assert.equal(made, true);
+    assert.deepEqual([...lost], ['createUser', 'createToken']);
+    assert.equal(accounts.users.length, 1);
+    assert.equal(accounts.tokens.length, 1, 'the one of which nobody knows the secret is revoked');
+    assert.deepEqual(files, [`secret-${accounts.tokens[0]?.id}\n`]);
+  });
+}
 
 function say(settings: readonly string[], first: boolean, adminMade = first): string {
   return announcement({

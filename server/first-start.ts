@@ -1,6 +1,7 @@
-import { QuorateError } from '../backends/contract/errors.js';
+import { asQuorateError } from '../backends/contract/errors.js';
 import type { Accounts } from './auth/accounts.js';
 import type { Config } from './config.js';
+import { repeated } from './auth/repeated.js';
 import { adminTokenFileName } from './data-directory.js';
 import type { DataDirectory, ServerFile } from './data-directory.js';
 import type { AuditLog } from './observe/audit.js';
@@ -20,7 +21,8 @@ type FirstAccounts = Pick<
  * knows it. The first start counts as done when `server.json` exists, which is written after this.
  *
  * `place` names the data directory among those that share a coordinator: each gets a token of its own, and spares those
- * of the others. `made`: the user was not there before.
+ * of the others. `made`: the user was not there before. What the coordinator's answer was lost of is done again, a few
+ * times: then `outcome-unknown` ends the start.
  */
 export async function createFirstAdmin(
   parts: { readonly accounts: FirstAccounts; readonly audit: Pick<AuditLog, 'record'> },
@@ -29,14 +31,13 @@ export async function createFirstAdmin(
 ): Promise<{ readonly made: boolean }> {
   const { accounts, audit } = parts;
   const tokenName = place === undefined ? firstTokenName : `${firstTokenName} at ${place}`;
-  const made = (await accounts.getUser(adminName)) === undefined && (await createAdmin(accounts));
-  for (const token of await accounts.listTokens(adminName)) {
-    if (token.name === tokenName) await accounts.revokeToken(token.id);
-  }
-  const { token, secret } = await accounts.createToken({
-    user: adminName,
-    name: tokenName,
-    scope: 'admin',
+  const wasThere = (await accounts.getUser(adminName)) !== undefined;
+  const made = !wasThere && (await repeated(() => createAdmin(accounts)));
+  const { token, secret } = await repeated(async () => {
+    for (const token of await accounts.listTokens(adminName)) {
+      if (token.name === tokenName) await accounts.revokeToken(token.id).catch(unlessGone);
+    }
+    return accounts.createToken({ user: adminName, name: tokenName, scope: 'admin' });
   });
   await data.write(adminTokenFileName, `${secret}\n`);
   const details = { action: 'first start', user: adminName, token: token.id };
@@ -44,15 +45,23 @@ export async function createFirstAdmin(
   return { made };
 }
 
-/** False when another server that shares the coordinator was first. */
+/** False when another server that shares the coordinator was first. Of an answer that was lost nobody knows who was. */
 async function createAdmin(accounts: FirstAccounts): Promise<boolean> {
   try {
     await accounts.createUser({ name: adminName, admin: true, canCreate: true });
     return true;
   } catch (error) {
-    if (!(error instanceof QuorateError && error.code === 'already-exists')) throw error;
+    const { code } = asQuorateError(error);
+    if (code === 'outcome-unknown' && (await accounts.getUser(adminName)) !== undefined)
+      return true;
+    if (code !== 'already-exists') throw error;
     return false;
   }
+}
+
+/** A token that was revoked already, by a call whose answer was lost. */
+function unlessGone(error: unknown): void {
+  if (asQuorateError(error).code !== 'not-found') throw error;
 }
 
 export interface Announcement {

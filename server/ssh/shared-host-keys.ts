@@ -4,6 +4,7 @@ import type { Coordinator } from '../../backends/contract/coordinator.js';
 import type { Logger, Random } from '../../backends/contract/environment.js';
 import { QuorateError } from '../../backends/contract/errors.js';
 import { keys } from '../../backends/contract/keys.js';
+import { repeated } from '../auth/repeated.js';
 import {
   type HostKey,
   hostKeyFiles,
@@ -26,19 +27,22 @@ export interface SharedHostKeysOptions {
 
 /**
  * The SSH host keys that all front-ends of a cluster have, from the coordinator; made by the first that starts. Throws
- * `failed-precondition` when they were put there with another secret.
+ * `failed-precondition` when they were put there with another secret. What the coordinator's answer was lost of is looked
+ * for again, a few times: then it throws `outcome-unknown`.
  */
 export async function loadSharedHostKeys(
   options: SharedHostKeysOptions,
 ): Promise<readonly HostKey[]> {
   const found: HostKey[] = [];
   for (const { name, generate } of hostKeyFiles) {
-    const text =
-      (await fetchKey(options, name)) ??
-      (await offerKey(options, name, async () => {
-        const own = await readPrivate(join(options.directory, name), options.logger);
-        return own ?? (await soundKeyPair(generate)).private;
-      }));
+    const made = async (): Promise<string> => {
+      const own = await readPrivate(join(options.directory, name), options.logger);
+      return own ?? (await soundKeyPair(generate)).private;
+    };
+    // Whoever was first stays, be it this process by a call of which it heard nothing.
+    const text = await repeated(
+      async () => (await fetchKey(options, name)) ?? (await offerKey(options, name, made)),
+    );
     found.push(parseHostKey(text, name));
   }
   return found;
