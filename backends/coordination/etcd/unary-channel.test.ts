@@ -192,6 +192,13 @@ test('a member that stops answers what it has taken, and only that', async () =>
   assert.equal(String(await taken), 'taken');
 });
 
+test('a call that was taken is not called refused, whatever the word with which the member leaves', async () => {
+  const { channel } = await serving((stream) => {
+    stream.session?.goaway(constants.NGHTTP2_REFUSED_STREAM, stream.id ?? 0);
+  });
+  await assert.rejects(call(channel, '/'), GRPCUnavailableError);
+});
+
 test('a channel that is closed answers what was asked, and nothing more', async () => {
   const held: ServerHttp2Stream[] = [];
   const { channel, sessions } = await serving((stream) => held.push(stream));

@@ -55,6 +55,8 @@ export class UnaryConnection {
   #state: 'opening' | 'usable' | 'leaving' | 'ended' = 'opening';
   #tellOpened: (opened: boolean) => void = () => undefined;
   #calls = 0;
+  /** With which code the member left. Node gives it to all streams that end with the connection. */
+  #farewell: number = constants.NGHTTP2_NO_ERROR;
   #reason = 'the connection was lost';
 
   constructor(options: ConnectionOptions) {
@@ -73,7 +75,10 @@ export class UnaryConnection {
     this.#session
       .on('connect', () => this.#greet())
       .once('remoteSettings', () => this.#open())
-      .on('goaway', () => this.leave())
+      .on('goaway', (code) => {
+        this.#farewell = code;
+        this.leave();
+      })
       .on('error', ({ message }) => {
         this.#reason = message;
       })
@@ -163,7 +168,8 @@ export class UnaryConnection {
   }
 
   #problem(stream: ClientHttp2Stream, { status, headers }: Answer): Error | undefined {
-    if (stream.rstCode === constants.NGHTTP2_REFUSED_STREAM) {
+    const { NGHTTP2_REFUSED_STREAM: refused } = constants;
+    if (stream.rstCode === refused && this.#farewell !== refused) {
       return new RequestNotTaken('the member refused the stream');
     }
     if (headers['grpc-status'] === undefined) {
