@@ -9,6 +9,15 @@ test('finds the first message that does not match', async () => {
   assert.equal(await check.firstMismatch('ü', ['grün']), undefined);
 });
 
+test('a machine that is busy when the check is begun is not taken for an expression that runs away', async () => {
+  const check = createMessageCheck();
+  const asked = check.firstMismatch('^A', ['A', 'B']);
+  await Promise.resolve();
+  // No timer and no answer is looked at meanwhile.
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2_000);
+  assert.equal(await asked, 1);
+});
+
 test('an expression that runs away is ended, and the next one is answered', async () => {
   const check = createMessageCheck();
   const runaway = check.firstMismatch('^(a+)+$', [`${'a'.repeat(64)}!`]);

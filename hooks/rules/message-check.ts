@@ -6,47 +6,50 @@ import { isAnswer } from './message-exchange.js';
 export interface MessageCheck {
   /**
    * Index of the first message in which the expression is not found, or undefined. Rejects with `deadline-exceeded`
-   * when that takes longer than a second, and with `resource-exhausted` when too many are waiting.
+   * when that takes longer than a second, with `resource-exhausted` when too many are waiting, and with `unavailable`
+   * when no thread can be started for it.
    */
   firstMismatch(source: string, messages: readonly string[]): Promise<number | undefined>;
 }
 
 /** An expression that does not run away looks through 500 messages of 64 KB in less. */
 const timeoutMs = 1_000;
+/** A thread starts in some 30 ms: only what never comes takes so long. */
+const startMs = 30_000;
 /** Pushes that wait for the thread. With a runaway expression each costs a second. */
 const maxWaiting = 64;
 /** A thread and its heap; an expression needs little. */
 const maxHeapMb = 64;
 
+interface Thread {
+  readonly worker: Worker;
+  /** Its first word. */
+  readonly ready: Promise<unknown>;
+}
+
 /** One thread for all pushes, started when first needed and again after a question that took too long. */
 export function createMessageCheck(): MessageCheck {
-  let worker: Worker | undefined;
+  let thread: Thread | undefined;
   let waiting = 0;
   let last: Promise<unknown> = Promise.resolve();
 
-  const ask = (source: string, messages: readonly string[]): Promise<number | undefined> =>
-    new Promise((resolve, reject) => {
-      worker ??= startWorker();
-      const asked = worker;
-      const giveUp = (): void => {
-        worker = undefined;
-        settle();
-        void asked.terminate();
-        reject(tooLong());
-      };
-      const timer = setTimeout(giveUp, timeoutMs);
-      const settle = (): void => {
-        clearTimeout(timer);
-        asked.off('message', answered).off('error', giveUp);
-      };
-      const answered = (answer: unknown): void => {
-        settle();
-        if (!isAnswer(answer)) giveUp();
-        else resolve(answer.mismatch === -1 ? undefined : answer.mismatch);
-      };
-      asked.on('message', answered).on('error', giveUp);
-      asked.postMessage({ source, messages }, []);
-    });
+  const ask = async (source: string, messages: readonly string[]): Promise<number | undefined> => {
+    thread ??= startThread();
+    const { worker, ready } = thread;
+    try {
+      // Its start is no time of the expression's, and long on a machine that is busy.
+      await ready;
+      const answered = nextWord(worker, timeoutMs, tooLong);
+      worker.postMessage({ source, messages }, []);
+      const answer = await answered;
+      if (!isAnswer(answer)) throw tooLong();
+      return answer.mismatch === -1 ? undefined : answer.mismatch;
+    } catch (error) {
+      thread = undefined;
+      void worker.terminate();
+      throw error;
+    }
+  };
 
   return {
     firstMismatch(source, messages) {
@@ -65,7 +68,7 @@ export function createMessageCheck(): MessageCheck {
   };
 }
 
-function startWorker(): Worker {
+function startThread(): Thread {
   const worker = new Worker(new URL('./message-worker.js', import.meta.url), {
     resourceLimits: { maxOldGenerationSizeMb: maxHeapMb },
     env: {},
@@ -74,12 +77,40 @@ function startWorker(): Worker {
   worker.on('error', () => undefined);
   // It is not to keep a server that stops.
   worker.unref();
-  return worker;
+  return { worker, ready: nextWord(worker, startMs, notStarted) };
+}
+
+/** What a thread says next. Rejects when it fails, or has said nothing in this time. */
+function nextWord(worker: Worker, boundMs: number, failure: () => Error): Promise<unknown> {
+  return new Promise((resolve, reject) => {
+    const fail = (): void => {
+      settle();
+      reject(failure());
+    };
+    const hear = (word: unknown): void => {
+      settle();
+      resolve(word);
+    };
+    // What has come while the main loop was busy is looked at first.
+    const timer = setTimeout(() => setImmediate(() => setImmediate(fail)), boundMs);
+    const settle = (): void => {
+      clearTimeout(timer);
+      worker.off('message', hear).off('error', fail);
+    };
+    worker.on('message', hear).on('error', fail);
+  });
 }
 
 function tooLong(): QuorateError {
   return new QuorateError(
     'deadline-exceeded',
     'the regular expression takes too long on these messages; make it simpler',
+  );
+}
+
+function notStarted(): QuorateError {
+  return new QuorateError(
+    'unavailable',
+    'the thread that looks at commit messages did not start; push again',
   );
 }

@@ -10,3 +10,6 @@ parentPort?.on('message', (question: unknown) => {
   };
   parentPort?.postMessage(answer, []);
 });
+
+// That it is there: what it is asked from now on is its own time.
+parentPort?.postMessage('ready', []);
