@@ -58,11 +58,6 @@ export const membershipMutants: readonly Mutation[] = [
     ],
   },
   {
-    name: 'a recovery overrules what a copy could not apply just then',
-    from: 8960,
-    edits: [edit('replicated/set-loss.js', String.raw`stopped = whyStopped\(error\);`, '')],
-  },
-  {
     name: 'a recovery keeps nothing of what it overrules',
     from: 38,
     troubles: ['majority lost'],
