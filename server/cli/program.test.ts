@@ -324,6 +324,7 @@ describe('mistakes', () => {
     assert.match(await ok('--version'), /^\d+\.\d+\.\d+\n$/);
     assert.match(await ok('repo', 'set', '--help'), /receive\.denyDeletes .*\(false\)/);
     assert.match(await ok('token', 'create', '--help'), /--json/);
+    assert.match(await ok('help', 'token', 'create'), /^Usage: quorate token create /);
     assert.equal((await quorate([])).exitCode, 2);
   });
 });

@@ -46,8 +46,9 @@ export async function runCli(
     exitCode = code;
   };
   try {
-    const program = await createProgram({ ...parts, finish }, argv);
-    await program.parseAsync(argv, { from: 'user' });
+    const words = argv[0] === 'help' ? [...argv.slice(1), '--help'] : argv;
+    const program = await createProgram({ ...parts, finish }, words);
+    await program.parseAsync(words, { from: 'user' });
     return exitCode;
   } catch (error) {
     if (error instanceof CommanderError) {
