@@ -1,16 +1,15 @@
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
 import { afterEach, beforeEach, test } from 'node:test';
+import { lacksPushes, QuorateError } from '../contract/errors.js';
 import type { LossRecovery, LossReport } from '../contract/cluster.js';
 import type { Clock } from '../contract/environment.js';
 import type { RefCommand } from '../contract/objects.js';
-import { silentLogger } from '../coordination/test-environment.js';
 import type { Locks } from '../coordination/locks.js';
 import { packOf, runGit, systemClock } from '../local/testing/local-fixture.js';
 import { create } from '../local/testing/replica-scene.js';
 import type { ReplicatedBackend } from './replicated-backend.js';
-import { recoverSet } from './set-recovery.js';
-import { away, type ReplicaSet, type TestStore } from './testing/replica-set.js';
+import { recoverLost } from './testing/lost-set.js';
+import type { ReplicaSet, TestStore } from './testing/replica-set.js';
 import { openSetScene, type SetScene } from './testing/set-scene.js';
 
 const main = 'refs/heads/main';
@@ -47,30 +46,17 @@ function manyRefs(oid: string): readonly RefCommand[] {
   return Array.from({ length: 1_001 }, (_, n) => create(`refs/heads/side-${n}`, oid));
 }
 
-/** Its disk is full: what is committed cannot be applied. */
+const lacking = (): Promise<never> =>
+  Promise.reject(new QuorateError('unavailable', 'nobody sends it', { details: lacksPushes }));
+
+/** It lacks what is committed, and nobody can send it. */
 function applyNothing(target: TestStore): void {
-  target.interfere = (name, go) => (name === 'apply' ? away() : go());
+  target.interfere = (name, go) => (name === 'apply' ? lacking() : go());
 }
 
 function recover(recovery: Partial<LossRecovery>): Promise<LossReport> {
-  const dependencies = {
-    coordinator: set.coordinator,
-    replicas: set.replicas,
-    awayMs: () => 1_000,
-    repairAfterMs: 60_000,
-    locks,
-    clock: systemClock,
-    random: { bytes: (length: number) => randomBytes(length) },
-    logger: silentLogger,
-  };
-  return recoverSet(dependencies, scene.repository.id, {
-    accept: undefined,
-    gone: ['node-2'],
-    keepUnacknowledged: false,
-    actor: 'admin',
-    signal: new AbortController().signal,
-    ...recovery,
-  });
+  const lost = { set, locks, repositoryId: scene.repository.id };
+  return recoverLost(lost, { gone: ['node-2'], ...recovery });
 }
 
 async function keptIn(target: TestStore): Promise<readonly string[]> {

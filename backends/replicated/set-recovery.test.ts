@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
@@ -29,8 +28,8 @@ import {
   type Voter,
 } from './records.js';
 import type { ReplicatedBackend } from './replicated-backend.js';
-import { recoverSet } from './set-recovery.js';
 import { intercepting } from './testing/fault-coordinator.js';
+import { recoverLost } from './testing/lost-set.js';
 import {
   away,
   openReplicaSet,
@@ -102,24 +101,7 @@ function recover(
   recovery: Partial<LossRecovery> = {},
   coordinator = set.coordinator,
 ): Promise<LossReport> {
-  const dependencies = {
-    coordinator,
-    replicas: set.replicas,
-    awayMs: () => 1_000,
-    repairAfterMs: 60_000,
-    locks,
-    clock: systemClock,
-    random: { bytes: (length: number) => randomBytes(length) },
-    logger: silentLogger,
-  };
-  return recoverSet(dependencies, repository.id, {
-    accept: undefined,
-    gone: [],
-    keepUnacknowledged: false,
-    actor: 'admin',
-    signal: new AbortController().signal,
-    ...recovery,
-  });
+  return recoverLost({ set, locks, repositoryId: repository.id, coordinator }, recovery);
 }
 
 async function everywhere(generation: number, stores: readonly TestStore[]): Promise<void> {

@@ -1,15 +1,13 @@
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
 import { afterEach, beforeEach, test } from 'node:test';
 import type { LossRecovery, LossReport } from '../contract/cluster.js';
 import { QuorateError } from '../contract/errors.js';
 import type { Repository } from '../contract/repository.js';
 import type { Locks } from '../coordination/locks.js';
-import { silentLogger } from '../coordination/test-environment.js';
-import { packOf, pushRequest, systemClock, zeroOid } from '../local/testing/local-fixture.js';
+import { packOf, pushRequest, zeroOid } from '../local/testing/local-fixture.js';
 import { reportDamage } from './damage.js';
 import type { ReplicatedBackend } from './replicated-backend.js';
-import { recoverSet } from './set-recovery.js';
+import { recoverLost } from './testing/lost-set.js';
 import {
   away,
   openReplicaSet,
@@ -64,23 +62,8 @@ async function push(oldOid: string, newOid: string): Promise<void> {
 }
 
 function recover(accept?: LossRecovery['accept']): Promise<LossReport> {
-  const dependencies = {
-    coordinator: set.coordinator,
-    replicas: set.replicas,
-    awayMs: () => 1_000,
-    repairAfterMs: 60_000,
-    locks,
-    clock: systemClock,
-    random: { bytes: (length: number) => randomBytes(length) },
-    logger: silentLogger,
-  };
-  return recoverSet(dependencies, repository.id, {
-    accept,
-    gone: ['node-1', 'node-2'],
-    keepUnacknowledged: false,
-    actor: 'admin',
-    signal: new AbortController().signal,
-  });
+  const lost = { set, locks, repositoryId: repository.id };
+  return recoverLost(lost, { accept, gone: ['node-1', 'node-2'] });
 }
 
 async function assertWaited(reason: RegExp): Promise<void> {
