@@ -11,8 +11,11 @@ import { Rendezvous } from './rendezvous.js';
 
 /** A fork, two connections and two messages: far less, even on a machine that swaps. */
 const spawnTimeoutMs = 30_000;
-/** The helper has connected before it says that git runs; a server without free files never takes the connection. */
-const defaultConnectionMs = 5_000;
+/**
+ * The helper has connected before it says that git runs; a server without free files never takes the connection. One that
+ * is busy with hundreds of clones on a busy machine does, after more than five seconds (seen).
+ */
+const defaultConnectionMs = 60_000;
 /** How long a spawn waits while every helper is being restarted. */
 const helperWaitMs = 10_000;
 /** Between deaths of a helper: 100 ms, doubled up to 5 s; a helper that lived longer than that starts afresh. */
@@ -63,7 +66,7 @@ export interface SpawnerOptions {
   readonly runLock: string | undefined;
   readonly path: string;
   readonly logger: Logger;
-  /** How long the streams of a process that runs are waited for. Default 5 s. */
+  /** How long the streams of a process that runs are waited for. Default a minute. */
   readonly connectionMs?: number;
 }
 
