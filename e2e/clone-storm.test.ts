@@ -82,6 +82,8 @@ for (const mix of ['http', 'http and ssh'] as const) {
     await scene.admin(server, 'key', 'add', 'admin', key.publicKeyFile);
     const sshEnv = await key.environment(server);
     const watch = watchShare(server.pid);
+    // Also when a clone fails: it would keep this process.
+    t.after(() => watch.stop());
     const startedMs = performance.now();
     const tips = await storm(ground, (n) =>
       mix === 'http' || n % 2 === 0

@@ -166,7 +166,7 @@ const refusedStarts = [
     desc: 'an unknown setting',
     flags: ['--set', 'htp=1'],
     status: 2,
-    says: /^quorate: htp in the flag --set htp=1 is no setting$/m,
+    says: /^quorate: htp in the flag --set htp=1 is no setting; did you mean http\?$/m,
   },
   {
     desc: 'a wrong value',

@@ -231,7 +231,11 @@ test('npm run cluster: wrong arguments are named', async (t) => {
       1,
       /--json .*nowhere\/file cannot be written \(ENOENT\)/,
     ],
-    [['--data', script], 1, /main\.js cannot be used \(EEXIST\): choose another with --data/],
+    [
+      ['--data', script],
+      1,
+      /main\.js cannot be used \(EEXIST: a file is in its place\): choose another with --data/,
+    ],
   ] as const) {
     const { exitCode, stderr } = await scene.run(process.execPath, [script, ...flags]);
     assert.equal(exitCode, status);
