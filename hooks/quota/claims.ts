@@ -4,7 +4,7 @@
  * for that, and are made together: they are in each other's way no more, however many repositories the owner has, and
  * races are lost to other processes only.
  */
-import { asQuorateError, QuorateError } from '../../backends/contract/errors.js';
+import { asQuorateError, QuorateError, retrySoon } from '../../backends/contract/errors.js';
 import type { Repository } from '../../backends/contract/repository.js';
 import { type Claims, ownerOf } from './quota.js';
 import { type Account, accountOf, type Note, type OwnerAccount, type Usage } from './usage.js';
@@ -23,6 +23,8 @@ export interface ClaimChange<T> {
   readonly decide: (account: Account | undefined) => Decision<T>;
   /** The account needs to have what is stored in all repositories of the owner. */
   readonly needsUsages: boolean;
+  /** It claims nothing: refused later than what does, since the claim of a push that is over is in others' way. */
+  readonly givesBack?: boolean;
 }
 
 interface Waiting {
@@ -37,6 +39,12 @@ interface Waiting {
 const maxRaces = 30;
 /** Changes made in one transaction, each of which reads two keys, and compares and writes one: within 128 operations. */
 const maxTogether = 50;
+/**
+ * Changes that wait, of one owner's claims and of all: twenty transactions are a second or two, and whoever comes when
+ * so many wait is better told. What gives back finds as much room again.
+ */
+const maxWaitingOfOwner = 1_000;
+const maxWaiting = 5_000;
 /** No record has it. */
 const beingNoted = -1;
 
@@ -44,17 +52,20 @@ export class ClaimsQueue {
   readonly #usage: Usage;
   /** By owner; there while changes of its claims are made. */
   readonly #waiting = new Map<string, Waiting[]>();
+  /** Those of all owners that wait. */
+  #count = 0;
 
   constructor(usage: Usage) {
     this.#usage = usage;
   }
 
-  /** `aborted` when others keep changing the same claims. */
-  change<T>(
+  /** `aborted` when others keep changing the same claims, `resource-exhausted` when too many changes wait. */
+  async change<T>(
     { id, name }: Pick<Repository, 'id' | 'name'>,
-    { decide, needsUsages }: ClaimChange<T>,
+    { decide, needsUsages, givesBack = false }: ClaimChange<T>,
   ): Promise<T> {
     const owner = ownerOf(name);
+    this.#refuseBeyond(givesBack ? 2 : 1, owner);
     return new Promise<T>((resolve, reject) => {
       let decision: Decision<T> | undefined;
       const waiting: Waiting = {
@@ -64,6 +75,7 @@ export class ClaimsQueue {
         answer: () => decision !== undefined && resolve(decision.answer),
         fail: reject,
       };
+      this.#count += 1;
       const others = this.#waiting.get(owner);
       if (others !== undefined) {
         others.push(waiting);
@@ -74,11 +86,29 @@ export class ClaimsQueue {
     });
   }
 
+  /** When so many times what may wait does so already. */
+  #refuseBeyond(times: number, owner: string): void {
+    const ofOwner = this.#waiting.get(owner)?.length ?? 0;
+    const of =
+      ofOwner >= maxWaitingOfOwner * times
+        ? `of owner ${owner}`
+        : this.#count >= maxWaiting * times
+          ? 'on this server'
+          : undefined;
+    if (of === undefined) return;
+    throw new QuorateError(
+      'resource-exhausted',
+      `too many pushes wait for the quota ${of}; nothing changed, push again in a moment`,
+      { details: { ...retrySoon } },
+    );
+  }
+
   /** Never rejects. */
   async #makeAll(owner: string): Promise<void> {
     for (;;) {
       const batch = this.#waiting.get(owner)?.splice(0, maxTogether) ?? [];
       if (batch.length === 0) break;
+      this.#count -= batch.length;
       try {
         await this.#makeTogether(owner, batch);
       } catch (error) {

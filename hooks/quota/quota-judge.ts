@@ -215,6 +215,7 @@ class Judge implements QuotaJudge {
     this.#remember(owner);
     await this.#claims.change(repository, {
       needsUsages: false,
+      givesBack: true,
       decide: (account) =>
         account === undefined
           ? { answer: undefined }
@@ -253,6 +254,7 @@ class Judge implements QuotaJudge {
     const bytes = committed ? await usage.measure(repository.id) : undefined;
     return this.#claims.change(repository, {
       needsUsages: false,
+      givesBack: true,
       decide: (account) => {
         if (account === undefined) return { answer: true };
         const { [claimId]: own, ...rest } = account.claims.claims;
