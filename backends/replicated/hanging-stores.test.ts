@@ -69,9 +69,10 @@ function hangAt(call: string, indexes: readonly number[], says: boolean): void {
   }
 }
 
-/** So many that they are not in the log, but with the stores. */
+/** Larger than this, updates are not in the log, but with the stores: a few refs, since each is synced on each disk. */
+const maxInlineUpdatesBytes = 500;
 function manyRefs(oid: string): ReturnType<typeof create>[] {
-  return Array.from({ length: 2_000 }, (_, n) => create(`refs/heads/branch-${n}`, oid));
+  return Array.from({ length: 10 }, (_, n) => create(`refs/heads/branch-${n}`, oid));
 }
 
 async function heal(): Promise<void> {
@@ -117,7 +118,7 @@ test('a push that keeps the disks of its stores busy passes, though they take th
 });
 
 test('updates too large for the log are not kept waiting by a store whose disk hangs', async () => {
-  const { backend: through } = await set.frontEnd({ clock: only(3_000) });
+  const { backend: through } = await set.frontEnd({ clock: only(3_000), maxInlineUpdatesBytes });
   hangAt('storeUpdates', [0], false);
   const one = await set.commit('one');
   const pushed = await scene.push(manyRefs(one), { through });
@@ -126,7 +127,7 @@ test('updates too large for the log are not kept waiting by a store whose disk h
 });
 
 test('updates too large for the log that too few stores can keep are refused', async () => {
-  const { backend: through } = await set.frontEnd({ clock: only(5_000) });
+  const { backend: through } = await set.frontEnd({ clock: only(5_000), maxInlineUpdatesBytes });
   hangAt('storeUpdates', [0, 2], true);
   const one = await set.commit('one');
   await assert.rejects(scene.push(manyRefs(one), { through }), {
@@ -139,7 +140,11 @@ test('updates too large for the log that too few stores can keep are refused', a
 });
 
 test('a lone store whose disk hangs is named to who pushes', async () => {
-  const { backend: through } = await set.frontEnd({ clock: only(5_000), replicationFactor: 1 });
+  const { backend: through } = await set.frontEnd({
+    clock: only(5_000),
+    replicationFactor: 1,
+    maxInlineUpdatesBytes,
+  });
   scene.repository = await scene.createRepository(through, 'team/lone');
   const one = await set.commit('one');
   for (const [call, commands] of [
