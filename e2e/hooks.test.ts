@@ -180,7 +180,7 @@ test('versions, large hooks, what is no program, and who may set one', async () 
     'pre-recieve',
     file,
   ]);
-  assert.match(stage.stderr, /stage: has to be pre-receive, update, post-receive/);
+  assert.match(stage.stderr, /stage: has to be pre-receive, update or post-receive/);
 
   await at.scene.admin(at.server, 'user', 'add', 'owner');
   await at.scene.admin(at.server, 'repo', 'grant', repository.name, 'owner', 'admin');

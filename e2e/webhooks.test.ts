@@ -303,7 +303,7 @@ describe('bad receivers', () => {
       '--events',
       'push,pull',
     ]);
-    assert.match(events.stderr, /events\.1: has to be push, create, delete, repository/);
+    assert.match(events.stderr, /events\.1: has to be push, create, delete or repository/);
     // A name: only what it stands for can be judged. ::1 is not among the networks let in here.
     const { id } = await add(repository.name, 'http://ip6-localhost:9/');
     const tried = await at.scene.quorate(at.server, ['webhook', 'test', repository.name, id]);

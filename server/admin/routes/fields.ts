@@ -15,6 +15,11 @@ import { isRefName } from '../../wire/ref-name.js';
 export const userName = z.string({ error: 'a user name is wanted' }).min(1).max(64);
 export const repositoryName = z.string({ error: 'a repository name is wanted' }).min(1).max(1024);
 
+/** `read, write or admin`: what a field has to be, if it is one of a few words. */
+export function eitherOf(words: readonly string[]): string {
+  return [words.slice(0, -1).join(', '), ...words.slice(-1)].join(' or ');
+}
+
 export const scope = z.enum(['read', 'write', 'admin'], {
   error: 'has to be read, write or admin',
 });

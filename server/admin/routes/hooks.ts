@@ -11,7 +11,7 @@ import { principalName } from '../../auth/principal.js';
 import type { AdminApiOptions } from '../options.js';
 import { type Call, endpoint, type Endpoint } from '../endpoint.js';
 import { requireServerAdmin } from '../permissions.js';
-import { nothing } from './fields.js';
+import { eitherOf, nothing } from './fields.js';
 import { openRepository } from './repositories.js';
 
 type HookEndpointOptions = Pick<
@@ -142,7 +142,7 @@ function stageIn(call: Call): HookStage {
   const given = call.param('stage');
   const stage = hookStages.find((known) => known === given);
   if (stage !== undefined) return stage;
-  const problem = `has to be ${hookStages.join(', ')}`;
+  const problem = `has to be ${eitherOf(hookStages)}`;
   throw new QuorateError('invalid-argument', `stage: ${problem}`, {
     details: { fields: [{ path: 'stage', problem }] },
   });

@@ -3,7 +3,7 @@ import { tokenAlgorithms } from '../../auth/openid-issuers.js';
 import type { AdminApiOptions } from '../options.js';
 import { endpoint, type Endpoint } from '../endpoint.js';
 import { requireServerAdmin } from '../permissions.js';
-import { nothing, scope } from './fields.js';
+import { eitherOf, nothing, scope } from './fields.js';
 
 /** Issuers of OpenID Connect tokens that are believed: for server administrators. */
 export function issuerEndpoints({ issuers }: Pick<AdminApiOptions, 'issuers'>): Endpoint[] {
@@ -27,7 +27,7 @@ export function issuerEndpoints({ issuers }: Pick<AdminApiOptions, 'issuers'>): 
       audience: z.string().max(1024),
       jwksUrl: z.string().max(1024).nullable().default(null),
       algorithms: z
-        .array(z.enum(tokenAlgorithms, { error: `has to be one of ${tokenAlgorithms.join(', ')}` }))
+        .array(z.enum(tokenAlgorithms, { error: `has to be ${eitherOf(tokenAlgorithms)}` }))
         .default(['RS256', 'ES256', 'EdDSA']),
       claims: z.record(z.string().min(1).max(128), z.string().max(256)),
       repositories: z.string().max(256),

@@ -1,4 +1,4 @@
-import { QuorateError } from '../../../backends/contract/errors.js';
+import { asQuorateError, QuorateError } from '../../../backends/contract/errors.js';
 import { contentFields, type Rule, ruleFields, ruleName } from '../../../hooks/rules/rule.js';
 import type { RuleScope } from '../../../hooks/rules/rule-store.js';
 import type { AdminApiOptions } from '../options.js';
@@ -7,7 +7,10 @@ import { requireServerAdmin } from '../permissions.js';
 import { nothing } from './fields.js';
 import { openRepository } from './repositories.js';
 
-type RuleOptions = Pick<AdminApiOptions, 'backend' | 'authorizer' | 'rules'>;
+type RuleOptions = Pick<
+  AdminApiOptions,
+  'backend' | 'authorizer' | 'rules' | 'directory' | 'issuers'
+>;
 
 /** Branch rules: of a repository, for those who administer it; of the whole server, for its administrators. */
 export function ruleEndpoints(options: RuleOptions): Endpoint[] {
@@ -27,12 +30,13 @@ function serverScope(call: Call): Promise<RuleScope> {
 }
 
 function scopedEndpoints(
-  { rules, backend }: RuleOptions,
+  options: RuleOptions,
   {
     prefix,
     scopeOf,
   }: { readonly prefix: string; readonly scopeOf: (call: Call) => Promise<RuleScope> },
 ): Endpoint[] {
+  const { rules, backend } = options;
   const list = endpoint({
     method: 'get',
     path: `${prefix}/rules`,
@@ -54,6 +58,8 @@ function scopedEndpoints(
       const name = nameIn(call);
       const rule: Rule = { name, ...fields };
       if (!backend.capabilities.inspectsPushes) refuseWhatIsNotJudged(rule);
+      await requireNamed(options, 'push', rule.push ?? []);
+      await requireNamed(options, 'exempt', rule.exempt);
       const { replaced } = await rules.put(scope, name, fields);
       return { status: replaced ? 200 : 201, body: { rule } };
     },
@@ -80,6 +86,32 @@ function nameIn(call: Call): string {
   if (parsed.success) return parsed.data;
   const problem = parsed.error.issues[0]?.message ?? 'is no name of a rule';
   throw invalidField('name', problem);
+}
+
+/**
+ * A name of nobody would be let in, or left alone, as soon as somebody gets it. Names of users and groups are never
+ * given again, so that what is found here stays true. A deploy key, which is no name to be mistaken in, may come later.
+ */
+async function requireNamed(
+  { directory, issuers }: RuleOptions,
+  field: 'push' | 'exempt',
+  subjects: readonly string[],
+): Promise<void> {
+  const named = subjects.filter((subject) => !subject.startsWith('deploy-key:'));
+  const known = named.some((subject) => subject.startsWith('oidc:')) ? await issuers.list() : [];
+  for (const subject of named) {
+    const [, entry] = /^oidc:(.*)/.exec(subject) ?? [];
+    try {
+      if (entry === undefined) await directory.requireSubject(subject);
+      else if (!known.some(({ name }) => name === entry)) {
+        throw new QuorateError('not-found', `there is no issuer ${entry}`);
+      }
+    } catch (error) {
+      const { code, message } = asQuorateError(error);
+      if (code !== 'not-found') throw error;
+      throw new QuorateError(code, `${field}: ${message}`);
+    }
+  }
 }
 
 /** A rule that would not be kept is not taken. */

@@ -14,7 +14,7 @@ import { principalName } from '../../auth/principal.js';
 import type { AdminApiOptions } from '../options.js';
 import { type Call, endpoint, type Endpoint } from '../endpoint.js';
 import { requireServerAdmin } from '../permissions.js';
-import { nothing, pageLimit } from './fields.js';
+import { eitherOf, nothing, pageLimit } from './fields.js';
 import { openRepository } from './repositories.js';
 
 type WebhookOptions = Pick<AdminApiOptions, 'backend' | 'authorizer' | 'webhooks' | 'random'>;
@@ -22,7 +22,7 @@ type WebhookOptions = Pick<AdminApiOptions, 'backend' | 'authorizer' | 'webhooks
 const url = z.string({ error: 'a URL is wanted' }).superRefine(refineBy(webhookUrlProblem));
 const secret = z.string().superRefine(refineBy(webhookSecretProblem));
 const events = z
-  .array(z.enum(webhookEvents, { error: `has to be ${webhookEvents.join(', ')}` }))
+  .array(z.enum(webhookEvents, { error: `has to be ${eitherOf(webhookEvents)}` }))
   .min(1, { error: 'names no event' })
   .max(webhookEvents.length);
 
