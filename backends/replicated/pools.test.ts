@@ -7,7 +7,13 @@ import { QuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
 import type { Repository } from '../contract/repository.js';
 import { allRefs } from '../contract/visible-refs.js';
-import { type LocalFixture, runGit, startLocal, zeroOid } from '../local/testing/local-fixture.js';
+import {
+  type LocalFixture,
+  runGit,
+  startLocal,
+  systemClock,
+  zeroOid,
+} from '../local/testing/local-fixture.js';
 import { intercepting, type Step } from './testing/fault-coordinator.js';
 import { until } from '../contract/testing/until.js';
 
@@ -162,4 +168,43 @@ test('files of a pool go on a tombstone, never because a record is missing', asy
   const last = await restart(again);
   assert.equal(poolCount(last), 2);
   for (const repository of [source, fork]) await assertWhole(last, repository);
+});
+
+test('however many forks are measured, who shares their pool is counted once; forks made and deleted here are seen at once', async () => {
+  let counts = 0;
+  let nowMs = 0;
+  const local = await startLocal({
+    clock: { ...systemClock, monotonicMs: () => nowMs },
+    wrap: (coordinator) => ({
+      ...intercepting(coordinator, passes),
+      range: (key, options) => {
+        if (key.startsWith('pool-members/') && options?.limit !== 2) counts += 1;
+        return coordinator.range(key, options);
+      },
+    }),
+  });
+  open.push(local);
+  const { repositories } = local.backend;
+  const source = await local.create('source');
+  const newOid = await local.commit('one');
+  await local.push(source, [{ ref: main, oldOid: zeroOid, newOid }]);
+  const forks = [source];
+  for (const name of ['first', 'second', 'third']) {
+    forks.push(await repositories.fork(source, newFork(name)));
+  }
+  const sharedBy = async ({ id }: Repository): Promise<number | undefined> =>
+    (await repositories.stats(id)).sharedBy;
+  counts = 0;
+  // At the same time, and one after the other.
+  assert.deepEqual(await Promise.all(forks.map(sharedBy)), [4, 4, 4, 4]);
+  for (const fork of forks) assert.equal(await sharedBy(fork), 4);
+  assert.equal(counts, 1);
+  // Others may have made some, or deleted them.
+  nowMs += 11_000;
+  assert.equal(await sharedBy(source), 4);
+  assert.equal(counts, 2);
+  const fourth = await repositories.fork(source, newFork('fourth'));
+  assert.equal(await sharedBy(source), 5);
+  await repositories.delete(fourth.id);
+  await until('its files are gone', async () => (await sharedBy(source)) === 4);
 });

@@ -29,6 +29,14 @@ export interface PoolsDependencies {
 /** A lost compare-and-swap means that somebody else's went through; this many in a row do not happen by chance. */
 const maxRaces = 30;
 
+/**
+ * So long it counts as known how many share a pool: whoever measures thousands of forks of one repository asks for each
+ * of them. What this process changes is seen at once; the number is for dividing what they share, and for showing.
+ */
+const sizeKnownMs = 10_000;
+/** Pools of which that is remembered. */
+const maxSizes = 1_000;
+
 /** What a fork starts from. */
 export interface Enrolment {
   readonly source: RepositoryRecord;
@@ -44,6 +52,8 @@ export interface Enrolment {
  */
 export class Pools {
   readonly #dependencies: PoolsDependencies;
+  /** The oldest first; when it was asked for, on the monotonic clock. */
+  readonly #sizes = new Map<string, { readonly count: Promise<number>; readonly atMs: number }>();
 
   constructor(dependencies: PoolsDependencies) {
     this.#dependencies = dependencies;
@@ -82,13 +92,31 @@ export class Pools {
         ],
         failure: [],
       });
-      if (succeeded) return { source, fork, poolId };
+      if (!succeeded) continue;
+      this.#sizes.delete(poolId);
+      return { source, fork, poolId };
     }
     throw new QuorateError('aborted', 'the repository is being changed by others; try again');
   }
 
-  /** Repositories that share the pool. */
-  async size(poolId: string): Promise<number> {
+  /** Repositories that share the pool; what other processes changed in the last ten seconds may be missing. */
+  size(poolId: string): Promise<number> {
+    const nowMs = this.#dependencies.clock.monotonicMs();
+    const known = this.#sizes.get(poolId);
+    if (known !== undefined && nowMs - known.atMs < sizeKnownMs) return known.count;
+    const count = this.#count(poolId);
+    this.#sizes.delete(poolId);
+    this.#sizes.set(poolId, { count, atMs: nowMs });
+    const [oldest] = this.#sizes.keys();
+    if (this.#sizes.size > maxSizes && oldest !== undefined) this.#sizes.delete(oldest);
+    // Who asks next asks anew.
+    count.catch(() => {
+      if (this.#sizes.get(poolId)?.count === count) this.#sizes.delete(poolId);
+    });
+    return count;
+  }
+
+  async #count(poolId: string): Promise<number> {
     let count = 0;
     const prefix = keys.poolMembers(poolId);
     for await (const { version } of scan(this.#dependencies.coordinator, prefix, {
@@ -102,6 +130,8 @@ export class Pools {
   /** Gives a pool up that at most one repository is a member of. Does nothing to others; may be tried at any time. */
   async collect(poolId: string): Promise<void> {
     const { coordinator } = this.#dependencies;
+    // Whoever left it may be why this is tried.
+    this.#sizes.delete(poolId);
     const stored = await coordinator.get(keys.pool(poolId));
     if (stored === undefined) return;
     const pool = decodePool(stored);
