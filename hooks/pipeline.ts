@@ -55,6 +55,7 @@ function judgesOf(dependencies: PipelineDependencies, repository: Repository): P
   return {
     preReceive: (context) => preReceive(dependencies, context, { concerned, hooks: early }),
     update: (context) => judgeUpdates(dependencies, context, { rules, hooks: each }),
+    settle: (pushId, committed) => dependencies.quotas.settle(pushId, committed),
     talksAfterCommit: async () => (await late).length > 0,
     nobodyToTell: async () => {
       // A hook may take long, and somebody may want to be told in the meantime.

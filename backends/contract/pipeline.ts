@@ -102,6 +102,11 @@ export interface PushJudges {
   talksAfterCommit(): Promise<boolean>;
   /** True when nobody is to be told by `postReceive`, as of the push's locks, which no hook has held up since. */
   nobodyToTell?(): Promise<boolean>;
+  /**
+   * To be called once when the push is over, where it had no allowance to settle. Undefined when there is nothing to do.
+   * Never fails.
+   */
+  settle?(pushId: string, committed: boolean): Promise<void> | undefined;
 }
 
 /** The stages of a push, implemented in `hooks/`. A stage runs at least once; none may push to its own repository. */

@@ -132,9 +132,9 @@ export async function runPush(
   } finally {
     uploaded.release();
     attendance.leave();
-    if (allowance !== undefined) {
-      await atMost(settlePatienceMs, dependencies, allowance.settle(request.pushId, isCommitted));
-    }
+    // There may be a quota since the push began.
+    const settling = (allowance ?? judges)?.settle?.(request.pushId, isCommitted);
+    if (settling !== undefined) await atMost(settlePatienceMs, dependencies, settling);
     if (!leaveQuarantine) {
       await abortUpload(
         dependencies,

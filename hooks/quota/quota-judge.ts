@@ -25,6 +25,13 @@ export interface QuotaJudge {
   allowance(repository: Repository): Promise<PackAllowance | undefined>;
   /** Why the whole push is refused, or undefined. Claims its bytes until the push is over, and warns. */
   judge(context: PushContext, concerned: boolean): Promise<string | undefined>;
+  /**
+   * Gives back what a push claimed for which no allowance was made: there was no quota when it began. Undefined when it
+   * claimed nothing. To be called when it is over; never rejects.
+   */
+  settle(pushId: string, committed: boolean): Promise<void> | undefined;
+  /** Measures and notes a repository, if a quota concerns it. What fails here is put right by the next count. */
+  note(repository: Pick<Repository, 'id' | 'name'>): Promise<void>;
   /** Whether any quota concerns the repository. */
   concerns(repository: Pick<Repository, 'id' | 'name'>): Promise<boolean>;
   /**
@@ -51,8 +58,10 @@ const recountAgainAfterMs = 5_000;
  * repositories.
  */
 const countPatienceMs = 2_000;
-/** Owners remembered to have been counted lately. */
-const maxRemembered = 1_000;
+/** What cannot be noted after a push is tried again so much later: an etcd without a leader has one in seconds. */
+const settlePausesMs: readonly number[] = [0, 2_000, 8_000];
+/** Owners, and repositories with a quota of their own, remembered to have been counted lately. */
+const maxRemembered = 5_000;
 
 export function createQuotaJudge(dependencies: QuotaDependencies): QuotaJudge {
   return new Judge(dependencies);
@@ -68,6 +77,8 @@ interface Bound {
   readonly maxBytes: number;
   readonly usedBytes: number;
 }
+
+type Named = Pick<Repository, 'id' | 'name'>;
 
 /** What is to be claimed. */
 interface Asked {
@@ -87,10 +98,12 @@ interface Judged {
 
 class Judge implements QuotaJudge {
   readonly #dependencies: QuotaDependencies;
-  /** Owner -> when this process last measured all of its repositories, on the monotonic clock. */
+  /** Owner or repository -> when this process last measured all of it, on the monotonic clock. */
   readonly #counted = new Map<string, number>();
-  /** Owners whose repositories are being measured. */
+  /** Owners and repositories that are being measured. */
   readonly #counting = new Map<string, Promise<void>>();
+  /** Pushes that may have claimed something and are not over, and the name by which they did. */
+  readonly #claimants = new Map<string, Named>();
   readonly #claims: ClaimsQueue;
 
   constructor(dependencies: QuotaDependencies) {
@@ -122,6 +135,12 @@ class Judge implements QuotaJudge {
   async judge(context: PushContext, concerned: boolean): Promise<string | undefined> {
     const { repository, packBytes, pushId } = context;
     if (packBytes === 0 || !concerned) return undefined;
+    const earlier = this.#claimants.get(pushId);
+    if (earlier !== undefined && ownerOf(earlier.name) !== ownerOf(repository.name)) {
+      // It was renamed, and the push is judged again.
+      await this.#settle(earlier, pushId, false);
+    }
+    this.#claimants.set(pushId, repository);
     const asked = { repository, bytes: packBytes, claimId: pushId };
     const { bounds, broken } = await this.#claim(asked);
     if (broken !== undefined) {
@@ -130,6 +149,21 @@ class Judge implements QuotaJudge {
     }
     if (bounds.length > 0) this.#warn(context, bounds);
     return undefined;
+  }
+
+  settle(pushId: string, committed: boolean): Promise<void> | undefined {
+    const repository = this.#claimants.get(pushId);
+    return repository === undefined ? undefined : this.#settle(repository, pushId, committed);
+  }
+
+  async note(repository: Named): Promise<void> {
+    const { usage, logger } = this.#dependencies;
+    try {
+      if (await usage.concerns(repository)) await this.#noteNow(repository);
+    } catch (error) {
+      const fields = { component: 'quota', repo: repository.id, err: error };
+      logger.warn(fields, 'the size of a repository was not noted');
+    }
   }
 
   async holdRoom(repository: Repository, name: string): Promise<HeldRoom> {
@@ -141,14 +175,19 @@ class Judge implements QuotaJudge {
     if ((await usage.account(moved))?.ownerQuota === undefined) return nothing;
     const bytes = await usage.measure(repository.id);
     const asked = { repository: moved, bytes, claimId, ownerOnly: true };
-    const { broken } = await this.#claim(asked);
+    const release = (): Promise<void> => this.#settle(moved, claimId, false);
+    const { broken } = await this.#claim(asked).catch(async (error: unknown) => {
+      // It may have been put.
+      await release();
+      throw error;
+    });
     if (broken !== undefined) {
       throw new QuorateError(
         'failed-precondition',
         `${exceeded(broken)}, and ${repository.name} has ${inUnits(bytes)}: make room, or raise the quota`,
       );
     }
-    return { release: () => this.#settle(moved, claimId, false) };
+    return { release };
   }
 
   /** Claims bytes, unless a bound is broken by them: by what is there when it is written, after a count that is due. */
@@ -187,37 +226,48 @@ class Judge implements QuotaJudge {
     const { usage, clock } = this.#dependencies;
     const account = await usage.account(repository);
     if (account === undefined) return undefined;
-    const { owner, claims } = account;
+    const { claims } = account;
     const fits = boundsOf(account, repository, claimId).every((bound) => leftOf(bound) >= bytes);
-    const fresh = clock.nowMs() - (claims.countedAtMs ?? -Infinity) < recountAfterMs;
-    const lately = this.#counted.get(owner);
-    const justCounted = lately !== undefined && clock.monotonicMs() - lately < recountAgainAfterMs;
-    if (fresh && (fits || justCounted)) return account;
-    const count = this.#count(repository);
-    await (fits && claims.countedAtMs !== undefined ? this.#awhile(count) : count);
+    const sinceMs =
+      clock.monotonicMs() - (this.#counted.get(countedAs(account, repository)) ?? -Infinity);
+    const ofAll = account.ownerQuota !== undefined;
+    const known = ofAll ? claims.countedAtMs !== undefined : account.usages.has(repository.id);
+    const ageMs = ofAll ? clock.nowMs() - (claims.countedAtMs ?? -Infinity) : sinceMs;
+    const fresh = known && ageMs < recountAfterMs;
+    if (fresh && (fits || sinceMs < recountAgainAfterMs)) return account;
+    const count = this.#count(account, repository);
+    await (fits && known ? this.#awhile(count) : count);
     return usage.account(repository);
   }
 
-  /** Measures all repositories of the owner; once for all who want that at the same time. */
-  #count(repository: Repository): Promise<void> {
-    const owner = ownerOf(repository.name);
-    const running = this.#counting.get(owner);
+  /** Measures what the quotas are about; once for all who want that at the same time. */
+  #count(account: Account, repository: Repository): Promise<void> {
+    const what = countedAs(account, repository);
+    const running = this.#counting.get(what);
     if (running !== undefined) return running;
-    const count = this.#countOnce(repository).finally(() => this.#counting.delete(owner));
-    this.#counting.set(owner, count);
+    const counted =
+      account.ownerQuota === undefined ? this.#noteNow(repository) : this.#countAll(repository);
+    const count = counted
+      .then(() => this.#remember(what))
+      .finally(() => this.#counting.delete(what));
+    this.#counting.set(what, count);
     return count;
   }
 
-  async #countOnce(repository: Repository): Promise<void> {
-    const { usage, clock } = this.#dependencies;
+  /** All repositories of the owner. */
+  async #countAll(repository: Repository): Promise<void> {
+    const { usage, clock, logger } = this.#dependencies;
     const owner = ownerOf(repository.name);
-    await usage.recount(owner);
-    this.#remember(owner);
+    const { unmeasured, error } = await usage.recount(owner);
+    if (unmeasured > 0) {
+      const fields = { component: 'quota', owner, repositories: unmeasured, err: error };
+      logger.warn(fields, 'repositories could not be measured: what was last known of them counts');
+    }
     await this.#claims.change(repository, {
       needsUsages: false,
       givesBack: true,
       decide: (account) =>
-        account === undefined
+        account?.ownerQuota === undefined
           ? { answer: undefined }
           : { answer: undefined, claims: { ...account.claims, countedAtMs: clock.nowMs() } },
     });
@@ -235,23 +285,61 @@ class Judge implements QuotaJudge {
   }
 
   /** Gives the claim back, and notes what is stored now. What fails here is put right by the next count. */
-  async #settle(repository: Repository, claimId: string, committed: boolean): Promise<void> {
-    const { logger } = this.#dependencies;
-    try {
-      for (let race = 0; race < maxMeasurements; race += 1) {
-        if (await this.#giveBack(repository, claimId, committed)) return;
-      }
-    } catch (error) {
+  async #settle(repository: Named, claimId: string, committed: boolean): Promise<void> {
+    const { clock, logger } = this.#dependencies;
+    const claimant = this.#claimants.get(claimId) ?? repository;
+    this.#claimants.delete(claimId);
+    const failed = (error: unknown): void => {
       const fields = { component: 'quota', repo: repository.id, push_id: claimId, err: error };
       logger.warn(fields, 'the size of a repository was not noted after a push');
+    };
+    try {
+      if (committed) await this.#noteNow(claimant, claimId);
+      else await this.#giveBack(claimant, { claimId });
+      return;
+    } catch (error) {
+      failed(error);
+    }
+    // A claim that stays would count beside what it brought, for a quarter of an hour.
+    for (const pauseMs of settlePausesMs) {
+      if (pauseMs > 0) await clock.sleep(pauseMs);
+      try {
+        await this.#giveBack(claimant, { claimId, asClaimed: committed });
+        return;
+      } catch (error) {
+        failed(error);
+      }
     }
   }
 
-  /** False when somebody else noted the size while this measured it: one of the two is of later. */
-  async #giveBack(repository: Repository, claimId: string, committed: boolean): Promise<boolean> {
+  /** Measures, notes, and gives a claim back. What somebody else noted meanwhile may be of later: it measures again. */
+  async #noteNow(repository: Named, claimId?: string): Promise<void> {
     const { usage } = this.#dependencies;
-    const before = committed ? await usage.noted(repository) : undefined;
-    const bytes = committed ? await usage.measure(repository.id) : undefined;
+    for (let race = 0; race < maxMeasurements; race += 1) {
+      const before = (await usage.noted(repository))?.revision;
+      const bytes = await usage.measure(repository.id);
+      if (await this.#giveBack(repository, { claimId, measured: { bytes, before } })) return;
+    }
+    // Others note it again and again, and the last of them what is there.
+    await this.#giveBack(repository, { claimId });
+  }
+
+  /**
+   * False when the size that was measured is not noted, since somebody else noted one. `asClaimed`: nobody can measure
+   * what the push brought, and it counts as what it claimed until the next count.
+   */
+  async #giveBack(
+    repository: Named,
+    {
+      claimId = '',
+      measured,
+      asClaimed = false,
+    }: {
+      readonly claimId?: string | undefined;
+      readonly asClaimed?: boolean;
+      readonly measured?: { readonly bytes: number; readonly before: number | undefined };
+    },
+  ): Promise<boolean> {
     return this.#claims.change(repository, {
       needsUsages: false,
       givesBack: true,
@@ -259,17 +347,20 @@ class Judge implements QuotaJudge {
         if (account === undefined) return { answer: true };
         const { [claimId]: own, ...rest } = account.claims.claims;
         const given = own === undefined ? {} : { claims: { ...account.claims, claims: rest } };
-        if (bytes === undefined) return { answer: true, ...given };
-        const now = account.usages.get(repository.id)?.revision;
-        if (now !== before?.revision) return { answer: false };
-        return { answer: true, ...given, bytes };
+        const now = account.usages.get(repository.id);
+        if (asClaimed && own !== undefined) {
+          return { answer: true, ...given, bytes: (now?.bytes ?? 0) + own.bytes };
+        }
+        if (measured === undefined) return { answer: true, ...given };
+        if (now?.revision !== measured.before) return { answer: false };
+        return { answer: true, ...given, bytes: measured.bytes };
       },
     });
   }
 
-  #remember(owner: string): void {
-    this.#counted.delete(owner);
-    this.#counted.set(owner, this.#dependencies.clock.monotonicMs());
+  #remember(what: string): void {
+    this.#counted.delete(what);
+    this.#counted.set(what, this.#dependencies.clock.monotonicMs());
     const [oldest] = this.#counted.keys();
     if (this.#counted.size > maxRemembered && oldest !== undefined) this.#counted.delete(oldest);
   }
@@ -303,6 +394,11 @@ class Judge implements QuotaJudge {
   #isNear({ usedBytes, maxBytes }: Bound): boolean {
     return usedBytes * 100 >= maxBytes * this.#dependencies.warnPercent;
   }
+}
+
+/** What is measured for the sake of a repository's quotas: all of its owner's, or itself. */
+function countedAs({ owner, ownerQuota }: Account, { id }: Named): string {
+  return ownerQuota === undefined ? `repository ${id}` : `owner ${owner}`;
 }
 
 function leftOf({ maxBytes, usedBytes }: Bound): number {

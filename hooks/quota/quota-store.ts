@@ -1,8 +1,15 @@
-import type { Coordinator, KeyValue, Operation } from '../../backends/contract/coordinator.js';
+import type {
+  Compare,
+  Coordinator,
+  KeyValue,
+  Operation,
+} from '../../backends/contract/coordinator.js';
 import type { Clock } from '../../backends/contract/environment.js';
 import { QuorateError } from '../../backends/contract/errors.js';
 import { keys, prefixEnd } from '../../backends/contract/keys.js';
 import {
+  type Claims,
+  claimsSchema,
   decode,
   encode,
   inUnits,
@@ -26,6 +33,12 @@ export interface Promised {
   readonly maxBytes: number;
 }
 
+/** A quota as it is removed: with its owner's last one, what was kept for that owner's pushes goes, too. */
+export type OwnedScope =
+  | { readonly owner: string }
+  /** `owner`: of the repository. */
+  | { readonly repositoryId: string; readonly ofOwner: string };
+
 /**
  * Quotas in the coordinator. Errors: `not-found`, `failed-precondition` (more would be promised than may be),
  * `aborted` (others change quotas at the same time), `data-corrupt`.
@@ -34,13 +47,19 @@ export interface QuotaStore {
   get(scope: QuotaScope): Promise<Quota | undefined>;
   /** Refuses to promise more than the disk may be overcommitted; lowering is never refused. */
   set(scope: QuotaScope, bytes: number): Promise<Quota>;
-  remove(scope: QuotaScope): Promise<void>;
+  /**
+   * With it goes what was measured and claimed on its account: pushes that are being judged by it lose a race, and are
+   * judged without it.
+   */
+  remove(scope: OwnedScope): Promise<void>;
   list(): Promise<readonly ScopedQuota[]>;
   promised(): Promise<Promised>;
   /** When a repository's id changes, which is so on the directory backend only. */
   move(from: string, to: string): Promise<void>;
-  /** That of a repository that is gone, if it had one. */
-  forget(repositoryId: string): Promise<void>;
+  /** As `remove`, of a repository that is gone, if it had one. */
+  forget(scope: OwnedScope): Promise<void>;
+  /** Removes what was kept for an owner whom a repository left, if no quota concerns any other of its own. */
+  left(owner: string): Promise<void>;
 }
 
 export interface QuotaStoreOptions {
@@ -57,6 +76,8 @@ export interface QuotaStoreOptions {
 /** Lost races in a row that do not happen by chance. */
 const maxRaces = 10;
 const pageSize = 500;
+/** Repositories whose sizes stay known when their owner's quota goes; of others they are measured again. */
+const maxKept = 100;
 
 export function createQuotaStore(options: QuotaStoreOptions): QuotaStore {
   return new Store(options);
@@ -84,12 +105,17 @@ class Store implements QuotaStore {
     });
   }
 
-  remove(scope: QuotaScope): Promise<void> {
+  remove(scope: OwnedScope): Promise<void> {
     return this.#change(async () => {
       if ((await this.get(scope)) === undefined) {
         throw new QuorateError('not-found', 'there is no such quota');
       }
-      return { operations: [{ type: 'delete', key: keyOf(scope) }], result: undefined };
+      const { compares, operations } = await this.#keptFor(scope);
+      return {
+        compares,
+        operations: [{ type: 'delete', key: keyOf(scope) }, ...operations],
+        result: undefined,
+      };
     });
   }
 
@@ -123,26 +149,98 @@ class Store implements QuotaStore {
     }));
   }
 
-  async forget(repositoryId: string): Promise<void> {
-    if ((await this.get({ repositoryId })) === undefined) return;
-    await this.#change(async () => ({
-      operations: [{ type: 'delete', key: keyOf({ repositoryId }) }],
-      result: undefined,
-    }));
+  async forget(scope: OwnedScope): Promise<void> {
+    if ((await this.get(scope)) === undefined) return;
+    // Somebody else may do so at the same time.
+    await this.remove(scope).catch(unlessMissing);
+  }
+
+  async left(owner: string): Promise<void> {
+    const { coordinator } = this.#options;
+    if ((await this.get({ owner })) !== undefined) return;
+    const usages = keys.quotaUsages(owner);
+    const { entries } = await coordinator.range(usages, { rangeEnd: prefixEnd(usages), limit: 1 });
+    if (entries.length === 0 && (await coordinator.get(keys.quotaClaims(owner))) === undefined) {
+      return;
+    }
+    await this.#change(async () => {
+      const { ownerQuota, others } = await this.#quotasOf(owner, undefined);
+      const unused = ownerQuota === undefined && others.length === 0;
+      return { operations: unused ? allKeptFor(owner) : [], result: undefined };
+    });
+  }
+
+  /** What is to go with a quota of what was measured and claimed, as far as no other quota needs it. */
+  async #keptFor(scope: OwnedScope): Promise<{
+    readonly compares: readonly Compare[];
+    readonly operations: readonly Operation[];
+  }> {
+    const owner = 'owner' in scope ? scope.owner : scope.ofOwner;
+    const { ownerQuota, others } = await this.#quotasOf(owner, scope);
+    if (ownerQuota !== undefined) return { compares: [], operations: [] };
+    if (others.length === 0) return { compares: [], operations: allKeptFor(owner) };
+    if (!('owner' in scope)) {
+      const key = keys.quotaUsage(owner, scope.repositoryId);
+      return { compares: [], operations: [{ type: 'delete', key }] };
+    }
+    const claims = await this.#uncounted(owner);
+    return {
+      compares: claims.compares,
+      operations: [...allUsagesBut(owner, others.slice(0, maxKept)), ...claims.operations],
+    };
+  }
+
+  /** Claims stay. That all was counted was true of an owner with a quota; another one begins with a count. */
+  async #uncounted(owner: string): Promise<{
+    readonly compares: readonly Compare[];
+    readonly operations: readonly Operation[];
+  }> {
+    const key = keys.quotaClaims(owner);
+    const stored = await this.#options.coordinator.get(key);
+    if (stored === undefined) return { compares: [], operations: [] };
+    const { claims } = decode(claimsSchema, stored);
+    const uncounted: Claims = { claims };
+    return {
+      compares: [{ key, target: 'modRevision', op: '=', operand: stored.modRevision }],
+      operations: [{ type: 'put', key, value: encode(uncounted) }],
+    };
+  }
+
+  /** The owner's own, and ids of its repositories that have one; without that of a scope. */
+  async #quotasOf(
+    owner: string,
+    without: QuotaScope | undefined,
+  ): Promise<{ readonly ownerQuota: Quota | undefined; readonly others: readonly string[] }> {
+    const ofItself = without !== undefined && 'owner' in without;
+    const ownerQuota = ofItself ? undefined : await this.get({ owner });
+    if (ownerQuota !== undefined) return { ownerQuota, others: [] };
+    const others = (await this.list()).flatMap((quota) => {
+      if ('owner' in quota || quota.name === undefined || ownerOf(quota.name) !== owner) return [];
+      return without !== undefined && isOf(quota, without) ? [] : [quota.repositoryId];
+    });
+    return { ownerQuota, others };
   }
 
   /** With the change: two that are judged at the same time could promise too much together. */
   async #change<T>(
-    decide: () => Promise<{ readonly operations: readonly Operation[]; readonly result: T }>,
+    decide: () => Promise<{
+      readonly compares?: readonly Compare[];
+      readonly operations: readonly Operation[];
+      readonly result: T;
+    }>,
   ): Promise<T> {
     const { coordinator } = this.#options;
     const key = keys.quotaRevision;
     for (let race = 0; race < maxRaces; race += 1) {
       const before = await coordinator.get(key);
-      const { operations, result } = await decide();
+      const { compares = [], operations, result } = await decide();
+      if (operations.length === 0) return result;
       const { succeeded } = await coordinator.transaction({
         binding: true,
-        compares: [{ key, target: 'modRevision', op: '=', operand: before?.modRevision ?? 0 }],
+        compares: [
+          { key, target: 'modRevision', op: '=', operand: before?.modRevision ?? 0 },
+          ...compares,
+        ],
         success: [...operations, { type: 'put', key, value: encode({}) }],
         failure: [],
       });
@@ -201,6 +299,30 @@ function scopeOf(key: string): QuotaScope {
   const [kind, name = ''] = key.slice(keys.quotas.length).split('/', 2);
   const decoded = decodeURIComponent(name);
   return kind === 'owners' ? { owner: decoded } : { repositoryId: decoded };
+}
+
+/** Sizes and claims of an owner that no quota concerns any more. */
+function allKeptFor(owner: string): readonly Operation[] {
+  const key = keys.quotaUsages(owner);
+  return [
+    { type: 'delete', key: keys.quotaClaims(owner) },
+    { type: 'delete', key, rangeEnd: prefixEnd(key) },
+  ];
+}
+
+/** The sizes between those that are kept. */
+function allUsagesBut(owner: string, ids: readonly string[]): readonly Operation[] {
+  const prefix = keys.quotaUsages(owner);
+  const kept = ids.map((id) => keys.quotaUsage(owner, id)).toSorted((a, b) => (a < b ? -1 : 1));
+  const ends = [...kept, prefixEnd(prefix)];
+  return ends.map((rangeEnd, index) => {
+    const before = kept[index - 1];
+    return { type: 'delete', key: before === undefined ? prefix : `${before}\0`, rangeEnd };
+  });
+}
+
+function unlessMissing(error: unknown): void {
+  if (!(error instanceof QuorateError && error.code === 'not-found')) throw error;
 }
 
 function isOf(quota: ScopedQuota, scope: QuotaScope): boolean {

@@ -3,7 +3,12 @@ import type { Coordinator } from '../../backends/contract/coordinator.js';
 import type { Repository, RepositoryRegistry } from '../../backends/contract/repository.js';
 import { ownerOf, type QuotaScope } from './quota.js';
 import { createQuotaJudge, type QuotaJudge } from './quota-judge.js';
-import { createQuotaStore, type Promised, type ScopedQuota } from './quota-store.js';
+import {
+  createQuotaStore,
+  type OwnedScope,
+  type Promised,
+  type ScopedQuota,
+} from './quota-store.js';
 import { Usage } from './usage.js';
 
 export interface QuotasOptions {
@@ -68,6 +73,10 @@ export function createQuotas(options: QuotasOptions): Quotas {
       const usedBytes = await usage.measure(subject.id);
       return reportOf({ kind: 'repository', name: subject.name, quotaBytes, usedBytes });
     }
+    if (quota === undefined) {
+      const usedBytes = await usage.measureOwner(subject.owner);
+      return reportOf({ kind: 'owner', name: subject.owner, quotaBytes, usedBytes });
+    }
     await usage.recount(subject.owner);
     const usedBytes = await usage.ofOwner(subject.owner);
     return reportOf({ kind: 'owner', name: subject.owner, quotaBytes, usedBytes });
@@ -95,14 +104,17 @@ export function createQuotas(options: QuotasOptions): Quotas {
     allowance: (repository) => judge.allowance(repository),
     judge: (context, concerned) => judge.judge(context, concerned),
     concerns: (repository) => judge.concerns(repository),
+    settle: (pushId, committed) => judge.settle(pushId, committed),
+    note: (repository) => judge.note(repository),
     holdRoom: (repository, name) => judge.holdRoom(repository, name),
     show,
     async set(subject, bytes) {
       await store.set(scopeOf(subject), bytes);
-      await usage.recount('owner' in subject ? subject.owner : ownerOf(subject.name));
+      // Who shows an owner's counts all of it.
+      if (!('owner' in subject)) await judge.note(subject);
       return show(subject);
     },
-    remove: (subject) => store.remove(scopeOf(subject)),
+    remove: (subject) => store.remove(ownedScopeOf(subject)),
     async list() {
       const reports: QuotaReport[] = [];
       for (const quota of await store.list()) {
@@ -115,10 +127,11 @@ export function createQuotas(options: QuotasOptions): Quotas {
     async renamed(from, to) {
       if (from.id !== to.id) await store.move(from.id, to.id);
       await usage.forget(from);
-      await usage.note(to);
+      if (ownerOf(from.name) !== ownerOf(to.name)) await store.left(ownerOf(from.name));
+      await judge.note(to);
     },
     async deleted(repository) {
-      await store.forget(repository.id);
+      await store.forget(ownedScopeOf(repository));
       await usage.forget(repository);
     },
   };
@@ -126,6 +139,11 @@ export function createQuotas(options: QuotasOptions): Quotas {
 
 function scopeOf(subject: QuotaSubject): QuotaScope {
   return 'owner' in subject ? subject : { repositoryId: subject.id };
+}
+
+function ownedScopeOf(subject: QuotaSubject): OwnedScope {
+  if ('owner' in subject) return { owner: subject.owner };
+  return { repositoryId: subject.id, ofOwner: ownerOf(subject.name) };
 }
 
 function stateOf(

@@ -51,6 +51,8 @@ export interface OwnerAccount {
   readonly claims: Claims;
   /** Of the claims' record; 0: there is none. */
   readonly claimsRevision: number;
+  /** That the quotas that were asked for are these, and those that are not there are not. */
+  readonly sameQuotas: readonly Compare[];
 }
 
 /** The same for one of the owner's repositories. */
@@ -58,6 +60,21 @@ export type Account = Omit<OwnerAccount, 'repositoryQuotas'> & {
   readonly repositoryQuota: Quota | undefined;
 };
 
+/** Bytes undefined: it could not be measured, or was not asked for. */
+interface Measured {
+  readonly id: string;
+  readonly bytes: number | undefined;
+  readonly error: unknown;
+}
+
+export interface Recount {
+  /** Repositories that could not be measured, and why the first of them could not. */
+  readonly unmeasured: number;
+  readonly error: unknown;
+}
+
+/** Repositories that cannot be measured beyond which a count asks for no more, after the page. */
+const maxUnmeasured = 32;
 /** Repositories looked up, or records written, at a time. */
 const pageSize = 100;
 /** Repositories measured at a time: each is a question to a store. */
@@ -125,12 +142,19 @@ export class Usage {
       usages: all && owners !== undefined ? await this.#usagesOf(owner) : new Map(own),
       claims: claims === undefined ? { claims: {} } : this.#live(decode(claimsSchema, claims)),
       claimsRevision: claims?.modRevision ?? 0,
+      sameQuotas: [
+        same(keys.ownerQuota(owner), owners),
+        ...ids.map((id, index) => same(keys.repositoryQuota(id), rest[index])),
+      ],
     };
   }
 
-  /** Writes the claims of an account, with what was measured, if nobody has written any of it since it was read. */
+  /**
+   * Writes the claims of an account, with what was measured, if nobody has written any of it since it was read, nor set
+   * or removed a quota: when the last one goes, so do these records, and nobody brings them back.
+   */
   async writeClaims(
-    { owner, claimsRevision }: Pick<OwnerAccount, 'owner' | 'claimsRevision'>,
+    { owner, claimsRevision, sameQuotas }: OwnerAccount,
     claims: Claims,
     notes: readonly Note[],
   ): Promise<boolean> {
@@ -138,6 +162,7 @@ export class Usage {
     const { succeeded } = await this.#options.coordinator.transaction({
       compares: [
         { key, target: 'modRevision', op: '=', operand: claimsRevision },
+        ...sameQuotas,
         ...notes.map(({ compare }) => compare),
       ],
       success: [
@@ -182,19 +207,28 @@ export class Usage {
   }
 
   /**
-   * Measures all repositories of an owner and forgets those that are no longer its own. What a push has noted in the
-   * meantime was measured later, and stays.
+   * Measures all repositories of an owner with a quota and forgets those that are no longer its own. What a push has noted in the
+   * meantime was measured later, and stays; so does what is known of one that cannot be measured now, since pushes to the
+   * others go on.
    */
-  async recount(owner: string): Promise<void> {
+  async recount(owner: string): Promise<Recount> {
     const known = await this.#usagesOf(owner);
     const before = { owner, usages: known };
     const corrections: Note[] = [];
     const own = new Set<string>();
+    let unmeasured = 0;
+    let firstError: unknown = undefined;
     for await (const page of this.#pagesOf(owner)) {
-      for (const { id, bytes } of await this.#measureAll(page)) {
+      // A store that is away, or whose disk hangs, is not asked for thousands.
+      const ask = unmeasured < maxUnmeasured;
+      for (const { id, bytes, error } of await this.#measureAll(page, { ask })) {
         own.add(id);
-        if (known.get(id)?.bytes === bytes) continue;
-        corrections.push(this.noteOf(before, id, bytes));
+        if (bytes === undefined) {
+          unmeasured += 1;
+          firstError ??= error;
+        } else if (known.get(id)?.bytes !== bytes) {
+          corrections.push(this.noteOf(before, id, bytes));
+        }
       }
     }
     for (const id of known.keys()) {
@@ -204,34 +238,57 @@ export class Usage {
     }
     for (let from = 0; from < corrections.length; from += pageSize) {
       const page = corrections.slice(from, from + pageSize);
-      if (await this.#correct(page)) continue;
-      for (const correction of page) await this.#correct([correction]);
+      if (await this.#correct(owner, page)) continue;
+      for (const correction of page) await this.#correct(owner, [correction]);
     }
+    return { unmeasured, error: firstError };
   }
 
   /** Without those that are gone since they were listed. */
   async #measureAll(
     page: readonly Repository[],
-  ): Promise<readonly { readonly id: string; readonly bytes: number }[]> {
-    const measured: { readonly id: string; readonly bytes: number }[] = [];
+    { ask }: { readonly ask: boolean },
+  ): Promise<readonly Measured[]> {
+    if (!ask) return page.map(({ id }) => ({ id, bytes: undefined, error: undefined }));
+    const measured: Measured[] = [];
     for (let from = 0; from < page.length; from += measuredAtATime) {
-      const part = page.slice(from, from + measuredAtATime).map(async ({ id }) => {
-        const bytes = await this.measure(id).catch(ignoreMissing);
-        return bytes === undefined ? [] : [{ id, bytes }];
-      });
+      const part = page
+        .slice(from, from + measuredAtATime)
+        .map(async ({ id }): Promise<readonly Measured[]> => {
+          try {
+            return [{ id, bytes: await this.measure(id), error: undefined }];
+          } catch (error) {
+            return isMissing(error) ? [] : [{ id, bytes: undefined, error }];
+          }
+        });
       measured.push(...(await Promise.all(part)).flat());
     }
     return measured;
   }
 
-  /** All of them, or none when a record is another than was seen. */
-  async #correct(corrections: readonly Note[]): Promise<boolean> {
+  /** All of them, or none when a record is another than was seen, or the owner has no quota any more. */
+  async #correct(owner: string, corrections: readonly Note[]): Promise<boolean> {
     const { succeeded } = await this.#options.coordinator.transaction({
-      compares: corrections.map(({ compare }) => compare),
+      compares: [
+        { key: keys.ownerQuota(owner), target: 'version', op: '>', operand: 0 },
+        ...corrections.map(({ compare }) => compare),
+      ],
       success: corrections.map(({ operation }) => operation),
       failure: [],
     });
     return succeeded;
+  }
+
+  /** Stored bytes of all repositories of an owner, measured now and not noted. */
+  async measureOwner(owner: string): Promise<number> {
+    let sum = 0;
+    for await (const page of this.#pagesOf(owner)) {
+      for (const { bytes, error } of await this.#measureAll(page, { ask: true })) {
+        if (bytes === undefined) throw error;
+        sum += bytes;
+      }
+    }
+    return sum;
   }
 
   /** Stored bytes of all repositories of an owner, as last measured. */
@@ -251,18 +308,6 @@ export class Usage {
     const key = keys.quotaUsage(ownerOf(name), id);
     const known = await this.#options.coordinator.get(key);
     return known === undefined ? this.measure(id) : decode(usageSchema, known).bytes;
-  }
-
-  /** Notes the size of a repository for its owner. */
-  async note({ id, name }: Pick<Repository, 'id' | 'name'>): Promise<void> {
-    const owner = ownerOf(name);
-    const value = encode({ bytes: await this.measure(id) });
-    const key = keys.quotaUsage(owner, id);
-    await this.#options.coordinator.transaction({
-      compares: [],
-      success: [{ type: 'put', key, value }],
-      failure: [],
-    });
   }
 
   /** Of a repository that is gone, or has another owner now. */
@@ -324,11 +369,14 @@ function noted(entry: KeyValue): Noted {
   return { bytes: decode(usageSchema, entry).bytes, revision: entry.modRevision };
 }
 
+function same(key: string, entry: KeyValue | undefined): Compare {
+  return { key, target: 'modRevision', op: '=', operand: entry?.modRevision ?? 0 };
+}
+
 function firstEntry(result: OperationResult): KeyValue | undefined {
   return result.type === 'get' ? result.entries[0] : undefined;
 }
 
-function ignoreMissing(error: unknown): undefined {
-  if (error instanceof QuorateError && error.code === 'not-found') return undefined;
-  throw error;
+function isMissing(error: unknown): boolean {
+  return error instanceof QuorateError && error.code === 'not-found';
 }

@@ -32,6 +32,8 @@ export const noRules: RuleDependencies &
     allowance: async () => undefined,
     judge: async () => undefined,
     concerns: async () => false,
+    settle: () => undefined,
+    note: async () => undefined,
     holdRoom: async () => ({ release: async () => undefined }),
   },
   webhooks: {
