@@ -12,7 +12,7 @@ import {
   guardCoordinator,
   observeCoordinator,
 } from '../backends/coordination/guarded-coordinator.js';
-import type { EtcdSettings } from '../backends/coordination/etcd/member-client.js';
+import type { EtcdSettings } from '../backends/coordination/etcd/etcd-settings.js';
 import { createProcessLease, processLeaseMs } from '../backends/coordination/process-lease.js';
 import { PastMemory } from '../backends/coordination/past-reads.js';
 import { shareReads } from '../backends/coordination/shared-reads.js';

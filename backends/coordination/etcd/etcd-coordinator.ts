@@ -25,7 +25,7 @@ import {
 import { isCompacted } from './etcd-errors.js';
 import { followRange, watchStreams } from './etcd-watch.js';
 import { LeaseKeeper } from './lease-keeper.js';
-import type { EtcdSettings } from './member-client.js';
+import type { EtcdSettings } from './etcd-settings.js';
 import { MemberPool, type Attempt } from './member-pool.js';
 import { ReadBatches } from './read-batches.js';
 import { findCluster } from './find-cluster.js';

@@ -9,7 +9,7 @@ import { until } from '../../contract/testing/until.js';
 import { asQuorateError, QuorateError } from '../../contract/errors.js';
 import { silentLogger } from '../test-environment.js';
 import { openEtcdCoordinator } from './etcd-coordinator.js';
-import { defaultAnswerMs } from './member-client.js';
+import { defaultAnswerMs } from './etcd-settings.js';
 import { EtcdCluster } from './testing/etcd-cluster.js';
 import { openEtcd, type OpenEtcd, realRandom, settingsFor } from './testing/etcd-fixture.js';
 import { measureWriteGap } from './testing/write-gap.js';

@@ -12,7 +12,7 @@ import { prefixEnd } from '../../contract/keys.js';
 import { silentLogger } from '../test-environment.js';
 import { openEtcdCoordinator } from './etcd-coordinator.js';
 import { createEtcd3Client } from './etcd3-client.js';
-import type { EtcdSettings } from './member-client.js';
+import type { EtcdSettings } from './etcd-settings.js';
 import { TestAuthority } from './testing/certificates.js';
 import { EtcdCluster } from './testing/etcd-cluster.js';
 import { patient, realRandom, settingsFor } from './testing/etcd-fixture.js';

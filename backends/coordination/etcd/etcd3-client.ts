@@ -1,7 +1,11 @@
-import * as grpc from '@grpc/grpc-js';
-import { noop } from 'cockatiel';
-import { Etcd3, type IOptions } from 'etcd3';
-import { defaultAnswerMs, type EtcdSettings } from './member-client.js';
+import { createRequire } from 'node:module';
+import type * as Grpc from '@grpc/grpc-js';
+import type * as Cockatiel from 'cockatiel';
+import type * as Etcd from 'etcd3';
+import { defaultAnswerMs, type EtcdSettings } from './etcd-settings.js';
+
+/** Not `import`: what failed once (a process with too many open files) an `import` never loads again. */
+const load = createRequire(import.meta.url);
 
 /** A connection that has said nothing for so long is asked whether it lives; etcd allows 5 s and more. */
 const keepaliveTimeMs = 6_000;
@@ -35,12 +39,14 @@ export function createWatchClient(
   };
 }
 
-/** etcd3's client of one member, without any fault handling of its own. */
-export function createEtcd3Client(endpoint: string, settings: EtcdSettings): Etcd3 {
+/** etcd3's client of one member, without any fault handling of its own. Throws when it cannot be loaded. */
+export function createEtcd3Client(endpoint: string, settings: EtcdSettings): Etcd.Etcd3 {
+  const { Etcd3 }: typeof Etcd = load('etcd3');
   return new Etcd3(clientOptions(endpoint, settings));
 }
 
-function clientOptions(endpoint: string, settings: EtcdSettings): IOptions {
+function clientOptions(endpoint: string, settings: EtcdSettings): Etcd.IOptions {
+  const { noop }: typeof Cockatiel = load('cockatiel');
   const { tls, auth, answerMs = defaultAnswerMs } = settings;
   return {
     hosts: endpoint,
@@ -74,7 +80,8 @@ function clientOptions(endpoint: string, settings: EtcdSettings): IOptions {
  * Asks a member without a leader to refuse at once instead of holding the request, and to end streams (watches,
  * keep-alives) when it loses its leader. Linearizable requests need one anyway.
  */
-function withHeaders(token: string | undefined): grpc.Interceptor {
+function withHeaders(token: string | undefined): Grpc.Interceptor {
+  const grpc: typeof Grpc = load('@grpc/grpc-js');
   return (options, nextCall) =>
     new grpc.InterceptingCall(nextCall(options), {
       start: (metadata, listener, next) => {

@@ -3,7 +3,7 @@ import { EtcdAuthenticationFailedError, EtcdPermissionDeniedError } from 'etcd3/
 import type { Logger } from '../../contract/environment.js';
 import { QuorateError } from '../../contract/errors.js';
 import { reasonOf } from './etcd-errors.js';
-import type { EtcdSettings } from './member-client.js';
+import type { EtcdSettings } from './etcd-settings.js';
 import type { MemberPool } from './member-pool.js';
 import { whatListens } from './what-listens.js';
 

@@ -6,7 +6,7 @@ import { QuorateError } from '../../contract/errors.js';
 import { EtcdLeaseInvalidError } from 'etcd3/lib/errors.js';
 import { isLeaseExisting } from './etcd-errors.js';
 import { heartbeatMs, type LeaseWorkerData, nowNs, type ToLeaseWorker } from './lease-messages.js';
-import type { EtcdSettings } from './member-client.js';
+import type { EtcdSettings } from './etcd-settings.js';
 import type { MemberPool } from './member-pool.js';
 
 const nsInMs = 1_000_000;

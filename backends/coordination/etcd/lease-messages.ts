@@ -1,4 +1,4 @@
-import type { EtcdSettings } from './member-client.js';
+import type { EtcdSettings } from './etcd-settings.js';
 
 /** What passes between the main thread and the thread that keeps leases alive. */
 export interface LeaseWorkerData {

@@ -4,7 +4,8 @@ import { Duplex } from 'node:stream';
 import type { IRangeRequest, IResponseHeader, ITxnRequest } from 'etcd3';
 import { ClientClosedError } from 'etcd3/lib/errors.js';
 import { isTokenPast } from './etcd-errors.js';
-import type { WatchClient } from './etcd3-client.js';
+import { defaultAnswerMs, type EtcdSettings } from './etcd-settings.js';
+import { createWatchClient, type WatchClient } from './etcd3-client.js';
 import {
   decodeHeader,
   decodeRange,
@@ -26,33 +27,6 @@ import {
 } from './lease-and-auth-messages.js';
 import { UnaryChannel } from './unary-channel.js';
 
-/** How to reach an etcd cluster. Plain data: it is handed to the thread that keeps leases alive. */
-export interface EtcdSettings {
-  /** `HOST:PORT` of the members, an IPv6 address in brackets. At least one; those of one cluster. */
-  readonly endpoints: readonly string[];
-  /** Every key begins with it, so that one etcd can serve several clusters and other programs. May be empty. */
-  readonly prefix: string;
-  /** TLS is spoken exactly when this is given. PEM. */
-  readonly tls?: {
-    readonly ca: Uint8Array;
-    readonly cert?: Uint8Array;
-    readonly key?: Uint8Array;
-  };
-  /**
-   * How long a request that may be repeated, or was not taken yet, is tried. Default 5,000: several elections at etcd's
-   * own timeouts (one takes 1 to 2 s).
-   */
-  readonly patienceMs?: number;
-  /**
-   * Longest wait for one answer. Default 3,000: a healthy member answers in milliseconds, one with a busy disk in a
-   * second or two. That a member hangs, or has lost its leader, is noticed sooner (`LeaderWatch`): etcd itself would
-   * hold a request for seven seconds then.
-   */
-  readonly answerMs?: number;
-  readonly auth?: { readonly user: string; readonly password: string };
-}
-
-export const defaultAnswerMs = 3_000;
 const rangePath = '/etcdserverpb.KV/Range';
 const txnPath = '/etcdserverpb.KV/Txn';
 const statusPath = '/etcdserverpb.Maintenance/Status';
@@ -81,7 +55,7 @@ export class MemberClient {
   readonly #settings: EtcdSettings;
   readonly #channel: UnaryChannel;
   #token: Promise<string> | undefined;
-  #watches: Promise<WatchClient> | undefined;
+  #watches: WatchClient | undefined;
   #closed = false;
 
   constructor(endpoint: string, settings: EtcdSettings) {
@@ -146,12 +120,11 @@ export class MemberClient {
    * is found by a request before it.
    */
   async watch(): Promise<WatchDuplex> {
-    this.#watches ??= this.#loadWatches();
-    const watches = await this.#watches;
     const { auth } = this.#settings;
     const token = auth === undefined ? undefined : await this.#signedIn(auth);
     if (this.#closed) throw new ClientClosedError('watch');
-    const stream = await watches.open(token);
+    this.#watches ??= createWatchClient(this.endpoint, this.#settings);
+    const stream = await this.#watches.open(token);
     assert.ok(isWatchDuplex(stream), 'gRPC gives Node streams');
     return stream;
   }
@@ -160,12 +133,7 @@ export class MemberClient {
     if (this.#closed) return;
     this.#closed = true;
     this.#channel.close();
-    void this.#watches?.then((watches) => watches.close());
-  }
-
-  async #loadWatches(): Promise<WatchClient> {
-    const { createWatchClient } = await import('./etcd3-client.js');
-    return createWatchClient(this.endpoint, this.#settings);
+    this.#watches?.close();
   }
 
   async #ask(ask: Ask): Promise<Buffer> {

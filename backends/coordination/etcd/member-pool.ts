@@ -4,7 +4,8 @@ import type { IResponseHeader } from 'etcd3';
 import { asQuorateError, QuorateError, refuseCancelled } from '../../contract/errors.js';
 import { judgeError, refusalOf, unknownOf } from './etcd-errors.js';
 import { LeaderWatch } from './leader-watch.js';
-import { defaultAnswerMs, type EtcdSettings, MemberClient } from './member-client.js';
+import { defaultAnswerMs, type EtcdSettings } from './etcd-settings.js';
+import { MemberClient } from './member-client.js';
 
 const defaultPatienceMs = 5_000;
 /** A connection on one machine or in one region takes milliseconds; behind it another member waits to be asked. */

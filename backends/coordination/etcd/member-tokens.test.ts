@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { createServer, type Http2Session, type ServerHttp2Stream } from 'node:http2';
 import { afterEach, describe, test } from 'node:test';
 import { pickPort } from '../../contract/testing/ports.js';
-import type { EtcdSettings } from './member-client.js';
+import type { EtcdSettings } from './etcd-settings.js';
 import { MemberPool } from './member-pool.js';
 import { patient } from './testing/etcd-fixture.js';
 import { methodOf } from './testing/etcd-messages.js';

@@ -3,6 +3,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
+import { Worker } from 'node:worker_threads';
 import type { Logger } from '../../contract/environment.js';
 import {
   type FileStep,
@@ -150,4 +151,52 @@ test('a text that is too much for a thread is written all the same', async () =>
   const text = 'x'.repeat(40 * 1024 * 1024);
   await threads.take([{ do: 'write', path: at('large'), text }]);
   assert.equal(statSync(at('large')).size, text.length);
+});
+
+const program = new URL('./thread.js', import.meta.url);
+const shortOf: Readonly<Record<string, () => Worker>> = {
+  threads: () => {
+    throw Object.assign(new Error('cannot start'), { code: 'ERR_WORKER_INIT_FAILED' });
+  },
+  memory: () => new Worker(program, { resourceLimits: { maxOldGenerationSizeMb: 1 } }),
+};
+
+for (const [what, start] of Object.entries(shortOf)) {
+  test(`a machine that is short of ${what} for a moment takes all steps, and has threads again`, async () => {
+    await threads.close();
+    let tries = 0;
+    let isShort = true;
+    threads = new FileThreads({
+      logger: silent,
+      pauseMs: 50,
+      start: () => {
+        tries += 1;
+        return isShort ? start() : new Worker(program);
+      },
+    });
+    await threads.take([{ do: 'mkdir', path: at('one') }]);
+    assert.equal(threads.open, 0);
+    isShort = false;
+    await until('a thread', async () => {
+      await threads.take([{ do: 'write', path: at('other'), text: '' }]);
+      return threads.open === 1;
+    });
+    assert.equal(tries, 2);
+    assert.deepEqual(readdirSync(directory).toSorted(), ['one', 'other']);
+  });
+}
+
+test('threads that cannot be had are not tried again with each push', async () => {
+  await threads.close();
+  let tries = 0;
+  threads = new FileThreads({
+    logger: silent,
+    pauseMs: 1_000_000,
+    start: () => {
+      tries += 1;
+      throw new Error('none');
+    },
+  });
+  for (const name of ['one', 'two', 'three']) await threads.take([{ do: 'mkdir', path: at(name) }]);
+  assert.equal(tries, 1);
 });

@@ -13,27 +13,52 @@ export interface FileThreadsOptions {
   readonly logger: Logger;
   /** A thread that had nothing to do for this long ends (default 30 s). */
   readonly idleMs?: number;
+  /** After a thread could not be started, or ended by itself, none is started for so long (default 10 s). */
+  readonly pauseMs?: number;
+  /** Starts one with `thread.ts` as its program. */
+  readonly start?: () => Worker;
 }
 
 /** What is written is a few hundred bytes, but for the intents of pushes with thousands of refs. */
 const maxTextLength = 1024 * 1024;
 /** Far more than orders with such texts take. */
 const resourceLimits = { maxOldGenerationSizeMb: 32, maxYoungGenerationSizeMb: 1 };
+/** Each pause is twice as long as the one before, up to here, until a thread has done something. */
+const longestPauseMs = 600_000;
+
+function startThread(): Worker {
+  return new Worker(new URL('./thread.js', import.meta.url), { resourceLimits });
+}
 
 /**
- * Takes the steps of a push in few threads of their own. On Node's thread pool each step, each open and each close is a
+ * Takes the steps of a push in few threads of their own. Where none can be had, for lack of memory or of threads, Node's
+ * thread pool takes them, and threads are tried again after a pause. On Node's thread pool each step, each open and each close is a
  * trip to another thread and back, at some 50 µs of CPU; here all steps that follow each other are one.
  */
 export class FileThreads {
-  #size: number;
+  readonly #size: number;
   readonly #logger: Logger;
   readonly #idleMs: number;
+  readonly #start: () => Worker;
+  readonly #firstPauseMs: number;
+  #nextPauseMs: number;
+  /** On the monotonic clock: until then none is started. */
+  #pausedUntilMs = 0;
   #threads: FileThread[] = [];
   #closed = false;
 
-  constructor({ threads = 6, logger, idleMs = 30_000 }: FileThreadsOptions) {
+  constructor({
+    threads = 6,
+    logger,
+    idleMs = 30_000,
+    pauseMs = 10_000,
+    start = startThread,
+  }: FileThreadsOptions) {
     this.#size = threads;
     this.#idleMs = idleMs;
+    this.#firstPauseMs = pauseMs;
+    this.#nextPauseMs = pauseMs;
+    this.#start = start;
     this.#logger = logger;
   }
 
@@ -62,20 +87,43 @@ export class FileThreads {
     if (this.#closed) return undefined;
     const idle = this.#threads.find(({ orders }) => orders === 0);
     if (idle !== undefined || this.#threads.length >= this.#size) return idle;
-    const started = new FileThread(this.#idleMs, {
-      idle: () => {
-        this.#threads = this.#threads.filter((thread) => thread !== started);
-        void started.close();
-      },
-      failed: (error) => {
-        this.#threads = this.#threads.filter((thread) => thread !== started);
-        // Nothing in it may fail; on a machine on which it does, there is another way.
-        this.#size = 0;
-        this.#logger.error({ component: 'files', err: error }, 'a file thread ended');
-      },
-    });
-    this.#threads.push(started);
-    return started;
+    return performance.now() < this.#pausedUntilMs ? undefined : this.#started();
+  }
+
+  #started(): FileThread | undefined {
+    try {
+      const started = new FileThread(this.#start, this.#idleMs, {
+        idle: () => {
+          this.#threads = this.#threads.filter((thread) => thread !== started);
+          void started.close();
+        },
+        works: () => {
+          this.#nextPauseMs = this.#firstPauseMs;
+        },
+        failed: (error) => {
+          this.#threads = this.#threads.filter((thread) => thread !== started);
+          this.#pause(error);
+        },
+      });
+      this.#threads.push(started);
+      return started;
+    } catch (error) {
+      this.#pause(error);
+      return undefined;
+    }
+  }
+
+  /** Several that fail together make one pause. */
+  #pause(error: unknown): void {
+    const nowMs = performance.now();
+    if (nowMs < this.#pausedUntilMs) return;
+    const pauseMs = this.#nextPauseMs;
+    this.#pausedUntilMs = nowMs + pauseMs;
+    this.#nextPauseMs = Math.min(2 * pauseMs, longestPauseMs);
+    this.#logger.warn(
+      { component: 'files', pause_ms: pauseMs, err: error },
+      'a thread for files could not be had; without it pushes cost more',
+    );
   }
 }
 
@@ -86,6 +134,7 @@ function textLength(steps: readonly FileStep[]): number {
 }
 
 interface Waiting {
+  readonly steps: readonly FileStep[];
   readonly resolve: () => void;
   readonly reject: (error: Error) => void;
 }
@@ -93,6 +142,8 @@ interface Waiting {
 interface ThreadEvents {
   /** It had nothing to do for long; no order may come any more. */
   readonly idle: () => void;
+  /** It has carried out its first order. */
+  readonly works: () => void;
   /** It ended by itself. */
   readonly failed: (error: Error) => void;
 }
@@ -102,11 +153,14 @@ class FileThread {
   readonly #waiting = new Map<number, Waiting>();
   readonly #idleTimer: NodeJS.Timeout;
   #lastId = 0;
+  #begun = false;
+  #works: (() => void) | undefined;
   #closing = false;
   #done: (() => void) | undefined;
 
-  constructor(idleMs: number, events: ThreadEvents) {
-    this.#worker = new Worker(new URL('./thread.js', import.meta.url), { resourceLimits });
+  constructor(start: () => Worker, idleMs: number, events: ThreadEvents) {
+    this.#worker = start();
+    this.#works = events.works;
     // Nobody's process is kept alive by a thread that has nothing to do.
     this.#worker.unref();
     this.#idleTimer = setTimeout(() => {
@@ -114,13 +168,16 @@ class FileThread {
       else this.#idleTimer.refresh();
     }, idleMs).unref();
     let cause = new QuorateError('storage-failure', 'the thread that writes files is gone');
+    this.#worker.once('online', () => {
+      this.#begun = true;
+    });
     this.#worker.on('error', (error) => {
       cause = new QuorateError(cause.code, cause.message, { cause: error });
     });
     this.#worker.once('exit', () => {
       clearTimeout(this.#idleTimer);
       if (!this.#closing) events.failed(cause);
-      for (const { reject } of this.#waiting.values()) reject(cause);
+      for (const waiting of this.#waiting.values()) this.#abandon(waiting, cause);
       this.#waiting.clear();
       this.#done?.();
     });
@@ -136,7 +193,7 @@ class FileThread {
     return new Promise((resolve, reject) => {
       this.#lastId += 1;
       const order: Order = { id: this.#lastId, steps };
-      this.#waiting.set(order.id, { resolve, reject });
+      this.#waiting.set(order.id, { steps, resolve, reject });
       if (this.#waiting.size === 1) this.#worker.ref();
       this.#worker.postMessage(order, []);
     });
@@ -151,7 +208,15 @@ class FileThread {
     await this.#worker.terminate();
   }
 
+  /** A thread that never ran has done nothing of its orders. */
+  #abandon({ steps, resolve, reject }: Waiting, cause: QuorateError): void {
+    if (this.#begun) reject(cause);
+    else takeFileSteps(steps).then(resolve, reject);
+  }
+
   #settle({ id, failure }: Answer): void {
+    this.#works?.();
+    this.#works = undefined;
     const waiting = this.#waiting.get(id);
     this.#waiting.delete(id);
     if (this.#waiting.size === 0) {

@@ -3,7 +3,7 @@ import type { Coordinator } from '../../../contract/coordinator.js';
 import type { Random } from '../../../contract/environment.js';
 import { silentLogger } from '../../test-environment.js';
 import { openEtcdCoordinator } from '../etcd-coordinator.js';
-import type { EtcdSettings } from '../member-client.js';
+import type { EtcdSettings } from '../etcd-settings.js';
 import { EtcdCluster, type EtcdClusterOptions } from './etcd-cluster.js';
 
 /** Chance for tests that need nothing of it but to differ. */
