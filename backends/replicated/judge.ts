@@ -56,6 +56,8 @@ export async function judgeOnPrimary(
       const accepted = await whileKept({ ...environment, key, members }, () => judge(questions));
       return { accepted, members };
     } catch (error) {
+      // What rules and hooks there are is in the coordinator: that this is away is no trouble of the store.
+      if (!questions.failedWith(error)) throw error;
       if (questions.givenUp !== undefined) stuck.set(primary.storeId, questions.givenUp);
       if (!spared && questions.givenUp !== undefined) {
         throw quorumMissing(consistency, voters, rest, stuck);
@@ -77,6 +79,10 @@ class Questions implements JudgingReplica {
   readonly #open = new Set<(why: QuorateError) => void>();
   #isWatched = false;
   #givenUp: QuorateError | undefined;
+  /** What questions failed with. */
+  readonly #failures = new WeakSet<Error>();
+  /** What the caller's own part in them failed with. */
+  readonly #ofCaller = new WeakSet<Error>();
 
   constructor(member: Member, patient: Patient) {
     this.#member = member;
@@ -86,6 +92,16 @@ class Questions implements JudgingReplica {
   /** Why it is asked no more; undefined: it answers, or was not waited for that long. */
   get givenUp(): QuorateError | undefined {
     return this.#givenUp;
+  }
+
+  /** Whether this comes of what the store said, or did not say. */
+  failedWith(error: unknown): boolean {
+    const chain: Error[] = [];
+    for (let next = error; next instanceof Error && !chain.includes(next); next = next.cause) {
+      chain.push(next);
+    }
+    const isOf = (those: WeakSet<Error>): boolean => chain.some((one) => those.has(one));
+    return isOf(this.#failures) && !isOf(this.#ofCaller);
   }
 
   /** The push is judged, or goes to another store. */
@@ -108,7 +124,16 @@ class Questions implements JudgingReplica {
     const output = (bytes: Uint8Array): void => {
       if (this.#givenUp === undefined) run.output(bytes);
     };
-    return this.#ask((signal) => replica.runHook(key, { ...run, output, signal }), run.signal);
+    const content = (): Promise<Uint8Array> =>
+      run.program.content().catch((error: unknown) => {
+        if (error instanceof Error) this.#ofCaller.add(error);
+        throw error;
+      });
+    const program = { ...run.program, content };
+    return this.#ask(
+      (signal) => replica.runHook(key, { ...run, program, output, signal }),
+      run.signal,
+    );
   }
 
   async *inspect(key: QuarantineKey, inspection: Inspection): AsyncGenerator<PushFact> {
@@ -146,7 +171,11 @@ class Questions implements JudgingReplica {
       this.#isWatched = true;
       void this.#watch();
     }
-    return new Promise<T>((resolve, reject) => {
+    return new Promise<T>((resolve, rejectWith) => {
+      const reject = (why: unknown): void => {
+        if (why instanceof Error) this.#failures.add(why);
+        rejectWith(why);
+      };
       answer.then(resolve, reject).finally(() => this.#open.delete(reject));
       if (this.#givenUp === undefined) this.#open.add(reject);
       else reject(this.#givenUp);
