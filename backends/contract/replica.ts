@@ -126,8 +126,12 @@ export interface ReplicaExport {
 export interface HeldPush {
   readonly pushId: string;
   readonly attempt: number;
-  /** Undefined when there are too many to keep them with it. */
+  /**
+   * Undefined when there are too many to keep them with it, or when it is not known which of two verdicts counts.
+   */
   readonly updates: readonly RefCommand[] | undefined;
+  /** Of updates that `storeUpdates` kept: what that returned. */
+  readonly updatesDigest?: string;
 }
 
 /** Which objects of a held push are wanted. */
@@ -253,8 +257,14 @@ export interface Replica {
   keep(key: QuarantineKey): Promise<void>;
   /** Drops a quarantine whose push is known never to commit. */
   abort(key: QuarantineKey): Promise<void>;
-  /** Pushes of a repository that are prepared here, and whose objects are still in their quarantines. */
-  heldPushes(repositoryId: string): Promise<readonly HeldPush[]>;
+  /**
+   * Pushes of a repository that are prepared here, and whose objects are still in their quarantines. `updatesDigests`:
+   * those that the log has, which tell of a push that was judged again which of the updates that were kept count.
+   */
+  heldPushes(
+    repositoryId: string,
+    updatesDigests?: readonly string[],
+  ): Promise<readonly HeldPush[]>;
   /** Makes a quarantine, durably, with all that those of other pushes hold; they keep it as well. */
   gather(key: QuarantineKey, from: readonly Pick<HeldPush, 'pushId' | 'attempt'>[]): Promise<void>;
   /** Generation whose marker is durable. */

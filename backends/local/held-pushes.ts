@@ -19,13 +19,14 @@ import type { Store } from './store.js';
 export async function listHeldPushes(
   store: Store,
   quarantines: readonly QuarantineKey[],
+  updatesDigests: readonly string[],
 ): Promise<readonly HeldPush[]> {
   const held: HeldPush[] = [];
   for (const key of quarantines) {
     const mark = await readPreparedMark(store, key);
     if (mark === undefined) continue;
     const { pushId, attempt } = key;
-    held.push({ pushId, attempt, updates: await updatesOf(store, key, mark) });
+    held.push({ pushId, attempt, ...(await updatesOf(store, key, { mark, updatesDigests })) });
   }
   return held;
 }
@@ -34,9 +35,12 @@ export async function listHeldPushes(
 async function updatesOf(
   store: Store,
   key: QuarantineKey,
-  { updates }: PreparedMark,
-): Promise<readonly RefCommand[] | undefined> {
-  return (await keptUpdates(store.quarantineDirectory(key))) ?? updates;
+  {
+    mark: { updates },
+    updatesDigests = [],
+  }: { readonly mark: PreparedMark; readonly updatesDigests?: readonly string[] },
+): Promise<Pick<HeldPush, 'updates' | 'updatesDigest'>> {
+  return (await keptUpdates(store.quarantineDirectory(key), updatesDigests)) ?? { updates };
 }
 
 /** A quarantine with what those of other pushes hold. Made anew when it is there: it may be half of one. */
@@ -73,7 +77,7 @@ export async function packHeld({
   if (mark === undefined) {
     throw new QuorateError('not-found', 'that push is not prepared in this store');
   }
-  const tips = request.tips ?? tipsOf(await updatesOf(store, key, mark));
+  const tips = request.tips ?? tipsOf((await updatesOf(store, key, { mark })).updates);
   if (tips === undefined) {
     throw new QuorateError('not-found', 'this store does not know what that push brings');
   }

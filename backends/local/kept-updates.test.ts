@@ -118,6 +118,26 @@ test('what a large push was allowed before it was judged again is not in the way
   await comeTo([], quarantines);
 });
 
+test('of two verdicts on a large push the digest in the log tells which counts', async () => {
+  const tip = await commitPush();
+  await scene.replica.apply(scene.id, 1);
+  const commands = Array.from({ length: 1_001 }, (_, n) => create(`refs/tags/${n}`, tip));
+  const key = await prepareWithout(commands);
+  const updates = commands.slice(0, 1_000);
+  const updatesDigest = await scene.replica.storeUpdates(key, updates);
+  await scene.replica.storeUpdates(key, commands);
+  const held = async (...digests: readonly string[]): Promise<unknown> =>
+    (await scene.replica.heldPushes(scene.id, digests)).map((push) => [
+      push.updates,
+      push.updatesDigest,
+    ]);
+  assert.deepEqual(await held(), [[undefined, undefined]]);
+  assert.deepEqual(await held('ab'.repeat(32), updatesDigest), [[updates, updatesDigest]]);
+  const [name = ''] = quarantines();
+  writeFileSync(join(scene.root, 'quarantine', name, `updates-${updatesDigest}`), '[{"ref');
+  assert.deepEqual(await held(updatesDigest), [[undefined, undefined]]);
+});
+
 test('what an earlier version kept of a large push is applied', async () => {
   const tip = await commitPush();
   await scene.replica.apply(scene.id, 1);

@@ -337,8 +337,11 @@ export class LocalReplica implements Replica {
     await this.#quarantines.remove(key);
   }
 
-  heldPushes(repositoryId: string): Promise<readonly HeldPush[]> {
-    return listHeldPushes(this.#store, this.#quarantines.of(repositoryId));
+  heldPushes(
+    repositoryId: string,
+    updatesDigests: readonly string[] = [],
+  ): Promise<readonly HeldPush[]> {
+    return listHeldPushes(this.#store, this.#quarantines.of(repositoryId), updatesDigests);
   }
 
   async gather(

@@ -205,16 +205,30 @@ export async function loadUpdates(
   return updatesSchema.parse(JSON.parse(text));
 }
 
-/** The updates that `storeUpdates` kept; undefined when there are none, or those of more than one verdict. */
-export async function keptUpdates(directory: string): Promise<readonly RefCommand[] | undefined> {
+/**
+ * The updates that `storeUpdates` kept: those with one of the `digests`, or the only ones. Undefined when there are none,
+ * or those of more than one verdict, or when they are damaged.
+ */
+export async function keptUpdates(
+  directory: string,
+  digests: readonly string[],
+): Promise<
+  { readonly updates: readonly RefCommand[]; readonly updatesDigest: string } | undefined
+> {
   const kept = (await namesIn(directory)).filter((name) =>
     /^updates(?:-[0-9a-f]{64})?$/.test(name),
   );
-  const [name] = kept;
-  if (name === undefined || kept.length > 1) return undefined;
-  const text = await readUpdates(directory, name);
-  const parsed = updatesSchema.safeParse(text === undefined ? undefined : JSON.parse(text));
-  return parsed.success ? parsed.data : undefined;
+  const counting = kept.find((name) => digests.includes(name.slice(updatesName.length + 1)));
+  const name = counting ?? (kept.length === 1 ? kept[0] : undefined);
+  const text = name === undefined ? undefined : await readUpdates(directory, name);
+  if (name === undefined || text === undefined) return undefined;
+  const updatesDigest = createHash('sha256').update(text).digest('hex');
+  if (name !== updatesName && name !== `${updatesName}-${updatesDigest}`) return undefined;
+  try {
+    return { updates: updatesSchema.parse(JSON.parse(text)), updatesDigest };
+  } catch {
+    return undefined;
+  }
 }
 
 /** Undefined when there is no such file. Whatever else keeps it from being read says nothing of what is there. */

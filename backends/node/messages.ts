@@ -75,7 +75,7 @@ export const calls = {
   destroyPool: nothing,
   keep: z.object({ key: pushKey }),
   abort: z.object({ key: pushKey }),
-  heldPushes: nothing,
+  heldPushes: z.object({ updatesDigests: z.array(z.string()).optional() }),
   gather: z.object({ key: pushKey, from: z.array(pushKey) }),
   applied: nothing,
   maintain: nothing,
@@ -203,7 +203,12 @@ export const results = {
   digest: z.object({ digest: z.string() }),
   held: z.object({
     pushes: z.array(
-      z.object({ pushId: z.string(), attempt: z.int(), updates: z.array(command).nullable() }),
+      z.object({
+        pushId: z.string(),
+        attempt: z.int(),
+        updates: z.array(command).nullable(),
+        updatesDigest: z.string().exactOptional(),
+      }),
     ),
   }),
   generation: z.object({ generation: z.int().min(0) }),

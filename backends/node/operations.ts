@@ -146,12 +146,17 @@ export const operations: Readonly<Record<CallName, Operation<ServerCall>>> = {
   destroyPool: operation(calls.destroyPool, ({ replica }, _args, { repositoryId }) =>
     replica.destroyPool(repositoryId),
   ),
-  heldPushes: operation(calls.heldPushes, async ({ replica }, _args, { repositoryId }) => ({
-    pushes: (await replica.heldPushes(repositoryId)).map(({ updates = null, ...push }) => ({
-      ...push,
-      updates,
-    })),
-  })),
+  heldPushes: operation(
+    calls.heldPushes,
+    async ({ replica }, { updatesDigests }, { repositoryId }) => ({
+      pushes: (await replica.heldPushes(repositoryId, updatesDigests)).map(
+        ({ updates = null, ...push }) => ({
+          ...push,
+          updates,
+        }),
+      ),
+    }),
+  ),
   gather: operation(calls.gather, ({ replica }, { key, from }, call) =>
     replica.gather(keyOf(call, key), from),
   ),

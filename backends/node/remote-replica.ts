@@ -179,8 +179,12 @@ export class RemoteReplica implements Replica {
     await this.#client.result(key.repositoryId, 'abort', { key: pushOf(key) });
   }
 
-  async heldPushes(repositoryId: string): Promise<readonly HeldPush[]> {
-    const payload = await this.#client.result(repositoryId, 'heldPushes', {});
+  async heldPushes(
+    repositoryId: string,
+    updatesDigests: readonly string[] = [],
+  ): Promise<readonly HeldPush[]> {
+    const asked = { updatesDigests: [...updatesDigests] };
+    const payload = await this.#client.result(repositoryId, 'heldPushes', asked);
     return decodeMessage(results.held, payload).pushes.map(({ updates, ...push }) => ({
       ...push,
       updates: updates ?? undefined,

@@ -108,5 +108,11 @@ test('a store that cannot run a hook is left out, whoever hands on what it said'
     });
     return [];
   };
-  assert.deepEqual(await judged(judge, failing(() => away('its disk'))), ['1', '2']);
+  assert.deepEqual(
+    await judged(
+      judge,
+      failing(() => away('its disk')),
+    ),
+    ['1', '2'],
+  );
 });

@@ -18,10 +18,15 @@ export interface OverruledChange {
   readonly keptAs: (ref: string) => string;
 }
 
+/** The updates of a push as a store has them. */
+export interface Told extends Pick<HeldPush, 'updatesDigest'> {
+  readonly updates: readonly RefCommand[];
+}
+
 /** What is known of an entry besides what the log has. */
 export interface EntryGround {
-  /** The updates of its push as the stores that hold it have them: some may be of a verdict that came to nothing. */
-  readonly told: readonly (readonly RefCommand[])[];
+  /** What the stores that hold its push have of it: some of it may be of a verdict that came to nothing. */
+  readonly told: readonly Told[];
   /** Digest of the refs that it is applied to; undefined: nobody who answers knows it. */
   readonly before: string | undefined;
 }
@@ -37,10 +42,17 @@ export function overruledEntry(entry: LogEntry, ground: EntryGround): OverruledC
   };
 }
 
-/** Those that lead from the refs before to the refs after. */
-function updatesOf({ digest, head }: LogEntry, { told, before }: EntryGround): Updates {
-  if (before === undefined) return told[0];
-  return told.find((updates) => digestAfter(before, updates, head) === digest);
+/** Those that the entry names, or that lead from the refs before to the refs after. */
+function updatesOf(
+  { digest, head, updatesDigest }: LogEntry,
+  { told, before }: EntryGround,
+): Updates {
+  const named = told.find((one) => one.updatesDigest === updatesDigest);
+  const found =
+    before === undefined
+      ? told.find((one) => one.updatesDigest === undefined)
+      : told.find(({ updates }) => digestAfter(before, updates, head) === digest);
+  return (named ?? found)?.updates;
 }
 
 /** A generation of which not even the log says anything. */

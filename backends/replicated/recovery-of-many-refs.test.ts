@@ -1,4 +1,7 @@
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { readdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { lacksPushes, QuorateError } from '../contract/errors.js';
 import type { LossRecovery, LossReport } from '../contract/cluster.js';
@@ -54,6 +57,14 @@ function applyNothing(target: TestStore): void {
   target.interfere = (name, go) => (name === 'apply' ? lacking() : go());
 }
 
+/** What the push that it holds was allowed when it was judged for the first time. */
+function keepBeside({ root }: TestStore, updates: readonly RefCommand[]): void {
+  const text = JSON.stringify(updates);
+  const digest = createHash('sha256').update(text).digest('hex');
+  const [name = ''] = readdirSync(join(root, 'quarantine'));
+  writeFileSync(join(root, 'quarantine', name, `updates-${digest}`), text);
+}
+
 function recover(recovery: Partial<LossRecovery>): Promise<LossReport> {
   const lost = { set, locks, repositoryId: scene.repository.id };
   return recoverLost(lost, { gone: ['node-2'], ...recovery });
@@ -80,6 +91,21 @@ test('a committed push of many refs that another store has prepared is kept, by 
   assert.equal(recovered, 3);
   const [large] = overruled;
   assert.equal(large?.refs?.filter(({ keptAs }) => keptAs !== undefined).length, 1_001);
+});
+
+test('a large push that was judged twice is kept as the log has it', async () => {
+  applyNothing(store(1));
+  store(0).down = true;
+  const large = await set.frontEnd({ clock: patient, maxInlineUpdatesBytes: 100 });
+  const side = await set.commit('side', one);
+  const updates = manyRefs(side);
+  await scene.push(updates, { through: large.backend, have: [one] });
+  keepBeside(store(1), updates.slice(1));
+  store(0).down = false;
+  applyNothing(store(0));
+  store(2).down = true;
+  const [push] = (await recover({ accept: 1 })).overruled;
+  assert.equal(push?.refs?.filter(({ keptAs }) => keptAs !== undefined).length, 1_001);
 });
 
 test('a prepared push whose many refs nobody knows keeps no recovery from going on', async () => {

@@ -26,6 +26,7 @@ import {
   overruledEntry,
   type OverruledChange,
   overruledPrefix,
+  type Told,
   toldOf,
   unacknowledged,
   unknownGeneration,
@@ -107,7 +108,11 @@ async function prepareRecovery(
   const [survivor] = loss.survivors;
   // What a majority has is applied by it: nothing is overruled then, and nothing prepared has to be looked at.
   if (survivor === undefined) return { ground, loss, changes: [], kept: [], key };
-  const held = await heldBy(loss.survivors, id);
+  const digests = (await readLog(dependencies, id)).flatMap(
+    ({ updatesDigest = [] }) => updatesDigest,
+  );
+  const held = await heldBy(loss.survivors, id, digests);
+  // What was committed meanwhile is not to be taken for what nobody committed.
   const log = await readLog(dependencies, id);
   const changes = [
     ...overruledBy(survivor, ground, { log, held }),
@@ -120,13 +125,14 @@ async function prepareRecovery(
 type Held = Awaited<ReturnType<typeof heldBy>>;
 
 /** Prepared pushes by push id, with the survivors that have their objects. */
-async function heldBy(survivors: readonly Survivor[], id: string) {
+async function heldBy(survivors: readonly Survivor[], id: string, digests: readonly string[]) {
   const held = new Map<string, HeldBySome>();
   for (const survivor of survivors) {
-    for (const push of await survivor.replica.heldPushes(id)) {
+    for (const push of await survivor.replica.heldPushes(id, digests)) {
       const known = held.get(push.pushId) ?? { push, by: [], told: [] };
       known.by.push(survivor);
-      if (push.updates !== undefined) known.told.push(push.updates);
+      const { updates, ...named } = push;
+      if (updates !== undefined) known.told.push({ ...named, updates });
       held.set(push.pushId, known);
     }
   }
@@ -137,7 +143,7 @@ interface HeldBySome {
   readonly push: HeldPush;
   readonly by: Survivor[];
   /** Its updates, as each of them has them. */
-  readonly told: (readonly RefCommand[])[];
+  readonly told: Told[];
 }
 
 async function readLog(

@@ -222,7 +222,7 @@ export function remoteReplica(storeId: string, node: NodeConnection): Replica {
       node.call((replica) => replica.apply(id, generation), { name: 'apply' }),
     keep: (key) => node.call((replica) => replica.keep(key)),
     abort: (key) => node.call((replica) => replica.abort(key), { name: 'abort' }),
-    heldPushes: (id) => node.call((replica) => replica.heldPushes(id)),
+    heldPushes: (id, digests) => node.call((replica) => replica.heldPushes(id, digests)),
     gather: (key, from) => node.call((replica) => replica.gather(key, from)),
     applied: (id) => node.call((replica) => replica.applied(id)),
     read: (id, atLeast, options) =>
