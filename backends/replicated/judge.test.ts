@@ -102,17 +102,14 @@ test('nor is one that does not give the program of a hook', async () => {
 });
 
 test('a store that cannot run a hook is left out, whoever hands on what it said', async () => {
-  const judge = async (replica: JudgingReplica): Promise<readonly RefCommand[]> => {
-    await replica.runHook(key, run).catch((cause: unknown) => {
-      throw new QuorateError('unavailable', 'a hook could not be run', { cause });
-    });
-    return [];
-  };
-  assert.deepEqual(
-    await judged(
-      judge,
-      failing(() => away('its disk')),
-    ),
-    ['1', '2'],
+  const left = await judged(
+    async (replica) => {
+      await replica.runHook(key, run).catch((cause: unknown) => {
+        throw new QuorateError('unavailable', 'a hook could not be run', { cause });
+      });
+      return [];
+    },
+    failing(() => away('its disk')),
   );
+  assert.deepEqual(left, ['1', '2']);
 });
