@@ -125,6 +125,14 @@ export class FrameReader {
     while ((await this.next()) !== undefined);
   }
 
+  /**
+   * Reads and forgets what is left, whatever it is: also the rest of a frame, and what another read waits for. Nothing
+   * may be asked for after it.
+   */
+  async discard(): Promise<void> {
+    while (await this.#more());
+  }
+
   async #takeHeader(): Promise<Buffer | undefined> {
     if (this.#chunk.length === 0 && !(await this.#more())) return undefined;
     return this.#take(headerBytes);

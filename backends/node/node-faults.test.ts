@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import { rejectsWith } from '../conformance/backend-harness.js';
+import { QuorateError } from '../contract/errors.js';
 import type { Replica } from '../contract/replica.js';
 import { allRefs } from '../contract/visible-refs.js';
 import { create, openReplica, type ReplicaScene } from '../local/testing/replica-scene.js';
@@ -192,6 +193,29 @@ describe('nodes that stop, go and come', () => {
     assert.ok(line.proxy.connections <= 5, `${line.proxy.connections} connections`);
   });
 
+  test('a connection on which a pack was refused half-way serves the next call', async (t) => {
+    const line = await wire(
+      stubReplica({
+        upload: async (_key, pack) => {
+          for await (const bytes of pack) {
+            throw new QuorateError('invalid-argument', `${bytes.length} bytes are enough`);
+          }
+          return { objectCount: 0, sizeBytes: 0 };
+        },
+        stats: () => Promise.reject(new QuorateError('not-found', 'there are none')),
+      }),
+    );
+    t.after(() => line.close());
+    const options = { settings: {}, signal: signal(), progress: () => undefined };
+    // More than Node reads ahead; of the larger one some is not even sent when the answer comes.
+    for (const [n, chunks] of [40, ...Array.from({ length: 8 }, () => 2_000)].entries()) {
+      const key = { repositoryId, pushId: `refused-${n}`, attempt: 1 };
+      await rejectsWith(line.replica.upload(key, packOf(chunks), options), 'invalid-argument');
+      await rejectsWith(line.replica.stats(repositoryId), 'not-found');
+    }
+    assert.ok(line.proxy.connections <= 6, `${line.proxy.connections} connections`);
+  });
+
   test('who drains begins nothing, and finishes what runs', async (t) => {
     let finish: (() => void) | undefined;
     const prepared = { storeId: 'ab'.repeat(16), refused: new Map(), currentBranch: undefined };
@@ -226,6 +250,10 @@ describe('nodes that stop, go and come', () => {
     await until('the node to count as gone', () => !line.client.reachable);
   });
 });
+
+async function* packOf(chunks: number): AsyncGenerator<Uint8Array> {
+  for (let n = 0; n < chunks; n += 1) yield Buffer.alloc(10_000);
+}
 
 async function* smallPack(): AsyncGenerator<Uint8Array> {
   await Promise.resolve();

@@ -181,6 +181,12 @@ export class ServerCall implements SmallCall {
   #end(type: 'end' | 'error', payload: Buffer | undefined): void {
     clearTimeout(this.#late);
     this.#input?.destroy();
+    this.#send(type, payload);
+    // What was not asked for before the call was over, of a pack that is refused, is in the way of the next call.
+    this.#reader.discard().catch(() => undefined);
+  }
+
+  #send(type: 'end' | 'error', payload: Buffer | undefined): void {
     if (this.#writer !== undefined) {
       this.#writer.end(type, payload);
       return;

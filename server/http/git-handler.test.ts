@@ -9,6 +9,7 @@ import {
   ask,
   basic,
   deferred,
+  echo,
   type Fixture,
   ok,
   pushTo,
@@ -33,6 +34,17 @@ const noCache = {
 };
 
 for (const service of ['git-upload-pack', 'git-receive-pack'] as const) {
+  test(`${service}: an empty body is one also to who asks for it late`, async () => {
+    const { port } = await start({
+      run: async (...exchange) => {
+        await new Promise((resolve) => setImmediate(resolve));
+        return echo(...exchange);
+      },
+    });
+    const answer = await ask(port, pushTo(`/a/${service}`, '', { 'Content-Length': '0' }));
+    assert.equal(answer.body.toString(), 'got:');
+  });
+
   test(`${service}: advertisement and request have git's own headers`, async () => {
     const { port, requests } = await start();
     const refs = await ask(port, {

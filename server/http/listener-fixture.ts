@@ -128,7 +128,7 @@ export async function startListener(options: FixtureOptions = {}): Promise<Fixtu
 }
 
 /** Answers with what it was sent. */
-const echo: Run = async (input, output) => {
+export const echo: Run = async (input, output) => {
   const parts: Buffer[] = [];
   for await (const chunk of input) parts.push(Buffer.from(chunk));
   output.write(Buffer.concat([Buffer.from('got:'), ...parts]));

@@ -30,7 +30,8 @@ export function takeWhole(request: HttpRequest, maxBytes: number): Buffer | unde
   if (!(request instanceof IncomingMessage) || isEncoded(request)) return undefined;
   const length = request.headers['content-length'];
   if (length === undefined || Number(length) !== request.readableLength) return undefined;
-  if (request.readableLength > maxBytes) return undefined;
+  // To read from a request that has nothing has it tell its end, which whoever reads it later would wait for.
+  if (request.readableLength === 0 || request.readableLength > maxBytes) return undefined;
   const chunk: unknown = request.read();
   if (!(chunk instanceof Buffer)) return undefined;
   // Nothing is left in it but its end, which Node has not told yet.
