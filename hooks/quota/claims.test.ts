@@ -50,7 +50,7 @@ class Ground {
 
 function claiming(repositoryId: string, claimId: string): ClaimChange<string> {
   return {
-    needsUsages: false,
+    stored: 'unused',
     decide: (account) => {
       assert.ok(account !== undefined);
       const claim = { repositoryId, bytes: 1, untilMs: 1 };

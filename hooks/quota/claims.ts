@@ -7,29 +7,37 @@
 import { asQuorateError, QuorateError, retrySoon } from '../../backends/contract/errors.js';
 import type { Repository } from '../../backends/contract/repository.js';
 import { type Claims, ownerOf } from './quota.js';
-import { type Account, accountOf, type Note, type OwnerAccount, type Usage } from './usage.js';
+import {
+  type Account,
+  accountOf,
+  type Correction,
+  type Note,
+  type OwnerAccount,
+  type Recount,
+  type StoredNeed,
+  type Usage,
+} from './usage.js';
 
 /** What a change of claims comes to. */
 export interface Decision<T> {
   readonly answer: T;
   /** Absent: nothing is written. */
   readonly claims?: Claims;
-  /** Stored bytes of the repository, noted in the same transaction. */
-  readonly bytes?: number;
+  /** Stored bytes of the repository, noted in the same transaction; `gone`: what was noted of it is removed. */
+  readonly bytes?: number | 'gone';
 }
 
 export interface ClaimChange<T> {
   /** Asked again when a race was lost. Undefined: no quota concerns the repository any more. */
   readonly decide: (account: Account | undefined) => Decision<T>;
-  /** The account needs to have what is stored in all repositories of the owner. */
-  readonly needsUsages: boolean;
+  readonly stored: StoredNeed;
   /** It claims nothing: refused later than what does, since the claim of a push that is over is in others' way. */
   readonly givesBack?: boolean;
 }
 
 interface Waiting {
   readonly repositoryId: string;
-  readonly needsUsages: boolean;
+  readonly stored: StoredNeed;
   readonly decide: (account: Account | undefined) => Decision<unknown>;
   readonly answer: () => void;
   readonly fail: (error: unknown) => void;
@@ -62,7 +70,7 @@ export class ClaimsQueue {
   /** `aborted` when others keep changing the same claims, `resource-exhausted` when too many changes wait. */
   async change<T>(
     { id, name }: Pick<Repository, 'id' | 'name'>,
-    { decide, needsUsages, givesBack = false }: ClaimChange<T>,
+    { decide, stored, givesBack = false }: ClaimChange<T>,
   ): Promise<T> {
     const owner = ownerOf(name);
     this.#refuseBeyond(givesBack ? 2 : 1, owner);
@@ -70,7 +78,7 @@ export class ClaimsQueue {
       let decision: Decision<T> | undefined;
       const waiting: Waiting = {
         repositoryId: id,
-        needsUsages,
+        stored,
         decide: (account) => (decision = decide(account)),
         answer: () => decision !== undefined && resolve(decision.answer),
         fail: reject,
@@ -84,6 +92,50 @@ export class ClaimsQueue {
       this.#waiting.set(owner, [waiting]);
       void this.#makeAll(owner);
     });
+  }
+
+  /**
+   * Measures all repositories of an owner with a quota, and forgets those that are no longer its own. What a push has
+   * noted in the meantime was measured later, and stays.
+   */
+  async recount(owner: string): Promise<Recount> {
+    const recount = await this.#usage.measureAgain(owner);
+    const { corrections } = recount;
+    for (let from = 0; from < corrections.length; from += maxTogether) {
+      const some = corrections.slice(from, from + maxTogether);
+      await Promise.all(some.map((correction) => this.#correct(owner, correction)));
+    }
+    return recount;
+  }
+
+  /** Of a repository that is gone, or has another owner now. */
+  async forget({ id, name }: Pick<Repository, 'id' | 'name'>): Promise<void> {
+    await this.change<void>(
+      { id, name },
+      {
+        stored: 'unused',
+        givesBack: true,
+        decide: (account) =>
+          account?.usages.has(id) === true
+            ? { answer: undefined, bytes: 'gone' }
+            : { answer: undefined },
+      },
+    );
+  }
+
+  #correct(owner: string, { id, bytes, revision }: Correction): Promise<void> {
+    return this.change<void>(
+      { id, name: owner },
+      {
+        stored: 'unused',
+        givesBack: true,
+        decide: (account) => {
+          if (account?.ownerQuota === undefined) return { answer: undefined };
+          const now = account.usages.get(id)?.revision ?? 0;
+          return now === revision ? { answer: undefined, bytes } : { answer: undefined };
+        },
+      },
+    );
   }
 
   /** When so many times what may wait does so already. */
@@ -120,9 +172,10 @@ export class ClaimsQueue {
 
   async #makeTogether(owner: string, batch: readonly Waiting[]): Promise<void> {
     const ids = [...new Set(batch.map(({ repositoryId }) => repositoryId))];
-    const all = batch.some(({ needsUsages }) => needsUsages);
+    const needs = batch.map(({ stored }) => stored);
+    const stored = (['counted', 'known'] as const).find((need) => needs.includes(need)) ?? 'unused';
     for (let race = 0; race < maxRaces; race += 1) {
-      const account = await this.#usage.ofOwnersRepositories(owner, ids, { all });
+      const account = await this.#usage.ofOwnersRepositories(owner, ids, { stored });
       if (!(await this.#write(account, batch))) continue;
       for (const { answer } of batch) answer();
       return;
@@ -134,19 +187,22 @@ export class ClaimsQueue {
   async #write(read: OwnerAccount, batch: readonly Waiting[]): Promise<boolean> {
     const usages = new Map(read.usages);
     const notes = new Map<string, Note>();
-    let { claims } = read;
+    let { claims, storedBytes } = read;
     for (const { repositoryId, decide } of batch) {
-      const account = accountOf({ ...read, claims, usages }, repositoryId);
+      const account = accountOf({ ...read, claims, usages, storedBytes }, repositoryId);
       const { claims: changed, bytes } = decide(account);
       claims = changed ?? claims;
       if (bytes === undefined) continue;
       notes.set(repositoryId, this.#usage.noteOf(read, repositoryId, bytes));
+      const before = usages.get(repositoryId)?.bytes ?? 0;
+      const after = bytes === 'gone' ? 0 : bytes;
+      if (storedBytes !== undefined) storedBytes += after - before;
       // Whoever has measured the same repository sees that it was noted.
-      usages.set(repositoryId, { bytes, revision: beingNoted });
+      usages.set(repositoryId, { bytes: after, revision: beingNoted });
     }
     if (claims === read.claims && notes.size === 0) return true;
     try {
-      return await this.#usage.writeClaims(read, claims, [...notes.values()]);
+      return await this.#usage.writeClaims(read, { ...claims, storedBytes }, [...notes.values()]);
     } catch (error) {
       // Written or not, it is decided once more by what is there: nothing counts twice.
       if (asQuorateError(error).code !== 'outcome-unknown') throw error;

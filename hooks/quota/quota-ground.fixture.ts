@@ -10,8 +10,8 @@ import { createQuotas, type Quotas } from './quotas.js';
 
 /** Repositories that are only names and sizes. */
 export class Ground {
-  readonly memory = new MemoryCoordinator();
-  readonly sizes = new Map<string, number>();
+  readonly memory: MemoryCoordinator;
+  readonly sizes: Map<string, number>;
   readonly shared = new Map<string, { readonly sharedBytes: number; readonly sharedBy: number }>();
   readonly told: string[] = [];
   readonly counted: string[] = [];
@@ -28,7 +28,13 @@ export class Ground {
   late: Promise<void> = new Promise(() => undefined);
   readonly quotas: Quotas;
 
-  constructor(options: { readonly overcommitPercent?: number } = {}) {
+  /** Times that the sizes of all repositories of an owner were read. */
+  readAll = 0;
+
+  /** `beside`: another front-end of the same cluster. */
+  constructor(options: { readonly overcommitPercent?: number; readonly beside?: Ground } = {}) {
+    this.memory = options.beside?.memory ?? new MemoryCoordinator();
+    this.sizes = options.beside?.sizes ?? new Map<string, number>();
     const clock: Clock = {
       nowMs: () => this.nowMs,
       monotonicMs: () => this.nowMs,
@@ -47,6 +53,10 @@ export class Ground {
             this.before = before;
           }
           return this.memory.transaction(transaction);
+        },
+        range: (key, range) => {
+          if (key.startsWith('quotas/usage/') && range?.limit === undefined) this.readAll += 1;
+          return this.memory.range(key, range);
         },
       },
       clock,
@@ -106,7 +116,9 @@ export class Ground {
 
   /** What is kept for the sake of quotas, apart from these. */
   kept(): readonly string[] {
-    return [...this.memory.entries.keys()].filter((key) => /^quotas\/(usage|claims)\//.test(key));
+    return [...this.memory.entries.keys()]
+      .filter((key) => /^quotas\/(usage|claims)\//.test(key))
+      .toSorted();
   }
 
   /** Bytes that pushes of an owner's repositories claim. */

@@ -3,16 +3,18 @@
  * judged and are not over (claims), plus its own. Its claim is put with a compare on the claims it was judged by, so
  * two that fit one by one and not together are not both let in, through whatever front-ends they come.
  */
+import assert from 'node:assert';
 import type { Clock, Logger, Meter } from '../../backends/contract/environment.js';
 import { QuorateError } from '../../backends/contract/errors.js';
 import type { PackAllowance, PushContext } from '../../backends/contract/pipeline.js';
 import type { Repository } from '../../backends/contract/repository.js';
 import { inUnits, ownerOf } from './quota.js';
-import { ClaimsQueue } from './claims.js';
+import type { ClaimsQueue } from './claims.js';
 import type { Account, Usage } from './usage.js';
 
 export interface QuotaDependencies {
   readonly usage: Usage;
+  readonly claims: ClaimsQueue;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly meter: Meter;
@@ -108,7 +110,7 @@ class Judge implements QuotaJudge {
 
   constructor(dependencies: QuotaDependencies) {
     this.#dependencies = dependencies;
-    this.#claims = new ClaimsQueue(dependencies.usage);
+    this.#claims = dependencies.claims;
   }
 
   async allowance(repository: Repository): Promise<PackAllowance | undefined> {
@@ -205,7 +207,7 @@ class Judge implements QuotaJudge {
     const { repository, bytes, claimId } = asked;
     const untilMs = this.#dependencies.clock.nowMs() + claimMs;
     return this.#claims.change(repository, {
-      needsUsages: true,
+      stored: 'known',
       decide: (account) => {
         if (account === undefined) return { answer: { bounds: [] } };
         const judged = judgedBy(account, asked);
@@ -256,15 +258,16 @@ class Judge implements QuotaJudge {
 
   /** All repositories of the owner. */
   async #countAll(repository: Repository): Promise<void> {
-    const { usage, clock, logger } = this.#dependencies;
+    const { clock, logger } = this.#dependencies;
     const owner = ownerOf(repository.name);
-    const { unmeasured, error } = await usage.recount(owner);
+    const { unmeasured, error } = await this.#claims.recount(owner);
     if (unmeasured > 0) {
       const fields = { component: 'quota', owner, repositories: unmeasured, err: error };
       logger.warn(fields, 'repositories could not be measured: what was last known of them counts');
     }
+    // With the sum of what is there: whatever put a wrong one there is over.
     await this.#claims.change(repository, {
-      needsUsages: false,
+      stored: 'counted',
       givesBack: true,
       decide: (account) =>
         account?.ownerQuota === undefined
@@ -341,7 +344,7 @@ class Judge implements QuotaJudge {
     },
   ): Promise<boolean> {
     return this.#claims.change(repository, {
-      needsUsages: false,
+      stored: 'unused',
       givesBack: true,
       decide: (account) => {
         if (account === undefined) return { answer: true };
@@ -440,14 +443,17 @@ function judgedBy(account: Account, { repository, bytes, claimId, ownerOnly }: A
 }
 
 function ownerBound(account: Account, pushId: string | undefined): Bound | undefined {
-  const { owner, ownerQuota, usages } = account;
+  const { owner, ownerQuota, storedBytes } = account;
   if (ownerQuota === undefined) return undefined;
-  const stored = [...usages.values()].reduce((sum, { bytes }) => sum + bytes, 0);
+  assert(
+    storedBytes !== undefined,
+    "who judges by an owner's quota has asked for what it is about",
+  );
   return {
     of: `owner ${owner}`,
     ofOwner: true,
     maxBytes: ownerQuota.bytes,
-    usedBytes: stored + claimed(account, pushId),
+    usedBytes: storedBytes + claimed(account, pushId),
   };
 }
 

@@ -35,7 +35,7 @@ test('where repositories have quotas of their own, what these need stays', async
   await ground.quotas.set(repository('team/lib'), 100);
   assert.equal(await ground.judge('team/lib', 40, 'running'), undefined);
   await ground.quotas.remove({ owner: 'team' });
-  assert.deepEqual(ground.kept(), ['quotas/usage/team/id%20of%20team%2Flib', 'quotas/claims/team']);
+  assert.deepEqual(ground.kept(), ['quotas/claims/team', 'quotas/usage/team/id%20of%20team%2Flib']);
   assert.match(String(await ground.judge('team/lib', 40, 'next')), /has 70 bytes of 100 bytes/);
   await ground.settle('team/lib', 'running', 70);
   await ground.quotas.set(repository('team/app'), 100);

@@ -28,6 +28,11 @@ export const usageSchema = z.strictObject({ bytes: z.int().min(0) });
 export const claimsSchema = z.strictObject({
   /** When all usages of the owner were last measured; absent: never. */
   countedAtMs: z.number().optional(),
+  /**
+   * Sum of the sizes noted for the owner's repositories; absent: not known, or the owner has no quota. Whoever notes a
+   * size, or removes one, writes this in the same transaction, and compares that nobody else has written this record.
+   */
+  storedBytes: z.int().min(0).optional(),
   claims: z.record(
     z.string(),
     z.strictObject({

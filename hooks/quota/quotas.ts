@@ -1,6 +1,7 @@
 import type { Clock, Logger, Meter } from '../../backends/contract/environment.js';
 import type { Coordinator } from '../../backends/contract/coordinator.js';
 import type { Repository, RepositoryRegistry } from '../../backends/contract/repository.js';
+import { ClaimsQueue } from './claims.js';
 import { ownerOf, type QuotaScope } from './quota.js';
 import { createQuotaJudge, type QuotaJudge } from './quota-judge.js';
 import {
@@ -60,7 +61,8 @@ export interface Quotas extends QuotaJudge {
 export function createQuotas(options: QuotasOptions): Quotas {
   const store = createQuotaStore(options);
   const usage = new Usage(options);
-  const judge = createQuotaJudge({ ...options, usage });
+  const claims = new ClaimsQueue(usage);
+  const judge = createQuotaJudge({ ...options, usage, claims });
 
   const reportOf = (
     of: Pick<QuotaReport, 'kind' | 'name' | 'quotaBytes' | 'usedBytes'>,
@@ -77,7 +79,7 @@ export function createQuotas(options: QuotasOptions): Quotas {
       const usedBytes = await usage.measureOwner(subject.owner);
       return reportOf({ kind: 'owner', name: subject.owner, quotaBytes, usedBytes });
     }
-    await usage.recount(subject.owner);
+    await claims.recount(subject.owner);
     const usedBytes = await usage.ofOwner(subject.owner);
     return reportOf({ kind: 'owner', name: subject.owner, quotaBytes, usedBytes });
   };
@@ -125,14 +127,14 @@ export function createQuotas(options: QuotasOptions): Quotas {
     },
     promised: () => store.promised(),
     async renamed(from, to) {
+      await claims.forget(from);
       if (from.id !== to.id) await store.move(from.id, to.id);
-      await usage.forget(from);
       if (ownerOf(from.name) !== ownerOf(to.name)) await store.left(ownerOf(from.name));
       await judge.note(to);
     },
     async deleted(repository) {
       await store.forget(ownedScopeOf(repository));
-      await usage.forget(repository);
+      await claims.forget(repository);
     },
   };
 }

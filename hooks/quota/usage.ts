@@ -45,8 +45,10 @@ export interface OwnerAccount {
   readonly ownerQuota: Quota | undefined;
   /** By repository id, of those that were asked for and have one. */
   readonly repositoryQuotas: ReadonlyMap<string, Quota>;
-  /** Stored bytes by repository id, as last measured: of all repositories, or of those that were asked for. */
+  /** Stored bytes by repository id, as last measured: of those that were asked for at least. */
   readonly usages: ReadonlyMap<string, Noted>;
+  /** Of all repositories of an owner with a quota; undefined where it is not known, and was not to be. */
+  readonly storedBytes: number | undefined;
   /** Those that have not run out. */
   readonly claims: Claims;
   /** Of the claims' record; 0: there is none. */
@@ -67,7 +69,22 @@ interface Measured {
   readonly error: unknown;
 }
 
+/** What was measured of a repository, where it is another size than the record of that revision (0: none) says. */
+export interface Correction {
+  readonly id: string;
+  /** `gone`: it is none of the owner's. */
+  readonly bytes: number | 'gone';
+  readonly revision: number;
+}
+
+/**
+ * What an account says of all repositories of an owner: nothing; the sum that is kept with the claims, or that of all
+ * records where none is kept; that of all records.
+ */
+export type StoredNeed = 'unused' | 'known' | 'counted';
+
 export interface Recount {
+  readonly corrections: readonly Correction[];
   /** Repositories that could not be measured, and why the first of them could not. */
   readonly unmeasured: number;
   readonly error: unknown;
@@ -75,7 +92,7 @@ export interface Recount {
 
 /** Repositories that cannot be measured beyond which a count asks for no more, after the page. */
 const maxUnmeasured = 32;
-/** Repositories looked up, or records written, at a time. */
+/** Repositories looked up at a time. */
 const pageSize = 100;
 /** Repositories measured at a time: each is a question to a store. */
 const measuredAtATime = 8;
@@ -109,11 +126,11 @@ export class Usage {
     return accountOf(await this.ofOwnersRepositories(ownerOf(name), [id]), id);
   }
 
-  /** For some repositories of an owner, 50 at most. `all`: with what is stored in the others, if that matters. */
+  /** For some repositories of an owner, 50 at most. */
   async ofOwnersRepositories(
     owner: string,
     ids: readonly string[],
-    { all = true }: { readonly all?: boolean } = {},
+    { stored = 'known' }: { readonly stored?: StoredNeed } = {},
   ): Promise<OwnerAccount> {
     const read = [
       keys.ownerQuota(owner),
@@ -135,12 +152,18 @@ export class Usage {
       const entry = rest[ids.length + index];
       return entry === undefined ? [] : [[id, noted(entry)]];
     });
+    const record = claims === undefined ? { claims: {} } : this.#live(decode(claimsSchema, claims));
+    const known = owners === undefined ? undefined : record.storedBytes;
+    const all =
+      owners !== undefined && (stored === 'counted' || (stored === 'known' && known === undefined));
+    const usages = all ? await this.#usagesOf(owner) : new Map(own);
     return {
       owner,
       repositoryQuotas: new Map(quotas),
       ownerQuota: owners === undefined ? undefined : decode(quotaSchema, owners),
-      usages: all && owners !== undefined ? await this.#usagesOf(owner) : new Map(own),
-      claims: claims === undefined ? { claims: {} } : this.#live(decode(claimsSchema, claims)),
+      usages,
+      storedBytes: all ? sumOf(usages) : known,
+      claims: record,
       claimsRevision: claims?.modRevision ?? 0,
       sameQuotas: [
         same(keys.ownerQuota(owner), owners),
@@ -184,37 +207,23 @@ export class Usage {
   }
 
   /** What was measured of a repository, in the place of what the account says was measured before. */
-  noteOf(
-    { owner, usages }: Pick<OwnerAccount, 'owner' | 'usages'>,
-    id: string,
-    bytes: number,
-  ): Note {
-    return this.#noteOf({ owner, usages }, id, {
-      type: 'put',
-      key: keys.quotaUsage(owner, id),
-      value: encode({ bytes }),
-    });
-  }
-
-  #noteOf(
-    { owner, usages }: Pick<OwnerAccount, 'owner' | 'usages'>,
-    id: string,
-    operation: Operation,
-  ): Note {
+  noteOf({ owner, usages }: OwnerAccount, id: string, bytes: number | 'gone'): Note {
     const key = keys.quotaUsage(owner, id);
     const operand = usages.get(id)?.revision ?? 0;
-    return { compare: { key, target: 'modRevision', op: '=', operand }, operation };
+    return {
+      compare: { key, target: 'modRevision', op: '=', operand },
+      operation:
+        bytes === 'gone' ? { type: 'delete', key } : { type: 'put', key, value: encode({ bytes }) },
+    };
   }
 
   /**
-   * Measures all repositories of an owner with a quota and forgets those that are no longer its own. What a push has noted in the
-   * meantime was measured later, and stays; so does what is known of one that cannot be measured now, since pushes to the
+   * Measures all repositories of an owner. What is known of one that cannot be measured now stays, since pushes to the
    * others go on.
    */
-  async recount(owner: string): Promise<Recount> {
+  async measureAgain(owner: string): Promise<Recount> {
     const known = await this.#usagesOf(owner);
-    const before = { owner, usages: known };
-    const corrections: Note[] = [];
+    const corrections: Correction[] = [];
     const own = new Set<string>();
     let unmeasured = 0;
     let firstError: unknown = undefined;
@@ -223,25 +232,19 @@ export class Usage {
       const ask = unmeasured < maxUnmeasured;
       for (const { id, bytes, error } of await this.#measureAll(page, { ask })) {
         own.add(id);
+        const before = known.get(id);
         if (bytes === undefined) {
           unmeasured += 1;
           firstError ??= error;
-        } else if (known.get(id)?.bytes !== bytes) {
-          corrections.push(this.noteOf(before, id, bytes));
+        } else if (before?.bytes !== bytes) {
+          corrections.push({ id, bytes, revision: before?.revision ?? 0 });
         }
       }
     }
-    for (const id of known.keys()) {
-      if (own.has(id)) continue;
-      const operation: Operation = { type: 'delete', key: keys.quotaUsage(owner, id) };
-      corrections.push(this.#noteOf(before, id, operation));
+    for (const [id, { revision }] of known) {
+      if (!own.has(id)) corrections.push({ id, bytes: 'gone', revision });
     }
-    for (let from = 0; from < corrections.length; from += pageSize) {
-      const page = corrections.slice(from, from + pageSize);
-      if (await this.#correct(owner, page)) continue;
-      for (const correction of page) await this.#correct(owner, [correction]);
-    }
-    return { unmeasured, error: firstError };
+    return { corrections, unmeasured, error: firstError };
   }
 
   /** Without those that are gone since they were listed. */
@@ -266,19 +269,6 @@ export class Usage {
     return measured;
   }
 
-  /** All of them, or none when a record is another than was seen, or the owner has no quota any more. */
-  async #correct(owner: string, corrections: readonly Note[]): Promise<boolean> {
-    const { succeeded } = await this.#options.coordinator.transaction({
-      compares: [
-        { key: keys.ownerQuota(owner), target: 'version', op: '>', operand: 0 },
-        ...corrections.map(({ compare }) => compare),
-      ],
-      success: corrections.map(({ operation }) => operation),
-      failure: [],
-    });
-    return succeeded;
-  }
-
   /** Stored bytes of all repositories of an owner, measured now and not noted. */
   async measureOwner(owner: string): Promise<number> {
     let sum = 0;
@@ -293,8 +283,7 @@ export class Usage {
 
   /** Stored bytes of all repositories of an owner, as last measured. */
   async ofOwner(owner: string): Promise<number> {
-    const usages = await this.#usagesOf(owner);
-    return [...usages.values()].reduce((sum, { bytes }) => sum + bytes, 0);
+    return sumOf(await this.#usagesOf(owner));
   }
 
   /** What was measured last; undefined when nothing was. */
@@ -308,16 +297,6 @@ export class Usage {
     const key = keys.quotaUsage(ownerOf(name), id);
     const known = await this.#options.coordinator.get(key);
     return known === undefined ? this.measure(id) : decode(usageSchema, known).bytes;
-  }
-
-  /** Of a repository that is gone, or has another owner now. */
-  async forget({ id, name }: Pick<Repository, 'id' | 'name'>): Promise<void> {
-    const key = keys.quotaUsage(ownerOf(name), id);
-    await this.#options.coordinator.transaction({
-      compares: [],
-      success: [{ type: 'delete', key }],
-      failure: [],
-    });
   }
 
   /** Without those of processes that died. */
@@ -363,6 +342,10 @@ export function accountOf(
   const repositoryQuota = repositoryQuotas.get(id);
   if (repositoryQuota === undefined && account.ownerQuota === undefined) return undefined;
   return { ...account, repositoryQuota };
+}
+
+function sumOf(usages: ReadonlyMap<string, Noted>): number {
+  return [...usages.values()].reduce((sum, { bytes }) => sum + bytes, 0);
 }
 
 function noted(entry: KeyValue): Noted {
