@@ -1,4 +1,4 @@
-import type { PushJudges, PushPipeline } from '../backends/contract/pipeline.js';
+import type { PushJudges, PushPipeline, RenamedIds } from '../backends/contract/pipeline.js';
 import type { Logger } from '../backends/contract/environment.js';
 import type { Repository } from '../backends/contract/repository.js';
 import { type HookDependencies, hooksOf } from './custom/run-hooks.js';
@@ -16,6 +16,10 @@ export interface PipelineDependencies extends RuleDependencies, HookDependencies
   readonly quotas: QuotaJudge;
   /** Removes all that was set for a repository that is gone. Idempotent. */
   readonly forget: (repository: Pick<Repository, 'id' | 'name'>) => Promise<void>;
+  /** Has rules and quota hold for another id, too. Idempotent. */
+  readonly copy: (ids: RenamedIds) => Promise<void>;
+  /** Gives what was set for an id and was not copied to another one. Idempotent. */
+  readonly move: (ids: RenamedIds) => Promise<void>;
   readonly webhooks: Pick<Webhooks, 'committed' | 'listening' | 'repositoryChanged'>;
 }
 
@@ -28,6 +32,8 @@ export function createPushPipeline(dependencies: PipelineDependencies): PushPipe
     postReceive: (push) => postReceive(dependencies, push),
     repositoryChanged: (event) => dependencies.webhooks.repositoryChanged(event),
     repositoryGone: (repository) => dependencies.forget(repository),
+    repositoryRenaming: (ids) => dependencies.copy(ids),
+    repositoryRenamed: (ids) => dependencies.move(ids),
   };
 }
 

@@ -259,13 +259,17 @@ async function openBackend(below: Omit<Foundation, 'backend'>): Promise<Backend>
   const deployKeys = new GoneDeployKeys(coordinator);
   const pipeline = createPushPipeline({
     ...below,
-    // Whoever deletes a repository does that at once, unless he dies, or the coordinator does not answer.
     forget: async (repository) => {
       await deployKeys.remove(repository.id);
       await rules.removeAll(repository.id);
       await hooks.removeAll(repository.id);
       await quotas.deleted(repository);
     },
+    copy: async ({ from, to }) => {
+      await rules.copy(from, to);
+      await quotas.copy(from, to);
+    },
+    move: ({ from, to }) => deployKeys.rebind(from, to),
     hookOptions: {
       enabled: config['hooks.enabled'],
       limits: {

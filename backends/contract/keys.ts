@@ -132,6 +132,9 @@ export const keys = {
   adminRequest: (place: string) => `admin-requests/${place}`,
   /** Directories that the directory backend made for names of repositories. */
   madeDirectory: (path: string) => `made-directories/${path}`,
+  /** Repositories of the directory backend whose names change: what is kept about them follows. */
+  nameChanges: 'name-changes/',
+  nameChange: (path: string) => `name-changes/${path}`,
   hostKey: (name: string) => `host-keys/${name}`,
   /** Who this cluster is: see coordination/cluster-identity.ts. */
   cluster: 'cluster/identity',

@@ -92,6 +92,11 @@ export interface RepositoryEvent {
   readonly change: RepositoryChange;
 }
 
+export interface RenamedIds {
+  readonly from: string;
+  readonly to: string;
+}
+
 /** The stages that judge one push. */
 export interface PushJudges {
   /** Refuses the whole push: the reason for every ref, or undefined to let it pass. */
@@ -128,8 +133,16 @@ export interface PushPipeline {
   /** After a repository was created, changed, renamed or deleted. Failing is logged and retried. */
   repositoryChanged(event: RepositoryEvent): Promise<void>;
   /**
-   * Before the last record of a deleted repository goes: what was kept about it elsewhere goes first. At least once, by
-   * whoever removes it; what fails is logged and tried again, since the record stays. Not told by the directory backend.
+   * When a repository was deleted, and again before its last record goes: what was kept about it elsewhere goes first.
+   * At least once, by whoever removes it; what fails is logged and tried again, since the record stays. The directory
+   * backend, whose ids are names, tells it also before a name is taken.
    */
   repositoryGone(repository: Pick<Repository, 'id' | 'name'>): Promise<void>;
+  /**
+   * Told by the directory backend only: the repository with the id `from` will have the id `to`, unless that fails
+   * (then `to` is gone). What refuses pushes holds for both from now on. Idempotent.
+   */
+  repositoryRenaming(ids: RenamedIds): Promise<void>;
+  /** It has the id `to`: the rest of what is kept about `from` goes there, before `from` is gone. Idempotent. */
+  repositoryRenamed(ids: RenamedIds): Promise<void>;
 }

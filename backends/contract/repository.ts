@@ -109,8 +109,12 @@ export interface RepositoryRegistry {
   ): Promise<Repository>;
   /** Instant in the local backend. `already-exists` as for `create`. Requests that run keep the repository they opened. */
   rename(id: string, name: string, by?: string): Promise<Repository>;
-  /** Pushes that have not committed fail; reads that run finish. The name is free at once; the files go in the background. */
-  delete(id: string, by?: string): Promise<void>;
+  /**
+   * Pushes that have not committed fail; reads that run finish. The name is free at once; the files go in the background.
+   * `isForgotten` is false when what was kept about it elsewhere (`PushPipeline.repositoryGone`) could not be removed
+   * yet: that is tried again in the background. Nothing of it ever applies to another repository.
+   */
+  delete(id: string, by?: string): Promise<{ readonly isForgotten: boolean }>;
   /** Points HEAD at a branch (born or not): a log entry of its own. `branch` is a full ref name under `refs/heads/`. */
   setHead(id: string, branch: string, by?: string): Promise<void>;
   stats(id: string): Promise<RepositoryStats>;

@@ -5,7 +5,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Backend } from '../contract/backend.js';
+import type { Coordinator } from '../contract/coordinator.js';
 import type { Clock, Meter } from '../contract/environment.js';
+import type { PushPipeline } from '../contract/pipeline.js';
 import type { BackendHarness } from '../conformance/backend-suite.js';
 import { openEmbeddedCoordinator } from '../coordination/embedded/embedded-coordinator.js';
 import { silentLogger } from '../coordination/test-environment.js';
@@ -25,9 +27,12 @@ const meter: Meter = { count: () => {}, observe: () => {}, gauge: () => {} };
 
 export interface DirectoryFixture extends BackendHarness {
   readonly root: string;
+  readonly coordinator: Coordinator;
 }
 
-export async function startDirectory(): Promise<DirectoryFixture> {
+export async function startDirectory(
+  pipeline: PushPipeline = permissivePipeline,
+): Promise<DirectoryFixture> {
   const directory = await mkdtemp(join(tmpdir(), 'quorate-directory-'));
   const root = join(directory, 'root');
   await mkdir(root);
@@ -39,7 +44,7 @@ export async function startDirectory(): Promise<DirectoryFixture> {
   });
   const open = async (): Promise<Backend> => {
     const backend = createDirectoryBackend({
-      pipeline: permissivePipeline,
+      pipeline,
       root,
       coordinator,
       git,
@@ -55,6 +60,7 @@ export async function startDirectory(): Promise<DirectoryFixture> {
   let current = backend;
   return {
     root,
+    coordinator,
     backend,
     reopen: async () => {
       await current.close(5_000);

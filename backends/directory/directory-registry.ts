@@ -1,6 +1,6 @@
 import { lstat, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import type { Clock, Random } from '../contract/environment.js';
+import type { Random } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import type {
   NewRepository,
@@ -18,18 +18,16 @@ import {
   syncTree,
 } from '../git/repository-files.js';
 import { SerialQueue } from '../local/serial-queue.js';
-import type { AccessRecord, AccessRecords } from './access-records.js';
+import type { AccessRecord } from './access-records.js';
 import type { RepositoryConfigs } from './repository-config.js';
+import { NameChanges, type NameChangesOptions } from './name-changes.js';
 import type { MadeDirectories } from './made-directories.js';
-import type { FoundRepository, RepositoryPaths } from './repository-paths.js';
+import type { FoundRepository } from './repository-paths.js';
 
-export interface DirectoryRegistryOptions {
-  readonly paths: RepositoryPaths;
+export interface DirectoryRegistryOptions extends Omit<NameChangesOptions, 'queue'> {
   readonly configs: RepositoryConfigs;
-  readonly access: AccessRecords;
   readonly made: MadeDirectories;
   readonly git: GitRunner;
-  readonly clock: Clock;
   readonly random: Random;
 }
 
@@ -46,10 +44,12 @@ const pageConcurrency = 8;
 export class DirectoryRegistry implements RepositoryRegistry {
   readonly #options: DirectoryRegistryOptions;
   readonly #changes = new SerialQueue();
+  readonly #names: NameChanges;
   readonly #removals = new Set<Promise<void>>();
 
   constructor(options: DirectoryRegistryOptions) {
     this.#options = options;
+    this.#names = new NameChanges({ ...options, queue: this.#changes });
   }
 
   getForReading(name: string): Promise<Repository | undefined> {
@@ -97,6 +97,7 @@ export class DirectoryRegistry implements RepositoryRegistry {
         await this.#init(building, repository);
         await configs.write(building, repository.settings);
         await syncTree(building);
+        await this.#names.clear(repository.name);
         await access.put(repository.name, {
           ...repository.access,
           createdAtMs: clock.nowMs(),
@@ -105,6 +106,7 @@ export class DirectoryRegistry implements RepositoryRegistry {
         await moveTo(building, place);
       } catch (error) {
         await rm(building, { recursive: true, force: true });
+        await access.delete(repository.name).catch(() => {}); // Cleared before the name is taken, at the latest.
         await this.#removeEmptyAbove(repository.name);
         throw error;
       }
@@ -134,37 +136,49 @@ export class DirectoryRegistry implements RepositoryRegistry {
       const { place } = await this.locate(id);
       if (place === undefined) throw hasWorkingTree(id);
       await this.#refuseTaken(name, id);
+      await this.#names.catchUp(id);
+      const change = { from: id, to: name };
       try {
         const target = await this.#placeFor(name);
+        await this.#names.clear(name);
         const { record } = await access.get(id);
+        await this.#names.note(change);
         await access.put(name, { ...record, epoch: record.epoch + 1 });
         await moveTo(place, target);
+        await syncDirectory(dirname(place));
       } catch (error) {
+        await this.#names.settle(change);
         await this.#removeEmptyAbove(name);
         throw error;
       }
-      await syncDirectory(dirname(place));
-      await access.delete(id);
+      await this.#names.settle(change);
       await this.#removeEmptyAbove(id);
       return this.#describe(await this.locate(name));
     });
   }
 
-  delete(id: string): Promise<void> {
+  delete(id: string): Promise<{ readonly isForgotten: boolean }> {
     return this.#changes.run(async () => {
-      const { paths, access, random } = this.#options;
+      const { paths, random } = this.#options;
       const { place } = await this.locate(id);
       if (place === undefined) throw hasWorkingTree(id);
-      const trash = join(await paths.ownDirectory('trash'), hex(random));
-      await rename(place, trash).catch((cause: unknown) => {
-        throw new QuorateError('storage-failure', 'the repository could not be moved away', {
-          cause,
-        });
-      });
+      await this.#names.catchUp(id);
+      const change = { from: id, trash: hex(random) };
+      const trash = join(await paths.ownDirectory('trash'), change.trash);
+      await this.#names.note(change);
+      try {
+        await rename(place, trash);
+      } catch (cause) {
+        await this.#names.settle(change);
+        const why = 'the repository could not be moved away';
+        throw new QuorateError('storage-failure', why, { cause });
+      }
+      await syncDirectory(dirname(trash));
       await syncDirectory(dirname(place));
-      await access.delete(id);
+      const isForgotten = await this.#names.settle(change);
       this.#removeLater(trash);
       await this.#removeEmptyAbove(id);
+      return { isForgotten };
     });
   }
 
@@ -217,13 +231,15 @@ export class DirectoryRegistry implements RepositoryRegistry {
     };
   }
 
-  /** Removes what a crash left of our own work. Nothing of ours may be running. */
+  /** Finishes what a crash cut short, and removes what it left of our own work. Nothing of ours may be running. */
   async cleanUp(): Promise<void> {
+    await this.#names.resume();
     await removeTree(this.#options.paths.ownRoot);
   }
 
   /** Waits for files that are being removed. What is left then goes at the next start. */
   async close(): Promise<void> {
+    await this.#names.close();
     await Promise.all(this.#removals);
   }
 

@@ -326,7 +326,7 @@ export class Registry {
   }
 
   /** The tombstone and the freed name are durable on return; the files go in the background. */
-  async delete(id: string, by?: string): Promise<void> {
+  async delete(id: string, by?: string): Promise<{ readonly isForgotten: boolean }> {
     const tombstone = await this.#swap(
       id,
       async (current) => ({
@@ -336,8 +336,19 @@ export class Registry {
         change: { action: 'deleted' },
       }),
       by,
-    );
-    this.#removals.begin(tombstone);
+    ).catch((error: unknown) => this.#tombstoneAfter(id, error));
+    return this.#removals.begin(tombstone);
+  }
+
+  /** That of a deletion whose answer was lost. One that may come yet is found by a sweep. */
+  async #tombstoneAfter(id: string, error: unknown): Promise<StoredRecord> {
+    if (asQuorateError(error).code !== 'outcome-unknown') throw error;
+    this.#removals.suspect();
+    const stored = await this.#dependencies.coordinator.get(keys.repo(id)).catch(() => undefined);
+    const record = stored === undefined ? undefined : decodeRepository(stored);
+    if (stored === undefined || record?.state !== 'deleted') throw error;
+    this.#dependencies.events.notify();
+    return { record, revision: stored.modRevision };
   }
 
   /** Finishes what a crash interrupted: half-made repositories are buried, buried ones removed. Counts the living. */

@@ -4,6 +4,7 @@ import { existsSync } from 'node:fs';
 import { afterEach, beforeEach, test } from 'node:test';
 import { silentLogger } from '../coordination/test-environment.js';
 import type { Transaction } from '../contract/coordinator.js';
+import { QuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
 import type { NewRepository, Repository } from '../contract/repository.js';
 import { until } from '../contract/testing/until.js';
@@ -37,6 +38,9 @@ const makes = ({ success }: Transaction): boolean =>
 
 const buries = ({ success: [only, more] }: Transaction): boolean =>
   more === undefined && only?.type === 'put' && only.key.startsWith(keys.repos);
+
+const frees = ({ success }: Transaction): boolean =>
+  success.some(({ type, key }) => type === 'delete' && key.startsWith(keys.names));
 
 /** A front-end whose records of its own being there are gone, as after a long pause, and whose last step waits. */
 async function makerTakenForDead(step: Step): Promise<ReplicatedBackend> {
@@ -158,14 +162,51 @@ test('what is kept elsewhere about a deleted repository goes before its record, 
     },
   };
   const { backend: dying } = await set.frontEnd({ pipeline });
-  await dying.repositories.delete(repository.id);
+  const deletion = await dying.repositories.delete(repository.id);
+  assert.deepEqual(deletion, { isForgotten: false });
   await dying.close(60_000);
   assert.equal(await tombstones(), 1);
   broken = false;
   await set.frontEnd({ pipeline });
   assert.equal(await tombstones(), 0);
   const told = `team/app ${repository.id}`;
-  assert.deepEqual(gone, [told, told]);
+  // At once, with its files, and by the next front-end.
+  assert.deepEqual(gone, [told, told, told]);
+});
+
+test('what is kept elsewhere goes at once, though the files have readers for hours', async () => {
+  const gone: string[] = [];
+  const pipeline = {
+    ...permissivePipeline,
+    repositoryGone: async ({ id }: Pick<Repository, 'id' | 'name'>) => void gone.push(id),
+  };
+  const { backend: front } = await set.frontEnd({ pipeline });
+  const events = new EventEmitter();
+  const over = once(events, 'over');
+  lost().interfere = async (call, go) => {
+    if (call === 'destroy') await over;
+    return go();
+  };
+  assert.deepEqual(await front.repositories.delete(repository.id), { isForgotten: true });
+  assert.deepEqual(gone, [repository.id]);
+  events.emit('over');
+  await until('the files are gone', async () => (await tombstones()) === 0);
+});
+
+test('a deletion whose answer is lost is one', async () => {
+  const { backend: front } = await set.frontEnd({
+    wrap: (coordinator) =>
+      intercepting(coordinator, (one) =>
+        frees(one)
+          ? async (run) => {
+              await run();
+              throw new QuorateError('outcome-unknown', 'the answer was lost');
+            }
+          : undefined,
+      ),
+  });
+  assert.deepEqual(await front.repositories.delete(repository.id), { isForgotten: true });
+  await until('its files are gone', async () => (await tombstones()) === 0);
 });
 
 test('a tombstone does not wait for a node that was removed, and its store is told if it comes back', async () => {

@@ -80,9 +80,12 @@ export class Removals {
     this.#left += 1;
   }
 
-  /** Removes the files of a repository that somebody deleted just now, in the background. */
-  begin({ record: tombstone, revision }: StoredRecord): void {
-    const { id } = tombstone;
+  /**
+   * Removes the files of a repository that somebody deleted just now, in the background. They may have readers for
+   * hours: what is kept about it elsewhere goes at once, else with its record. Never rejects.
+   */
+  async begin({ record: tombstone, revision }: StoredRecord): Promise<{ isForgotten: boolean }> {
+    const { id, name } = tombstone;
     const removal = this.#finish(tombstone, { head: undefined, revision, isWanted: true }).catch(
       (error: unknown) => {
         this.#left += 1;
@@ -93,6 +96,16 @@ export class Removals {
       },
     );
     this.#run(id, removal);
+    try {
+      await this.#dependencies.pipeline.repositoryGone({ id, name });
+      return { isForgotten: true };
+    } catch (error) {
+      this.#dependencies.logger.warn(
+        { component: 'registry', repo: id, err: error },
+        'what is kept about a deleted repository goes later',
+      );
+      return { isForgotten: false };
+    }
   }
 
   /**

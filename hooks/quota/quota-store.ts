@@ -54,8 +54,8 @@ export interface QuotaStore {
   remove(scope: OwnedScope): Promise<void>;
   list(): Promise<readonly ScopedQuota[]>;
   promised(): Promise<Promised>;
-  /** When a repository's id changes, which is so on the directory backend only. */
-  move(from: string, to: string): Promise<void>;
+  /** When a repository's id is to change, which is so on the directory backend only. It stays where it is, too. */
+  copy(from: string, to: string): Promise<void>;
   /** As `remove`, of a repository that is gone, if it had one. */
   forget(scope: OwnedScope): Promise<void>;
   /** Removes what was kept for an owner whom a repository left, if no quota concerns any other of its own. */
@@ -137,14 +137,11 @@ class Store implements QuotaStore {
     return { bytes: sumOf(await this.list()), maxBytes: await this.#maxBytes() };
   }
 
-  async move(from: string, to: string): Promise<void> {
+  async copy(from: string, to: string): Promise<void> {
     const quota = await this.get({ repositoryId: from });
     if (quota === undefined) return;
     await this.#change(async () => ({
-      operations: [
-        { type: 'delete', key: keyOf({ repositoryId: from }) },
-        { type: 'put', key: keyOf({ repositoryId: to }), value: encode(quota) },
-      ],
+      operations: [{ type: 'put', key: keyOf({ repositoryId: to }), value: encode(quota) }],
       result: undefined,
     }));
   }

@@ -239,6 +239,9 @@ test('a quota is forgotten with its repository, and its bytes follow it to anoth
   await ground.quotas.set(repository('one/app'), 200);
   ground.sizes.delete('one/app');
   ground.sizes.set('two/moved', 100);
+  // As the directory backend does, whose ids are names.
+  await ground.quotas.copy(repository('one/app').id, repository('two/moved').id);
+  await ground.quotas.deleted(repository('one/app'));
   await ground.quotas.renamed(repository('one/app'), repository('two/moved'));
   const reports = await ground.quotas.list();
   assert.deepEqual(

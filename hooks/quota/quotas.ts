@@ -50,6 +50,8 @@ export interface Quotas extends QuotaJudge {
   /** All that are set, with what is used as last measured. */
   list(): Promise<readonly QuotaReport[]>;
   promised(): Promise<Promised>;
+  /** When a repository's id is to change, which is so on the directory backend only. It stays where it is, too. */
+  copy(from: string, to: string): Promise<void>;
   /** To be told when a repository has another name. Its owner may be another one, too. */
   renamed(
     from: Pick<Repository, 'id' | 'name'>,
@@ -126,9 +128,9 @@ export function createQuotas(options: QuotasOptions): Quotas {
       return reports;
     },
     promised: () => store.promised(),
+    copy: (from, to) => store.copy(from, to),
     async renamed(from, to) {
       await claims.forget(from);
-      if (from.id !== to.id) await store.move(from.id, to.id);
       if (ownerOf(from.name) !== ownerOf(to.name)) await store.left(ownerOf(from.name));
       await judge.note(to);
     },

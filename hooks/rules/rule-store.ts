@@ -16,8 +16,8 @@ export interface RuleStore {
   /** Replaces a rule of the same name as a whole; says whether there was one. */
   put(scope: RuleScope, name: string, fields: RuleFields): Promise<{ readonly replaced: boolean }>;
   remove(scope: RuleScope, name: string): Promise<void>;
-  /** When a repository's id changes, which is so on the directory backend only. */
-  move(from: string, to: string): Promise<void>;
+  /** When a repository's id is to change, which is so on the directory backend only. They stay where they are, too. */
+  copy(from: string, to: string): Promise<void>;
   /** Those of a repository that is gone. */
   removeAll(repositoryId: string): Promise<void>;
   /** Everything that a push to this repository is judged by: the server's, then the repository's. */
@@ -66,20 +66,17 @@ export function createRuleStore(coordinator: Coordinator): RuleStore {
       });
       if (!succeeded) throw new QuorateError('not-found', `there is no rule ${name} here`);
     },
-    async move(from, to) {
+    async copy(from, to) {
       const [source, target] = [keys.repositoryRules(from), keys.repositoryRules(to)];
       const { entries } = await coordinator.range(source, { rangeEnd: prefixEnd(source) });
-      // At most 100 puts and a delete: within the 128 operations of a transaction.
+      // At most 100 puts: within the 128 operations of a transaction.
       await coordinator.transaction({
         compares: [],
-        success: [
-          ...entries.map(({ key, value }) => ({
-            type: 'put' as const,
-            key: `${target}${key.slice(source.length)}`,
-            value,
-          })),
-          { type: 'delete', key: source, rangeEnd: prefixEnd(source) },
-        ],
+        success: entries.map(({ key, value }) => ({
+          type: 'put',
+          key: `${target}${key.slice(source.length)}`,
+          value,
+        })),
         failure: [],
       });
     },

@@ -5,14 +5,14 @@ import type { RuleDependencies } from '../rules/judge-rules.js';
 /** For tests of something else: there are no rules, hooks and webhooks, and none can be set. */
 export const noRules: RuleDependencies &
   Pick<HookDependencies, 'hooks' | 'hookOptions'> &
-  Pick<PipelineDependencies, 'webhooks' | 'quotas' | 'forget'> = {
+  Pick<PipelineDependencies, 'webhooks' | 'quotas' | 'forget' | 'copy' | 'move'> = {
   rules: {
     list: async () => [],
     inForce: async () => [],
     put: async () => ({ replaced: false }),
     remove: async () => undefined,
     removeAll: async () => undefined,
-    move: async () => undefined,
+    copy: async () => undefined,
   },
   signers: async () => ({ ssh: '', openpgp: new Uint8Array() }),
   messages: { firstMismatch: async () => undefined },
@@ -42,5 +42,7 @@ export const noRules: RuleDependencies &
     repositoryChanged: async () => undefined,
   },
   forget: async () => undefined,
+  copy: async () => undefined,
+  move: async () => undefined,
   meter: { count: () => undefined, observe: () => undefined, gauge: () => undefined },
 };

@@ -205,7 +205,11 @@ export const answers: Readonly<Record<string, z.ZodType>> = {
   'repository.grant': z.strictObject({ repository: administered }),
   'repository.revoke': z.strictObject({ repository: administered }),
   'repository.rename': z.strictObject({ repository }),
-  'repository.delete': z.strictObject({ deleted: z.string() }),
+  'repository.delete': z.strictObject({
+    deleted: z.string(),
+    // Of what was kept about it: deploy keys, rules, hooks, quota.
+    cleanUp: z.enum(['done', 'goes on']),
+  }),
   'repository.replicas': z.strictObject({ replicas: z.array(copy), next }),
   'repository.move': z.strictObject({
     repository: z.strictObject({ name: z.string(), nodes: z.array(z.string()).nullable() }),

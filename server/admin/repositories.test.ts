@@ -75,6 +75,34 @@ test('a grant to nobody, and one that is not there', async () => {
   assert.equal((await scene.request('DELETE', path, { token: admin })).status, 404);
 });
 
+test('who deletes a repository is told that it is gone, and whether more is to go', async () => {
+  for (const [isForgotten, cleanUp] of [
+    [true, 'done'],
+    [false, 'goes on'],
+  ] as const) {
+    await scene.createRepository('team/app');
+    scene.backend.gone = async () => isForgotten;
+    const path = '/repositories/team%2Fapp';
+    const answer = await scene.request('DELETE', path, { token: admin });
+    assert.equal(answer.status, 200, answer.text);
+    assert.deepEqual(answer.body, { deleted: 'team/app', cleanUp });
+    assert.equal((await scene.request('GET', path, { token: admin })).status, 404);
+  }
+});
+
+test('a rename that happened is told, though the size could not be counted for its owner', async () => {
+  await scene.createRepository('team/app');
+  Object.assign(scene.backend.repositories, {
+    stats: () => Promise.reject(new Error('no store answers')),
+  });
+  const answer = await scene.request('POST', '/repositories/team%2Fapp/rename', {
+    token: admin,
+    body: { name: 'other/app' },
+  });
+  assert.equal(answer.status, 200, answer.text);
+  assert.equal(objectIn(answer.body, 'repository')['name'], 'other/app');
+});
+
 test('pages hold what the caller may read, and do not name the rest', async () => {
   for (const name of ['a', 'b', 'c', 'd', 'e']) {
     await scene.createRepository(`${name}/public`, { public: true });

@@ -4,6 +4,7 @@ import { beforeEach, describe, test } from 'node:test';
 import type { Clock } from '../../backends/contract/environment.js';
 import { QuorateError, type ErrorCode } from '../../backends/contract/errors.js';
 import { createAccounts } from './account-store.js';
+import { GoneDeployKeys } from './gone-deploy-keys.js';
 import type { Accounts, SignInRefusal } from './accounts.js';
 import { asCoordinator, MemoryCoordinator, unused } from './memory-coordinator.fixture.js';
 import { classifyTokenSecret } from './token-secret.js';
@@ -234,13 +235,12 @@ describe('deploy keys', () => {
     memory.put(damaged, Buffer.from('{"repositoryId":7}'));
     const read = memory.range.bind(memory);
     let readings = 0;
+    const gone = new GoneDeployKeys(asCoordinator(memory));
     memory.range = (...asked) => {
       readings += 1;
       return read(...asked);
     };
-    await Promise.all(
-      lines.slice(1).map((_, n) => accounts.rebindDeployKeys(`r${n + 1}`, undefined)),
-    );
+    await Promise.all(lines.slice(1).map((_, n) => gone.remove(`r${n + 1}`)));
     assert.ok(readings <= 2, `${readings} readings`);
     const left = [...memory.entries.keys()].filter((key) => key.startsWith('keys/'));
     assert.equal(left.length, 2, 'that of r0, and one that cannot be read');
@@ -253,12 +253,13 @@ describe('deploy keys', () => {
     const other = ed25519Line();
     await accounts.addDeployKey({ repositoryId: 'r1', line, write: false });
     await accounts.addDeployKey({ repositoryId: 'r3', line: other, write: false });
-    await accounts.rebindDeployKeys('r1', 'r2');
+    const gone = new GoneDeployKeys(asCoordinator(memory));
+    await gone.rebind('r1', 'r2');
     const moved = await accounts.authenticateKey(blobOf(line));
     assert.deepEqual(moved?.kind === 'machine' && moved.reach, [
       { repositoryId: 'r2', level: 'read' },
     ]);
-    await accounts.rebindDeployKeys('r2', undefined);
+    await gone.remove('r2');
     assert.equal(await accounts.authenticateKey(blobOf(line)), undefined);
     assert.notEqual(await accounts.authenticateKey(blobOf(other)), undefined);
   });

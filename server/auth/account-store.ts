@@ -31,7 +31,6 @@ import type {
   SignInRefusal,
   SshKey,
 } from './accounts.js';
-import { GoneDeployKeys } from './gone-deploy-keys.js';
 import { shownDeployKey, shownKey, shownToken } from './shown-accounts.js';
 import { Memberships } from './memberships.js';
 import { looksLikeJwt, type OpenIdIssuers } from './openid-issuers.js';
@@ -82,7 +81,6 @@ class CoordinatedAccounts implements Accounts {
   readonly #memberships: Memberships;
   readonly #tokenUses: TokenUses;
   readonly #owners = new GuessedOwners();
-  readonly #gone: GoneDeployKeys;
   readonly #past: PastReads | undefined;
   readonly #now: Source;
   readonly #issuers: Pick<OpenIdIssuers, 'authenticate'> | undefined;
@@ -91,7 +89,6 @@ class CoordinatedAccounts implements Accounts {
     const { coordinator, clock, random } = parts;
     this.#issuers = parts.issuers;
     this.#coordinator = coordinator;
-    this.#gone = new GoneDeployKeys(coordinator);
     this.#clock = clock;
     this.#random = random;
     this.#memberships = new Memberships(coordinator);
@@ -248,22 +245,6 @@ class CoordinatedAccounts implements Accounts {
     const own = await this.listDeployKeys(repositoryId);
     if (!own.some((key) => key.fingerprint === fingerprint)) throw noSuchKey(fingerprint);
     if (!(await this.#deleteKey(keys.sshKey(fingerprint)))) throw noSuchKey(fingerprint);
-  }
-
-  async rebindDeployKeys(repositoryId: string, successorId: string | undefined): Promise<void> {
-    if (successorId === repositoryId) return;
-    if (successorId === undefined) return this.#gone.remove(repositoryId);
-    for (const record of (await this.#keyRecords()).filter(isDeployKey)) {
-      if (record.repositoryId !== repositoryId) continue;
-      const key = keys.sshKey(record.fingerprint);
-      const value = encodeRecord({ ...record, repositoryId: successorId });
-      await this.#coordinator.transaction({
-        binding: true,
-        compares: [present(key)],
-        success: [{ type: 'put', key, value }],
-        failure: [],
-      });
-    }
   }
 
   async createToken(token: NewToken): Promise<{ token: AccessToken; secret: string }> {

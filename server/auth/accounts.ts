@@ -95,8 +95,6 @@ export interface Accounts {
   listDeployKeys(repositoryId: string): Promise<readonly DeployKey[]>;
   /** `not-found` unless the key is bound to that repository. */
   removeDeployKey(repositoryId: string, fingerprint: string): Promise<void>;
-  /** The repository is gone, and so are its keys; or it has another id now (directory backend), and they go with it. */
-  rebindDeployKeys(repositoryId: string, successorId: string | undefined): Promise<void>;
 
   /** `secret` is shown once and stored nowhere. */
   createToken(token: NewToken): Promise<{ token: AccessToken; secret: string }>;

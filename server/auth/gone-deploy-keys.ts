@@ -1,6 +1,6 @@
 import type { Coordinator, KeyValue } from '../../backends/contract/coordinator.js';
 import { keys } from '../../backends/contract/keys.js';
-import { deployKeyRecord, readAll } from './account-records.js';
+import { decodeRecord, deployKeyRecord, encodeRecord, readAll } from './account-records.js';
 
 /** Those that wait for the next reading of all keys. */
 interface Round {
@@ -9,7 +9,7 @@ interface Round {
 }
 
 /**
- * Removes the deploy keys of repositories that are gone. A key is found by its fingerprint, so that all keys have to be
+ * Removes the deploy keys of repositories that are gone, or whose id is. A key is found by its fingerprint, so that all keys have to be
  * read for that: once for all repositories that are asked for while they are read for others. Programs delete
  * repositories by the thousand.
  */
@@ -26,6 +26,22 @@ export class GoneDeployKeys {
     this.#next ??= this.#begin();
     this.#next.repositoryIds.add(repositoryId);
     return this.#next.over;
+  }
+
+  /** To a repository's next id (directory backend). Idempotent. */
+  async rebind(from: string, to: string): Promise<void> {
+    for (const entry of await readAll(this.#coordinator, keys.sshKeys)) {
+      if (repositoryOf(entry) !== from) continue;
+      const { key, modRevision } = entry;
+      const value = encodeRecord({ ...decodeRecord(deployKeyRecord, entry), repositoryId: to });
+      await this.#coordinator.transaction({
+        binding: true,
+        // Removed meanwhile, and perhaps added for another one: then it is another key.
+        compares: [{ key, target: 'modRevision', op: '=', operand: modRevision }],
+        success: [{ type: 'put', key, value }],
+        failure: [],
+      });
+    }
   }
 
   #begin(): Round {

@@ -151,7 +151,6 @@ const fakeAccounts: Accounts = {
   addDeployKey: absent,
   listDeployKeys: absent,
   removeDeployKey: absent,
-  rebindDeployKeys: absent,
   createToken: absent,
   listTokens: absent,
   revokeToken: absent,

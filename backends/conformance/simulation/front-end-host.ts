@@ -156,5 +156,7 @@ export function pipelineOf({ random, clock }: SimulatedProcess): PushPipeline {
     },
     repositoryChanged: () => Promise.resolve(),
     repositoryGone: () => Promise.resolve(),
+    repositoryRenaming: () => Promise.resolve(),
+    repositoryRenamed: () => Promise.resolve(),
   };
 }

@@ -49,6 +49,8 @@ export const permissivePipeline: PushPipeline = {
   postReceive: async () => undefined,
   repositoryChanged: async () => undefined,
   repositoryGone: async () => undefined,
+  repositoryRenaming: async () => undefined,
+  repositoryRenamed: async () => undefined,
 };
 
 /** A pipeline that lets everything pass but for these stages. */

@@ -15,10 +15,7 @@ import { type Call, endpoint, type Endpoint } from '../endpoint.js';
 import { requireOnRepository, requireRepositoryCreator } from '../permissions.js';
 import { branch, nothing, pageLimit, repositoryName, settings } from './fields.js';
 
-type RepositoryOptions = Pick<
-  AdminApiOptions,
-  'backend' | 'authorizer' | 'rules' | 'hooks' | 'quotas'
->;
+type RepositoryOptions = Pick<AdminApiOptions, 'backend' | 'authorizer' | 'quotas' | 'logger'>;
 
 /** Names read from the registry at a time, at most, while a page is filled. */
 const batchSize = 500;
@@ -61,10 +58,8 @@ export function newRepository(
 }
 
 /** Making, finding, renaming and deleting repositories. */
-export function repositoryEndpoints(
-  options: RepositoryOptions & Pick<AdminApiOptions, 'accounts'>,
-): Endpoint[] {
-  const { accounts, backend, authorizer } = options;
+export function repositoryEndpoints(options: RepositoryOptions): Endpoint[] {
+  const { backend, authorizer } = options;
   return [
     listEndpoint(options),
     createEndpoint(options),
@@ -112,9 +107,13 @@ export function repositoryEndpoints(
         try {
           const by = principalName(call.principal);
           const renamed = await backend.repositories.rename(repository.id, name, by);
-          await accounts.rebindDeployKeys(repository.id, renamed.id);
-          if (renamed.id !== repository.id) await options.rules.move(repository.id, renamed.id);
-          await options.quotas.renamed(repository, renamed);
+          // It is renamed, whatever becomes of this; what is used is measured again.
+          await options.quotas.renamed(repository, renamed).catch((error: unknown) => {
+            options.logger.warn(
+              { component: 'admin', request_id: call.requestId, repo: renamed.id, err: error },
+              'the size of a renamed repository is counted later',
+            );
+          });
           return { status: 200, body: { repository: shownRepository(renamed) } };
         } finally {
           await room.release();
@@ -128,12 +127,10 @@ export function repositoryEndpoints(
       input: nothing,
       run: async (call) => {
         const repository = await openRepository(options, call, 'admin');
-        await backend.repositories.delete(repository.id, principalName(call.principal));
-        await accounts.rebindDeployKeys(repository.id, undefined);
-        await options.rules.removeAll(repository.id);
-        await options.hooks.removeAll(repository.id);
-        await options.quotas.deleted(repository);
-        return { status: 200, body: { deleted: repository.name } };
+        const by = principalName(call.principal);
+        const { isForgotten } = await backend.repositories.delete(repository.id, by);
+        const cleanUp = isForgotten ? 'done' : 'goes on';
+        return { status: 200, body: { deleted: repository.name, cleanUp } };
       },
     }),
   ];

@@ -75,6 +75,8 @@ export class MemoryBackend implements Backend {
   maintaining: (work: LongWork) => Promise<void> = async ({ progress }) => {
     progress({ step: 'repack', done: 1, total: 1 });
   };
+  /** Removes what is kept about a repository elsewhere, if it can. */
+  gone: (repository: Pick<Repository, 'id' | 'name'>) => Promise<boolean> = async () => true;
   #ids = 0;
 
   constructor() {
@@ -105,8 +107,9 @@ export class MemoryBackend implements Backend {
         return this.#put({ ...this.#open(id), name });
       },
       delete: async (id) => {
-        this.#open(id);
+        const { name } = this.#open(id);
         this.records.delete(id);
+        return { isForgotten: await this.gone({ id, name }) };
       },
       setHead: async (id, branch) => {
         this.#open(id);

@@ -170,6 +170,11 @@ async function remove(
   const answer = await request('DELETE', pathOf(name));
   if (terminal.json) return terminal.printJson(answer);
   terminal.print(`deleted ${plain(answer['deleted'])}\n`);
+  if (answer['cleanUp'] === 'goes on') {
+    terminal.hint(
+      'its deploy keys, rules, hooks and quota could not all be removed yet; the server tries again',
+    );
+  }
 }
 
 /** The API's path of a repository: its name is one segment. */

@@ -214,7 +214,6 @@ function accountsOf(owners: ReadonlyMap<string, string>): Accounts {
     addDeployKey: unused,
     listDeployKeys: unused,
     removeDeployKey: unused,
-    rebindDeployKeys: unused,
     createToken: unused,
     listTokens: unused,
     revokeToken: unused,
