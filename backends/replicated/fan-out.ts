@@ -1,6 +1,7 @@
 import type { Clock } from '../contract/environment.js';
 import { asQuorateError, type ErrorCode, QuorateError } from '../contract/errors.js';
 import { PackSource } from '../git/pack-source.js';
+import { isOwnTrouble } from './small-packs.js';
 
 /** One receiver of a stream that goes to several. */
 export interface Receiver<T> {
@@ -16,7 +17,7 @@ export interface FanOut<T> {
   readonly suffices: (names: ReadonlySet<string>) => boolean;
   /** Whether a receiver says of itself that its disk hangs: after half a minute of it nobody waits, though the others are too few. */
   readonly hangs?: (name: string) => boolean;
-  /** What is thrown then. */
+  /** What is thrown then, and when what is left is too few for trouble of their own that some of several told of. */
   readonly tooFew?: (
     left: ReadonlySet<string>,
     errors: ReadonlyMap<string, QuorateError>,
@@ -161,11 +162,15 @@ class FanOutRun<T> {
   #check(): void {
     const { suffices, tooFew } = this.#options;
     const errors = this.#lanes.flatMap(({ error }) => (error === undefined ? [] : [error]));
+    const isAlone = this.#lanes.length === 1;
     const left = this.#lanes.flatMap(({ name, error }) => (error === undefined ? [name] : []));
-    // A receiver that is away says nothing about the stream.
-    const told = errors.find(({ code }) => !awayCodes.has(code)) ?? errors[0];
+    const heard = errors.filter(({ code }) => !awayCodes.has(code));
+    // A receiver that is away says nothing about the stream, nor does one about its own disk.
+    const ofStream = heard.find((error) => isAlone || !isOwnTrouble(error));
+    const told = ofStream ?? heard[0] ?? errors[0];
     if (told === undefined || suffices(new Set(left))) return;
-    if (!this.#isStuck || tooFew === undefined || !awayCodes.has(told.code)) throw told;
+    const isNamed = heard.length > 0 ? ofStream === undefined : this.#isStuck;
+    if (!isNamed || tooFew === undefined) throw told;
     const known = this.#lanes.flatMap(({ name, error }) =>
       error === undefined ? [] : [[name, error] as const],
     );

@@ -6,7 +6,7 @@ import type { Patience } from './patience.js';
 import type { Consistency } from './quorum.js';
 import { quorumMissing, suffices } from './quorum.js';
 import type { Voter } from './records.js';
-import { isPackProblem, type SmallPack } from './small-packs.js';
+import { isOwnTrouble, isPackProblem, type SmallPack } from './small-packs.js';
 import { noAnswer, nothingToWaitFor } from './stuck.js';
 import type { Member, ReplicaDirectory } from './voters.js';
 
@@ -104,6 +104,9 @@ async function collect(ask: PrepareEverywhere, ended: AbortController): Promise<
   const suffice = (stores: Iterable<string>): boolean =>
     suffices(consistency, voters, new Set(stores));
   const enough = (): boolean => suffice(answers.keys());
+  // What one of several stores says of its own disk needs its name.
+  const isOfPack = (error: QuorateError): boolean =>
+    isPackProblem(error) && (voters.length === 1 || !isOwnTrouble(error));
   const grace = new AbortController();
   const givenUp = afterAbort(ended.signal).then(async () => {
     await clock.sleep(leavingPatienceMs, grace.signal);
@@ -143,7 +146,7 @@ async function collect(ask: PrepareEverywhere, ended: AbortController): Promise<
     open = open.filter((one) => one !== done);
     if (faultOf(errors.values()) !== undefined) break;
     const hoped = [...answers.keys(), ...open.map(({ member }) => member.storeId)];
-    if (!suffice(hoped) && [...errors.values()].some(isPackProblem)) break;
+    if (!suffice(hoped) && [...errors.values()].some(isOfPack)) break;
   }
   grace.abort(over);
   if (open.length > 0 && ended.signal.aborted) {
@@ -156,7 +159,7 @@ async function collect(ask: PrepareEverywhere, ended: AbortController): Promise<
     const [only] = errors.values();
     // What is said of a store that says nothing itself needs its name.
     if (only !== undefined && voters.length === 1 && !isStuck) throw only;
-    const ofPack = [...errors.values()].find(isPackProblem);
+    const ofPack = [...errors.values()].find(isOfPack);
     if (ofPack !== undefined) throw ofPack;
     meter.count('quorum_failures', { consistency });
     throw quorumMissing(consistency, voters, new Set(answers.keys()), errors);

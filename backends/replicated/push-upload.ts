@@ -140,7 +140,10 @@ async function streamToAll(
       })),
       suffices: (names) => suffices(consistency, voters, names),
       hangs: (name) => hangingStores(dependencies.replicas).has(name),
-      tooFew: (left, errors) => quorumMissing(consistency, voters, left, errors),
+      tooFew: (left, errors) => {
+        dependencies.meter.count('quorum_failures', { consistency });
+        return quorumMissing(consistency, voters, left, errors);
+      },
       signal: request.signal,
       clock: dependencies.clock,
     }),

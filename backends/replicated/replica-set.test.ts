@@ -229,6 +229,28 @@ for (const slowly of [false, true]) {
     await scene.assertConverged();
   });
 
+  test(`a disk that is full is told of with the name of its node, and is no fault of the pack: ${way}`, async () => {
+    const [first, second, third] = set.stores;
+    assert.ok(first !== undefined && second !== undefined && third !== undefined);
+    const refusing = (code: 'storage-failure' | 'invalid-argument', message: string) => {
+      const error = new QuorateError(code, message, { details: { pack: true } });
+      return (name: string | symbol, go: () => unknown) =>
+        name === call ? Promise.reject(error) : go();
+    };
+    third.interfere = refusing('storage-failure', 'the disk is full; nothing changed');
+    const commands = [create(main, await set.commit('one'))];
+    const strong = ['consistency=strong'];
+    await assert.rejects(scene.push(commands, { options: strong, slowly }), {
+      code: 'unavailable',
+      message:
+        'not accepted: 2 of 3 storage nodes can take it, too few for strong, without node-2 (the disk is full); nothing changed, it is safe to push again',
+    });
+    first.interfere = refusing('invalid-argument', 'a bad pack');
+    second.interfere = first.interfere;
+    const bad = await scene.push(commands, { slowly });
+    assert.deepEqual([bad.unpack, bad.reasons], ['a bad pack', ['unpacker error']]);
+  });
+
   test(`what one store cannot take, others may: its disk lacks something, or it is behind: ${way}`, async () => {
     const [first, second] = set.stores;
     assert.ok(first !== undefined && second !== undefined);

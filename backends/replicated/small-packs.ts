@@ -25,6 +25,11 @@ export function isPackProblem({ code, details }: QuorateError): boolean {
   return 'pack' in details && packProblems.has(code);
 }
 
+/** Whether it is trouble of a store's own disk: no fault of the pack, and of use with the name of the store only. */
+export function isOwnTrouble({ code }: QuorateError): boolean {
+  return code === 'storage-failure';
+}
+
 /** A pack that is small and here, or all of it as a stream. */
 export type Incoming =
   | { readonly whole: Buffer; readonly release: () => void }
