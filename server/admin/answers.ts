@@ -41,6 +41,9 @@ const token = z.object({
 });
 
 const repository = z.object({
+  id: z
+    .string()
+    .describe('never reused, and kept when it is renamed; what logs and disks name it by'),
   name: z.string(),
   public: z.boolean(),
   objectFormat: z.enum(['sha1', 'sha256']),

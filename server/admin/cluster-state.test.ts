@@ -50,7 +50,7 @@ async function stateOf(...nodes: readonly NodeInfo[]): Promise<object | null> {
 
 test('nodes are told by what is known of them, with zones, repairs and lag', async () => {
   const state = await stateOf(
-    node('a', { alive: true, zone: 'z1' }),
+    node('a', { alive: true, zone: 'z1', mark: 'draining' }),
     node('b', { alive: true, zone: 'z1' }),
     node('c', { silent: true, clockApartMs: -3_600_000 }),
     node('d', { copies: 1 }),
@@ -60,7 +60,8 @@ test('nodes are told by what is known of them, with zones, repairs and lag', asy
     nodes: 5,
     nodesAlive: 3,
     nodesAway: ['d'],
-    nodesTaking: 2,
+    nodesTaking: 1,
+    nodesDraining: ['a'],
     nodesRemoved: [],
     nodesSilent: ['c'],
     nodeProblems: { e: 'the disk is full' },

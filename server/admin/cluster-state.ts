@@ -21,6 +21,7 @@ export async function clusterState({
     nodesAlive: nodes.filter(({ alive }) => alive).length,
     nodesAway: nodes.flatMap(({ alive, silent, nodeId }) => (alive || silent ? [] : [nodeId])),
     nodesTaking: nodes.filter(takesCopies).length,
+    nodesDraining: nodes.flatMap(({ mark, nodeId }) => (mark === 'draining' ? [nodeId] : [])),
     nodesRemoved: nodes.flatMap(({ alive, silent, mark, nodeId }) =>
       mark === 'removed' && (alive || silent) ? [nodeId] : [],
     ),

@@ -95,7 +95,7 @@ describe('long work over HTTP', () => {
     ]);
     assert.match(
       answer.text,
-      /\{"result":\{"repository":\{"name":"team\/new".*"created":true,"refs":3\}\}\n$/,
+      /\{"result":\{"repository":\{"id":"[^"]+","name":"team\/new".*"created":true,"refs":3\}\}\n$/,
     );
     assert.equal(lines.length, 3);
     assert.deepEqual(scene.backend.imported, [{ source: remote.source, actor: 'root' }]);

@@ -24,7 +24,9 @@ test('whoever creates one administers it', async () => {
   assert.equal(made.status, 201, made.text);
   const shown = await scene.request('GET', '/repositories/team%2Fapp.git', { token });
   const { createdAt: _, ...repository } = objectIn(shown.body, 'repository');
+  const [{ id } = { id: '' }] = scene.backend.records.values();
   assert.deepEqual(repository, {
+    id,
     name: 'team/app',
     public: false,
     objectFormat: 'sha1',

@@ -235,6 +235,7 @@ async function readable(
 
 export function shownRepository(repository: Repository): object {
   return {
+    id: repository.id,
     name: repository.name,
     public: repository.access.public,
     objectFormat: repository.objectFormat,

@@ -87,6 +87,7 @@ test('a node that was removed and runs is told of, with what to do', async (t) =
     ...ground.nodes,
     nodeInfo('d', { mark: 'removed', markedAtMs }),
     nodeInfo('e', { mark: 'removed', markedAtMs, alive: false, copies: 1 }),
+    nodeInfo('f', { mark: 'draining' }),
   ];
   const listed = await ground.quorate('node', 'list');
   assert.match(listed.stdout, /^d +alive +removed 2026-01-02 03:04 /m);
@@ -94,7 +95,10 @@ test('a node that was removed and runs is told of, with what to do', async (t) =
   const words = 'd was removed and still runs: stop it, or quorate node undrain d takes it back';
   assert.equal(listed.stderr, `${words}\n`);
   const { stdout } = await ground.quorate('status');
-  assert.match(stdout, /^storage nodes: +4 of 5 alive; away: e; removed and still running: d$/m);
+  assert.match(
+    stdout,
+    /^storage nodes: +5 of 6 alive; away: e; draining: f; removed and still running: d$/m,
+  );
 });
 
 test('a node of which nothing is left but that it was removed is listed with --all only', async (t) => {

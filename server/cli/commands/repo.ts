@@ -104,6 +104,7 @@ async function show(name: string, _options: object, command: Command): Promise<v
   terminal.print(
     facts([
       ['name', shown['name']],
+      ['id', shown['id']],
       ['visibility', shown['public'] === true ? 'public' : 'private'],
       ['HEAD', shown['head']],
       ['refs', shown['refCount']],

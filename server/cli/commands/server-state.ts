@@ -135,7 +135,7 @@ function majorityText(cluster: Json): unknown {
 function clusterFacts(cluster: unknown): readonly (readonly [string, unknown])[] {
   if (typeof cluster !== 'object' || cluster === null) return [];
   const known: Readonly<Record<string, unknown>> = { ...cluster };
-  const list = `${named('away', known['nodesAway'])}${named('silent', known['nodesSilent'])}${named('removed and still running', known['nodesRemoved'])}${fewFacts(known)}`;
+  const list = `${named('away', known['nodesAway'])}${named('silent', known['nodesSilent'])}${named('draining', known['nodesDraining'])}${named('removed and still running', known['nodesRemoved'])}${fewFacts(known)}`;
   return [
     ['storage nodes', `${plain(known['nodesAlive'])} of ${plain(known['nodes'])} alive${list}`],
     ...problemFacts(known['nodeProblems']),
