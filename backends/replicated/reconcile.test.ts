@@ -26,6 +26,7 @@ interface Scene {
   /** Store id -> view; what begins with `l` is a learner, with `r` a reader. */
   readonly stores: Readonly<Record<string, StoreView>>;
   readonly declared?: Readonly<Record<string, 'down' | 'stale'>>;
+  /** Default: what `behind` lacks. */
   readonly logLength?: number;
   readonly wantedReaders?: number;
   readonly nobodyToAdd?: true;
@@ -36,6 +37,30 @@ const three = { a: sound, b: sound, c: sound };
 const scenes: readonly Scene[] = [
   { desc: 'all is well', stores: three, step: undefined },
   { desc: 'a voter is away for a moment', stores: { ...three, c: away(10) }, step: undefined },
+  {
+    desc: 'a voter is behind, and the log has what it lacks',
+    stores: { ...three, c: behind },
+    step: undefined,
+  },
+  {
+    desc: 'its disk was put back to an older copy: the log has no more what it lacks',
+    stores: { ...three, c: behind },
+    logLength: 3,
+    step: { type: 'fill', storeId: 'c', fresh: false },
+  },
+  {
+    desc: 'nor what one lacks that was down, which is filled from the others',
+    stores: { ...three, c: behind },
+    declared: { c: 'down' },
+    logLength: 0,
+    step: { type: 'fill', storeId: 'c', fresh: false },
+  },
+  {
+    desc: 'not again at once when that failed',
+    stores: { ...three, c: unfilled(10) },
+    logLength: 0,
+    step: undefined,
+  },
   {
     desc: 'away for longer: down',
     stores: { ...three, c: away(1_000) },
@@ -424,7 +449,7 @@ const scenes: readonly Scene[] = [
 ];
 
 for (const scene of scenes) {
-  const { desc, stores, declared = {}, logLength = 0, wantedReaders = 0, step } = scene;
+  const { desc, stores, declared = {}, logLength = 4, wantedReaders = 0, step } = scene;
   const nobodyToAdd = scene.nobodyToAdd === true;
   test(desc, () => {
     const named = Object.keys(stores).map((storeId, joinedEpoch) => {

@@ -112,8 +112,9 @@ function declare(view: SetView, { downAfterMs, maxLog }: ReconcileLimits): Step 
     if (store === undefined) continue;
     const current = isCurrent(view, store);
     if (state !== undefined && current) return { type: 'declare', storeId, state: undefined };
-    // A copy that went, by hand or since an older coordinator does not know that it left, comes back by no push.
-    if (state === 'stale' || store.missing === true) {
+    // A copy that went, by hand or since an older coordinator does not know that it left, comes back by no push. Nor
+    // does what a disk lacks that was put back to an older copy: the log has it no more.
+    if (state === 'stale' || store.missing === true || isBehindLog(view, store)) {
       const isNeeded = !store.leaving || view.nobodyToAdd === true;
       if (isNeeded && mayBeFilled(view, store)) return { type: 'fill', storeId, fresh: false };
     }
@@ -128,6 +129,11 @@ function declare(view: SetView, { downAfterMs, maxLog }: ReconcileLimits): Step 
     }
   }
   return undefined;
+}
+
+/** Whether it lacks what the push log does not hold any more: that goes when every voter had it. */
+function isBehindLog({ head, logLength }: SetView, { state }: StoreView): boolean {
+  return state !== undefined && state.generation + logLength < head.generation;
 }
 
 function mayBeFilled(view: SetView, store: StoreView): boolean {
