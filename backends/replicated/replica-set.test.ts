@@ -14,7 +14,7 @@ import { create } from '../local/testing/replica-scene.js';
 import { decodeRepository } from './records.js';
 import { applyEverywhere } from './replicate.js';
 import type { ReplicatedBackend } from './replicated-backend.js';
-import { away, type ReplicaSet, unhurried } from './testing/replica-set.js';
+import { away, type Interference, type ReplicaSet, unhurried } from './testing/replica-set.js';
 import { openSetScene, type SetScene } from './testing/set-scene.js';
 
 const { signal } = new AbortController();
@@ -215,6 +215,16 @@ test('strong waits for every voter, eventual for one; a push may choose', async 
   await scene.assertConverged();
 });
 
+/** A store that says so of each pack that it is asked to take. */
+function refusing(
+  call: string,
+  code: 'storage-failure' | 'invalid-argument',
+  message: string,
+): Interference {
+  const error = new QuorateError(code, message, { details: { pack: true } });
+  return (name, go) => (name === call ? Promise.reject(error) : go());
+}
+
 for (const slowly of [false, true]) {
   const [way, call] = slowly ? ['streamed', 'upload'] : ['at once', 'prepare'];
 
@@ -232,12 +242,7 @@ for (const slowly of [false, true]) {
   test(`a disk that is full is told of with the name of its node, and is no fault of the pack: ${way}`, async () => {
     const [first, second, third] = set.stores;
     assert.ok(first !== undefined && second !== undefined && third !== undefined);
-    const refusing = (code: 'storage-failure' | 'invalid-argument', message: string) => {
-      const error = new QuorateError(code, message, { details: { pack: true } });
-      return (name: string | symbol, go: () => unknown) =>
-        name === call ? Promise.reject(error) : go();
-    };
-    third.interfere = refusing('storage-failure', 'the disk is full; nothing changed');
+    third.interfere = refusing(call, 'storage-failure', 'the disk is full; nothing changed');
     const commands = [create(main, await set.commit('one'))];
     const strong = ['consistency=strong'];
     await assert.rejects(scene.push(commands, { options: strong, slowly }), {
@@ -245,7 +250,7 @@ for (const slowly of [false, true]) {
       message:
         'not accepted: 2 of 3 storage nodes can take it, too few for strong, without node-2 (the disk is full); nothing changed, it is safe to push again',
     });
-    first.interfere = refusing('invalid-argument', 'a bad pack');
+    first.interfere = refusing(call, 'invalid-argument', 'a bad pack');
     second.interfere = first.interfere;
     const bad = await scene.push(commands, { slowly });
     assert.deepEqual([bad.unpack, bad.reasons], ['a bad pack', ['unpacker error']]);
