@@ -19,6 +19,7 @@ import { createRuleStore, type RuleStore } from '../hooks/rules/rule-store.js';
 import { createPushPipeline } from '../hooks/pipeline.js';
 import { createQuotas, type Quotas } from '../hooks/quota/quotas.js';
 import { createWebhooks, type Webhooks } from '../hooks/webhooks/webhooks.js';
+import { HiddenPositions } from './admin/hidden-positions.js';
 import { RequestRecords } from './admin/request-records.js';
 import { createAdminApi } from './admin/admin-api.js';
 import { createAccessDirectory } from './auth/access-directory.js';
@@ -390,6 +391,7 @@ async function openDoors(foundation: Foundation, opsAddress: Address): Promise<C
       membersBehind: (incarnation) => membersBehind(foundation.coordinator, incarnation),
     }),
     requestRecords: new RequestRecords(foundation),
+    hiddenPositions: new HiddenPositions(foundation),
     rates: new ClientRates('admin', admissionLimits(config), foundation),
     auditTrail: createAuditTrail(data.path),
     auditTail: createAuditTail(data.path),

@@ -135,6 +135,8 @@ export const keys = {
   /** Repositories of the directory backend whose names change: what is kept about them follows. */
   nameChanges: 'name-changes/',
   nameChange: (path: string) => `name-changes/${path}`,
+  /** With what places in lists are encrypted that name what is hidden. */
+  hiddenPositions: 'hidden-positions',
   hostKey: (name: string) => `host-keys/${name}`,
   /** Who this cluster is: see coordination/cluster-identity.ts. */
   cluster: 'cluster/identity',

@@ -17,6 +17,7 @@ import type { AuditTail } from '../observe/audit-tail.js';
 import type { AuditTrail } from '../observe/audit-trail.js';
 import type { AuditLog } from '../observe/audit.js';
 
+import type { HiddenPositions } from './hidden-positions.js';
 import type { RequestRecords } from './request-records.js';
 
 /** What the program knows of itself and the backend does not. */
@@ -56,6 +57,7 @@ export interface AdminApiOptions {
   readonly logger: Logger;
   readonly meter: Meter;
   readonly requestRecords: RequestRecords;
+  readonly hiddenPositions: HiddenPositions;
   /** Of this API alone. */
   readonly rates: ClientRates;
   readonly clock: Clock;

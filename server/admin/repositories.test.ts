@@ -140,6 +140,47 @@ test('pages reach over more hidden names than one batch of the registry', async 
   assert.deepEqual(namesIn((await scene.request('GET', '/repositories')).body), ['last/one']);
 });
 
+test('who may read few of very many is led over the others page by page, and learns no name of them', async () => {
+  const count = 250_000;
+  await scene.createRepository('hidden/x', { public: true });
+  const [shown] = scene.backend.records.values();
+  assert.ok(shown !== undefined);
+  let asked = 0;
+  Object.assign(scene.backend.repositories, {
+    list: async ({ after, limit }: { after?: string; limit: number }) => {
+      asked += limit;
+      const from = after === undefined ? 0 : Number(after.slice('hidden/1'.length)) + 1;
+      const length = Math.min(limit, count - from);
+      const access = { public: false, grants: {} };
+      const page = Array.from({ length }, (_, n) => ({ ...shown, name: hidden(from + n), access }));
+      return length < limit ? [...page, shown] : page;
+    },
+  });
+  const pages: unknown[] = [];
+  let after = '';
+  do {
+    asked = 0;
+    const page = await scene.request('GET', `/repositories?limit=2${after}`);
+    assert.equal(page.status, 200, page.text);
+    assert.ok(!page.text.includes('hidden/1'), page.text);
+    assert.ok(asked <= 101_000, `${asked} names`);
+    pages.push(namesIn(page.body));
+    const next = page.body?.['next'];
+    after = typeof next === 'string' ? `&after=${encodeURIComponent(next)}` : '';
+  } while (after !== '' && pages.length < 10);
+  assert.deepEqual(pages, [[], [], ['hidden/x']]);
+  for (const forged of ['~', '~AAAA', `~${'A'.repeat(80)}`]) {
+    const refused = await scene.request('GET', `/repositories?after=${forged}`);
+    assert.equal(refused.status, 400, refused.text);
+    assert.match(refused.text, /after: is no place in this list/);
+  }
+});
+
+/** In the order of the index. */
+function hidden(index: number): string {
+  return `hidden/${1_000_000 + index}`;
+}
+
 function namesIn(body: unknown): unknown[] {
   return Object.values(objectIn(body, 'repositories')).map(
     (row) => objectIn({ row }, 'row')['name'],

@@ -1,6 +1,5 @@
 import { z } from 'zod';
 import type { Backend } from '../../../backends/contract/backend.js';
-import { QuorateError } from '../../../backends/contract/errors.js';
 import type {
   NewRepository,
   Repository,
@@ -15,11 +14,14 @@ import { type Call, endpoint, type Endpoint } from '../endpoint.js';
 import { requireOnRepository, requireRepositoryCreator } from '../permissions.js';
 import { branch, nothing, pageLimit, repositoryName, settings } from './fields.js';
 
-type RepositoryOptions = Pick<AdminApiOptions, 'backend' | 'authorizer' | 'quotas' | 'logger'>;
+type RepositoryOptions = Pick<
+  AdminApiOptions,
+  'backend' | 'authorizer' | 'quotas' | 'logger' | 'hiddenPositions'
+>;
 
 /** Names read from the registry at a time, at most, while a page is filled. */
 const batchSize = 500;
-/** Hidden names that one request may pass over: some seconds of work. A prefix narrows it. */
+/** Names that one request looks at: some seconds of work. The next page goes on from there. */
 const maxScanned = 100_000;
 
 /** Finds the repository that the path names and checks the right to the action on it. */
@@ -171,39 +173,41 @@ function createEndpoint({ backend }: RepositoryOptions): Endpoint {
   });
 }
 
-function listEndpoint({ backend, authorizer }: RepositoryOptions): Endpoint {
+function listEndpoint({ backend, authorizer, hiddenPositions }: RepositoryOptions): Endpoint {
   return endpoint({
     method: 'get',
     path: '/repositories',
     action: 'repository.list',
     input: z.strictObject({
       prefix: z.string().max(1024).optional(),
-      after: z.string().max(1024).optional(),
+      after: z.string().max(2048).optional(),
       limit: pageLimit,
     }),
     run: async (call, { prefix, after, limit }) => {
       // One more than the page tells whether there is a next one without naming what the caller may not see.
-      const found = await readable(backend, authorizer, {
+      const { found, stoppedAt } = await readable(backend, authorizer, {
         principal: call.principal,
         page: {
           ...(prefix === undefined ? {} : { prefix }),
-          ...(after === undefined ? {} : { after }),
+          ...(after === undefined ? {} : { after: await hiddenPositions.open(after) }),
         },
         count: limit + 1,
       });
       const page = found.slice(0, limit);
+      const more = found.length > limit ? page.at(-1)?.name : undefined;
+      const next = stoppedAt === undefined ? more : await hiddenPositions.seal(stoppedAt);
       return {
         status: 200,
-        body: {
-          repositories: page.map(shownRepository),
-          next: found.length > limit ? (page.at(-1)?.name ?? null) : null,
-        },
+        body: { repositories: page.map(shownRepository), next: next ?? null },
       };
     },
   });
 }
 
-/** The first `count` repositories of the page that the principal may read, in name order. */
+/**
+ * The first `count` repositories of the page that the principal may read, in name order; fewer, with the name to go on
+ * after, when as many were looked at as one request may.
+ */
 async function readable(
   backend: Backend,
   authorizer: Authorizer,
@@ -212,7 +216,7 @@ async function readable(
     readonly page: { readonly prefix?: string; readonly after?: string };
     readonly count: number;
   },
-): Promise<readonly Repository[]> {
+): Promise<{ readonly found: readonly Repository[]; readonly stoppedAt?: string | undefined }> {
   const found: Repository[] = [];
   let page = wanted.page;
   // Who may read all, as administrators, has the page in the first batch.
@@ -221,16 +225,13 @@ async function readable(
     const batch = await backend.repositories.list({ ...page, limit });
     for (const repository of batch) {
       const { allowed } = authorizer.decide(wanted.principal, 'read', repository.name, repository);
-      if (allowed && found.push(repository) === wanted.count) return found;
+      if (allowed && found.push(repository) === wanted.count) return { found };
     }
     const last = batch.at(-1);
-    if (last === undefined || batch.length < limit) return found;
+    if (last === undefined || batch.length < limit) return { found };
     page = { ...page, after: last.name };
   }
-  throw new QuorateError(
-    'resource-exhausted',
-    'too many repositories to look through: give a prefix',
-  );
+  return { found, stoppedAt: page.after };
 }
 
 export function shownRepository(repository: Repository): object {

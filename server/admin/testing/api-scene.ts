@@ -22,6 +22,7 @@ import type { Principal } from '../../auth/principal.js';
 import type { AuditEvent } from '../../observe/audit.js';
 import { adminEndpoints, createAdminApi } from '../admin-api.js';
 import { answers, problem } from '../answers.js';
+import { HiddenPositions } from '../hidden-positions.js';
 import { RequestRecords } from '../request-records.js';
 import type { Endpoint } from '../endpoint.js';
 import type { AdminApiOptions } from '../options.js';
@@ -224,6 +225,7 @@ export class ApiScene {
         clock,
         logger: recordingLogger(logged, {}),
       }),
+      hiddenPositions: new HiddenPositions({ coordinator, random }),
       rates: new ClientRates(
         'admin',
         { ratePerPrincipal: 0, ratePerAddress: 0, ratePerRepository: 0, ...options.rates },
