@@ -14,6 +14,9 @@ export interface FindClusterOptions {
   readonly logger: Logger;
 }
 
+/** A start that takes longer tells why. An etcd that answers does so within milliseconds. */
+const tellAfterMs = 1_000;
+
 /**
  * Waits until a member answers, and makes sure that all that do are of one cluster. Throws with the addresses and what
  * to do about them; of addresses that do not answer beside others that do, the log tells.
@@ -23,6 +26,10 @@ export async function findCluster(
   { settings, probe, patienceMs, logger }: FindClusterOptions,
 ): Promise<void> {
   const { tls } = settings;
+  const telling = setTimeout(() => {
+    const told = { coordinator: pool.where, seconds: Math.round(patienceMs / 1000) };
+    logger.info(told, 'the start waits: no etcd answers yet');
+  }, tellAfterMs);
   try {
     await pool.repeat((member) => member.askRange(probe), {
       patienceMs,
@@ -43,6 +50,8 @@ export async function findCluster(
         '--coordinator etcd://HOST:PORT,HOST:PORT, and etcd.ca, etcd.cert, etcd.key or etcd.user if it asks for them',
       { cause: error },
     );
+  } finally {
+    clearTimeout(telling);
   }
   await Promise.all(
     pool.members.map(async (member) => {
