@@ -87,3 +87,13 @@ export function refuseCancelled(signal: AbortSignal): void {
     throw new QuorateError('cancelled', 'the caller gave up', { cause: signal.reason });
   }
 }
+
+/** Settles with `promise`, or rejects with `cancelled` as soon as the signal aborts. */
+export function orAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise<T>((resolve, reject) => {
+    const onAbort = (): void => reject(new QuorateError('cancelled', 'the push was given up'));
+    if (signal.aborted) onAbort();
+    else signal.addEventListener('abort', onAbort, { once: true });
+    void promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
+  });
+}

@@ -1,12 +1,12 @@
 import { open, readdir, rm, stat, statfs, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { QuorateError } from '../contract/errors.js';
+import { orAborted, QuorateError } from '../contract/errors.js';
 import type { ObjectFormat } from '../contract/objects.js';
 import { isIgnorableFsckId } from '../contract/fsck-messages.js';
 import { type GitRunner, pacedTimeoutMs } from './git-runner.js';
 import { troubleOf } from './machine-trouble.js';
 import type { IndexedPack } from './pack-indexer.js';
-import { orAborted, PackFeed, type PackSource } from './pack-source.js';
+import { PackFeed, type PackSource } from './pack-source.js';
 import { syncDirectory } from './repository-files.js';
 
 export interface IndexPackRun {

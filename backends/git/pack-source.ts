@@ -1,5 +1,5 @@
 import { PassThrough } from 'node:stream';
-import { QuorateError } from '../contract/errors.js';
+import { orAborted, QuorateError } from '../contract/errors.js';
 
 /**
  * A pack on its way in: counts its bytes, holds it to a limit, and can be left at any moment, also while the sender
@@ -65,16 +65,6 @@ export class PackSource {
     const stopped = this.#iterator.return?.();
     stopped?.then(undefined, () => {});
   }
-}
-
-/** Settles with `promise`, or rejects with `cancelled` as soon as the signal aborts. */
-export function orAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise<T>((resolve, reject) => {
-    const onAbort = (): void => reject(new QuorateError('cancelled', 'the push was given up'));
-    if (signal.aborted) onAbort();
-    else signal.addEventListener('abort', onAbort, { once: true });
-    void promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
-  });
 }
 
 /** Feeds a source into a git's stdin, which may end before the source does. */

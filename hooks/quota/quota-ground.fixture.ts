@@ -88,7 +88,12 @@ export class Ground {
   }
 
   /** Judges a push of so many bytes; undefined: it may go on. */
-  async judge(name: string, packBytes: number, pushId = 'push'): Promise<string | undefined> {
+  async judge(
+    name: string,
+    packBytes: number,
+    pushId = 'push',
+    signal = new AbortController().signal,
+  ): Promise<string | undefined> {
     const context: PushContext = {
       repository: repository(name),
       pushId,
@@ -101,7 +106,7 @@ export class Ground {
       runHook: never,
       currentBranch: undefined,
       progress: (text) => this.told.push(Buffer.from(text).toString()),
-      signal: new AbortController().signal,
+      signal,
       packBytes,
     };
     return this.quotas.judge(context, await this.quotas.concerns(context.repository));

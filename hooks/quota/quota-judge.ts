@@ -5,7 +5,7 @@
  */
 import assert from 'node:assert';
 import type { Clock, Logger, Meter } from '../../backends/contract/environment.js';
-import { QuorateError } from '../../backends/contract/errors.js';
+import { orAborted, QuorateError } from '../../backends/contract/errors.js';
 import type { PackAllowance, PushContext } from '../../backends/contract/pipeline.js';
 import type { Repository } from '../../backends/contract/repository.js';
 import { inUnits, ownerOf } from './quota.js';
@@ -55,6 +55,9 @@ const recountAfterMs = 600_000;
 const maxMeasurements = 30;
 /** Who is over the quota and goes on pushing does not have all repositories measured each time. */
 const recountAgainAfterMs = 5_000;
+/** Nor so many times as long as the last count took: thousands of repositories are not counted without end. */
+const recountPauseFactor = 4;
+const neverCounted = { atMs: -Infinity, tookMs: 0 };
 /**
  * Who fits by what is known waits so long for a count that is due, and then goes on without: an owner may have very many
  * repositories.
@@ -87,6 +90,8 @@ interface Asked {
   readonly repository: Repository;
   readonly bytes: number;
   readonly claimId: string;
+  /** Of whoever waits for a count. */
+  readonly signal?: AbortSignal;
   /** The repository's own quota goes with it. */
   readonly ownerOnly?: boolean;
 }
@@ -100,8 +105,8 @@ interface Judged {
 
 class Judge implements QuotaJudge {
   readonly #dependencies: QuotaDependencies;
-  /** Owner or repository -> when this process last measured all of it, on the monotonic clock. */
-  readonly #counted = new Map<string, number>();
+  /** Owner or repository -> when this process last measured all of it, on the monotonic clock, and how long that took. */
+  readonly #counted = new Map<string, { readonly atMs: number; readonly tookMs: number }>();
   /** Owners and repositories that are being measured. */
   readonly #counting = new Map<string, Promise<void>>();
   /** Pushes that may have claimed something and are not over, and the name by which they did. */
@@ -135,7 +140,7 @@ class Judge implements QuotaJudge {
   }
 
   async judge(context: PushContext, concerned: boolean): Promise<string | undefined> {
-    const { repository, packBytes, pushId } = context;
+    const { repository, packBytes, pushId, signal } = context;
     if (packBytes === 0 || !concerned) return undefined;
     const earlier = this.#claimants.get(pushId);
     if (earlier !== undefined && ownerOf(earlier.name) !== ownerOf(repository.name)) {
@@ -143,7 +148,7 @@ class Judge implements QuotaJudge {
       await this.#settle(earlier, pushId, false);
     }
     this.#claimants.set(pushId, repository);
-    const asked = { repository, bytes: packBytes, claimId: pushId };
+    const asked = { repository, bytes: packBytes, claimId: pushId, signal };
     const { bounds, broken } = await this.#claim(asked);
     if (broken !== undefined) {
       this.#refused(repository, broken);
@@ -194,9 +199,10 @@ class Judge implements QuotaJudge {
 
   /** Claims bytes, unless a bound is broken by them: by what is there when it is written, after a count that is due. */
   async #claim(asked: Asked): Promise<Judged> {
-    const { repository, bytes, claimId } = asked;
+    const { repository, bytes, claimId, signal } = asked;
     for (let again = false; ; again = true) {
-      await this.#accountFor(repository, bytes, claimId);
+      const account = this.#accountFor(repository, bytes, claimId);
+      await (signal === undefined ? account : orAborted(account, signal));
       const judged = await this.#tryClaim(asked);
       // Others took meanwhile what was left: who did not have to be counted for is now.
       if (judged.broken === undefined || again) return judged;
@@ -230,13 +236,14 @@ class Judge implements QuotaJudge {
     if (account === undefined) return undefined;
     const { claims } = account;
     const fits = boundsOf(account, repository, claimId).every((bound) => leftOf(bound) >= bytes);
-    const sinceMs =
-      clock.monotonicMs() - (this.#counted.get(countedAs(account, repository)) ?? -Infinity);
+    const { atMs, tookMs } = this.#counted.get(countedAs(account, repository)) ?? neverCounted;
+    const sinceMs = clock.monotonicMs() - atMs;
+    const justCounted = sinceMs < Math.max(recountAgainAfterMs, tookMs * recountPauseFactor);
     const ofAll = account.ownerQuota !== undefined;
     const known = ofAll ? claims.countedAtMs !== undefined : account.usages.has(repository.id);
     const ageMs = ofAll ? clock.nowMs() - (claims.countedAtMs ?? -Infinity) : sinceMs;
     const fresh = known && ageMs < recountAfterMs;
-    if (fresh && (fits || sinceMs < recountAgainAfterMs)) return account;
+    if (fresh && (fits || justCounted)) return account;
     const count = this.#count(account, repository);
     await (fits && known ? this.#awhile(count) : count);
     return usage.account(repository);
@@ -247,10 +254,11 @@ class Judge implements QuotaJudge {
     const what = countedAs(account, repository);
     const running = this.#counting.get(what);
     if (running !== undefined) return running;
+    const beganAtMs = this.#dependencies.clock.monotonicMs();
     const counted =
       account.ownerQuota === undefined ? this.#noteNow(repository) : this.#countAll(repository);
     const count = counted
-      .then(() => this.#remember(what))
+      .then(() => this.#remember(what, beganAtMs))
       .finally(() => this.#counting.delete(what));
     this.#counting.set(what, count);
     return count;
@@ -361,9 +369,10 @@ class Judge implements QuotaJudge {
     });
   }
 
-  #remember(what: string): void {
+  #remember(what: string, beganAtMs: number): void {
+    const atMs = this.#dependencies.clock.monotonicMs();
     this.#counted.delete(what);
-    this.#counted.set(what, this.#dependencies.clock.monotonicMs());
+    this.#counted.set(what, { atMs, tookMs: atMs - beganAtMs });
     const [oldest] = this.#counted.keys();
     if (this.#counted.size > maxRemembered && oldest !== undefined) this.#counted.delete(oldest);
   }

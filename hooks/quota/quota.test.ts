@@ -163,6 +163,39 @@ test('before a push is refused, what is stored is measured anew, and not for eac
   assert.ok(ground.measured <= 1, `${ground.measured} measurements`);
 });
 
+test('who is over a quota does not have very many repositories measured without end', async () => {
+  const ground = new Ground();
+  ground.sizes.set('team/app', 90);
+  await ground.quotas.set({ owner: 'team' }, 100);
+  // A count takes a minute.
+  ground.measuring = async () => void (ground.nowMs += 60_000);
+  assert.notEqual(await ground.judge('team/app', 50), undefined);
+  ground.measured = 0;
+  ground.nowMs += 200_000;
+  assert.notEqual(await ground.judge('team/app', 50), undefined);
+  assert.equal(ground.measured, 0);
+  ground.nowMs += 60_000;
+  assert.notEqual(await ground.judge('team/app', 50), undefined);
+  assert.equal(ground.measured, 1);
+});
+
+test('who gives a push up does not wait for a count', async () => {
+  const ground = new Ground();
+  ground.sizes.set('team/app', 90);
+  await ground.quotas.set({ owner: 'team' }, 100);
+  const gone = new AbortController();
+  const events = new EventEmitter();
+  ground.measuring = async () => {
+    gone.abort();
+    await once(events, 'counted');
+  };
+  await assert.rejects(ground.judge('team/app', 50, 'gone', gone.signal), { code: 'cancelled' });
+  ground.measuring = () => Promise.resolve();
+  events.emit('counted');
+  assert.equal(ground.claimed('team'), 0);
+  assert.equal(await ground.judge('team/app', 5), undefined);
+});
+
 test('the pusher is warned from the threshold on', async () => {
   const ground = new Ground();
   ground.sizes.set('team/app', 500);
