@@ -164,7 +164,10 @@ describe('commands', () => {
     );
     await ok('repo', 'grant', 'team/app', 'root', 'write');
     const shown = await ok('repo', 'show', 'team/app');
-    assert.match(shown, /^name: +team\/app\nvisibility: +private\nHEAD: +refs\/heads\/next\n/);
+    assert.match(
+      shown,
+      /^name: +team\/app\nid: +\S+\nvisibility: +private\nHEAD: +refs\/heads\/next\n/,
+    );
     assert.match(shown, /^size: +1\.5 KiB$/m);
     assert.match(shown, /^grant root: +write\nreceive\.maxRefs: +10\n$/m);
     await ok('repo', 'revoke', 'team/app', 'root');
@@ -175,7 +178,7 @@ describe('commands', () => {
     assert.equal(await ok('repo', 'delete', 'team/library', '--yes'), 'deleted team/library\n');
     assert.match(
       JSON.stringify(await okJson('repo', 'list')),
-      /^\[\{"name":"team\/app","public":false,/,
+      /^\[\{"id":"[^"]+","name":"team\/app","public":false,/,
     );
   });
 
