@@ -126,6 +126,22 @@ export async function cleanUp(
   }
 }
 
+/**
+ * An intent that the log puts in the place of one that stopped half-way, none of whose entries counts any more. What that
+ * may have written is written back with it: what follows has refs of its own.
+ */
+export function overruling(intent: Intent, stopped: Intent): Intent {
+  const [first, ...others] = intent.entries;
+  if (first === undefined) return intent;
+  const back = stopped.entries.flatMap(({ updates }) =>
+    updates.map(({ ref, oldOid, newOid }) => ({ ref, oldOid: newOid, newOid: oldOid })),
+  );
+  const { head } = lastOf(stopped.entries);
+  const headBack = head === undefined ? {} : { head: { old: head.new, new: head.old } };
+  const updates = [...back, ...first.updates];
+  return { ...intent, entries: [{ ...headBack, ...first, updates }, ...others] };
+}
+
 /** Updates that one ref transaction takes; larger entries go alone. */
 const maxUpdatesTogether = 1000;
 

@@ -14,6 +14,7 @@ import {
   type Intent,
   lastOf,
   needsLookUp,
+  overruling,
   stateAfter,
   writeEffects,
 } from './apply-entries.js';
@@ -370,10 +371,18 @@ export class OpenRepository {
       const { id, gitDirectory, snapshot } = this;
       const ground = { id, gitDirectory, snapshot, state: this.#state };
       const intent = await this.#noting(intentOf(this.#dependencies, ground, rest));
-      await this.#carryOut(intent);
+      await this.#carryOut(this.#overruling(intent, rest));
       rest = rest.slice(intent.entries.length);
     }
     this.#contradiction = undefined;
+  }
+
+  /** With what has to be written back of an apply that stopped half-way, where the log goes on without it. */
+  #overruling(intent: Intent, [entry]: readonly LogEntry[]): Intent {
+    const stopped = this.#interrupted;
+    if (stopped === undefined || entry?.after === undefined) return intent;
+    const isBegun = stopped.entries.some(({ pushId }) => pushId === entry.pushId);
+    return isBegun ? stopped : overruling(intent, stopped);
   }
 
   /** What the disk contradicts freezes this copy; what it fails at may be the copy's fault, or the whole disk's. */
