@@ -26,6 +26,8 @@ let stuck: Set<string>;
 let lagging: Set<string>;
 /** Repositories with a voter whose disk hangs. */
 let hanging: Set<string>;
+/** Repositories of which all voters have disks that hang, until they are asked again. */
+let silent: Map<string, () => void>;
 /** Has the outbox wait no longer for voters. */
 let late: (() => void)[];
 let trimmedLater: string[];
@@ -49,6 +51,7 @@ beforeEach(async () => {
   stuck = new Set();
   lagging = new Set();
   hanging = new Set();
+  silent = new Map();
   late = [];
   trimmedLater = [];
   wake = [];
@@ -86,6 +89,7 @@ function outbox(inner = coordinator, name = 'me'): Outbox {
     },
     runHook: () => Promise.reject(new Error('no hook is run')),
     applyEverywhere: async (id) => {
+      if (silent.has(id)) await new Promise<void>((resolve) => silent.set(id, resolve));
       if (stuck.has(id)) throw new QuorateError('storage-failure', 'full');
       const everywhere = hanging.has(id)
         ? new Promise<boolean>(() => undefined)
@@ -302,6 +306,41 @@ test('voters whose disks hang keep no other push waiting for its stage', async (
   await until('their entries are trimmed later', () => trimmedLater.length === many);
   assert.equal((await left()).filter((key) => key.startsWith(keys.outboxes)).length, 0);
   await box.close();
+});
+
+test('repositories of which all disks hang keep no other push waiting for its stage', async () => {
+  const box = outbox();
+  const ids = Array.from({ length: 9 }, (_, index) => `silent-${index}`);
+  for (const [index, id] of ids.entries()) {
+    silent.set(id, () => undefined);
+    box.notify(id, await commit(id, 1));
+    // Each in a batch of its own.
+    await until('it is waited for', () => late.length >= Math.min(index + 1, 8));
+  }
+  const other = await commit('other', 1);
+  box.notify('other', other);
+  for (const goOnWithout of late) goOnWithout();
+  await until('the other is told', () => told.includes(other));
+  assert.deepEqual(told, [other]);
+  await until('the last one is waited for', () => late.length >= 9);
+  for (const goOnWithout of late) goOnWithout();
+  const answers = [...silent.values()];
+  silent.clear();
+  for (const answer of answers) answer();
+  await untilLeft(0);
+  assert.equal(told.length, 10);
+  await box.close();
+});
+
+test('closing does not wait for disks that hang', async () => {
+  silent.set('a', () => undefined);
+  const box = outbox();
+  box.notify('a', await commit('a', 1));
+  await until('it is waited for', () => late.length > 0);
+  const closed = box.close();
+  for (const goOnWithout of late) goOnWithout();
+  await closed;
+  assert.deepEqual(told, []);
 });
 
 test('what another front-end committed is its own while it lives, and taken over once, when it is gone', async () => {

@@ -105,7 +105,10 @@ const maxDeletes = 120;
 const maxItems = 10_000;
 /** A hook may take half a minute; so many batches may have one before others wait for it. */
 const maxBatches = 8;
-/** How long an entry waits for all voters to have it: for one whose disk hangs it stays, and is trimmed later. */
+/**
+ * How long an entry waits for all voters to have it: for one whose disk hangs it stays, and is trimmed later. As long others
+ * wait for one that no voter has.
+ */
 const everywhereMs = 10_000;
 /** Pauses before what failed is tried again, each twice as long as the one before. */
 const firstRetryMs = 500;
@@ -121,6 +124,8 @@ export class Outbox {
   /** Looked at again after a pause: its repository, or the coordinator, is in trouble. */
   readonly #postponed = new Map<string, Postponed>();
   readonly #working = new Set<string>();
+  /** Of those being worked on: no voter has applied them, or said that it cannot. They are nobody's batch any more. */
+  #unapplied = 0;
   readonly #done: Done[] = [];
   #forgetting: Promise<void> | undefined;
   readonly #attendants = new Map<string, Attendant>();
@@ -137,7 +142,7 @@ export class Outbox {
   }
 
   get #length(): number {
-    return this.#pending.size + this.#postponed.size;
+    return this.#pending.size + this.#postponed.size + this.#unapplied;
   }
 
   notify(repositoryId: string, pushId: string, commit?: FreshCommit): void {
@@ -287,6 +292,7 @@ export class Outbox {
       (await this.#open(batch)).map(async ({ item, generation, entry }) => {
         try {
           const applied = await this.#finish(item, generation, entry);
+          if (applied === 'late') return;
           const settling = this.#settle(item, generation, applied).finally(() =>
             this.#settling.delete(settling),
           );
@@ -327,18 +333,22 @@ export class Outbox {
     return [...fresh, ...read];
   }
 
-  /** Undefined: there is no entry any more. Throws when no voter has applied it, or when a stage failed. */
+  /**
+   * Undefined: there is no entry any more; `late`: it is begun again when a voter has applied it. Throws when none could,
+   * or when a stage failed.
+   */
   async #finish(
-    { repositoryId, pushId, updates, ...known }: Item,
+    item: Item,
     generation: number,
     entry: LogEntry | undefined,
-  ): Promise<Applied | undefined> {
+  ): Promise<Applied | 'late' | undefined> {
     if (entry === undefined) return undefined;
-    const { applyEverywhere, pipeline } = this.#dependencies;
     // An entry is the only way to the objects of a push for whoever has prepared it and not applied it.
-    const applied = await applyEverywhere(repositoryId, generation, known);
+    const applied = await this.#apply(item, generation);
+    if (applied === 'late') return applied;
+    const { repositoryId, pushId, updates, ...known } = item;
     const { storeId } = applied;
-    await pipeline.postReceive({
+    await this.#dependencies.pipeline.postReceive({
       repositoryId,
       entry: updates === undefined ? entry : { ...entry, updates },
       nobodyToTell: known.fresh?.nobodyToTell ?? false,
@@ -349,6 +359,35 @@ export class Outbox {
     this.#attendants.get(pushId)?.over.abort();
     known.trace?.note('post-receive');
     return applied;
+  }
+
+  /** While the disks of all voters hang nobody else waits for them. */
+  async #apply(item: Item, generation: number): Promise<Applied | 'late'> {
+    const { applyEverywhere, clock } = this.#dependencies;
+    const { repositoryId, pushId: _own, updates: _large, ...known } = item;
+    const over = new AbortController();
+    const late = clock.sleep(everywhereMs, over.signal).then(() => 'late' as const);
+    const applying = applyEverywhere(repositoryId, generation, known);
+    const applied = await Promise.race([applying, late]).finally(() => over.abort('over'));
+    if (applied === 'late') {
+      this.#unapplied += 1;
+      void applying
+        .finally(() => {
+          this.#unapplied -= 1;
+        })
+        .then(
+          () => this.#beginAgain(item),
+          (error: unknown) => this.#postpone(item, error),
+        );
+    }
+    return applied;
+  }
+
+  #beginAgain({ fresh: _old, ...item }: Item): void {
+    this.#working.delete(nameOf(item));
+    if (this.#closing.signal.aborted) return;
+    this.#pending.set(nameOf(item), item);
+    this.#begin();
   }
 
   /** Has deleted what nobody needs any more: the entry, too, if every voter has it in time. Never rejects. */
