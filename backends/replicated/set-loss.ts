@@ -1,13 +1,16 @@
 import type { LossCopy } from '../contract/cluster.js';
 import type { Coordinator } from '../contract/coordinator.js';
+import type { Clock } from '../contract/environment.js';
 import { asQuorateError, QuorateError } from '../contract/errors.js';
 import type { Replica, ReplicaState } from '../contract/replica.js';
 import { readDamagesOf } from './damage.js';
 import { goneForGood } from './gone-stores.js';
+import { inTime } from './held-copies.js';
 import { readNodeMarks } from './node-marks.js';
 import { majorityOf } from './quorum.js';
 import type { Voter } from './records.js';
 import type { SetGround } from './set-view.js';
+import { noAnswer, nothingToWaitFor } from './stuck.js';
 import type { ReplicaDirectory } from './voters.js';
 
 export interface LossDependencies {
@@ -17,6 +20,7 @@ export interface LossDependencies {
   readonly awayMs: (storeId: string) => number;
   /** A store away for so long is not waited for. */
   readonly repairAfterMs: number;
+  readonly clock: Clock;
 }
 
 /** A copy from which something can go on. */
@@ -34,6 +38,9 @@ export interface Loss {
   readonly survivors: readonly Survivor[];
   readonly refusal: string | undefined;
 }
+
+/** A store that has not said after so long how far it is does not answer: its disk hangs, perhaps. */
+const answerMs = 30_000;
 
 interface Asked {
   readonly member: Voter;
@@ -101,29 +108,50 @@ export async function surveyLoss(
 }
 
 async function ask(
-  { replicas }: LossDependencies,
+  dependencies: LossDependencies,
   { record: { id }, head }: SetGround,
   { member, role }: Pick<Asked, 'member' | 'role'>,
 ): Promise<Asked> {
+  const { replicas, clock } = dependencies;
   const replica = replicas.find(member.storeId);
   if (replica === undefined) return { member, role, replica, state: undefined, answered: false };
   let stopped: string | undefined;
+  const over = new AbortController();
+  const stateOf = (): Promise<ReplicaState | undefined> =>
+    inTime(replica.state(id), clock.sleep(answerMs, over.signal));
   try {
-    const before = await replica.state(id);
+    const before = await stateOf();
     if (
       before !== undefined &&
       before.frozen === undefined &&
       before.generation < head.generation
     ) {
       // What is committed and can be had does not count as lost.
-      await replica.apply(id, head.generation).catch((error: unknown) => {
+      const applying = replica.apply(id, head.generation);
+      await unlessHanging(dependencies, member, applying).catch((error: unknown) => {
         stopped = whyStopped(error);
       });
     }
-    return { member, role, replica, state: await replica.state(id), stopped, answered: true };
+    return { member, role, replica, state: await stateOf(), stopped, answered: true };
   } catch {
     return { member, role, replica: undefined, state: undefined, answered: false };
+  } finally {
+    over.abort('over');
   }
+}
+
+/** What it lacks may take long to come; a store that says of itself that its disk hangs is not waited for. */
+async function unlessHanging(
+  { replicas, clock }: LossDependencies,
+  member: Voter,
+  applying: Promise<void>,
+): Promise<void> {
+  const over = new AbortController();
+  const patient = { replicas, clock, limitMs: Infinity };
+  const stuck = nothingToWaitFor(() => [member], patient, over.signal).then(() => {
+    throw noAnswer(replicas, member.storeId);
+  });
+  await Promise.race([applying, stuck]).finally(() => over.abort('over'));
 }
 
 /** Undefined where the copy cannot get there by itself, for certain: see `Replica.apply`. */

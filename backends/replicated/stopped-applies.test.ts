@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, test } from 'node:test';
 import type { LossRecovery, LossReport } from '../contract/cluster.js';
+import type { Clock } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import type { Repository } from '../contract/repository.js';
 import type { Locks } from '../coordination/locks.js';
-import { packOf, pushRequest, zeroOid } from '../local/testing/local-fixture.js';
+import { packOf, pushRequest, systemClock, zeroOid } from '../local/testing/local-fixture.js';
 import { reportDamage } from './damage.js';
 import type { ReplicatedBackend } from './replicated-backend.js';
 import { recoverLost } from './testing/lost-set.js';
@@ -93,6 +94,33 @@ for (const [desc, fails] of Object.entries(troubles)) {
     await assertNothingLost();
   });
 }
+
+/** Whoever waits for long has waited. */
+const hasty: Clock = {
+  ...systemClock,
+  sleep: (ms, signal) => systemClock.sleep(ms < 5_000 ? ms : 1, signal),
+};
+const never = (): Promise<never> => new Promise(() => undefined);
+
+test('a disk that hangs while what is committed is applied keeps nobody waiting', async () => {
+  survivor.interfere = (call, go) => (call === 'apply' ? never() : go());
+  survivor.hangs = true;
+  const { refusal = '' } = await recoverLost(
+    { set, locks, repositoryId: repository.id, clock: hasty },
+    { gone: ['node-1', 'node-2'] },
+  );
+  assert.match(refusal, /^node-0 could not apply .* and may yet \(its disk hangs\): try again/);
+});
+
+test('a store that does not say how far it is does not answer', async () => {
+  survivor.interfere = (call, go) => (call === 'state' ? never() : go());
+  const { copies, refusal } = await recoverLost(
+    { set, locks, repositoryId: repository.id, clock: hasty },
+    { gone: ['node-1', 'node-2'] },
+  );
+  assert.deepEqual([copies[0]?.alive, copies[0]?.gone], [false, undefined]);
+  assert.equal(refusal, 'no copy that answers can be gone on from');
+});
 
 test('a copy that is known to be damaged is not waited for', async () => {
   survivor.interfere = (call, go) => (call === 'apply' ? troubles['a full disk']() : go());

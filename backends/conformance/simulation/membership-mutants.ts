@@ -52,7 +52,7 @@ export const membershipMutants: readonly Mutation[] = [
     edits: [
       edit(
         'replicated/set-loss.js',
-        String.raw`await replica\.apply\(id, head\.generation\)\.catch\([^;]*;\s+\}\);`,
+        String.raw`const applying = replica\.apply\(id, head\.generation\);\s+await unlessHanging\([^;]*;\s+\}\);`,
         '',
       ),
     ],

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import type { LossRecovery, LossReport } from '../../contract/cluster.js';
 import type { Coordinator } from '../../contract/coordinator.js';
+import type { Clock } from '../../contract/environment.js';
 import { silentLogger } from '../../coordination/test-environment.js';
 import type { Locks } from '../../coordination/locks.js';
 import { systemClock } from '../../local/testing/local-fixture.js';
@@ -14,11 +15,12 @@ export interface LostSet {
   readonly repositoryId: string;
   /** Default the set's own. */
   readonly coordinator?: Coordinator;
+  readonly clock?: Clock;
 }
 
 /** `recoverSet`, where nothing is accepted and no node is gone unless `recovery` says so. */
 export function recoverLost(
-  { set, locks, repositoryId, coordinator = set.coordinator }: LostSet,
+  { set, locks, repositoryId, coordinator = set.coordinator, clock = systemClock }: LostSet,
   recovery: Partial<LossRecovery>,
 ): Promise<LossReport> {
   const dependencies = {
@@ -27,7 +29,7 @@ export function recoverLost(
     awayMs: () => 1_000,
     repairAfterMs: 60_000,
     locks,
-    clock: systemClock,
+    clock,
     random: { bytes: (length: number) => randomBytes(length) },
     logger: silentLogger,
   };
