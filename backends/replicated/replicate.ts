@@ -5,6 +5,7 @@ import { inTime } from './held-copies.js';
 import type { Applied } from './outbox.js';
 import { type PushTrace, untraced } from './push-trace.js';
 import type { RepositoryRecord, Voter } from './records.js';
+import { hangingStores } from './stuck.js';
 import { nobodyReachable, type ReplicaDirectory } from './voters.js';
 
 export interface ReplicateDependencies {
@@ -91,7 +92,8 @@ export interface Progress {
 const answerTimeoutMs = 10_000;
 
 /**
- * What every voter has, after making them apply the head; unknown when one does not answer in time. Learners take what they lack
+ * What every voter has, after making them apply the head; unknown when one does not answer in time, or says that its disk
+ * hangs: of a thousand repositories that it has each would wait. Learners take what they lack
  * from a peer and need no log; stale voters return in the same way.
  */
 export async function appliedEverywhere(
@@ -114,12 +116,13 @@ export async function appliedEverywhere(
   const { generation } = await log.head(id);
   const over = new AbortController();
   const late = clock.sleep(answerTimeoutMs, over.signal);
+  const hanging = hangingStores(replicas);
   const applied = await Promise.all(
     record.voters
       .filter(({ state }) => state !== 'stale')
       .map(async ({ storeId }) => {
         const replica = replicas.find(storeId);
-        if (replica === undefined) return undefined;
+        if (replica === undefined || hanging.has(storeId)) return undefined;
         try {
           await inTime(replica.apply(id, generation), late);
           return generation;
