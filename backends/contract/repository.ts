@@ -113,8 +113,14 @@ export interface RepositoryRegistry {
    * Pushes that have not committed fail; reads that run finish. The name is free at once; the files go in the background.
    * `isForgotten` is false when what was kept about it elsewhere (`PushPipeline.repositoryGone`) could not be removed
    * yet: that is tried again in the background. Nothing of it ever applies to another repository.
+   * With `unlessPushed` it is `failed-precondition` when anything was pushed to it, until the last moment. (The directory
+   * backend looks whether there are refs, and a push may come just then.)
    */
-  delete(id: string, by?: string): Promise<{ readonly isForgotten: boolean }>;
+  delete(
+    id: string,
+    by?: string,
+    options?: { readonly unlessPushed?: boolean },
+  ): Promise<{ readonly isForgotten: boolean }>;
   /** Points HEAD at a branch (born or not): a log entry of its own. `branch` is a full ref name under `refs/heads/`. */
   setHead(id: string, branch: string, by?: string): Promise<void>;
   stats(id: string): Promise<RepositoryStats>;

@@ -157,11 +157,18 @@ export class DirectoryRegistry implements RepositoryRegistry {
     });
   }
 
-  delete(id: string): Promise<{ readonly isForgotten: boolean }> {
+  delete(
+    id: string,
+    _by?: string,
+    { unlessPushed = false }: { readonly unlessPushed?: boolean } = {},
+  ): Promise<{ readonly isForgotten: boolean }> {
     return this.#changes.run(async () => {
       const { paths, random } = this.#options;
       const { place } = await this.locate(id);
       if (place === undefined) throw hasWorkingTree(id);
+      if (unlessPushed && (await this.stats(id)).refCount > 0) {
+        throw new QuorateError('failed-precondition', `${id} is not deleted: it was pushed to`);
+      }
       await this.#names.catchUp(id);
       const change = { from: id, trash: hex(random) };
       const trash = join(await paths.ownDirectory('trash'), change.trash);

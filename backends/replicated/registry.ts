@@ -18,7 +18,7 @@ import { makeFirstCopies } from './first-copies.js';
 import { makeForkFiles } from './fork.js';
 import { ancestors, idOf, nameFree, taken, RecalledIds } from './names.js';
 import { Pools } from './pools.js';
-import { Removals, stillBeingMade, tombstoneOf } from './removals.js';
+import { neverPushed, Removals, stillBeingMade, tombstoneOf } from './removals.js';
 import {
   decodeRepository,
   encodeRecord,
@@ -326,12 +326,16 @@ export class Registry {
   }
 
   /** The tombstone and the freed name are durable on return; the files go in the background. */
-  async delete(id: string, by?: string): Promise<{ readonly isForgotten: boolean }> {
+  async delete(
+    id: string,
+    by?: string,
+    { unlessPushed = false }: { readonly unlessPushed?: boolean } = {},
+  ): Promise<{ readonly isForgotten: boolean }> {
     const tombstone = await this.#swap(
       id,
       async (current) => ({
         record: await tombstoneOf(this.#dependencies.coordinator, current),
-        compares: [],
+        compares: unlessPushed ? [await neverPushed(this.#dependencies.coordinator, current)] : [],
         operations: [{ type: 'delete', key: keys.name(current.name) }],
         change: { action: 'deleted' },
       }),

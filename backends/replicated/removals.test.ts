@@ -9,12 +9,14 @@ import { keys, prefixEnd } from '../contract/keys.js';
 import type { NewRepository, Repository } from '../contract/repository.js';
 import { until } from '../contract/testing/until.js';
 import { permissivePipeline } from '../local/testing/local-fixture.js';
+import { create } from '../local/testing/replica-scene.js';
 import { obeyEvictions } from './evictions.js';
 import { markNode } from './node-marks.js';
 import type { ReplicatedBackend } from './replicated-backend.js';
 import { listNodes } from './store-view.js';
 import { intercepting, type Step } from './testing/fault-coordinator.js';
 import { inRounds } from './testing/rounds.js';
+import { SetScene } from './testing/set-scene.js';
 import { openReplicaSet, type ReplicaSet, type TestStore } from './testing/replica-set.js';
 
 let set: ReplicaSet;
@@ -191,6 +193,30 @@ test('what is kept elsewhere goes at once, though the files have readers for hou
   assert.deepEqual(gone, [repository.id]);
   events.emit('over');
   await until('the files are gone', async () => (await tombstones()) === 0);
+});
+
+test('who deletes what was never pushed to takes nothing along that is committed meanwhile', async () => {
+  const main = 'refs/heads/main';
+  const oid = await set.commit('one');
+  const scene = new SetScene(set, backend, repository);
+  let pushed = false;
+  const push: Step = async (run) => {
+    if (!pushed) assert.equal((await scene.push([create(main, oid)])).generation, 1);
+    pushed = true;
+    return run();
+  };
+  const { backend: front } = await set.frontEnd({
+    wrap: (coordinator) => intercepting(coordinator, (one) => (frees(one) ? push : undefined)),
+  });
+  const unlessPushed = { unlessPushed: true };
+  await assert.rejects(front.repositories.delete(repository.id, 'ann', unlessPushed), {
+    code: 'failed-precondition',
+  });
+  assert.deepEqual(await scene.refsSeen(), { [main]: oid });
+  // Another one goes, since nothing was pushed to it.
+  const other = await backend.repositories.create(described('team/other'));
+  await front.repositories.delete(other.id, 'ann', unlessPushed);
+  assert.equal(await backend.repositories.get('team/other'), undefined);
 });
 
 test('a deletion whose answer is lost is one', async () => {

@@ -59,6 +59,19 @@ export async function tombstoneOf(
   return { ...record, state: 'deleted', ...(deletedIn === undefined ? {} : { deletedIn }) };
 }
 
+/** Nothing is committed to it until then. `failed-precondition` when something was before. */
+export async function neverPushed(
+  coordinator: Coordinator,
+  { id, name }: RepositoryRecord,
+): Promise<Compare> {
+  const key = keys.head(id);
+  const head = await coordinator.get(key);
+  if (head !== undefined && decodeHead(head).generation > 0) {
+    throw new QuorateError('failed-precondition', `${name} is not deleted: it was pushed to`);
+  }
+  return { key, target: 'modRevision', op: '=', operand: head?.modRevision ?? 0 };
+}
+
 /** What follows a deletion: the files go, on every store, and the tombstone when they are gone. */
 export class Removals {
   readonly #dependencies: RemovalsDependencies;

@@ -336,7 +336,7 @@ export class ReplicatedBackend implements Backend {
       list: (page) => registry.list(page),
       update: (id, change, by) => registry.update(id, change, by),
       rename: (id, name, by) => registry.rename(id, name, by),
-      delete: (id, by) => registry.delete(id, by),
+      delete: (id, by, options) => registry.delete(id, by, options),
       setHead: async (id, branch, by = 'system') => {
         this.#refuseUnlessServing();
         const dependencies = { ...this.#dependencies, commit: this.#commit };

@@ -130,7 +130,7 @@ async function fill(
     });
   } catch (error) {
     if (created && asQuorateError(error).code !== 'outcome-unknown') {
-      await removeIfEmpty(options, call, target);
+      await removeUnlessPushed(options, call, target);
     }
     throw withoutCredentials(error, source);
   }
@@ -147,16 +147,16 @@ function withoutCredentials(error: unknown, source: ImportSource): unknown {
 }
 
 /** Takes back a repository made for an import that failed, unless somebody has pushed to it meanwhile. */
-async function removeIfEmpty(
+async function removeUnlessPushed(
   { backend, logger }: LongRunningOptions,
   call: Call,
   repository: Repository,
 ): Promise<void> {
   try {
-    const { refCount } = await backend.repositories.stats(repository.id);
-    if (refCount === 0)
-      await backend.repositories.delete(repository.id, principalName(call.principal));
+    const by = principalName(call.principal);
+    await backend.repositories.delete(repository.id, by, { unlessPushed: true });
   } catch (error) {
+    if (asQuorateError(error).code === 'failed-precondition') return;
     logger.warn(
       { component: 'admin', request_id: call.requestId, repo: repository.id, err: error },
       'an empty repository is left of a failed import',

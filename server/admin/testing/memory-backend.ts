@@ -106,7 +106,10 @@ export class MemoryBackend implements Backend {
         this.#refuseTaken(name);
         return this.#put({ ...this.#open(id), name });
       },
-      delete: async (id) => {
+      delete: async (id, _by, { unlessPushed = false } = {}) => {
+        if (unlessPushed && (this.refCounts.get(id) ?? 0) > 0) {
+          throw new QuorateError('failed-precondition', 'it was pushed to');
+        }
         const { name } = this.#open(id);
         this.records.delete(id);
         return { isForgotten: await this.gone({ id, name }) };
