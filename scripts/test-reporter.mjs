@@ -21,7 +21,10 @@ export default async function* report(source) {
     const { type, data } = event;
     const shown = progress.take(event, performance.now());
     if (shown !== undefined) yield shown;
-    if (type === 'test:stderr' || type === 'test:stdout') yield progress.around(data.message);
+    // Shown when the file's turn comes, which may be long after it ended.
+    if (type === 'test:stderr' || type === 'test:stdout') {
+      yield progress.around(`${path.relative(process.cwd(), data.file)}: ${data.message}`);
+    }
     if (type !== 'test:pass' && type !== 'test:fail') continue;
     // What only holds other tests, or failed only since one of them did, is not counted again.
     if (data.details?.type === 'suite') continue;
