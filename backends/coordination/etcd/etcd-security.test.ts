@@ -1,7 +1,5 @@
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -16,6 +14,7 @@ import type { EtcdSettings } from './etcd-settings.js';
 import { TestAuthority } from './testing/certificates.js';
 import { EtcdCluster } from './testing/etcd-cluster.js';
 import { patient, realRandom, settingsFor } from './testing/etcd-fixture.js';
+import { startNoEtcd } from './testing/no-etcd.js';
 
 /** What is told at once needs no patience, and what works on a busy machine some. */
 const open = (settings: EtcdSettings, startPatienceMs = 60_000) =>
@@ -227,15 +226,7 @@ describe('etcd without users', () => {
     await assert.rejects(opening, { code: 'unavailable', message });
   });
   test('an address that is no member is told in the log, and the others are used', async () => {
-    const other = createServer((socket) => {
-      socket.on('error', () => undefined);
-      socket.end('SSH-2.0-other\r\n');
-    });
-    other.listen(0, '127.0.0.1');
-    await once(other, 'listening');
-    const address = other.address();
-    assert.ok(address !== null && typeof address === 'object');
-    const member = `127.0.0.1:${address.port}`;
+    const { endpoint: member, stop } = await startNoEtcd();
     const warnings: unknown[] = [];
     const logger: Logger = {
       ...silentLogger,
@@ -254,7 +245,7 @@ describe('etcd without users', () => {
       assert.deepEqual(warnings, [{ member, found, reason: 'no connection' }]);
     } finally {
       await coordinator.close();
-      other.close();
+      stop();
     }
   });
 });

@@ -1,22 +1,13 @@
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
-import { createServer } from 'node:net';
 import { test } from 'node:test';
 import type { Logger } from '../../contract/environment.js';
 import { silentLogger } from '../test-environment.js';
 import { openEtcdCoordinator } from './etcd-coordinator.js';
 import { realRandom } from './testing/etcd-fixture.js';
+import { startNoEtcd } from './testing/no-etcd.js';
 
 test('a start that waits for etcd says so before it gives up', async () => {
-  const other = createServer((socket) => {
-    socket.on('error', () => undefined);
-    socket.end('SSH-2.0-other\r\n');
-  });
-  other.listen(0, '127.0.0.1');
-  await once(other, 'listening');
-  const address = other.address();
-  assert.ok(address !== null && typeof address === 'object');
-  const endpoint = `127.0.0.1:${address.port}`;
+  const { endpoint, stop } = await startNoEtcd();
   const told: unknown[] = [];
   const logger: Logger = {
     ...silentLogger,
@@ -30,7 +21,7 @@ test('a start that waits for etcd says so before it gives up', async () => {
     startPatienceMs: 3_000,
   });
   await assert.rejects(opening, { code: 'unavailable', message: /is no etcd that we may use/ });
-  other.close();
+  stop();
   const fields = { coordinator: endpoint, seconds: 3 };
   assert.deepEqual(told, [[fields, 'the start waits: no etcd answers yet']]);
 });
