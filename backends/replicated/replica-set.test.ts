@@ -2,18 +2,18 @@ import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
-import { setTimeout } from 'node:timers/promises';
 import { silentLogger } from '../coordination/test-environment.js';
 import type { Meter } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
-import { until } from '../contract/testing/until.js';
+import { awaited, until } from '../contract/testing/until.js';
 import { comeTo } from '../local/testing/come-to.js';
 import { packOf, silentMeter, zeroOid } from '../local/testing/local-fixture.js';
 import { create } from '../local/testing/replica-scene.js';
 import { decodeRepository } from './records.js';
 import { applyEverywhere } from './replicate.js';
 import type { ReplicatedBackend } from './replicated-backend.js';
+import { ComingBack } from './testing/coming-back.js';
 import { away, type Interference, type ReplicaSet, unhurried } from './testing/replica-set.js';
 import { openSetScene, type SetScene } from './testing/set-scene.js';
 
@@ -32,25 +32,27 @@ afterEach(async () => {
 });
 
 test('a push and a read of the moment in which nodes come back are served', async () => {
+  const coming = new ComingBack();
+  const { backend: through } = await set.frontEnd({ clock: coming.clock });
   const oid = await set.commit('first');
   const again = await set.commit('second', oid);
   for (const store of set.stores) store.down = true;
-  const pushing = scene.push([{ ref: main, oldOid: zeroOid, newOid: oid }]);
-  const reading = backend.read(scene.repository, signal);
-  // Both have looked by then.
-  await setTimeout(150);
-  for (const store of set.stores) store.down = false;
-  assert.deepEqual((await pushing).reasons, []);
-  (await reading).release();
+  const pushing = scene.push([create(main, oid)], { through });
+  const reading = through.read(scene.repository, signal);
+  await coming.back(set.stores, 2);
+  assert.deepEqual((await awaited('the push', pushing)).reasons, []);
+  (await awaited('the read', reading)).release();
 
   // One of three is no quorum yet.
   for (const store of set.stores.slice(1)) store.down = true;
-  const next = scene.push([{ ref: main, oldOid: oid, newOid: again }], { have: [oid] });
-  const deleting = scene.push([{ ref: 'refs/heads/none', oldOid: again, newOid: zeroOid }]);
-  await setTimeout(150);
-  for (const store of set.stores) store.down = false;
-  assert.deepEqual((await next).reasons, []);
-  await deleting;
+  const change = { ref: main, oldOid: oid, newOid: again };
+  const next = scene.push([change], { through, have: [oid] });
+  const deleting = scene.push([{ ref: 'refs/heads/none', oldOid: again, newOid: zeroOid }], {
+    through,
+  });
+  await coming.back(set.stores, 2);
+  assert.deepEqual((await awaited('the next push', next)).reasons, []);
+  await awaited('the deletion', deleting);
   await scene.assertConverged();
 });
 

@@ -1,13 +1,14 @@
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { afterEach, beforeEach, test } from 'node:test';
-import { setTimeout } from 'node:timers/promises';
 import { QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
 import type { Repository } from '../contract/repository.js';
+import { awaited } from '../contract/testing/until.js';
 import { silentLogger } from '../coordination/test-environment.js';
 import { obeyEvictions } from './evictions.js';
 import type { ReplicatedBackend } from './replicated-backend.js';
+import { ComingBack } from './testing/coming-back.js';
 import { openReplicaSet, type ReplicaSet } from './testing/replica-set.js';
 
 let set: ReplicaSet;
@@ -20,8 +21,8 @@ afterEach(async () => {
   await set.close();
 });
 
-function createRepository(name: string): Promise<Repository> {
-  return backend.repositories.create({
+function createRepository(name: string, through = backend): Promise<Repository> {
+  return through.repositories.create({
     name,
     defaultBranch: 'main',
     objectFormat: 'sha1',
@@ -31,11 +32,12 @@ function createRepository(name: string): Promise<Repository> {
 }
 
 test('a repository is made in the moment in which nodes come back', async () => {
+  const coming = new ComingBack();
+  const { backend: through } = await set.frontEnd({ clock: coming.clock });
   for (const store of set.stores) store.down = true;
-  const making = createRepository('team/other');
-  await setTimeout(150);
-  for (const store of set.stores) store.down = false;
-  const made = await making;
+  const making = createRepository('team/other', through);
+  await coming.back(set.stores, 1);
+  const made = await awaited('the repository', making);
   const read = await backend.read(made, new AbortController().signal);
   assert.equal(read.snapshot.refs.length, 0);
   read.release();

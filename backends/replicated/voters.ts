@@ -104,7 +104,7 @@ export function reachable(directory: ReplicaDirectory, voters: readonly Voter[])
 
 /** A node that was paused, restarted or cut off for a moment is seen again within this time. */
 const patienceMs = 3_000;
-const lookEveryMs = 100;
+export const lookEveryMs = 100;
 
 /**
  * As `reachable`, with a bounded wait for more of them while they are not `enough`: what comes when the nodes are just

@@ -14,3 +14,17 @@ export async function until(what: string, holds: () => boolean | Promise<boolean
     await (turn < promptTurns ? setImmediate() : sleep(pauseMs));
   }
 }
+
+/** As the promise, which may take three minutes. */
+export async function awaited<T>(what: string, promise: Promise<T>): Promise<T> {
+  const over = new AbortController();
+  const late = sleep(patienceMs, undefined, { signal: over.signal }).then(() => {
+    throw new Error(`waited in vain: ${what}`);
+  });
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    over.abort();
+    late.catch(() => undefined);
+  }
+}

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { readdirSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { after, before, test } from 'node:test';
 import { emptyDirectory } from '../index-pack.js';
 import { createPackIndexer } from '../indexer.js';
@@ -10,23 +10,25 @@ import {
   silentLogger,
   type Fixture,
 } from '../testing/indexer-fixture.js';
+import { makeEndlessPack } from '../testing/endless-pack.js';
 import { limitFiles, withFilesLeft } from '../testing/few-files.js';
 import { startLibgit2Pool, type Libgit2Pool } from './worker-pool.js';
-import { until } from '../../contract/testing/until.js';
+import { standing } from '../../contract/testing/stopped.js';
+import { awaited, until } from '../../contract/testing/until.js';
 
 let fixture: Fixture;
 before(async () => {
   fixture = await createFixture();
 });
-after(() => fixture.close());
+/** Also of tests that failed. */
+const pools: Libgit2Pool[] = [];
+after(async () => {
+  for (const pool of pools) await pool.close();
+  await fixture.close();
+});
 
 const MIB = 1024 ** 2;
 const small = buildPack([{ type: 'blob', content: Buffer.from('hello') }]);
-/** Takes libgit2 a second or more. */
-const slow = buildPack(
-  Array.from({ length: 12 }, (_, i) => ({ type: 'blob', content: Buffer.alloc(60 * MIB, i) })),
-);
-
 async function startPool(
   workers = 1,
   memoryLimitBytes = 1024 * MIB,
@@ -38,7 +40,9 @@ async function startPool(
     jobTimeoutMs: 60_000,
     logger,
   });
-  return pool ?? assert.fail('libgit2 is not installed');
+  assert.ok(pool !== undefined, 'libgit2 is not installed');
+  pools.push(pool);
+  return pool;
 }
 
 function job(pack: Uint8Array) {
@@ -49,6 +53,12 @@ function job(pack: Uint8Array) {
     maxObjectBytes: 0,
     fsck: true,
   };
+}
+
+/** The processes that this one has started, and that live. */
+function children(): readonly number[] {
+  const pids = readFileSync(`/proc/self/task/${process.pid}/children`, 'latin1');
+  return pids.split(' ').filter(Boolean).map(Number);
 }
 
 function isAlive(pid: number): boolean {
@@ -62,12 +72,15 @@ function isAlive(pid: number): boolean {
 test('a worker killed in the middle makes its pack undecided, and is replaced', async () => {
   const pool = await startPool();
   const [pid = 0] = pool.pids;
-  const running = pool.index(job(slow));
+  const endless = makeEndlessPack(fixture.objectsDir);
+  const running = pool.index(job(endless.pack));
   const waiting = pool.index(job(small));
   await until('it indexes', () => readdirSync(fixture.packDir).length > 0);
+  assert.equal(pool.queued, 1, 'the other waits for its end');
   process.kill(pid, 'SIGKILL');
-  assert.equal((await running).kind, 'undecided');
-  assert.equal((await waiting).kind, 'undecided');
+  assert.equal((await awaited('its verdict', running)).kind, 'undecided');
+  assert.equal((await awaited('the verdict on the other', waiting)).kind, 'undecided');
+  endless.remove();
   await until('there is another', () => pool.pids.length === 1);
   assert.notEqual(pool.pids[0], pid);
   await emptyQuarantine();
@@ -101,10 +114,15 @@ test('a worker for which there are no files is tried again later, and takes noth
 test('a worker stays when a signal to stop reaches all processes of the server', async () => {
   const pool = await startPool();
   const [pid = 0] = pool.pids;
-  const running = pool.index(job(slow));
+  const endless = makeEndlessPack(fixture.objectsDir);
+  const running = pool.index(job(endless.pack));
+  const waiting = pool.index(job(small));
   await until('it indexes', () => readdirSync(fixture.packDir).length > 0);
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.kill(pid, signal);
-  assert.equal((await running).kind, 'indexed');
+  await endless.end();
+  assert.equal((await awaited('its verdict', running)).kind, 'undecided', 'its base is broken');
+  endless.remove();
+  assert.equal((await awaited('the verdict on the other', waiting)).kind, 'indexed');
   assert.deepEqual(pool.pids, [pid]);
   await pool.close();
   await emptyQuarantine();
@@ -138,16 +156,18 @@ test('close ends jobs that run and wait', async () => {
   const pool = await startPool(2);
   await until('both run', () => pool.pids.length === 2);
   const { pids } = pool;
-  const jobs = [pool.index(job(slow)), pool.index(job(small)), pool.index(job(small))];
-  await pool.close();
-  for (const verdict of await Promise.all(jobs)) {
-    assert.ok(verdict.kind === 'undecided' || verdict.kind === 'indexed');
-  }
+  const endless = makeEndlessPack(fixture.objectsDir);
+  const jobs = Array.from({ length: 3 }, () => pool.index(job(endless.pack)));
+  assert.equal(pool.queued, 1);
+  await awaited('the pool to close', pool.close());
+  for (const verdict of await Promise.all(jobs)) assert.equal(verdict.kind, 'undecided');
   assert.ok(pids.every((pid) => !isAlive(pid)));
+  endless.remove();
   await emptyQuarantine();
 });
 
 test('a pack that takes libgit2 too long is given to git', async () => {
+  const before = children();
   const indexer = await createPackIndexer({
     git: fixture.git,
     logger: silentLogger,
@@ -155,9 +175,14 @@ test('a pack that takes libgit2 too long is given to git', async () => {
     workers: 1,
     workerTimeoutMs: 1,
   });
-  const { result, message } = await fixture.index(indexer, slow);
+  const [worker = 0, ...others] = children().filter((pid) => !before.includes(pid));
+  assert.deepEqual(others, []);
+  process.kill(worker, 'SIGSTOP');
+  await standing(worker);
+  const { result, message } = await awaited('git', fixture.index(indexer, small));
   assert.equal(result?.engine, 'git', message);
-  assert.equal(result?.objectCount, 12);
+  assert.equal(result?.objectCount, 1);
+  assert.ok(!isAlive(worker));
   await indexer.close();
 });
 
