@@ -2,7 +2,7 @@ import { QuorateError } from '../contract/errors.js';
 import type { Coordinator } from '../contract/coordinator.js';
 import { keys } from '../contract/keys.js';
 import type { LogReader } from '../contract/replica.js';
-import type { HeadRecord, LogEntry } from '../contract/repository.js';
+import type { HeadRecord } from '../contract/repository.js';
 import {
   copiesOf,
   decodeHead,
@@ -12,7 +12,7 @@ import {
   rememberingDecoder,
 } from './records.js';
 
-/** Reads the committed log from the coordinator: heads linearizably, entries from wherever all of them are. */
+/** Reads the committed log from the coordinator, linearizably: what it says is applied. */
 export function coordinatorLog(coordinator: Coordinator): LogReader {
   const decodeCurrentHead = rememberingDecoder(decodeHead, rememberedRecords);
   return {
@@ -26,18 +26,11 @@ export function coordinatorLog(coordinator: Coordinator): LogReader {
       return decodeCurrentHead(kv);
     },
     async entries(repositoryId, after, upTo) {
-      const read = async (linearizable: boolean): Promise<readonly LogEntry[]> => {
-        const { entries } = await coordinator.range(keys.logEntry(repositoryId, after + 1), {
-          rangeEnd: keys.logEntry(repositoryId, upTo + 1),
-          linearizable,
-        });
-        return entries.map(decodeLogEntry);
-      };
-      // An entry is put once, under a key that is never used again: wherever it is seen, it is the committed one. That
-      // it is not there has to be asked of the latest state.
-      const seen = await read(false);
-      const isWhole = seen.at(-1)?.generation === upTo && seen.length === upTo - after;
-      return isWhole ? seen : read(true);
+      // Of the latest state: a member that lags may lack the last ones, and has those that a recovery deleted.
+      const { entries } = await coordinator.range(keys.logEntry(repositoryId, after + 1), {
+        rangeEnd: keys.logEntry(repositoryId, upTo + 1),
+      });
+      return entries.map(decodeLogEntry);
     },
     async wantsCopy(repositoryId, storeId) {
       const kv = await coordinator.get(keys.repo(repositoryId));
