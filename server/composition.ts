@@ -4,6 +4,7 @@ import path from 'node:path';
 import type { Backend } from '../backends/contract/backend.js';
 import type { ClusterIdentity } from '../backends/coordination/cluster-identity.js';
 import type { Coordinator, ProcessLease } from '../backends/contract/coordinator.js';
+import type { AskCoordinatorMembers } from '../backends/contract/coordinator-members.js';
 import type { PastReads } from '../backends/contract/past-reads.js';
 import type { Clock, Logger, Random } from '../backends/contract/environment.js';
 import type { RepositoryRegistry } from '../backends/contract/repository.js';
@@ -26,6 +27,7 @@ import { createAccessDirectory } from './auth/access-directory.js';
 import { createAuthorizer } from './auth/access-rules.js';
 import { createAccounts } from './auth/account-store.js';
 import type { Accounts } from './auth/accounts.js';
+import { LocalAdmin } from './auth/local-admin.js';
 import { GoneDeployKeys } from './auth/gone-deploy-keys.js';
 import { createOpenpgpKeys } from './auth/openpgp-keys.js';
 import { trustedSigners } from './auth/signers.js';
@@ -38,7 +40,8 @@ import { ClientRates } from './core/client-rates.js';
 import { createClusterRecovery } from '../backends/replicated/cluster-recovery.js';
 import { createGitService } from './core/git-service.js';
 import { defaultGitServiceLimits } from './core/limits.js';
-import type { DataDirectory, ServerFile } from './data-directory.js';
+import { adminTokenFileName, type DataDirectory, type ServerFile } from './data-directory.js';
+import { adminName } from './first-start.js';
 import type { GitEngine } from './git-engine.js';
 import { createHttpListener } from './http/http-listener.js';
 import { openHostIdentity, type HostIdentity } from './host-identity.js';
@@ -106,6 +109,7 @@ export interface Foundation extends CompositionParts {
   readonly unguarded: Coordinator;
   readonly lease: ProcessLease;
   readonly past?: PastReads;
+  readonly askMembers: AskCoordinatorMembers;
   readonly rules: RuleStore;
   readonly hooks: HookStore;
   readonly webhooks: Webhooks;
@@ -357,6 +361,15 @@ function frozenNote({ identity: { frozen } }: Pick<Foundation, 'identity'>): { f
   return frozen === undefined ? {} : { frozen: frozen.message };
 }
 
+/** Only where the coordinator can be lost. */
+function openLocalAdmin(foundation: Foundation, accounts: Accounts): LocalAdmin {
+  const { config, data, stopping } = foundation;
+  const tokenFile = path.join(data.path, adminTokenFileName);
+  const localAdmin = new LocalAdmin({ ...foundation, accounts, tokenFile, user: adminName });
+  if (config.coordinator.type !== 'embedded') void localAdmin.keepLooking(stopping);
+  return localAdmin;
+}
+
 async function openDoors(foundation: Foundation, opsAddress: Address): Promise<ComposedServer> {
   const { config, data, clock, teardown, version } = foundation;
   const { noAuth } = config;
@@ -393,6 +406,12 @@ async function openDoors(foundation: Foundation, opsAddress: Address): Promise<C
     requestRecords: new RequestRecords(foundation),
     hiddenPositions: new HiddenPositions(foundation),
     rates: new ClientRates('admin', admissionLimits(config), foundation),
+    coordinatorView: {
+      members: foundation.askMembers,
+      lostForMs: () => foundation.past?.lostForMs,
+      readsWithoutMs: config['replication.readsWithoutCoordinator'],
+    },
+    localAdmin: openLocalAdmin(foundation, accounts),
     auditTrail: createAuditTrail(data.path),
     auditTail: createAuditTail(data.path),
     draining: draining.signal,

@@ -1,6 +1,10 @@
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { Coordinator, ProcessLease } from '../backends/contract/coordinator.js';
+import type {
+  AskCoordinatorMembers,
+  CoordinatorMember,
+} from '../backends/contract/coordinator-members.js';
 import type { Clock, Logger, Meter, Random } from '../backends/contract/environment.js';
 import { QuorateError } from '../backends/contract/errors.js';
 import type { PastReads } from '../backends/contract/past-reads.js';
@@ -43,6 +47,8 @@ export interface OpenedCoordinator {
   readonly lease: ProcessLease;
   /** What was read before, for eventual reads while the coordinator cannot be reached; absent where it is embedded. */
   readonly past?: PastReads;
+  /** Asks each member of etcd by itself; of an embedded coordinator there are none. */
+  readonly askMembers: AskCoordinatorMembers;
   /** Of the connections to etcd, when those speak TLS. */
   readonly coordinatorTls: TlsFiles | undefined;
 }
@@ -75,6 +81,7 @@ export async function openCoordinator(
     identity,
     unguarded,
     lease,
+    askMembers: () => askMembersOf(parts.config, tls),
     coordinatorTls: tls,
     ...(past === undefined ? {} : { past }),
   };
@@ -136,6 +143,18 @@ async function openConfigured(
       ...(onTlsChange === undefined ? {} : { onTlsChange }),
     }),
   );
+}
+
+async function askMembersOf(
+  config: Config,
+  tls: TlsFiles | undefined,
+): Promise<readonly CoordinatorMember[]> {
+  const { coordinator } = config;
+  if (coordinator.type === 'embedded') return [];
+  const { askMembers } = await import('../backends/coordination/etcd/ask-members.js');
+  const { endpoints } = coordinator;
+  const trust = tls === undefined ? {} : { tls: tls.current };
+  return askMembers({ endpoints, prefix: config['etcd.prefix'], ...trust });
 }
 
 async function etcdSettings(

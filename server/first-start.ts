@@ -7,7 +7,7 @@ import type { DataDirectory, ServerFile } from './data-directory.js';
 import type { AuditLog } from './observe/audit.js';
 import type { NodeFile } from './storage-composition.js';
 
-const adminName = 'admin';
+export const adminName = 'admin';
 const firstTokenName = 'first start';
 
 type FirstAccounts = Pick<

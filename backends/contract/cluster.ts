@@ -31,6 +31,19 @@ export interface NodeInfo {
   readonly copies: number;
 }
 
+/** A storage node, as a process knows it that cannot ask the coordinator. */
+export interface KnownNode {
+  readonly nodeId: string;
+  readonly address: string;
+  readonly zone: string;
+  /** As this process heard last. */
+  readonly mark: NodeInfo['mark'];
+  /** It answered this process' last question, of the last second or two. */
+  readonly answers: boolean;
+  /** Of one that answers what it says is wrong with it; of another one what is known of why it does not. */
+  readonly problem: string | undefined;
+}
+
 /** One copy of a repository. */
 export interface ReplicaInfo {
   readonly nodeId: string;
@@ -159,6 +172,8 @@ export interface CopyVerified extends Partial<VerifyReport> {
 export interface StoreView {
   /** Those that are alive, that have a mark, or that a repository has a copy on. In order of their ids. */
   nodes(): Promise<readonly NodeInfo[]>;
+  /** Those that had announced themselves when the coordinator was heard of last, without asking it. By their ids. */
+  known(): readonly KnownNode[];
   replicas(repositoryId: string): Promise<readonly ReplicaInfo[]>;
   /** Reads every copy from its disk. What is found damaged is healed in the background, where others have it sound. */
   verify(

@@ -170,6 +170,8 @@ export const attendResult = z.object({
   draining: z.boolean(),
   /** By the node's clock on the wall. */
   nowMs: z.number().optional(),
+  /** What is wrong with its disk, and the remedy. */
+  problem: z.string().exactOptional(),
 });
 
 export const results = {

@@ -96,6 +96,7 @@ export class NodeClient {
   /** Why it does not answer was said, and nothing has changed since. */
   #complained = false;
   #draining = false;
+  #problem: string | undefined;
   readonly #clock: ClockDifference;
   /** Read sessions given back, of which the node does not know yet. */
   #released: string[] = [];
@@ -136,6 +137,11 @@ export class NodeClient {
   /** The node takes no new work. */
   get draining(): boolean {
     return this.#draining;
+  }
+
+  /** What the node said last is wrong with its disk, and the remedy. */
+  get problem(): string | undefined {
+    return this.#problem;
   }
 
   /** See `ClockDifference`. */
@@ -347,8 +353,9 @@ export class NodeClient {
     try {
       const askedMs = this.#options.clock.nowMs();
       const answer = await this.#askWhetherItLives(encodeMessage({ released }));
-      const { draining, nowMs } = decodeMessage(attendResult, answer);
+      const { draining, nowMs, problem } = decodeMessage(attendResult, answer);
       this.#draining = draining;
+      this.#problem = problem;
       this.#clock.note(nowMs, askedMs);
       this.#refused = false;
       this.#misfit = undefined;

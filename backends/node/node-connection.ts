@@ -33,6 +33,9 @@ export function connectTo(
     get misfit() {
       return client.misfit;
     },
+    get problem() {
+      return client.problem;
+    },
     get clockApartMs() {
       return client.clockApartMs;
     },

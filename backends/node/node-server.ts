@@ -56,6 +56,8 @@ export interface NodeServerOptions {
   readonly logger: Logger;
   readonly meter: Meter;
   readonly limits?: Partial<NodeServerLimits>;
+  /** What is wrong with the node's disk, for who asks whether it lives. Absent: nobody looks. */
+  readonly problem?: () => string | undefined;
 }
 
 /** The storage node's internal API. */
@@ -314,10 +316,12 @@ class HttpNodeServer implements NodeServer {
   #attend({ client }: SmallCall, payload: Buffer): object {
     this.#heardMs = this.#options.clock.monotonicMs();
     this.#context.sessions.release(client, decodeMessage(attendArguments, payload).released);
+    const problem = this.#options.problem?.();
     return {
       storeId: this.#context.replica.storeId,
       draining: this.#draining !== undefined,
       nowMs: this.#options.clock.nowMs(),
+      ...(problem === undefined ? {} : { problem }),
     };
   }
 

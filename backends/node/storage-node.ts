@@ -115,6 +115,7 @@ export class StorageNode {
         stores === undefined
           ? this.#peers(repositoryId)
           : fromStores(this.directory, repositoryId, stores),
+      problem: () => dependencies.disk.finding?.problem,
     });
     this.#scrub = new Scrub({
       ...dependencies,

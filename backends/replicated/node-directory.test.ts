@@ -390,3 +390,31 @@ function hurry(): () => number {
   let nowMs = 0;
   return () => (nowMs += 10_000);
 }
+
+test('what announced itself is known with its own word, whether it answers or not', async () => {
+  await announce(record('full'));
+  await announce(record('away', { problem: 'the disk was full, long ago' }));
+  await markNode(coordinator, 'away', 'draining', 1);
+  const { nodes, connections } = await open();
+  Object.assign(connections.get('full:7420') ?? {}, { problem: 'the disk is full' });
+  Object.assign(connections.get('away:7420') ?? {}, { reachable: false });
+  const known = { zone: 'z' };
+  assert.deepEqual(nodes.known(), [
+    {
+      ...known,
+      nodeId: 'away',
+      address: 'away:7420',
+      mark: 'draining',
+      answers: false,
+      problem: undefined,
+    },
+    {
+      ...known,
+      nodeId: 'full',
+      address: 'full:7420',
+      mark: undefined,
+      answers: true,
+      problem: 'the disk is full',
+    },
+  ]);
+});

@@ -1,4 +1,5 @@
 import { setMaxListeners } from 'node:events';
+import type { KnownNode } from '../contract/cluster.js';
 import type { Coordinator, WatchEvent } from '../contract/coordinator.js';
 import type { Clock, Logger, Meter } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
@@ -19,6 +20,8 @@ export interface NodeConnection {
   readonly refused: boolean;
   /** What does not fit in its credentials or ours, when that is why it does not answer; with the remedy. */
   readonly misfit?: string | undefined;
+  /** What it said last, by itself, is wrong with its disk; with the remedy. */
+  readonly problem?: string | undefined;
   /** By how much its clock on the wall is ahead of ours; absent while they are together. */
   readonly clockApartMs?: number | undefined;
   /** Requests that run there from here. */
@@ -121,6 +124,21 @@ export class NodeDirectory implements ReplicaDirectory {
     return own === undefined ? others : [this.#storageNode(own.node, true), ...others];
   }
 
+  known(): readonly KnownNode[] {
+    const own = this.#dependencies.own?.()?.node;
+    const others = [...this.#known.values()].filter(
+      ({ record }) => record.storeId !== own?.storeId,
+    );
+    return [
+      ...(own === undefined ? [] : [{ ...this.#knownNode(own), answers: true }]),
+      ...others.map(({ record, connection }) => ({
+        ...this.#knownNode(record),
+        answers: connection.reachable,
+        problem: connection.reachable ? connection.problem : connection.misfit,
+      })),
+    ].sort((a, b) => a.nodeId.localeCompare(b.nodeId));
+  }
+
   /** What people decided about a node, as far as this process has heard. */
   markOf(nodeId: string): MarkRecord | undefined {
     return this.#marks.get(nodeId);
@@ -167,6 +185,11 @@ export class NodeDirectory implements ReplicaDirectory {
     const draining = record.draining || this.#marks.has(nodeId);
     const space = { capacityBytes, usedBytes };
     return { nodeId, storeId, address, zone, weight, ...space, draining, problem, hangs, local };
+  }
+
+  #knownNode(record: NodeRecord): Omit<KnownNode, 'answers'> {
+    const { nodeId, address, zone, problem } = record;
+    return { nodeId, address, zone, mark: this.#marks.get(nodeId)?.mark, problem };
   }
 
   #count(answering: boolean): number {

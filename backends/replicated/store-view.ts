@@ -37,6 +37,7 @@ export function createStoreView(dependencies: StoreViewDependencies): StoreView 
   const { coordinator, replicas, traces, reportDamage } = dependencies;
   return {
     nodes: () => listNodes(dependencies),
+    known: () => replicas.known?.() ?? [],
     async replicas(repositoryId): Promise<readonly ReplicaInfo[]> {
       const { record, head } = await seen(coordinator, repositoryId);
       const info = async (voter: Voter, role: ReplicaInfo['role']): Promise<ReplicaInfo> => {

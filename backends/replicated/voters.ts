@@ -1,3 +1,4 @@
+import type { KnownNode } from '../contract/cluster.js';
 import type { Clock } from '../contract/environment.js';
 import { type ErrorCode, noRetry, QuorateError, refuseCancelled } from '../contract/errors.js';
 import type { Replica } from '../contract/replica.js';
@@ -30,6 +31,8 @@ export interface StorageNode {
 /** Finds the stores behind the voters of a configuration. */
 export interface ReplicaDirectory {
   nodes(): readonly StorageNode[];
+  /** All that announced themselves, also those that do not answer; by their ids. Absent: there is one store only. */
+  known?(): readonly KnownNode[];
   /** Why a node that announces itself does not answer, where its credentials or ours are the reason. */
   troubleWith?(nodeId: string): string | undefined;
   /** The replica with this store id, or undefined when it is not alive. */

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
+import { mainScript } from '../server-process.js';
 import { waitFor } from '../wait.js';
 import { createClusterScene, type ClusterScene } from './cluster-scene.js';
 
@@ -46,8 +47,18 @@ describe('a cluster whose etcd has lost its quorum', () => {
     return { status: answer.status, text: await answer.text() };
   }
 
+  /** With the token in the data directory of the first front-end, whom nobody can ask etcd about. */
+  function status(...flags: readonly string[]): ReturnType<typeof ground.scene.run> {
+    const { scene, cluster } = ground;
+    const words = ['--data', cluster.frontEnd(0).dataDirectory, 'status', ...flags];
+    return scene.run(process.execPath, [mainScript, ...words], { env: {} });
+  }
+
   test('eventual reads go on, pushes are refused, and all is well when it is back', async () => {
     const { scene, cluster } = ground;
+    const well = await status();
+    assert.equal(well.exitCode, 0, well.stderr);
+    assert.match(well.stdout, /^etcd members: +3 of 3 answer$/m);
     const lost = cluster.etcd.members.slice(0, 2);
     for (const member of lost) await member.kill();
 
@@ -98,6 +109,22 @@ describe('a cluster whose etcd has lost its quorum', () => {
     assert.match(metrics.text, /^quorate_coordinator_lost_seconds [1-9]/m);
     // Reads are strong here unless a repository says otherwise: others may do better than this front-end.
     assert.equal((await ops('/readyz')).status, 503);
+
+    const told = await status('--json');
+    assert.equal(told.exitCode, 1);
+    const { coordinator, known } = JSON.parse(told.stdout);
+    assert.deepEqual(
+      coordinator.members.map(({ answers }: { readonly answers: boolean }) => answers),
+      cluster.etcd.members.map((member) => !lost.includes(member)),
+    );
+    assert.equal(known.nodes.length, cluster.storage.length);
+    assert.equal(known.last.storage.repositories, 3);
+    const shown = await status();
+    assert.equal(shown.exitCode, 1);
+    assert.match(shown.stderr, /^quorate: etcd has no majority: 1 of 3 members answer \(not: /);
+    assert.match(shown.stdout, /^coordinator: +does not answer for \d+ s: nothing is committed$/m);
+    assert.match(shown.stdout, /^storage nodes: +3 of 3 answer$/m);
+    assert.match(shown.stdout, /^repositories, then: +3$/m);
 
     for (const member of lost) member.start();
     await cluster.etcd.ready();

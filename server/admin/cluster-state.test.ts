@@ -41,6 +41,7 @@ function node(nodeId: string, facts: Partial<NodeInfo> = {}): NodeInfo {
 async function stateOf(...nodes: readonly NodeInfo[]): Promise<object | null> {
   const stores: StoreView = {
     nodes: () => Promise.resolve(nodes),
+    known: () => [],
     replicas: never,
     verify: never,
     explain: never,

@@ -37,6 +37,11 @@ export interface EndpointDefinition<Input extends object> {
   readonly secrets?: readonly string[];
   /** The body may have 1.5 MiB instead of 1. */
   readonly largeBody?: boolean;
+  /**
+   * It only reads, and answers something while the coordinator does not: who asks is judged then by what was last
+   * known, or by the token in this server's data directory.
+   */
+  readonly withoutCoordinator?: boolean;
   /** The input as the audit trail may show it; without this it is shown whole. */
   readonly shown?: (input: Input) => Readonly<Record<string, unknown>>;
   /** Undefined when the answer went out through `call.events`. */
@@ -46,6 +51,7 @@ export interface EndpointDefinition<Input extends object> {
 /** An endpoint whose input is checked by itself, so that endpoints of different inputs fit one list. */
 export interface Endpoint {
   readonly largeBody: boolean;
+  readonly withoutCoordinator: boolean;
   readonly secrets: readonly string[];
   /** As in its definition, for the OpenAPI document. */
   readonly input: ZodType;
@@ -64,6 +70,7 @@ export function endpoint<Input extends object>(definition: EndpointDefinition<In
     action,
     input,
     largeBody: definition.largeBody ?? false,
+    withoutCoordinator: definition.withoutCoordinator ?? false,
     secrets: definition.secrets ?? [],
     handle: async (call, raw) => {
       const parsed = parseInput(input, raw);

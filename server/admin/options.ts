@@ -7,6 +7,7 @@ import type { Webhooks } from '../../hooks/webhooks/webhooks.js';
 import type { Quotas } from '../../hooks/quota/quotas.js';
 import type { RuleStore } from '../../hooks/rules/rule-store.js';
 import type { Accounts } from '../auth/accounts.js';
+import type { LocalAdmin } from '../auth/local-admin.js';
 import type { OpenIdIssuers } from '../auth/openid-issuers.js';
 import type { CertificateAuthorities } from '../auth/certificate-authorities.js';
 import type { Authorizer } from '../auth/authorizer.js';
@@ -17,6 +18,7 @@ import type { AuditTail } from '../observe/audit-tail.js';
 import type { AuditTrail } from '../observe/audit-trail.js';
 import type { AuditLog } from '../observe/audit.js';
 
+import type { CoordinatorView } from './coordinator-state.js';
 import type { HiddenPositions } from './hidden-positions.js';
 import type { RequestRecords } from './request-records.js';
 
@@ -36,7 +38,10 @@ export interface ServerInfo {
 export interface AdminApiOptions {
   readonly backend: Backend;
   readonly recovery: ClusterRecovery;
+  readonly coordinatorView: CoordinatorView;
   readonly accounts: Accounts;
+  /** Signs in while the coordinator does not say who somebody is. */
+  readonly localAdmin: Pick<LocalAdmin, 'principalOf'>;
   readonly directory: AccessDirectory;
   readonly issuers: OpenIdIssuers;
   readonly authorities: CertificateAuthorities;

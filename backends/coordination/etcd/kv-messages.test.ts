@@ -1,7 +1,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { IRangeRequest, ITxnRequest } from 'etcd3';
-import { decodeHeader, decodeRange, decodeTxn, encodeRange, encodeTxn } from './kv-messages.js';
+import {
+  decodeHeader,
+  decodeMemberState,
+  decodeRange,
+  decodeTxn,
+  encodeRange,
+  encodeTxn,
+} from './kv-messages.js';
 import { MessageReader } from './protobuf.js';
 import { methodOf } from './testing/etcd-messages.js';
 
@@ -84,6 +91,19 @@ test('answers are read as etcd writes them', () => {
   const status = methodOf('etcdserverpb.Maintenance', 'Status');
   const told = status.responseSerialize({ header, version: '3.5.0', dbSize: '5', leader: '8' });
   assert.deepEqual(decodeHeader(told), { header });
+});
+
+test('what a member says of itself is what etcd writes', () => {
+  const status = methodOf('etcdserverpb.Maintenance', 'Status');
+  const told = status.responseSerialize({
+    header,
+    version: '3.5.0',
+    leader: '8',
+    errors: ['a', 'b'],
+  });
+  const memberId = header.member_id;
+  assert.deepEqual(decodeMemberState(told), { memberId, leaderId: '8', errors: ['a', 'b'] });
+  assert.equal(decodeMemberState(status.responseSerialize({ header })).leaderId, '0');
 });
 
 test('what has not been asked for is left out, and what is no message is refused', () => {

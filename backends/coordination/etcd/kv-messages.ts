@@ -125,6 +125,29 @@ export function decodeHeader(message: Buffer): { readonly header: IResponseHeade
   return { header };
 }
 
+/** What a member says of itself (`StatusResponse`). */
+export interface MemberState {
+  readonly memberId: string;
+  /** '0': it knows of none. */
+  readonly leaderId: string;
+  /** What is wrong, in etcd's words: `memberID:1 alarm:NOSPACE`, `etcdserver: no leader`. */
+  readonly errors: readonly string[];
+}
+
+export function decodeMemberState(message: Buffer): MemberState {
+  const reader = new MessageReader(message);
+  let header = emptyHeader;
+  let leaderId = '0';
+  const errors: string[] = [];
+  for (let field = reader.next(); field !== 0; field = reader.next()) {
+    if (field === 1) header = readHeader(reader.message());
+    else if (field === 4) leaderId = reader.integer();
+    else if (field === 8) errors.push(reader.bytes().toString());
+    else reader.skip();
+  }
+  return { memberId: header.member_id, leaderId, errors };
+}
+
 export const emptyHeader: IResponseHeader = {
   cluster_id: '0',
   member_id: '0',

@@ -8,10 +8,12 @@ import { defaultAnswerMs, type EtcdSettings } from './etcd-settings.js';
 import { createWatchClient, type WatchClient } from './etcd3-client.js';
 import {
   decodeHeader,
+  decodeMemberState,
   decodeRange,
   decodeTxn,
   encodeRange,
   encodeTxn,
+  type MemberState,
   type RangePage,
   type TxnAnswer,
 } from './kv-messages.js';
@@ -92,6 +94,14 @@ export class MemberClient {
     const message = Buffer.alloc(0);
     const longest = timeoutMs === undefined ? {} : { timeoutMs };
     return decodeHeader(await this.#ask({ path: statusPath, message, ...longest }));
+  }
+
+  /** As `askStatus`, also of a member that knows of no leader; with all that it says. */
+  async askState(timeoutMs: number): Promise<MemberState> {
+    const message = Buffer.alloc(0);
+    return decodeMemberState(
+      await this.#ask({ path: statusPath, message, leader: false, timeoutMs }),
+    );
   }
 
   /** Of a lease that nobody has, with an id of the caller's choice. */

@@ -1,5 +1,7 @@
-import type { Backend } from '../../../backends/contract/backend.js';
+import type { Backend, BackendStatus } from '../../../backends/contract/backend.js';
+import { asQuorateError, QuorateError } from '../../../backends/contract/errors.js';
 import { clusterState } from '../cluster-state.js';
+import { coordinatorState } from '../coordinator-state.js';
 import type { AdminApiOptions } from '../options.js';
 import { endpoint, type Endpoint } from '../endpoint.js';
 import { requireServerAdmin } from '../permissions.js';
@@ -12,22 +14,76 @@ async function lockCounts(backend: Pick<Backend, 'locks'>): Promise<object> {
   return { held, waiting: locks.length - held };
 }
 
+type StatusOptions = Pick<
+  AdminApiOptions,
+  'backend' | 'clock' | 'coordinatorView' | 'hostCertificates' | 'quotas' | 'serverInfo'
+>;
+
+/** What there is to tell of the cluster, by the coordinator. */
+interface Picture {
+  readonly storage: BackendStatus;
+  readonly cluster: object | null;
+  readonly locks: object;
+  readonly quotas: object;
+}
+
+/** Throws `unavailable` while the coordinator does not answer. */
+async function pictureOf({ backend, quotas }: StatusOptions): Promise<Picture> {
+  // Side by side: each would wait for a coordinator that is lost as long as all of them.
+  const [storage, cluster, locks, summary] = await Promise.all([
+    backend.status(),
+    clusterState(backend),
+    lockCounts(backend),
+    quotaSummary(quotas),
+  ]);
+  return { storage, cluster, locks, quotas: summary };
+}
+
+const nothingNow: Record<keyof Picture, null> = {
+  storage: null,
+  cluster: null,
+  locks: null,
+  quotas: null,
+};
+
 /** The state of the server: for server administrators only. */
-export function statusEndpoints(
-  options: Pick<
-    AdminApiOptions,
-    'backend' | 'clock' | 'hostCertificates' | 'quotas' | 'serverInfo'
-  >,
-): Endpoint[] {
-  const { backend, clock, hostCertificates, quotas, serverInfo } = options;
+export function statusEndpoints(options: StatusOptions): Endpoint[] {
+  const { backend, clock, coordinatorView, hostCertificates, serverInfo } = options;
+  let last: { readonly atMs: number; readonly picture: Picture } | undefined;
+
+  /** What is known when the coordinator cannot be asked. */
+  const known = (): object => ({
+    nodes: (backend.stores?.known() ?? []).map(({ mark, problem, ...node }) => ({
+      ...node,
+      mark: mark ?? null,
+      problem: problem ?? null,
+    })),
+    last:
+      last === undefined
+        ? null
+        : {
+            at: new Date(last.atMs).toISOString(),
+            ageSeconds: Math.max(0, Math.round((clock.nowMs() - last.atMs) / 1000)),
+            ...last.picture,
+          },
+  });
 
   const status = endpoint({
     method: 'get',
     path: '/status',
     action: 'status',
     input: nothing,
+    withoutCoordinator: true,
     run: async (call) => {
       requireServerAdmin(call.principal, "seeing the server's status");
+      const [members, found] = await Promise.all([
+        coordinatorView.members(),
+        pictureOf(options).catch(unlessUnavailable),
+      ]);
+      const failure = found instanceof QuorateError ? found : undefined;
+      // Of an embedded one there is nothing else to tell.
+      if (failure !== undefined && members.length === 0) throw failure;
+      if (!(found instanceof QuorateError)) last = { atMs: clock.nowMs(), picture: found };
       const info = serverInfo();
       return {
         status: 200,
@@ -40,10 +96,9 @@ export function statusEndpoints(
           sshUrl: info.sshUrl ?? null,
           opsUrl: info.opsUrl ?? null,
           notes: info.notes,
-          storage: await backend.status(),
-          cluster: await clusterState(backend),
-          locks: await lockCounts(backend),
-          quotas: await quotaSummary(quotas),
+          coordinator: coordinatorState(coordinatorView, members, failure),
+          ...(found instanceof QuorateError ? nothingNow : found),
+          known: failure === undefined ? null : known(),
         },
       };
     },
@@ -85,4 +140,10 @@ async function quotaSummary(quotas: AdminApiOptions['quotas']): Promise<object> 
     promisedBytes: bytes,
     mayPromiseBytes: maxBytes,
   };
+}
+
+function unlessUnavailable(error: unknown): QuorateError {
+  const failure = asQuorateError(error);
+  if (failure.code !== 'unavailable') throw error;
+  return failure;
 }

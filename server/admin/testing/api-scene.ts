@@ -115,6 +115,8 @@ export class ApiScene {
       readonly rates?: Partial<RateLimits>;
       /** What a recovery of the cluster reports. */
       readonly recovered?: Partial<RecoveryReport>;
+      readonly coordinatorView?: Partial<AdminApiOptions['coordinatorView']>;
+      readonly localAdmin?: AdminApiOptions['localAdmin'];
       /** Shared with another scene: another front-end. */
       readonly coordinator?: Coordinator;
     } = {},
@@ -149,7 +151,14 @@ export class ApiScene {
             ...options.recovered,
           }),
       },
+      coordinatorView: {
+        members: () => Promise.resolve([]),
+        lostForMs: () => undefined,
+        readsWithoutMs: 3_600_000,
+        ...options.coordinatorView,
+      },
       accounts,
+      localAdmin: options.localAdmin ?? { principalOf: () => undefined },
       directory: createAccessDirectory({ coordinator, clock }),
       rules: createRuleStore(coordinator),
       hooks: createHookStore({ coordinator, clock, random }),

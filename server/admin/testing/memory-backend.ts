@@ -30,6 +30,7 @@ export class MemoryBackend implements Backend {
   /** Of one store that nobody asks much. */
   stores: StoreView | undefined = {
     nodes: () => Promise.resolve([]),
+    known: () => [],
     replicas: () => Promise.resolve([]),
     verify: () => Promise.resolve([]),
     explain: (pushId) =>

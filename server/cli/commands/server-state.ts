@@ -1,10 +1,11 @@
 import type { Command } from 'commander';
 import { contextOf, field } from '../context.js';
 import { printList } from '../list.js';
-import type { Json } from '../api-client.js';
+import { isJson, type Json } from '../api-client.js';
+import { CliError } from '../cli-error.js';
 import { duration, facts, plain, size, time } from '../output.js';
 
-/** `quorate status`. */
+/** `quorate status`. Fails when the coordinator does not answer, after it has shown what is known without it. */
 export function addStatusCommand(program: Command): void {
   program
     .command('status')
@@ -12,28 +13,110 @@ export function addStatusCommand(program: Command): void {
     .action(async (_options: object, command: Command) => {
       const { terminal, request } = contextOf(command);
       const status = await request('GET', '/status');
-      if (terminal.json) return terminal.printJson(status);
-      const storage = field(status, 'storage');
-      terminal.print(
-        facts([
-          ['version', `${plain(status['version'])} (node ${plain(status['node'])})`],
-          ['started (UTC)', time(status['startedAt'])],
-          ['http', status['httpUrl']],
-          ['ssh', status['sshUrl']],
-          ['operations', status['opsUrl']],
-          ['backend', storage['backend']],
-          ['object engine', storage['objectEngine']],
-          ['repositories', storage['repositories']],
-          ['pushes running', storage['pushesRunning']],
-          ['locks', lockText(field(status, 'locks'))],
-          ['maintenance queued', storage['maintenanceQueued']],
-          ['quarantines', storage['quarantines']],
-          ['quotas', quotaText(field(status, 'quotas'))],
-          ...clusterFacts(status['cluster']),
-          ...Object.entries(field(status, 'notes')),
-        ]),
-      );
+      const coordinator = field(status, 'coordinator');
+      if (terminal.json) terminal.printJson(status);
+      else terminal.print(facts([...serverFacts(status), ...stateFacts(status, coordinator)]));
+      if (coordinator['answers'] === false) throw new CliError(plain(coordinator['problem']));
     });
+}
+
+type Facts = readonly (readonly [string, unknown])[];
+
+function serverFacts(status: Json): Facts {
+  return [
+    ['version', `${plain(status['version'])} (node ${plain(status['node'])})`],
+    ['started (UTC)', time(status['startedAt'])],
+    ['http', status['httpUrl']],
+    ['ssh', status['sshUrl']],
+    ['operations', status['opsUrl']],
+  ];
+}
+
+function stateFacts(status: Json, coordinator: Json): Facts {
+  const notes = Object.entries(field(status, 'notes'));
+  if (coordinator['answers'] !== false) {
+    return [...pictureFacts(status), ...etcdFacts(coordinator), ...notes];
+  }
+  const known = field(status, 'known');
+  return [
+    ...lostFacts(coordinator),
+    ...etcdFacts(coordinator),
+    ...knownNodeFacts(listOf(known['nodes'])),
+    ...notes,
+    ...lastFacts(known['last']),
+  ];
+}
+
+/** What the coordinator says. */
+function pictureFacts(picture: Json): Facts {
+  const storage = field(picture, 'storage');
+  return [
+    ['backend', storage['backend']],
+    ['object engine', storage['objectEngine']],
+    ['repositories', storage['repositories']],
+    ['pushes running', storage['pushesRunning']],
+    ['locks', lockText(field(picture, 'locks'))],
+    ['maintenance queued', storage['maintenanceQueued']],
+    ['quarantines', storage['quarantines']],
+    ['quotas', quotaText(field(picture, 'quotas'))],
+    ...clusterFacts(picture['cluster']),
+  ];
+}
+
+function lostFacts({ lostSeconds }: Json): Facts {
+  const since = typeof lostSeconds === 'number' ? ` for ${lostSeconds} s` : '';
+  return [['coordinator', `does not answer${since}: nothing is committed`]];
+}
+
+/** Nothing where it is embedded. */
+function etcdFacts(coordinator: Json): Facts {
+  const members = listOf(coordinator['members']);
+  if (members.length === 0) return [];
+  const answering = members.filter(({ answers }) => answers === true).length;
+  const isWell = members.every(({ answers, hasLeader, problem }) => {
+    return answers === true && hasLeader === true && problem === null;
+  });
+  return [
+    ['etcd members', `${answering} of ${members.length} answer`],
+    ...(isWell
+      ? []
+      : members.map((one) => [`etcd ${plain(one['address'])}`, memberText(one)] as const)),
+  ];
+}
+
+function memberText({ answers, leads, hasLeader, problem }: Json): string {
+  const why = problem === null ? '' : `: ${plain(problem)}`;
+  if (answers !== true) return `does not answer${why}`;
+  if (hasLeader !== true) return `answers, and knows of no leader${why}`;
+  return `answers${leads === true ? ', and leads' : ''}${why}`;
+}
+
+function idsOf(nodes: readonly Json[]): readonly unknown[] {
+  return nodes.map(({ nodeId }) => nodeId);
+}
+
+function knownNodeFacts(nodes: readonly Json[]): Facts {
+  if (nodes.length === 0) return [];
+  const silent = nodes.filter(({ answers }) => answers !== true);
+  const draining = nodes.filter(({ mark }) => mark === 'draining');
+  const removed = nodes.filter(({ mark }) => mark === 'removed');
+  const text = `${nodes.length - silent.length} of ${nodes.length} answer${named('silent', idsOf(silent))}${named('draining', idsOf(draining))}${named('removed', idsOf(removed))}`;
+  return [
+    ['storage nodes', text],
+    ...nodes
+      .filter(({ problem }) => problem !== null)
+      .map(({ nodeId, problem }) => [`problem of ${plain(nodeId)}`, problem] as const),
+  ];
+}
+
+/** The last full picture, if this server was asked for one while the coordinator answered. */
+function lastFacts(last: unknown): Facts {
+  if (!isJson(last)) return [['before', 'nobody asked this server while the coordinator answered']];
+  const ago = `${plain(last['ageSeconds'])} s ago`;
+  return [
+    ['as it was', `${time(last['at'])} UTC, ${ago}; what follows is of then`],
+    ...pictureFacts(last).map(([name, value]) => [`${name}, then`, value] as const),
+  ];
 }
 
 /** `quorate locks`. */
