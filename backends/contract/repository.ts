@@ -25,6 +25,26 @@ export interface Repository {
   readonly epoch: number;
   /** Set on what `getForReading` remembered: for how long the coordinator has not answered. */
   readonly recalled?: { readonly lostForMs: number };
+  /** Set by the directory backend, where a path may become another repository's: which directory it is, for ever. */
+  readonly directory?: string;
+}
+
+/**
+ * A repository by its id; or as it was opened, so that nothing meant for it is done to another one that has its id by
+ * now (directory backend): that is `not-found`.
+ */
+export type RepositoryOrId = string | Pick<Repository, 'id' | 'directory'>;
+
+export function repositoryIdOf(repository: RepositoryOrId): string {
+  return typeof repository === 'string' ? repository : repository.id;
+}
+
+/** Whether both are one repository. */
+export function isSameRepository(
+  one: Pick<Repository, 'id' | 'directory'>,
+  other: Pick<Repository, 'id' | 'directory'>,
+): boolean {
+  return one.id === other.id && one.directory === other.directory;
 }
 
 export interface NewRepository {
@@ -103,27 +123,33 @@ export interface RepositoryRegistry {
   }): Promise<readonly Repository[]>;
   /** Retries lost races by itself. `not-found` when it is gone. */
   update(
-    id: string,
+    repository: RepositoryOrId,
     change: (current: Repository) => RepositoryPatch,
     by?: string,
   ): Promise<Repository>;
   /** Instant in the local backend. `already-exists` as for `create`. Requests that run keep the repository they opened. */
-  rename(id: string, name: string, by?: string): Promise<Repository>;
+  rename(repository: RepositoryOrId, name: string, by?: string): Promise<Repository>;
   /**
    * Pushes that have not committed fail; reads that run finish. The name is free at once; the files go in the background.
    * `isForgotten` is false when what was kept about it elsewhere (`PushPipeline.repositoryGone`) could not be removed
    * yet: that is tried again in the background. Nothing of it ever applies to another repository.
    * With `unlessPushed` it is `failed-precondition` when anything was pushed to it, until the last moment. (The directory
-   * backend looks whether there are refs, and a push may come just then.)
+   * backend says so of what other tools push as far as the files tell.)
    */
   delete(
-    id: string,
+    repository: RepositoryOrId,
     by?: string,
     options?: { readonly unlessPushed?: boolean },
   ): Promise<{ readonly isForgotten: boolean }>;
   /** Points HEAD at a branch (born or not): a log entry of its own. `branch` is a full ref name under `refs/heads/`. */
-  setHead(id: string, branch: string, by?: string): Promise<void>;
-  stats(id: string): Promise<RepositoryStats>;
+  setHead(repository: RepositoryOrId, branch: string, by?: string): Promise<void>;
+  stats(repository: RepositoryOrId): Promise<RepositoryStats>;
+  /**
+   * Runs `write`, which keeps something by the repository's id elsewhere, or removes it (rules, hooks, deploy keys, a
+   * quota), while no name changes. `not-found`, and `write` is not run, when the repository is gone, where another one
+   * may have its id then (directory backend). `write` must not call the registry's other changes: they would wait for it.
+   */
+  whileNamed<T>(repository: Repository, write: () => Promise<T>): Promise<T>;
 }
 
 /** What a log entry changes. A HEAD change is an entry of its own and has no updates. */

@@ -12,6 +12,7 @@ import type {
 import type { Coordinator } from '../contract/coordinator.js';
 import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
+import type { RefCommand } from '../contract/objects.js';
 import type { PushPipeline } from '../contract/pipeline.js';
 import type { Repository, RepositoryRegistry } from '../contract/repository.js';
 import type { GitRunner } from '../git/git-runner.js';
@@ -107,7 +108,7 @@ class DirectoryBackend implements Backend {
   async read(repository: Repository, signal: AbortSignal): Promise<ReadSession> {
     const { registry, paths } = this.#serving;
     const { git, random } = this.#options;
-    const { gitDir } = await registry.locate(repository.id);
+    const { gitDir } = await registry.locate(repository);
     this.#reads += 1;
     const snapshot = await readRefSnapshot({
       git,
@@ -116,11 +117,15 @@ class DirectoryBackend implements Backend {
       objectFormat: repository.objectFormat,
       signal,
     });
+    // What was read is this repository's if it is still there.
+    const confirm = (): Promise<unknown> => registry.locate(repository);
+    await confirm();
     return new DirectoryRead({
       git,
       repository,
       gitDir,
       snapshot,
+      confirm,
       viewPath: async () =>
         join(await paths.ownDirectory('views'), Buffer.from(random.bytes(8)).toString('hex')),
     });
@@ -137,7 +142,7 @@ class DirectoryBackend implements Backend {
       readonly progress?: (progress: MaintenanceProgress) => void;
     },
   ): Promise<MaintenanceReport> {
-    const { gitDir } = await this.#serving.registry.locate(repository.id);
+    const { gitDir } = await this.#serving.registry.locate(repository);
     return this.#maintenance.run(gitDir, options);
   }
 
@@ -192,7 +197,6 @@ class DirectoryBackend implements Backend {
   }
 
   async #push(repository: Repository, request: PushRequest): Promise<PushResult> {
-    const { git } = this.#options;
     const refused = await judgePush(this.#options.pipeline, repository, request);
     const doomed = request.atomic && refused.size > 0;
     const commands = doomed ? [] : request.commands.filter(({ ref }) => !refused.has(ref));
@@ -204,26 +208,10 @@ class DirectoryBackend implements Backend {
       }));
       return { unpack: 'ok', refs };
     }
-    const { gitDir } = await this.#serving.registry.locate(repository.id);
-    const config = await this.#configs.read(gitDir);
-    const signal = AbortSignal.any([request.signal, this.#cutOff.signal]);
-    const allowance =
-      request.pack === undefined ? undefined : await this.#options.pipeline.allowance(repository);
-    let changed = false;
-    let result: PushResult;
-    try {
-      result = await runReceivePack({
-        git,
-        gitDir,
-        config,
-        request: { ...request, signal },
-        commands,
-        ...(allowance === undefined ? {} : { allowance }),
-      });
-      changed = result.refs.some(({ status }) => status === 'ok');
-    } finally {
-      await allowance?.settle(request.pushId, changed);
-    }
+    const { registry } = this.#serving;
+    const result = await registry.pushing(repository, () =>
+      this.#receive(repository, request, commands),
+    );
     const outcomes = new Map(result.refs.map((outcome) => [outcome.ref, outcome]));
     const refs = request.commands.map(
       ({ ref }) =>
@@ -234,6 +222,36 @@ class DirectoryBackend implements Backend {
         },
     );
     return { unpack: result.unpack, refs };
+  }
+
+  /** Hands what is left of a push to git. */
+  async #receive(
+    repository: Repository,
+    request: PushRequest,
+    commands: readonly RefCommand[],
+  ): Promise<PushResult> {
+    const { git, pipeline } = this.#options;
+    const { registry } = this.#serving;
+    const { gitDir } = await registry.locate(repository);
+    const config = await this.#configs.read(gitDir);
+    const signal = AbortSignal.any([request.signal, this.#cutOff.signal]);
+    const allowance = request.pack === undefined ? undefined : await pipeline.allowance(repository);
+    let changed = false;
+    try {
+      const result = await runReceivePack({
+        git,
+        gitDir,
+        config,
+        request: { ...request, signal },
+        commands,
+        confirm: () => registry.locate(repository),
+        ...(allowance === undefined ? {} : { allowance }),
+      });
+      changed = result.refs.some(({ status }) => status === 'ok');
+      return result;
+    } finally {
+      await allowance?.settle(request.pushId, changed);
+    }
   }
 
   async #write<T>(task: () => Promise<T>): Promise<T> {

@@ -11,6 +11,7 @@ import type { PushPipeline } from '../contract/pipeline.js';
 import type { BackendHarness } from '../conformance/backend-suite.js';
 import { openEmbeddedCoordinator } from '../coordination/embedded/embedded-coordinator.js';
 import { silentLogger } from '../coordination/test-environment.js';
+import type { GitCommand, GitRunner } from '../git/git-runner.js';
 import { createGitRunner } from '../git/runner.js';
 import { permissivePipeline } from '../local/testing/local-fixture.js';
 import { createDirectoryBackend } from './directory-backend.js';
@@ -30,13 +31,30 @@ export interface DirectoryFixture extends BackendHarness {
   readonly coordinator: Coordinator;
 }
 
-export async function startDirectory(
-  pipeline: PushPipeline = permissivePipeline,
-): Promise<DirectoryFixture> {
+export interface DirectoryScene {
+  readonly pipeline?: PushPipeline;
+  /** What happens around a git that the backend runs. */
+  readonly aroundGit?: <T>(command: GitCommand, run: () => Promise<T>) => Promise<T>;
+  /** As the backend sees it. */
+  readonly coordinator?: (coordinator: Coordinator) => Coordinator;
+}
+
+export async function startDirectory(scene: DirectoryScene = {}): Promise<DirectoryFixture> {
   const directory = await mkdtemp(join(tmpdir(), 'quorate-directory-'));
   const root = join(directory, 'root');
   await mkdir(root);
   const git = await createGitRunner({ logger: silentLogger, meter });
+  const { aroundGit = (_command, run) => run() } = scene;
+  const watchedGit: GitRunner = {
+    version: git.version,
+    conversations: git.conversations,
+    running: 0,
+    run: (command) => aroundGit(command, () => git.run(command)),
+    stream: (command) => aroundGit(command, () => git.stream(command)),
+    converse: (command) => git.converse(command),
+    program: (command) => git.program(command),
+    close: () => git.close(),
+  };
   const coordinator = await openEmbeddedCoordinator({
     directory: join(directory, 'coordinator'),
     clock,
@@ -44,10 +62,10 @@ export async function startDirectory(
   });
   const open = async (): Promise<Backend> => {
     const backend = createDirectoryBackend({
-      pipeline,
+      pipeline: scene.pipeline ?? permissivePipeline,
       root,
-      coordinator,
-      git,
+      coordinator: scene.coordinator?.(coordinator) ?? coordinator,
+      git: watchedGit,
       clock,
       random: { bytes: (length) => randomBytes(length) },
       logger: silentLogger,

@@ -16,6 +16,8 @@ export interface DirectoryReadOptions {
   readonly repository: Repository;
   readonly gitDir: string;
   readonly snapshot: RefSnapshot;
+  /** Rejects when `gitDir` is not that repository any more: another one may have its name by now. */
+  readonly confirm: () => Promise<unknown>;
   /** A path that does not exist yet, for refs to be shown to one git. */
   readonly viewPath: () => Promise<string>;
 }
@@ -63,8 +65,9 @@ export class DirectoryRead implements ReadSession {
   }
 
   /** Hidden refs are hidden by the repository's own configuration, which is where `visible` comes from. */
-  uploadPack(run: UploadPackRun): Promise<GitStream> {
-    const { git, gitDir } = this.#options;
+  async uploadPack(run: UploadPackRun): Promise<GitStream> {
+    const { git, gitDir, confirm } = this.#options;
+    await confirm();
     return git.stream({
       args: ['upload-pack', '--strict', ...(run.stateless ? ['--stateless-rpc'] : []), gitDir],
       env: { GIT_PROTOCOL: run.protocol === 2 ? 'version=2' : 'version=0' },
@@ -91,7 +94,8 @@ export class DirectoryRead implements ReadSession {
     readonly visible: VisibleRefs;
     readonly signal: AbortSignal;
   }): Promise<GitStream> {
-    const { git, gitDir } = this.#options;
+    const { git, gitDir, confirm } = this.#options;
+    await confirm();
     const hides = this.snapshot.refs.some(({ name }) => !run.visible.test(name));
     const view = hides ? await this.#writeView(run.visible) : undefined;
     const remove = async (): Promise<void> => {

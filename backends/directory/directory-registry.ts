@@ -1,13 +1,16 @@
+import assert from 'node:assert/strict';
 import { lstat, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Random } from '../contract/environment.js';
-import { QuorateError } from '../contract/errors.js';
-import type {
-  NewRepository,
-  Repository,
-  RepositoryPatch,
-  RepositoryRegistry,
-  RepositoryStats,
+import { QuorateError, retrySoon } from '../contract/errors.js';
+import {
+  type NewRepository,
+  type Repository,
+  repositoryIdOf,
+  type RepositoryOrId,
+  type RepositoryPatch,
+  type RepositoryRegistry,
+  type RepositoryStats,
 } from '../contract/repository.js';
 import type { GitRunner } from '../git/git-runner.js';
 import { readRefSnapshot } from '../git/ref-snapshot.js';
@@ -20,13 +23,13 @@ import {
 import { SerialQueue } from '../local/serial-queue.js';
 import type { AccessRecord } from './access-records.js';
 import type { RepositoryConfigs } from './repository-config.js';
-import { NameChanges, type NameChangesOptions } from './name-changes.js';
-import type { MadeDirectories } from './made-directories.js';
-import type { FoundRepository } from './repository-paths.js';
+import { type NameChange, NameChanges, type NameChangesOptions } from './name-changes.js';
+import { wasNeverPushedTo } from './never-pushed.js';
+import { directoryIdentity, type FoundRepository } from './repository-paths.js';
+import { RunningPushes } from './running-pushes.js';
 
 export interface DirectoryRegistryOptions extends Omit<NameChangesOptions, 'queue'> {
   readonly configs: RepositoryConfigs;
-  readonly made: MadeDirectories;
   readonly git: GitRunner;
   readonly random: Random;
 }
@@ -45,6 +48,7 @@ export class DirectoryRegistry implements RepositoryRegistry {
   readonly #options: DirectoryRegistryOptions;
   readonly #changes = new SerialQueue();
   readonly #names: NameChanges;
+  readonly #pushes = new RunningPushes();
   readonly #removals = new Set<Promise<void>>();
 
   constructor(options: DirectoryRegistryOptions) {
@@ -61,11 +65,39 @@ export class DirectoryRegistry implements RepositoryRegistry {
     return found === undefined ? undefined : this.#describe(found);
   }
 
-  /** `not-found` when it is gone. */
-  async locate(id: string): Promise<FoundRepository> {
-    const found = await this.#options.paths.find(id);
-    if (found === undefined) throw new QuorateError('not-found', 'there is no such repository');
+  /** Undefined for what is gone, or is not served just now. */
+  async #listed(name: string): Promise<Repository | undefined> {
+    const found = await this.#options.paths.find(name);
+    if (found === undefined || this.#names.isOfAnother(found)) return undefined;
+    return this.#describe(found).catch((error: unknown) => {
+      if (this.#names.isOfAnother(found) || isNotFound(error)) return undefined;
+      throw error;
+    });
+  }
+
+  /** `not-found` when it is gone, or another one has its name. */
+  async locate(repository: RepositoryOrId): Promise<FoundRepository> {
+    const found = await this.#options.paths.find(repositoryIdOf(repository));
+    const isOther =
+      typeof repository !== 'string' &&
+      repository.directory !== undefined &&
+      repository.directory !== found?.directory;
+    if (found === undefined || isOther) {
+      throw new QuorateError('not-found', 'there is no such repository, or not any more');
+    }
     return found;
+  }
+
+  whileNamed<T>(repository: Repository, write: () => Promise<T>): Promise<T> {
+    return this.#changes.run(async () => {
+      await this.locate(repository);
+      return write();
+    });
+  }
+
+  /** Runs a push to a repository: what is deleted unless it was pushed to stays. */
+  pushing<T>({ id }: Repository, push: () => Promise<T>): Promise<T> {
+    return this.#pushes.run(id, push);
   }
 
   async list(page: {
@@ -80,7 +112,7 @@ export class DirectoryRegistry implements RepositoryRegistry {
     // One may have gone since the walk: others take its place, since a short page is the last one.
     for (let from = start; listed.length < page.limit && from < names.length;) {
       const count = Math.min(pageConcurrency, page.limit - listed.length);
-      const part = names.slice(from, from + count).map((name) => this.get(name));
+      const part = names.slice(from, from + count).map((name) => this.#listed(name));
       listed.push(...(await Promise.all(part)).filter((each) => each !== undefined));
       from += count;
     }
@@ -89,36 +121,41 @@ export class DirectoryRegistry implements RepositoryRegistry {
 
   create(repository: NewRepository): Promise<Repository> {
     return this.#changes.run(async () => {
+      const { name } = repository;
       const { paths, access, configs, random, clock } = this.#options;
-      await this.#refuseTaken(repository.name);
+      await this.#refuseTaken(name);
       const building = join(await paths.ownDirectory('new'), hex(random));
+      let change: NameChange | undefined;
       try {
-        const place = await this.#placeFor(repository.name);
         await this.#init(building, repository);
         await configs.write(building, repository.settings);
         await syncTree(building);
-        await this.#names.clear(repository.name);
-        await access.put(repository.name, {
-          ...repository.access,
-          createdAtMs: clock.nowMs(),
-          epoch: 1,
-        });
+        await this.#names.clear(name);
+        change = { made: name, directory: await directoryIdentity(building) };
+        await this.#names.note(change);
+        const record = { ...repository.access, createdAtMs: clock.nowMs(), epoch: 1 };
+        const place = await this.#placeFor(name);
+        await access.put(name, record);
         await moveTo(building, place);
       } catch (error) {
         await rm(building, { recursive: true, force: true });
-        await access.delete(repository.name).catch(() => {}); // Cleared before the name is taken, at the latest.
-        await this.#removeEmptyAbove(repository.name);
+        if (change !== undefined) await this.#names.settle(change);
         throw error;
       }
-      return this.#describe(await this.locate(repository.name));
+      await this.#names.settle(change);
+      return this.#describe(await this.locate(name));
     });
   }
 
-  update(id: string, change: (current: Repository) => RepositoryPatch): Promise<Repository> {
+  update(
+    repository: RepositoryOrId,
+    change: (current: Repository) => RepositoryPatch,
+  ): Promise<Repository> {
+    const id = repositoryIdOf(repository);
     return this.#changes.run(async () => {
       const { access, configs } = this.#options;
       for (let race = 0; race < maxRaces; race += 1) {
-        const found = await this.locate(id);
+        const found = await this.locate(repository);
         const stored = await access.get(id);
         const patch = change(await this.#compose(found, stored.record));
         if (patch.settings !== undefined) await configs.write(found.gitDir, patch.settings);
@@ -130,69 +167,88 @@ export class DirectoryRegistry implements RepositoryRegistry {
   }
 
   /** Renames the directory. The record is written first: without it the new name would be open to nobody. */
-  rename(id: string, name: string): Promise<Repository> {
+  rename(repository: RepositoryOrId, name: string): Promise<Repository> {
+    const id = repositoryIdOf(repository);
     return this.#changes.run(async () => {
       const { access } = this.#options;
-      const { place } = await this.locate(id);
+      const { place, directory } = await this.locate(repository);
       if (place === undefined) throw hasWorkingTree(id);
       await this.#refuseTaken(name, id);
       await this.#names.catchUp(id);
-      const change = { from: id, to: name };
+      await this.#names.clear(name);
+      const { record } = await access.get(id);
+      const change = { from: id, to: name, directory };
       try {
-        const target = await this.#placeFor(name);
-        await this.#names.clear(name);
-        const { record } = await access.get(id);
         await this.#names.note(change);
+        const target = await this.#placeFor(name);
         await access.put(name, { ...record, epoch: record.epoch + 1 });
         await moveTo(place, target);
         await syncDirectory(dirname(place));
-      } catch (error) {
+      } finally {
         await this.#names.settle(change);
-        await this.#removeEmptyAbove(name);
-        throw error;
       }
-      await this.#names.settle(change);
-      await this.#removeEmptyAbove(id);
       return this.#describe(await this.locate(name));
     });
   }
 
   delete(
-    id: string,
+    repository: RepositoryOrId,
     _by?: string,
     { unlessPushed = false }: { readonly unlessPushed?: boolean } = {},
   ): Promise<{ readonly isForgotten: boolean }> {
+    const id = repositoryIdOf(repository);
     return this.#changes.run(async () => {
-      const { paths, random } = this.#options;
-      const { place } = await this.locate(id);
-      if (place === undefined) throw hasWorkingTree(id);
-      if (unlessPushed && (await this.stats(id)).refCount > 0) {
-        throw new QuorateError('failed-precondition', `${id} is not deleted: it was pushed to`);
-      }
+      const found = await this.locate(repository);
+      if (found.place === undefined) throw hasWorkingTree(id);
       await this.#names.catchUp(id);
-      const change = { from: id, trash: hex(random) };
-      const trash = join(await paths.ownDirectory('trash'), change.trash);
-      await this.#names.note(change);
-      try {
-        await rename(place, trash);
-      } catch (cause) {
-        await this.#names.settle(change);
-        const why = 'the repository could not be moved away';
-        throw new QuorateError('storage-failure', why, { cause });
-      }
-      await syncDirectory(dirname(trash));
-      await syncDirectory(dirname(place));
-      const isForgotten = await this.#names.settle(change);
-      this.#removeLater(trash);
-      await this.#removeEmptyAbove(id);
-      return { isForgotten };
+      if (!unlessPushed) return this.#remove(found);
+      return this.#pushes.whileNone(id, async () => {
+        await this.#refusePushedTo(found, found.gitDir);
+        return this.#remove(found, (trash) => this.#refusePushedTo(found, trash));
+      });
     });
   }
 
-  setHead(id: string, branch: string): Promise<void> {
+  /** Moves it to our trash. Where `inTrash` rejects, it goes back, and this rejects as well. */
+  async #remove(
+    { name, place, directory }: FoundRepository,
+    inTrash?: (trash: string) => Promise<void>,
+  ): Promise<{ readonly isForgotten: boolean }> {
+    const { paths, random } = this.#options;
+    assert(place !== undefined, 'what has a working tree is not moved');
+    const change = { from: name, trash: hex(random), directory };
+    const trash = join(await paths.ownDirectory('trash'), change.trash);
+    let isForgotten = false;
+    try {
+      await this.#names.note(change);
+      await rename(place, trash).catch((cause: unknown) => {
+        const why = 'the repository could not be moved away';
+        throw new QuorateError('storage-failure', why, { cause });
+      });
+      await inTrash?.(trash).catch(async (error: unknown) => {
+        await moveBack(trash, place);
+        throw error;
+      });
+      this.#removeLater(trash);
+      await syncDirectory(dirname(trash));
+      await syncDirectory(dirname(place));
+    } finally {
+      isForgotten = await this.#names.settle(change);
+    }
+    return { isForgotten };
+  }
+
+  async #refusePushedTo({ name }: FoundRepository, gitDir: string): Promise<void> {
+    const { git, configs } = this.#options;
+    const { objectFormat } = await configs.read(gitDir);
+    if (await wasNeverPushedTo({ git, gitDir, objectFormat })) return;
+    throw new QuorateError('failed-precondition', `${name} is not deleted: it was pushed to`);
+  }
+
+  setHead(repository: RepositoryOrId, branch: string): Promise<void> {
     return this.#changes.run(async () => {
       const { git } = this.#options;
-      const { gitDir } = await this.locate(id);
+      const { gitDir } = await this.locate(repository);
       const valid = await git.run({ args: ['check-ref-format', branch] });
       if (!branch.startsWith('refs/heads/') || valid.exitCode !== 0) {
         throw new QuorateError('invalid-argument', 'HEAD names a branch: refs/heads/...');
@@ -221,9 +277,9 @@ export class DirectoryRegistry implements RepositoryRegistry {
     );
   }
 
-  async stats(id: string): Promise<RepositoryStats> {
+  async stats(repository: RepositoryOrId): Promise<RepositoryStats> {
     const { git, configs } = this.#options;
-    const { gitDir } = await this.locate(id);
+    const { gitDir } = await this.locate(repository);
     const { objectFormat } = await configs.read(gitDir);
     const snapshot = await readRefSnapshot({ git, gitDir, generation: 0, objectFormat });
     const store = await readObjectStoreStats(join(gitDir, 'objects'));
@@ -253,11 +309,6 @@ export class DirectoryRegistry implements RepositoryRegistry {
   #placeFor(name: string): Promise<string> {
     const { paths, made } = this.#options;
     return paths.placeFor(name, (path) => made.remember(path));
-  }
-
-  /** Tidiness: what could not be done does not undo what was. */
-  async #removeEmptyAbove(name: string): Promise<void> {
-    await this.#options.made.removeEmptyAbove(name).catch(() => {});
   }
 
   #removeLater(directory: string): void {
@@ -297,8 +348,19 @@ export class DirectoryRegistry implements RepositoryRegistry {
   }
 
   async #describe(found: FoundRepository): Promise<Repository> {
+    this.#refuseUnsettled(found);
     const { record } = await this.#options.access.get(found.name);
+    this.#refuseUnsettled(found);
     return this.#compose(found, record);
+  }
+
+  #refuseUnsettled(found: FoundRepository): void {
+    if (!this.#names.isOfAnother(found)) return;
+    throw new QuorateError(
+      'unavailable',
+      `what was kept about another repository named ${found.name} is being removed; try again`,
+      { details: { ...retrySoon } },
+    );
   }
 
   async #compose(found: FoundRepository, record: AccessRecord): Promise<Repository> {
@@ -311,6 +373,7 @@ export class DirectoryRegistry implements RepositoryRegistry {
     return {
       id: found.name,
       name: found.name,
+      directory: found.directory,
       objectFormat,
       settings,
       access: { public: record.public ?? (await exported()), grants: record.grants },
@@ -320,12 +383,28 @@ export class DirectoryRegistry implements RepositoryRegistry {
   }
 }
 
+function isNotFound(error: unknown): boolean {
+  return error instanceof QuorateError && error.code === 'not-found';
+}
+
 /** Renames onto a free name. (A rename would replace an empty directory; no repository is empty.) */
 async function moveTo(from: string, to: string): Promise<void> {
   await rename(from, to).catch((cause: unknown) => {
     throw new QuorateError('already-exists', 'something else has this name on the disk', { cause });
   });
   await syncDirectory(dirname(to));
+}
+
+/** Out of our trash. */
+async function moveBack(trash: string, place: string): Promise<void> {
+  await rename(trash, place).catch((cause: unknown) => {
+    throw new QuorateError(
+      'storage-failure',
+      `something else is at ${place}; what was there, and was pushed to, is ${trash} until the next start: move it`,
+      { cause },
+    );
+  });
+  await syncDirectory(dirname(place));
 }
 
 function hex(random: Random): string {

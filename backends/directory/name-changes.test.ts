@@ -1,13 +1,19 @@
 import assert from 'node:assert/strict';
-import { mkdir, rename, rm } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
-import { newRepository } from '../conformance/backend-harness.js';
+import { newRepository, rejectsWith } from '../conformance/backend-harness.js';
 import { createSourceRepository } from '../conformance/source-repository.js';
 import type { Backend } from '../contract/backend.js';
+import type { Transaction } from '../contract/coordinator.js';
+import { QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
 import type { PushPipeline } from '../contract/pipeline.js';
 import { until } from '../contract/testing/until.js';
+import {
+  intercepting,
+  type Step as TransactionStep,
+} from '../replicated/testing/fault-coordinator.js';
 import { permissivePipeline } from '../local/testing/local-fixture.js';
 import { type DirectoryFixture, startDirectory } from './directory-fixture.js';
 import type { NameChange } from './name-changes.js';
@@ -20,6 +26,8 @@ type Step = 'gone' | 'renaming' | 'renamed';
 const rules = new Set<string>();
 const deployKeys = new Set<string>();
 let broken: Set<Step>;
+/** What becomes of a transaction of the backend. */
+let fault: (transaction: Transaction) => TransactionStep | undefined;
 let fixture: DirectoryFixture;
 let backend: Backend;
 
@@ -46,9 +54,13 @@ const pipeline: PushPipeline = {
 
 beforeEach(async () => {
   broken = new Set();
+  fault = () => undefined;
   rules.clear();
   deployKeys.clear();
-  fixture = await startDirectory(pipeline);
+  fixture = await startDirectory({
+    pipeline,
+    coordinator: (coordinator) => intercepting(coordinator, (one) => fault(one)),
+  });
   ({ backend } = fixture);
 });
 afterEach(async () => await fixture.dispose());
@@ -197,11 +209,115 @@ test('whoever dies right before a rename has renamed nothing, and left nothing u
   assert.deepEqual(await grantsOf('team/app'), { ann: 'admin' });
 });
 
+test('whoever dies while a repository is made leaves nothing to who has the name next', async () => {
+  const place = join(fixture.root, 'team/app.git');
+  await mkdir(join(place, 'in-the-way'), { recursive: true });
+  let isDead = false;
+  fault =
+    ({ success }) =>
+    async (run) => {
+      if (isDead) throw new Error('the coordinator does not answer');
+      const result = await run();
+      isDead = success.some((each) => each.type === 'put' && each.key === keys.repo('team/app'));
+      return result;
+    };
+  const access = { public: true, grants: { ann: 'admin' as const } };
+  const creation = backend.repositories.create(newRepository({ name: 'team/app', access }));
+  await assert.rejects(creation);
+  assert.ok(isDead);
+  await backend.close(0);
+  fault = () => undefined;
+  backend = await fixture.reopen();
+  await rm(place, { recursive: true });
+  await madeByGit('team/app');
+  const found = await backend.repositories.get('team/app');
+  assert.deepEqual(found?.access, { public: false, grants: {} });
+  assert.equal(await noted('team/app'), undefined);
+});
+
+test('directories that a creation made go when it died', async () => {
+  let isDead = false;
+  fault =
+    ({ success }) =>
+    async (run) => {
+      isDead ||= success.some(
+        (each) => each.type === 'put' && each.key === keys.repo('team/deep/app'),
+      );
+      if (isDead) throw new Error('the coordinator does not answer');
+      return run();
+    };
+  await assert.rejects(backend.repositories.create(newRepository({ name: 'team/deep/app' })));
+  await backend.close(0);
+  assert.deepEqual(await readdir(join(fixture.root, 'team')), ['deep']);
+  fault = () => undefined;
+  backend = await fixture.reopen();
+  assert.deepEqual(await readdir(fixture.root), []);
+});
+
+test('what another tool makes in the place of one that is not forgotten yet is not served until it is', async () => {
+  await guarded('team/app');
+  broken = new Set(['gone']);
+  await backend.repositories.delete('team/app');
+  await madeByGit('team/app');
+  await rejectsWith(backend.repositories.get('team/app'), 'unavailable');
+  assert.deepEqual(await backend.repositories.list({ limit: 10 }), []);
+  broken.clear();
+  await until('it is forgotten', () => rules.size + deployKeys.size === 0);
+  await until('nothing is left to be done', async () => (await noted('team/app')) === undefined);
+  assert.deepEqual(await grantsOf('team/app'), {});
+});
+
+test('a deploy key of what took the name of a renamed repository stays there', async () => {
+  await guarded('team/app');
+  broken = new Set(['renamed']);
+  await backend.repositories.rename('team/app', 'team/new');
+  deployKeys.clear();
+  await madeByGit('team/app');
+  broken.clear();
+  await until('it can be set', async () => {
+    const opened = await backend.repositories.get('team/app').catch(() => undefined);
+    if (opened === undefined) return false;
+    await backend.repositories.whileNamed(opened, async () => deployKeys.add('team/app'));
+    return true;
+  });
+  await until('nothing is left to be done', async () => (await noted('team/app')) === undefined);
+  assert.deepEqual([...deployKeys], ['team/app']);
+});
+
+test('what did not move is not taken for what another tool put under the new name', async () => {
+  await guarded('team/app');
+  const { directory } = (await backend.repositories.get('team/app')) ?? {};
+  await backend.close(0);
+  await note({ from: 'team/app', to: 'team/new', directory });
+  await madeByGit('team/new');
+  backend = await fixture.reopen();
+  assert.deepEqual(kept(), { rules: ['team/app'], deployKeys: ['team/app'] });
+  assert.deepEqual(await grantsOf('team/app'), { ann: 'admin' });
+  assert.deepEqual(await grantsOf('team/new'), {});
+});
+
+test('a rule that is set while the repository is renamed is refused, and is not left under the old name', async () => {
+  await guarded('team/app');
+  const opened = await backend.repositories.get('team/app');
+  assert.ok(opened !== undefined);
+  let setting: Promise<unknown> | undefined;
+  fault = () => {
+    setting ??= backend.repositories
+      .whileNamed(opened, async () => rules.add('team/app'))
+      .catch((error: unknown) => error);
+    return undefined;
+  };
+  await backend.repositories.rename('team/app', 'team/new');
+  assert.ok((await setting) instanceof QuorateError);
+  assert.deepEqual(kept(), { rules: ['team/new'], deployKeys: ['team/new'] });
+});
+
 async function note(change: NameChange): Promise<void> {
+  const name = 'made' in change ? change.made : change.from;
   const value = Buffer.from(JSON.stringify(change));
   await fixture.coordinator.transaction({
     compares: [],
-    success: [{ type: 'put', key: keys.nameChange(change.from), value }],
+    success: [{ type: 'put', key: keys.nameChange(name), value }],
     failure: [],
   });
 }

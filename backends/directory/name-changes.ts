@@ -8,19 +8,29 @@ import { keys, prefixEnd } from '../contract/keys.js';
 import type { PushPipeline } from '../contract/pipeline.js';
 import type { SerialQueue } from '../local/serial-queue.js';
 import type { AccessRecords } from './access-records.js';
-import type { RepositoryPaths } from './repository-paths.js';
+import type { MadeDirectories } from './made-directories.js';
+import type { FoundRepository, RepositoryPaths } from './repository-paths.js';
 
+/** Which directory it is about (`Repository.directory`); unknown of what an earlier version of Quorate noted. */
+const directory = z.string().optional();
 const changeSchema = z.union([
-  z.strictObject({ from: z.string(), trash: z.string() }),
-  z.strictObject({ from: z.string(), to: z.string() }),
+  z.strictObject({ from: z.string(), trash: z.string(), directory }),
+  z.strictObject({ from: z.string(), to: z.string(), directory }),
+  z.strictObject({ made: z.string(), directory }),
 ]);
 
-/** A repository that leaves its name: for a directory of our `trash`, or for another name. */
+/**
+ * A repository that leaves its name, for a directory of our `trash` or for another name; or one that is made and gets
+ * its name.
+ */
 export type NameChange = z.infer<typeof changeSchema>;
+
+type Leaving = Exclude<NameChange, { made: string }>;
 
 export interface NameChangesOptions {
   readonly paths: RepositoryPaths;
   readonly access: AccessRecords;
+  readonly made: MadeDirectories;
   readonly coordinator: Coordinator;
   readonly pipeline: Pick<
     PushPipeline,
@@ -41,12 +51,13 @@ const lastRetryMs = 60_000;
  * What is kept about a repository elsewhere (grants, rules, deploy keys, quotas) is kept by its path here, and has to
  * follow the directory. A change is noted in the coordinator before the directory moves, and settled afterwards: at
  * once, else in the background, else at the next start. So that nothing of a repository applies to another one, a name
- * is cleared before something new takes it, whoever removed what was there.
+ * is cleared before something new takes it, whoever removed what was there; and what is there before its change is
+ * settled is not served, unless it is the directory that the change is about.
  */
 export class NameChanges {
   readonly #options: NameChangesOptions;
-  /** Those that could not be settled yet, by the name that is left. */
-  readonly #pending = new Map<string, NameChange>();
+  /** That which is being made, and those that could not be settled yet, by where they are noted. */
+  readonly #unsettled = new Map<string, NameChange>();
   readonly #closing = new AbortController();
   #retrying: Promise<void> | undefined;
 
@@ -68,6 +79,14 @@ export class NameChanges {
     }
   }
 
+  /** Whether what is kept by the name of `found` may be another repository's. */
+  isOfAnother({ name, directory: here }: Pick<FoundRepository, 'name' | 'directory'>): boolean {
+    for (const change of this.#unsettled.values()) {
+      if (namesOf(change).includes(name) && change.directory !== here) return true;
+    }
+    return false;
+  }
+
   /**
    * To be called before something takes the name: afterwards nothing is kept about it. Throws when that cannot be had;
    * the name must not be taken then.
@@ -79,23 +98,18 @@ export class NameChanges {
 
   /** To be called before the next change of the name. Throws when an earlier one cannot be settled. */
   async catchUp(name: string): Promise<void> {
-    for (const change of this.#pending.values()) {
-      if (change.from === name || ('to' in change && change.to === name))
-        await this.#settle(change);
+    for (const change of this.#unsettled.values()) {
+      if (namesOf(change).includes(name)) await this.#settle(change);
     }
   }
 
-  /** Durably, before the directory moves. */
+  /** Durably, before the directory moves. To be settled, whether this fails or not. */
   async note(change: NameChange): Promise<void> {
+    const key = placeOf(change);
+    this.#unsettled.set(key, change);
     await this.#options.coordinator.transaction({
       compares: [],
-      success: [
-        {
-          type: 'put',
-          key: keys.nameChange(change.from),
-          value: Buffer.from(JSON.stringify(change)),
-        },
-      ],
+      success: [{ type: 'put', key, value: Buffer.from(JSON.stringify(change)) }],
       failure: [],
     });
     // What protects it does so from the first push under the new name.
@@ -109,10 +123,10 @@ export class NameChanges {
       return true;
     } catch (error) {
       this.#options.logger.warn(
-        { component: 'registry', repo: change.from, err: error },
-        'what is kept about a repository that was deleted or renamed follows later',
+        { component: 'registry', repo: namesOf(change)[0], err: error },
+        'what is kept about a repository that was made, deleted or renamed follows later',
       );
-      this.#pending.set(change.from, change);
+      this.#unsettled.set(placeOf(change), change);
       this.#retrying ??= this.#retry();
       return false;
     }
@@ -124,31 +138,59 @@ export class NameChanges {
   }
 
   async #settle(change: NameChange): Promise<void> {
-    const { coordinator, pipeline } = this.#options;
-    const { from } = change;
-    if (await this.#happened(change)) {
-      if ('to' in change) await pipeline.repositoryRenamed(change);
-      await this.#forget(from);
-    } else if ('to' in change) {
-      await this.#forget(change.to);
+    const key = placeOf(change);
+    if ('made' in change) {
+      const here = await this.#options.paths.find(change.made);
+      if (here === undefined || here.directory !== change.directory) await this.#leave(change.made);
+    } else {
+      await this.#settleLeaving(change);
     }
-    await coordinator.transaction({
+    await this.#options.coordinator.transaction({
       compares: [],
-      success: [{ type: 'delete', key: keys.nameChange(from) }],
+      success: [{ type: 'delete', key }],
       failure: [],
     });
-    this.#pending.delete(from);
+    this.#unsettled.delete(key);
   }
 
-  async #happened(change: NameChange): Promise<boolean> {
+  async #settleLeaving(change: Leaving): Promise<void> {
+    const { hasLeft, hasArrived } = await this.#outcomeOf(change);
+    if ('to' in change) {
+      if (hasArrived) await this.#options.pipeline.repositoryRenamed(change);
+      else await this.#leave(change.to);
+    }
+    if (hasLeft) await this.#leave(change.from);
+  }
+
+  async #outcomeOf(change: Leaving): Promise<{ hasLeft: boolean; hasArrived: boolean }> {
     const { paths } = this.#options;
-    if ((await paths.find(change.from)) === undefined) return true;
-    // Other tools may have put another one in its place.
-    if ('to' in change) return (await paths.find(change.to)) !== undefined;
-    return lstat(join(await paths.ownDirectory('trash'), change.trash)).then(
+    const here = await paths.find(change.from);
+    const there = 'to' in change ? await paths.find(change.to) : undefined;
+    if (change.directory === undefined) {
+      const hasLeft = here === undefined || there !== undefined || (await this.#isInTrash(change));
+      return { hasLeft, hasArrived: hasLeft };
+    }
+    return {
+      hasLeft: here?.directory !== change.directory,
+      // Other tools may have put another directory in its place: it has the name all the same.
+      hasArrived:
+        there !== undefined && (there.directory === change.directory || here === undefined),
+    };
+  }
+
+  async #isInTrash(change: Leaving): Promise<boolean> {
+    if (!('trash' in change)) return false;
+    return lstat(join(await this.#options.paths.ownDirectory('trash'), change.trash)).then(
       () => true,
       () => false,
     );
+  }
+
+  /** The name is not, or no longer, that of the repository in question. */
+  async #leave(name: string): Promise<void> {
+    await this.#forget(name);
+    // Tidiness: what could not be done does not undo what was.
+    await this.#options.made.removeEmptyAbove(name).catch(() => {});
   }
 
   async #forget(name: string): Promise<void> {
@@ -162,17 +204,26 @@ export class NameChanges {
     const { signal } = this.#closing;
     for (
       let waitMs = firstRetryMs;
-      this.#pending.size > 0;
+      this.#unsettled.size > 0;
       waitMs = Math.min(2 * waitMs, lastRetryMs)
     ) {
       await clock.sleep(waitMs, signal);
       if (signal.aborted) break;
       await queue.run(async () => {
-        for (const change of this.#pending.values()) await this.settle(change);
+        for (const change of this.#unsettled.values()) await this.settle(change);
       });
     }
     this.#retrying = undefined;
   }
+}
+
+function namesOf(change: NameChange): readonly string[] {
+  if ('made' in change) return [change.made];
+  return 'to' in change ? [change.from, change.to] : [change.from];
+}
+
+function placeOf(change: NameChange): string {
+  return keys.nameChange('made' in change ? change.made : change.from);
 }
 
 function decode(key: string, value: Uint8Array): NameChange {

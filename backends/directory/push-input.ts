@@ -3,11 +3,12 @@ import { Readable } from 'node:stream';
 /**
  * What `git receive-pack` reads: the commands, then the pack. When the pack fails or the push is stopped, the input
  * just ends: git then finds the pack cut off and changes nothing, or has it all and finishes what it has begun.
- * Killing it could come between two refs.
+ * Killing it could come between two refs. Until `begin` there is nothing to read.
  */
 export class PushInput extends Readable {
   readonly #pack: AsyncIterator<Uint8Array> | undefined;
   #head: string | undefined;
+  #begun = false;
   #ended = false;
   #failure: unknown;
 
@@ -22,6 +23,11 @@ export class PushInput extends Readable {
     return this.#failure;
   }
 
+  begin(): void {
+    this.#begun = true;
+    this.#feed();
+  }
+
   /** Ends the input here. Idempotent. */
   stop(): void {
     if (this.#ended) return;
@@ -32,7 +38,11 @@ export class PushInput extends Readable {
   }
 
   override _read(): void {
-    if (this.#ended) return;
+    this.#feed();
+  }
+
+  #feed(): void {
+    if (this.#ended || !this.#begun) return;
     if (this.#head !== undefined) {
       const head = this.#head;
       this.#head = undefined;

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { dirname, join } from 'node:path';
-import type { PushRequest, PushResult } from '../contract/backend.js';
+import type { GitStream, PushRequest, PushResult } from '../contract/backend.js';
 import { QuorateError } from '../contract/errors.js';
 import type { ObjectFormat, RefCommand } from '../contract/objects.js';
 import type { RefOutcome } from '../contract/repository.js';
@@ -28,6 +28,8 @@ export interface ReceivePackRun {
   readonly commands: readonly RefCommand[];
   /** What a quota leaves. */
   readonly allowance?: PackAllowance;
+  /** Rejects when `gitDir` is not the repository that was opened: another one may have its name by now. */
+  readonly confirm: () => Promise<unknown>;
 }
 
 /** As long as the longest request of the listeners; what is stuck in a hook goes then. */
@@ -39,11 +41,12 @@ const maxSyncedDirectories = 1_000;
 
 /**
  * Hands a push to `git receive-pack` in the repository, whose configuration and hooks rule. git's report becomes the
- * result; its side-band goes to the pusher. Errors: `cancelled`, `storage-failure` (nothing changed),
- * `outcome-unknown` (git ended without a report after it had changed something).
+ * result; its side-band goes to the pusher. Errors: those of `confirm`, `cancelled`, `storage-failure` (nothing
+ * changed); `outcome-unknown` (git ended without a report after it had changed something, or unseen; what it reported
+ * as done could not be made durable).
  */
 export async function runReceivePack(run: ReceivePackRun): Promise<PushResult> {
-  const { git, request } = run;
+  const { request } = run;
   const input = new PushInput(commandList(run), request.pack);
   const stop = (): void => input.stop();
   request.signal.addEventListener('abort', stop);
@@ -51,28 +54,69 @@ export async function runReceivePack(run: ReceivePackRun): Promise<PushResult> {
   try {
     const { warning } = run.allowance ?? {};
     if (warning !== undefined) request.progress(Buffer.from(warning));
-    const stream = await git.stream({ ...commandOf(run), stdin: input });
-    const reader = new PktReader(stream.stdout);
-    const report = await readReport(reader, request.progress).catch((error: unknown) => {
-      if (error instanceof WireError) return undefined;
-      throw error;
-    });
-    // To its end, whatever it is: git is not to wait for a reader.
-    for await (const bytes of reader.rest()) assert(bytes.length > 0);
-    const { exitCode, stderr } = await stream.exited;
-    if (report === undefined) {
-      throw await withoutReport(run, input, { exitCode, stderr });
-    }
+    const stream = await start(run, input);
+    const answer = await readAnswer(stream, request.progress);
+    const end = await stream.exited;
+    if (!('report' in answer)) throw await withoutReport(run, input, { ...end, ...answer });
+    const { report } = answer;
     const result = resultOf(run.commands, withQuota(run, report));
     const changed = result.refs.filter(({ status }) => status === 'ok');
     if (changed.length === 0 && input.failure !== undefined) throw input.failure;
     if (changed.length === 0 && request.signal.aborted) throw left();
-    await makeDurable(run.gitDir, changed);
+    await makeDurable(run.gitDir, changed).catch((cause: unknown) => {
+      const why = 'git has updated the refs, and the disk fails to keep them';
+      throw new QuorateError('outcome-unknown', why, { cause });
+    });
     return result;
   } finally {
     request.signal.removeEventListener('abort', stop);
     input.stop();
   }
+}
+
+/**
+ * git is in the repository's directory when it has started, whatever has its name afterwards; so that directory is
+ * looked at once more then, before git has anything to read.
+ */
+async function start(run: ReceivePackRun, input: PushInput): Promise<GitStream> {
+  const { git, request } = run;
+  // Who leaves while git waits for its turn is not waited for; once it runs, only the end of its input ends it.
+  const waiting = new AbortController();
+  const giveUp = (): void => waiting.abort(request.signal.reason);
+  request.signal.addEventListener('abort', giveUp);
+  if (request.signal.aborted) giveUp();
+  const stream = await git
+    .stream({ ...commandOf(run), stdin: input, signal: waiting.signal })
+    .finally(() => request.signal.removeEventListener('abort', giveUp));
+  try {
+    await run.confirm();
+  } catch (error) {
+    input.stop();
+    await readAnswer(stream, () => undefined);
+    await stream.exited;
+    throw error;
+  }
+  input.begin();
+  return stream;
+}
+
+/** Reads to git's end, whatever it says: git is not to wait for a reader. */
+async function readAnswer(
+  { stdout }: GitStream,
+  progress: (text: Uint8Array) => void,
+): Promise<{ readonly report: StatusReport } | { readonly cause: unknown }> {
+  const reader = new PktReader(stdout);
+  const answer = await readReport(reader, progress).then(
+    (report) => ({ report }),
+    (cause: unknown) => ({ cause }),
+  );
+  try {
+    for await (const bytes of reader.rest()) assert(bytes.length > 0);
+  } catch {
+    // It closes then, which is git's end as well.
+    stdout.destroy();
+  }
+  return answer;
 }
 
 function commandList({ config, request, commands }: ReceivePackRun): string {
@@ -105,7 +149,9 @@ function maxInputBytes(config: RepositoryConfig): number {
 function commandOf({ gitDir, config, request, allowance }: ReceivePackRun): GitCommand {
   const { actor } = request;
   return {
-    args: ['receive-pack', '--stateless-rpc', gitDir],
+    // Not by its name, which another directory may have when git gets to look for it.
+    args: ['receive-pack', '--stateless-rpc', '.'],
+    cwd: gitDir,
     env: {
       GIT_PROTOCOL: 'version=0',
       // As git http-backend tells hooks and reflogs who it is.
@@ -182,21 +228,38 @@ function resultOf(commands: readonly RefCommand[], report: StatusReport): PushRe
   return { unpack: report.unpack, refs };
 }
 
+interface End {
+  readonly exitCode: number | null;
+  readonly signal: string | null;
+  readonly stderr: string;
+  /** Why there is no report. */
+  readonly cause: unknown;
+}
+
 /** git ended without a word: what the refs are now says whether something happened. */
-async function withoutReport(
-  { git, gitDir, config, commands, request }: ReceivePackRun,
-  input: PushInput,
-  end: { readonly exitCode: number | null; readonly stderr: string },
-): Promise<unknown> {
-  if (await noneApplied({ git, gitDir, commands, objectFormat: config.objectFormat })) {
-    if (input.failure !== undefined) return input.failure;
-    if (request.signal.aborted) return left();
-    return new QuorateError('storage-failure', 'git receive-pack failed; nothing was changed', {
-      details: { ...end },
+async function withoutReport(run: ReceivePackRun, input: PushInput, end: End): Promise<unknown> {
+  const { exitCode, signal, stderr, cause } = end;
+  const details = { exitCode, signal, stderr };
+  const unknown = (why: string, because = cause): QuorateError =>
+    new QuorateError('outcome-unknown', `git receive-pack ended without a report${why}`, {
+      details,
+      cause: because,
     });
+  // Nobody saw its end: it may go on for a moment, and change something yet.
+  if (exitCode === null && signal === null) return unknown(', unseen');
+  const { git, gitDir, config, commands, request } = run;
+  let isUntouched: boolean;
+  try {
+    isUntouched = await noneApplied({ git, gitDir, commands, objectFormat: config.objectFormat });
+  } catch (error) {
+    return unknown(', and the refs cannot be read', error);
   }
-  return new QuorateError('outcome-unknown', 'git receive-pack ended without a report', {
-    details: { ...end },
+  if (!isUntouched) return unknown('');
+  if (input.failure !== undefined) return input.failure;
+  if (request.signal.aborted) return left();
+  return new QuorateError('storage-failure', 'git receive-pack failed; nothing was changed', {
+    details,
+    cause,
   });
 }
 

@@ -10,6 +10,8 @@ export interface FoundRepository {
   readonly name: string;
   /** The git directory, with every symbolic link resolved. */
   readonly gitDir: string;
+  /** Which one it is: `Repository.directory`. */
+  readonly directory: string;
   /** What a rename moves: the entry below the root. Undefined for the `.git` of a working tree, which stays put. */
   readonly place: string | undefined;
 }
@@ -141,7 +143,9 @@ export class RepositoryPaths {
     if (gitDir === undefined || !this.#isBelow(gitDir) || !(await isGitDirectory(gitDir))) {
       return undefined;
     }
-    return { name, gitDir, place: path.endsWith('/.git') ? undefined : place };
+    const directory = await directoryIdentity(gitDir).catch(() => undefined);
+    if (directory === undefined) return undefined;
+    return { name, gitDir, directory, place: path.endsWith('/.git') ? undefined : place };
   }
 
   #isBelow(path: string): boolean {
@@ -149,6 +153,15 @@ export class RepositoryPaths {
       path === this.root || path.startsWith(this.root.endsWith(sep) ? this.root : this.root + sep)
     );
   }
+}
+
+/**
+ * What no other directory is, before or after: a rename keeps it. An inode's number is given again, but not within the
+ * moment in which it was made. The device is left out: its number may be another one after a restart.
+ */
+export async function directoryIdentity(directory: string): Promise<string> {
+  const { ino, birthtimeNs } = await stat(directory, { bigint: true });
+  return `${ino}-${birthtimeNs}`;
 }
 
 function isName(name: string): boolean {

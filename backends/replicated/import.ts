@@ -39,7 +39,7 @@ export async function importRepository(
 ): Promise<{ readonly refs: number }> {
   const { backend, random } = dependencies;
   const { repository } = request;
-  const stats = await backend.repositories.stats(repository.id);
+  const stats = await backend.repositories.stats(repository);
   if (stats.refCount > 0) {
     throw new QuorateError(
       'failed-precondition',
@@ -54,7 +54,7 @@ export async function importRepository(
     const commands = await scratchRefs(dependencies.git, scratch, request.signal);
     if (commands.length > 0)
       await pushScratch(dependencies, request, { scratch, pushId, commands });
-    if (branch !== undefined) await backend.repositories.setHead(repository.id, branch);
+    if (branch !== undefined) await backend.repositories.setHead(repository, branch);
     return { refs: commands.length };
   } finally {
     await removeTree(scratch);

@@ -13,7 +13,11 @@ import type { ClusterControl, StoreView } from '../contract/cluster.js';
 import type { HeadRecovery } from '../contract/recovery.js';
 import { asQuorateError, QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
-import type { Repository, RepositoryRegistry } from '../contract/repository.js';
+import {
+  type Repository,
+  type RepositoryRegistry,
+  repositoryIdOf,
+} from '../contract/repository.js';
 import { deleted, type StoredRecord } from './basis.js';
 import type { CommitDependencies } from './commit.js';
 import { Contention } from './contention.js';
@@ -334,17 +338,20 @@ export class ReplicatedBackend implements Backend {
       getForPushing: (name) => this.#ahead.find(name),
       getForReading: (name, options) => this.#reads.find(name, options),
       list: (page) => registry.list(page),
-      update: (id, change, by) => registry.update(id, change, by),
-      rename: (id, name, by) => registry.rename(id, name, by),
-      delete: (id, by, options) => registry.delete(id, by, options),
-      setHead: async (id, branch, by = 'system') => {
+      update: (repository, change, by) => registry.update(repositoryIdOf(repository), change, by),
+      rename: (repository, name, by) => registry.rename(repositoryIdOf(repository), name, by),
+      delete: (repository, by, options) => registry.delete(repositoryIdOf(repository), by, options),
+      // Ids are never given again.
+      whileNamed: (_repository, write) => write(),
+      setHead: async (repository, branch, by = 'system') => {
         this.#refuseUnlessServing();
         const dependencies = { ...this.#dependencies, commit: this.#commit };
         await this.#track(async () =>
-          setHead(dependencies, await this.#record(id), { branch, by }),
+          setHead(dependencies, await this.#record(repositoryIdOf(repository)), { branch, by }),
         );
       },
-      stats: async (id) => {
+      stats: async (repository) => {
+        const id = repositoryIdOf(repository);
         const { voters } = await this.#record(id);
         const stats = await firstAnswer(this.#dependencies, voters, (replica) => replica.stats(id));
         const sharedBy = stats.sharedBytes === 0 ? undefined : await registry.sharedBy(id);

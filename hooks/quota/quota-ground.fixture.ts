@@ -3,7 +3,11 @@ import type { Clock } from '../../backends/contract/environment.js';
 import { QuorateError } from '../../backends/contract/errors.js';
 import { keys } from '../../backends/contract/keys.js';
 import type { PushContext } from '../../backends/contract/pipeline.js';
-import type { Repository, RepositoryStats } from '../../backends/contract/repository.js';
+import {
+  type Repository,
+  repositoryIdOf,
+  type RepositoryStats,
+} from '../../backends/contract/repository.js';
 import { asCoordinator, MemoryCoordinator } from '../../server/auth/memory-coordinator.fixture.js';
 import { claimsSchema, decode } from './quota.js';
 import { createQuotas, type Quotas } from './quotas.js';
@@ -74,8 +78,8 @@ export class Ground {
             .sort()
             .slice(0, limit)
             .map(repository),
-        stats: async (id) => {
-          const stats = this.#stats(id);
+        stats: async (asked) => {
+          const stats = this.#stats(repositoryIdOf(asked));
           await this.measuring();
           return stats;
         },

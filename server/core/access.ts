@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { QuorateError } from '../../backends/contract/errors.js';
-import type {
-  NewRepository,
-  Repository,
-  RepositoryRegistry,
+import {
+  isSameRepository,
+  type NewRepository,
+  type Repository,
+  type RepositoryRegistry,
 } from '../../backends/contract/repository.js';
 import type { Authorizer, Decision } from '../auth/authorizer.js';
 import {
@@ -99,7 +100,8 @@ export class Access {
   ): Promise<Repository> {
     if (isFresh && opened !== undefined) return opened;
     const current = await this.forPushing(principal, name);
-    if (opened !== undefined && current?.id !== opened.id) throw notFound(name);
+    const isSame = current !== undefined && (!opened || isSameRepository(opened, current));
+    if (opened !== undefined && !isSame) throw notFound(name);
     if (current !== undefined) return current;
     try {
       const repository: NewRepository = {

@@ -175,6 +175,13 @@ export class FakeService {
     }
   }
 
+  /** As on the directory backend, where another repository may have the name, and so the id, of an earlier one. */
+  setDirectory(directory: string): void {
+    for (const [name, repository] of this.#repositories) {
+      this.#repositories.set(name, { ...repository, directory });
+    }
+  }
+
   #lookUp(name: string): Promise<Repository | undefined> {
     this.lookUps.push(name);
     return Promise.resolve(this.#repositories.get(name));
@@ -233,6 +240,7 @@ export class FakeService {
         delete: () => this.#never(),
         setHead: () => this.#never(),
         stats: () => this.#never(),
+        whileNamed: () => this.#never(),
       },
       read: (repository, _signal, { refsOnly = false, atLeast, strong } = {}) => {
         this.sessions += 1;

@@ -13,6 +13,7 @@ export function deployKeyEndpoints(
   options: Pick<AdminApiOptions, 'backend' | 'authorizer' | 'accounts'>,
 ): Endpoint[] {
   const { accounts } = options;
+  const { repositories } = options.backend;
 
   const list = endpoint({
     method: 'get',
@@ -37,8 +38,9 @@ export function deployKeyEndpoints(
     // Key material stays out of the trail; the fingerprint says which key it was.
     shown: ({ write }) => ({ write }),
     run: async (call, { key, write }) => {
-      const { id } = await openRepository(options, call, 'admin');
-      const added = await accounts.addDeployKey({ repositoryId: id, line: key.trim(), write });
+      const repository = await openRepository(options, call, 'admin');
+      const wanted = { repositoryId: repository.id, line: key.trim(), write };
+      const added = await repositories.whileNamed(repository, () => accounts.addDeployKey(wanted));
       call.note({ fingerprint: added.fingerprint });
       return { status: 201, body: { deployKey: shownDeployKey(added) } };
     },
@@ -52,7 +54,9 @@ export function deployKeyEndpoints(
     run: async (call) => {
       const repository = await openRepository(options, call, 'admin');
       const fingerprint = call.param('fingerprint');
-      await accounts.removeDeployKey(repository.id, fingerprint);
+      await repositories.whileNamed(repository, () =>
+        accounts.removeDeployKey(repository.id, fingerprint),
+      );
       return { status: 200, body: { removed: fingerprint } };
     },
   });

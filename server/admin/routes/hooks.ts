@@ -12,7 +12,7 @@ import type { AdminApiOptions } from '../options.js';
 import { type Call, endpoint, type Endpoint } from '../endpoint.js';
 import { requireServerAdmin } from '../permissions.js';
 import { eitherOf, nothing } from './fields.js';
-import { openRepository } from './repositories.js';
+import { openScope, type Scoped, serverScoped } from './repositories.js';
 
 type HookEndpointOptions = Pick<
   AdminApiOptions,
@@ -35,29 +35,31 @@ const content = z
 
 /** Hooks run as the server's own system user: they are for server administrators, also those of one repository. */
 export function hookEndpoints(options: HookEndpointOptions): Endpoint[] {
-  const ofRepository = async (call: Call): Promise<HookScope> => {
+  const ofRepository = async (call: Call): Promise<Scope> => {
     // Whoever may not know the repository learns nothing of it here.
-    const { id } = await openRepository(options, call, 'admin');
+    const scope = await openScope(options, call);
     requireServerAdmin(call.principal, 'hooks, which run programs on the server');
-    return { repositoryId: id };
+    return scope;
   };
   return [
-    ...scopedEndpoints(options, { prefix: '/repositories/:repository', scopeOf: ofRepository }),
-    ...scopedEndpoints(options, { prefix: '', scopeOf: serverScope }),
+    ...scopedEndpoints(options, { prefix: '/repositories/:repository', open: ofRepository }),
+    ...scopedEndpoints(options, { prefix: '', open: ofServer }),
   ];
 }
 
-function serverScope(call: Call): Promise<HookScope> {
+type Scope = Scoped<Exclude<HookScope, 'server'>>;
+
+function ofServer(call: Call): Promise<Scope> {
   requireServerAdmin(call.principal, 'hooks, which run programs on the server');
-  return Promise.resolve('server');
+  return Promise.resolve(serverScoped);
 }
 
-interface Scoped {
+interface Place {
   readonly prefix: string;
-  readonly scopeOf: (call: Call) => Promise<HookScope>;
+  readonly open: (call: Call) => Promise<Scope>;
 }
 
-function scopedEndpoints(options: HookEndpointOptions, { prefix, scopeOf }: Scoped): Endpoint[] {
+function scopedEndpoints(options: HookEndpointOptions, { prefix, open }: Place): Endpoint[] {
   const { hooks } = options;
   const list = endpoint({
     method: 'get',
@@ -65,7 +67,7 @@ function scopedEndpoints(options: HookEndpointOptions, { prefix, scopeOf }: Scop
     action: 'hook.list',
     input: nothing,
     run: async (call) => {
-      const found = await hooks.list(await scopeOf(call));
+      const found = await hooks.list((await open(call)).scope);
       return { status: 200, body: { hooks: found.map(shownHook) } };
     },
   });
@@ -76,7 +78,7 @@ function scopedEndpoints(options: HookEndpointOptions, { prefix, scopeOf }: Scop
     action: 'hook.show',
     input: nothing,
     run: async (call) => {
-      const scope = await scopeOf(call);
+      const { scope } = await open(call);
       const stage = stageIn(call);
       const hook = await hooks.get(scope, stage);
       if (hook === undefined) throw new QuorateError('not-found', `there is no ${stage} hook here`);
@@ -94,19 +96,19 @@ function scopedEndpoints(options: HookEndpointOptions, { prefix, scopeOf }: Scop
     action: 'hook.remove',
     input: nothing,
     run: async (call) => {
-      const scope = await scopeOf(call);
+      const { scope, change } = await open(call);
       const stage = stageIn(call);
-      await hooks.remove(scope, stage);
+      await change(() => hooks.remove(scope, stage));
       return { status: 200, body: { removed: stage } };
     },
   });
 
-  return [list, show, setEndpoint(options, { prefix, scopeOf }), remove];
+  return [list, show, setEndpoint(options, { prefix, open }), remove];
 }
 
 function setEndpoint(
   { hooks, hooksEnabled, backend }: HookEndpointOptions,
-  { prefix, scopeOf }: Scoped,
+  { prefix, open }: Place,
 ): Endpoint {
   return endpoint({
     method: 'put',
@@ -116,7 +118,7 @@ function setEndpoint(
     input: z.strictObject({ content }),
     shown: ({ content: bytes }) => ({ sizeBytes: bytes.length }),
     run: async (call, { content: bytes }) => {
-      const scope = await scopeOf(call);
+      const { scope, change } = await open(call);
       const stage = stageIn(call);
       if (!hooksEnabled) {
         throw new QuorateError(
@@ -131,7 +133,7 @@ function setEndpoint(
         );
       }
       const by = principalName(call.principal);
-      const hook = await hooks.set(scope, stage, { content: bytes, by });
+      const hook = await change(() => hooks.set(scope, stage, { content: bytes, by }));
       call.note({ version: hook.version, digest: hook.digest });
       return { status: hook.version === 1 ? 201 : 200, body: { hook: shownHook(hook) } };
     },

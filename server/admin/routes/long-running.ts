@@ -154,7 +154,7 @@ async function removeUnlessPushed(
 ): Promise<void> {
   try {
     const by = principalName(call.principal);
-    await backend.repositories.delete(repository.id, by, { unlessPushed: true });
+    await backend.repositories.delete(repository, by, { unlessPushed: true });
   } catch (error) {
     if (asQuorateError(error).code === 'failed-precondition') return;
     logger.warn(

@@ -6,7 +6,7 @@ import type { AdminApiOptions } from '../options.js';
 import { type Call, endpoint, type Endpoint } from '../endpoint.js';
 import { requireServerAdmin } from '../permissions.js';
 import { nothing } from './fields.js';
-import { openRepository } from './repositories.js';
+import { openRepository, type Scoped } from './repositories.js';
 
 type QuotaOptions = Pick<AdminApiOptions, 'backend' | 'authorizer' | 'quotas'>;
 
@@ -28,25 +28,35 @@ export function quotaEndpoints(options: QuotaOptions): Endpoint[] {
       };
     },
   });
-  const ofRepository = async (call: Call): Promise<QuotaSubject> =>
-    openRepository(options, call, 'admin');
+  const ofRepository = async (call: Call): Promise<Subject> => {
+    const repository = await openRepository(options, call, 'admin');
+    const { repositories } = options.backend;
+    return {
+      subject: repository,
+      change: (write) => repositories.whileNamed(repository, write),
+    };
+  };
   return [
     list,
     ...scopedEndpoints(options, {
       path: '/repositories/:repository/quota',
-      subjectOf: ofRepository,
+      open: ofRepository,
       changedBy: 'the quota of a repository',
     }),
     ...scopedEndpoints(options, {
       path: '/owners/:owner/quota',
-      subjectOf: ofOwner,
+      open: ofOwner,
       changedBy: 'the quota of an owner',
     }),
   ];
 }
 
+interface Subject extends Pick<Scoped<never>, 'change'> {
+  readonly subject: QuotaSubject;
+}
+
 /** The first segment of names of repositories. */
-function ofOwner(call: Call): Promise<QuotaSubject> {
+function ofOwner(call: Call): Promise<Subject> {
   requireServerAdmin(call.principal, "seeing an owner's quota");
   const owner = parseRepositoryName(call.param('owner'));
   if (owner.includes('/')) {
@@ -55,7 +65,7 @@ function ofOwner(call: Call): Promise<QuotaSubject> {
       'an owner is the first segment of the names of repositories, without a slash',
     );
   }
-  return Promise.resolve({ owner });
+  return Promise.resolve({ subject: { owner }, change: (write) => write() });
 }
 
 const maxBytes = 2 ** 50;
@@ -68,11 +78,11 @@ function scopedEndpoints(
   { quotas }: QuotaOptions,
   {
     path,
-    subjectOf,
+    open,
     changedBy,
   }: {
     readonly path: string;
-    readonly subjectOf: (call: Call) => Promise<QuotaSubject>;
+    readonly open: (call: Call) => Promise<Subject>;
     readonly changedBy: string;
   },
 ): Endpoint[] {
@@ -82,7 +92,7 @@ function scopedEndpoints(
     action: 'quota.show',
     input: nothing,
     run: async (call) => {
-      const report = await quotas.show(await subjectOf(call));
+      const report = await quotas.show((await open(call)).subject);
       return { status: 200, body: { quota: shownQuota(report) } };
     },
   });
@@ -94,7 +104,8 @@ function scopedEndpoints(
     input: z.strictObject({ bytes: bytesField }),
     run: async (call, { bytes }) => {
       requireServerAdmin(call.principal, changedBy);
-      const report = await quotas.set(await subjectOf(call), bytes);
+      const { subject, change } = await open(call);
+      const report = await change(() => quotas.set(subject, bytes));
       return { status: 200, body: { quota: shownQuota(report) } };
     },
   });
@@ -106,8 +117,8 @@ function scopedEndpoints(
     input: nothing,
     run: async (call) => {
       requireServerAdmin(call.principal, changedBy);
-      const subject = await subjectOf(call);
-      await quotas.remove(subject);
+      const { subject, change } = await open(call);
+      await change(() => quotas.remove(subject));
       return { status: 200, body: { removed: 'owner' in subject ? subject.owner : subject.name } };
     },
   });

@@ -36,6 +36,27 @@ export async function openRepository(
   return requireOnRepository(options.authorizer, call.principal, { action, name, repository });
 }
 
+/** What is set for one repository, or for the whole server. */
+export interface Scoped<S> {
+  readonly scope: S | 'server';
+  /** Runs a change of what is set, as long as it is still set for that repository. `not-found` otherwise. */
+  readonly change: <T>(write: () => Promise<T>) => Promise<T>;
+}
+
+/** Throws for who may not administer the repository. */
+export async function openScope(
+  options: Pick<RepositoryOptions, 'backend' | 'authorizer'>,
+  call: Call,
+): Promise<Scoped<{ readonly repositoryId: string }>> {
+  const repository = await openRepository(options, call, 'admin');
+  return {
+    scope: { repositoryId: repository.id },
+    change: (write) => options.backend.repositories.whileNamed(repository, write),
+  };
+}
+
+export const serverScoped: Scoped<never> = { scope: 'server', change: (write) => write() };
+
 /** What a new repository starts with: who makes it administers it. */
 export function newRepository(
   principal: Principal,
@@ -73,7 +94,7 @@ export function repositoryEndpoints(options: RepositoryOptions): Endpoint[] {
       run: async (call) => {
         const repository = await openRepository(options, call, 'read');
         const administers = authorizer.decide(call.principal, 'admin', repository.name, repository);
-        const stats = await backend.repositories.stats(repository.id);
+        const stats = await backend.repositories.stats(repository);
         return {
           status: 200,
           body: {
@@ -108,7 +129,7 @@ export function repositoryEndpoints(options: RepositoryOptions): Endpoint[] {
         const room = await options.quotas.holdRoom(repository, name);
         try {
           const by = principalName(call.principal);
-          const renamed = await backend.repositories.rename(repository.id, name, by);
+          const renamed = await backend.repositories.rename(repository, name, by);
           // It is renamed, whatever becomes of this; what is used is measured again.
           await options.quotas.renamed(repository, renamed).catch((error: unknown) => {
             options.logger.warn(
@@ -130,7 +151,7 @@ export function repositoryEndpoints(options: RepositoryOptions): Endpoint[] {
       run: async (call) => {
         const repository = await openRepository(options, call, 'admin');
         const by = principalName(call.principal);
-        const { isForgotten } = await backend.repositories.delete(repository.id, by);
+        const { isForgotten } = await backend.repositories.delete(repository, by);
         const cleanUp = isForgotten ? 'done' : 'goes on';
         return { status: 200, body: { deleted: repository.name, cleanUp } };
       },

@@ -25,7 +25,7 @@ export function repositoryAccessEndpoints(
     run: async (call, input) => {
       const repository = await openRepository(options, call, 'admin');
       const changed = await repositories.update(
-        repository.id,
+        repository,
         ({ access }) => ({
           ...(input.settings === undefined ? {} : { settings: input.settings }),
           ...(input.public === undefined ? {} : { access: { ...access, public: input.public } }),
@@ -43,7 +43,7 @@ export function repositoryAccessEndpoints(
     input: z.strictObject({ branch }),
     run: async (call, input) => {
       const repository = await openRepository(options, call, 'admin');
-      await repositories.setHead(repository.id, input.branch, principalName(call.principal));
+      await repositories.setHead(repository, input.branch, principalName(call.principal));
       return { status: 200, body: { head: input.branch } };
     },
   });
@@ -57,7 +57,7 @@ export function repositoryAccessEndpoints(
       const repository = await openRepository(options, call, 'admin');
       const user = call.param('user');
       await directory.requireSubject(user);
-      const changed = await repositories.update(repository.id, ({ access }) => ({
+      const changed = await repositories.update(repository, ({ access }) => ({
         access: { ...access, grants: withGrant(access.grants, user, level) },
       }));
       return { status: 200, body: { repository: administered(changed) } };
@@ -72,7 +72,7 @@ export function repositoryAccessEndpoints(
     run: async (call) => {
       const repository = await openRepository(options, call, 'admin');
       const user = call.param('user');
-      const changed = await repositories.update(repository.id, ({ access }) => {
+      const changed = await repositories.update(repository, ({ access }) => {
         if (!Object.hasOwn(access.grants, user)) {
           throw new QuorateError('not-found', `${user} has no grant on ${repository.name}`);
         }

@@ -5,7 +5,7 @@ import type { AdminApiOptions } from '../options.js';
 import { type Call, endpoint, type Endpoint } from '../endpoint.js';
 import { requireServerAdmin } from '../permissions.js';
 import { nothing } from './fields.js';
-import { openRepository } from './repositories.js';
+import { openScope, type Scoped, serverScoped } from './repositories.js';
 
 type RuleOptions = Pick<
   AdminApiOptions,
@@ -14,27 +14,23 @@ type RuleOptions = Pick<
 
 /** Branch rules: of a repository, for those who administer it; of the whole server, for its administrators. */
 export function ruleEndpoints(options: RuleOptions): Endpoint[] {
-  const ofRepository = async (call: Call): Promise<RuleScope> => {
-    const { id } = await openRepository(options, call, 'admin');
-    return { repositoryId: id };
-  };
+  const ofRepository = (call: Call): Promise<Scope> => openScope(options, call);
   return [
-    ...scopedEndpoints(options, { prefix: '/repositories/:repository', scopeOf: ofRepository }),
-    ...scopedEndpoints(options, { prefix: '', scopeOf: serverScope }),
+    ...scopedEndpoints(options, { prefix: '/repositories/:repository', open: ofRepository }),
+    ...scopedEndpoints(options, { prefix: '', open: ofServer }),
   ];
 }
 
-function serverScope(call: Call): Promise<RuleScope> {
+type Scope = Scoped<Exclude<RuleScope, 'server'>>;
+
+function ofServer(call: Call): Promise<Scope> {
   requireServerAdmin(call.principal, 'rules for all repositories');
-  return Promise.resolve('server');
+  return Promise.resolve(serverScoped);
 }
 
 function scopedEndpoints(
   options: RuleOptions,
-  {
-    prefix,
-    scopeOf,
-  }: { readonly prefix: string; readonly scopeOf: (call: Call) => Promise<RuleScope> },
+  { prefix, open }: { readonly prefix: string; readonly open: (call: Call) => Promise<Scope> },
 ): Endpoint[] {
   const { rules, backend } = options;
   const list = endpoint({
@@ -43,7 +39,7 @@ function scopedEndpoints(
     action: 'rule.list',
     input: nothing,
     run: async (call) => {
-      const found = await rules.list(await scopeOf(call));
+      const found = await rules.list((await open(call)).scope);
       return { status: 200, body: { rules: found } };
     },
   });
@@ -54,13 +50,13 @@ function scopedEndpoints(
     action: 'rule.set',
     input: ruleFields,
     run: async (call, fields) => {
-      const scope = await scopeOf(call);
+      const { scope, change } = await open(call);
       const name = nameIn(call);
       const rule: Rule = { name, ...fields };
       if (!backend.capabilities.inspectsPushes) refuseWhatIsNotJudged(rule);
       await requireNamed(options, 'push', rule.push ?? []);
       await requireNamed(options, 'exempt', rule.exempt);
-      const { replaced } = await rules.put(scope, name, fields);
+      const { replaced } = await change(() => rules.put(scope, name, fields));
       return { status: replaced ? 200 : 201, body: { rule } };
     },
   });
@@ -71,9 +67,9 @@ function scopedEndpoints(
     action: 'rule.remove',
     input: nothing,
     run: async (call) => {
-      const scope = await scopeOf(call);
+      const { scope, change } = await open(call);
       const name = nameIn(call);
-      await rules.remove(scope, name);
+      await change(() => rules.remove(scope, name));
       return { status: 200, body: { removed: name } };
     },
   });

@@ -7,10 +7,12 @@ import type {
   MaintenanceReport,
 } from '../../../backends/contract/backend.js';
 import { QuorateError } from '../../../backends/contract/errors.js';
-import type {
-  NewRepository,
-  Repository,
-  RepositoryRegistry,
+import {
+  type NewRepository,
+  type Repository,
+  repositoryIdOf,
+  type RepositoryOrId,
+  type RepositoryRegistry,
 } from '../../../backends/contract/repository.js';
 import { isSettingKey } from '../../../backends/contract/settings.js';
 
@@ -94,8 +96,9 @@ export class MemoryBackend implements Backend {
           .sort((a, b) => (a.name < b.name ? -1 : 1))
           .slice(0, limit);
       },
-      update: async (id, change) => {
-        const current = this.#open(id);
+      whileNamed: (_repository, write) => write(),
+      update: async (repository, change) => {
+        const current = this.#open(repository);
         const { settings, access } = change(current);
         return this.#put({
           ...current,
@@ -103,24 +106,24 @@ export class MemoryBackend implements Backend {
           access: access ?? current.access,
         });
       },
-      rename: async (id, name) => {
+      rename: async (repository, name) => {
         this.#refuseTaken(name);
-        return this.#put({ ...this.#open(id), name });
+        return this.#put({ ...this.#open(repository), name });
       },
-      delete: async (id, _by, { unlessPushed = false } = {}) => {
+      delete: async (repository, _by, { unlessPushed = false } = {}) => {
+        const { id, name } = this.#open(repository);
         if (unlessPushed && (this.refCounts.get(id) ?? 0) > 0) {
           throw new QuorateError('failed-precondition', 'it was pushed to');
         }
-        const { name } = this.#open(id);
         this.records.delete(id);
         return { isForgotten: await this.gone({ id, name }) };
       },
-      setHead: async (id, branch) => {
-        this.#open(id);
+      setHead: async (repository, branch) => {
+        const { id } = this.#open(repository);
         this.heads.set(id, branch);
       },
-      stats: async (id) => {
-        this.#open(id);
+      stats: async (repository) => {
+        const { id } = this.#open(repository);
         return {
           head: { symref: this.heads.get(id) ?? 'refs/heads/main' },
           generation: 1,
@@ -210,10 +213,10 @@ export class MemoryBackend implements Backend {
     return [...this.records.values()].find((repository) => repository.name === name);
   }
 
-  #open(id: string): Repository {
-    const repository = this.records.get(id);
-    if (repository === undefined) throw new QuorateError('not-found', 'the repository is gone');
-    return repository;
+  #open(repository: RepositoryOrId): Repository {
+    const found = this.records.get(repositoryIdOf(repository));
+    if (found === undefined) throw new QuorateError('not-found', 'the repository is gone');
+    return found;
   }
 
   #refuseTaken(name: string): void {
