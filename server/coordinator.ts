@@ -139,7 +139,7 @@ async function openConfigured(
       settings,
       random,
       logger,
-      stopping,
+      stopping: { signal: stopping, clock },
       ...(onTlsChange === undefined ? {} : { onTlsChange }),
     }),
   );

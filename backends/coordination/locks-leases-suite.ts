@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { heads, type LockScene, type WithLocks } from './locks-scene.js';
+import { answered, heads, type LockScene, type WithLocks } from './locks-scene.js';
 import { until } from '../contract/testing/until.js';
+
+const dayMs = 24 * 3_600_000;
 
 /** What becomes of locks when their process loses its lease, says nothing, or leaves. */
 export function defineLeases(withLocks: WithLocks): void {
@@ -73,10 +75,12 @@ function defineSilence(withLocks: WithLocks): void {
     test('is given to who waits for it; it takes it anew if it lives', async () => {
       await withLocks({}, async (scene) => {
         const held = await scene.locks(0).acquire(scene.ask('p0', heads('a')));
-        const first = scene.locks(0).acquire(scene.ask('p1', heads('a')));
+        const first = scene.locks(0).acquire({ ...scene.ask('p1', heads('a')), timeoutMs: dayMs });
         await scene.queued('p1');
         scene.silence();
-        const waiting = scene.locks(1).acquire(scene.ask('p2', heads('a')));
+        // However often the clock goes on until then.
+        const patient = { ...scene.ask('p2', heads('a')), timeoutMs: dayMs };
+        const waiting = scene.locks(1).acquire(patient);
         await scene.queued('p2');
         await until('it is given', async () => {
           scene.clock.advance(500);
@@ -143,8 +147,7 @@ function defineLeaving(withLocks: WithLocks): void {
 
 async function aborted(signal: AbortSignal, { coordinator }: LockScene): Promise<boolean> {
   await until('it is aborted', async () => {
-    // As long as anything takes there, however slow the machine.
-    await coordinator.ping();
+    await answered(coordinator);
     return signal.aborted;
   });
   return signal.aborted;

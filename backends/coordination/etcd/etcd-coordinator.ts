@@ -13,7 +13,7 @@ import type {
   WatchBatch,
   WatchOptions,
 } from '../../contract/coordinator.js';
-import type { Logger, Random } from '../../contract/environment.js';
+import type { Clock, Logger, Random } from '../../contract/environment.js';
 import { QuorateError, refuseCancelled } from '../../contract/errors.js';
 import { keys } from '../../contract/keys.js';
 import {
@@ -37,10 +37,10 @@ export interface EtcdCoordinatorOptions {
   /** Tells of new certificates, for new connections. Returns how to stop that. */
   readonly onTlsChange?: (listener: (tls: NonNullable<EtcdSettings['tls']>) => void) => () => void;
   /**
-   * Aborted when the process stops and serves nobody any more. Then requests fail with `unavailable` (transactions that
+   * `signal`: aborted when the process stops and serves nobody any more. Then requests fail with `unavailable` (transactions that
    * were sent, with `outcome-unknown`) as soon as etcd has answered none of them for 1.5 s, and all later ones at once.
    */
-  readonly stopping?: AbortSignal;
+  readonly stopping?: { readonly signal: AbortSignal; readonly clock: Clock };
   readonly random: Random;
   readonly logger: Logger;
   /** How long the first answer is waited for. Default 10 s: etcd may be starting at the same time. */
@@ -103,9 +103,7 @@ class EtcdCoordinator implements Coordinator {
       this.#pool.renew(tls);
       this.#leases.renew(tls);
     });
-    const leave = (): void => pool.leave();
-    options.stopping?.addEventListener('abort', leave, { once: true });
-    this.#forgetStop = () => options.stopping?.removeEventListener('abort', leave);
+    this.#forgetStop = leaveWhenStopping(pool, options.stopping);
     // Every watch listens.
     setMaxListeners(0, this.#ending.signal);
   }
@@ -276,6 +274,18 @@ class EtcdCoordinator implements Coordinator {
       throw new QuorateError('unavailable', 'the coordinator is closed');
     }
   }
+}
+
+/** Returns how to stop listening. */
+function leaveWhenStopping(
+  pool: MemberPool,
+  stopping: EtcdCoordinatorOptions['stopping'],
+): () => void {
+  if (stopping === undefined) return () => undefined;
+  const { signal, clock } = stopping;
+  const leave = (): void => pool.leave(clock);
+  signal.addEventListener('abort', leave, { once: true });
+  return () => signal.removeEventListener('abort', leave);
 }
 
 /** A cheap linearizable read, of something that a user of etcd with rights below the prefix may see. */

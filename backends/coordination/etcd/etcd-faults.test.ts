@@ -5,13 +5,19 @@ import { setImmediate } from 'node:timers/promises';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import type { Coordinator, WatchBatch } from '../../contract/coordinator.js';
-import { until } from '../../contract/testing/until.js';
+import { awaited, until } from '../../contract/testing/until.js';
 import { asQuorateError, QuorateError } from '../../contract/errors.js';
-import { silentLogger } from '../test-environment.js';
+import { createManualClock, silentLogger } from '../test-environment.js';
 import { openEtcdCoordinator } from './etcd-coordinator.js';
 import { defaultAnswerMs } from './etcd-settings.js';
 import { EtcdCluster } from './testing/etcd-cluster.js';
-import { openEtcd, type OpenEtcd, realRandom, settingsFor } from './testing/etcd-fixture.js';
+import {
+  openEtcd,
+  type OpenEtcd,
+  patientLeaseMs,
+  realRandom,
+  settingsFor,
+} from './testing/etcd-fixture.js';
 import { measureWriteGap } from './testing/write-gap.js';
 
 const put = (coordinator: Coordinator, key: string, value: string | Uint8Array) =>
@@ -205,33 +211,54 @@ test('a watch that nobody reads holds up nothing else, and ends in the compactio
 
 test('who stops waits once for an etcd that says nothing, for all that is asked, and not at all for one that answers', async () => {
   const cluster = await EtcdCluster.start();
+  const clock = createManualClock();
   const stopping = new AbortController();
+  const pass = async (ms: number): Promise<void> => {
+    for (let leftMs = ms; leftMs > 0; leftMs -= 100) {
+      clock.advance(100);
+      await setImmediate();
+    }
+  };
   // Whoever waited for it would wait for longer than a test may take.
   const settings = { ...settingsFor(cluster), patienceMs: 3_600_000 };
   const coordinator = await openEtcdCoordinator({
     settings,
-    stopping: stopping.signal,
+    stopping: { signal: stopping.signal, clock },
     random: realRandom,
     logger: silentLogger,
   });
   try {
     await put(coordinator, 'k', '1');
-    const before = await coordinator.grantLease(5_000);
+    const before = await coordinator.grantLease(patientLeaseMs);
+    await pass(10_000);
     stopping.abort();
-    assert.equal((await coordinator.get('k'))?.key, 'k');
-    await coordinator.grantLease(5_000);
+    // Nobody asks for anything, and then each is answered.
+    await pass(10_000);
+    for (let i = 0; i < 20; i += 1) {
+      const asking = coordinator.get('k');
+      await pass(1_000);
+      assert.equal((await awaited('an answer', asking))?.key, 'k');
+    }
+    await awaited('a lease', coordinator.grantLease(patientLeaseMs));
+    await pass(100);
     await cluster.member(0).pause();
+    let ended = 0;
     const asked = [
       ...Array.from({ length: 10 }, () => coordinator.get('k')),
-      coordinator.grantLease(5_000),
+      coordinator.grantLease(patientLeaseMs),
       before.revoke(),
-    ];
-    for (const result of await Promise.allSettled(asked)) {
+    ].map((one) => one.finally(() => (ended += 1)));
+    const all = Promise.allSettled(asked);
+    await pass(1_400);
+    assert.equal(ended, 0);
+    await pass(100);
+    for (const result of await awaited('all to be refused', all)) {
       assert.equal(result.status, 'rejected');
       assert.equal(asQuorateError(result.reason).code, 'unavailable');
     }
-    await assert.rejects(coordinator.get('k'), { code: 'unavailable' });
-    await assert.rejects(put(coordinator, 'k', '2'), { code: 'unavailable' });
+    const refused = { code: 'unavailable' };
+    await assert.rejects(awaited('a refusal', coordinator.get('k')), refused);
+    await assert.rejects(awaited('a refusal', put(coordinator, 'k', '2')), refused);
   } finally {
     cluster.member(0).resume();
     await coordinator.close();

@@ -1,6 +1,7 @@
 import { randomInt } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { IResponseHeader } from 'etcd3';
+import type { Clock } from '../../contract/environment.js';
 import { asQuorateError, QuorateError, refuseCancelled } from '../../contract/errors.js';
 import { judgeError, refusalOf, unknownOf } from './etcd-errors.js';
 import { LeaderWatch } from './leader-watch.js';
@@ -47,11 +48,10 @@ export class MemberPool {
   #clusterId: string | undefined;
   #revision = 0;
   #closed = false;
-  /** Requests that run, and since when there are some; and when the latest answer came. */
+  /** Requests that run, and answers that came. */
   #running = 0;
-  #runningSinceMs = 0;
-  #answeredMs = 0;
-  #leaving: NodeJS.Timeout | undefined;
+  #answers = 0;
+  #leaving = false;
 
   constructor(settings: EtcdSettings) {
     this.#settings = settings;
@@ -79,7 +79,6 @@ export class MemberPool {
 
   close(): void {
     this.#closed = true;
-    clearInterval(this.#leaving);
     for (const [timer, members] of this.#retired) {
       clearTimeout(timer);
       for (const member of members) member.close();
@@ -91,13 +90,10 @@ export class MemberPool {
    * The process stops: from now on, whenever requests have run for 1.5 s and no member answers any, the pool closes. All
    * requests share that wait, however many come one after the other. Idempotent.
    */
-  leave(): void {
-    if (this.#closed || this.#leaving !== undefined) return;
-    const leftMs = performance.now();
-    this.#leaving = setInterval(() => {
-      const sinceMs = Math.max(leftMs, this.#runningSinceMs, this.#answeredMs);
-      if (this.#running > 0 && performance.now() - sinceMs > leavingPatienceMs) this.close();
-    }, leavingCheckMs).unref();
+  leave(clock: Clock): void {
+    if (this.#leaving) return;
+    this.#leaving = true;
+    void this.#closeWhenSilent(clock);
   }
 
   /** From now on connections are made with these certificates. Those that there are close when no request is on them. */
@@ -196,6 +192,18 @@ export class MemberPool {
     this.#revision = Math.max(this.#revision, Number(header.revision));
   }
 
+  /** Counted in steps: a process that stood still itself has not waited for anybody. */
+  async #closeWhenSilent(clock: Clock): Promise<void> {
+    let answers = this.#answers;
+    for (let silentMs = 0; !this.#closed;) {
+      await clock.sleep(leavingCheckMs);
+      const isSilent = this.#running > 0 && this.#answers === answers;
+      answers = this.#answers;
+      silentMs = isSilent ? silentMs + leavingCheckMs : 0;
+      if (silentMs >= leavingPatienceMs) this.close();
+    }
+  }
+
   async #ask<T extends Answer>(
     member: MemberClient,
     request: (member: MemberClient) => Promise<T>,
@@ -206,13 +214,12 @@ export class MemberPool {
   }
 
   #note(member: MemberClient, { header }: Answer): void {
-    this.#answeredMs = performance.now();
+    this.#answers += 1;
     this.observe(header);
     this.#leaders.observe(member, Number(header.raft_term));
   }
 
   async #untilTaken<T>(attempt: Attempt, send: (member: MemberClient) => Promise<T>): Promise<T> {
-    if (this.#running === 0) this.#runningSinceMs = performance.now();
     this.#running += 1;
     try {
       return await this.#tryUntilTaken(attempt, send);
