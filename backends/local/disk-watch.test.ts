@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { promisify } from 'node:util';
+import { until } from '../contract/testing/until.js';
 import { silentLogger } from '../coordination/test-environment.js';
 import { DiskWatch } from './disk-watch.js';
 import { silentMeter, systemClock } from './testing/local-fixture.js';
@@ -76,7 +77,7 @@ test('a disk that hangs is found out, by one look however many ask, and so is th
     await reader.close();
   }
   // The look that hung comes back, and finds that a pipe is not what can be written to.
-  while (disk.finding?.hangs === true) await new Promise(setImmediate);
+  await until('the look to come back', () => disk.finding?.hangs !== true);
   assert.deepEqual([gauges.get('hangs')?.(), gauges.get('takes-nothing')?.()], [0, 1]);
   scene.hurries = false;
   assert.equal(await disk.look(), undefined);
@@ -111,7 +112,7 @@ test('who keeps looking logs what changes, and stops though the disk hangs', asy
   });
   await heard;
   stopping.abort();
-  while (logged.length < 2) await new Promise(setImmediate);
+  await until('it to stop', () => logged.length >= 2);
   assert.match(logged[0] ?? '', /hangs/);
   assert.equal(logged[1], 'stopped');
   const reader = await open(probe, 'r');

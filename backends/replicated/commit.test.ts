@@ -1,37 +1,22 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { cpSync, readdirSync } from 'node:fs';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { Transaction } from '../contract/coordinator.js';
 import { QuorateError } from '../contract/errors.js';
-import { keys, prefixEnd } from '../contract/keys.js';
+import { keys } from '../contract/keys.js';
 import type { PushPipeline } from '../contract/pipeline.js';
 import type { Repository } from '../contract/repository.js';
 import { comeTo } from '../local/testing/come-to.js';
 import { type LocalFixture, judging, startLocal, zeroOid } from '../local/testing/local-fixture.js';
 import { intercepting, isCommit, isResolution, type Step } from './testing/fault-coordinator.js';
+import { committedOf, pushOne } from './testing/one-push.js';
 
 const signal = new AbortController().signal;
 
 const lost = new QuorateError('outcome-unknown', 'the answer was lost');
 const full = new QuorateError('outcome-unknown', 'full', { details: { answered: true } });
-
-async function logOf({ coordinator }: LocalFixture, { id }: Repository): Promise<number> {
-  const head = await coordinator.get(keys.head(id));
-  return Number(JSON.parse(new TextDecoder().decode(head?.value)).generation);
-}
-
-async function pushOne(local: LocalFixture, name: string) {
-  const repository = await local.create(name);
-  const tip = await local.commit(name);
-  const result = await local.push(repository, [
-    { ref: 'refs/heads/main', oldOid: zeroOid, newOid: tip },
-  ]);
-  return { repository, tip, result };
-}
 
 const lostAnswers: { desc: string; step: Step }[] = [
   {
@@ -62,7 +47,7 @@ for (const { desc, step } of lostAnswers) {
       const { repository, tip, result } = await pushOne(local, 'lost');
       assert.equal(result.refs[0]?.status, 'ok');
       assert.equal(result.generation, 1);
-      assert.equal(await logOf(local, repository), 1);
+      assert.equal(await committedOf(local, repository), 1);
       const read = await local.backend.read(repository, signal);
       assert.equal(read.snapshot.find('refs/heads/main')?.oid, tip);
       read.release();
@@ -283,7 +268,7 @@ test('a lock that is gone at the commit: judged again, committed once', async ()
     const result = await local.push(repository, [command]);
     assert.equal(times, 2);
     assert.equal(result.refs[0]?.status, 'ok');
-    assert.equal(await logOf(local, repository), 1);
+    assert.equal(await committedOf(local, repository), 1);
     await other.end();
   } finally {
     await local.remove();
@@ -355,7 +340,7 @@ test('settings that change before the commit are judged by', async () => {
     assert.deepEqual(result.refs, [
       { ref: 'refs/heads/main', status: 'refused', reason: 'by the new settings' },
     ]);
-    assert.equal(await logOf(local, repository), 0);
+    assert.equal(await committedOf(local, repository), 0);
   } finally {
     await local.remove();
   }
@@ -410,104 +395,8 @@ test('pre-receive refuses a push as a whole', async () => {
       { ref: 'refs/heads/main', status: 'refused', reason: 'closed for repairs' },
     ]);
     assert.equal(asked, false);
-    assert.equal(await logOf(local, repository), 0);
+    assert.equal(await committedOf(local, repository), 0);
   } finally {
     await local.remove();
   }
 });
-
-test('a crash at any transaction of a push: all of it or nothing, and nothing left over', async () => {
-  const copies = await mkdtemp(join(tmpdir(), 'quorate-crash-'));
-  const points: string[] = [];
-  let recording = false;
-  let data = '';
-  const crashCopy = (): void => {
-    if (!recording) return;
-    const copy = join(copies, String(points.length));
-    cpSync(data, copy, {
-      recursive: true,
-      filter: (path) => !path.startsWith(join(data, 'source')),
-    });
-    points.push(copy);
-  };
-  const local = await startLocal({
-    pipeline: {
-      ...judging({
-        preReceive: async () => {
-          crashCopy();
-          return undefined;
-        },
-      }),
-      postReceive: async () => crashCopy(),
-    },
-    wrap: (coordinator) =>
-      intercepting(coordinator, () => async (run) => {
-        crashCopy();
-        const result = await run();
-        crashCopy();
-        return result;
-      }),
-  });
-  data = local.directory;
-  try {
-    const { repository, tip: base } = await pushOne(local, 'crash');
-    const tip = await local.commit('crash tip');
-    await local.git('tag', '-a', '-m', 'tag', 'crash-tag', tip);
-    const tag = await local.git('rev-parse', 'refs/tags/crash-tag');
-    recording = true;
-    await local.push(
-      repository,
-      [
-        { ref: 'refs/heads/main', oldOid: base, newOid: tip },
-        { ref: 'refs/tags/crash-tag', oldOid: zeroOid, newOid: tag },
-      ],
-      { have: [base] },
-    );
-    await local.stop();
-    assert.ok(points.length >= 6, `only ${points.length} crash points`);
-    const seen = new Set<number>();
-    for (const directory of points) {
-      const again = await startLocal({ directory, source: local.source });
-      const read = await again.backend.read(repository, signal);
-      const refs = Object.fromEntries(read.snapshot.refs.map(({ name, oid }) => [name, oid]));
-      read.release();
-      seen.add(read.snapshot.generation);
-      assert.deepEqual(
-        refs,
-        read.snapshot.generation === 1
-          ? { 'refs/heads/main': base }
-          : { 'refs/heads/main': tip, 'refs/tags/crash-tag': tag },
-      );
-      assert.equal(await logOf(again, repository), read.snapshot.generation);
-      await comeTo([], () => readdirSync(join(directory, 'store', 'quarantine')));
-      assert.deepEqual(await again.backend.locks(), []);
-      const next = await again.push(
-        repository,
-        [{ ref: 'refs/heads/next', oldOid: zeroOid, newOid: tip }],
-        { have: [base] },
-      );
-      assert.equal(next.refs[0]?.status, 'ok');
-      await again.stop();
-      const left = await openLeftovers(again);
-      assert.deepEqual(left, []);
-    }
-    assert.deepEqual(
-      [...seen].toSorted((a, b) => a - b),
-      [1, 2],
-    );
-  } finally {
-    await local.remove();
-    await rm(copies, { recursive: true });
-  }
-});
-
-/** Log and outbox entries that a stopped backend left in its coordinator. */
-async function openLeftovers({ directory }: LocalFixture): Promise<readonly string[]> {
-  const again = await startLocal({ directory, source: directory });
-  try {
-    const logs = await again.coordinator.range(keys.allLogs, { rangeEnd: prefixEnd(keys.allLogs) });
-    return logs.entries.map(({ key }) => key);
-  } finally {
-    await again.stop();
-  }
-}

@@ -4,6 +4,7 @@ import { afterEach, beforeEach, describe, test } from 'node:test';
 import type { Coordinator } from '../../backends/contract/coordinator.js';
 import type { Clock } from '../../backends/contract/environment.js';
 import { QuorateError } from '../../backends/contract/errors.js';
+import { until } from '../../backends/contract/testing/until.js';
 import { asCoordinator, MemoryCoordinator } from '../auth/memory-coordinator.fixture.js';
 import { adminEndpoints } from './admin-api.js';
 import { answers } from './answers.js';
@@ -92,7 +93,7 @@ describe('Idempotency-Key, through another front-end or after a restart', () => 
       return create(user);
     };
     const first = post(one, '/users', { name: 'ann' }, 'k1');
-    while (remembered().length === 0) await new Promise((resolve) => setImmediate(resolve));
+    await until('it to work', () => remembered().length > 0);
     const meanwhile = await post(two, '/users', { name: 'ann' }, 'k1');
     assert.deepEqual([meanwhile.status, meanwhile.body?.['code']], [409, 'failed-precondition']);
     assert.match(String(meanwhile.body?.['detail']), /at work, or its server died/);

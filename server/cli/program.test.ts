@@ -1,38 +1,28 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
-import { tmpdir } from 'node:os';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { QuorateError } from '../../backends/contract/errors.js';
-import { pickPort } from '../../backends/contract/testing/ports.js';
-import { ApiScene } from '../admin/testing/api-scene.js';
-import {
-  type Outcome,
-  quorateCommand,
-  runQuorate,
-  type RunOptions,
-} from './testing/run-quorate.js';
+import type { ApiScene } from '../admin/testing/api-scene.js';
+import { CliScene } from './testing/cli-scene.js';
+import { type Outcome, quorateCommand, type RunOptions } from './testing/run-quorate.js';
 import { until } from '../../backends/contract/testing/until.js';
 
+let cli: CliScene;
 let scene: ApiScene;
-let env: Record<string, string>;
+let env: Readonly<Record<string, string>>;
 let directory: string;
 
 before(async () => {
-  scene = await ApiScene.open();
-  env = { QUORATE_URL: scene.url, QUORATE_TOKEN: await scene.token('root', { admin: true }) };
-  directory = await mkdtemp(join(tmpdir(), 'quorate-cli-'));
+  cli = await CliScene.open();
+  ({ server: scene, env, directory } = cli);
 });
-after(async () => {
-  await scene.close();
-  await rm(directory, { recursive: true });
-});
+after(() => cli.close());
 
-const quorate = async (args: readonly string[], options: RunOptions = {}): Promise<Outcome> =>
-  await runQuorate(args, { env, ...options });
+const quorate = (args: readonly string[], options: RunOptions = {}): Promise<Outcome> =>
+  cli.quorate(args, options);
 
 /** Runs a command that has to succeed; answers its stdout. */
 const ok = async (...args: readonly string[]): Promise<string> => {
@@ -329,79 +319,6 @@ describe('mistakes', () => {
     assert.match(await ok('token', 'create', '--help'), /--json/);
     assert.match(await ok('help', 'token', 'create'), /^Usage: quorate token create /);
     assert.equal((await quorate([])).exitCode, 2);
-  });
-});
-
-describe('finding the server', () => {
-  const bare = { env: {} };
-
-  test('no server anywhere', async () => {
-    const outcome = await quorate(['status'], { ...bare, cwd: directory });
-    assert.equal(outcome.exitCode, 1);
-    assert.match(
-      outcome.stderr,
-      /^quorate: no server found: there is no data\/server\.json; start one with "quorate serve",/,
-    );
-  });
-
-  test('a storage node, which takes no commands', async () => {
-    const node = join(directory, 'node');
-    await mkdir(node);
-    await writeFile(join(node, 'node.json'), '{}');
-    const outcome = await quorate(['node', 'list', '--data', node], bare);
-    assert.equal(outcome.exitCode, 1);
-    assert.equal(
-      outcome.stderr,
-      `quorate: ${node} is a storage node's, and front-ends take commands: name the data directory of one on this machine with --data DIR, or set QUORATE_URL and QUORATE_TOKEN\n`,
-    );
-  });
-
-  test('a data directory', async () => {
-    await writeFile(join(directory, 'server.json'), JSON.stringify({ httpUrl: scene.url, pid: 1 }));
-    await writeFile(join(directory, 'admin-token'), `${env['QUORATE_TOKEN']}\n`);
-    const outcome = await quorate(['repo', 'list', '--json', '--data', directory], bare);
-    assert.equal(outcome.exitCode, 0, outcome.stderr);
-    const byVariable = await quorate(['status'], { env: { QUORATE_DATA: directory } });
-    assert.equal(byVariable.exitCode, 0, byVariable.stderr);
-  });
-
-  test('a token in a data directory is not sent elsewhere', async () => {
-    const outcome = await quorate(['status'], {
-      env: { QUORATE_URL: scene.url, QUORATE_DATA: directory },
-    });
-    assert.equal(outcome.stderr, 'quorate: no token: it is looked for in QUORATE_TOKEN\n');
-  });
-
-  test('a token that is not taken', async () => {
-    const outcome = await quorate(['status'], { env: { ...env, QUORATE_TOKEN: 'wrong' } });
-    assert.match(
-      outcome.stderr,
-      /^quorate: the token is unknown, .* \(the token is from QUORATE_TOKEN\)\n$/,
-    );
-  });
-
-  test('a server that does not answer', async () => {
-    const httpUrl = `http://127.0.0.1:${await pickPort()}`;
-    await writeFile(join(directory, 'server.json'), JSON.stringify({ httpUrl }));
-    const outcome = await quorate(['status', '--data', directory], bare);
-    assert.equal(
-      outcome.stderr,
-      `quorate: the server at ${httpUrl} does not answer (connection refused): start it with "quorate serve --data ${directory}"\n`,
-    );
-  });
-
-  test('what is no Quorate server', async () => {
-    const other = createServer((socket) => {
-      socket.end('HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\nConnection: close\r\n\r\nno\n');
-      socket.resume();
-    }).listen(0, '127.0.0.1');
-    await once(other, 'listening');
-    const address = other.address();
-    assert.ok(address !== null && typeof address === 'object');
-    const QUORATE_URL = `http://127.0.0.1:${address.port}`;
-    const outcome = await quorate(['status'], { env: { ...env, QUORATE_URL } });
-    assert.equal(outcome.stderr, `quorate: ${QUORATE_URL} answered 404; is it a Quorate server?\n`);
-    other.close();
   });
 });
 

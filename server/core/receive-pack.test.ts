@@ -1,68 +1,25 @@
 import assert from 'node:assert/strict';
-import { createHash } from 'node:crypto';
 import { PassThrough } from 'node:stream';
 import { test } from 'node:test';
 import type { PushRequest } from '../../backends/contract/backend.js';
 import { QuorateError } from '../../backends/contract/errors.js';
-import type { Capability } from '../wire/capabilities.js';
-import { writeCommandList, type PushCommand } from '../wire/command-list.js';
+import { until } from '../../backends/contract/testing/until.js';
 import { PktReader } from '../wire/pkt-line.js';
 import { readRefAdvertisement } from '../wire/ref-advertisement.js';
-import { readStatusReport, type StatusReport } from '../wire/report-status.js';
-import { parseSideBand } from '../wire/side-band.js';
-import { acceptAll, codeOf, FakeService, oidOf, type Scene, type Talk } from './fake-service.js';
-
-const service = 'git-receive-pack' as const;
-const stateless = { service, mode: 'stateless' } as const;
-const session = { service, mode: 'session' } as const;
-const zero = oidOf('0');
-const create: PushCommand = { oldOid: zero, newOid: oidOf('a'), ref: 'refs/heads/main' };
-const remove: PushCommand = { oldOid: oidOf('a'), newOid: zero, ref: 'refs/heads/old' };
-const packStart = Buffer.from('PACK\0\0\0\x02\0\0\0\0');
-const pack = Buffer.concat([packStart, createHash('sha1').update(packStart).digest()]);
-
-function pushOf(
-  commands: readonly PushCommand[],
-  options: { names?: string; pushOptions?: readonly string[]; pack?: Buffer } = {},
-): Buffer {
-  const names = (options.names ?? 'report-status side-band-64k').split(' ');
-  const capabilities: Capability[] = names.map((name) => ({ name }));
-  const list = writeCommandList({ commands, capabilities, shallow: [] }, options.pushOptions);
-  return Buffer.concat([Buffer.from(list), options.pack ?? pack]);
-}
-
-/** What came on each band, less keep-alives; `undefined` report where band 1 had none. */
-async function heard(output: Buffer): Promise<{
-  readonly report: StatusReport | undefined;
-  readonly progress: string;
-  readonly fatal: string;
-}> {
-  const reader = new PktReader(PassThrough.from([output]));
-  const bands: Record<1 | 2 | 3, Buffer[]> = { 1: [], 2: [], 3: [] };
-  for (;;) {
-    const pkt = await reader.read();
-    if (pkt === undefined || pkt.type !== 'data') break;
-    const { band, data } = parseSideBand(pkt.payload);
-    bands[band].push(data);
-  }
-  const report = Buffer.concat(bands[1]);
-  return {
-    report: report.length === 0 ? undefined : await reportIn(report),
-    progress: Buffer.concat(bands[2]).toString(),
-    fatal: Buffer.concat(bands[3]).toString(),
-  };
-}
-
-function reportIn(bytes: Buffer): Promise<StatusReport> {
-  return readStatusReport(new PktReader(PassThrough.from([bytes])));
-}
-
-async function reported(talk: Talk): Promise<StatusReport> {
-  assert.equal(talk.error, undefined);
-  const { report } = await heard(talk.output);
-  assert.ok(report !== undefined);
-  return report;
-}
+import { acceptAll, codeOf, FakeService, oidOf, type Scene } from './fake-service.js';
+import {
+  create,
+  heard,
+  pack,
+  packStart,
+  pushOf,
+  remove,
+  reported,
+  reportIn,
+  service,
+  session,
+  stateless,
+} from './testing/push-talk.js';
 
 test('the advertisement has no HEAD, no peeled lines and no hidden refs', async () => {
   const main = { name: 'refs/heads/main', oid: oidOf('a') };
@@ -353,10 +310,10 @@ test('keep-alives break the silence once the pack is in', async () => {
       assert.equal(ticks.length, 0, 'not while the pack comes in');
       const result = await acceptAll(request);
       for (let count = 0; count < 2; count += 1) {
-        while (ticks.length === 0) await new Promise(setImmediate);
+        await until('a pause', () => ticks.length > 0);
         ticks.shift()?.();
       }
-      while (ticks.length === 0) await new Promise(setImmediate);
+      await until('the last pause', () => ticks.length > 0);
       return result;
     },
   });
@@ -421,86 +378,4 @@ test('an empty push, with which git asks whether it may come, is answered with n
   assert.equal(outcome?.status, 'ok');
   assert.equal(output.length, 0);
   assert.equal(fake.created.length, 0);
-});
-
-test('the first push creates its repository, the pusher’s own, with the branch that is pushed', async () => {
-  const fake = new FakeService({ names: [] });
-  const advertised = await fake.talk({ service, mode: 'advertise' });
-  assert.match(advertised.output.toString(), / capabilities\^\{\}\0/);
-  assert.equal(fake.created.length, 0, 'asking creates nothing');
-  const trunk = { ...create, ref: 'refs/heads/trunk' };
-  assert.equal((await reported(await fake.talk(stateless, pushOf([trunk])))).unpack, 'ok');
-  const [made] = fake.created;
-  assert.deepEqual(
-    [made?.name, made?.defaultBranch, made?.access],
-    ['team/app', 'trunk', { public: false, grants: { ann: 'admin' } }],
-  );
-});
-
-for (const code of ['already-exists', 'failed-precondition', 'unavailable'] as const) {
-  test(`why the repository cannot be created (${code}) is told in git's form`, async () => {
-    const creationError = new QuorateError(code, 'team is a repository');
-    const fake = new FakeService({ names: [], creationError });
-    for (const part of [stateless, session]) {
-      const { outcome, error, output } = await fake.talk(part, pushOf([create]));
-      assert.equal(error, undefined);
-      assert.equal(outcome?.exitCode, 128);
-      assert.match(output.toString('latin1'), /\x03team is a repository0000$/);
-    }
-  });
-}
-
-test('a push that brings nothing creates nothing', async () => {
-  const fake = new FakeService({ names: [] });
-  for (const command of [remove, { ...create, ref: 'refs/bad..name' }]) {
-    const { outcome } = await fake.talk(stateless, pushOf([command]));
-    assert.equal(outcome?.status, 'refused');
-  }
-  assert.equal(fake.created.length, 0);
-});
-
-const decisions = [
-  { because: 'sign-in', code: 'unauthenticated' },
-  { because: 'hidden', code: 'not-found' },
-  { because: 'denied', code: 'permission-denied' },
-] as const;
-
-for (const { because, code } of decisions) {
-  test(`access refused (${because}) is ${code}, before anything is written`, async () => {
-    const fake = new FakeService({ decide: () => ({ allowed: false, because, reason: 'why' }) });
-    for (const part of [
-      stateless,
-      session,
-      { service: 'git-upload-pack', mode: 'session' } as const,
-    ]) {
-      const { error, output } = await fake.talk(part, pushOf([create]));
-      assert.equal(codeOf(error), code);
-      assert.equal(output.length, 0);
-      if (because === 'hidden') assert.ok(error?.message.includes('why') === false);
-    }
-  });
-}
-
-test('what was allowed when the session began is asked again when the commands are there', async () => {
-  let allowed = true;
-  const client = new PassThrough();
-  const fake = new FakeService({
-    decide: () => (allowed ? { allowed } : { allowed, because: 'denied', reason: 'not any more' }),
-  });
-  const talking = fake.talk(session, client);
-  while (fake.sessions === 0 && client.listenerCount('readable') === 0) {
-    await new Promise(setImmediate);
-  }
-  allowed = false;
-  client.write(pushOf([create]));
-  const { output, outcome } = await talking;
-  assert.match(output.toString(), /not any more/);
-  assert.equal(outcome?.exitCode, 128);
-  assert.equal(fake.pushed.length, 0);
-  client.destroy();
-});
-
-test('a hostile path is no repository', async () => {
-  const { error } = await new FakeService().talk({ ...stateless, path: '/../etc.git' });
-  assert.equal(codeOf(error), 'invalid-argument');
 });

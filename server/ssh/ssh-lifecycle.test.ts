@@ -181,9 +181,10 @@ describe('limits', () => {
     await once(socket, 'close');
     for (const socket of held) socket.destroy();
     // The server sees them go a little later.
-    let served = false;
-    while (!served)
-      served = (await scene.ssh(key, 'git@127.0.0.1', "git-upload-pack 'facts'")).exitCode === 0;
+    await until('the next to be served', async () => {
+      const { exitCode } = await scene.ssh(key, 'git@127.0.0.1', "git-upload-pack 'facts'");
+      return exitCode === 0;
+    });
   });
 
   test('connections of one user', async () => {

@@ -11,6 +11,7 @@ import {
   GRPCUnknownError,
 } from 'etcd3';
 import { pickPort } from '../../contract/testing/ports.js';
+import { until } from '../../contract/testing/until.js';
 import { RequestNotTaken } from './grpc-status.js';
 import { UnaryChannel } from './unary-channel.js';
 
@@ -69,10 +70,6 @@ const echo: Serve = (stream) => {
     () => undefined,
   );
 };
-
-async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await new Promise(setImmediate);
-}
 
 test('many calls at once are answered, each with its own', async () => {
   const { channel, sessions } = await serving(echo);
@@ -149,7 +146,7 @@ test('a call ends at its deadline, and a connection on which nothing is said end
   await call(channel, '/');
   const long = call(channel, '/silent');
   const lost = assert.rejects(long, GRPCUnavailableError);
-  await until(() => silent === 1);
+  await until('the first call', () => silent === 1);
   await assert.rejects(call(channel, '/silent', 'm', 50), GRPCDeadlineExceededError);
   await lost;
   assert.equal(String(await call(channel, '/', 'again')), 'again');
@@ -177,9 +174,9 @@ test('a member that stops answers what it has taken, and only that', async () =>
     else echo(stream, path);
   });
   const taken = call(channel, '/held', 'taken');
-  await until(() => held.length === 1);
+  await until('the first call', () => held.length === 1);
   const late = call(channel, '/held', 'late');
-  await until(() => held.length === 2);
+  await until('the second call', () => held.length === 2);
   const [first] = held;
   assert.ok(first !== undefined);
   const refused = assert.rejects(late, RequestNotTaken);
@@ -204,13 +201,13 @@ test('a channel that is closed answers what was asked, and nothing more', async 
   const { channel, sessions } = await serving((stream) => held.push(stream));
   assert.ok(await channel.ready(60_000));
   const open = call(channel, '/', 'open');
-  await until(() => held.length === 1);
+  await until('the first call', () => held.length === 1);
   channel.close();
   await assert.rejects(call(channel, '/'), ClientClosedError);
   await assert.rejects(channel.ready(0), ClientClosedError);
   for (const stream of held) echo(stream, '/');
   assert.equal(String(await open), 'open');
-  await until(() => sessions[0]?.destroyed === true);
+  await until('the connection to end', () => sessions[0]?.destroyed === true);
 });
 
 test('no connection is told, tried again later, and found when it is there', async () => {
@@ -224,7 +221,7 @@ test('no connection is told, tried again later, and found when it is there', asy
   server.listen(port, '127.0.0.1');
   await once(server, 'listening');
   undo.push(() => server.close());
-  while (!(await channel.ready(60_000))) await new Promise((resolve) => setTimeout(resolve, 10));
+  await until('a connection', () => channel.ready(60_000));
   assert.equal(String(await call(channel, '/', 'there')), 'there');
   channel.close();
 });
