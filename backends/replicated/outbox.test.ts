@@ -20,6 +20,8 @@ import { plainRecord } from './testing/plain-record.js';
 let directory: string;
 let coordinator: Coordinator;
 let told: string[];
+/** How many refs the stage of each push was told of. */
+let refs: Map<string, number>;
 /** Repositories of which an entry cannot be applied. */
 let stuck: Set<string>;
 /** Repositories with a voter that is away. */
@@ -48,6 +50,7 @@ beforeEach(async () => {
     logger: silentLogger,
   });
   told = [];
+  refs = new Map();
   stuck = new Set();
   lagging = new Set();
   hanging = new Set();
@@ -84,6 +87,7 @@ function outbox(inner = coordinator, name = 'me'): Outbox {
       ...permissivePipeline,
       postReceive: async ({ entry }) => {
         told.push(entry.pushId);
+        refs.set(entry.pushId, entry.updates.length);
         await running;
       },
     },
@@ -170,6 +174,33 @@ test('a commit that was made here just now is not read again', async () => {
   });
   await untilLeft(0);
   assert.deepEqual([told, reads], [['a-push-1'], 0]);
+  await box.close();
+});
+
+test('a push of many refs that waits for its stage is still known when what is left is looked for', async () => {
+  const stages = new AbortController();
+  running = once(stages.signal, 'abort');
+  const box = outbox();
+  for (let generation = 1; generation <= 8; generation++) {
+    box.notify('a', await commit('a', generation));
+    await until('its stage runs', () => told.length === generation);
+  }
+  const pushId = await commit('b', 1);
+  const kv = await coordinator.get(keys.logEntry('b', 1));
+  assert.ok(kv !== undefined);
+  const record: RepositoryRecord = { id: 'b', name: 'b', ...plainRecord };
+  const entry = { ...decodeLogEntry(kv), updatesDigest: 'ab'.repeat(32) };
+  const updates = ['1', '2'].map((name) => ({
+    ref: `refs/heads/${name}`,
+    oldOid: '0'.repeat(40),
+    newOid: '1'.repeat(40),
+  }));
+  box.notify('b', pushId, { entry, updates, record, applied: 's', trace: untraced });
+  await box.resume();
+  running = undefined;
+  stages.abort();
+  await untilLeft(0);
+  assert.equal(refs.get(pushId), 2);
   await box.close();
 });
 

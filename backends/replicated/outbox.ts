@@ -156,6 +156,8 @@ export class Outbox {
       ...(commit === undefined ? {} : { trace: commit.trace }),
     };
     if (this.#postponed.has(nameOf(item))) return;
+    // What was told of it when it was committed is more than the coordinator has.
+    if (commit === undefined && this.#pending.has(nameOf(item))) return;
     if (this.#length >= maxItems) this.#overflowed = true;
     else this.#pending.set(nameOf(item), item);
     this.#begin();
