@@ -375,6 +375,28 @@ test('without its locks and without an entry nobody can say: no verdict', async 
   assert.equal(push.ended(), false);
 });
 
+test('what decides, and is not answered either, has decided: the push was not committed', async () => {
+  const push = await ready('a');
+  await put(keys.frontEnd('me'), {});
+  let late: (() => Promise<unknown>) | undefined;
+  let decided = 0;
+  const commit = queue((inner) =>
+    intercepting(inner, (transaction) => {
+      const isLate = isCommit(transaction);
+      if (!isLate && (!isResolution(transaction) || decided++ > 0)) return undefined;
+      return async (run) => {
+        if (isLate) late = run;
+        else await run();
+        throw new QuorateError('outcome-unknown', 'lost');
+      };
+    }),
+  );
+  assert.deepEqual(await commit.commit(push), { status: 'lost-lock' });
+  await late?.();
+  assert.equal(await locked(), 0);
+  await assertChain([]);
+});
+
 test('of a repository that is gone when the answer was lost nobody can say: no verdict', async () => {
   const key = keys.frontEnd('me');
   const createRevision = await put(key, {});

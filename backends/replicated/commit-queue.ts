@@ -12,11 +12,12 @@ import type {
   Transaction,
   TransactionResult,
 } from '../contract/coordinator.js';
-import { keys, prefixEnd } from '../contract/keys.js';
+import { keys } from '../contract/keys.js';
 import type { HeadRecord, LogEntry } from '../contract/repository.js';
 import { digestAfter } from '../git/digest.js';
 import type { HeadSeen } from './basis.js';
-import { decodeHead, decodeLogEntry, encodeRecord } from './records.js';
+import { entriesOf, judgeFound, lookFor } from './lost-answers.js';
+import { decodeHead, encodeRecord } from './records.js';
 import {
   closingOff,
   type ExactHead,
@@ -56,6 +57,8 @@ export type CommitOutcome =
   | { readonly status: 'committed'; readonly entry: LogEntry }
   /** A lock is gone, the head of a push without locks has moved, or the configuration changed: judge again. */
   | { readonly status: 'lost-lock' | 'reconfigured' };
+
+type Found = Extract<CommitOutcome, { status: 'committed' }> | 'not committed' | 'nobody knows';
 
 interface Waiting {
   readonly push: ReadyPush;
@@ -294,7 +297,7 @@ export class CommitQueue {
   async #settleUnknown({ push, settle, fail }: Waiting, failure: QuorateError): Promise<void> {
     const id = this.#repositoryId;
     const isOver = failure.details['answered'] === true;
-    const lookup = this.#lookup(push);
+    const lookup = lookFor(id, push);
     try {
       const { succeeded, results } = await retryUnknown(this.#dependencies, () =>
         this.#dependencies.coordinator.transaction(
@@ -308,11 +311,10 @@ export class CommitQueue {
         settle({ status: 'lost-lock' });
         return;
       }
-      const found = judgeFound(push, results);
+      const found = this.#judge(push, results);
       if (found === 'not committed' && isOver) fail(nothingChanged(failure));
-      else if (found === 'not committed' && push.exactHead !== undefined) {
-        // Overtaken: the head has moved. While its front-end's key is there, and the push runs, nobody else removes
-        // its outbox record.
+      else if (found === 'not committed') {
+        // Overtaken: the head has moved, or a lock is gone, perhaps by what decided and was not answered.
         settle({ status: 'lost-lock' });
       } else if (typeof found === 'string') throw unknownOutcome();
       else settle(found);
@@ -332,14 +334,11 @@ export class CommitQueue {
     }
   }
 
-  /** What tells whether it was committed; see `judgeFound`. */
-  #lookup({ basis, entry, held }: ReadyPush): readonly Operation[] {
-    return [
-      this.#entriesAfter(basis),
-      { type: 'get', key: keys.outbox(this.#repositoryId, entry.pushId) },
-      { type: 'get', key: keys.repo(this.#repositoryId) },
-      ...held.locks.map(({ key }): Operation => ({ type: 'get', key })),
-    ];
+  #judge(push: ReadyPush, results: TransactionResult['results']): Found {
+    const found = judgeFound(push, results);
+    if (typeof found === 'string') return found;
+    push.held.released();
+    return { status: 'committed', entry: found };
   }
 
   /** Without a put. Undefined: nobody can say. */
@@ -348,16 +347,13 @@ export class CommitQueue {
     const shut = fence === undefined ? undefined : await this.#shutOut(push, fence);
     // Nobody can commit it any more; it is judged again, or refused.
     if (shut === 'not committed') return { status: 'lost-lock' };
-    const found = shut ?? judgeFound(push, await this.#read(this.#lookup(push)));
+    const found = shut ?? this.#judge(push, await this.#read(lookFor(this.#repositoryId, push)));
     return typeof found === 'string' ? undefined : found;
   }
 
   /** What was found when the fence of a push without locks was down for certain; undefined: it may be up. */
-  async #shutOut(
-    push: ReadyPush,
-    fence: NonNullable<Hold['fence']>,
-  ): Promise<ReturnType<typeof judgeFound> | undefined> {
-    const lookup = this.#lookup(push);
+  async #shutOut(push: ReadyPush, fence: NonNullable<Hold['fence']>): Promise<Found | undefined> {
+    const lookup = lookFor(this.#repositoryId, push);
     const { compares, success } = fenceDown(fence);
     try {
       const { results } = await this.#dependencies.coordinator.transaction({
@@ -366,7 +362,7 @@ export class CommitQueue {
         failure: lookup,
         binding: true,
       });
-      return judgeFound(push, results);
+      return this.#judge(push, results);
     } catch {
       return undefined;
     } finally {
@@ -378,11 +374,6 @@ export class CommitQueue {
   async #read(success: readonly Operation[]): Promise<TransactionResult['results']> {
     const { coordinator } = this.#dependencies;
     return (await coordinator.transaction({ compares: [], success, failure: [] })).results;
-  }
-
-  #entriesAfter(basis: number): Operation {
-    const id = this.#repositoryId;
-    return { type: 'get', key: keys.logEntry(id, basis + 1), rangeEnd: prefixEnd(keys.log(id)) };
   }
 
   /** Succeeds if the push is not committed, and never will be after that. */
@@ -444,29 +435,6 @@ function entryOperations(id: string, entry: LogEntry, frontEnd = ''): readonly O
       value: encodeRecord({ generation: entry.generation, frontEnd }),
     },
   ];
-}
-
-function entriesOf(result: TransactionResult['results'][number] | undefined): readonly KeyValue[] {
-  return result?.type === 'get' ? result.entries : [];
-}
-
-/**
- * What the answer to `#lookup` says of a push. `not committed`: by then, and what else was there keeps nobody from
- * committing it later. `nobody knows`: its entry may have been applied everywhere and trimmed, or have gone with its
- * repository.
- */
-function judgeFound(
-  { held, entry: { pushId } }: ReadyPush,
-  results: TransactionResult['results'],
-): Extract<CommitOutcome, { status: 'committed' }> | 'not committed' | 'nobody knows' {
-  const [log, outbox, repository, ...locks] = results.map(entriesOf);
-  const entry = log?.map(decodeLogEntry).find((one) => one.pushId === pushId);
-  if (entry !== undefined) {
-    held.released();
-    return { status: 'committed', entry };
-  }
-  const isKnown = outbox?.length === 0 && repository?.length === 1 && stillHeld(held, locks.flat());
-  return isKnown ? 'not committed' : 'nobody knows';
 }
 
 function unknownOutcome(cause?: unknown): QuorateError {

@@ -60,6 +60,8 @@ export interface Change {
   readonly head?: { readonly old: Head; readonly new: Head };
   readonly shallow: readonly Oid[];
   readonly signal: AbortSignal;
+  /** Told of the stores that are about to be asked to prepare it, in each round. */
+  readonly asking?: (members: readonly Member[]) => void;
   /** Told when it is known what it is judged by, and locks are held, in each round before `judge`. */
   readonly locked?: (repository: RepositoryRecord) => void;
   /** What `judge` found out, of the round that is committed: nobody is to be told. */
@@ -325,6 +327,7 @@ async function prepare(
     dependencies.meter.count('quorum_failures', { consistency });
     throw quorumMissing(consistency, voters, stores);
   }
+  change.asking?.(members);
   return timed(dependencies, 'prepare', () =>
     prepareEverywhere({
       ...dependencies,

@@ -13,7 +13,7 @@ import { isPackProblem, type SmallPacks } from './small-packs.js';
 import { configuredConsistency, type Consistency, isConsistency } from './quorum.js';
 import type { PushTrace } from './push-trace.js';
 import type { RepositoryRecord } from './records.js';
-import { reachable } from './voters.js';
+import { type Member, reachable } from './voters.js';
 
 export interface PushDependencies extends CommitDependencies {
   readonly pipeline: PushPipeline;
@@ -76,6 +76,8 @@ export async function runPush(
   let talks = false;
   let nobodyToTell = false;
   let judges: PushJudges | undefined;
+  /** Stores that may have something of it, by their ids: those of a configuration that came meanwhile, too. */
+  const reached = new Map<string, Member>();
   const attendance = dependencies.attend(request.pushId, request.progress);
   try {
     const committed = await commitChange(dependencies, {
@@ -91,6 +93,9 @@ export async function runPush(
       pushOptions: request.pushOptions,
       shallow: request.shallow,
       signal: request.signal,
+      asking: (those) => {
+        for (const member of those) reached.set(member.storeId, member);
+      },
       locked: (record) => {
         judges = dependencies.pipeline.judges(record);
       },
@@ -136,11 +141,9 @@ export async function runPush(
     const settling = (allowance ?? judges)?.settle?.(request.pushId, isCommitted);
     if (settling !== undefined) await atMost(settlePatienceMs, dependencies, settling);
     if (!leaveQuarantine) {
-      await abortUpload(
-        dependencies,
-        key,
-        members ?? reachable(dependencies.replicas, repository.voters),
-      );
+      const sentTo = members ?? reachable(dependencies.replicas, repository.voters);
+      for (const member of sentTo) reached.set(member.storeId, member);
+      await abortUpload(dependencies, key, [...reached.values()]);
     }
   }
 }

@@ -345,7 +345,8 @@ export class ReplicatedBackend implements Backend {
       whileNamed: (_repository, write) => write(),
       setHead: async (repository, branch, by = 'system') => {
         this.#refuseUnlessServing();
-        const dependencies = { ...this.#dependencies, commit: this.#commit };
+        const { attend } = this.#pushDependencies(untraced);
+        const dependencies = { ...this.#dependencies, commit: this.#commit, attend };
         await this.#track(async () =>
           setHead(dependencies, await this.#record(repositoryIdOf(repository)), { branch, by }),
         );

@@ -3,6 +3,7 @@ import { asQuorateError, QuorateError } from '../contract/errors.js';
 import type { LogReader } from '../contract/replica.js';
 import { isBranchName } from '../git/ref-files.js';
 import { commitChange, type CommitDependencies } from './commit.js';
+import type { PushDependencies } from './push.js';
 import { abortUpload } from './push-upload.js';
 import { configuredConsistency, type Consistency } from './quorum.js';
 import type { RepositoryRecord } from './records.js';
@@ -12,6 +13,8 @@ export interface SetHeadDependencies {
   readonly commit: CommitDependencies;
   readonly log: LogReader;
   readonly replicas: ReplicaDirectory;
+  /** Keeps the outbox from what was committed until this is told so. */
+  readonly attend: PushDependencies['attend'];
   readonly random: Random;
   /** Of repositories that say nothing else. */
   readonly consistency: Consistency;
@@ -19,7 +22,7 @@ export interface SetHeadDependencies {
 
 /** Makes HEAD name a branch, as a log entry of its own. Does nothing when it does already. */
 export async function setHead(
-  { commit, log, replicas, random, consistency }: SetHeadDependencies,
+  { commit, log, replicas, attend, random, consistency }: SetHeadDependencies,
   { id, voters }: RepositoryRecord,
   { branch, by }: { readonly branch: string; readonly by: string },
 ): Promise<void> {
@@ -37,6 +40,7 @@ export async function setHead(
     pushId: `head-${Buffer.from(random.bytes(12)).toString('hex')}`,
     attempt: 1,
   };
+  const attendance = attend(key.pushId, () => undefined);
   try {
     await commitChange(commit, {
       key,
@@ -53,5 +57,7 @@ export async function setHead(
       await abortUpload(commit, key, reachable(replicas, voters));
     }
     throw error;
+  } finally {
+    attendance.leave();
   }
 }

@@ -1,8 +1,13 @@
 import assert from 'node:assert/strict';
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { silentLogger } from '../coordination/test-environment.js';
-import { zeroOid } from '../local/testing/local-fixture.js';
+import { keys } from '../contract/keys.js';
+import { comeTo } from '../local/testing/come-to.js';
+import { judging, zeroOid } from '../local/testing/local-fixture.js';
 import { create } from '../local/testing/replica-scene.js';
+import { decodeRepository, encodeRepository, type Voter } from './records.js';
 import { settleQuarantines } from './settle-quarantines.js';
 import { intercepting, isCommit } from './testing/fault-coordinator.js';
 import type { ReplicaSet, TestStore } from './testing/replica-set.js';
@@ -104,4 +109,35 @@ test('a small pack is sent again to a store that was started again before the pu
   assert.deepEqual((await scene.push([create(main, two)], { through })).reasons, []);
   assert.deepEqual(await scene.refsSeen(), { [main]: two, 'refs/heads/other': one });
   await scene.assertConverged();
+});
+
+test('a push that is refused when it is judged again leaves nothing at a store that was asked only then', async () => {
+  const change = async (of: (voter: Voter) => Voter): Promise<void> => {
+    const key = keys.repo(scene.repository.id);
+    const kv = await set.coordinator.get(key);
+    assert.ok(kv !== undefined);
+    const { voters, epoch, ...record } = decodeRepository(kv);
+    const value = encodeRepository({ ...record, voters: voters.map(of), epoch: epoch + 1 });
+    const success = [{ type: 'put' as const, key, value }];
+    await set.coordinator.transaction({ compares: [], success, failure: [] });
+  };
+  const late = set.stores[2];
+  assert.ok(late !== undefined);
+  await change((voter) => (voter.storeId === late.storeId ? { ...voter, state: 'stale' } : voter));
+  let rounds = 0;
+  const { backend: through } = await set.frontEnd({
+    pipeline: judging({
+      preReceive: async () => {
+        if (rounds++ > 0) return 'closed';
+        await change(({ state: _stale, ...voter }) => voter);
+        return undefined;
+      },
+    }),
+  });
+  const one = await set.commit('one');
+  assert.deepEqual((await scene.push([create(main, one)], { through })).reasons, ['closed']);
+  assert.equal(rounds, 2);
+  for (const { root } of set.stores) {
+    await comeTo([], () => readdirSync(join(root, 'quarantine')));
+  }
 });
