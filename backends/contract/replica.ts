@@ -132,6 +132,8 @@ export interface HeldPush {
   readonly updates: readonly RefCommand[] | undefined;
   /** Of updates that `storeUpdates` kept: what that returned. */
   readonly updatesDigest?: string;
+  /** What any of several verdicts allowed, where it is not known which of them counts: if none does, all there may be. */
+  readonly anyOf?: readonly RefCommand[];
 }
 
 /** Which objects of a held push are wanted. */

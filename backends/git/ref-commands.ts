@@ -26,6 +26,13 @@ export function writeRefCommands(updates: readonly RefCommand[]): string {
   return parts.join('');
 }
 
+/** Each ref that one of several parts of the same commands names, once. */
+export function allOf(parts: readonly (readonly RefCommand[])[]): readonly RefCommand[] {
+  const [only, ...others] = parts;
+  if (only !== undefined && others.length === 0) return only;
+  return [...new Map(parts.flat().map((command) => [command.ref, command])).values()];
+}
+
 /** True for the object id of "no object". */
 export function isZero(oid: string): boolean {
   return /^0+$/.test(oid);

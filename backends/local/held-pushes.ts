@@ -39,8 +39,10 @@ async function updatesOf(
     mark: { updates },
     updatesDigests = [],
   }: { readonly mark: PreparedMark; readonly updatesDigests?: readonly string[] },
-): Promise<Pick<HeldPush, 'updates' | 'updatesDigest'>> {
-  return (await keptUpdates(store.quarantineDirectory(key), updatesDigests)) ?? { updates };
+): Promise<Pick<HeldPush, 'updates' | 'updatesDigest' | 'anyOf'>> {
+  const kept = await keptUpdates(store.quarantineDirectory(key), updatesDigests);
+  if (kept === undefined) return { updates };
+  return 'anyOf' in kept ? { updates: undefined, ...kept } : kept;
 }
 
 /** A quarantine with what those of other pushes hold. Made anew when it is there: it may be half of one. */

@@ -130,12 +130,16 @@ test('of two verdicts on a large push the digest in the log tells which counts',
     (await scene.replica.heldPushes(scene.id, digests)).map((push) => [
       push.updates,
       push.updatesDigest,
+      push.anyOf?.length,
     ]);
-  assert.deepEqual(await held(), [[undefined, undefined]]);
-  assert.deepEqual(await held('ab'.repeat(32), updatesDigest), [[updates, updatesDigest]]);
+  assert.deepEqual(await held(), [[undefined, undefined, 1_001]], 'which of them, nobody knows');
+  assert.deepEqual(await held('ab'.repeat(32), updatesDigest), [
+    [updates, updatesDigest, undefined],
+  ]);
   const [name = ''] = quarantines();
   writeFileSync(join(scene.root, 'quarantine', name, `updates-${updatesDigest}`), '[{"ref');
-  assert.deepEqual(await held(updatesDigest), [[undefined, undefined]]);
+  const unknown = [[undefined, undefined, undefined]];
+  assert.deepEqual([await held(updatesDigest), await held()], [unknown, unknown]);
 });
 
 test('what an earlier version kept of a large push is applied', async () => {

@@ -4,9 +4,10 @@ import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
 import { QuorateError } from '../contract/errors.js';
 import type { RefCommand } from '../contract/objects.js';
-import type { PrepareRequest, QuarantineKey } from '../contract/replica.js';
+import type { HeldPush, PrepareRequest, QuarantineKey } from '../contract/replica.js';
 import type { FileStep } from '../git/file-steps.js';
 import { errorCode, isMissing, syncDirectory, writeFileDurably } from '../git/repository-files.js';
+import { allOf } from '../git/ref-commands.js';
 import { decodeCheckedLine, encodeCheckedLine } from './checked-line.js';
 import { keepReason, type Store } from './store.js';
 
@@ -205,23 +206,32 @@ export async function loadUpdates(
   return updatesSchema.parse(JSON.parse(text));
 }
 
+type Kept = Required<Pick<HeldPush, 'updatesDigest'>> & { readonly updates: readonly RefCommand[] };
+
 /**
- * The updates that `storeUpdates` kept: those with one of the `digests`, or the only ones. Undefined when there are none,
- * or those of more than one verdict, or when they are damaged.
+ * The updates that `storeUpdates` kept: those with one of the `digests`, or the only ones; of several verdicts of which none
+ * is named, what any of them allowed. Undefined when there are none, or when they are damaged.
  */
 export async function keptUpdates(
   directory: string,
   digests: readonly string[],
-): Promise<
-  { readonly updates: readonly RefCommand[]; readonly updatesDigest: string } | undefined
-> {
-  const kept = (await namesIn(directory)).filter((name) =>
+): Promise<Kept | Required<Pick<HeldPush, 'anyOf'>> | undefined> {
+  const names = (await namesIn(directory)).filter((name) =>
     /^updates(?:-[0-9a-f]{64})?$/.test(name),
   );
-  const counting = kept.find((name) => digests.includes(name.slice(updatesName.length + 1)));
-  const name = counting ?? (kept.length === 1 ? kept[0] : undefined);
-  const text = name === undefined ? undefined : await readUpdates(directory, name);
-  if (name === undefined || text === undefined) return undefined;
+  const counting = names.find((name) => digests.includes(name.slice(updatesName.length + 1)));
+  const wanted = counting === undefined ? names : [counting];
+  const kept = await Promise.all(wanted.map((name) => keptAs(directory, name)));
+  const [first] = kept;
+  const sound = kept.filter((one) => one !== undefined);
+  // What a damaged one allowed nobody knows.
+  if (first === undefined || sound.length < kept.length) return undefined;
+  return kept.length === 1 ? first : { anyOf: allOf(sound.map(({ updates }) => updates)) };
+}
+
+async function keptAs(directory: string, name: string): Promise<Kept | undefined> {
+  const text = await readUpdates(directory, name);
+  if (text === undefined) return undefined;
   const updatesDigest = createHash('sha256').update(text).digest('hex');
   if (name !== updatesName && name !== `${updatesName}-${updatesDigest}`) return undefined;
   try {

@@ -210,6 +210,7 @@ export const results = {
         attempt: z.int(),
         updates: z.array(command).nullable(),
         updatesDigest: z.string().exactOptional(),
+        anyOf: z.array(command).exactOptional(),
       }),
     ),
   }),

@@ -3,17 +3,18 @@ import type { RefCommand } from '../contract/objects.js';
 import type { HeldPush } from '../contract/replica.js';
 import type { LogEntry } from '../contract/repository.js';
 import { digestAfter } from '../git/digest.js';
+import { allOf } from '../git/ref-commands.js';
 
 /** Refs that keep what a recovery overruled. */
 export const overruledPrefix = 'refs/quorate/';
 
-type Updates = readonly RefCommand[] | undefined;
+type Updates = readonly RefCommand[];
 
 /** A push that the survivor of a recovery has not applied, and the refs that are to keep what it brought. */
 export interface OverruledChange {
   readonly push: Omit<OverruledPush, 'refs'>;
   /** Undefined when nobody who answers knows them. */
-  readonly updates: Updates;
+  readonly updates: Updates | undefined;
   /** Name of the ref for each update that brought something. */
   readonly keptAs: (ref: string) => string;
 }
@@ -46,7 +47,7 @@ export function overruledEntry(entry: LogEntry, ground: EntryGround): OverruledC
 function updatesOf(
   { digest, head, updatesDigest }: LogEntry,
   { told, before }: EntryGround,
-): Updates {
+): Updates | undefined {
   const named = told.find((one) => one.updatesDigest === updatesDigest);
   const found =
     before === undefined
@@ -70,8 +71,17 @@ export function unknownGeneration(generation: number): OverruledChange {
   };
 }
 
-/** Prepared, and not in the log: acknowledged to nobody. */
-export function unacknowledged({ pushId, updates }: HeldPush): OverruledChange {
+/**
+ * Prepared, and not in the log: acknowledged to nobody. No verdict counts, of which there may be several, and others at
+ * another store: its updates are what any of them allowed; where none is kept, what was asked for.
+ */
+export function unacknowledged(
+  pushId: string,
+  { told, allowed }: Pick<EntryGround, 'told'> & { readonly allowed: readonly Updates[] },
+): OverruledChange {
+  const kept = told.filter(({ updatesDigest }) => updatesDigest !== undefined);
+  const judged = [...allowed, ...kept.map(({ updates }) => updates)];
+  const sets = judged.length > 0 ? judged : told.map(({ updates }) => updates);
   return {
     push: {
       generation: undefined,
@@ -80,7 +90,7 @@ export function unacknowledged({ pushId, updates }: HeldPush): OverruledChange {
       atMs: undefined,
       head: undefined,
     },
-    updates,
+    updates: sets.length === 0 ? undefined : allOf(sets),
     keptAs: (ref) => `${overruledPrefix}unacknowledged/${pushId}/${ref.slice('refs/'.length)}`,
   };
 }

@@ -108,6 +108,31 @@ test('a large push that was judged twice is kept as the log has it', async () =>
   assert.equal(push?.refs?.filter(({ keptAs }) => keptAs !== undefined).length, 1_001);
 });
 
+test('a large push that was judged twice, and committed by neither, is kept as any of the two allowed it', async () => {
+  const other = await set.commit('other', one);
+  const commands = manyRefs(other);
+  const key = { repositoryId: scene.repository.id, pushId: 'judged-twice', attempt: 1 };
+  const pack = await packOf(set.source, [other], [one]);
+  const { signal } = new AbortController();
+  for (const { replica } of [store(0), store(1)]) {
+    const request = { key, basis: 1, commands, pack, settings: {}, shallow: [] };
+    await replica.prepare({ ...request, lockRevisions: [], signal });
+  }
+  // The first store, of which all is taken, kept neither.
+  await store(1).replica.storeUpdates(key, commands.slice(2));
+  await store(1).replica.storeUpdates(key, commands.slice(0, -1));
+  const two = await set.commit('two', one);
+  applyNothing(store(0));
+  store(1).down = true;
+  await scene.push([create('refs/heads/two', two)], { through, have: [one] });
+  store(1).down = false;
+  applyNothing(store(1));
+  store(2).down = true;
+  const { overruled } = await recover({ accept: 1, keepUnacknowledged: true });
+  const [, push] = overruled;
+  assert.equal(push?.refs?.filter(({ keptAs }) => keptAs !== undefined).length, 1_001);
+});
+
 test('a prepared push whose many refs nobody knows keeps no recovery from going on', async () => {
   const other = await set.commit('other', one);
   const key = { repositoryId: scene.repository.id, pushId: 'prepared-behind', attempt: 1 };

@@ -129,10 +129,11 @@ async function heldBy(survivors: readonly Survivor[], id: string, digests: reado
   const held = new Map<string, HeldBySome>();
   for (const survivor of survivors) {
     for (const push of await survivor.replica.heldPushes(id, digests)) {
-      const known = held.get(push.pushId) ?? { push, by: [], told: [] };
+      const known = held.get(push.pushId) ?? { push, by: [], told: [], allowed: [] };
       known.by.push(survivor);
-      const { updates, ...named } = push;
+      const { updates, anyOf, ...named } = push;
       if (updates !== undefined) known.told.push({ ...named, updates });
+      if (anyOf !== undefined) known.allowed.push(anyOf);
       held.set(push.pushId, known);
     }
   }
@@ -144,6 +145,8 @@ interface HeldBySome {
   readonly by: Survivor[];
   /** Its updates, as each of them has them. */
   readonly told: Told[];
+  /** What it was allowed where it was judged more than once. */
+  readonly allowed: (readonly RefCommand[])[];
 }
 
 async function readLog(
@@ -176,9 +179,8 @@ function overruledBy(
 function neverCommitted(log: readonly LogEntry[], held: Held): readonly OverruledChange[] {
   const committed = new Set(log.map(({ pushId }) => pushId));
   return [...held.values()]
-    .map(({ push }) => push)
-    .filter(({ pushId }) => !committed.has(pushId) && !pushId.startsWith('recover-'))
-    .map(unacknowledged);
+    .filter(({ push: { pushId } }) => !committed.has(pushId) && !pushId.startsWith('recover-'))
+    .map(({ push: { pushId }, ...known }) => unacknowledged(pushId, known));
 }
 
 /** Returns the generation that the repository has from now on. */
