@@ -7,14 +7,9 @@ import { QuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
 import type { Repository } from '../contract/repository.js';
 import { allRefs } from '../contract/visible-refs.js';
-import {
-  type LocalFixture,
-  runGit,
-  startLocal,
-  systemClock,
-  zeroOid,
-} from '../local/testing/local-fixture.js';
+import { type LocalFixture, runGit, startLocal, zeroOid } from '../local/testing/local-fixture.js';
 import { intercepting, type Step } from './testing/fault-coordinator.js';
+import { inRounds } from './testing/rounds.js';
 import { until } from '../contract/testing/until.js';
 
 const open: LocalFixture[] = [];
@@ -173,8 +168,9 @@ test('files of a pool go on a tombstone, never because a record is missing', asy
 test('however many forks are measured, who shares their pool is counted once; forks made and deleted here are seen at once', async () => {
   let counts = 0;
   let nowMs = 0;
+  // No round of the backend comes in between: it would count, too.
   const local = await startLocal({
-    clock: { ...systemClock, monotonicMs: () => nowMs },
+    clock: { ...inRounds().clock, monotonicMs: () => nowMs },
     wrap: (coordinator) => ({
       ...intercepting(coordinator, passes),
       range: (key, options) => {

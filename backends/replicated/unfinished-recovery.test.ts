@@ -14,6 +14,7 @@ import { createHeadRecovery } from './head-recovery.js';
 import { decodeHead, decodeRepository, type RepositoryRecord } from './records.js';
 import type { ReplicatedBackend } from './replicated-backend.js';
 import { intercepting } from './testing/fault-coordinator.js';
+import { inRounds } from './testing/rounds.js';
 import { away, openReplicaSet, type ReplicaSet, type TestStore } from './testing/replica-set.js';
 
 // The coordinator is put back to a copy that was made while repositories were being made or removed.
@@ -39,6 +40,8 @@ beforeEach(async () => {
   saves = () => false;
   const wrap: Parameters<typeof set.frontEnd>[0] = {
     consistency: 'strong',
+    // It is taken to be gone when the copy is put back, and sweeps nothing after that.
+    clock: inRounds().clock,
     wrap: (coordinator) =>
       intercepting(coordinator, (one) => {
         if (!saves(one)) return undefined;

@@ -94,12 +94,19 @@ export class MemberProcess {
     return this;
   }
 
-  /** Resolves when it serves; rejects with its output when it ends instead. */
+  /**
+   * Resolves when it serves; rejects with its output when it ends instead. One that ends since etcd has answered nobody
+   * for ten seconds, on a machine that is that busy, is started again, as whoever runs servers does.
+   */
   async ready(): Promise<this> {
     const file = path.join(this.dataDirectory, this.places.readyFile);
     this.#facts = await waitFor(`${this.name} to serve`, async () => {
-      if (!this.running)
-        throw new Error(`${this.name} ended:\n${this.log.slice(-shownLogCharacters)}`);
+      if (!this.running) {
+        const last = this.log.trimEnd().split('\n').at(-1) ?? '';
+        if (!last.includes('(no answer in time)'))
+          throw new Error(`${this.name} ended:\n${this.log.slice(-shownLogCharacters)}`);
+        this.start();
+      }
       const text = await readFile(file, 'utf8').catch(() => undefined);
       if (text === undefined) return undefined;
       const facts: Readonly<Record<string, unknown>> = JSON.parse(text);

@@ -30,6 +30,19 @@ export const systemClock: Clock = {
   },
 };
 
+/**
+ * A clock for a backend that is started, and serves from `started` on: a start waits for what it removes until that is
+ * gone, however busy the machine is, and leaves nothing of it to the background.
+ */
+export function patientAtStart(): { readonly clock: Clock; readonly started: () => void } {
+  let isStarting = true;
+  const lateMs = (ms: number): number => (isStarting && ms === 3_000 ? 180_000 : ms);
+  return {
+    clock: { ...systemClock, sleep: (ms, signal) => systemClock.sleep(lateMs(ms), signal) },
+    started: () => (isStarting = false),
+  };
+}
+
 const random: Random = { bytes: (length) => randomBytes(length) };
 export const silentMeter: Meter = {
   count: () => undefined,
@@ -88,7 +101,7 @@ export interface FixtureOptions {
   readonly pipeline?: PushPipeline;
   /** libgit2 workers; 0: git indexes every pack, as it does large ones. */
   readonly indexWorkers?: number;
-  /** Of the backend alone. Default: the system's. */
+  /** Of the backend alone. Default: the system's, and patience while it starts. */
   readonly clock?: Clock;
   /** Puts something between the backend and its coordinator. */
   readonly wrap?: (coordinator: Coordinator) => Coordinator;
@@ -124,6 +137,7 @@ export async function startLocal(options: FixtureOptions = {}): Promise<LocalFix
     logger: silentLogger,
     ...(options.leaseMs === undefined ? {} : { ttlMs: options.leaseMs }),
   });
+  const patient = patientAtStart();
   const backend = await createLocalBackend({
     dataDirectory: directory,
     coordinator: seen,
@@ -131,7 +145,7 @@ export async function startLocal(options: FixtureOptions = {}): Promise<LocalFix
     git: runner,
     indexer,
     pipeline: options.pipeline ?? permissivePipeline,
-    clock: options.clock ?? systemClock,
+    clock: options.clock ?? patient.clock,
     random,
     logger: silentLogger,
     meter: silentMeter,
@@ -143,6 +157,7 @@ export async function startLocal(options: FixtureOptions = {}): Promise<LocalFix
     },
   });
   await backend.start();
+  patient.started();
   const stop = async (): Promise<void> => {
     await backend.close(5000);
     await lease.close();

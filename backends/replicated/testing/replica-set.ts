@@ -18,6 +18,7 @@ import { createRefTransactions } from '../../git/ref-transaction.js';
 import { createGitRunner } from '../../git/runner.js';
 import { LocalReplica } from '../../local/local-replica.js';
 import {
+  patientAtStart,
   permissivePipeline,
   runGit,
   silentMeter,
@@ -65,6 +66,7 @@ export interface ReplicaSet {
     readonly replicationFactor?: number;
     readonly pipeline?: PushPipeline;
     readonly wrap?: (coordinator: Coordinator) => Coordinator;
+    /** Default: the system's, and patience while it starts. */
     readonly clock?: Clock;
     readonly damages?: KnownDamages;
     readonly meter?: Meter;
@@ -159,12 +161,13 @@ export async function openReplicaSet(count = 3): Promise<ReplicaSet> {
       replicationFactor = 3,
       pipeline = permissivePipeline,
       wrap,
-      clock = systemClock,
+      clock,
       damages,
       meter = silentMeter,
       maxInlineUpdatesBytes,
     } = {}) => {
       const seen = wrap?.(coordinator) ?? coordinator;
+      const patient = patientAtStart();
       const scratchDirectory = await mkdtemp(join(directory, 'scratch-'));
       const lease = createProcessLease({ ...environment, coordinator: seen });
       const locks = createLocks({ ...environment, coordinator: seen, lease, holder: 'front-end' });
@@ -178,12 +181,13 @@ export async function openReplicaSet(count = 3): Promise<ReplicaSet> {
         consistency,
         replicationFactor,
         scratchDirectory,
-        clock,
+        clock: clock ?? patient.clock,
         meter,
         maxInlineUpdatesBytes,
         ...(damages === undefined ? {} : { damages, companions: [damages] }),
       });
       await backend.start();
+      patient.started();
       closers.unshift(
         () => backend.close(1000),
         () => locks.close(),
