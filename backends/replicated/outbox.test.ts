@@ -284,6 +284,27 @@ test('a coordinator in trouble loses nothing', async () => {
   await box.close();
 });
 
+test('a stage that is over is not run again when its records could not be deleted', async () => {
+  let failing = true;
+  const box = outbox(
+    intercepting(coordinator, ({ success }) =>
+      failing && success.some(({ type }) => type === 'delete')
+        ? () => Promise.reject(new QuorateError('unavailable', 'no leader'))
+        : undefined,
+    ),
+  );
+  box.notify('a', await commit('a', 1));
+  await until('it sleeps', () => wake.length > 0);
+  goOn();
+  await until('it was tried again, and sleeps', () => wake.length > 0);
+  assert.equal((await left()).length, 2);
+  failing = false;
+  goOn();
+  await untilLeft(0);
+  assert.deepEqual(told, ['a-push-1']);
+  await box.close();
+});
+
 test('closing does not wait for what is put off', async () => {
   stuck.add('a');
   const box = outbox();

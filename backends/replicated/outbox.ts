@@ -58,6 +58,8 @@ interface Item {
   readonly trace?: PushTrace;
   /** How often it was put off; absent: never. */
   readonly tries?: number;
+  /** Its stage is over, in this process. */
+  readonly told?: true;
 }
 
 /** Looked at again when that is due, on the monotonic clock. */
@@ -349,6 +351,8 @@ export class Outbox {
     const applied = await this.#apply(item, generation);
     if (applied === 'late') return applied;
     const { repositoryId, pushId, updates, ...known } = item;
+    // Its records could not be deleted.
+    if (known.told === true) return applied;
     const { storeId } = applied;
     await this.#dependencies.pipeline.postReceive({
       repositoryId,
@@ -427,7 +431,7 @@ export class Outbox {
           if (lags) trimLater(item.repositoryId);
         }
       } catch (error) {
-        for (const { item } of batch) this.#postpone(item, error);
+        for (const { item } of batch) this.#postpone({ ...item, told: true }, error);
       }
     }
   }
