@@ -173,10 +173,12 @@ class DirectoryBackend implements Backend {
   }
 
   async status(): Promise<BackendStatus> {
-    const names = await this.#serving.paths.names();
+    let repositories = 0;
+    for await (const found of this.#serving.paths.walk())
+      repositories += found === undefined ? 0 : 1;
     return {
       backend: 'directory',
-      repositories: names.length,
+      repositories,
       objectEngine: `git ${this.#options.git.version}`,
       pushesRunning: this.#writes.size,
       maintenanceQueued: this.#maintenance.queued,

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { lstat, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Random } from '../contract/environment.js';
-import { QuorateError, retrySoon } from '../contract/errors.js';
+import { type ErrorCode, QuorateError, retrySoon } from '../contract/errors.js';
 import {
   type NewRepository,
   type Repository,
@@ -65,13 +65,17 @@ export class DirectoryRegistry implements RepositoryRegistry {
     return found === undefined ? undefined : this.#describe(found);
   }
 
-  /** Undefined for what is gone, or is not served just now. */
-  async #listed(name: string): Promise<Repository | undefined> {
-    const found = await this.#options.paths.find(name);
-    if (found === undefined || this.#names.isOfAnother(found)) return undefined;
+  /** Undefined for what is gone, is not served just now, or is damaged: others are listed all the same. */
+  async #listed(found: FoundRepository): Promise<Repository | undefined> {
+    if (this.#names.isOfAnother(found)) return undefined;
     return this.#describe(found).catch((error: unknown) => {
-      if (this.#names.isOfAnother(found) || isNotFound(error)) return undefined;
-      throw error;
+      if (this.#names.isOfAnother(found) || hasCode(error, 'not-found')) return undefined;
+      if (!hasCode(error, 'data-corrupt')) throw error;
+      this.#options.logger.warn(
+        { component: 'registry', repo: found.name, err: error },
+        'a repository is damaged, and left out of a list',
+      );
+      return undefined;
     });
   }
 
@@ -105,16 +109,19 @@ export class DirectoryRegistry implements RepositoryRegistry {
     readonly after?: string;
     readonly limit: number;
   }): Promise<readonly Repository[]> {
-    const names = await this.#options.paths.names(page.prefix);
-    const start =
-      page.after === undefined ? 0 : names.filter((name) => name <= (page.after ?? '')).length;
     const listed: Repository[] = [];
-    // One may have gone since the walk: others take its place, since a short page is the last one.
-    for (let from = start; listed.length < page.limit && from < names.length;) {
+    const walk = this.#options.paths.walk({ ...page, count: page.limit });
+    // One may go meanwhile: others take its place, since a short page is the last one.
+    for (let isOver = false; !isOver && listed.length < page.limit;) {
+      const part: FoundRepository[] = [];
       const count = Math.min(pageConcurrency, page.limit - listed.length);
-      const part = names.slice(from, from + count).map((name) => this.#listed(name));
-      listed.push(...(await Promise.all(part)).filter((each) => each !== undefined));
-      from += count;
+      while (!isOver && part.length < count) {
+        const next = await walk.next();
+        if (next.done === true) isOver = true;
+        else part.push(next.value);
+      }
+      const described = await Promise.all(part.map((found) => this.#listed(found)));
+      listed.push(...described.filter((each) => each !== undefined));
     }
     return listed;
   }
@@ -343,8 +350,9 @@ export class DirectoryRegistry implements RepositoryRegistry {
     for (const candidate of candidates.filter((each) => each !== except)) {
       if ((await paths.find(candidate)) !== undefined) throw taken(name, candidate);
     }
-    const below = (await paths.names(`${name}/`)).find((each) => each !== except);
-    if (below !== undefined) throw taken(name, below);
+    for await (const below of paths.walk({ prefix: `${name}/`, count: 2 })) {
+      if (below.name !== except) throw taken(name, below.name);
+    }
   }
 
   async #describe(found: FoundRepository): Promise<Repository> {
@@ -383,8 +391,8 @@ export class DirectoryRegistry implements RepositoryRegistry {
   }
 }
 
-function isNotFound(error: unknown): boolean {
-  return error instanceof QuorateError && error.code === 'not-found';
+function hasCode(error: unknown, code: ErrorCode): boolean {
+  return error instanceof QuorateError && error.code === code;
 }
 
 /** Renames onto a free name. (A rename would replace an empty directory; no repository is empty.) */

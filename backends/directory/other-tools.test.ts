@@ -258,6 +258,12 @@ test('a damaged configuration is an error of that repository alone', async () =>
   const directory = await madeByGit('damaged.git');
   await writeFile(join(directory, 'config'), '[core\nthis is no configuration');
   await rejectsWith(space.backend.repositories.get('damaged'), 'data-corrupt');
+  await madeByGit('damages.git');
+  const listed = await space.backend.repositories.list({ prefix: 'damage', limit: 10 });
+  assert.deepEqual(
+    listed.map(({ name }) => name),
+    ['damages'],
+  );
 });
 
 test('directories that were made for names go with the last repository in them, and no others', async () => {

@@ -1,13 +1,15 @@
 import { mkdir, readdir, realpath, stat } from 'node:fs/promises';
 import { join, sep } from 'node:path';
 import { QuorateError } from '../contract/errors.js';
-import { compareBytewise } from '../git/ref-order.js';
 import { syncDirectory } from '../git/repository-files.js';
+import { FirstKeys } from './first-keys.js';
 
 /** A repository on disk. */
 export interface FoundRepository {
   /** Path below the root, without `.git`: the repository's name and id. */
   readonly name: string;
+  /** Below the root, as found: `team/app.git`. */
+  readonly path: string;
   /** The git directory, with every symbolic link resolved. */
   readonly gitDir: string;
   /** Which one it is: `Repository.directory`. */
@@ -18,12 +20,24 @@ export interface FoundRepository {
 
 /** Directories read in one walk: seconds on a cold disk. A root with more is listed in part. */
 const maxDirectories = 100_000;
+/** Kept of one directory at a time, some MB; where it has more it is read again. */
+const maxKeys = 65_536;
+/** `a.git` may be the repository `a`, the working tree `a.git`, or a directory `a.git/` with others in it. */
+const keysOfEntry = 3;
 /** As deep as names go. */
 const maxDepth = 8;
 /** The segments that can be named from outside. What else lies below the root is not served. */
 const segment = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$/;
 /** Work of our own below the root; begins with a dot, so that it is no name. */
 const ownDirectory = '.quorate';
+
+interface WalkRange {
+  readonly prefix: string;
+  readonly after: string;
+  readonly keysAtATime: number;
+  /** Directories that may still be read. */
+  mayRead: number;
+}
 
 /**
  * Finds bare repositories below a root that others may write too: `team/app` is `team/app.git`, `team/app`, or the
@@ -107,34 +121,90 @@ export class RepositoryPaths {
     return directory;
   }
 
-  /** Names of all repositories, sorted bytewise; those that begin with `prefix`. */
-  async names(prefix = ''): Promise<readonly string[]> {
+  /**
+   * Repositories in the order of their names: those that begin with `prefix` and come after `after`. Reads the
+   * directories that these are in, and looks at no others, so that a page costs the same wherever it begins. `count`:
+   * about as many will be taken; more may be.
+   */
+  async *walk({
+    prefix = '',
+    after = '',
+    count = maxKeys,
+  }: {
+    readonly prefix?: string;
+    readonly after?: string;
+    readonly count?: number;
+  } = {}): AsyncGenerator<FoundRepository> {
     const top = prefix.slice(0, prefix.lastIndexOf('/') + 1);
-    if (top !== '' && !isName(top.slice(0, -1))) return [];
-    const found = new Set<string>();
-    const waiting = [top];
-    for (let read = 0; read < maxDirectories; read += 1) {
-      const directory = waiting.pop();
-      if (directory === undefined) break;
-      await this.#visit(directory, found, waiting);
-    }
-    return [...found].filter((name) => name.startsWith(prefix)).sort(compareBytewise);
+    if (top !== '' && !isName(top.slice(0, -1))) return;
+    const keysAtATime = Math.min(keysOfEntry * count, maxKeys);
+    yield* this.#below(top, { prefix, after, keysAtATime, mayRead: maxDirectories });
   }
 
-  /** Adds the repositories directly in `directory` (ends in `/`, or is empty) and what is to be visited below it. */
-  async #visit(directory: string, found: Set<string>, waiting: string[]): Promise<void> {
-    const entries = await readdir(join(this.root, directory), { withFileTypes: true }).catch(
-      () => [],
-    );
-    for (const entry of entries) {
-      const path = `${directory}${entry.name}`;
-      const name = path.replace(/\.git$/, '');
-      if (!isName(name) || !(entry.isDirectory() || entry.isSymbolicLink())) continue;
-      if ((await this.#repositoryAt(name, path)) !== undefined) found.add(name);
-      else if ((await this.#repositoryAt(name, `${path}/.git`)) !== undefined) found.add(path);
-      // Links to directories are not walked: they may lead in circles. Repositories in them can still be named.
-      else if (entry.isDirectory() && path.split('/').length < maxDepth) waiting.push(`${path}/`);
+  /** Those in `directory`, which ends in `/` or is empty. */
+  async *#below(directory: string, range: WalkRange): AsyncGenerator<FoundRepository> {
+    for (let done = ''; range.mayRead > 0;) {
+      range.mayRead -= 1;
+      const { keys, hasMore } = await this.#keysIn(directory, range, done);
+      /** Paths of repositories found among these. */
+      const paths = new Set<string>();
+      for (const key of keys) {
+        if (!key.endsWith('/')) {
+          const found = await this.#listed(key, paths.has(key));
+          if (found === undefined) continue;
+          paths.add(found.path);
+          yield found;
+        } else if (!paths.has(key.slice(0, -1)) && (await this.#isWalked(key.slice(0, -1)))) {
+          yield* this.#below(key, range);
+        }
+      }
+      const last = keys.at(-1);
+      if (!hasMore || last === undefined) return;
+      done = last;
     }
+  }
+
+  /**
+   * The first names that entries of `directory` may stand for, and the directories in it (ending in `/`), after `done`:
+   * in the order in which names come, since all that is below `a/` begins with it.
+   */
+  async #keysIn(
+    directory: string,
+    { prefix, after, keysAtATime }: WalkRange,
+    done: string,
+  ): Promise<{ readonly keys: readonly string[]; readonly hasMore: boolean }> {
+    const first = new FirstKeys(keysAtATime);
+    const take = (key: string): void => {
+      const isBelow = key.endsWith('/');
+      const isInRange = key.startsWith(prefix) || (isBelow && prefix.startsWith(key));
+      const isAfter = key > after || (isBelow && after.startsWith(key));
+      if (isInRange && isAfter && key > done) first.add(key);
+    };
+    // What is gone, or not ours to read, holds none.
+    const read = readdir(join(this.root, directory), { withFileTypes: true }).catch(() => []);
+    for (const entry of await read) {
+      if (!segment.test(entry.name) || !(entry.isDirectory() || entry.isSymbolicLink())) continue;
+      const path = `${directory}${entry.name}`;
+      take(path);
+      if (path.endsWith('.git')) take(path.slice(0, -'.git'.length));
+      // Links to directories are not walked: they may lead in circles. Repositories in them can still be named.
+      if (entry.isDirectory() && path.split('/').length < maxDepth) take(`${path}/`);
+    }
+    return first.end();
+  }
+
+  /** By the name under which it is listed: what ends in `.git` on the disk is listed without. */
+  async #listed(name: string, isKnown: boolean): Promise<FoundRepository | undefined> {
+    if (!isName(name)) return undefined;
+    const isBare =
+      isKnown || (name.endsWith('.git') && (await this.#repositoryAt(name, name)) !== undefined);
+    return isBare ? this.#repositoryAt(name, `${name}.git`) : this.find(name);
+  }
+
+  /** Repositories are not walked. */
+  async #isWalked(path: string): Promise<boolean> {
+    const inIt = (await this.#repositoryAt(path, path)) ?? this.#repositoryAt(path, `${path}/.git`);
+    return (await inIt) === undefined;
   }
 
   async #repositoryAt(name: string, path: string): Promise<FoundRepository | undefined> {
@@ -145,7 +215,7 @@ export class RepositoryPaths {
     }
     const directory = await directoryIdentity(gitDir).catch(() => undefined);
     if (directory === undefined) return undefined;
-    return { name, gitDir, directory, place: path.endsWith('/.git') ? undefined : place };
+    return { name, path, gitDir, directory, place: path.endsWith('/.git') ? undefined : place };
   }
 
   #isBelow(path: string): boolean {
