@@ -99,8 +99,8 @@ export const mutants: readonly Mutation[] = [
     edits: [
       edit(
         'replicated/commit-queue.js',
-        String.raw`else if \(typeof found === 'string'\)\s+throw unknownOutcome\(\);`,
-        "else if (typeof found === 'string') { push.held.released(); settle({ status: 'lost-lock' }); return; }",
+        String.raw`else if \(found === 'not committed'\) \{`,
+        "else if (typeof found === 'string') { push.held.released();",
       ),
       edit(
         'replicated/commit-queue.js',
