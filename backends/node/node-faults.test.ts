@@ -24,6 +24,8 @@ const repositoryId = '12'.repeat(16);
 /** Beats come twice a second; some may be late on a busy machine. */
 const silenceMs = 2_000;
 const clientLimits: Partial<NodeClientLimits> = { silenceMs, attendMs: 200, retryMs: 50 };
+/** Where no silence is meant: client and node are one process here, which may stand still. */
+const patientLimits = { ...clientLimits, silenceMs: 60_000 };
 
 /** A node, a wire that can be held, and a client behind it. */
 interface Wire extends Connected, ServedReplica {
@@ -31,10 +33,14 @@ interface Wire extends Connected, ServedReplica {
   close(): Promise<void>;
 }
 
-async function wire(replica: Replica, limits: Partial<NodeServerLimits> = {}): Promise<Wire> {
+async function wire(
+  replica: Replica,
+  limits: Partial<NodeServerLimits> = {},
+  ofClient: Partial<NodeClientLimits> = clientLimits,
+): Promise<Wire> {
   const served = await serveReplica(replica, { limits });
   const proxy = await startProxy(served.address);
-  const connected = await connect(proxy.address, replica.storeId, { limits: clientLimits });
+  const connected = await connect(proxy.address, replica.storeId, { limits: ofClient });
   return {
     ...served,
     ...connected,
@@ -182,6 +188,8 @@ describe('nodes that stop, go and come', () => {
           return { objectCount: 0, sizeBytes: 0 };
         },
       }),
+      {},
+      patientLimits,
     );
     t.after(() => line.close());
     const options = { settings: {}, signal: signal(), progress: () => undefined };
@@ -204,6 +212,8 @@ describe('nodes that stop, go and come', () => {
         },
         stats: () => Promise.reject(new QuorateError('not-found', 'there are none')),
       }),
+      {},
+      patientLimits,
     );
     t.after(() => line.close());
     const options = { settings: {}, signal: signal(), progress: () => undefined };
