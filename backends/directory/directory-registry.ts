@@ -165,9 +165,10 @@ export class DirectoryRegistry implements RepositoryRegistry {
         const found = await this.locate(repository);
         const stored = await access.get(id);
         const patch = change(await this.#compose(found, stored.record));
-        if (patch.settings !== undefined) await configs.write(found.gitDir, patch.settings);
         const record = { ...stored.record, ...patch.access, epoch: stored.record.epoch + 1 };
-        if (await access.swap(id, stored, record)) return this.#describe(found);
+        const swap = (): Promise<boolean> => access.swap(id, stored, record);
+        const isDone = await configs.write(found.gitDir, patch.settings ?? {}, swap);
+        if (isDone) return this.#describe(found);
       }
       throw new QuorateError('aborted', 'the repository is being changed by others; try again');
     });

@@ -312,6 +312,21 @@ test('a rule that is set while the repository is renamed is refused, and is not 
   assert.deepEqual(kept(), { rules: ['team/new'], deployKeys: ['team/new'] });
 });
 
+test('a change of settings and access that fails has changed neither', async () => {
+  await guarded('team/app');
+  const before = await backend.repositories.get('team/app');
+  fault = () => () => Promise.reject(new Error('the coordinator does not answer'));
+  await assert.rejects(
+    backend.repositories.update('team/app', () => ({
+      settings: { 'receive.denyDeletes': 'true' },
+      access: { public: true, grants: {} },
+    })),
+  );
+  fault = () => undefined;
+  assert.deepEqual(await backend.repositories.get('team/app'), before);
+  assert.ok(!(await readdir(join(fixture.root, 'team/app.git'))).includes('config.lock'));
+});
+
 async function note(change: NameChange): Promise<void> {
   const name = 'made' in change ? change.made : change.from;
   const value = Buffer.from(JSON.stringify(change));

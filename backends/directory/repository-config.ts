@@ -82,12 +82,17 @@ export class RepositoryConfigs {
   }
 
   /**
-   * Sets or unsets settings, all or none, under git's own lock. Errors: `invalid-argument`, `failed-precondition` (it
-   * would have no effect), `aborted` (locked).
+   * Sets or unsets settings, all or none, under git's own lock. `commit` is asked when all is written but in force:
+   * where it answers false, or rejects, nothing is changed. Answers what it said. Errors: `invalid-argument`,
+   * `failed-precondition` (it would have no effect), `aborted` (locked).
    */
-  async write(gitDir: string, changes: Readonly<Record<string, string | null>>): Promise<void> {
+  async write(
+    gitDir: string,
+    changes: Readonly<Record<string, string | null>>,
+    commit: () => Promise<boolean> = () => Promise.resolve(true),
+  ): Promise<boolean> {
     const entries = Object.entries(changes).map(([key, value]) => checked(key, value));
-    if (entries.length === 0) return;
+    if (entries.length === 0) return commit();
     const file = join(gitDir, 'config');
     const lock = `${file}.lock`;
     try {
@@ -96,19 +101,24 @@ export class RepositoryConfigs {
     } catch (cause) {
       throw new QuorateError(
         'aborted',
-        "somebody else is changing the repository's configuration",
+        "somebody else is changing the repository's configuration; if that goes on and no git runs there, a git that was killed has left config.lock in it: remove that file",
         { cause },
       );
     }
     try {
       for (const [key, values] of entries) await this.#setIn(lock, key, values);
       await syncDirectory(lock); // A file, here: it opens and syncs either.
+      if (!(await commit())) {
+        await rm(lock, { force: true });
+        return false;
+      }
       await rename(lock, file);
     } catch (error) {
       await rm(lock, { force: true });
       throw error;
     }
     await syncDirectory(dirname(file));
+    return true;
   }
 
   async #setIn(file: string, key: SettingKey, values: readonly string[]): Promise<void> {

@@ -128,14 +128,29 @@ export class FakeService {
     for (const name of scene.names ?? ['team/app']) this.#add(name);
   }
 
-  /** One exchange on `team/app` over `input`; a string or buffer is all that the client sends. */
-  async talk(part: RequestPart, input: string | Uint8Array | Readable = ''): Promise<Talk> {
+  /**
+   * One exchange on `team/app` over `input`; a string or buffer is all that the client sends. `heard` is told of each
+   * piece of the answer, while more waits.
+   */
+  async talk(
+    part: RequestPart,
+    input: string | Uint8Array | Readable = '',
+    heard?: () => void,
+  ): Promise<Talk> {
     const written: Buffer[] = [];
     const output = new Writable({
       write(chunk: Buffer, _encoding, done) {
         // Its memory may be used again after `done`.
         written.push(Buffer.from(chunk));
-        done();
+        if (heard === undefined) {
+          done();
+          return;
+        }
+        // As over a line: the next piece waits.
+        setImmediate(() => {
+          heard();
+          done();
+        });
       },
     });
     const source =

@@ -279,6 +279,27 @@ test('a push that is committed as its request is stopped is told so, if it can b
   );
 });
 
+for (const generation of [2, undefined]) {
+  const desc = generation === undefined ? 'without generations' : 'with generations';
+  test(`a push that is committed, and whose report is cut off, is of unknown outcome (${desc})`, async () => {
+    const stopping = new AbortController();
+    const { signal } = stopping;
+    const fake = new FakeService({
+      push: async (request) => {
+        const { refs } = await acceptAll(request);
+        return { unpack: 'ok', refs, ...(generation === undefined ? {} : { generation }) };
+      },
+    });
+    // More than the client's line takes at once.
+    const refs = Array.from({ length: 300 }, (_, index) => `refs/heads/${'x'.repeat(90)}${index}`);
+    const sent = pushOf(refs.map((ref) => ({ ...create, ref })));
+    const { error } = await fake.talk({ ...stateless, signal }, sent, () => {
+      stopping.abort(new QuorateError('deadline-exceeded', 'the request took too long'));
+    });
+    assert.equal(codeOf(error), 'outcome-unknown');
+  });
+}
+
 test('a client that leaves in its pack is recorded, and not answered', async () => {
   const client = new PassThrough();
   const fake = new FakeService({

@@ -172,7 +172,8 @@ async function run(
   try {
     await tellReport(push, channel, { unpack: result.unpack, refs });
   } catch (error) {
-    throw result.generation === undefined ? error : untoldOf(context, error);
+    const isCommitted = result.refs.some(({ status }) => status === 'ok');
+    throw isCommitted ? untoldOf(context, error) : error;
   }
   return {
     status: result.refs.every(({ status }) => status === 'ok') ? 'ok' : 'refused',
