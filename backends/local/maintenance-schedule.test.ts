@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test, type TestContext } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
 import type { Clock } from '../contract/environment.js';
+import { QuorateError } from '../contract/errors.js';
 import { noMeter, quietLogger } from '../git/testing/repository.js';
 import { MaintenanceSchedule } from './maintenance-schedule.js';
 
@@ -32,6 +33,7 @@ function scheduleFor(context: TestContext): {
     replica: () => ({
       needsMaintenance: async (id) => {
         looks.push(`${id} at ${nowMs}`);
+        if (id === 'unlucky') throw new QuorateError('unavailable', 'the coordinator is lost');
         return Promise.resolve('none');
       },
       maintain: () => assert.fail('nobody needs it'),
@@ -82,4 +84,14 @@ test('many pushes are not left waiting', async (context) => {
   for (let n = 0; n < 20; n++) push('a');
   await pass(1000);
   assert.deepEqual(looks, ['a at 1000', 'a at 2000']);
+});
+
+test('maintenance that the loss of the coordinator puts off is no error', async (context) => {
+  const errors = context.mock.method(quietLogger, 'error');
+  const warnings = context.mock.method(quietLogger, 'warn');
+  const { push, pass } = scheduleFor(context);
+  push('unlucky');
+  await pass(60_000);
+  assert.equal(errors.mock.callCount(), 0);
+  assert.equal(warnings.mock.calls[0]?.arguments[1], 'maintenance is put off');
 });

@@ -115,7 +115,9 @@ export class MaintenanceSchedule {
       const { code } = asQuorateError(error);
       if (code === 'cancelled' || code === 'not-found') return;
       meter.count('maintenance_runs', { outcome: 'error' });
-      logger.error({ ...fields, err: error }, 'maintenance failed');
+      // The coordinator was lost, say: that is told where it is noticed, and the next pushes bring this up again.
+      if (code === 'unavailable') logger.warn({ ...fields, err: error }, 'maintenance is put off');
+      else logger.error({ ...fields, err: error }, 'maintenance failed');
     }
   }
 }

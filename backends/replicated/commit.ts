@@ -2,6 +2,7 @@ import type { HeldLocks, Locks } from '../coordination/locks.js';
 import type { Clock, Logger, Meter } from '../contract/environment.js';
 import {
   asQuorateError,
+  type ErrorCode,
   nothingChanged,
   QuorateError,
   refuseCancelled,
@@ -224,7 +225,7 @@ async function commitRound(
   const { generation } = entry;
   trace.note('committed', { detail: `generation ${generation}` });
   change.committed?.({ generation });
-  const applied = await applyCommitted(dependencies, members, { repositoryId, generation });
+  const applied = await applyCommitted(dependencies, members, { record, generation });
   if (applied !== undefined) trace.note('applied', at(record, applied));
   dependencies.committed(repositoryId, {
     entry,
@@ -365,6 +366,9 @@ function loggedOptions(options: readonly string[]): { pushOptions?: readonly str
   return options.length > 0 && fit ? { pushOptions: options } : {};
 }
 
+/** A store that went between the commit and this takes it when it is back: whoever stops it knows. */
+const awayCodes: ReadonlySet<ErrorCode> = new Set<ErrorCode>(['unavailable', 'deadline-exceeded']);
+
 /**
  * The push is committed by now, so nothing here may fail it. The first store that applies it is enough for the report:
  * a read finds it there, or applies it. An entry that nobody can apply (disks full, or hanging) is left to the outbox.
@@ -372,20 +376,22 @@ function loggedOptions(options: readonly string[]): { pushOptions?: readonly str
 async function applyCommitted(
   dependencies: CommitDependencies,
   members: readonly Member[],
-  { repositoryId, generation }: { repositoryId: string; generation: number },
+  { record, generation }: { record: RepositoryRecord; generation: number },
 ): Promise<string | undefined> {
+  const { id } = record;
   const left = [...members];
   const asked: Promise<string>[] = [];
   const over = new AbortController();
   const apply = async ({ storeId, replica }: Member): Promise<string> => {
     try {
-      await timed(dependencies, 'apply', () => replica.apply(repositoryId, generation));
+      await timed(dependencies, 'apply', () => replica.apply(id, generation));
       return storeId;
     } catch (error) {
-      dependencies.logger.error(
-        { component: 'commit', repo: repositoryId, generation, store: storeId, err: error },
-        'a committed push could not be applied yet',
-      );
+      const { nodeId: node } = at(record, storeId);
+      const facts = { component: 'commit', repo: id, generation, store: storeId, node, err: error };
+      const said = 'a committed push could not be applied yet';
+      if (awayCodes.has(asQuorateError(error).code)) dependencies.logger.warn(facts, said);
+      else dependencies.logger.error(facts, said);
       throw error;
     }
   };

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { nextStep, type SetView, type Step, type StoreView } from './reconcile.js';
+import { nextStep, nextStepAtHead, type SetView, type Step, type StoreView } from './reconcile.js';
 
 const limits = {
   replicationFactor: 3,
@@ -472,3 +472,28 @@ for (const scene of scenes) {
     assert.deepEqual(nextStep(view, limits), step);
   });
 }
+
+/** A set of all of them. */
+const setOf = (stores: Readonly<Record<string, StoreView>>): SetView => ({
+  record: {
+    voters: Object.keys(stores).map((storeId) => ({ nodeId: storeId, storeId, joinedEpoch: 1 })),
+    learners: [],
+  },
+  wantedReaders: 0,
+  head,
+  stores: new Map(Object.entries(stores)),
+  logLength: 4,
+});
+
+test('stores that lag for a moment keep a set from no change, once they have applied the head', () => {
+  const broken = setOf({ a: sound, b: behind, c: damaged });
+  assert.equal(nextStep(broken, limits), undefined);
+  assert.deepEqual(nextStepAtHead(broken, limits), { type: 'demote', storeId: 'c' });
+  // Nothing is to be done but to apply, and nobody waits for that.
+  assert.equal(nextStepAtHead(setOf({ a: sound, b: behind, c: behind }), limits), undefined);
+  // Not what the log cannot bring to the head, nor who does not answer.
+  for (const b of [{ ...behind, state: { generation: 2, digest: 'b' } }, away(0)]) {
+    const step = nextStepAtHead(setOf({ a: sound, b, c: damaged }), limits);
+    assert.notEqual(step?.type, 'demote');
+  }
+});

@@ -85,6 +85,22 @@ export function nextStep(view: SetView, limits: ReconcileLimits): Step | undefin
 }
 
 /**
+ * The next step if all stores that live had applied the head by now. In a repository that is pushed to all the time some
+ * of them always lag for a moment: what the change of a set waits for would never be seen.
+ */
+export function nextStepAtHead(view: SetView, limits: ReconcileLimits): Step | undefined {
+  const { generation, digest } = view.head;
+  const atHead = (store: StoreView): StoreView => {
+    const { alive, state } = store;
+    const lags = alive && state !== undefined && state.generation < generation;
+    if (!lags || isBehindLog(view, store)) return store;
+    return { ...store, state: { ...state, generation, digest } };
+  };
+  const stores = new Map([...view.stores].map(([storeId, store]) => [storeId, atHead(store)]));
+  return nextStep({ ...view, stores }, limits);
+}
+
+/**
  * A frozen or damaged copy becomes a learner, whose copy is then filled anew. Not while another one learns, if fewer
  * would be left than a push should be at: that one votes first.
  */

@@ -12,10 +12,17 @@ import { NodeCount } from './node-count.js';
 import { readNodeMarks } from './node-marks.js';
 import { Ring } from './placement.js';
 import { readRates } from './read-rates.js';
-import { nextStep, type ReconcileLimits, type Step } from './reconcile.js';
+import type { ReconcileLimits, Step } from './reconcile.js';
 import { copiesOf, decodeRepository, type RepositoryRecord, scan, type Voter } from './records.js';
-import { isSomebodyToAdd, takeStep } from './set-steps.js';
-import { fitTarget, readGround, viewOf, type ViewDependencies } from './set-view.js';
+import { type Judged, judgeSet, takeStepAtHead, waitsForApplies } from './set-steps-at-head.js';
+import { takeStep } from './set-steps.js';
+import {
+  fitTarget,
+  hasMoved,
+  readGround,
+  type SetGround,
+  type ViewDependencies,
+} from './set-view.js';
 import type { ReplicaDirectory } from './voters.js';
 import { type ReadReplicaSettings, WantedReaders } from './wanted-readers.js';
 import { lacksMajority } from './without-majority.js';
@@ -385,6 +392,9 @@ export class SetController {
     const quietMs = (repositoryId: string, storeId: string): number =>
       this.#failedFills.quietMs(repositoryId, storeId);
     const done = (): 'all' | 'again' => (unfilled.size === 0 ? 'all' : 'again');
+    const stepping = { ...this.#dependencies, ring: () => this.#ring(), quietMs };
+    const judge = (ground: SetGround): Promise<Judged> =>
+      judgeSet({ viewing, stepping, limits: settings }, ground);
     while (!signal.aborted && this.#leadership.leads) {
       const ground = await readGround(coordinator, id);
       if (ground === undefined) {
@@ -393,16 +403,14 @@ export class SetController {
       }
       // Our own changes, too, are seen as somebody's.
       if ((this.#waiting.get(id) ?? Infinity) <= ground.configRevision) this.#waiting.delete(id);
-      const view = await viewOf(viewing, ground);
-      const stepping = {
-        ...this.#dependencies,
-        ring: () => this.#ring(),
-        target: view.target,
-        quietMs,
-      };
-      let step = nextStep(view, settings);
-      if (step?.type === 'add-learner' && !isSomebodyToAdd(stepping, ground)) {
-        step = nextStep({ ...view, nobodyToAdd: true }, settings);
+      const judged = await judge(ground);
+      const { step } = judged;
+      if (waitsForApplies(judged, settings)) {
+        this.#changing.add(id);
+        const taken = await takeStepAtHead(judged.stepping, ground, judge, signal);
+        if (taken === undefined) return 'again';
+        this.#tell(id, taken, true);
+        continue;
       }
       if (step === undefined) {
         if (unfilled.size === 0) this.#failedFills.forget(id);
@@ -412,7 +420,7 @@ export class SetController {
       if (makesCopies.has(step.type) && !this.#mayCopy(id)) return done();
       let taken: boolean;
       try {
-        taken = await takeStep(stepping, ground, step, signal);
+        taken = await takeStep(judged.stepping, ground, step, signal);
       } catch (error) {
         if (step.type !== 'fill' || signal.aborted) throw error;
         const store = step.storeId;
@@ -425,13 +433,21 @@ export class SetController {
       if (step.type === 'fill') this.#failedFills.filled(id, step.storeId);
       // In many clusters every node has a copy, and it is asked for again and again.
       if (!taken && step.type === 'add-reader') return done();
-      const { type, ...about } = step;
-      this.#dependencies.meter.count('replica_set_steps', { step: type });
-      logger.info({ ...context, step: type, ...about, taken }, 'a step for a replica set');
-      // Nobody to take it with: the next change among the nodes brings it up again.
-      if (!taken && step.type === 'add-learner') return done();
+      this.#tell(id, step, taken);
+      // Nobody to take it with: the next change among the nodes brings it up again. (Or a push came in between.)
+      if (!taken && step.type === 'add-learner' && !(await hasMoved(coordinator, ground))) {
+        return done();
+      }
     }
     return 'all';
+  }
+
+  #tell(repositoryId: string, step: Step, taken: boolean): void {
+    const { logger, meter } = this.#dependencies;
+    const { type, ...about } = step;
+    meter.count('replica_set_steps', { step: type });
+    const context = { component: 'controller', repo: repositoryId, step: type, ...about };
+    logger.info({ ...context, taken }, 'a step for a replica set');
   }
 
   #ring(): Ring {

@@ -33,6 +33,8 @@ export interface StepDependencies {
   readonly quietMs?: (repositoryId: string, storeId: string) => number;
   readonly random: Random;
   readonly logger: Logger;
+  /** Of the repository's lock, where it is held: what changes voters compares them, too. */
+  readonly held?: readonly Compare[];
 }
 
 /** How long pushes to a repository may hold up a change of its voters, before it is tried again later. */
@@ -245,25 +247,14 @@ async function fill(
 }
 
 /** Under the repository's lock, so that a busy repository does not run away from its learner for ever. */
-async function promote(
+function promote(
   dependencies: StepDependencies,
   { record: { id } }: SetGround,
   { storeId, inPlaceOf }: { readonly storeId: string; readonly inPlaceOf?: string },
   signal: AbortSignal,
 ): Promise<boolean> {
-  const { locks, random, clock, coordinator } = dependencies;
-  const held = await locks.acquire({
-    repositoryId: id,
-    scope: 'repository',
-    pushId: `promote-${Buffer.from(random.bytes(12)).toString('hex')}`,
-    timeoutMs: lockTimeoutMs,
-    signal,
-    read: [],
-  });
-  const over = new AbortController();
-  try {
-    const late = clock.sleep(holdTimeoutMs, over.signal);
-    const ground = await readGround(coordinator, id);
+  return whilePushesWait(dependencies, id, signal, async ({ compares: held, late, over }) => {
+    const ground = await readGround(dependencies.coordinator, id);
     if (ground === undefined) return false;
     const { record } = ground;
     const [waiting, [learner]] = apart(record.learners, storeId);
@@ -272,13 +263,45 @@ async function promote(
     const voter: Voter = { ...learner, joinedEpoch: record.epoch + 1 };
     const voters = [...staying, voter];
     const learners = [...waiting, ...relieved.map(undeclared)];
-    const either = AbortSignal.any([signal, over.signal]);
+    const either = AbortSignal.any([signal, over]);
     await inTime(bringToHead(dependencies, ground, { storeId, voters }, either), late);
     // What was reported since is looked into first.
     const key = keys.damage(id, storeId);
     const sound: Compare = { key, target: 'createRevision', op: '=', operand: 0 };
-    const compares = [...held.compares, sound];
+    const compares = [...held, sound];
     return await change(dependencies, ground, { learners, voters }, { compares });
+  });
+}
+
+/** The repository's lock, as long as it is held. */
+export interface HeldPushes {
+  /** For the change: it happens under the lock or not at all. */
+  readonly compares: readonly Compare[];
+  /** Resolves when pushes have waited for long enough. */
+  readonly late: Promise<void>;
+  /** Aborted when the lock goes. */
+  readonly over: AbortSignal;
+}
+
+/** Takes the repository's lock: no push is committed while `act` runs. Fails when pushes hold it for too long. */
+export async function whilePushesWait<T>(
+  { locks, random, clock }: Pick<StepDependencies, 'locks' | 'random' | 'clock'>,
+  repositoryId: string,
+  signal: AbortSignal,
+  act: (held: HeldPushes) => Promise<T>,
+): Promise<T> {
+  const held = await locks.acquire({
+    repositoryId,
+    scope: 'repository',
+    pushId: `replica-set-${Buffer.from(random.bytes(12)).toString('hex')}`,
+    timeoutMs: lockTimeoutMs,
+    signal,
+    read: [],
+  });
+  const over = new AbortController();
+  try {
+    const late = clock.sleep(holdTimeoutMs, over.signal);
+    return await act({ compares: held.compares, late, over: over.signal });
   } finally {
     over.abort();
     await held.release();
@@ -325,7 +348,7 @@ async function refuseUnlessHeld(
 }
 
 async function change(
-  { coordinator }: Pick<StepDependencies, 'coordinator'>,
+  { coordinator, held = [] }: Pick<StepDependencies, 'coordinator' | 'held'>,
   { record, configRevision, headRevision }: SetGround,
   patch: Partial<Pick<RepositoryRecord, 'voters' | 'learners' | 'readers'>>,
   more: { readonly compares?: readonly Compare[]; readonly operations?: readonly Operation[] } = {},
@@ -341,6 +364,7 @@ async function change(
       { key: keys.repo(record.id), target: 'modRevision', op: '=', operand: configRevision },
       { key: keys.head(record.id), target: 'modRevision', op: '=', operand: headRevision },
       ...(more.compares ?? []),
+      ...held,
     ],
     success: [
       { type: 'put', key: keys.repo(record.id), value: encodeRepository(next) },

@@ -49,6 +49,15 @@ export async function readGround(
   };
 }
 
+/** Whether somebody was there first: a push was committed since, or the configuration is another one. */
+export async function hasMoved(
+  coordinator: Coordinator,
+  { record, configRevision, headRevision }: SetGround,
+): Promise<boolean> {
+  const now = await readGround(coordinator, record.id);
+  return now?.headRevision !== headRevision || now.configRevision !== configRevision;
+}
+
 export interface ViewDependencies {
   readonly coordinator: Coordinator;
   readonly replicas: ReplicaDirectory;

@@ -7,7 +7,7 @@ import { openEmbeddedCoordinator } from '../../coordination/embedded/embedded-co
 import { createProcessLease } from '../../coordination/process-lease.js';
 import { silentLogger } from '../../coordination/test-environment.js';
 import type { Coordinator, ProcessLease } from '../../contract/coordinator.js';
-import type { Clock, Meter } from '../../contract/environment.js';
+import type { Clock, Logger, Meter } from '../../contract/environment.js';
 import { QuorateError } from '../../contract/errors.js';
 import type { PushPipeline } from '../../contract/pipeline.js';
 import type { Replica } from '../../contract/replica.js';
@@ -71,6 +71,7 @@ export interface ReplicaSet {
     readonly damages?: KnownDamages;
     readonly meter?: Meter;
     readonly maxInlineUpdatesBytes?: number;
+    readonly logger?: Logger;
   }): Promise<{
     readonly backend: ReplicatedBackend;
     readonly locks: Locks;
@@ -165,6 +166,7 @@ export async function openReplicaSet(count = 3): Promise<ReplicaSet> {
       damages,
       meter = silentMeter,
       maxInlineUpdatesBytes,
+      logger = silentLogger,
     } = {}) => {
       const seen = wrap?.(coordinator) ?? coordinator;
       const patient = patientAtStart();
@@ -184,6 +186,7 @@ export async function openReplicaSet(count = 3): Promise<ReplicaSet> {
         clock: clock ?? patient.clock,
         meter,
         maxInlineUpdatesBytes,
+        logger,
         ...(damages === undefined ? {} : { damages, companions: [damages] }),
       });
       await backend.start();
@@ -225,6 +228,7 @@ function newBackend(parts: {
   readonly clock: Clock;
   readonly meter: Meter;
   readonly maxInlineUpdatesBytes: number | undefined;
+  readonly logger: Logger;
   readonly damages?: KnownDamages;
   readonly companions?: readonly KnownDamages[];
 }): ReplicatedBackend {
