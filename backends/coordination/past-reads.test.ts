@@ -96,6 +96,17 @@ test('what was read before is recalled while the coordinator is lost, and nothin
   assert.equal(text(await either(known)), 'newer');
 });
 
+test('the log says once that the coordinator is lost, and why', async (context) => {
+  const errors = context.mock.method(silentLogger, 'error');
+  lost = true;
+  for (let turns = 0; turns < 2; turns += 1) await assert.rejects(memory.coordinator.get('a'));
+  const said = errors.mock.calls.map(({ arguments: [facts] }) => Reflect.get(facts, 'err'));
+  assert.deepEqual(
+    said.map((error) => (error instanceof QuorateError ? error.message : error)),
+    ['no quorum'],
+  );
+});
+
 test('what is too old is not believed any more', async () => {
   const key = keys.token('1');
   put(key);

@@ -145,16 +145,16 @@ export class PastMemory implements PastReads {
       this.#found();
       return answer;
     } catch (error) {
-      if (isUnavailable(error)) this.#lost();
+      if (isUnavailable(error)) this.#lost(error);
       throw error;
     }
   }
 
-  #lost(): void {
+  #lost(error: unknown): void {
     if (this.#lostSinceMs !== undefined || this.#closing.signal.aborted) return;
     this.#lostSinceMs = this.#options.clock.monotonicMs();
     this.#options.logger.error(
-      { component: 'coordinator' },
+      { component: 'coordinator', err: error },
       'the coordinator cannot be reached: nothing is committed, and only eventual reads are served',
     );
   }

@@ -134,6 +134,25 @@ describe('local backend', () => {
     await comeTo([], quarantines);
   });
 
+  test('what was refused of a push, and why, is told with its life', async () => {
+    const repository = await local.create('refused');
+    const newOid = await local.commit('refused');
+    const commands = [
+      { ref: 'refs/heads/main', oldOid: zeroOid, newOid },
+      { ref: 'refs/heads/gone', oldOid: newOid, newOid },
+    ];
+    const told = async (atomic: boolean): Promise<string | undefined> => {
+      const pack = await packOf(local.source, [newOid], []);
+      const request = pushRequest(commands, { pack, atomic });
+      await local.backend.push(repository, request);
+      const story = await local.backend.stores?.explain(request.pushId);
+      return story?.steps.find(({ step }) => step === 'refused')?.detail;
+    };
+    // Not that the others had to go with it.
+    assert.match((await told(true)) ?? '', /^stale info/);
+    assert.match((await told(false)) ?? '', /^refs\/heads\/gone: stale info/);
+  });
+
   test('a pack that lacks objects is refused and leaves nothing', async () => {
     // Without fsck rules nothing but the walk over the new objects can notice.
     const { id } = await local.create('incomplete');

@@ -23,6 +23,9 @@ export function misfitWords(
   if (/ALERT|ECONNRESET/.test(code)) {
     return 'a storage node ended the first connection at once: it may not take the certificate of this process (cluster.tls.cert), which has to be of an authority in its cluster.tls.ca, and good for clients';
   }
+  if (code === 'CERT_HAS_EXPIRED') {
+    return 'the certificate of a storage node has ended: put a new one in the place of its cluster.tls.cert and cluster.tls.key, which it takes without a restart';
+  }
   return /CERT|SIGNATURE|ISSUER/.test(code)
     ? `the certificate of a storage node is not taken (${code}): it has to be of an authority in cluster.tls.ca, and good for the address that the node advertises`
     : undefined;

@@ -35,7 +35,8 @@ const settlePatienceMs = 3_000;
 const deletesNothing = Buffer.from('warning: deleting a non-existent ref\n');
 
 /** What git says of the other refs when one ref of an atomic push is refused. */
-const atomicFailure = 'atomic push failure';
+/** Of a ref against which nothing was said, where another was refused and the push is for all or none. */
+export const atomicFailure = 'atomic push failure';
 
 /**
  * The push path: upload without locks, unless the pack is small and goes with `prepare`, then lock, prepare, judge,

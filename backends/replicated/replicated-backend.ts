@@ -35,7 +35,7 @@ import { Outbox } from './outbox.js';
 import { Presence } from './presence.js';
 import { type PushTrace, untraced } from './push-trace.js';
 import { RepositoryEvents } from './repository-events.js';
-import { type PushDependencies, runPush } from './push.js';
+import { atomicFailure, type PushDependencies, runPush } from './push.js';
 import { PushesAhead } from './push-ahead.js';
 import { ReadRates } from './read-rates.js';
 import { isRecord, ReadPath } from './read-path.js';
@@ -222,7 +222,8 @@ export class ReplicatedBackend implements Backend {
       trace.note('received', { detail: count === 1 ? '1 ref' : `${count} refs` });
       try {
         const result = await runPush(this.#pushDependencies(trace), beginning, request);
-        if (result.generation === undefined) trace.note('refused', { detail: reasonOf(result) });
+        const detail = reasonOf(result);
+        if (detail !== undefined) trace.note('refused', { detail });
         return result;
       } catch (error) {
         const { code, message } = asQuorateError(error);
@@ -480,8 +481,13 @@ export class ReplicatedBackend implements Backend {
   }
 }
 
-/** Why nothing of a push was taken. */
-function reasonOf({ unpack, refs }: PushResult): string {
+/** Why a push was not taken, or which of its refs were not; undefined: all were. */
+function reasonOf({ unpack, refs, generation }: PushResult): string | undefined {
   if (unpack !== 'ok') return unpack;
-  return refs.flatMap((ref) => (ref.status === 'refused' ? [ref.reason] : []))[0] ?? 'no change';
+  const refused = refs.flatMap((ref) => (ref.status === 'refused' ? [ref] : []));
+  const [first, ...others] = refused.filter(({ reason }) => reason !== atomicFailure);
+  if (generation === undefined) return first?.reason ?? 'no change';
+  if (first === undefined) return undefined;
+  const more = others.length === 0 ? '' : `, and ${others.length} more`;
+  return `${first.ref}: ${first.reason}${more}`;
 }

@@ -140,7 +140,7 @@ export function clusterEndpoints(options: ClusterOptions): Endpoint[] {
         if (story === undefined) {
           throw new QuorateError(
             'not-found',
-            `no push ${pushId} is known; pushes are remembered for a day, and their ids are in the logs and the audit log`,
+            `no push ${pushId} is known; pushes are remembered for a day, and their ids are in the logs and in the audit log of the front-end that took them (quorate audit --event push)`,
           );
         }
         return { status: 200, body: { push: story } };
