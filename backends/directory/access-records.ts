@@ -2,9 +2,10 @@ import { z } from 'zod';
 import type { Coordinator } from '../contract/coordinator.js';
 import { QuorateError } from '../contract/errors.js';
 import { keys } from '../contract/keys.js';
+import { storedObject } from '../contract/stored-object.js';
 
 /** What the disk does not say of a repository, kept in the coordinator by its path. */
-const recordSchema = z.strictObject({
+const recordSchema = storedObject({
   /** Undefined: as `git-daemon-export-ok` says. */
   public: z.boolean().optional(),
   grants: z.record(z.string(), z.enum(['read', 'write', 'admin'])),

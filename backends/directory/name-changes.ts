@@ -14,9 +14,9 @@ import type { FoundRepository, RepositoryPaths } from './repository-paths.js';
 /** Which directory it is about (`Repository.directory`); unknown of what an earlier version of Quorate noted. */
 const directory = z.string().optional();
 const changeSchema = z.union([
-  z.strictObject({ from: z.string(), trash: z.string(), directory }),
-  z.strictObject({ from: z.string(), to: z.string(), directory }),
-  z.strictObject({ made: z.string(), directory }),
+  z.object({ from: z.string(), trash: z.string(), directory }),
+  z.object({ from: z.string(), to: z.string(), directory }),
+  z.object({ made: z.string(), directory }),
 ]);
 
 /**

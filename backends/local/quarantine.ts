@@ -27,13 +27,13 @@ export interface PreparedMark {
 const maxMarkedUpdates = 1000;
 
 const oid = z.string().regex(/^(?:[0-9a-f]{40}|[0-9a-f]{64})$/);
-const updatesSchema = z.array(z.strictObject({ ref: z.string(), oldOid: oid, newOid: oid }));
-const markSchema = z.strictObject({
+const updatesSchema = z.array(z.object({ ref: z.string(), oldOid: oid, newOid: oid }));
+const markSchema = z.object({
   push: z
-    .strictObject({ repositoryId: z.string(), pushId: z.string(), attempt: z.int() })
+    .object({ repositoryId: z.string(), pushId: z.string(), attempt: z.int() })
     .exactOptional(),
   basis: z.int(),
-  lockRevisions: z.array(z.strictObject({ key: z.string(), createRevision: z.int() })),
+  lockRevisions: z.array(z.object({ key: z.string(), createRevision: z.int() })),
   headRevision: z.int().exactOptional(),
   updates: updatesSchema.exactOptional(),
 });
@@ -157,7 +157,8 @@ export async function readPreparedMark(
   });
   const line = decodeCheckedLine(file);
   try {
-    const mark = markSchema.parse(JSON.parse(line?.text ?? ''));
+    const schema = line?.checked === true ? markSchema : markSchema.strict();
+    const mark = schema.parse(JSON.parse(line?.text ?? ''));
     if (line?.checked !== (mark.push !== undefined)) return undefined;
     return isMarkOf(key, mark) ? mark : undefined;
   } catch {

@@ -42,25 +42,25 @@ export interface RepositoryState {
 }
 
 const oid = z.string().regex(/^(?:[0-9a-f]{40}|[0-9a-f]{64})$/);
-const head = z.union([z.strictObject({ symref: z.string() }), z.strictObject({ oid })]);
-const schema = z.strictObject({
+const head = z.union([z.object({ symref: z.string() }), z.object({ oid })]);
+const schema = z.object({
   objectFormat: z.enum(['sha1', 'sha256']),
   generation: z.int().min(0),
   digest: z.string(),
   begun: z.literal(true).exactOptional(),
   applying: z
-    .strictObject({
+    .object({
       entries: z.array(
-        z.strictObject({
+        z.object({
           generation: z.int(),
           pushId: z.string(),
-          updates: z.array(z.strictObject({ ref: z.string(), oldOid: oid, newOid: oid })),
-          head: z.strictObject({ old: head, new: head }).exactOptional(),
+          updates: z.array(z.object({ ref: z.string(), oldOid: oid, newOid: oid })),
+          head: z.object({ old: head, new: head }).exactOptional(),
           digest: z.string(),
         }),
       ),
       quarantines: z.array(
-        z.strictObject({ repositoryId: z.string(), pushId: z.string(), attempt: z.int() }),
+        z.object({ repositoryId: z.string(), pushId: z.string(), attempt: z.int() }),
       ),
     })
     .exactOptional(),
@@ -69,12 +69,15 @@ const schema = z.strictObject({
 const markerName = 'state';
 const intentName = 'intent';
 
-/** Undefined when it is damaged, or empty. Files of earlier versions have no checksum. */
+/**
+ * Undefined when it is damaged, or empty. Files of earlier versions have no checksum, and no field that is not known
+ * here: what reads as one is a checksum of which a bit turned over.
+ */
 function decodeState(file: string): RepositoryState | undefined {
   const line = decodeCheckedLine(file);
   if (line === undefined) return undefined;
   try {
-    return schema.parse(JSON.parse(line.text));
+    return (line.checked ? schema : schema.strict()).parse(JSON.parse(line.text));
   } catch {
     return undefined;
   }

@@ -14,7 +14,7 @@ export interface WholePack extends RefsIdentity {
   readonly pack: string;
 }
 
-const schema = z.strictObject({
+const schema = z.object({
   pack: z.string().regex(/^(?:[0-9a-f]{40}|[0-9a-f]{64})$/),
   generation: z.int().min(0),
   digest: z.string(),

@@ -1,13 +1,13 @@
 /** Arguments and results of the node API's calls, as JSON. Both sides read them through these schemas only. */
 import { z } from 'zod';
 import { QuorateError } from '../contract/errors.js';
-import { isSettingKey, type StoredSettings } from '../contract/settings.js';
+import type { StoredSettings } from '../contract/settings.js';
 import { knownSchema, refTuple } from './snapshot-wire.js';
 
 const oid = z.string().regex(/^(?:[0-9a-f]{40}|[0-9a-f]{64})$/);
 const head = z.union([z.object({ symref: z.string() }), z.object({ oid })]);
 const command = z.object({ ref: z.string(), oldOid: oid, newOid: oid });
-const settings: z.ZodType<StoredSettings> = z.record(z.string().refine(isSettingKey), z.string());
+const settings: z.ZodType<StoredSettings> = z.record(z.string(), z.string());
 const objectFormat = z.enum(['sha1', 'sha256']);
 const sessionId = z.string().regex(/^[0-9a-f]{32}$/);
 const bytes = z.base64();

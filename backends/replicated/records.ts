@@ -5,14 +5,18 @@ import { keys } from '../contract/keys.js';
 import { prefixEnd } from '../contract/keys.js';
 import type { RepositoryEvent } from '../contract/pipeline.js';
 import type { HeadRecord, LogEntry, Repository } from '../contract/repository.js';
-import { isSettingKey } from '../contract/settings.js';
+import type { StoredSettings } from '../contract/settings.js';
+import { storedObject } from '../contract/stored-object.js';
 
-/** JSON forms of what the coordinator keeps about repositories. Read through these only: what is stored is validated. */
+/**
+ * JSON forms of what the coordinator keeps about repositories. Read through these only: what is stored is validated, but
+ * for fields and settings that a later version put.
+ */
 
 const oid = z.string().regex(/^(?:[0-9a-f]{40}|[0-9a-f]{64})$/);
-const head = z.union([z.strictObject({ symref: z.string() }), z.strictObject({ oid })]);
+const head = z.union([z.object({ symref: z.string() }), z.object({ oid })]);
 
-const voterSchema = z.strictObject({
+const voterSchema = storedObject({
   nodeId: z.string(),
   storeId: z.string(),
   joinedEpoch: z.int(),
@@ -24,11 +28,13 @@ const voterSchema = z.strictObject({
 });
 export type Voter = z.infer<typeof voterSchema>;
 
-const repositorySchema = z.strictObject({
+const settings: z.ZodType<StoredSettings> = z.record(z.string(), z.string());
+
+const repositorySchema = storedObject({
   name: z.string(),
   objectFormat: z.enum(['sha1', 'sha256']),
-  settings: z.record(z.string().refine(isSettingKey), z.string()),
-  access: z.strictObject({
+  settings,
+  access: storedObject({
     public: z.boolean(),
     grants: z.record(z.string(), z.enum(['read', 'write', 'admin'])),
   }),
@@ -68,7 +74,7 @@ export function copiesOf({
   return [...voters, ...learners, ...readers];
 }
 
-const poolSchema = z.strictObject({
+const poolSchema = storedObject({
   /** `deleted` is the tombstone: nobody borrows from it any more. */
   state: z.enum(['active', 'deleted']),
   /** Stores that have its files. */
@@ -77,15 +83,15 @@ const poolSchema = z.strictObject({
 });
 export type PoolRecord = z.infer<typeof poolSchema>;
 
-const headSchema = z.strictObject({ generation: z.int().min(0), digest: z.string() });
+const headSchema = z.object({ generation: z.int().min(0), digest: z.string() });
 
-const logEntrySchema = z.strictObject({
+const logEntrySchema = z.object({
   generation: z.int().min(1),
   pushId: z.string(),
-  updates: z.array(z.strictObject({ ref: z.string(), oldOid: oid, newOid: oid })),
+  updates: z.array(z.object({ ref: z.string(), oldOid: oid, newOid: oid })),
   updatesDigest: z.string().optional(),
-  head: z.strictObject({ old: head, new: head }).optional(),
-  after: z.strictObject({ generation: z.int().min(0), digest: z.string() }).optional(),
+  head: z.object({ old: head, new: head }).optional(),
+  after: z.object({ generation: z.int().min(0), digest: z.string() }).optional(),
   prepared: z.array(z.string()),
   digest: z.string(),
   pushOptions: z.array(z.string()).optional(),
@@ -93,17 +99,17 @@ const logEntrySchema = z.strictObject({
   atMs: z.number(),
 });
 
-const repositoryEventSchema = z.strictObject({
+const repositoryEventSchema = z.object({
   repositoryId: z.string(),
   name: z.string(),
   epoch: z.int().min(1),
   actor: z.string(),
   atMs: z.number(),
   change: z.discriminatedUnion('action', [
-    z.strictObject({ action: z.literal('created') }),
-    z.strictObject({ action: z.literal('renamed'), from: z.string() }),
-    z.strictObject({ action: z.literal('deleted') }),
-    z.strictObject({
+    z.object({ action: z.literal('created') }),
+    z.object({ action: z.literal('renamed'), from: z.string() }),
+    z.object({ action: z.literal('deleted') }),
+    z.object({
       action: z.literal('changed'),
       public: z.boolean().optional(),
       settings: z.record(z.string(), z.string().nullable()).optional(),
@@ -111,7 +117,7 @@ const repositoryEventSchema = z.strictObject({
   ]),
 });
 
-const outboxSchema = z.strictObject({
+const outboxSchema = z.object({
   generation: z.int().min(1),
   /** Whose it is to do what follows the commit, while `frontEnds/{frontEnd}` exists. */
   frontEnd: z.string().exactOptional(),
@@ -137,10 +143,11 @@ function decode<T>(schema: z.ZodType<T>, kv: KeyValue): T {
   }
   const parsed = schema.safeParse(json);
   if (parsed.success) return parsed.data;
-  throw new QuorateError('data-corrupt', `the coordinator's record ${kv.key} is damaged`, {
-    details: { issues: parsed.error.issues.length },
-    cause: parsed.error,
-  });
+  throw new QuorateError(
+    'data-corrupt',
+    `the coordinator's record ${kv.key} is damaged, or of a later version: then upgrade this server`,
+    { details: { issues: parsed.error.issues.length }, cause: parsed.error },
+  );
 }
 
 /**
@@ -178,7 +185,7 @@ export function rememberingDecoder<T>(
 export const rememberedRecords = 2000;
 
 export function decodeRepository(kv: KeyValue): RepositoryRecord {
-  return { id: kv.key.slice(kv.key.indexOf('/') + 1), ...decode(repositorySchema, kv) };
+  return { ...decode(repositorySchema, kv), id: kv.key.slice(kv.key.indexOf('/') + 1) };
 }
 
 /** The name of a repository now, or undefined when it is gone. */

@@ -1,9 +1,8 @@
 import type { Coordinator } from '../contract/coordinator.js';
 import type { Clock, Logger, Random } from '../contract/environment.js';
 import { asQuorateError } from '../contract/errors.js';
-import { keys } from '../contract/keys.js';
 import type { Replica } from '../contract/replica.js';
-import { decodeRepository, scan } from './records.js';
+import { ReadableRecords } from './readable-records.js';
 
 export interface ScrubDependencies {
   readonly coordinator: Coordinator;
@@ -48,6 +47,7 @@ type Found = 'sound' | 'damaged' | 'unknown' | 'gone';
  */
 export class Scrub {
   readonly #dependencies: ScrubDependencies;
+  readonly #records: ReadableRecords;
   readonly #closing = new AbortController();
   #running: Promise<void> | undefined;
   readonly #suspects = new Set<string>();
@@ -60,6 +60,7 @@ export class Scrub {
 
   constructor(dependencies: ScrubDependencies) {
     this.#dependencies = dependencies;
+    this.#records = new ReadableRecords(dependencies, 'scrub');
   }
 
   start(): void {
@@ -149,10 +150,9 @@ export class Scrub {
 
   /** Repositories that count on a copy in this store, or have it read. */
   async #own(): Promise<readonly string[]> {
-    const { coordinator, replica } = this.#dependencies;
+    const { replica } = this.#dependencies;
     const ids: string[] = [];
-    for await (const entry of scan(coordinator, keys.repos)) {
-      const { id, state, voters, readers = [] } = decodeRepository(entry);
+    for await (const { id, state, voters, readers = [] } of this.#records.all()) {
       if (state !== 'active') continue;
       if ([...voters, ...readers].some(({ storeId }) => storeId === replica.storeId)) ids.push(id);
     }

@@ -11,9 +11,10 @@ import { StalledFill } from './fill-patience.js';
 import { NodeCount } from './node-count.js';
 import { readNodeMarks } from './node-marks.js';
 import { Ring } from './placement.js';
+import { ReadableRecords } from './readable-records.js';
 import { readRates } from './read-rates.js';
 import type { ReconcileLimits, Step } from './reconcile.js';
-import { copiesOf, decodeRepository, type RepositoryRecord, scan, type Voter } from './records.js';
+import { copiesOf, decodeRepository, type RepositoryRecord, type Voter } from './records.js';
 import { type Judged, judgeSet, takeStepAtHead, waitsForApplies } from './set-steps-at-head.js';
 import { takeStep } from './set-steps.js';
 import {
@@ -105,6 +106,7 @@ export class SetController {
   #seenBefore = '';
   #ratesMs = -Infinity;
   readonly #wanted: WantedReaders;
+  readonly #records: ReadableRecords;
 
   constructor(dependencies: ControllerDependencies) {
     this.#dependencies = dependencies;
@@ -115,6 +117,7 @@ export class SetController {
     this.#nodeCount = new NodeCount({ ...dependencies, ...dependencies.settings });
     this.#wanted = new WantedReaders(dependencies.settings.readReplicas, dependencies.clock);
     this.#leadership = new Leadership(dependencies);
+    this.#records = new ReadableRecords(dependencies, 'controller');
     meter.gauge('queue_depth', { queue: 'repair' }, () => this.#repairs);
     meter.gauge('repositories_without_majority', {}, () =>
       this.#leadership.leads ? this.#withoutMajority : 0,
@@ -257,15 +260,14 @@ export class SetController {
 
   /** Has every set looked at, however many there are: what is repaired goes first. Never rejects. */
   async #compare(): Promise<void> {
-    const { clock, coordinator, logger } = this.#dependencies;
+    const { clock, logger } = this.#dependencies;
     const { signal } = this.#closing;
     try {
-      for await (const entry of scan(coordinator, keys.repos)) {
+      for await (const { id, state } of this.#records.all()) {
         while (this.#waiting.size >= maxWaitingCompares && !signal.aborted) {
           await clock.sleep(comparePauseMs, signal);
         }
         if (signal.aborted || !this.#leadership.leads) return;
-        const { id, state } = decodeRepository(entry);
         if (state !== 'active') continue;
         this.#look(id, onlyToCompare);
         this.#begin();
@@ -280,12 +282,10 @@ export class SetController {
    * when something is another way than before: there may be steps that need none.
    */
   async #scan(serving: ReadonlySet<string>, differs: boolean): Promise<void> {
-    const { coordinator } = this.#dependencies;
     const alive = new Set(this.#alive());
     const absent = new Set<string>();
     let withoutMajority = 0;
-    for await (const entry of scan(coordinator, keys.repos)) {
-      const record = decodeRepository(entry);
+    for await (const record of this.#records.all()) {
       if (record.state !== 'active') continue;
       for (const { storeId } of copiesOf(record)) {
         if (!serving.has(storeId)) absent.add(storeId);

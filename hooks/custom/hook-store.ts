@@ -9,7 +9,7 @@ import { keys, prefixEnd } from '../../backends/contract/keys.js';
 /** Hooks of one repository by its id, or of the whole server. */
 export type HookScope = { readonly repositoryId: string } | 'server';
 
-const version = z.strictObject({
+const version = z.object({
   version: z.int().min(1),
   digest: z.string().regex(/^[0-9a-f]{64}$/),
   sizeBytes: z.int().min(1),
@@ -18,7 +18,7 @@ const version = z.strictObject({
   atMs: z.number(),
 });
 
-const hookRecord = z.strictObject({
+const hookRecord = z.object({
   ...version.shape,
   /** Where its content is. */
   content: z.string(),

@@ -21,11 +21,11 @@ export function ownerOf(repositoryName: string): string {
 }
 
 /** What the store keeps under a quota's key. */
-export const quotaSchema = z.strictObject({ bytes: z.int().min(0), setAtMs: z.number() });
+export const quotaSchema = z.object({ bytes: z.int().min(0), setAtMs: z.number() });
 /** Stored bytes of one repository, as last measured. */
-export const usageSchema = z.strictObject({ bytes: z.int().min(0) });
+export const usageSchema = z.object({ bytes: z.int().min(0) });
 /** Pushes of an owner's repositories that were judged and are not over. */
-export const claimsSchema = z.strictObject({
+export const claimsSchema = z.object({
   /** When all usages of the owner were last measured; absent: never. */
   countedAtMs: z.number().optional(),
   /**
@@ -35,7 +35,7 @@ export const claimsSchema = z.strictObject({
   storedBytes: z.int().min(0).optional(),
   claims: z.record(
     z.string(),
-    z.strictObject({
+    z.object({
       repositoryId: z.string(),
       bytes: z.int().min(0),
       /** By then the push is over, whatever became of its process. */

@@ -47,6 +47,21 @@ test('a sum that is wrong, whatever made it so, is put right by the next count',
   assert.deepEqual(sumsOf(ground, 'team'), { kept: 30, real: 30 });
 });
 
+test('what a later version keeps with the claims stops no push, and goes when the claims are changed here', async () => {
+  const ground = new Ground();
+  ground.sizes.set('team/app', 10);
+  await ground.quotas.set({ owner: 'team' }, 500);
+  assert.equal(await ground.judge('team/app', 5, 'a'), undefined);
+  const key = keys.quotaClaims('team');
+  const stored = ground.memory.entries.get(key);
+  assert.ok(stored !== undefined);
+  const text = JSON.parse(Buffer.from(stored.value).toString('utf8'));
+  ground.memory.put(key, encode({ ...text, laterSum: 1 }));
+  assert.equal(await ground.judge('team/app', 5, 'b'), undefined);
+  const now = Buffer.from(ground.memory.entries.get(key)?.value ?? []).toString('utf8');
+  assert.doesNotMatch(now, /laterSum/);
+});
+
 /** Numbers that look like chance, the same ones for a seed. */
 function chance(seed: number): (below: number) => number {
   let state = seed;

@@ -299,7 +299,7 @@ function encode(record: DeliveryRecord): Uint8Array {
 
 function decode(entry: KeyValue, id: string): Delivery {
   const record = tryDecode(entry);
-  if (record !== undefined) return { id, ...record };
+  if (record !== undefined) return { ...record, id };
   throw new QuorateError('data-corrupt', `the record of delivery ${id} is damaged`);
 }
 

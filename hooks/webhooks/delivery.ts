@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
+import { storedObject } from '../../backends/contract/stored-object.js';
 import { type DeliveryEvent, webhookEvents } from './webhook.js';
 
 /** How an attempt ended. Closed: these are labels of metrics. */
@@ -16,7 +17,7 @@ export const attemptOutcomes = [
 ] as const;
 export type AttemptOutcome = (typeof attemptOutcomes)[number];
 
-const attempt = z.strictObject({
+const attempt = z.object({
   atMs: z.number(),
   durationMs: z.number(),
   outcome: z.enum(attemptOutcomes),
@@ -30,10 +31,10 @@ const attempt = z.strictObject({
 export type Attempt = z.infer<typeof attempt>;
 
 /** Stored under `webhooks/deliveries/`; the body is beside it, since it never changes. */
-export const deliveryRecord = z.strictObject({
+export const deliveryRecord = storedObject({
   event: z.enum([...webhookEvents, 'ping']),
   /** Of the webhook: `server`, or a repository's id. */
-  scope: z.union([z.literal('server'), z.strictObject({ repositoryId: z.string() })]),
+  scope: z.union([z.literal('server'), z.object({ repositoryId: z.string() })]),
   /** Name of the repository that it is about, when it happened; null for the ping of a server's webhook. */
   repository: z.string().nullable(),
   /** `dropped`: given up, since too many waited. */

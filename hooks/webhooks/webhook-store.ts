@@ -83,8 +83,8 @@ export class WebhookStore {
       }
       const { url = found.url, secret = found.secret } = change;
       const events = [...new Set(change.events ?? found.events)];
-      const { by, createdAtMs } = found;
-      const record = webhookRecord.parse({ url, events, secret, by, createdAtMs });
+      const { id: _id, scope: _scope, ...before } = found;
+      const record = { ...before, url, events, secret };
       const { succeeded } = await this.#coordinator.transaction({
         binding: true,
         compares: [{ key, target: 'modRevision', op: '=', operand: entry.modRevision }],
@@ -187,7 +187,7 @@ export class WebhookStore {
 function decode(entry: KeyValue, scope: WebhookScope, id: string): Subscriber {
   try {
     const json: unknown = JSON.parse(Buffer.from(entry.value).toString('utf8'));
-    return { id, scope, ...webhookRecord.parse(json) };
+    return { ...webhookRecord.parse(json), id, scope };
   } catch {
     // Without the cause, which quotes what it could not read: there is a secret in it.
     throw new QuorateError('data-corrupt', `the record of webhook ${id} is damaged`);

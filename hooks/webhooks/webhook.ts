@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { storedObject } from '../../backends/contract/stored-object.js';
 
 /** What a webhook may be told of. `ping` comes from tests only. */
 export const webhookEvents = ['push', 'create', 'delete', 'repository'] as const;
@@ -32,7 +33,7 @@ export interface WebhookChange {
 }
 
 /** Stored under `webhooks/hooks/`. */
-export const webhookRecord = z.strictObject({
+export const webhookRecord = storedObject({
   url: z.string(),
   events: z.array(z.enum(webhookEvents)),
   /** As it is, not hashed: every delivery is signed with it. Leaves the store for `signature.ts` only. */

@@ -35,14 +35,14 @@ const nothingHappened: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
 ]);
 
 /** Stored under `admin-requests/`. */
-const requestRecord = z.strictObject({
+const requestRecord = z.object({
   /** Digest of what was asked. */
   request: z.string(),
   /** Request id of who does it, or did. */
   by: z.string(),
   atMs: z.number(),
   done: z
-    .strictObject({
+    .object({
       status: z.union([z.literal(200), z.literal(201)]),
       /** Without what is shown only once. */
       body: z.record(z.string(), z.unknown()),

@@ -1,8 +1,9 @@
 import { z } from 'zod';
+import { storedObject } from '../../backends/contract/stored-object.js';
 
 /** What is stored under `groups/` and `grants/`: JSON, checked on every read. */
 
-export const groupRecord = z.object({
+export const groupRecord = storedObject({
   name: z.string(),
   /** User names, sorted. */
   members: z.array(z.string()),

@@ -2,10 +2,11 @@ import { z } from 'zod';
 import type { Coordinator, KeyValue } from '../../backends/contract/coordinator.js';
 import { QuorateError } from '../../backends/contract/errors.js';
 import { prefixEnd } from '../../backends/contract/keys.js';
+import { storedObject } from '../../backends/contract/stored-object.js';
 
-/** What is stored under `users/`, `keys/` and `tokens/`: JSON, checked on every read. Unknown fields are dropped. */
+/** What is stored under `users/`, `keys/` and `tokens/`: JSON, checked on every read. What is changed in part keeps fields of later versions. */
 
-export const userRecord = z.object({
+export const userRecord = storedObject({
   name: z.string(),
   admin: z.boolean(),
   disabled: z.boolean(),
