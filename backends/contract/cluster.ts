@@ -241,6 +241,11 @@ export interface ClusterControl {
   fillsGivenUp(): Promise<readonly FillGivenUp[]>;
   /** Settings in which the front-ends that live differ, and must not. */
   differingSettings(): Promise<readonly DifferingSetting[]>;
+  /**
+   * Copies that are known to lack pushes which every voter had (a disk was put back to an older copy, or lost files), by
+   * node, as whoever keeps the sets told; not from when that happened, but from when copies were compared.
+   */
+  copiesBehind(): Promise<Readonly<Record<string, number>>>;
   /** How many repositories have a push that some voter has not applied, in the whole cluster. */
   lagging(): Promise<number>;
   /** As this process sees the nodes, in the whole cluster. */

@@ -63,6 +63,7 @@ export type GaugeName =
   | 'locks_waiting' // labels: scope
   | 'quarantines'
   | 'repositories_lagging'
+  | 'copies_behind'
   | 'repositories_without_majority'
   | 'replica_lag_generations'
   | 'replica_lag_seconds'

@@ -69,6 +69,7 @@ export function createClusterControl(dependencies: ClusterControlDependencies): 
     repairing: async () => (await readRepairs(coordinator)).repairing,
     differingSettings: () => readDifferingSettings(coordinator),
     fillsGivenUp: () => fillsGivenUp(dependencies),
+    copiesBehind: async () => (await readRepairs(coordinator)).behind,
     lagging: () => countLagging(dependencies),
     withoutMajority: () => findWithoutMajority(dependencies),
   };

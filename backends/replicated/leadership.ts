@@ -18,6 +18,7 @@ const schema = z.object({
       }),
     )
     .default([]),
+  behind: z.record(z.string(), z.int().min(0)).default({}),
 });
 
 /** What whoever leads tells of the sets. */
@@ -26,9 +27,11 @@ export interface ToldRepairs {
   readonly repairing: number;
   /** Copies whose fill was given up, some of them if there are many. */
   readonly givenUp: readonly GivenUpFill[];
+  /** Copies of voters that lack what the push log holds no more, by node; see `CopiesBehind`. */
+  readonly behind: Readonly<Record<string, number>>;
 }
 
-const nothingTold: ToldRepairs = { repairing: 0, givenUp: [] };
+const nothingTold: ToldRepairs = { repairing: 0, givenUp: [], behind: {} };
 
 interface Held {
   readonly lease: Lease;
@@ -106,8 +109,8 @@ export class Leadership {
     else this.#held = undefined;
   }
 
-  #record(lease: Lease, { repairing, givenUp }: ToldRepairs): Operation {
-    const value = encodeRecord({ nodeId: this.#nodeId, repairing, givenUp });
+  #record(lease: Lease, repairs: ToldRepairs): Operation {
+    const value = encodeRecord({ nodeId: this.#nodeId, ...repairs });
     return { type: 'put', key: keys.controller, value, lease: lease.id };
   }
 }

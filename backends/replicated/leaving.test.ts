@@ -80,7 +80,7 @@ test('who leads without having heard so finds it out', async () => {
   await assert.rejects(one.lead(), { code: 'outcome-unknown' });
   assert.equal(one.leads, false);
   assert.equal(await one.lead(), true);
-  await one.tell({ repairing: 3, givenUp: [] });
+  await one.tell({ repairing: 3, givenUp: [], behind: {} });
   assert.equal(one.leads, true);
 });
 

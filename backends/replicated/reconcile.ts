@@ -93,7 +93,7 @@ export function nextStepAtHead(view: SetView, limits: ReconcileLimits): Step | u
   const atHead = (store: StoreView): StoreView => {
     const { alive, state } = store;
     const lags = alive && state !== undefined && state.generation < generation;
-    if (!lags || isBehindLog(view, store)) return store;
+    if (!lags || lacksMoreThanLog(view, store)) return store;
     return { ...store, state: { ...state, generation, digest } };
   };
   const stores = new Map([...view.stores].map(([storeId, store]) => [storeId, atHead(store)]));
@@ -130,7 +130,7 @@ function declare(view: SetView, { downAfterMs, maxLog }: ReconcileLimits): Step 
     if (state !== undefined && current) return { type: 'declare', storeId, state: undefined };
     // A copy that went, by hand or since an older coordinator does not know that it left, comes back by no push. Nor
     // does what a disk lacks that was put back to an older copy: the log has it no more.
-    if (state === 'stale' || store.missing === true || isBehindLog(view, store)) {
+    if (state === 'stale' || lacksMoreThanLog(view, store)) {
       const isNeeded = !store.leaving || view.nobodyToAdd === true;
       if (isNeeded && mayBeFilled(view, store)) return { type: 'fill', storeId, fresh: false };
     }
@@ -147,8 +147,15 @@ function declare(view: SetView, { downAfterMs, maxLog }: ReconcileLimits): Step 
   return undefined;
 }
 
-/** Whether it lacks what the push log does not hold any more: that goes when every voter had it. */
-function isBehindLog({ head, logLength }: SetView, { state }: StoreView): boolean {
+/**
+ * Whether a voter lacks what the push log does not hold any more (that goes when every voter had it), or answers that it
+ * has no copy.
+ */
+export function lacksMoreThanLog(
+  { head, logLength }: SetView,
+  { state, missing }: StoreView,
+): boolean {
+  if (missing === true) return true;
   return state !== undefined && state.generation + logLength < head.generation;
 }
 

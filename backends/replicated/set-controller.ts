@@ -4,6 +4,7 @@ import type { Clock, Logger, Meter, Random } from '../contract/environment.js';
 import { asQuorateError } from '../contract/errors.js';
 import { keys, prefixEnd } from '../contract/keys.js';
 import { AwayTimes } from './away-times.js';
+import { CopiesBehind } from './copies-behind.js';
 import { Leadership } from './leadership.js';
 import { readDamages } from './damage.js';
 import { FailedFills } from './failed-fills.js';
@@ -107,6 +108,7 @@ export class SetController {
   #ratesMs = -Infinity;
   readonly #wanted: WantedReaders;
   readonly #records: ReadableRecords;
+  readonly #behind = new CopiesBehind();
 
   constructor(dependencies: ControllerDependencies) {
     this.#dependencies = dependencies;
@@ -119,6 +121,7 @@ export class SetController {
     this.#leadership = new Leadership(dependencies);
     this.#records = new ReadableRecords(dependencies, 'controller');
     meter.gauge('queue_depth', { queue: 'repair' }, () => this.#repairs);
+    meter.gauge('copies_behind', {}, () => (this.#leadership.leads ? this.#behind.count : 0));
     meter.gauge('repositories_without_majority', {}, () =>
       this.#leadership.leads ? this.#withoutMajority : 0,
     );
@@ -170,6 +173,7 @@ export class SetController {
     this.#queued.clear();
     this.#later.clear();
     this.#failedFills.forget();
+    this.#behind.forget();
     this.#scannedMs = -Infinity;
     this.#withoutMajority = 0;
   }
@@ -246,6 +250,7 @@ export class SetController {
     await this.#leadership.tell({
       repairing: this.#repairs,
       givenUp: this.#failedFills.list(maxGivenUpTold),
+      behind: this.#behind.byNode,
     });
   }
 
@@ -284,9 +289,11 @@ export class SetController {
   async #scan(serving: ReadonlySet<string>, differs: boolean): Promise<void> {
     const alive = new Set(this.#alive());
     const absent = new Set<string>();
+    const gone = new Set(this.#behind.repositories);
     let withoutMajority = 0;
     for await (const record of this.#records.all()) {
       if (record.state !== 'active') continue;
+      gone.delete(record.id);
       for (const { storeId } of copiesOf(record)) {
         if (!serving.has(storeId)) absent.add(storeId);
       }
@@ -294,6 +301,7 @@ export class SetController {
       if (!differs && this.#queued.has(record.id)) continue;
       if (!this.#looksWell(record, serving)) this.#look(record.id);
     }
+    for (const id of gone) this.#behind.forget(id);
     this.#absent = absent;
     this.#withoutMajority = withoutMajority;
   }
@@ -398,6 +406,7 @@ export class SetController {
     while (!signal.aborted && this.#leadership.leads) {
       const ground = await readGround(coordinator, id);
       if (ground === undefined) {
+        this.#behind.forget(id);
         this.#failedFills.forget(id);
         return 'all';
       }
@@ -405,6 +414,7 @@ export class SetController {
       if ((this.#waiting.get(id) ?? Infinity) <= ground.configRevision) this.#waiting.delete(id);
       const judged = await judge(ground);
       const { step } = judged;
+      this.#behind.see(id, judged.view);
       if (waitsForApplies(judged, settings)) {
         this.#changing.add(id);
         const taken = await takeStepAtHead(judged.stepping, ground, judge, signal);

@@ -14,6 +14,7 @@ const cluster: ClusterControl = {
   stranger: undefined,
   differingSettings: () => Promise.resolve([]),
   fillsGivenUp: () => Promise.resolve([]),
+  copiesBehind: () => Promise.resolve({ b: 4 }),
   lagging: () => Promise.resolve(2),
   withoutMajority: () => Promise.resolve({ repositories: 3, nodes: ['c', 'd'] }),
 };
@@ -73,6 +74,7 @@ test('nodes are told by what is known of them, with zones, repairs and lag', asy
     fillsGivenUp: [],
     settingsDiffer: [],
     lagging: 2,
+    copiesBehind: { b: 4 },
     repositoriesWithoutMajority: 3,
     nodesMissedForMajority: ['c', 'd'],
   });

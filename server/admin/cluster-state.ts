@@ -9,13 +9,15 @@ export async function clusterState({
   if (cluster === undefined || stores === undefined) return null;
   const nodes = (await stores.nodes()).filter((node) => !isGone(node));
   const zones = new Set(nodes.flatMap(({ alive, zone }) => (alive && zone ? [zone] : [])));
-  const [repairing, fillsGivenUp, settingsDiffer, lagging, withoutMajority] = await Promise.all([
-    cluster.repairing(),
-    cluster.fillsGivenUp(),
-    cluster.differingSettings(),
-    cluster.lagging(),
-    cluster.withoutMajority(),
-  ]);
+  const [repairing, fillsGivenUp, settingsDiffer, lagging, copiesBehind, withoutMajority] =
+    await Promise.all([
+      cluster.repairing(),
+      cluster.fillsGivenUp(),
+      cluster.differingSettings(),
+      cluster.lagging(),
+      cluster.copiesBehind(),
+      cluster.withoutMajority(),
+    ]);
   return {
     nodes: nodes.length,
     nodesAlive: nodes.filter(({ alive }) => alive).length,
@@ -42,6 +44,7 @@ export async function clusterState({
     fillsGivenUp,
     settingsDiffer,
     lagging,
+    copiesBehind,
     repositoriesWithoutMajority: withoutMajority.repositories,
     nodesMissedForMajority: withoutMajority.nodes,
   };

@@ -188,6 +188,11 @@ const gauges: Record<GaugeName, MetricDefinition> = {
     help: 'Repositories of whose pushes through this process some voter has not applied all.',
     labels: [],
   },
+  copies_behind: {
+    name: 'quorate_copies_behind',
+    help: 'Copies that lack pushes which the push log holds no more, since their disks were put back or lost files, as the process sees that keeps the replica sets; 0 elsewhere.',
+    labels: [],
+  },
   repositories_without_majority: {
     name: 'quorate_repositories_without_majority',
     help: 'Repositories of which too few voters answer for a push, as the process sees that keeps the replica sets; 0 elsewhere.',

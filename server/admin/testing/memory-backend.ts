@@ -57,6 +57,7 @@ export class MemoryBackend implements Backend {
     stranger: undefined,
     differingSettings: () => Promise.resolve([]),
     fillsGivenUp: () => Promise.resolve([]),
+    copiesBehind: () => Promise.resolve({}),
     lagging: () => Promise.resolve(0),
     withoutMajority: () => Promise.resolve({ repositories: 0, nodes: [] }),
   };

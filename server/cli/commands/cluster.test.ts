@@ -147,7 +147,7 @@ test('a node that takes nothing new although it runs is told of, with why and wh
   );
 });
 
-test('copies that could not be filled, and settings in which front-ends differ, are told of', async (t) => {
+test('copies that could not be filled, or whose disk was put back, and settings in which front-ends differ, are told of', async (t) => {
   const ground = await openNodes(t);
   const { cluster } = ground.scene.backend;
   assert.ok(cluster !== undefined);
@@ -159,7 +159,9 @@ test('copies that could not be filled, and settings in which front-ends differ, 
     { value: '5', frontEnds: ['c'] },
   ];
   cluster.differingSettings = () => Promise.resolve([{ name: 'replication.factor', values }]);
+  cluster.copiesBehind = () => Promise.resolve({ b: 2, c: 1 });
   const { stdout } = await ground.quorate('status');
+  assert.match(stdout, /^copies put back: +2 on b, 1 on c: they lack pushes they had/m);
   assert.match(
     stdout,
     /^copy not filled: +team\/app on c: given up \(2\), nothing came of it for 10 minutes; it is tried again$/m,

@@ -202,6 +202,19 @@ function givenUpFacts(fills: unknown): readonly (readonly [string, unknown])[] {
   });
 }
 
+/** Copies whose disks were put back, or lost files: nothing while there are none. */
+function behindFacts(behind: unknown): readonly (readonly [string, unknown])[] {
+  const nodes = typeof behind === 'object' && behind !== null ? Object.entries(behind) : [];
+  if (nodes.length === 0) return [];
+  const each = nodes.map(([nodeId, copies]) => `${plain(copies)} on ${nodeId}`);
+  return [
+    [
+      'copies put back',
+      `${each.join(', ')}: they lack pushes they had, and are filled from others`,
+    ],
+  ];
+}
+
 function fewFacts({ nodesTaking: taking, replicationFactor: factor }: Json): string {
   if (Number(taking) >= Number(factor)) return '';
   return `; ${plain(taking)} can take copies, fewer than replication.factor (${plain(factor)})`;
@@ -228,6 +241,7 @@ function clusterFacts(cluster: unknown): readonly (readonly [string, unknown])[]
     ...differenceFacts(known['settingsDiffer']),
     ...givenUpFacts(known['fillsGivenUp']),
     ['repositories lagging', known['lagging']],
+    ...behindFacts(known['copiesBehind']),
     ['repositories without a majority', majorityText(known)],
   ];
 }
