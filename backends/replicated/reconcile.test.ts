@@ -14,6 +14,9 @@ const away = (awayMs: number): StoreView => ({ alive: false, awayMs, leaving: fa
 const behind: StoreView = { ...sound, state: { generation: 3, digest: 'c' } };
 const frozen: StoreView = { ...sound, state: { ...head, frozen: 'refs' } };
 
+/** Filled a moment ago, and pushes have come meanwhile. */
+const filled: StoreView = { ...behind, filled: true };
+
 /** Its disk takes nothing: what was tried just now failed, as it has for so long. */
 const unfilled = (forMs: number): StoreView => ({ ...behind, unfilledMs: forMs });
 
@@ -28,6 +31,7 @@ interface Scene {
   readonly declared?: Readonly<Record<string, 'down' | 'stale'>>;
   /** Default: what `behind` lacks. */
   readonly logLength?: number;
+  readonly headGeneration?: number;
   readonly wantedReaders?: number;
   readonly nobodyToAdd?: true;
   readonly step: Step | undefined;
@@ -195,6 +199,41 @@ const scenes: readonly Scene[] = [
     desc: 'nobody learns from what is damaged everywhere',
     stores: { a: damaged, b: damaged, c: damaged },
     step: undefined,
+  },
+  {
+    desc: 'pushes came while it was filled: the rest is done while none comes',
+    stores: { a: sound, b: behind, l: filled },
+    step: { type: 'promote', storeId: 'l' },
+  },
+  {
+    desc: 'not beside copies that are away or damaged',
+    stores: { a: damaged, b: away(10), l: filled },
+    step: undefined,
+  },
+  {
+    desc: 'nor when it was filled so slowly that it is far behind again',
+    stores: { a: sound, b: sound, l: { ...filled, state: { generation: 3, digest: 'c' } } },
+    headGeneration: 80,
+    logLength: 90,
+    step: { type: 'fill', storeId: 'l', fresh: false },
+  },
+  {
+    desc: 'nor when it was found damaged',
+    stores: { a: sound, b: sound, l: { ...filled, damaged: true } },
+    step: { type: 'fill', storeId: 'l', fresh: true },
+  },
+  {
+    desc: 'a stale voter to which pushes came while it was filled is in good standing again',
+    stores: { ...three, c: filled },
+    declared: { c: 'stale' },
+    step: { type: 'declare', storeId: 'c', state: undefined },
+  },
+  {
+    desc: 'and so is a reader',
+    stores: { ...three, r: filled },
+    declared: { r: 'stale' },
+    wantedReaders: 1,
+    step: { type: 'declare', storeId: 'r', state: undefined },
   },
   {
     desc: 'then the lost voter goes',
@@ -457,6 +496,7 @@ for (const scene of scenes) {
       const voter = { nodeId: storeId, storeId, joinedEpoch };
       return state === undefined ? voter : { ...voter, state };
     });
+    const { headGeneration: generation = head.generation } = scene;
     const view: SetView = {
       record: {
         voters: named.filter(({ storeId }) => !/^[lr]/.test(storeId)),
@@ -464,7 +504,7 @@ for (const scene of scenes) {
         readers: named.filter(({ storeId }) => storeId.startsWith('r')),
       },
       wantedReaders,
-      head,
+      head: { ...head, generation },
       stores: new Map(Object.entries(stores)),
       logLength,
       nobodyToAdd,

@@ -21,6 +21,8 @@ export interface StoreView {
   readonly missing?: boolean;
   /** A verification found damage. */
   readonly damaged?: boolean;
+  /** It was filled a moment ago, up to what was the head then. */
+  readonly filled?: boolean;
   /** It could not be filled just now, and for how long it could not; absent: that was not tried. */
   readonly unfilledMs?: number;
 }
@@ -127,7 +129,8 @@ function declare(view: SetView, { downAfterMs, maxLog }: ReconcileLimits): Step 
     const store = view.stores.get(storeId);
     if (store === undefined) continue;
     const current = isCurrent(view, store);
-    if (state !== undefined && current) return { type: 'declare', storeId, state: undefined };
+    if (state !== undefined && (current || isNearlyFilled(view, store)))
+      return { type: 'declare', storeId, state: undefined };
     // A copy that went, by hand or since an older coordinator does not know that it left, comes back by no push. Nor
     // does what a disk lacks that was put back to an older copy: the log has it no more.
     if (state === 'stale' || lacksMoreThanLog(view, store)) {
@@ -172,6 +175,10 @@ function fillLeaving(view: SetView): Step | undefined {
   return stale === undefined ? undefined : { type: 'fill', storeId: stale.storeId, fresh: false };
 }
 
+/**
+ * A learner becomes a voter, beside the others or in the place of a damaged one: with too few others that one could not
+ * be set aside, and beside it nobody could become a voter, since it does not count as holding the head.
+ */
 function fillLearner(view: SetView, limits: ReconcileLimits): Step | undefined {
   const { voters, learners } = view.record;
   const wanted = limits.replicationFactor - staying(view, limits).length;
@@ -180,23 +187,24 @@ function fillLearner(view: SetView, limits: ReconcileLimits): Step | undefined {
     const lost = store === undefined || store.leaving || isLost(store, limits);
     if (lost || wanted <= 0) return { type: 'drop-learner', storeId };
     if (!store.alive || store.unfilledMs !== undefined) continue;
-    if (!isCurrent(view, store)) return { type: 'fill', storeId, fresh: isDamaged(view, store) };
-    const next = [...voters, { storeId }];
-    if (holdsHead(view, next)) return { type: 'promote', storeId };
-    const inPlaceOf = voters.find((voter) => isRelieved(view, voter, { storeId }))?.storeId;
+    const isCounted = isNearlyFilled(view, store) ? isNear : isCurrent;
+    if (!isCounted(view, store)) return { type: 'fill', storeId, fresh: isDamaged(view, store) };
+    const holds = (set: readonly Pick<Voter, 'storeId'>[]): boolean =>
+      countOf(view, set, isCounted) >= majorityOf(set);
+    if (holds([...voters, { storeId }])) return { type: 'promote', storeId };
+    const inPlaceOf = voters.find(
+      (voter) =>
+        isDamagedStore(view, voter) &&
+        holds([...voters.filter((other) => other !== voter), { storeId }]),
+    )?.storeId;
     if (inPlaceOf !== undefined) return { type: 'promote', storeId, inPlaceOf };
   }
   return undefined;
 }
 
-/**
- * Whether a voter is damaged, and the others hold the head once a learner takes its place. With too few others it could
- * not be set aside, and beside it nobody could become a voter, since it does not count as holding the head.
- */
-function isRelieved(view: SetView, voter: Voter, learner: Pick<Voter, 'storeId'>): boolean {
-  const store = view.stores.get(voter.storeId);
-  if (store === undefined || !isDamaged(view, store)) return false;
-  return holdsHead(view, [...view.record.voters.filter((other) => other !== voter), learner]);
+function isDamagedStore(view: SetView, { storeId }: Voter): boolean {
+  const store = view.stores.get(storeId);
+  return store !== undefined && isDamaged(view, store);
 }
 
 /** For each voter that leaves, a learner first; the voter goes when that one has taken its place. */
@@ -255,7 +263,7 @@ function keepReaders(view: SetView, limits: ReconcileLimits): Step | undefined {
     const lost = store === undefined || store.leaving || store.awayMs >= limits.downAfterMs;
     if (lost || isDamaged(view, store)) return { type: 'drop-reader', storeId };
     if (state === undefined || !store.alive || store.unfilledMs !== undefined) continue;
-    return isCurrent(view, store)
+    return isCurrent(view, store) || isNearlyFilled(view, store)
       ? { type: 'declare', storeId, state: undefined }
       : { type: 'fill', storeId, fresh: false };
   }
@@ -317,6 +325,24 @@ function isCurrent(view: SetView, store: StoreView): boolean {
   return !isDamaged(view, store) && hasApplied(view, store);
 }
 
+/** Pushes that come while a copy is filled, and are applied in a moment: a busy repository has some in a second. */
+const nearGenerations = 64;
+
+/** It was at the head a moment ago, or nearly, and nothing is known against it. */
+function isNear(view: SetView, store: StoreView): boolean {
+  const { alive, state } = store;
+  if (!alive || state === undefined || isDamaged(view, store)) return false;
+  return state.generation + nearGenerations >= view.head.generation;
+}
+
+/**
+ * It was filled, and pushes have come meanwhile. In a repository that is pushed to all the time each look finds that:
+ * filled until no push comes it would be for ever.
+ */
+function isNearlyFilled(view: SetView, store: StoreView): boolean {
+  return store.filled === true && isNear(view, store);
+}
+
 /** It has applied the head, and its refs are the head's. */
 function hasApplied({ head }: Pick<SetView, 'head'>, { alive, state }: StoreView): boolean {
   return (
@@ -334,9 +360,16 @@ function holdsHead(
   counted: readonly Pick<Voter, 'storeId'>[],
   set: readonly Pick<Voter, 'storeId'>[] = counted,
 ): boolean {
-  const current = counted.filter(({ storeId }) => {
+  return countOf(view, counted, isCurrent) >= majorityOf(set);
+}
+
+function countOf(
+  view: SetView,
+  set: readonly Pick<Voter, 'storeId'>[],
+  isCounted: (view: SetView, store: StoreView) => boolean,
+): number {
+  return set.filter(({ storeId }) => {
     const store = view.stores.get(storeId);
-    return store !== undefined && isCurrent(view, store);
-  });
-  return current.length >= majorityOf(set);
+    return store !== undefined && isCounted(view, store);
+  }).length;
 }

@@ -392,8 +392,10 @@ export class SetController {
     const { signal } = this.#closing;
     const context = { component: 'controller', repo: id };
     const unfilled = new Set(this.#failedFills.paused(id));
+    const filled = new Set<string>();
     const viewing: ViewDependencies = {
       ...this.#viewing,
+      filled: (storeId) => filled.has(storeId),
       unfilledMs: (storeId) =>
         unfilled.has(storeId) ? this.#failedFills.forMs(id, storeId) : undefined,
     };
@@ -440,7 +442,12 @@ export class SetController {
         unfilled.add(store);
         continue;
       }
-      if (step.type === 'fill') this.#failedFills.filled(id, step.storeId);
+      // What else is tried after a fill, and fails, is tried again after another.
+      filled.clear();
+      if (step.type === 'fill') {
+        this.#failedFills.filled(id, step.storeId);
+        filled.add(step.storeId);
+      }
       // In many clusters every node has a copy, and it is asked for again and again.
       if (!taken && step.type === 'add-reader') return done();
       this.#tell(id, step, taken);
@@ -479,6 +486,7 @@ export class SetController {
       clock,
       awayMs: (storeId) => this.#idleMs(storeId),
       leaving: (nodeId) => this.#marks.has(nodeId),
+      filled: () => false,
       unfilledMs: () => undefined,
       maxLog: settings.maxLog,
       repairAfterMs: settings.repairAfterMs,

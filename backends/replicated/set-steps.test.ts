@@ -180,6 +180,7 @@ test('a store whose disk hangs is taken for one that is away, and keeps no other
       ...stepping,
       awayMs: () => 0,
       leaving: () => false,
+      filled: () => false,
       unfilledMs: () => undefined,
       maxLog: 5,
       repairAfterMs: 1_500,

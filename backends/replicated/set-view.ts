@@ -66,6 +66,8 @@ export interface ViewDependencies {
   readonly awayMs: (storeId: string) => number;
   /** Whether what a node has is to move away. */
   readonly leaving: (nodeId: string) => boolean;
+  /** Whether a store was filled a moment ago. */
+  readonly filled: (storeId: string) => boolean;
   /** For how long a store could not be filled; undefined: that was not tried just now. */
   readonly unfilledMs: (storeId: string) => number | undefined;
   readonly maxLog: number;
@@ -144,7 +146,7 @@ export async function viewOf(
 }
 
 async function storeView(
-  { replicas, awayMs, leaving, unfilledMs: unfilledFor }: ViewDependencies,
+  { replicas, awayMs, leaving, filled, unfilledMs: unfilledFor }: ViewDependencies,
   { record, head, damages }: SetGround,
   {
     nodeId,
@@ -159,6 +161,7 @@ async function storeView(
   const unfilledMs = unfilledFor(storeId);
   const known = {
     ...(unfilledMs === undefined ? {} : { unfilledMs }),
+    filled: filled(storeId),
     awayMs: awayMs(storeId),
     leaving: leaving(nodeId),
     damaged: reported,

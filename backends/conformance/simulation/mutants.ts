@@ -305,7 +305,7 @@ export const mutants: readonly Mutation[] = [
     name: 'a learner becomes a voter before it is filled',
     troubles: ['disk lost', 'store crashes'],
     edits: [
-      edit('replicated/reconcile.js', String.raw`if \(!isCurrent\(view, store\)\)`, 'if (false)'),
+      edit('replicated/reconcile.js', String.raw`if \(!isCounted\(view, store\)\)`, 'if (false)'),
       edit(
         'replicated/set-steps.js',
         String.raw`await fill\(dependencies, ground, \{ storeId, fresh: false \}, signal\);`,
