@@ -24,6 +24,13 @@ export interface CatchUp {
   readonly progress?: (progress: MaintenanceProgress) => void;
 }
 
+/**
+ * Pushes that wait for one transfer, which may take hours. Each is a call of a front-end that stays open, and those to
+ * one store are bounded: a repository that is pushed to twice in a second would take all of them in ten minutes, and the
+ * store would serve nobody.
+ */
+const maxWaiting = 32;
+
 /** Brings repositories to a generation: from the log, and where that does not do, from a peer. */
 export class Advance {
   readonly #options: AdvanceOptions;
@@ -46,6 +53,7 @@ export class Advance {
           { details: { id: repository.id } },
         );
       }
+      if (repository.catchUpQueue.length > maxWaiting) throw stillFilling();
       const { signal } = new AbortController();
       await this.fromPeer(repository, { atLeast: generation, source: telling(source), signal });
     }
@@ -100,6 +108,14 @@ export class Advance {
     });
     dependencies.applied(repository.id);
   }
+}
+
+/** Says nothing of what the copy lacks: it may have that in a moment. */
+function stillFilling(): QuorateError {
+  return new QuorateError(
+    'unavailable',
+    'this copy is being filled from another storage node, and many pushes wait for that; try again',
+  );
 }
 
 /** A source that says of its errors that the copy lacks what it was to give. */

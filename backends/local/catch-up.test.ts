@@ -4,6 +4,7 @@ import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'no
 import { dirname, join } from 'node:path';
 import { Readable } from 'node:stream';
 import { afterEach, beforeEach, test } from 'node:test';
+import { asQuorateError } from '../contract/errors.js';
 import type { RefCommand } from '../contract/objects.js';
 import type { PeerSource } from '../contract/replica.js';
 import { type CaughtUp, catchUpFrom } from './catch-up.js';
@@ -140,6 +141,36 @@ test('an entry that was prepared elsewhere is fetched from the peer, not written
   await push([create(main, one)]);
   await second.apply(scene.id, 1);
   assert.deepEqual(await refsOf(second), { [main]: one });
+  await assertSound(1);
+});
+
+test('of a copy that is long in being filled only so many wait: each is a call that stays open', async () => {
+  await second.catchUp(scene.id, { atLeast: 0, source, signal });
+  await push([create(main, await scene.commit('one'))]);
+  let send = (): void => undefined;
+  const sent = new Promise<void>((resolve) => (send = resolve));
+  const slow: PeerSource = async (...asked) => {
+    await sent;
+    return source(...asked);
+  };
+  const filling = second.catchUp(scene.id, { atLeast: 1, source: slow, signal });
+  let refused = 0;
+  const applies = Array.from({ length: 100 }, async () => {
+    await second.apply(scene.id, 1).catch((error: unknown) => {
+      const { code, details } = asQuorateError(error);
+      assert.deepEqual(
+        [code, details],
+        ['unavailable', {}],
+        'it is no word that the copy lacks it',
+      );
+      refused += 1;
+    });
+  });
+  await comeTo(68, () => refused);
+  send();
+  await filling;
+  await Promise.all(applies);
+  assert.equal(refused, 68);
   await assertSound(1);
 });
 

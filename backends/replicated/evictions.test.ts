@@ -45,6 +45,15 @@ function olderCopy(coordinator: ReplicaSet['coordinator']): ReplicaSet['coordina
   );
 }
 
+test('a word of a later version removes nothing, and stays', async (t) => {
+  const set = await openReplicaSet(1);
+  t.after(() => set.close());
+  const key = keys.eviction(storeId, id);
+  await put(set, key, encodeRecord({ archived: true }));
+  assert.deepEqual(await obey(set), []);
+  assert.ok((await set.coordinator.get(key)) !== undefined);
+});
+
 test('a copy that somebody still reads keeps no other from going, and is waited for once', async () => {
   const set = await openReplicaSet(1);
   const other = 'ef'.repeat(16);

@@ -7,7 +7,7 @@ import type { Replica } from '../contract/replica.js';
 import { copiesOf, decodeRepository, encodeRecord, scan } from './records.js';
 
 /** What a store is to do with what it has of something that goes on, or went, without it. */
-const wordSchema = z.object({
+const wordSchema = z.strictObject({
   /** It is put aside for people to look at: nobody knows whether it holds more than others do. */
   setAside: z.literal(true).exactOptional(),
   /** The id is that of a pool. */
@@ -20,8 +20,9 @@ export function evicted(id: string, storeId: string, word: Word = {}): Operation
   return { type: 'put', key: keys.eviction(storeId, id), value: encodeRecord(word) };
 }
 
-function decodeWord(value: Uint8Array): Word {
-  return wordSchema.parse(JSON.parse(new TextDecoder().decode(value)));
+/** Undefined for a word of a later version: files go only by one that is understood wholly (`docs/decisions.md`). */
+function understood(value: Uint8Array): Word | undefined {
+  return wordSchema.safeParse(JSON.parse(new TextDecoder().decode(value))).data;
 }
 
 interface Removal {
@@ -90,7 +91,11 @@ async function obey(
   };
   try {
     if (!(await counts())) return;
-    const word = decodeWord(value);
+    const word = understood(value);
+    if (word === undefined) {
+      const message = `what is to become of the copy is not understood (${key}): upgrade this node`;
+      throw new QuorateError('failed-precondition', message);
+    }
     if (word.setAside === true) await replica.setAside(id, { prepared: true, confirm });
     else if (word.pool === true) await replica.destroyPool(id);
     else await replica.destroy(id, { confirm });
@@ -152,9 +157,10 @@ export async function takeBackEvictions(
 ): Promise<void> {
   for await (const { key, value, modRevision } of scan(coordinator, keys.allEvictions)) {
     const [storeId = '', id = ''] = key.slice(keys.allEvictions.length).split('/');
-    const { pool, setAside } = decodeWord(value);
-    if (pool === true) continue;
-    if (!isKept(storeId, id) && (setAside === true || answers(storeId))) continue;
+    const word = understood(value);
+    if (word?.pool === true) continue;
+    const stays = word === undefined || word.setAside === true || answers(storeId);
+    if (!isKept(storeId, id) && stays) continue;
     await coordinator.transaction({
       compares: [{ key, target: 'modRevision', op: '=', operand: modRevision }],
       success: [{ type: 'delete', key }],
