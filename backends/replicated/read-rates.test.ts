@@ -66,6 +66,14 @@ test('readers are wanted at once, at most so many, and given up only after a cal
   wanted.see(new Map());
   assert.equal(of(2), 2);
   assert.deepEqual(wanted.busy, ['hot'], 'it has to be looked at');
+  const deleted = { id: 'deleted', voters, readers: ['r'] };
+  assert.equal(wanted.of(deleted), 1);
+  wanted.forget('deleted');
+  assert.deepEqual(
+    wanted.busy,
+    ['hot'],
+    'what was deleted while it was calm is not looked at for ever',
+  );
   clock.advance(60_000);
   assert.equal(of(2), 0);
   assert.equal(of(0), 0);

@@ -409,6 +409,7 @@ export class SetController {
       const ground = await readGround(coordinator, id);
       if (ground === undefined) {
         this.#behind.forget(id);
+        this.#wanted.forget(id);
         this.#failedFills.forget(id);
         return 'all';
       }

@@ -30,6 +30,11 @@ export class WantedReaders {
     this.#rates = rates;
   }
 
+  /** It is gone: nobody looks at it any more. */
+  forget(repositoryId: string): void {
+    this.#calmSince.delete(repositoryId);
+  }
+
   /** Repositories that are read more than their voters alone are to serve, or were lately. */
   get busy(): readonly string[] {
     return [...new Set([...this.#rates.keys(), ...this.#calmSince.keys()])];
