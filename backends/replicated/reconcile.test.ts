@@ -229,6 +229,13 @@ const scenes: readonly Scene[] = [
     step: { type: 'declare', storeId: 'c', state: undefined },
   },
   {
+    desc: 'but not while the log that it held up is too long',
+    stores: { ...three, c: filled },
+    declared: { c: 'stale' },
+    logLength: 101,
+    step: { type: 'fill', storeId: 'c', fresh: false },
+  },
+  {
     desc: 'and so is a reader',
     stores: { ...three, r: filled },
     declared: { r: 'stale' },

@@ -129,8 +129,11 @@ function declare(view: SetView, { downAfterMs, maxLog }: ReconcileLimits): Step 
     const store = view.stores.get(storeId);
     if (store === undefined) continue;
     const current = isCurrent(view, store);
-    if (state !== undefined && (current || isNearlyFilled(view, store)))
+    // While the log is too long it would be declared stale again by the next look.
+    const follows = view.logLength <= maxLog && isNearlyFilled(view, store);
+    if (state !== undefined && (current || follows)) {
       return { type: 'declare', storeId, state: undefined };
+    }
     // A copy that went, by hand or since an older coordinator does not know that it left, comes back by no push. Nor
     // does what a disk lacks that was put back to an older copy: the log has it no more.
     if (state === 'stale' || lacksMoreThanLog(view, store)) {
