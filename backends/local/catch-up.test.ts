@@ -7,6 +7,7 @@ import { afterEach, beforeEach, test } from 'node:test';
 import { asQuorateError } from '../contract/errors.js';
 import type { RefCommand } from '../contract/objects.js';
 import type { PeerSource } from '../contract/replica.js';
+import { Deferred } from '../git/spawner/deferred.js';
 import { type CaughtUp, catchUpFrom } from './catch-up.js';
 import type { LocalReplica } from './local-replica.js';
 import { PruneGate } from './prune-gate.js';
@@ -147,10 +148,9 @@ test('an entry that was prepared elsewhere is fetched from the peer, not written
 test('of a copy that is long in being filled only so many wait: each is a call that stays open', async () => {
   await second.catchUp(scene.id, { atLeast: 0, source, signal });
   await push([create(main, await scene.commit('one'))]);
-  let send = (): void => undefined;
-  const sent = new Promise<void>((resolve) => (send = resolve));
+  const sent = new Deferred<void>();
   const slow: PeerSource = async (...asked) => {
-    await sent;
+    await sent.promise;
     return source(...asked);
   };
   const filling = second.catchUp(scene.id, { atLeast: 1, source: slow, signal });
@@ -167,7 +167,7 @@ test('of a copy that is long in being filled only so many wait: each is a call t
     });
   });
   await comeTo(68, () => refused);
-  send();
+  sent.resolve();
   await filling;
   await Promise.all(applies);
   assert.equal(refused, 68);

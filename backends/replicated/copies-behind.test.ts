@@ -7,6 +7,7 @@ import { test } from 'node:test';
 import { keys, prefixEnd } from '../contract/keys.js';
 import type { Meter } from '../contract/environment.js';
 import { until } from '../contract/testing/until.js';
+import { Deferred } from '../git/spawner/deferred.js';
 import { silentLogger } from '../coordination/test-environment.js';
 import {
   packOf,
@@ -60,10 +61,9 @@ test('a copy of an older disk is told of by node from when copies are compared u
   await store.reopen();
   assert.equal((await store.replica.state(id))?.generation, 1);
 
-  let fill = (): void => undefined;
-  const filling = new Promise<void>((resolve) => (fill = resolve));
+  const filling = new Deferred<void>();
   store.interfere = async (name, go) => {
-    if (name === 'catchUp') await filling;
+    if (name === 'catchUp') await filling.promise;
     return go();
   };
   const gauges = new Map<string, () => number>();
@@ -89,14 +89,14 @@ test('a copy of an older disk is told of by node from when copies are compared u
     meter,
   });
   t.after(async () => {
-    fill();
+    filling.resolve();
     await controller.close();
   });
   controller.start();
   const told = async (): Promise<object> => (await readRepairs(coordinator)).behind;
   await until('it is told of', async () => Object.keys(await told()).length > 0);
   assert.deepEqual([await told(), gauges.get('copies_behind')?.()], [{ 'node-0': 1 }, 1]);
-  fill();
+  filling.resolve();
   await until('it is told of no more', async () => Object.keys(await told()).length === 0);
   assert.deepEqual(
     [(await store.replica.state(id))?.generation, gauges.get('copies_behind')?.()],
