@@ -232,7 +232,7 @@ class DirectoryBackend implements Backend {
     request: PushRequest,
     commands: readonly RefCommand[],
   ): Promise<PushResult> {
-    const { git, pipeline } = this.#options;
+    const { git, pipeline, clock } = this.#options;
     const { registry } = this.#serving;
     const { gitDir } = await registry.locate(repository);
     const config = await this.#configs.read(gitDir);
@@ -242,6 +242,7 @@ class DirectoryBackend implements Backend {
     try {
       const result = await runReceivePack({
         git,
+        clock,
         gitDir,
         config,
         request: { ...request, signal },

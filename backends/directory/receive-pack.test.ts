@@ -77,6 +77,7 @@ function pushing(play: Play): ReturnType<typeof runReceivePack> {
   };
   return runReceivePack({
     git: runnerOf(play),
+    clock: { nowMs: () => 0 },
     gitDir,
     config: { objectFormat: 'sha1', settings: {}, has: () => false },
     request,

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
-import { dirname, join } from 'node:path';
 import type { GitStream, PushRequest, PushResult } from '../contract/backend.js';
+import type { Clock } from '../contract/environment.js';
 import { QuorateError } from '../contract/errors.js';
 import type { ObjectFormat, RefCommand } from '../contract/objects.js';
 import type { RefOutcome } from '../contract/repository.js';
@@ -9,18 +9,19 @@ import { listSetting, numberSetting } from '../contract/settings.js';
 import type { GitCommand, GitRunner } from '../git/git-runner.js';
 import { isZero } from '../git/ref-commands.js';
 import { readRefSnapshot } from '../git/ref-snapshot.js';
-import { isMissing, syncDirectory } from '../git/repository-files.js';
 import type { Capability } from '../../server/wire/capabilities.js';
 import { writeCommandList } from '../../server/wire/command-list.js';
 import { PktReader } from '../../server/wire/pkt-line.js';
 import { readStatusReport, type StatusReport } from '../../server/wire/report-status.js';
 import { parseSideBand } from '../../server/wire/side-band.js';
 import { WireError } from '../../server/wire/wire-error.js';
+import { makeDurable } from './make-durable.js';
 import { PushInput } from './push-input.js';
 import type { RepositoryConfig } from './repository-config.js';
 
 export interface ReceivePackRun {
   readonly git: GitRunner;
+  readonly clock: Pick<Clock, 'nowMs'>;
   readonly gitDir: string;
   readonly config: RepositoryConfig;
   readonly request: PushRequest;
@@ -36,8 +37,6 @@ export interface ReceivePackRun {
 const pushTimeoutMs = 12 * 3_600_000;
 /** 1,000,000 refs with long names. */
 const maxReportBytes = 256 * 1024 ** 2;
-/** Directories made durable after a push, one by one; a push to more of them is rare, and as durable as git makes it. */
-const maxSyncedDirectories = 1_000;
 
 /**
  * Hands a push to `git receive-pack` in the repository, whose configuration and hooks rule. git's report becomes the
@@ -51,6 +50,7 @@ export async function runReceivePack(run: ReceivePackRun): Promise<PushResult> {
   const stop = (): void => input.stop();
   request.signal.addEventListener('abort', stop);
   if (request.signal.aborted) stop();
+  const sinceMs = run.clock.nowMs();
   try {
     const { warning } = run.allowance ?? {};
     if (warning !== undefined) request.progress(Buffer.from(warning));
@@ -63,10 +63,12 @@ export async function runReceivePack(run: ReceivePackRun): Promise<PushResult> {
     const changed = result.refs.filter(({ status }) => status === 'ok');
     if (changed.length === 0 && input.failure !== undefined) throw input.failure;
     if (changed.length === 0 && request.signal.aborted) throw left();
-    await makeDurable(run.gitDir, changed).catch((cause: unknown) => {
-      const why = 'git has updated the refs, and the disk fails to keep them';
-      throw new QuorateError('outcome-unknown', why, { cause });
-    });
+    await makeDurable({ gitDir: run.gitDir, refs: changed.map(({ ref }) => ref), sinceMs }).catch(
+      (cause: unknown) => {
+        const why = 'git has updated the refs, and the disk fails to keep them';
+        throw new QuorateError('outcome-unknown', why, { cause });
+      },
+    );
     return result;
   } finally {
     request.signal.removeEventListener('abort', stop);
@@ -278,15 +280,4 @@ async function noneApplied(options: {
 
 function left(): QuorateError {
   return new QuorateError('cancelled', 'the client went away before its push was complete');
-}
-
-/** git syncs files, but not the directories that name them. */
-async function makeDurable(gitDir: string, changed: readonly RefOutcome[]): Promise<void> {
-  const directories = new Set(changed.map(({ ref }) => dirname(join(gitDir, ref))));
-  const wanted = [gitDir, join(gitDir, 'objects', 'pack'), ...directories];
-  for (const directory of wanted.slice(0, maxSyncedDirectories)) {
-    await syncDirectory(directory).catch((error: unknown) => {
-      if (!isMissing(error)) throw error;
-    });
-  }
 }
