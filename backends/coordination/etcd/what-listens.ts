@@ -16,7 +16,7 @@ export async function whatListens(place: MemberPlace): Promise<string> {
   const misfit =
     place.tls === undefined ? await unexpectedTls(host, port) : await misfitOfTls(place);
   return misfit === undefined
-    ? `what listens on ${endpoint} is no etcd that we may use`
+    ? `what listens on ${endpoint} is no etcd that we may use, or is too busy to answer`
     : `${endpoint} ${misfit}`;
 }
 
