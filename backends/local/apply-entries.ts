@@ -133,13 +133,26 @@ export async function cleanUp(
 export function overruling(intent: Intent, stopped: Intent): Intent {
   const [first, ...others] = intent.entries;
   if (first === undefined) return intent;
-  const back = stopped.entries.flatMap(({ updates }) =>
-    updates.map(({ ref, oldOid, newOid }) => ({ ref, oldOid: newOid, newOid: oldOid })),
-  );
-  const { head } = lastOf(stopped.entries);
-  const headBack = head === undefined ? {} : { head: { old: head.new, new: head.old } };
+  const { updates: back, ...headBack } = undoing(stopped);
   const updates = [...back, ...first.updates];
   return { ...intent, entries: [{ ...headBack, ...first, updates }, ...others] };
+}
+
+/** What puts refs and HEAD back to this state from wherever an intent on it stopped. */
+export function writtenBack(
+  stopped: Intent,
+  { generation, digest }: Pick<RepositoryState, 'generation' | 'digest'>,
+): Intent {
+  const entry = { generation, pushId: 'write-back', digest, ...undoing(stopped) };
+  return { entries: [entry], quarantines: [] };
+}
+
+function undoing({ entries }: Intent): Pick<Intent['entries'][number], 'updates' | 'head'> {
+  const updates = entries.flatMap((entry) =>
+    entry.updates.map(({ ref, oldOid, newOid }) => ({ ref, oldOid: newOid, newOid: oldOid })),
+  );
+  const { head } = lastOf(entries);
+  return head === undefined ? { updates } : { updates, head: { old: head.new, new: head.old } };
 }
 
 /** Updates that one ref transaction takes; larger entries go alone. */

@@ -24,6 +24,7 @@ import { Gathering } from './gathering.js';
 import { InterruptibleQueue } from './interruptible-queue.js';
 import { isZero } from './judge-names.js';
 import { BehindError, intentOf, packsIn, predecessorOf } from './intents.js';
+import { isOverruled } from './overruled-intent.js';
 import { PruneGate } from './prune-gate.js';
 import { differenceOf } from './ref-difference.js';
 import { DryRuns } from './dry-runs.js';
@@ -249,13 +250,15 @@ export class OpenRepository {
   }
 
   /**
-   * Finishes an apply that stopped half-way, if there is one. `unavailable` while a git that may be running has its refs
+   * Finishes an apply that stopped half-way, if there is one that no recovery has overruled since: the next entry of the
+   * log writes that back. `unavailable` while a git that may be running has its refs
    * locked, which says nothing of this copy; `data-corrupt` when the refs are others than it found.
    */
   async finish(): Promise<void> {
     await this.refsQueue.run(async () => {
       const intent = this.#interrupted;
       if (intent === undefined) return;
+      if (await isOverruled(this.#dependencies.log, this.id, this.#state, intent)) return;
       try {
         await this.#carryOut(intent);
       } catch (error) {

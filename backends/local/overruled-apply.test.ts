@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
+import { QuorateError } from '../contract/errors.js';
 import type { RefCommand } from '../contract/objects.js';
 import { digestAfter } from '../git/digest.js';
 import { zeroOid } from './testing/local-fixture.js';
@@ -81,6 +82,61 @@ for (const [desc, updates] of [
     );
   });
 }
+
+for (const [desc, updates] of [
+  ['nothing is kept', () => []],
+  ['something is kept', () => [create(kept, one)]],
+] as const) {
+  test(`a start does not finish what was overruled meanwhile, and writes it back, where ${desc} of it`, async () => {
+    await stopHalfWay();
+    overrule(updates());
+    // It is killed in the midst of that, too.
+    scene.failures.set('commitEither', 1);
+    await assert.rejects((await scene.reopen()).state(scene.id), { code: 'storage-failure' });
+    const started = await scene.reopen();
+    const { generation, frozen } = (await started.state(scene.id)) ?? {};
+    assert.deepEqual([generation, frozen], [1, undefined]);
+    const expected = [`${goes} ${one}`, `${main} ${one}`];
+    assert.deepEqual(await onDisk(), expected);
+    // Nor is it begun again.
+    const again = await scene.reopen();
+    assert.equal((await again.state(scene.id))?.generation, 1);
+    await again.apply(scene.id, 3);
+    assert.deepEqual(await onDisk(), [...expected, ...updates().map(() => `${kept} ${one}`)]);
+    assert.equal((await (await scene.reopen()).state(scene.id))?.generation, 3);
+  });
+}
+
+test('a recovery that was being applied itself is finished by the start', async () => {
+  await stopHalfWay();
+  overrule([create(kept, one)]);
+  scene.failures.set('commitEither', 1);
+  await assert.rejects(apply(3), { code: 'storage-failure' });
+  assert.equal((await (await scene.reopen()).state(scene.id))?.generation, 3);
+  assert.deepEqual(await onDisk(), [`${goes} ${one}`, `${main} ${one}`, `${kept} ${one}`]);
+});
+
+test('a start that cannot ask whether it was overruled finishes nothing, and does so later', async () => {
+  await stopHalfWay();
+  const head = scene.log.head.bind(scene.log);
+  scene.log.head = () => Promise.reject(new QuorateError('unavailable', 'the coordinator is lost'));
+  const started = await scene.reopen();
+  await assert.rejects(started.state(scene.id), { code: 'unavailable' });
+  assert.deepEqual(await onDisk(), [`${main} ${one}`]);
+  scene.log.head = head;
+  assert.equal((await started.state(scene.id))?.generation, 2);
+});
+
+test('verifying a copy does not finish what was overruled either', async () => {
+  await stopHalfWay();
+  overrule([]);
+  const { problems } = await scene.replica.verify(scene.id, {
+    signal: new AbortController().signal,
+  });
+  assert.deepEqual(problems, []);
+  await apply(3);
+  assert.deepEqual(await onDisk(), [`${goes} ${one}`, `${main} ${one}`]);
+});
 
 test('what stopped half-way is finished before what was committed since is applied', async () => {
   await stopHalfWay();
