@@ -92,7 +92,8 @@ export interface PushStory {
 export interface LossCopy {
   readonly nodeId: string;
   readonly storeId: string;
-  readonly role: ReplicaInfo['role'];
+  /** `unnamed`: the repository's record, of an older copy of the coordinator, does not name it. */
+  readonly role: ReplicaInfo['role'] | 'unnamed';
   /** Its store answers. */
   readonly alive: boolean;
   /** Applied generation and digest; undefined when it does not answer or has nothing. */
@@ -132,7 +133,7 @@ export interface OverruledPush {
 
 /** What there is of a repository after stores were lost, and what a recovery makes of it. */
 export interface LossReport {
-  /** Committed, says the coordinator. */
+  /** Committed, says the coordinator; less than the survivor's when that is an older copy of itself. */
   readonly generation: number;
   readonly copies: readonly LossCopy[];
   /** The copy from which it goes on: of those that answer, one with the highest generation. */

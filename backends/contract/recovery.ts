@@ -34,6 +34,8 @@ export interface NodeHeard {
  *   be read says that it is ahead of all that can. One that is gone for good (its node was removed, or came back with
  *   another disk) is not waited for where a majority of the voters answers, or as many others hold the highest
  *   generation;
+ * - `majority-lost`: as `unreachable`, and whoever does not say is gone for good: what is left may lack what was
+ *   acknowledged, so that it is gone on from by an explicit word only (`ClusterControl.recover`);
  * - `missing`: no store has anything (deleted after the coordinator's copy was made);
  * - `unfinished`: by the coordinator it is still being made, or removed again, and the stores hold pushes of later, or,
  *   while commits are frozen, as many of them have it as making one takes: it can be raised as for `behind`, and gets
@@ -46,6 +48,7 @@ export type HeadVerdict =
   | 'moved'
   | 'split'
   | 'unreachable'
+  | 'majority-lost'
   | 'missing'
   | 'unfinished'
   | 'name-taken';

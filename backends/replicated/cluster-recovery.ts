@@ -55,7 +55,8 @@ export function createClusterRecovery({
         throw new QuorateError(
           'failed-precondition',
           `${stuck.length === 1 ? '1 repository' : `${stuck.length} repositories`} cannot be recovered as things are, ${stuck[0]?.name ?? ''} for one ` +
-            `(${stuck[0]?.verdict ?? ''}): start the storage nodes that are missing, or give them up with --force`,
+            `(${stuck[0]?.verdict ?? ''}): start the storage nodes that are missing, or go on without these repositories with --force ` +
+            'and see quorate repo recover for what then is left of them',
           { details: { repositories: stuck.length } },
         );
       }

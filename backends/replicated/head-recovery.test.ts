@@ -262,7 +262,7 @@ test('who is gone for good is not waited for, where a majority of the voters ans
   store(1).down = true;
   await markNode(set.coordinator, 'node-1', 'removed');
   const alone = await find();
-  assert.equal(alone?.verdict, 'unreachable');
+  assert.equal(alone?.verdict, 'majority-lost');
   await assert.rejects(recovery.raise(found), { code: 'aborted' });
   store(1).down = false;
   await recovery.raise(found);

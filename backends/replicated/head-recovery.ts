@@ -31,7 +31,7 @@ import {
 import { finished, judgeUnfinished, mostCommitted, oneByName } from './unfinished.js';
 import type { ReplicaDirectory } from './voters.js';
 
-interface Judged extends HeadFound {
+export interface Judged extends HeadFound {
   readonly head: HeadRecord | undefined;
   /** Of the highest generation. */
   readonly digest: string;
@@ -65,7 +65,7 @@ const maxJudged = 16;
 
 /** Heads against disks; see `HeadRecovery`. */
 export function createHeadRecovery(dependencies: HeadRecoveryDependencies): HeadRecovery {
-  const { coordinator, replicas, clock, replicationFactor, logger } = dependencies;
+  const { coordinator, replicas, clock, logger } = dependencies;
   return {
     async compare(signal, { frozen }): Promise<HeadsCompared> {
       const judgements: Judged[] = [];
@@ -114,30 +114,7 @@ export function createHeadRecovery(dependencies: HeadRecoveryDependencies): Head
       // Deleted meanwhile, for one: what was found to be behind would be taken for unfinished.
       if (now?.verdict !== verdict || !isRaisable(now)) throw changed();
       if (now.generation !== generation) throw changed();
-      const { digest, head, answers } = now;
-      const headKey = keys.head(repositoryId);
-      const isUnfinished = now.verdict === 'unfinished';
-      const base = isUnfinished ? finished(record) : record;
-      const next = raisedRecord(base, answers, { generation, digest, replicationFactor });
-      const { succeeded } = await coordinator.transaction({
-        compares: [
-          { key: entry.key, target: 'modRevision', op: '=', operand: entry.modRevision },
-          head === undefined
-            ? { key: headKey, target: 'createRevision', op: '=', operand: 0 }
-            : { key: headKey, target: 'value', op: '=', operand: encodeRecord(head) },
-          ...(isUnfinished ? nameFree(base.name) : []),
-        ],
-        success: [
-          { type: 'put', key: headKey, value: encodeRecord({ generation, digest }) },
-          // Under a new revision: pushes that were judged by the head that was behind, and hold locks on refs which have
-          // moved since, are judged again.
-          { type: 'put', key: entry.key, value: encodeRepository(next?.record ?? base) },
-          ...(isUnfinished ? [nameOf(base)] : []),
-          ...(next?.words ?? []),
-        ],
-        failure: [],
-      });
-      if (!succeeded) throw changed();
+      const next = await raiseJudged(dependencies, entry, now);
       if (next === undefined) return;
       const voters = next.record.voters.map(({ nodeId }) => nodeId);
       logger.warn(
@@ -158,6 +135,98 @@ export function createHeadRecovery(dependencies: HeadRecoveryDependencies): Head
       });
     },
   };
+}
+
+/**
+ * Puts the head to what was found, in one transaction that compares record and head, and has who holds it vote. Answers
+ * the record with other voters; undefined when it stays as it is. `aborted` when either has changed.
+ */
+export async function raiseJudged(
+  { coordinator, replicationFactor }: HeadRecoveryDependencies,
+  entry: KeyValue,
+  { repositoryId, verdict, generation, digest, head, answers }: Judged,
+): Promise<ReturnType<typeof raisedRecord>> {
+  const record = decodeRepository(entry);
+  const headKey = keys.head(repositoryId);
+  const isUnfinished = verdict === 'unfinished';
+  const base = isUnfinished ? finished(record) : record;
+  const isLost = verdict === 'majority-lost';
+  const next = raisedRecord(base, answers, { generation, digest, replicationFactor, isLost });
+  const { succeeded } = await coordinator.transaction({
+    binding: true,
+    compares: [
+      { key: entry.key, target: 'modRevision', op: '=', operand: entry.modRevision },
+      head === undefined
+        ? { key: headKey, target: 'createRevision', op: '=', operand: 0 }
+        : { key: headKey, target: 'value', op: '=', operand: encodeRecord(head) },
+      ...(isUnfinished ? nameFree(base.name) : []),
+    ],
+    success: [
+      { type: 'put', key: headKey, value: encodeRecord({ generation, digest }) },
+      // Under a new revision: pushes that were judged by the head that was behind, and hold locks on refs which have
+      // moved since, are judged again.
+      { type: 'put', key: entry.key, value: encodeRepository(next?.record ?? base) },
+      ...(isUnfinished ? [nameOf(base)] : []),
+      ...(next?.words ?? []),
+    ],
+    failure: [],
+  });
+  if (!succeeded) throw changed();
+  return next;
+}
+
+/** One repository as it is found now, with its record. */
+export interface OneJudged {
+  readonly entry: KeyValue;
+  /** Undefined when there is nothing to tell. */
+  readonly judged: Judged | undefined;
+  /** Node ids of those that do not say what they hold, and might have the latest of it. */
+  readonly unheard: readonly string[];
+}
+
+/** As `compare`, of one repository; `gone`: nodes that somebody says are gone for good. `aborted` when it changes meanwhile. */
+export async function judgeOne(
+  dependencies: HeadRecoveryDependencies,
+  id: string,
+  { gone, signal }: { readonly gone: readonly string[]; readonly signal: AbortSignal },
+): Promise<OneJudged> {
+  const { coordinator, clock } = dependencies;
+  const questions = new Questions(clock);
+  const { holders, nodes } = await listCopies(dependencies, signal, questions);
+  const marks = new Map(await readNodeMarks(coordinator));
+  for (const nodeId of gone) marks.set(nodeId, 'removed');
+  const entry = await coordinator.get(keys.repo(id));
+  if (entry === undefined) throw changed();
+  const strays = holders.get(id) ?? [];
+  const ground = { strays, marks, questions, frozen: false, incarnation: undefined };
+  const judged = await judge(dependencies, decodeRepository(entry), ground);
+  const unheard = nodes.filter(
+    ({ nodeId, copies }) => copies === undefined && !gone.includes(nodeId),
+  );
+  return { entry, judged, unheard: unheard.map(({ nodeId }) => nodeId) };
+}
+
+/**
+ * Whether a store that the record does not name has more of a repository than was ever committed, by the coordinator.
+ * Of a store that does not answer nothing is said.
+ */
+export async function isAheadElsewhere(
+  dependencies: HeadRecoveryDependencies,
+  { record, head }: { readonly record: RepositoryRecord; readonly head: HeadRecord },
+  signal: AbortSignal,
+): Promise<boolean> {
+  const { replicas, clock } = dependencies;
+  const questions = new Questions(clock);
+  const { holders } = await listCopies(dependencies, signal, questions);
+  const named = new Set(copiesOf(record).map(({ storeId }) => storeId));
+  const strays = (holders.get(record.id) ?? []).filter(({ storeId }) => !named.has(storeId));
+  const ahead = strays.map(async ({ storeId }): Promise<boolean> => {
+    const ask = (): Promise<ReplicaState | undefined> | undefined =>
+      replicas.find(storeId)?.state(record.id, { unread: true });
+    const state = await questions.ask(storeId, async () => ask()).catch(() => undefined);
+    return state !== undefined && state.generation > head.generation;
+  });
+  return (await Promise.all(ahead)).includes(true);
 }
 
 function isRaisable({ verdict }: HeadFound): boolean {
@@ -230,16 +299,19 @@ async function judge(
   const canBeRead = states.some((state) => state.generation === generation && isCopy(state));
   const isLatestUnread = ({ answer }: StoreAnswer): boolean =>
     typeof answer === 'object' && answer.generation === generation && !canBeRead;
-  const isSilent = (one: StoreAnswer): boolean =>
-    one.answer === 'silent' ||
-    (one.named && one.answer === 'gone' && !isEnough) ||
-    (generation > headGeneration && isLatestUnread(one));
-  const isComplete = !answers.some(isSilent);
+  const isLate = (one: StoreAnswer): boolean =>
+    one.answer === 'silent' || (generation > headGeneration && isLatestUnread(one));
+  const isMissed = ({ named, answer }: StoreAnswer): boolean =>
+    named && answer === 'gone' && !isEnough;
+  const isComplete = !answers.some((one) => isLate(one) || isMissed(one));
+  const isLost = !isComplete && !answers.some(isLate) && canBeRead;
+  const isSilent = (one: StoreAnswer): boolean => isLate(one) || (isMissed(one) && !isLost);
   const latest = { generation, digest };
   const split = isSplit(head, states);
   const unfinished = { head, answers, latest, isComplete, isSplit: split, frozen, incarnation };
   const heads = {
     isComplete,
+    isLost,
     isSplit: split,
     states,
     isNamedHeld: answers.some(({ named, answer }) => named && typeof answer === 'object'),
@@ -315,6 +387,7 @@ function isSplit(head: HeadRecord | undefined, states: readonly ReplicaState[]):
 
 function verdictOf({
   isComplete,
+  isLost,
   isSplit: isContradicted,
   states,
   isNamedHeld,
@@ -324,6 +397,8 @@ function verdictOf({
 }: {
   /** Nobody is silent who might hold more. */
   readonly isComplete: boolean;
+  /** Whoever might is gone for good, and something is left. */
+  readonly isLost: boolean;
   readonly isSplit: boolean;
   readonly states: readonly ReplicaState[];
   /** A store that the record names holds something. */
@@ -334,6 +409,7 @@ function verdictOf({
   readonly generation: number;
 }): HeadVerdict | undefined {
   if (isContradicted) return 'split';
+  if (isLost) return 'majority-lost';
   if (!isComplete) return 'unreachable';
   const headGeneration = head?.generation ?? 0;
   if (states.length > 0 && generation > headGeneration) return 'behind';

@@ -21,6 +21,7 @@ import {
   type Voter,
 } from './records.js';
 import { silentLogger as logger } from '../coordination/test-environment.js';
+import { recoverLost } from './testing/lost-set.js';
 import { away, openReplicaSet, type ReplicaSet, type TestStore } from './testing/replica-set.js';
 
 const { signal } = new AbortController();
@@ -348,4 +349,34 @@ test('a head without copies that would make it good is no news, and a tombstone 
   const gone = encodeRepository({ ...(await scene.record()), state: 'deleted' });
   await scene.put({ type: 'put', key: keys.repo(id), value: gone });
   assert.equal((await scene.recovery.compare(signal, { frozen: true })).compared, 0);
+});
+
+test('the one store that is left with the latest, which the record does not name, is gone on from by an explicit word', async (t) => {
+  const scene = await MovedScene.make(t);
+  await scene.move([3, 4, 5], [1, 2]);
+  await scene.push('two');
+  await scene.putBack();
+  for (const index of [1, 2, 4, 5]) {
+    scene.store(index).down = true;
+    await markNode(scene.set.coordinator, `node-${index}`, 'removed', 1);
+  }
+  assert.equal((await scene.find())?.verdict, 'majority-lost');
+  const { locks } = await scene.set.frontEnd();
+  const lost = { set: scene.set, locks, repositoryId: scene.repository.id };
+  const { survivor, copies, refusal } = await recoverLost(lost, {});
+  assert.deepEqual([survivor, refusal], [{ nodeId: 'node-3', generation: 2 }, undefined]);
+  assert.deepEqual(
+    copies.map(({ nodeId, role, usable }) => [nodeId, role, usable]),
+    [
+      ['node-0', 'voter', false],
+      ['node-1', 'voter', false],
+      ['node-2', 'voter', false],
+      ['node-3', 'unnamed', true],
+    ],
+  );
+  assert.equal((await recoverLost(lost, { accept: 2 })).recovered, 2);
+  assert.deepEqual(
+    [await scene.indices('voters'), await scene.indices('learners'), await scene.head()],
+    [[3], [0], 2],
+  );
 });

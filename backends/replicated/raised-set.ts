@@ -56,9 +56,17 @@ export function isElsewhere(
 export function raisedRecord(
   record: RepositoryRecord,
   answers: readonly StoreAnswer[],
-  { replicationFactor, ...head }: HeadRecord & { readonly replicationFactor: number },
+  {
+    replicationFactor,
+    isLost = false,
+    ...head
+  }: HeadRecord & {
+    readonly replicationFactor: number;
+    /** The voters' majority is gone for good, so that those do not wait for it that hold the head. */
+    readonly isLost?: boolean;
+  },
 ): { readonly record: RepositoryRecord; readonly words: readonly Operation[] } | undefined {
-  if (!needsOthers(record, answers, head)) return undefined;
+  if (!isLost && !needsOthers(record, answers, head)) return undefined;
   const { id, voters, learners, readers = [] } = record;
   const epoch = record.epoch + 1;
   const answerOf = ({ storeId }: Holder): Answer | undefined =>

@@ -37,6 +37,8 @@ export interface Loss {
   /** Best first: the highest generation; voters before learners, and these before readers. */
   readonly survivors: readonly Survivor[];
   readonly refusal: string | undefined;
+  /** A copy is ahead of the coordinator, which is an older copy of itself: see `recoverAhead`. */
+  readonly isAhead: boolean;
 }
 
 /** A store that has not said after so long how far it is does not answer: its disk hangs, perhaps. */
@@ -104,7 +106,8 @@ export async function surveyLoss(
     const isSound = copies[index]?.usable === true && !damaged.has(one.member.storeId);
     return isSound && one.stopped !== undefined;
   });
-  return { copies, survivors, refusal: refusalOf(ground, copies, { named, stopped }) };
+  const isAhead = copies.some(({ generation = 0 }) => generation > ground.head.generation);
+  return { copies, survivors, refusal: refusalOf(ground, copies, { named, stopped }), isAhead };
 }
 
 async function ask(
@@ -189,10 +192,6 @@ function refusalOf(
   const answering = copies.find((copy) => copy.usable && named.includes(copy.nodeId));
   if (answering !== undefined) {
     throw new QuorateError('invalid-argument', `${answering.nodeId} answers: it is not gone`);
-  }
-  const ahead = copies.find(({ generation = 0 }) => generation > head.generation);
-  if (ahead !== undefined) {
-    return `${ahead.nodeId} is ahead of the coordinator, which seems to be an old copy: quorate recover is for that`;
   }
   const usable = copies.filter((copy) => copy.usable);
   if (usable.length === 0) return 'no copy that answers can be gone on from';

@@ -8,6 +8,7 @@ import type { RefCommand } from '../contract/objects.js';
 import type { HeldPush, QuarantineKey } from '../contract/replica.js';
 import type { LogEntry } from '../contract/repository.js';
 import { digestAfter } from '../git/digest.js';
+import { recoverAhead } from './ahead-recovery.js';
 import { deleted } from './basis.js';
 import {
   copiesOf,
@@ -19,6 +20,7 @@ import {
   type Voter,
 } from './records.js';
 import { evicted } from './evictions.js';
+import { isAheadElsewhere } from './head-recovery.js';
 import { keepObjects } from './keep-overruled.js';
 import { type Loss, type LossDependencies, surveyLoss, type Survivor } from './set-loss.js';
 import { readGround, type SetGround } from './set-view.js';
@@ -34,6 +36,7 @@ import {
 import { type InlineLimit, inlineOrStored } from './stored-updates.js';
 
 export interface SetRecoveryDependencies extends LossDependencies, InlineLimit {
+  readonly replicationFactor: number;
   readonly locks: Locks;
   readonly clock: Clock;
   readonly random: Random;
@@ -67,6 +70,7 @@ export async function recoverSet(
 ): Promise<LossReport> {
   if (recovery.accept === undefined) {
     const plan = await prepareRecovery(dependencies, id, { recovery, lockRevisions: [] });
+    if (plan.loss.isAhead) return recoverAhead(dependencies, plan, recovery);
     await drop(plan);
     return reportOf(plan, undefined);
   }
@@ -81,6 +85,7 @@ export async function recoverSet(
   try {
     const lockRevisions = held.locks;
     const plan = await prepareRecovery(dependencies, id, { recovery, lockRevisions });
+    if (plan.loss.isAhead) return await recoverAhead(dependencies, plan, recovery);
     try {
       return reportOf(plan, await carryOut(dependencies, plan, { held, recovery }));
     } catch (error) {
@@ -103,11 +108,15 @@ async function prepareRecovery(
 ): Promise<Plan> {
   const ground = await readGround(dependencies.coordinator, id);
   if (ground === undefined) throw deleted(id);
-  const loss = await surveyLoss(dependencies, ground, gone);
+  const [surveyed, isElsewhere] = await Promise.all([
+    surveyLoss(dependencies, ground, gone),
+    isAheadElsewhere(dependencies, ground, signal),
+  ]);
+  const loss = { ...surveyed, isAhead: surveyed.isAhead || isElsewhere };
   const key = { repositoryId: id, pushId: `recover-${hexId(dependencies)}`, attempt: 1 };
   const [survivor] = loss.survivors;
   // What a majority has is applied by it: nothing is overruled then, and nothing prepared has to be looked at.
-  if (survivor === undefined) return { ground, loss, changes: [], kept: [], key };
+  if (survivor === undefined || loss.isAhead) return { ground, loss, changes: [], kept: [], key };
   const digests = (await readLog(dependencies, id)).flatMap(
     ({ updatesDigest = [] }) => updatesDigest,
   );

@@ -46,6 +46,7 @@ export function recoverLost(
     replicas: set.replicas,
     awayMs: () => 1_000,
     repairAfterMs: 60_000,
+    replicationFactor: 3,
     locks,
     clock,
     random: { bytes: (length: number) => randomBytes(length) },

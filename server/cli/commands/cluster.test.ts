@@ -242,6 +242,11 @@ function waiting(nodeId: string): HeadFound {
   };
 }
 
+/** A repository of which less than a majority is left. */
+function lost(): HeadFound {
+  return { ...waiting('node-2'), verdict: 'majority-lost', copies: [] };
+}
+
 /** A repository whose latest copy is where the record does not say. */
 function astray(nodeId: string): HeadFound {
   const { copies, ...rest } = waiting(nodeId);
@@ -283,6 +288,15 @@ test('a recovery that was applied names who is to be started again, until all we
       says: /\nnothing was changed; .* nothing but "behind", "moved" and "unfinished" is found, or with --force, /,
       hints:
         /^nothing to go by from node-2, .*\nstart them.*; those that will not come back can be removed /,
+    },
+    {
+      recovered: {
+        frozen: 'old',
+        found: [lost()],
+      },
+      says: /\nnothing was changed; .* or with --force, which leaves the others as they are\n$/,
+      hints:
+        /^most copies of team\/app are gone for good, .*: --apply --force goes .* quorate repo recover team\/app goes on from what is left/,
     },
     {
       recovered: { frozen: 'old', found: [astray('node-3'), astray('node-3')] },

@@ -288,6 +288,12 @@ function recoveryHints(
   const { frozen, nodes, unrecorded } = recovery;
   return [
     ...strayWords(found),
+    ...found
+      .filter(({ verdict }) => verdict === 'majority-lost')
+      .map(
+        ({ name }) =>
+          `most copies of ${plain(name)} are gone for good, and what is left may lack pushes: ${frozen === null ? '' : '--apply --force goes on without it for now, and then '}quorate repo recover ${plain(name)} goes on from what is left, on an explicit word`,
+      ),
     ...objectsIn(nodes)
       .filter(({ copies }) => typeof copies !== 'number')
       .map(

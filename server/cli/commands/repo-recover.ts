@@ -50,20 +50,13 @@ function sentences(name: string, report: Json, options: RecoverOptions): string 
     { title: 'GONE', key: 'gone' },
     { title: 'FROZEN', key: 'frozen' },
   ];
-  const firstLost = Number(from ?? 0) + 1;
-  const lost =
-    firstLost < Number(generation)
-      ? `generations ${firstLost} to ${plain(generation)}`
-      : `generation ${firstLost}`;
   const parts = [
     table(columns, copies),
     `\ncommitted: generation ${plain(generation)}\n`,
     survivor === undefined
       ? ''
       : `left:      generation ${plain(from)}, on ${having.map((copy) => plain(copy['nodeId'])).join(', ')}\n`,
-    survivor === undefined || from === generation
-      ? ''
-      : `lost:      ${lost}, on no copy that answers\n`,
+    survivor === undefined ? '' : lostLine(Number(from), Number(generation)),
     overruledTable(rowsOf(report['overruled'])),
   ];
   if (typeof recovered === 'number') {
@@ -79,6 +72,16 @@ function sentences(name: string, report: Json, options: RecoverOptions): string 
     );
   }
   return parts.join('');
+}
+
+function lostLine(from: number, committed: number): string {
+  if (from === committed) return '';
+  if (from > committed) {
+    return `lost:      what was committed after generation ${from}, if anything was: etcd is an older copy, and does not know\n`;
+  }
+  const lost =
+    from + 1 < committed ? `generations ${from + 1} to ${committed}` : `generation ${committed}`;
+  return `lost:      ${lost}, on no copy that answers\n`;
 }
 
 /** One line for each ref of each push that is overruled. */
