@@ -14,6 +14,7 @@ import { decodeRepository } from './records.js';
 import { applyEverywhere } from './replicate.js';
 import type { ReplicatedBackend } from './replicated-backend.js';
 import { ComingBack } from './testing/coming-back.js';
+import { intercepting, isCommit, isResolution } from './testing/fault-coordinator.js';
 import { away, type Interference, type ReplicaSet, unhurried } from './testing/replica-set.js';
 import { openSetScene, type SetScene } from './testing/set-scene.js';
 
@@ -387,6 +388,40 @@ test('a change of HEAD is as consistent as its repository wants it', async () =>
   });
   third.down = false;
   await backend.repositories.setHead(strong.id, 'refs/heads/other');
+});
+
+test('a change of HEAD of which the answer was lost is left to who waits for it, and found out', async () => {
+  let lost = 0;
+  let taken = 0;
+  const { backend: through } = await set.frontEnd({
+    wrap: (coordinator) =>
+      intercepting(coordinator, (transaction) => {
+        if (isCommit(transaction) && lost++ === 0) {
+          return async (run) => {
+            await run();
+            throw new QuorateError('outcome-unknown', 'lost');
+          };
+        }
+        if (isResolution(transaction)) {
+          return async (run) => {
+            await through.takeOver();
+            return run();
+          };
+        }
+        const reads = transaction.success.filter(
+          ({ type, key }) => type === 'get' && key.startsWith(keys.outboxes),
+        );
+        taken += reads.length;
+        return undefined;
+      }),
+  });
+  await scene.push([create(main, await set.commit('one'))], { through });
+  lost = 0;
+  await through.repositories.setHead(scene.repository.id, 'refs/heads/next', 'ann');
+  const read = await through.read(scene.repository, signal);
+  read.release();
+  assert.deepEqual(read.snapshot.head, { symref: 'refs/heads/next' });
+  assert.equal(taken, 0, 'nobody else looked at its record');
 });
 
 test('the life of a push names each voter when it has applied it', async () => {
