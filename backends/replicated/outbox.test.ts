@@ -315,6 +315,24 @@ test('closing does not wait for what is put off', async () => {
   assert.equal((await left()).length, 2);
 });
 
+test('a record that cannot be read keeps no other push from its stage', async () => {
+  for (const id of ['a', 'b', 'c']) await commit(id, 1);
+  const value = encodeRecord({ ofALaterVersion: true });
+  await coordinator.transaction({
+    compares: [],
+    success: [
+      { type: 'put', key: keys.outbox('a', 'a-push-1'), value },
+      { type: 'put', key: keys.logEntry('b', 1), value },
+    ],
+    failure: [],
+  });
+  const box = outbox();
+  await box.resume();
+  await untilLeft(4);
+  assert.deepEqual(told, ['c-push-1']);
+  await box.close();
+});
+
 test('an item whose entry is gone, with its repository, is forgotten', async () => {
   const box = outbox();
   const pushId = await commit('a', 1);

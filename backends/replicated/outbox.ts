@@ -13,7 +13,7 @@ import type { PushPipeline } from '../contract/pipeline.js';
 import type { LogEntry } from '../contract/repository.js';
 import type { FreshCommit } from './commit.js';
 import type { PushTrace } from './push-trace.js';
-import { decodeLogEntry, decodeOutbox, encodeRecord, scan } from './records.js';
+import { decodeLogEntry, decodeOutbox, encodeRecord, type OutboxRecord, scan } from './records.js';
 
 export interface OutboxDependencies {
   readonly coordinator: Coordinator;
@@ -185,7 +185,9 @@ export class Outbox {
     const alive = new Map([[own, true]]);
     for await (const entry of scan(coordinator, keys.outboxes)) {
       const [repositoryId = '', pushId = ''] = entry.key.slice(keys.outboxes.length).split('/', 2);
-      const { frontEnd: owner = '', ...record } = decodeOutbox(entry);
+      const understood = this.#understood(entry);
+      if (understood === undefined) continue;
+      const { frontEnd: owner = '', ...record } = understood;
       if (this.#working.has(nameOf({ repositoryId, pushId }))) continue;
       // Whoever pushes it hears of its commit first, and, should the answer be lost, looks for this record.
       if (owner === own && this.#attendants.has(pushId)) continue;
@@ -208,6 +210,16 @@ export class Outbox {
         if (!succeeded) continue;
       }
       this.notify(repositoryId, pushId);
+    }
+  }
+
+  /** Undefined for what is damaged, or of a later version: it stays, and nothing else waits for it. */
+  #understood(kv: KeyValue): OutboxRecord | undefined {
+    try {
+      return decodeOutbox(kv);
+    } catch (error) {
+      this.#dependencies.logger.error({ component: 'outbox', err: error }, 'a record stays');
+      return undefined;
     }
   }
 
@@ -321,20 +333,32 @@ export class Outbox {
     );
     const open = unread.flatMap((item, index) => {
       const kv = records[index];
-      if (kv !== undefined) return [{ item, generation: decodeOutbox(kv).generation }];
+      if (kv !== undefined) return this.#unlessDamaged(item, () => decodeOutbox(kv).generation);
       this.#working.delete(nameOf(item));
       // Deleted by a transaction whose answer was lost, perhaps, and its entry may have had to stay.
       if (item.tries !== undefined) trimLater(item.repositoryId);
       return [];
     });
     const entries = await this.#read(
-      open.map(({ item, generation }) => keys.logEntry(item.repositoryId, generation)),
+      open.map(({ item, found }) => keys.logEntry(item.repositoryId, found)),
     );
-    const read = open.map((one, index) => {
+    const read = open.flatMap(({ item, found: generation }, index): Open[] => {
       const kv = entries[index];
-      return { ...one, entry: kv === undefined ? undefined : decodeLogEntry(kv) };
+      if (kv === undefined) return [{ item, generation, entry: undefined }];
+      const entry = this.#unlessDamaged(item, () => decodeLogEntry(kv));
+      return entry.map(({ found }) => ({ item, generation, entry: found }));
     });
     return [...fresh, ...read];
+  }
+
+  /** Puts an item off whose record cannot be read, and no other. */
+  #unlessDamaged<T>(item: Item, read: () => T): readonly { item: Item; found: T }[] {
+    try {
+      return [{ item, found: read() }];
+    } catch (error) {
+      this.#postpone(item, error);
+      return [];
+    }
   }
 
   /**
