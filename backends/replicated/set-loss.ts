@@ -207,21 +207,22 @@ function refusalOf(
     ({ role, usable: answers, gone }) =>
       !answers && gone === undefined && (role === 'voter' || !isWhole),
   );
-  if (waiting.length === 0) return isWhole ? undefined : refusalOfStopped(stopped);
-  const names = waiting.map(({ nodeId }) => nodeId).join(', ');
-  return `${names} may come back: start what can be started, or say that it is gone for good (--gone ${names.replaceAll(' ', '')}, or quorate node remove)`;
+  if (waiting.length === 0) return isWhole ? undefined : refusalOfStopped(stopped, named);
+  const names = waiting.map(({ nodeId }) => nodeId);
+  const gone = [...named, ...names].join(',');
+  return `${names.join(', ')} may come back: start what can be started, or say that it is gone for good (--gone ${gone}, or quorate node remove)`;
 }
 
 /**
  * What would be overruled may be on its way to this very copy, with refs that are written in part: it is waited for,
  * until it comes to its end, is found damaged, or is said to be gone.
  */
-function refusalOfStopped([first]: readonly Asked[]): string | undefined {
+function refusalOfStopped([first]: readonly Asked[], named: readonly string[]): string | undefined {
   if (first === undefined) return undefined;
   const { nodeId } = first.member;
   return (
     `${nodeId} could not apply what is committed, and may yet (${first.stopped}): try again in a minute; ` +
     'if it stays so, see to its disk, or whether quorate repo verify finds its copy damaged, or stop it and say that it ' +
-    `is gone for good (--gone ${nodeId})`
+    `is gone for good (--gone ${[...named, nodeId].join(',')})`
   );
 }

@@ -51,7 +51,10 @@ test('a reader that may come back with more than what is left is waited for, and
   behind.interfere = (name, go) => (name === 'apply' ? Promise.reject(lacking) : go());
   scene.lose(scene.store(1), scene.store(2), reader);
   const gone = ['node-1', 'node-2'];
-  assert.match((await scene.recover({ gone })).refusal ?? '', /^node-3 may come back/);
+  const waits = (await scene.recover({ gone })).refusal ?? '';
+  assert.match(waits, /^node-3 may come back/);
+  // What is to be typed then is all of it.
+  assert.ok(waits.includes(`--gone ${[...gone, 'node-3'].join(',')},`), waits);
   await assert.rejects(scene.recover({ accept: 1, gone }), { code: 'failed-precondition' });
   assert.equal((await scene.recover({ gone: [...gone, 'node-3'] })).refusal, undefined);
   scene.store(1).down = false;
