@@ -16,7 +16,12 @@ import {
 } from '../local/testing/local-fixture.js';
 import { markNode } from './node-marks.js';
 import { reportDamage } from './damage.js';
-import { decodeRepository, type RepositoryRecord } from './records.js';
+import {
+  decodeHead,
+  decodeRepository,
+  encodeRepository,
+  type RepositoryRecord,
+} from './records.js';
 import type { ReplicatedBackend } from './replicated-backend.js';
 import { SetController } from './set-controller.js';
 import { away, openReplicaSet, type ReplicaSet, unhurried } from './testing/replica-set.js';
@@ -34,6 +39,10 @@ let between: number;
 /** The store that takes no push, and who hears that it was asked to. */
 let cannotApply: string | undefined;
 let asksToApply: () => void;
+/** Hears of a new configuration just before it is put. */
+let seesChange: (voters: RepositoryRecord['voters']) => Promise<void>;
+/** What happens when a copy was filled. */
+let afterFill: () => Promise<void>;
 /** Hears that the controller has pushes wait. */
 let seesLock: () => void;
 
@@ -44,6 +53,8 @@ beforeEach(async () => {
   between = 0;
   cannotApply = undefined;
   asksToApply = () => undefined;
+  seesChange = () => Promise.resolve();
+  afterFill = () => Promise.resolve();
   seesLock = () => undefined;
   controller = new SetController({
     coordinator: busy(set.coordinator),
@@ -100,10 +111,16 @@ async function push(): Promise<void> {
 /** The stores as the controller reaches them. */
 function direct(storeId: string): Replica | undefined {
   const store = set.stores.find((one) => one.storeId === storeId);
-  if (store === undefined || storeId !== cannotApply) return store?.replica;
+  if (store === undefined) return undefined;
   return new Proxy<Replica>(store.replica, {
     get: (replica, name) => {
-      if (name === 'apply') {
+      if (name === 'catchUp') {
+        return async (...wanted: Parameters<Replica['catchUp']>) => {
+          await replica.catchUp(...wanted);
+          await afterFill();
+        };
+      }
+      if (name === 'apply' && storeId === cannotApply) {
         return () => {
           asksToApply();
           return away();
@@ -131,6 +148,18 @@ function busy(coordinator: Coordinator): Coordinator {
         if (changes && !locked && between < 6) {
           between += 1;
           await push();
+        }
+        for (const operation of request.success) {
+          if (operation.type !== 'put' || operation.key !== keys.repo(repository.id)) continue;
+          const { key, value } = operation;
+          const { voters } = decodeRepository({
+            key,
+            value,
+            createRevision: 1,
+            modRevision: 1,
+            version: 1,
+          });
+          await seesChange(voters);
         }
         return target.transaction(request);
       };
@@ -196,4 +225,38 @@ test('a store that cannot apply holds up no push for the change of its set', asy
   await until('it was asked twice', () => asked >= 2);
   assert.equal(locked, 0);
   assert.equal((await record()).voters.length, 3);
+});
+
+test('a stale copy has the head when it is in good standing again, although pushes never end', async () => {
+  const [, , stale] = set.stores;
+  assert.ok(stale !== undefined);
+  const { voters, ...rest } = await record();
+  const value = encodeRepository({
+    ...rest,
+    voters: voters.map((voter) =>
+      voter.storeId === stale.storeId ? { ...voter, state: 'stale' } : voter,
+    ),
+    epoch: rest.epoch + 1,
+  });
+  const put = { type: 'put' as const, key: keys.repo(repository.id), value };
+  await set.coordinator.transaction({ compares: [], success: [put], failure: [] });
+  await push();
+  let fills = 0;
+  afterFill = async () => {
+    fills += 1;
+    // Under the lock it is filled once more, and a push would wait for that.
+    if (fills === 1) await push();
+  };
+  let isAtHead: boolean | undefined;
+  seesChange = async (now) => {
+    if (isAtHead !== undefined || now.some(({ state }) => state === 'stale')) return;
+    const head = await set.coordinator.get(keys.head(repository.id));
+    assert.ok(head !== undefined);
+    const state = await stale.replica.state(repository.id);
+    isAtHead = state?.generation === decodeHead(head).generation;
+  };
+  controller.start();
+  await until('it is in good standing', () => isAtHead !== undefined);
+  assert.equal(isAtHead, true);
+  await push();
 });

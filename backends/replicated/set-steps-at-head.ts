@@ -6,7 +6,13 @@ import {
   type SetView,
   type Step,
 } from './reconcile.js';
-import { isSomebodyToAdd, type StepDependencies, takeStep, whilePushesWait } from './set-steps.js';
+import {
+  isReinstatement,
+  isSomebodyToAdd,
+  type StepDependencies,
+  takeStep,
+  whilePushesWait,
+} from './set-steps.js';
 import { readGround, type SetGround, viewOf, type ViewDependencies } from './set-view.js';
 import type { ReplicaDirectory } from './voters.js';
 
@@ -45,11 +51,15 @@ const applyTimeoutMs = 10_000;
 /** Changes of configuration alone: what copies, or takes the lock itself, is not for holding up pushes. */
 const mereChanges: ReadonlySet<Step['type']> = new Set(['demote', 'remove-voter', 'declare']);
 
+function isMereChange({ record }: Pick<SetView, 'record'>, step: Step): boolean {
+  return mereChanges.has(step.type) && !isReinstatement(record, step);
+}
+
 /** Whether a set waits for nothing but that stores apply what was committed a moment ago. */
 export function waitsForApplies({ view, step }: Judged, limits: ReconcileLimits): boolean {
   if (step !== undefined) return false;
   const next = nextStepAtHead(view, limits);
-  return next !== undefined && mereChanges.has(next.type);
+  return next !== undefined && isMereChange(view, next);
 }
 
 /**
@@ -72,7 +82,7 @@ export async function takeStepAtHead(
   const storeIds = voters.map(({ storeId }) => storeId);
   await applyHead(replicas, ground, storeIds, patience).finally(() => tooLate.abort());
   const { view, step } = await judge(ground);
-  if (step === undefined || !mereChanges.has(step.type) || signal.aborted) return undefined;
+  if (step === undefined || !isMereChange(view, step) || signal.aborted) return undefined;
   const current = storeIds.filter((storeId) => {
     const { alive = false, state } = view.stores.get(storeId) ?? {};
     return alive && state !== undefined && state.generation >= ground.head.generation;
@@ -82,7 +92,7 @@ export async function takeStepAtHead(
     if (now === undefined) return undefined;
     await applyHead(replicas, now, current, late);
     const judged = await inTime(judge(now), late);
-    if (judged.step === undefined || !mereChanges.has(judged.step.type)) return undefined;
+    if (judged.step === undefined || !isMereChange(judged.view, judged.step)) return undefined;
     const taken = await takeStep({ ...judged.stepping, held: compares }, now, judged.step, signal);
     return taken ? judged.step : undefined;
   });

@@ -97,12 +97,9 @@ export async function takeStep(
       );
     }
     case 'declare':
-      return change(dependencies, ground, {
-        voters: record.voters.map((voter) => declared(voter, step)),
-        ...(record.readers === undefined
-          ? {}
-          : { readers: record.readers.map((reader) => declared(reader, step)) }),
-      });
+      return isReinstatement(record, step)
+        ? reinstate(dependencies, ground, step, signal)
+        : change(dependencies, ground, declaring(record, step));
   }
 }
 
@@ -111,10 +108,46 @@ function copyGone(id: string, storeId: string): readonly Operation[] {
   return [evicted(id, storeId), damageGone(id, storeId)];
 }
 
-function declared(
-  copy: Voter,
-  { storeId, state }: { readonly storeId: string; readonly state: Voter['state'] },
-): Voter {
+type Declaration = Extract<Step, { type: 'declare' }>;
+
+function declaring(
+  { voters, readers }: RepositoryRecord,
+  step: Declaration,
+): Partial<Pick<RepositoryRecord, 'voters' | 'readers'>> {
+  const declareAll = (copies: readonly Voter[]): Voter[] =>
+    copies.map((copy) => declared(copy, step));
+  return {
+    voters: declareAll(voters),
+    ...(readers === undefined ? {} : { readers: declareAll(readers) }),
+  };
+}
+
+/** Whether a stale voter is to be in good standing by that step. */
+export function isReinstatement({ voters }: Pick<RepositoryRecord, 'voters'>, step: Step): boolean {
+  if (step.type !== 'declare' || step.state !== undefined) return false;
+  return voters.some(({ storeId, state }) => storeId === step.storeId && state === 'stale');
+}
+
+/**
+ * The log keeps nothing for a stale voter, and everything for one in good standing: it has the head when it becomes one,
+ * so that nobody who trims what it was not waited for removes what it lacks.
+ */
+function reinstate(
+  dependencies: StepDependencies,
+  { record: { id } }: SetGround,
+  step: Declaration,
+  signal: AbortSignal,
+): Promise<boolean> {
+  return whilePushesWait(dependencies, id, signal, async ({ compares, late, over }) => {
+    const ground = await readGround(dependencies.coordinator, id);
+    if (ground === undefined || !isReinstatement(ground.record, step)) return false;
+    const either = AbortSignal.any([signal, over]);
+    await inTime(reachHead(dependencies, ground, step, either), late);
+    return await change(dependencies, ground, declaring(ground.record, step), { compares });
+  });
+}
+
+function declared(copy: Voter, { storeId, state }: Declaration): Voter {
   if (copy.storeId !== storeId) return copy;
   const plain = undeclared(copy);
   return state === undefined ? plain : { ...plain, state };
@@ -315,14 +348,22 @@ async function bringToHead(
   { storeId, voters }: { readonly storeId: string; readonly voters: readonly Voter[] },
   signal: AbortSignal,
 ): Promise<void> {
-  const { replicas } = dependencies;
+  await reachHead(dependencies, ground, { storeId }, signal);
+  await refuseUnlessHeld(dependencies.replicas, ground, voters);
+}
+
+async function reachHead(
+  dependencies: StepDependencies,
+  ground: SetGround,
+  { storeId }: { readonly storeId: string },
+  signal: AbortSignal,
+): Promise<void> {
   const { record, head } = ground;
   await fill(dependencies, ground, { storeId, fresh: false }, signal);
-  const state = await replicas.find(storeId)?.state(record.id);
+  const state = await dependencies.replicas.find(storeId)?.state(record.id);
   if (state?.generation !== head.generation || state.digest !== head.digest) {
-    throw new QuorateError('aborted', 'a learner is not at the head; it is tried again');
+    throw new QuorateError('aborted', 'a copy is not at the head; it is tried again');
   }
-  await refuseUnlessHeld(replicas, ground, voters);
 }
 
 /** A majority of what is to be the set has applied the head: the others are not waited for. */
