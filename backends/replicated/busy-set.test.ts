@@ -1,21 +1,13 @@
 /** A repository that is pushed to without a pause gets its copies all the same. */
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 import { keys } from '../contract/keys.js';
 import { until } from '../contract/testing/until.js';
-import { silentLogger } from '../coordination/test-environment.js';
-import {
-  packOf,
-  pushRequest,
-  silentMeter,
-  systemClock,
-  zeroOid,
-} from '../local/testing/local-fixture.js';
+import { packOf, pushRequest, zeroOid } from '../local/testing/local-fixture.js';
 import { markNode } from './node-marks.js';
 import { decodeRepository } from './records.js';
-import { SetController } from './set-controller.js';
 import { openReplicaSet, unhurried } from './testing/replica-set.js';
+import { keeperOf } from './testing/set-keeper.js';
 
 test('a copy becomes a voter though a push comes whenever it has been filled', async (t) => {
   const set = await openReplicaSet(4);
@@ -52,26 +44,7 @@ test('a copy becomes a voter though a push comes whenever it has been filled', a
     if (fills <= 5) await push();
     return done;
   };
-  const controller = new SetController({
-    coordinator,
-    lease,
-    replicas: set.replicas,
-    locks,
-    random: { bytes: (length) => randomBytes(length) },
-    logger: silentLogger,
-    nodeId: 'controller',
-    settings: {
-      replicationFactor: 3,
-      downAfterMs: 60_000,
-      repairAfterMs: 60_000,
-      maxLog: 10_000,
-      compareEveryMs: 60_000,
-      maxFills: 2,
-      readReplicas: { max: 0, ratePerCopy: 10, coolDownMs: 0 },
-    },
-    clock: systemClock,
-    meter: silentMeter,
-  });
+  const controller = keeperOf(set, { lease, locks }, { settings: { maxLog: 10_000 } });
   t.after(() => controller.close());
   controller.start();
   await markNode(coordinator, 'node-0', 'draining');

@@ -1,6 +1,5 @@
 /** A disk that is put back to an older copy: the log tells nothing of it, and people are to hear of it all the same. */
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
 import { cp, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
@@ -8,20 +7,13 @@ import { keys, prefixEnd } from '../contract/keys.js';
 import type { Meter } from '../contract/environment.js';
 import { until } from '../contract/testing/until.js';
 import { Deferred } from '../git/spawner/deferred.js';
-import { silentLogger } from '../coordination/test-environment.js';
-import {
-  packOf,
-  pushRequest,
-  silentMeter,
-  systemClock,
-  zeroOid,
-} from '../local/testing/local-fixture.js';
+import { packOf, pushRequest, silentMeter, zeroOid } from '../local/testing/local-fixture.js';
 import { CopiesBehind } from './copies-behind.js';
 import { readRepairs } from './leadership.js';
 import type { SetView } from './reconcile.js';
 import { plainRecord } from './testing/plain-record.js';
-import { SetController } from './set-controller.js';
 import { openReplicaSet } from './testing/replica-set.js';
+import { keeperOf } from './testing/set-keeper.js';
 
 const main = 'refs/heads/main';
 
@@ -68,26 +60,7 @@ test('a copy of an older disk is told of by node from when copies are compared u
   };
   const gauges = new Map<string, () => number>();
   const meter: Meter = { ...silentMeter, gauge: (name, _labels, read) => gauges.set(name, read) };
-  const controller = new SetController({
-    coordinator,
-    lease,
-    replicas: set.replicas,
-    locks,
-    random: { bytes: (length) => randomBytes(length) },
-    logger: silentLogger,
-    nodeId: 'controller',
-    settings: {
-      replicationFactor: 3,
-      downAfterMs: 60_000,
-      repairAfterMs: 60_000,
-      maxLog: 5,
-      compareEveryMs: 500,
-      maxFills: 2,
-      readReplicas: { max: 0, ratePerCopy: 10, coolDownMs: 0 },
-    },
-    clock: systemClock,
-    meter,
-  });
+  const controller = keeperOf(set, { lease, locks }, { meter, settings: { compareEveryMs: 500 } });
   t.after(async () => {
     filling.resolve();
     await controller.close();

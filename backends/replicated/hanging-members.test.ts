@@ -1,12 +1,11 @@
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
 import { afterEach, beforeEach, test } from 'node:test';
 import type { Clock } from '../contract/environment.js';
 import { keys } from '../contract/keys.js';
 import type { Repository } from '../contract/repository.js';
 import { until } from '../contract/testing/until.js';
 import { silentLogger } from '../coordination/test-environment.js';
-import { silentMeter, systemClock } from '../local/testing/local-fixture.js';
+import { systemClock } from '../local/testing/local-fixture.js';
 import { obeyEvictions } from './evictions.js';
 import { markNode } from './node-marks.js';
 import { decodeRepository, type RepositoryRecord } from './records.js';
@@ -17,6 +16,7 @@ import {
   type TestStore,
   unhurried,
 } from './testing/replica-set.js';
+import { keeperOf } from './testing/set-keeper.js';
 
 const names = ['team/a', 'team/b', 'team/c', 'team/d'];
 const repairAfterMs = 60_000;
@@ -59,26 +59,14 @@ beforeEach(async () => {
     });
     repositories.push(made);
   }
-  controller = new SetController({
-    coordinator: set.coordinator,
-    lease,
-    replicas: set.replicas,
-    locks,
-    random: { bytes: (length) => randomBytes(length) },
-    logger: silentLogger,
-    nodeId: 'controller',
-    settings: {
-      replicationFactor: 3,
-      downAfterMs: 20_000,
-      repairAfterMs,
-      maxLog: 5,
-      compareEveryMs: 86_400_000,
-      maxFills: 1,
-      readReplicas: { max: 0, ratePerCopy: 10, coolDownMs: 0 },
+  controller = keeperOf(
+    set,
+    { lease, locks },
+    {
+      clock,
+      settings: { downAfterMs: 20_000, repairAfterMs, compareEveryMs: 86_400_000, maxFills: 1 },
     },
-    clock,
-    meter: silentMeter,
-  });
+  );
 });
 afterEach(async () => {
   hanging.abort();

@@ -1,19 +1,11 @@
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
 import { afterEach, beforeEach, test } from 'node:test';
 import type { Coordinator } from '../contract/coordinator.js';
 import { keys } from '../contract/keys.js';
 import type { Replica } from '../contract/replica.js';
 import type { Repository } from '../contract/repository.js';
 import { until } from '../contract/testing/until.js';
-import { silentLogger } from '../coordination/test-environment.js';
-import {
-  packOf,
-  pushRequest,
-  silentMeter,
-  systemClock,
-  zeroOid,
-} from '../local/testing/local-fixture.js';
+import { packOf, pushRequest, zeroOid } from '../local/testing/local-fixture.js';
 import { markNode } from './node-marks.js';
 import { reportDamage } from './damage.js';
 import {
@@ -25,6 +17,7 @@ import {
 import type { ReplicatedBackend } from './replicated-backend.js';
 import { SetController } from './set-controller.js';
 import { away, openReplicaSet, type ReplicaSet, unhurried } from './testing/replica-set.js';
+import { keeperOf } from './testing/set-keeper.js';
 
 // A repository that is pushed to all the time: whenever it is looked at some store has yet to apply the newest push, and
 // the head is another one when the change of configuration compares it.
@@ -56,32 +49,29 @@ beforeEach(async () => {
   seesChange = () => Promise.resolve();
   afterFill = () => Promise.resolve();
   seesLock = () => undefined;
-  controller = new SetController({
-    coordinator: busy(set.coordinator),
-    lease,
-    locks: {
-      ...locks,
-      acquire: (wish) => {
-        seesLock();
-        return locks.acquire(wish);
+  controller = keeperOf(
+    set,
+    {
+      lease,
+      locks: {
+        ...locks,
+        acquire: (wish: Parameters<typeof locks.acquire>[0]) => {
+          seesLock();
+          return locks.acquire(wish);
+        },
       },
     },
-    replicas: { ...set.replicas, find: direct },
-    random: { bytes: (length: number) => randomBytes(length) },
-    logger: silentLogger,
-    nodeId: 'controller',
-    settings: {
-      replicationFactor: 3,
-      downAfterMs: 30_000,
-      repairAfterMs: 600_000,
-      maxLog: 1_000,
-      compareEveryMs: 600_000,
-      maxFills: 2,
-      readReplicas: { max: 0, ratePerCopy: 10, coolDownMs: 0 },
+    {
+      coordinator: busy(set.coordinator),
+      replicas: { ...set.replicas, find: direct },
+      settings: {
+        downAfterMs: 30_000,
+        repairAfterMs: 600_000,
+        maxLog: 1_000,
+        compareEveryMs: 600_000,
+      },
     },
-    clock: systemClock,
-    meter: silentMeter,
-  });
+  );
   repository = await backend.repositories.create({
     name: 'team/app',
     defaultBranch: 'main',

@@ -1,17 +1,16 @@
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
 import { afterEach, beforeEach, test } from 'node:test';
 import type { Clock } from '../contract/environment.js';
 import { keys } from '../contract/keys.js';
 import { until } from '../contract/testing/until.js';
-import { silentLogger } from '../coordination/test-environment.js';
-import { silentMeter, systemClock } from '../local/testing/local-fixture.js';
+import { systemClock } from '../local/testing/local-fixture.js';
 import { pauseMs, quietMs, StalledFill, whileFilling } from './fill-patience.js';
 import { readRepairs } from './leadership.js';
 import { markNode } from './node-marks.js';
 import { decodeRepository } from './records.js';
 import { SetController } from './set-controller.js';
 import { openReplicaSet, type ReplicaSet, unhurried } from './testing/replica-set.js';
+import { keeperOf } from './testing/set-keeper.js';
 
 let aheadMs: number;
 let set: ReplicaSet;
@@ -39,26 +38,19 @@ beforeEach(async () => {
       access: { public: false, grants: {} },
     });
   }
-  controller = new SetController({
-    coordinator: set.coordinator,
-    lease,
-    replicas: set.replicas,
-    locks,
-    random: { bytes: (length) => randomBytes(length) },
-    logger: silentLogger,
-    nodeId: 'controller',
-    settings: {
-      replicationFactor: 3,
-      downAfterMs: 86_400_000,
-      repairAfterMs: 86_400_000,
-      maxLog: 5,
-      compareEveryMs: 86_400_000,
-      maxFills: 1,
-      readReplicas: { max: 0, ratePerCopy: 10, coolDownMs: 0 },
+  controller = keeperOf(
+    set,
+    { lease, locks },
+    {
+      clock,
+      settings: {
+        downAfterMs: 86_400_000,
+        repairAfterMs: 86_400_000,
+        compareEveryMs: 86_400_000,
+        maxFills: 1,
+      },
     },
-    clock,
-    meter: silentMeter,
-  });
+  );
 });
 afterEach(async () => {
   hangs.abort();

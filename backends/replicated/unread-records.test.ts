@@ -6,12 +6,13 @@ import { keys } from '../contract/keys.js';
 import type { Repository } from '../contract/repository.js';
 import { until } from '../contract/testing/until.js';
 import { silentLogger } from '../coordination/test-environment.js';
-import { silentMeter, systemClock } from '../local/testing/local-fixture.js';
+import { systemClock } from '../local/testing/local-fixture.js';
 import { markNode } from './node-marks.js';
 import { decodeRepository } from './records.js';
 import { Scrub } from './scrub.js';
 import { SetController } from './set-controller.js';
 import { openReplicaSet, type ReplicaSet, unhurried } from './testing/replica-set.js';
+import { keeperOf } from './testing/set-keeper.js';
 
 let set: ReplicaSet;
 let controller: SetController;
@@ -36,26 +37,11 @@ beforeEach(async () => {
     success: [{ type: 'put', key, value }],
     failure: [],
   });
-  controller = new SetController({
-    coordinator: set.coordinator,
-    lease,
-    replicas: set.replicas,
-    locks,
-    random,
-    logger: silentLogger,
-    nodeId: 'controller',
-    settings: {
-      replicationFactor: 3,
-      downAfterMs: 0,
-      repairAfterMs: 1_500,
-      maxLog: 5,
-      compareEveryMs: 500,
-      maxFills: 2,
-      readReplicas: { max: 0, ratePerCopy: 10, coolDownMs: 0 },
-    },
-    clock: systemClock,
-    meter: silentMeter,
-  });
+  controller = keeperOf(
+    set,
+    { lease, locks },
+    { settings: { downAfterMs: 0, repairAfterMs: 1_500, compareEveryMs: 500 } },
+  );
 });
 afterEach(async () => {
   await controller.close();

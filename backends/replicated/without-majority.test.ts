@@ -3,13 +3,12 @@ import { test, type TestContext } from 'node:test';
 import type { Meter } from '../contract/environment.js';
 import { keys } from '../contract/keys.js';
 import { until } from '../contract/testing/until.js';
-import { silentLogger } from '../coordination/test-environment.js';
-import { silentMeter, systemClock } from '../local/testing/local-fixture.js';
+import { silentMeter } from '../local/testing/local-fixture.js';
 import { encodeRepository, type RepositoryRecord, type Voter } from './records.js';
-import { SetController } from './set-controller.js';
 import { plainRecord } from './testing/plain-record.js';
 import { openReplicaSet, type ReplicaSet } from './testing/replica-set.js';
 import { findWithoutMajority } from './without-majority.js';
+import { keeperOf } from './testing/set-keeper.js';
 
 async function open(t: TestContext): Promise<ReplicaSet> {
   const set = await openReplicaSet(3);
@@ -103,26 +102,7 @@ test('who keeps the replica sets tells how many have no majority, until it keeps
   const gauge: Meter['gauge'] = (name, _labels, value) => {
     if (name === 'repositories_without_majority') read = value;
   };
-  const controller = new SetController({
-    coordinator: set.coordinator,
-    lease,
-    replicas: set.replicas,
-    locks,
-    nodeId: 'controller',
-    random: { bytes: (length) => Buffer.alloc(length) },
-    settings: {
-      replicationFactor: 3,
-      downAfterMs: 60_000,
-      repairAfterMs: 60_000,
-      maxLog: 5,
-      compareEveryMs: 60_000,
-      maxFills: 2,
-      readReplicas: { max: 0, ratePerCopy: 10, coolDownMs: 0 },
-    },
-    clock: systemClock,
-    logger: silentLogger,
-    meter: { ...silentMeter, gauge },
-  });
+  const controller = keeperOf(set, { lease, locks }, { meter: { ...silentMeter, gauge } });
   assert.equal(read?.(), 0);
   takeAway(set, 1, 2);
   controller.start();

@@ -11,16 +11,16 @@ import {
   packOf,
   pushRequest,
   runGit,
-  silentMeter,
   systemClock,
   zeroOid,
 } from '../../local/testing/local-fixture.js';
 import { Ring } from '../placement.js';
 import { decodeRepository, encodeRepository, type RepositoryRecord } from '../records.js';
 import type { ReplicatedBackend } from '../replicated-backend.js';
-import { SetController } from '../set-controller.js';
+import type { SetController } from '../set-controller.js';
 import type { StepDependencies } from '../set-steps.js';
 import { openReplicaSet, type ReplicaSet, type TestStore, unhurried } from './replica-set.js';
+import { keeperOf } from './set-keeper.js';
 
 /** Three voters with one push, a store beside them, and a controller of the sets that is started by the test. */
 export class ControllerScene {
@@ -58,21 +58,18 @@ export class ControllerScene {
       logger: silentLogger,
     };
     this.stepping = { ...around, clock, ring: () => new Ring([]), target: undefined };
-    this.controller = new SetController({
-      ...around,
-      nodeId: 'controller',
-      settings: {
-        replicationFactor: 3,
-        downAfterMs: 0,
-        repairAfterMs: 1_500,
-        maxLog: 5,
-        compareEveryMs: 60_000,
-        maxFills: 2,
-        readReplicas: { max: 1, ratePerCopy: 10, coolDownMs: 0 },
+    this.controller = keeperOf(
+      set,
+      { lease, locks },
+      {
+        clock,
+        settings: {
+          downAfterMs: 0,
+          repairAfterMs: 1_500,
+          readReplicas: { max: 1, ratePerCopy: 10, coolDownMs: 0 },
+        },
       },
-      clock,
-      meter: silentMeter,
-    });
+    );
   }
 
   static async open(): Promise<ControllerScene> {
