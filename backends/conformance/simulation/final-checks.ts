@@ -83,13 +83,24 @@ export async function checkLiveness(
     world.violate('not every process starts again');
     return;
   }
-  for (const repository of repositories) {
-    for (const host of world.frontEnds) {
-      if (!(await takesPushes(world, client, { repository, host }))) {
-        world.violate(`${host.name} takes no push any more`);
-      }
+  for (const { repository, host } of pairs(world, repositories)) {
+    if (!(await takesPushes(world, client, { repository, host }))) {
+      world.violate(`${host.name} takes no push any more`);
     }
   }
+}
+
+/** Every repository, and every front-end, in as few pairs as it takes. */
+export function pairs(
+  { frontEnds }: World,
+  repositories: readonly SimulatedRepository[],
+): readonly { readonly repository: SimulatedRepository; readonly host: FrontEndHost }[] {
+  const count = repositories.length === 0 ? 0 : Math.max(repositories.length, frontEnds.length);
+  return Array.from({ length: count }, (_, i) => {
+    const repository = repositories[i % repositories.length];
+    const host = frontEnds[i % frontEnds.length];
+    return repository === undefined || host === undefined ? [] : [{ repository, host }];
+  }).flat();
 }
 
 export async function takesPushes(
@@ -177,10 +188,10 @@ export async function checkRewound(
     await world.until(() => false, 5_000, maxSteps);
   }
   const before = history.operations.length;
+  for (const { repository, host } of pairs(world, forgotten)) {
+    await world.settled(client.pushOnce(repository, host), 60_000, maxSteps);
+  }
   for (const repository of forgotten) {
-    for (const host of frontEnds) {
-      await world.settled(client.pushOnce(repository, host), 60_000, maxSteps);
-    }
     for (const { replica } of stores) {
       const { id } = repository;
       const opened = replica?.applied(id).catch(() => undefined) ?? Promise.resolve(undefined);

@@ -33,7 +33,7 @@ export async function checkWhileHung(
   await checkPrepares(world, client, repositories);
   const host = random.pick(world.stores.filter(({ presence }) => presence === 'here'));
   hangSoon(world, random, host, 600_000);
-  for (let round = 0; round < 3; round++) {
+  for (let round = 0; round < 2; round++) {
     for (const repository of repositories) await checkAnswers(world, client, { repository, host });
   }
   const locks = (): readonly string[] =>

@@ -6,13 +6,13 @@ const moving = ['node drains', 'node joins', 'repository moves', 'node removed']
 export const membershipMutants: readonly Mutation[] = [
   {
     name: 'the mark of another push counts',
-    from: 355,
+    from: 1105,
     troubles: ['majority lost', 'store crashes at a step', 'long outage'],
     edits: [edit('local/quarantine.js', String.raw`isMarkOf\(key, mark\) \? mark`, 'true ? mark')],
   },
   {
     name: 'a voter leaves although too few of the others have the head',
-    from: 633,
+    from: 670,
     troubles: [...moving, 'store crashes'],
     edits: [
       edit(
@@ -35,7 +35,7 @@ export const membershipMutants: readonly Mutation[] = [
   },
   {
     name: 'the word that a copy is to go is taken from a rewound coordinator',
-    from: 101,
+    from: 240,
     troubles: [...moving, 'coordinator restored at the end'],
     edits: [
       edit(
@@ -47,7 +47,7 @@ export const membershipMutants: readonly Mutation[] = [
   },
   {
     name: 'a recovery does not apply what can be applied',
-    from: 118,
+    from: 250,
     troubles: ['majority lost', 'front-end crashes at a message'],
     edits: [
       edit(
@@ -71,7 +71,7 @@ export const membershipMutants: readonly Mutation[] = [
   },
   {
     name: 'a lost store that comes back keeps its copy',
-    from: 63,
+    from: 120,
     troubles: ['majority lost'],
     edits: [
       edit('replicated/set-recovery.js', String.raw`\.\.\.setAsideLost\(record, next\),`, ''),

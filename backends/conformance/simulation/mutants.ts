@@ -84,7 +84,7 @@ export const mutants: readonly Mutation[] = [
   },
   {
     name: 'a quarantine is dropped when the client leaves',
-    from: 79,
+    from: 145,
     edits: [
       edit(
         'replicated/push.js',
@@ -95,6 +95,7 @@ export const mutants: readonly Mutation[] = [
   },
   {
     name: 'an ambiguous commit is answered by a plain read',
+    from: 100,
     troubles: ['bad network'],
     edits: [
       edit(
@@ -141,7 +142,7 @@ export const mutants: readonly Mutation[] = [
   },
   {
     name: 'a replay insists on the old value',
-    from: 341,
+    from: 370,
     troubles: ['store crashes at a step'],
     edits: [
       edit(
@@ -153,7 +154,7 @@ export const mutants: readonly Mutation[] = [
   },
   {
     name: 'locks of ancestors are skipped',
-    from: 65,
+    from: 165,
     edits: [
       edit('coordination/lock-plan.js', String.raw`, \.\.\.wanted\.flatMap\(ancestors\)`, ''),
       edit(
@@ -177,13 +178,13 @@ export const mutants: readonly Mutation[] = [
   },
   {
     name: 'garbage collection ignores pins',
-    from: 25,
+    from: 1398,
     troubles: ['maintenance'],
     edits: [edit('local/upkeep.js', String.raw`pinned: repository\.retained.*,`, 'pinned: [],')],
   },
   {
     name: 'a repack between promote and refs',
-    from: 96,
+    from: 315,
     troubles: ['maintenance'],
     edits: [
       edit('local/quarantine.js', String.raw`\.\.\.indexes\.map\(keep\),`, ''),
@@ -230,7 +231,7 @@ export const mutants: readonly Mutation[] = [
   },
   {
     name: 'no new listing after a compaction',
-    from: 634,
+    from: 775,
     troubles: ['compaction behind a cut', 'slow network'],
     edits: [
       edit(
@@ -344,7 +345,7 @@ export const mutants: readonly Mutation[] = [
   },
   {
     name: 'a ref that is neither old nor new is taken for the fault of a push',
-    from: 66,
+    from: 130,
     troubles: ['flipped bits', 'pause'],
     edits: [edit('local/frozen.js', String.raw`code !== 'failed-precondition'`, 'true')],
   },

@@ -3,7 +3,7 @@ import type { Client, SimulatedRepository } from './workload.js';
 import type { World } from './world.js';
 
 /** When the copies of a record are gone, each read waits some seconds for them to come back. */
-const longestMs = 60_000;
+const longestMs = 30_000;
 
 /** Reads at `eventual` by a record that was known at the beginning, as a front-end does that has lost the coordinator. */
 export class PastReader {

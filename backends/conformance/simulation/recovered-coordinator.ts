@@ -2,7 +2,7 @@ import { keys } from '../../contract/keys.js';
 import type { RecoveryReport } from '../../contract/recovery.js';
 import { numberOf, recordOf, textOf } from './commit-observer.js';
 import { healAll } from './faults.js';
-import { isUp, maxSteps, takesPushes } from './final-checks.js';
+import { isUp, maxSteps, pairs, takesPushes } from './final-checks.js';
 import type { StorageHost } from './hosts.js';
 import { type Copy, missingFrom, presentCopy, presentProgress } from './store-inspection.js';
 import type { Client, SimulatedRepository } from './workload.js';
@@ -65,11 +65,10 @@ export async function checkRecovered(
     if (complaint !== undefined) world.violate(`after a recovery ${complaint}`);
   }
   for (const one of latest) checkKept(world, one);
-  for (const { repository } of living) {
-    for (const host of world.frontEnds) {
-      if (await takesPushes(world, client, { repository, host })) continue;
-      world.violate(`after a recovery ${host.name} takes no push to ${repository.id}`);
-    }
+  const recovered = living.map(({ repository }) => repository);
+  for (const { repository, host } of pairs(world, recovered)) {
+    if (await takesPushes(world, client, { repository, host })) continue;
+    world.violate(`after a recovery ${host.name} takes no push to ${repository.id}`);
   }
 }
 

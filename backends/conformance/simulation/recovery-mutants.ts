@@ -18,6 +18,7 @@ export const recoveryMutants: readonly Mutation[] = [
   },
   {
     name: 'an older coordinator: only the stores that it names are asked',
+    from: 230,
     troubles: moving,
     edits: [edit('replicated/head-recovery.js', String.raw`holders\.get\(id\) \?\? \[\]`, '[]')],
   },

@@ -134,6 +134,8 @@ interface Kinds {
   readonly past: boolean;
   /** The log takes so little that stores keep the updates of most pushes. */
   readonly large: boolean;
+  /** One repository and one or two clients: much in little time. */
+  readonly few: boolean;
   readonly troubles: readonly string[];
   readonly random: SeededRandom;
 }
@@ -141,19 +143,20 @@ interface Kinds {
 /** Drawn apart from everything else. Where troubles are named, these are as well. */
 function kindsOf(seed: number, named: readonly string[] | undefined): Kinds {
   const random = new SeededRandom(`world ${seed}`);
-  const drawn = [0.15, 0.15, 0.15].map((chance) => named === undefined && random.chance(chance));
+  const drawn = [0.1, 0.1, 0.12].map((chance) => named === undefined && random.chance(chance));
   const has = (kind: string, index: number): boolean =>
     named?.includes(kind) ?? drawn[index] === true;
   const troubles = (named ?? []).filter((kind) => !worldKinds.some((other) => other === kind));
   const [names, forks, loss] = worldKinds.map(has);
-  const past = new SeededRandom(`past ${seed}`).chance(named === undefined ? 0.15 : 0);
-  const large = new SeededRandom(`large pushes ${seed}`).chance(named === undefined ? 0.15 : 0);
+  const past = new SeededRandom(`past ${seed}`).chance(named === undefined ? 0.1 : 0);
+  const large = new SeededRandom(`large pushes ${seed}`).chance(named === undefined ? 0.1 : 0);
   return {
     names: names === true,
     forks: forks === true,
     loss: loss === true,
     past: past || named?.includes('past reads') === true,
     large: large || named?.includes('large pushes') === true,
+    few: new SeededRandom(`few ${seed}`).chance(named === undefined ? 0.7 : 0),
     troubles,
     random,
   };
@@ -170,14 +173,14 @@ async function live(world: World, random: SeededRandom, kinds: Kinds): Promise<v
   let backup = world.coordinator.state.backup();
   const backupMs = random.pick([Infinity, random.between(0, 3_000), random.between(0, 20_000)]);
   world.scheduler.after(backupMs, () => (backup = world.coordinator.state.backup()));
-  const repositories = await createRepositories(world, 1 + random.below(3));
+  const repositories = await createRepositories(world, kinds.few ? 1 : 1 + random.below(3));
   const clients = Array.from(
-    { length: 1 + random.below(5) },
+    { length: 1 + random.below(kinds.few ? 2 : 4) },
     (_, i) => new Client(world, `client-${i + 1}`, random.fork(`client ${i}`), repositories),
   );
   const busy = { count: clients.length };
   for (const client of clients) {
-    const operations = 3 + random.below(10);
+    const operations = 2 + random.below(7);
     // There has to be something to lose.
     void client.run(kinds.loss ? 2 * operations : operations).then(() => busy.count--);
   }
@@ -219,29 +222,29 @@ function furtherClients(
   }: { readonly repositories: SimulatedRepository[]; readonly lossAfterMs: number },
 ): readonly { readonly run: (count: number) => Promise<void>; readonly operations: number }[] {
   const client = (name: string): Client => new Client(world, name, random.fork(name), repositories);
-  const users = [1, 2, 3].map((i) => {
+  const users = [1, 2].map((i) => {
     const user = new NameClient(world, client(`named-${i}`), random.fork(`names ${i}`));
-    return { run: (count: number) => user.run(count), operations: 4 + random.below(12) };
+    return { run: (count: number) => user.run(count), operations: 4 + random.below(9) };
   });
   const [forker] = [client('forker')];
-  const many = random.chance(0.4) ? manyPacks : 1 + random.below(4);
+  const many = random.chance(0.25) ? manyPacks : 1 + random.below(4);
   const run = (count: number): Promise<void> => forker.pushThenFork(count);
   const hasty = [1, 2, 3].map((i) => {
     const one = client(`hasty-${i}`);
     const beginMs = Math.max(0, lossAfterMs - 200);
-    return { run: (count: number) => one.pushSoon(beginMs, count), operations: 8 };
+    return { run: (count: number) => one.pushSoon(beginMs, count), operations: 6 };
   });
   const late = repositories.slice(0, past ? 1 : 0).map((repository) => {
     const own = { random: random.fork('past'), repository };
     const reader = new PastReader(world, client('late'), own);
-    return { run: (count: number) => reader.run(count), operations: 100 };
+    return { run: (count: number) => reader.run(count), operations: 60 };
   });
   const wholesale = [1, 2].map((i) => {
     const name = `wholesale-${i}`;
     const one = new LargePusher(world, client(name), random.fork(`${name} choice`));
     return {
       run: (count: number) => one.run(repositories, count),
-      operations: 3 + random.below(6),
+      operations: 2 + random.below(4),
     };
   });
   return [
@@ -295,7 +298,7 @@ export async function conclude(
   checkRepositories(world);
   checkNames(world.history, world.names, (text) => world.violate(text));
   await checkDeleted(world);
-  if (backup !== undefined && (random.chance(0.2) || world.restoredAtEnd)) {
+  if (backup !== undefined && (random.chance(0.15) || world.restoredAtEnd)) {
     await checkRewound(world, last, { backup, repositories: living });
     await checkRecovered(world, last, living);
   }

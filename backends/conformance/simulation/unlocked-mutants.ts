@@ -42,7 +42,7 @@ export const unlockedMutants: readonly Mutation[] = [
   },
   {
     name: 'without locks: an ambiguous commit is answered by a plain read',
-    from: 1427,
+    from: 1595,
     troubles: ['bad network'],
     edits: [
       edit(
@@ -59,7 +59,7 @@ export const unlockedMutants: readonly Mutation[] = [
   },
   {
     name: 'without locks: a commit that is closed off leaves the head as it is',
-    from: 1427,
+    from: 1595,
     troubles: ['bad network'],
     edits: [
       edit(
@@ -76,7 +76,7 @@ export const unlockedMutants: readonly Mutation[] = [
   },
   {
     name: 'without locks: a quarantine goes while its push may be committed',
-    from: 152,
+    from: 155,
     troubles: ['stores restart while a push stands still', 'slow network'],
     edits: [
       edit(
