@@ -40,9 +40,9 @@ export interface LoadedRepository {
 }
 
 /**
- * Reads a repository from the disk and finishes an interrupted apply, unless a recovery overruled it. `afterStart` says that nothing of this process has
- * touched it yet, so that lock, keep and temporary files in it are leftovers of a process that is gone. `data-corrupt`
- * when its refs are not those that its state claims; `not-found` when there is none.
+ * Reads a repository from the disk and finishes an interrupted apply, unless a recovery overruled it. `afterStart` says
+ * that nothing of this process has touched it yet, so that lock, keep and temporary files in it are leftovers of a process
+ * that is gone. `data-corrupt` when its refs are not those that its state claims; `not-found` when there is none.
  */
 export async function loadRepository(
   dependencies: LoadDependencies,
