@@ -290,8 +290,11 @@ for (const generation of [2, undefined]) {
         return { unpack: 'ok', refs, ...(generation === undefined ? {} : { generation }) };
       },
     });
-    // More than the client's line takes at once.
-    const refs = Array.from({ length: 300 }, (_, index) => `refs/heads/${'x'.repeat(90)}${index}`);
+    // More than the client's line takes at once: 64 KiB.
+    const refs = Array.from(
+      { length: 1_000 },
+      (_, index) => `refs/heads/${'x'.repeat(90)}${index}`,
+    );
     const sent = pushOf(refs.map((ref) => ({ ...create, ref })));
     const { error } = await fake.talk({ ...stateless, signal }, sent, () => {
       stopping.abort(new QuorateError('deadline-exceeded', 'the request took too long'));
