@@ -1,44 +1,23 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { nextStep, nextStepAtHead, type SetView, type Step, type StoreView } from './reconcile.js';
+import { nextStep, nextStepAtHead, type SetView, type StoreView } from './reconcile.js';
+import {
+  ahead,
+  away,
+  behind,
+  damaged,
+  filled,
+  frozen,
+  head,
+  limits,
+  missing,
+  sound,
+  testScenes,
+  three,
+  unfilled,
+} from './testing/reconcile-scenes.js';
 
-const limits = {
-  replicationFactor: 3,
-  downAfterMs: 1_000,
-  repairAfterMs: 10_000,
-  maxLog: 100,
-};
-const head = { generation: 7, digest: 'd' };
-const sound: StoreView = { alive: true, awayMs: 0, leaving: false, state: head };
-const away = (awayMs: number): StoreView => ({ alive: false, awayMs, leaving: false });
-const behind: StoreView = { ...sound, state: { generation: 3, digest: 'c' } };
-const frozen: StoreView = { ...sound, state: { ...head, frozen: 'refs' } };
-
-/** Filled a moment ago, and pushes have come meanwhile. */
-const filled: StoreView = { ...behind, filled: true };
-
-/** Its disk takes nothing: what was tried just now failed, as it has for so long. */
-const unfilled = (forMs: number): StoreView => ({ ...behind, unfilledMs: forMs });
-
-const missing: StoreView = { alive: true, awayMs: 0, leaving: false, missing: true };
-const damaged: StoreView = { ...sound, damaged: true };
-const ahead: StoreView = { ...frozen, state: { ...head, generation: 8, frozen: 'an old copy' } };
-
-interface Scene {
-  readonly desc: string;
-  /** Store id -> view; what begins with `l` is a learner, with `r` a reader. */
-  readonly stores: Readonly<Record<string, StoreView>>;
-  readonly declared?: Readonly<Record<string, 'down' | 'stale'>>;
-  /** Default: what `behind` lacks. */
-  readonly logLength?: number;
-  readonly headGeneration?: number;
-  readonly wantedReaders?: number;
-  readonly nobodyToAdd?: true;
-  readonly step: Step | undefined;
-}
-
-const three = { a: sound, b: sound, c: sound };
-const scenes: readonly Scene[] = [
+testScenes([
   { desc: 'all is well', stores: three, step: undefined },
   { desc: 'a voter is away for a moment', stores: { ...three, c: away(10) }, step: undefined },
   {
@@ -422,103 +401,7 @@ const scenes: readonly Scene[] = [
     stores: { ...three, l: unfilled(10_000) },
     step: { type: 'drop-learner', storeId: 'l' },
   },
-  {
-    desc: 'a reader that cannot be filled holds up no other one',
-    stores: { ...three, r1: unfilled(10), r2: behind },
-    declared: { r1: 'stale', r2: 'stale' },
-    wantedReaders: 2,
-    step: { type: 'fill', storeId: 'r2', fresh: false },
-  },
-  {
-    desc: 'read much: a reader',
-    stores: three,
-    wantedReaders: 1,
-    step: { type: 'add-reader' },
-  },
-  {
-    desc: 'a reader is filled before it is read',
-    stores: { ...three, r: behind },
-    declared: { r: 'stale' },
-    wantedReaders: 1,
-    step: { type: 'fill', storeId: 'r', fresh: false },
-  },
-  {
-    desc: 'a reader that is filled may be read',
-    stores: { ...three, r: sound },
-    declared: { r: 'stale' },
-    wantedReaders: 1,
-    step: { type: 'declare', storeId: 'r', state: undefined },
-  },
-  {
-    desc: 'a reader that is behind holds up nothing',
-    stores: { ...three, r: behind },
-    wantedReaders: 1,
-    logLength: 1_000,
-    step: undefined,
-  },
-  {
-    desc: 'calm again: the last reader goes',
-    stores: { ...three, r1: sound, r2: sound },
-    wantedReaders: 1,
-    step: { type: 'drop-reader', storeId: 'r2' },
-  },
-  {
-    desc: 'a reader that is away is given up at once',
-    stores: { ...three, r: away(1_000) },
-    wantedReaders: 1,
-    step: { type: 'drop-reader', storeId: 'r' },
-  },
-  {
-    desc: 'a frozen reader goes; it is no voter to be healed',
-    stores: { ...three, r: frozen },
-    wantedReaders: 1,
-    step: { type: 'drop-reader', storeId: 'r' },
-  },
-  {
-    desc: 'a reader whose node is to leave goes',
-    stores: { ...three, r: { ...sound, leaving: true } },
-    wantedReaders: 1,
-    step: { type: 'drop-reader', storeId: 'r' },
-  },
-  {
-    desc: 'first the voters: a reader is no copy',
-    stores: { a: sound, b: sound, r: sound },
-    wantedReaders: 1,
-    step: { type: 'add-learner' },
-  },
-  {
-    desc: 'a reader does not make up for a voter that would be missed',
-    stores: { a: sound, b: behind, c: { ...behind, leaving: true }, l: sound, r: sound },
-    wantedReaders: 1,
-    step: undefined,
-  },
-];
-
-for (const scene of scenes) {
-  const { desc, stores, declared = {}, logLength = 4, wantedReaders = 0, step } = scene;
-  const nobodyToAdd = scene.nobodyToAdd === true;
-  test(desc, () => {
-    const named = Object.keys(stores).map((storeId, joinedEpoch) => {
-      const state = declared[storeId];
-      const voter = { nodeId: storeId, storeId, joinedEpoch };
-      return state === undefined ? voter : { ...voter, state };
-    });
-    const { headGeneration: generation = head.generation } = scene;
-    const view: SetView = {
-      record: {
-        voters: named.filter(({ storeId }) => !/^[lr]/.test(storeId)),
-        learners: named.filter(({ storeId }) => storeId.startsWith('l')),
-        readers: named.filter(({ storeId }) => storeId.startsWith('r')),
-      },
-      wantedReaders,
-      head: { ...head, generation },
-      stores: new Map(Object.entries(stores)),
-      logLength,
-      nobodyToAdd,
-    };
-    assert.deepEqual(nextStep(view, limits), step);
-  });
-}
+]);
 
 /** A set of all of them. */
 const setOf = (stores: Readonly<Record<string, StoreView>>): SetView => ({

@@ -19,8 +19,8 @@ import { copiesOf, decodeRepository, type RepositoryRecord, type Voter } from '.
 import { type Judged, judgeSet, takeStepAtHead, waitsForApplies } from './set-steps-at-head.js';
 import { takeStep } from './set-steps.js';
 import {
-  fitTarget,
   hasMoved,
+  looksWell,
   readGround,
   type SetGround,
   type ViewDependencies,
@@ -317,20 +317,12 @@ export class SetController {
   }
 
   #looksWell(record: RepositoryRecord, serving: ReadonlySet<string>): boolean {
-    const { voters, learners, readers = [] } = record;
-    const target = fitTarget(record, this.#viewing);
-    const isWell = ({ nodeId, storeId, state }: Voter): boolean =>
-      state === undefined &&
+    const isFit = ({ nodeId, storeId }: Voter): boolean =>
       serving.has(storeId) &&
       !this.#marks.has(nodeId) &&
       !this.#damaged.has(keys.damage(record.id, storeId));
-    return (
-      learners.length === 0 &&
-      voters.length === this.#dependencies.settings.replicationFactor &&
-      [...voters, ...readers].every(isWell) &&
-      (target === undefined || voters.every(({ nodeId }) => target.includes(nodeId))) &&
-      readers.length === this.#wanted.of(record)
-    );
+    const { replicationFactor } = this.#dependencies.settings;
+    return looksWell(record, this.#viewing, { replicationFactor, isFit });
   }
 
   /** As many as may be worked on at the same time; whenever one is done, the next. */

@@ -8,7 +8,13 @@ import { damagesOf, reportsIn } from './damage.js';
 import { goneForGood } from './gone-stores.js';
 import { inTime } from './held-copies.js';
 import type { SetView, StoreView } from './reconcile.js';
-import { copiesOf, decodeHead, decodeRepository, type RepositoryRecord } from './records.js';
+import {
+  copiesOf,
+  decodeHead,
+  decodeRepository,
+  type RepositoryRecord,
+  type Voter,
+} from './records.js';
 import { hangingStores } from './stuck.js';
 import type { ReplicaDirectory } from './voters.js';
 
@@ -97,6 +103,26 @@ export function fitTarget(
     return store !== undefined && awayMs(store.storeId) < repairAfterMs;
   });
   return fit === true ? target : undefined;
+}
+
+/** Whether a set is as it should be by its record, and by what is known without asking its stores. */
+export function looksWell(
+  record: RepositoryRecord,
+  viewing: ViewDependencies,
+  {
+    replicationFactor,
+    isFit,
+  }: { readonly replicationFactor: number; readonly isFit: (copy: Voter) => boolean },
+): boolean {
+  const { voters, learners, readers = [] } = record;
+  const target = fitTarget(record, viewing);
+  return (
+    learners.length === 0 &&
+    voters.length === replicationFactor &&
+    [...voters, ...readers].every((copy) => copy.state === undefined && isFit(copy)) &&
+    (target === undefined || voters.every(({ nodeId }) => target.includes(nodeId))) &&
+    readers.length === viewing.wantedReaders(record)
+  );
 }
 
 /** For the answers of all stores: many sets are looked at, few at the same time, and a disk may hang. */
